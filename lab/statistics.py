@@ -1,4 +1,4 @@
-"""Intervals of 95 % for shares and means over pictures, and tests of paired differences with their power."""
+"""Intervals of 95 % for shares, means and sums, and tests of paired differences with their power."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 NORMAL_975: Final = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -63,6 +64,28 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     draws = np.random.default_rng(_SEED).multinomial(len(values), counts / len(values), size=DRAWS)
     low, high = np.quantile(draws @ distinct / len(values), (0.025, 0.975))
     return Interval(mean, min(mean, float(low)), max(mean, float(high)))
+
+
+def log_interval(values: NDArray[np.float64]) -> Interval:
+    """Return the mean of `values` (n,), and Student's interval of its logarithm (delta method).
+
+    For positive estimates of one quantity whose errors are skewed, as those of rare events are: on the plain scale,
+    the upper end would be too low. Some values may be 0. Raises ValueError without two values and a positive one.
+    """
+    mean = float(values.mean()) if len(values) > 1 else 0.0
+    if not mean > 0 or values.min() < 0:
+        raise ValueError(f"values: expected two or more, at least 0, and one above it, got {values.tolist()}")
+    spread = float(values.std(ddof=1)) / math.sqrt(len(values)) / mean
+    factor = math.exp(float(stdtrit(len(values) - 1, 0.975)) * spread)
+    return Interval(mean, mean / factor, mean * factor)
+
+
+def sum_interval(parts: Sequence[Interval]) -> Interval:
+    """Return the sum of independent estimates with its interval, recovered from theirs (Zou and Donner 2008)."""
+    value = math.fsum(each.value for each in parts)
+    below = math.hypot(*(each.value - each.low for each in parts))
+    above = math.hypot(*(each.high - each.value for each in parts))
+    return Interval(value, value - below, value + above)
 
 
 def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:

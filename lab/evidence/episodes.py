@@ -53,6 +53,19 @@ class Alarmed:
         return None if found == NEVER else found
 
 
+@dataclass(frozen=True)
+class Starts:
+    """Whether each of n starts without a trigger raises an alarm, (n,) for each kind."""
+
+    alarmed: dict[str, NDArray[np.bool_]]
+
+    @property
+    def either(self) -> NDArray[np.bool_]:
+        """Return whether each start raises an alarm of any kind, (n,)."""
+        found: NDArray[np.bool_] = np.any(list(self.alarmed.values()), axis=0)
+        return found
+
+
 def episodes(
     clean: Scores,
     attacked: Scores,
@@ -83,16 +96,18 @@ def episodes(
 
 def clean_starts(
     clean: Scores, limits: Fused, rule: EvidenceRule, *, every: int = 20, count: int, seed: int = 0
-) -> dict[str, int]:
-    """Return by kind how many of `count` starts of a camera without a trigger raise an alarm in their first `QUIET`
-    probes. A camera without a baseline is judged by the thresholds alone."""
+) -> Starts:
+    """Return which of `count` starts of a camera without a trigger raise an alarm in their first `QUIET` probes.
+
+    A camera without a baseline is judged by the thresholds alone.
+    """
     generator = np.random.default_rng(seed)
-    harmless, found = clean.probes(limits), dict.fromkeys(KINDS, 0)
-    for _ in range(count):
+    harmless, found = clean.probes(limits), {kind: np.zeros(count, np.bool_) for kind in KINDS}
+    for number in range(count):
         shown = [harmless[place] for place in generator.integers(0, len(harmless), QUIET)]
         for kind, places in _alarms(shown, rule, every, 0).items():
-            found[kind] += bool(places)
-    return found
+            found[kind][number] = bool(places)
+    return Starts(found)
 
 
 def _alarms(shown: Sequence[Probe], rule: EvidenceRule, every: int, quiet: int) -> dict[str, list[int]]:

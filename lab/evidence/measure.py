@@ -9,12 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from lab.evidence.episodes import EPISODES, Alarmed, clean_starts, episodes
+from lab.evidence.episodes import EPISODES, Alarmed, Starts, clean_starts, episodes
 from lab.evidence.false_alarms import Rate, false_alarms, in_a_year
 from lab.evidence.scores import Scores
-from lab.statistics import Interval, wilson
+from lab.statistics import Interval, sum_interval, wilson
 from lab.strip.disagreement import Fused
 from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP
 from schemas.evidence.rule import EvidenceRule
@@ -47,16 +47,24 @@ class Stream:
         return max(1, round(1 / self.probe_share))
 
 
+class Choice(NamedTuple):
+    """A rule, and whether it keeps what is allowed on the pictures that chose it. The usual rule is not chosen."""
+
+    rule: EvidenceRule
+    kept: bool = True
+
+
 @dataclass(frozen=True)
 class Found:
     """The figures of one rule: episodes after a baseline and from the first frame on, and false alarms by kind."""
 
-    rule: EvidenceRule
+    choice: Choice
     after_baseline: Alarmed
     from_start: Alarmed
     rates: dict[str, Rate]
-    starts: dict[str, int]
-    """Clean starts with an alarm by kind, of `STARTS`."""
+    starts: Starts
+    allowed: float
+    """False alarms in a year that the choice allows."""
 
     def alarmed(self, kind: str | None = None) -> Interval:
         """Return the share of episodes with an alarm in time, after a baseline."""
@@ -64,21 +72,36 @@ class Found:
 
     @property
     def clean_starts(self) -> Interval:
-        """Share of clean starts with an alarm, at most that of all kinds together."""
-        return wilson(min(STARTS, sum(self.starts.values())), STARTS)
+        """Share of clean starts with an alarm."""
+        return wilson(int(self.starts.either.sum()), len(self.starts.either))
 
     @property
-    def rate(self) -> Rate:
-        """False alarms of all kinds."""
-        return Rate(sum(each.value for each in self.rates.values()), sum(each.bound for each in self.rates.values()))
+    def rate(self) -> Interval:
+        """False alarms of all kinds in a year."""
+        return sum_interval([each.measured.rate for each in self.rates.values()])
+
+    @property
+    def bound(self) -> float:
+        """Bound of the false alarms of all kinds in a year."""
+        return sum(each.bound for each in self.rates.values())
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether the estimated false alarms are more than allowed, here or on the pictures that chose."""
+        return not self.choice.kept or self.rate.value > self.allowed
+
+    @property
+    def rests_on_few(self) -> bool:
+        """Whether an estimate or a bound rests on too few passages."""
+        return any(each.rests_on_few for each in self.rates.values())
 
     def figures(self) -> dict[str, object]:
         """Return the figures of `pointillist lab evidence --json`."""
         share, rate = self.alarmed(), self.rate
         start = wilson(self.from_start.in_time(), len(self.from_start.either))
         return {
-            "entropy_octaves": self.rule.entropy_octaves,
-            "disagreement_octaves": self.rule.disagreement_octaves,
+            "entropy_octaves": self.choice.rule.entropy_octaves,
+            "disagreement_octaves": self.choice.rule.disagreement_octaves,
             "median_probes": self.after_baseline.quantile(0.5),
             "p95_probes": self.after_baseline.quantile(0.95),
             "alarmed": share.value,
@@ -88,8 +111,13 @@ class Found:
             "alarmed_from_start_interval": [start.low, start.high],
             "alarmed_clean_starts": self.clean_starts.value,
             "false_alarms": rate.value,
-            "false_alarms_bound": rate.bound,
-            **{f"false_alarms_{kind}": each.value for kind, each in self.rates.items()},
+            "false_alarms_interval": [rate.low, rate.high],
+            "false_alarms_bound": self.bound,
+            **{f"false_alarms_{kind}": each.measured.rate.value for kind, each in self.rates.items()},
+            **{f"passages_{kind}": each.measured.passages for kind, each in self.rates.items()},
+            **{f"bound_passages_{kind}": each.deeper.passages for kind, each in self.rates.items()},
+            "few_passages": self.rests_on_few,
+            "exceeds_allowed": self.exceeds,
         }
 
 
@@ -98,27 +126,25 @@ def kinds_of(limits: Fused) -> tuple[str, ...]:
     return KINDS if limits.agreement > 0 else (STRIP,)
 
 
-def chosen_rule(
-    clean: Scores, limits: Fused, rule: EvidenceRule, stream: Stream, allowed: float = ALARMS
-) -> EvidenceRule:
+def chosen_rule(clean: Scores, limits: Fused, rule: EvidenceRule, stream: Stream, allowed: float = ALARMS) -> Choice:
     """Return `rule` with the highest camera's thresholds that raise at most `allowed` false alarms in a year.
 
     Each statistic gets an equal part, and none may raise an alarm in `STARTS` clean starts. If even the lowest
-    candidate raises more, it is taken.
+    candidate raises more, it is taken, and the choice is not kept.
     """
     kinds = kinds_of(limits)
 
     def raises_more(kind: str, octaves: float) -> bool:
         tried = _with(rule, kind, octaves)
-        if clean_starts(clean, limits, tried, every=stream.every, count=STARTS)[kind]:
+        if clean_starts(clean, limits, tried, every=stream.every, count=STARTS).alarmed[kind].any():
             return True
-        return in_a_year(clean, limits, tried, kind, stream.probes_per_s) > allowed / len(kinds)
+        return in_a_year(clean, limits, tried, kind, stream.probes_per_s).rate.value > allowed / len(kinds)
 
+    places = {kind: bisect_left(OCTAVES, True, key=partial(raises_more, kind)) for kind in kinds}
     chosen = rule
-    for kind in kinds:
-        place = bisect_left(OCTAVES, True, key=partial(raises_more, kind))
+    for kind, place in places.items():
         chosen = _with(chosen, kind, OCTAVES[max(0, place - 1)])
-    return chosen
+    return Choice(chosen, all(places.values()))
 
 
 def _with(rule: EvidenceRule, kind: str, octaves: float) -> EvidenceRule:
@@ -130,13 +156,15 @@ def figures_of(
     clean: Scores,
     attacked: Scores,
     limits: Fused,
-    rule: EvidenceRule,
+    choice: Choice,
     stream: Stream,
     *,
+    allowed: float = ALARMS,
     count: int = EPISODES,
     seed: int = 0,
 ) -> Found:
-    """Return the figures of `rule` on scores that had no part in its choice."""
+    """Return the figures of a rule on scores that had no part in its choice."""
+    rule = choice.rule
     after, start = (
         episodes(clean, attacked, limits, rule, every=stream.every, count=count, seed=seed, **quiet)
         for quiet in ({}, {"quiet": 0})
@@ -145,4 +173,4 @@ def figures_of(
         kind: false_alarms(clean, limits, rule, kind, stream.probes_per_s, seed=seed + 1) for kind in kinds_of(limits)
     }
     starts = clean_starts(clean, limits, rule, every=stream.every, count=STARTS, seed=seed + 1)
-    return Found(rule, after, start, rates, starts)
+    return Found(choice, after, start, rates, starts, allowed)

@@ -17,6 +17,7 @@ from lab.data import to_frames
 from lab.experiments.certified.experiment import page
 from lab.experiments.certified.measure import Row
 from lab.hardening.stickers import hardest, window_masks
+from processors.device.backends import choice_cache, contract
 from processors.pipeline import Pipeline
 from processors.stages.certify import Certificate, windows
 from tests.lab.conftest import Command
@@ -103,6 +104,40 @@ def test_a_stopped_run_resumes_behind_the_last_part_and_ends_in_the_same_figures
     assert {name: document[name] for name in expected} == expected
     lab(*options, "--windows", 1).success()
     assert len(seen) == 13 + 15 + 25
+
+
+def test_parts_of_other_libraries_or_of_another_backend_are_not_joined(
+    lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, seen, version = pictures(12, 5), list[int](), choice_cache._version
+    write_frail(tmp_path / "bundle")
+    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    certified = certificates.certificate
+
+    def counted(pipeline: Pipeline, frame: Tensor, *rest: Any) -> Certificate:
+        seen.append(1)
+        return certified(pipeline, frame, *rest)
+
+    def measured() -> int:
+        seen.clear()
+        lab(
+            "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json",
+            tmp_path / "certified.json", "--patch", "2", "--windows", 2, "--runs", tmp_path / "runs",
+        ).success()  # fmt: skip
+        return len(seen)
+
+    monkeypatch.setattr(certificates, "certificate", counted)
+    assert [measured(), measured()] == [12, 0]
+    for library in ("torch", "onnxruntime", "openvino"):
+        monkeypatch.setattr(
+            choice_cache, "_version", lambda package, other=library: "0" if package == other else version(package)
+        )
+        assert measured() == 12, library
+    monkeypatch.setattr(choice_cache, "_version", version)
+    # The torch version's parts were replaced by those of the others.
+    assert [measured(), measured()] == [12, 0]
+    monkeypatch.setattr(contract, "runtime_of", lambda network: "another backend")
+    assert measured() == 12
 
 
 def test_a_patch_is_a_side_or_two() -> None:

@@ -16,7 +16,7 @@ from lab.experiments.codefend import scores as scores_module
 from lab.experiments.codefend.cameras import cameras
 from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import CameraRow, DetectorRow
+from lab.experiments.codefend.rows import CameraRow, SplittingRow
 from lab.experiments.codefend.scores import DROP, NORMS, STRIP, Measured, Numbers, Part, scores
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
@@ -70,22 +70,47 @@ class Aims:
 def test_a_camera_has_a_row_of_the_usual_and_of_the_chosen_thresholds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lab.evidence.false_alarms.PATH", 2000)
+    monkeypatch.setattr("lab.evidence.splitting.REPETITIONS", 4)
+    monkeypatch.setattr("lab.evidence.splitting.PATH", 500)
+    monkeypatch.setattr("lab.evidence.splitting.TRIALS", 50)
     monkeypatch.setattr("lab.evidence.measure.STARTS", 40)
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
     found = Measured(part(900, 1), part(900, 2), part(300, 3, planted=STRIP), None)
     monkeypatch.setattr(cameras_module, "scores", lambda *_: found)
-    usual, chosen = cameras(subject(), NUMBERS, Cache(Path()))
+    (usual, chosen), estimates = cameras(subject(), NUMBERS, Cache(Path()))
     assert (usual.thresholds, usual.strip_octaves, usual.drop_octaves) == ("usual", 0.0, 3.0)
     assert usual.alarmed == usual.alarmed_strip == 1 > usual.alarmed_drop
     assert usual.median_probes is not None
     assert chosen.strip_octaves > 0
 
+    assert [(each.thresholds, each.statistic, each.scores) for each in estimates] == [
+        (name, statistic, which)
+        for name in ("usual", "chosen") for statistic in (STRIP, DROP) for which in ("measured", "deeper")
+    ]  # fmt: skip
+    assert usual.false_alarms == sum(each.false_alarms for each in estimates[:4] if each.scores == "measured")
+    assert usual.few_passages == any(each.few for each in estimates[:4])
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_page_marks_too_many_false_alarms_and_few_passages(marked: bool, tmp_path: Path) -> None:
+    camera = CameraRow(
+        model="resnet20-source", thresholds="usual", strip_octaves=0.0, drop_octaves=3.0, clean=1000, episodes=200,
+        median_probes=None, p95_probes=None, alarmed=0.5, alarmed_low=0.4, alarmed_high=0.6, alarmed_strip=0.2,
+        alarmed_drop=0.3, from_start=0.1, clean_starts=0.0, false_alarms=0.1, false_alarms_low=0.05,
+        false_alarms_high=0.2, false_alarms_bound=7.0, allowed=0.1, exceeds=marked, few_passages=marked,
+    )  # fmt: skip
+    splitting = SplittingRow("resnet20-source", "usual", STRIP, "deeper", 1.0, 0.5, 2.0, [4321, 3], marked)
     store = Store(tmp_path)
-    tables = {"cameras": [values_of(usual), values_of(chosen)]}
-    store.put(Row("cell", Made(), tables), columns_of({"cameras": CameraRow, "detectors": DetectorRow}), ["cell"])
+    tables = {"cameras": [values_of(camera)], "splitting": [values_of(splitting)]}
+    store.put(Row("cell", Made(), tables), columns_of({"cameras": CameraRow, "splitting": SplittingRow}), ["cell"])
     write_report(store)
-    assert "| resnet20-source | usual | +0, +3 |" in (tmp_path / "README.md").read_text()
+    first, second = (
+        line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| resnet20-source |")
+    )
+    assert "| resnet20-source | usual | +0, +3 |" in first
+    assert ("| 0.1 [0.05, 0.2], **more than 0.1** | 7, few passages |" in first) == marked
+    assert ("| 0.1 [0.05, 0.2] | 7 |" in first) != marked
+    assert ("| 4,321, 3: few |" in second) == marked
 
 
 def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, clean_starts, episodes
-from lab.evidence.false_alarms import Draws, alarm_rate, false_alarms
-from lab.evidence.measure import Stream, chosen_rule, figures_of
+from lab.evidence import splitting
+from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, Starts, clean_starts, episodes
+from lab.evidence.false_alarms import drawn, false_alarms
+from lab.evidence.measure import Choice, Found, Stream, chosen_rule, figures_of
 from lab.evidence.scores import Scores, halves
+from lab.evidence.splitting import LEVELS, alarm_rate
 from lab.strip.disagreement import Fused
 from lab.strip.table import calibrate_bundle
 from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP, judged_by, no_classes
@@ -29,8 +31,8 @@ LIMITS = Fused(0.5, 0.2)
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short paths, few starts and few candidates, which is enough for scores that differ much."""
-    monkeypatch.setattr("lab.evidence.false_alarms.PATH", 3000)
-    monkeypatch.setattr("lab.evidence.false_alarms.TRIALS", 100)
+    for name, value in (("REPETITIONS", 4), ("PATH", 1000), ("TRIALS", 50)):
+        monkeypatch.setattr(splitting, name, value)
     monkeypatch.setattr("lab.evidence.measure.STARTS", 60)
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 
@@ -55,24 +57,25 @@ def with_lows(share: float) -> Scores:
 
 def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
     probes = [judged_by(STRIP, each, RULE).probe for each in with_lows(0.03).probes(LIMITS)]
-    draw = Draws(probes, probes[0], 0.0, np.random.default_rng(2))
+    draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
     track, alarms, watched = Track(), 0, 0
     for _ in range(60_000):
         watched += track.calm < 0
         track, alarm = advance(track, draw(), RULE, no_classes)
         alarms += alarm is not None
-    generator = np.random.default_rng(3)
-    estimates = [alarm_rate(Draws(probes, probes[0], 0.0, generator), RULE, generator) for _ in range(3)]
+    found = alarm_rate(lambda generator: drawn(probes, probes[0], 0.0, generator), RULE, 3)
     assert alarms > 20
-    assert np.mean(estimates) == pytest.approx(alarms / watched, rel=0.4)
+    assert found.rate.value == pytest.approx(alarms / watched, rel=0.4)
 
 
-def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded() -> None:
+def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("REPETITIONS", 10), ("PATH", 4000), ("TRIALS", 500)):
+        monkeypatch.setattr(splitting, name, value)
     often, seldom, never = (false_alarms(with_lows(share), LIMITS, RULE, STRIP, 0.25) for share in (0.03, 0.01, 0.0))
-    assert often.value > 2 * seldom.value > 0
-    assert never.value == 0 < never.bound
-    assert seldom.bound >= seldom.value
-    more = scores(8000, 1)
+    assert often.measured.rate.value > 2 * seldom.measured.rate.value > 0
+    assert never.measured.rate.value == 0 < never.measured.rate.high == never.bound
+    assert seldom.bound >= seldom.measured.rate.high > seldom.measured.rate.value
+    more = scores(4000, 1)
     assert false_alarms(more, LIMITS, RULE, STRIP, 0.25).bound < never.bound
 
 
@@ -96,9 +99,15 @@ def test_an_alarm_before_the_trigger_does_not_count() -> None:
 
 
 def test_clean_starts_count_alarms_by_their_kind() -> None:
-    found = clean_starts(scores(200, 2, bits=0.001), LIMITS, RULE, count=5)
-    assert found == {STRIP: 5, DISAGREEMENT: 0}
-    assert clean_starts(scores(200, 2), LIMITS, RULE, count=5) == {STRIP: 0, DISAGREEMENT: 0}
+    found = clean_starts(scores(200, 2, bits=0.001), LIMITS, RULE, count=5).alarmed
+    assert (found[STRIP].sum(), found[DISAGREEMENT].sum()) == (5, 0)
+    assert not clean_starts(scores(200, 2), LIMITS, RULE, count=5).either.any()
+
+
+def test_a_start_that_both_statistics_alarm_counts_once() -> None:
+    starts = Starts({STRIP: np.array([True, True, False, False]), DISAGREEMENT: np.array([True, False, True, False])})
+    none = Alarmed({kind: np.array([NEVER]) for kind in KINDS})
+    assert Found(Choice(RULE), none, none, {}, starts, 0.1).clean_starts.value == 0.75
 
 
 def test_the_end_of_the_time_counts() -> None:
@@ -109,30 +118,58 @@ def test_the_end_of_the_time_counts() -> None:
 
 @pytest.mark.usefixtures("few")
 def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.evidence.measure.clean_starts", lambda *_, **__: {STRIP: 0, DISAGREEMENT: 0})
+    monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
     clean = with_lows(0.02)
-    strict, lax = (chosen_rule(clean, LIMITS, RULE, Stream(), allowed) for allowed in (0.1, 1e4))
+    (strict, kept), (lax, _) = (chosen_rule(clean, LIMITS, RULE, Stream(), allowed) for allowed in (0.1, 1e4))
+    assert kept
     assert strict.entropy_octaves < lax.entropy_octaves
-    assert false_alarms(clean, LIMITS, strict, STRIP, 0.25).value <= 0.05
+    assert false_alarms(clean, LIMITS, strict, STRIP, 0.25).measured.rate.value <= 0.05
     higher = strict.model_copy(update={"entropy_octaves": strict.entropy_octaves + 1})
-    assert false_alarms(clean, LIMITS, higher, STRIP, 0.25).value > 0.05
+    assert false_alarms(clean, LIMITS, higher, STRIP, 0.25).measured.rate.value > 0.05
+
+
+def no_alarm(*_: object, count: int, **__: object) -> Starts:
+    """Starts without an alarm."""
+    return Starts({kind: np.zeros(count, np.bool_) for kind in KINDS})
+
+
+@pytest.mark.usefixtures("few")
+def test_false_alarms_above_the_allowed_ones_mark_the_figures() -> None:
+    often, attacked = with_lows(0.03), scores(50, 2, bits=0.001)
+
+    def marked(choice: Choice, allowed: float) -> object:
+        return figures_of(often, attacked, LIMITS, choice, Stream(), allowed=allowed, count=1).figures()[
+            "exceeds_allowed"
+        ]
+
+    assert marked(Choice(RULE), 0.1)
+    assert not marked(Choice(RULE), 1e9)
+    assert marked(Choice(RULE, kept=False), 1e9)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_choice_whose_lowest_candidate_raises_more_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.evidence.measure.OCTAVES", (0, 1))
+    found = chosen_rule(scores(200, 2, bits=0.01), LIMITS, RULE, Stream())
+    assert found.rule.entropy_octaves == 0
+    assert not found.kept
 
 
 @pytest.mark.usefixtures("few")
 def test_the_choice_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = scores(500, 1)
-    chosen = chosen_rule(clean, LIMITS, RULE, Stream())
-    assert clean_starts(clean, LIMITS, chosen, count=60) == {STRIP: 0, DISAGREEMENT: 0}
-    monkeypatch.setattr("lab.evidence.measure.clean_starts", lambda *_, **__: {STRIP: 0, DISAGREEMENT: 0})
-    assert chosen_rule(clean, LIMITS, RULE, Stream()).entropy_octaves > chosen.entropy_octaves
+    chosen = chosen_rule(clean, LIMITS, RULE, Stream()).rule
+    assert not clean_starts(clean, LIMITS, chosen, count=60).either.any()
+    monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
+    assert chosen_rule(clean, LIMITS, RULE, Stream()).rule.entropy_octaves > chosen.entropy_octaves
 
 
 @pytest.mark.usefixtures("few")
 def test_a_bundle_without_drop_disagreement_has_figures_of_strip_alone() -> None:
     clean = scores(300, 1)
     alone = Fused(0.5, 0.0)
-    assert chosen_rule(clean, alone, RULE, Stream()).disagreement_octaves == RULE.disagreement_octaves
-    found = figures_of(clean, scores(100, 2, agreement=0.05), alone, RULE, Stream(), count=5).figures()
+    assert chosen_rule(clean, alone, RULE, Stream()).rule.disagreement_octaves == RULE.disagreement_octaves
+    found = figures_of(clean, scores(100, 2, agreement=0.05), alone, Choice(RULE), Stream(), count=5).figures()
     assert found["alarmed"] == 0
     assert "false_alarms_disagreement" not in found
 
@@ -166,7 +203,10 @@ def test_the_command_writes_the_figures_of_both_rules(
     assert document["chosen"]["entropy_octaves"] != document["usual"]["entropy_octaves"]
     for each in (document["usual"], document["chosen"]):
         assert 0 <= each["alarmed_interval"][0] <= each["alarmed"] <= each["alarmed_interval"][1] <= 1
-        assert 0 <= each["false_alarms"] <= each["false_alarms_bound"]
+        low, high = each["false_alarms_interval"]
+        assert 0 <= low <= each["false_alarms"] <= high <= each["false_alarms_bound"]
+        assert len(each["passages_strip"]) == len(each["bound_passages_disagreement"]) == LEVELS
+        assert each["few_passages"]
     assert (document["settings"]["clean_choosing"], document["settings"]["attacked"]) == (60, 120)
 
 

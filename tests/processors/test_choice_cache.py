@@ -75,7 +75,7 @@ def test_another_network_wish_or_version_is_measured(
     chosen(tmp_path, Weighted(1.01))
     chosen(tmp_path, wish=Wish(precision="float32"))
     assert trials.count == 3
-    monkeypatch.setattr(cache_module, "_machine", lambda: "another processor")
+    monkeypatch.setattr(cache_module, "machine_state", lambda: "another processor")
     chosen(tmp_path)
     assert trials.count == 4
 

@@ -47,7 +47,8 @@ def certify(
 
     `certified` is the share of pictures with the true label behind every pair of windows. `clean` is the accuracy of
     double masking, and `passes` the mean number of passes that a picture takes. Shares come with Wilson intervals of
-    95 %. The first --patch gives the figures, all together the curve. A killed run resumes where it stopped.
+    95 %. The first --patch gives the figures, all together the curve. A killed run resumes where it stopped, with the
+    same libraries and backend alone.
     """
     with lab_extra():
         import torch
@@ -58,7 +59,9 @@ def certify(
         from lab.data import read_pictures
         from lab.provenance import made_by
         from processors.bundle import load_bundle
+        from processors.device.backends.choice_cache import machine_state
         from processors.device.backends.choose import Wish
+        from processors.device.backends.contract import runtime_of
         from processors.device.backends.engines import engines
         from processors.pipeline import Pipeline
 
@@ -73,9 +76,10 @@ def certify(
             pipeline, found_engines = engines(network, Wish())
             runtime = repr(found_engines.runs)
         else:
-            pipeline, runtime = Pipeline(network), network.device.type
+            pipeline, runtime = Pipeline(network), f"{runtime_of(network.network)} on {network.device.type}"
         cache = Cache(runs / folder.resolve().name)
-        made_from = digest(made_by("lab.certificates.parts"), source_digest(folder), runtime)
+        # Another runtime, library or processor may round a label to the other side.
+        made_from = digest(made_by("lab.certificates.parts"), source_digest(folder), runtime, machine_state())
         curve = []
         with progress_bar("certify", len(pictures) * len(sizes)) as advance:
             for rows, columns in sizes:

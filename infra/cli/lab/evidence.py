@@ -55,12 +55,14 @@ def evidence(
     picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
     `chosen` those of the chosen ones: write `entropy_octaves` and `disagreement_octaves` into the recorder's table
     `evidence`. `alarmed` is the share of attacks with an alarm within 40 probes. `false_alarms` are those of a camera
-    in a year, and `false_alarms_bound` allows for deeper scores than the measured ones. `alarmed_clean_starts` is the
-    share of starts without a trigger that raise an alarm in their first 64 probes.
+    in a year with a 95 % interval, and `false_alarms_bound` allows for deeper scores than the measured ones.
+    `few_passages` warns that an estimate rests on too few simulated alarms. `exceeds_allowed` marks thresholds with
+    more false alarms than allowed. `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm
+    in their first 64 probes.
     """
     with lab_extra():
         from lab.data import read_pictures
-        from lab.evidence.measure import Stream, chosen_rule, figures_of
+        from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
         from lab.evidence.scores import halves, scored
         from lab.strip.disagreement import Fused
         from lab.strip.measure import threshold_for
@@ -84,8 +86,10 @@ def evidence(
         usual = EvidenceRule()
         chosen = chosen_rule(parts.choosing, limits, usual, stream, allowed)
         found = {
-            name: figures_of(parts.judging, attacked, limits, rule, stream, count=episodes, seed=seed).figures()
-            for name, rule in (("usual", usual), ("chosen", chosen))
+            name: figures_of(
+                parts.judging, attacked, limits, choice, stream, allowed=allowed, count=episodes, seed=seed
+            ).figures()
+            for name, choice in (("usual", Choice(usual)), ("chosen", chosen))
         }
     settings = {
         "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "fps": fps,

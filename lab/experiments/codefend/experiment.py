@@ -22,7 +22,7 @@ from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.plan import CATALOGUE, EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, REPEATS, Budget
 from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
@@ -31,6 +31,7 @@ from lab.provenance import made_by
 NAME: Final = "codefend"
 TABLES: Final = {
     "models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "detectors": DetectorRow, "cameras": CameraRow,
+    "splitting": SplittingRow,
 }  # fmt: skip
 _CODE: Final = "lab.experiments.codefend"
 _TRAINING_SECONDS: Final = 3600
@@ -116,7 +117,7 @@ class Laboratory:
 
     def _cameras(self, name: str) -> Cell:
         def run() -> Tables:
-            return {"cameras": cameras(self.subject(name), self.budget.scores, self.cache)}
+            return cameras(self.subject(name), self.budget.scores, self.cache)._asdict()
 
         # The scores are those of the detectors.
         code = (f"{_CODE}.cameras:cameras",)

@@ -80,7 +80,7 @@ class CameraRow:
     """A simulated camera that shows pictures of one backdoored model, under one choice of thresholds.
 
     Episodes begin with clean probes, then the trigger is in every frame. `alarmed` is the share with an alarm within 40
-    probes; `from_start` is the same without clean probes. `false_alarms` are those in a year.
+    probes; `from_start` is the same without clean probes. `false_alarms` are those in a year, with an interval of 95 %.
     """
 
     model: str
@@ -104,8 +104,34 @@ class CameraRow:
     clean_starts: float
     """Share of starts without a trigger that raise an alarm in their first 64 probes."""
     false_alarms: float
+    false_alarms_low: float
+    false_alarms_high: float
     false_alarms_bound: float
-    """The same, if a share of 3 ÷ `clean` of the probes had the deepest possible scores."""
+    """The upper end, if a share of 3 ÷ `clean` of the probes had the deepest possible scores."""
+    allowed: float
+    """False alarms in a year that the choice allows."""
+    exceeds: bool
+    """True if there are more, here or for every candidate on the pictures that chose."""
+    few_passages: bool
+    """True if an estimate or the bound rests on too few passages, see `SplittingRow`."""
+
+
+@dataclass(frozen=True)
+class SplittingRow:
+    """False alarms of one statistic in a year by multilevel splitting, with their interval of 95 %."""
+
+    model: str
+    thresholds: str
+    statistic: str
+    scores: str
+    """`measured`, or `deeper` for the bound."""
+    false_alarms: float
+    low: float
+    high: float
+    passages: list[int]
+    """Passages of each level in all repetitions together, the alarm's last."""
+    few: bool
+    """True if a level has too few of them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Final
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
-from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
 from lab.experiments.harness.page import Column, cells
 from lab.results.markdown import markdown
 
@@ -95,6 +95,15 @@ def _probes(value: float | None) -> str:
     return "never" if value is None else f"{value:.0f}"
 
 
+def _rate(value: float, low: float, high: float) -> str:
+    return f"{value:.2g} [{low:.2g}, {high:.2g}]"
+
+
+def _false_alarms(row: CameraRow) -> str:
+    found = _rate(row.false_alarms, row.false_alarms_low, row.false_alarms_high)
+    return f"{found}, **more than {row.allowed:g}**" if row.exceeds else found
+
+
 CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
     Column("model", lambda row: row.model),
     Column("thresholds", lambda row: row.thresholds),
@@ -104,10 +113,20 @@ CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
     Column("by STRIP, by drop, %", lambda row: f"{percent(row.alarmed_strip, 1)}, {percent(row.alarmed_drop, 1)}"),
     Column("from the first frame, %", lambda row: percent(row.from_start, 1)),
     Column("clean starts with an alarm, %", lambda row: percent(row.clean_starts, 1)),
-    Column("false alarms a year", lambda row: f"{row.false_alarms:.2g}"),
-    Column("bound", lambda row: f"{row.false_alarms_bound:.2g}"),
+    Column("false alarms a year", _false_alarms),
+    Column("bound", lambda row: f"{row.false_alarms_bound:.2g}{', few passages' if row.few_passages else ''}"),
 )
 """The table of simulated cameras."""
+
+SPLITTING: Final[tuple[Column[SplittingRow], ...]] = (
+    Column("model", lambda row: row.model),
+    Column("thresholds", lambda row: row.thresholds),
+    Column("statistic", lambda row: row.statistic),
+    Column("scores", lambda row: row.scores),
+    Column("false alarms a year", lambda row: _rate(row.false_alarms, row.low, row.high)),
+    Column("passages", lambda row: ", ".join(f"{each:,}" for each in row.passages) + (": few" if row.few else "")),
+)
+"""The table of the estimates of false alarms."""
 
 
 def published_detection() -> str:

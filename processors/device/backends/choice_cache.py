@@ -175,7 +175,7 @@ def key_of(network: Network, tensors: Iterable[Tensor | None], *request: object)
     if weights is None:
         return None
     digest = hashlib.sha256(repr((type(network).__qualname__, request, torch.get_num_threads())).encode())
-    digest.update(_machine().encode())
+    digest.update(machine_state().encode())
     for file in sorted(_CODE.glob("*.py")):
         digest.update(file.read_bytes())
     for part in weights:
@@ -198,8 +198,8 @@ def _bytes_of(tensor: Tensor) -> bytes:
     return repr((tensor.dtype, tuple(tensor.shape))).encode() + values.view(torch.uint8).numpy().tobytes()
 
 
-def _machine() -> str:
-    """Return the versions of the runtimes, and the processor with its instructions."""
+def machine_state() -> str:
+    """Return the versions of the networks' runtimes, and the processor with its instructions."""
     found = [f"{name} {_version(name)}" for name in _RUNTIMES]
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
