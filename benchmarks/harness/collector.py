@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 
 class ReceivedSpan(NamedTuple):
@@ -24,7 +23,8 @@ class ReceivedSpan(NamedTuple):
     began_ns: int
     ended_ns: int
     frame: str
-    failed: bool
+    incomplete: bool
+    """Whether the frame had not left the role."""
 
 
 class Collector:
@@ -91,7 +91,7 @@ def _spans_of(request: ExportTraceServiceRequest) -> list[ReceivedSpan]:
                     span.start_time_unix_nano,
                     span.end_time_unix_nano,
                     attributes["pointillist.frame"],
-                    span.status.code == Status.STATUS_CODE_ERROR,
+                    any(each.key == "pointillist.incomplete" for each in span.attributes),
                 )
             )
     return found

@@ -139,6 +139,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     """Run one process for each share of the cameras."""
     from infra.cameras.processes import run_processes
     from infra.process.role import run_role
+    from infra.process.tracing import require_exporter
     from infra.settings.document import toml
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
@@ -167,6 +168,8 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
         return ["camera", "run", "--config", str(written)]
 
     left_out = (prefix_of(ROLE), *(f"POINTILLIST_{name.upper()}" for name in SHARED))
+    if settings.tracing is not None:
+        require_exporter()
     final = frozenset((0, FLEET_PENDING))  # the file was right: a process that ends for any other reason is restarted
     statuses = run_role(
         "camera",

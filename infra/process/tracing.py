@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -39,7 +41,12 @@ def traced(name: str, endpoint: str | None, share: float) -> Iterator[None]:
     require_exporter()
     from infra.process.spans_export import SpansExport
 
-    exporter = SpansExport(endpoint, role_of(name), name)
+    try:
+        exporter = SpansExport(endpoint, role_of(name), f"{name}@{socket.gethostname()}:{os.getpid()}")
+    except ValueError as error:
+        raise ConfigError(
+            f"OTEL_…: expected variables that OpenTelemetry accepts, got {error}. Correct them."
+        ) from None
     trace.begin_spans(exporter.export, share)
     try:
         yield

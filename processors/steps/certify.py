@@ -82,7 +82,8 @@ class Certify(Step):
             self._shedding = False
 
     def _is_late(self, job: FrameJob, now_s: float) -> bool:
-        return not job.certifies and now_s - job.classified_s > self._wait_s
+        flagged = job.finding is not None and job.finding.flagged
+        return flagged and now_s - job.classified_s > self._wait_s
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
@@ -91,7 +92,12 @@ class Certify(Step):
     # Turns of the device
 
     async def run(self) -> float:
-        """Go on with the oldest certificate, and return the seconds that this took. `pass_on` comes next."""
+        """Go on with the oldest certificate, and return the seconds that this took. `pass_on` comes next.
+
+        Since this turn was chosen, the last one may have been shed.
+        """
+        if self._current is None and not len(self._queue):
+            return 0.0
         if self._current is None:
             (self._current,) = self._queue.take(1)
         job, self._running = self._current, True

@@ -30,7 +30,7 @@ from producers.bridge.requests.probes import ProbeRequests
 from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
-from schemas.identity import CameraId
+from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
@@ -199,7 +199,9 @@ class Bridge:
                 self._pass_over(ticket)
             return
         record = self._records.accept(topic, payload)
-        if record.receipt is not None and not self._takes_from(record.receipt):
+        receipt = record.receipt
+        if receipt is not None and not self._takes_from(receipt):
+            trace.leave("bridge", Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
             if ticket is not None:
                 self._pass_over(ticket)
             return

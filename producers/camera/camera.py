@@ -370,7 +370,10 @@ class Camera:
             payload = self._sealing.seal(
                 shown, captured_ms, captured.position, encoding, captured.truth, moving, traced=traced
             )
-        except WireError as error:
+        except (SourceError, WireError) as error:
+            trace.leave("camera", identity)  # its number is used again
+            if isinstance(error, SourceError):
+                raise
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
             trace.stamp("sealed", identity)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import Final, Protocol
 
@@ -66,7 +67,7 @@ class FFmpegEncoder:
             context.options = {**options, "g": _ENDLESS}
             # Run by root, SVT-AV1 gives the whole process real-time priority: it would starve all others, and what it
             # starts would inherit that.
-            with same_scheduling():
+            with same_scheduling() if codec is Codec.AV1 else nullcontext():
                 context.open()
         except (av.FFmpegError, ValueError, OSError) as error:
             raise SourceError(f"encoder {name}: {getattr(error, 'strerror', None) or error}") from None

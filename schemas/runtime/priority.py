@@ -15,6 +15,7 @@ NICENESS: Final = 19
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 """The niceness of this session (`man 7 sched`, autogroup)."""
 _THREADS: Final = Path("/proc/self/task")
+_CHANGING: Final = threading.Lock()
 
 
 def lower_priority(niceness: int = NICENESS) -> None:
@@ -34,19 +35,21 @@ def same_scheduling() -> Iterator[None]:
 
     Threads that begin in the block get the scheduling of the calling thread. Linux only; elsewhere nothing happens.
     """
-    if not _THREADS.exists():
+    # In a namespace of processes that is not mounted, the threads there are those of others.
+    if not (_THREADS / str(threading.get_native_id())).exists():
         yield
         return
-    before = _scheduling()
-    own = before[threading.get_native_id()]
-    try:
-        yield
-    finally:
-        for thread, found in _scheduling().items():
-            policy, priority = before.get(thread, own)
-            if found != (policy, priority):
-                with suppress(ProcessLookupError):
-                    os.sched_setscheduler(thread, policy, os.sched_param(priority))
+    with _CHANGING:  # two blocks at once would take each other's change for the old scheduling
+        before = _scheduling()
+        own = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+        try:
+            yield
+        finally:
+            for thread, found in _scheduling().items():
+                policy, priority = before.get(thread, own)
+                if found != (policy, priority):
+                    with suppress(ProcessLookupError):
+                        os.sched_setscheduler(thread, policy, os.sched_param(priority))
 
 
 def _scheduling() -> dict[int, tuple[int, int]]:

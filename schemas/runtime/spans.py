@@ -122,7 +122,7 @@ def parsed(header: bytes) -> Context | None:
 
 def in_share(context: Context, share: float) -> bool:
     """Return whether a trace is among the sampled `share` of all, 0 to 1."""
-    return int(context.trace_id[-_RANDOM_DIGITS:], 16) < share * 16**_RANDOM_DIGITS
+    return int(context.trace_id[-_RANDOM_DIGITS:], 16) >= (1 - share) * 16**_RANDOM_DIGITS
 
 
 class _Open:
@@ -188,14 +188,20 @@ class FrameSpans:
         role = _ROLE_OF[what]
         for frame in frames:
             name = str(frame)
-            opened = self._open.get((role, name))
-            if opened is None:
-                continue
-            opened.stamps.setdefault(what, at_ns)
-            if what == _WAYS[role].last:
-                with self._lock:
-                    self._open.pop((role, name), None)
-                self._close(role, name, opened)
+            with self._lock:
+                opened = self._open.get((role, name))
+                if opened is None:
+                    continue
+                opened.stamps.setdefault(what, at_ns)
+                if what != _WAYS[role].last:
+                    continue
+                del self._open[role, name]
+            self._close(role, name, opened)
+
+    def leave(self, role: RoleName, frame: str) -> None:
+        """Follow a frame no longer that the role did not take."""
+        with self._lock:
+            self._open.pop((role, frame), None)
 
     def close(self) -> None:
         """Export the spans of the frames that the process still has."""

@@ -113,25 +113,37 @@ def end_spans() -> None:
 
 def sample(frame: Identity) -> bool:
     """Return whether a new frame of a camera of this process is traced; call it before the frame's first stamp."""
-    return _spans is not None and _spans.sample(str(frame))
+    spans = _spans
+    return spans is not None and spans.sample(str(frame))
 
 
 def follow(role: RoleName, frame: Identity | str, header: bytes) -> bytes | None:
     """Follow a frame from the role before into `role`, and return the header `traceparent` for the next role.
 
-    None if the header is malformed or of another trace. A frame that is not sampled has its header unchanged, and so
-    has every frame in a process without spans. Beyond the bound on frames a second, the flag `sampled` is removed.
+    None if the header is malformed or of another trace. A frame that is not sampled has its header unchanged, and a
+    process without spans hands every header on. Beyond the bound on frames a second, the flag `sampled` is removed.
     """
+    spans = _spans
+    if spans is None:
+        return header
     before = parsed(header)
-    if before is None or not before.sampled or _spans is None:
+    if before is None or not before.sampled:
         return None if before is None else header
-    place = _spans.follow(role, str(frame), before)
+    place = spans.follow(role, str(frame), before)
     return None if place is None else place.header()
+
+
+def leave(role: RoleName, frame: Identity) -> None:
+    """Follow a frame no longer that `role` did not take."""
+    spans = _spans
+    if spans is not None and len(spans):
+        spans.leave(role, str(frame))
 
 
 def on() -> bool:
     """Return whether a stamp would be taken: check it before a loop over a batch."""
-    return _active is not None or (_spans is not None and len(_spans) > 0)
+    spans = _spans
+    return _active is not None or (spans is not None and len(spans) > 0)
 
 
 def stamp(what: str, *frames: Identity | str, at_ns: int | None = None) -> None:
@@ -141,5 +153,6 @@ def stamp(what: str, *frames: Identity | str, at_ns: int | None = None) -> None:
     """
     if _active is not None:
         _active.note(what, frames, at_ns)
-    if _spans is not None and len(_spans):
-        _spans.stamp(what, frames, time.time_ns() if at_ns is None else at_ns)
+    spans = _spans
+    if spans is not None and len(spans):
+        spans.stamp(what, frames, time.time_ns() if at_ns is None else at_ns)

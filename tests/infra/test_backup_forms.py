@@ -14,7 +14,6 @@ from infra.state_folder import Layout, backup
 from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
 from infra.up.interrupts import InterruptedStart, Interrupts
 from schemas.errors import StateError
-from tests.infra.command_line import refusal, run
 from tests.infra.test_backup import filled
 
 
@@ -105,21 +104,6 @@ def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkey
     monkeypatch.setattr(backup._Hashed, "read", failing)
     with pytest.raises(StateError, match=r"^--state: expected a readable .*, got .*Input/output error\. Check"):
         write_backup(layout, str(tmp_path / "to"), "1")
-
-
-def test_mutes_are_made_listed_and_ended_by_the_command(tmp_path: Path) -> None:
-    layout = filled(Layout(tmp_path / "state"))
-    state = ("--state", layout.folder)
-    assert run("mute", *state).output == ""
-    made = run("mute", "site/cam", "door", "--for", "2h", "--reason", "paint", *state)
-    assert made.output == "site/cam is muted for 2h\nlocal/door is muted for 2h\n"
-    listed = run("mute", *state).output.splitlines()
-    assert sorted(line.partition(" until ")[0] for line in listed) == ["local/door", "site/cam"]
-    assert all(line.endswith(": paint") for line in listed)
-    assert run("mute", "site/cam", "--end", *state).output == "site/cam is no longer muted\n"
-    assert [line.partition(" ")[0] for line in run("mute", *state).output.splitlines()] == ["local/door"]
-    assert refusal(run("mute", "--end", *state)).startswith("--end: expected cameras or alerts to end the mutes of")
-    assert refusal(run("mute", "--state", tmp_path / "none")).startswith("--state: expected a state folder of")
 
 
 def test_a_start_ends_at_the_next_step_after_an_interrupt() -> None:

@@ -31,6 +31,7 @@ from schemas.transport.access import AUTHORITY_FILE, KafkaAccess, Login, Tls
 def answering(answer: bytes) -> Iterator[int]:
     """A server that reads once and gives this answer. Yields its port."""
     with create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
 
         def serve() -> None:
             link, _ = listening.accept()
@@ -38,7 +39,7 @@ def answering(answer: bytes) -> Iterator[int]:
                 link.recv(1024)
                 link.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:
             yield listening.getsockname()[1]

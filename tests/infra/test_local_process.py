@@ -218,8 +218,8 @@ def test_a_log_that_cannot_be_cut_for_a_full_disk_stays_and_another_error_is_rai
 
     log = tmp_path / "log"
     log.write_bytes(b"x" * 100)
-    monkeypatch.setattr(Path, "open", fail)
-    with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+        broken.setattr(Path, "open", fail)
         bound_log(log, 50, 10)
     assert log.stat().st_size == 100
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ def test_logs_follow_what_is_appended_and_a_log_that_is_cut(
         file, text = following.pop(0)
         file.write_text(text)
 
-    monkeypatch.setattr(time, "sleep", write_next)
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=write_next))
     status.logs("recorder", tmp_path, lines=1, follow=True)
     assert capfdbinary.readouterr().out == b"first\nsecond\ncut\n"
 

@@ -109,16 +109,15 @@ def test_a_database_that_is_away_for_a_moment_has_settled_nothing(
 def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> None:
     deadlines: list[float] = []
     released = Event()
+    asked = Interrupts(1)
 
     def stop(deadline_s: float) -> None:
         deadlines.append(deadline_s)
         if deadline_s:
+            interrupt(asked)
             released.wait(30)
         released.set()
 
     fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop))
-    asked = Interrupts(1)
-    for _ in range(2):
-        Timer(0.1, interrupt, [asked]).start()
     a_run(tmp_path, FAR_S, asked)._await_stopped(fleet)
     assert deadlines == [FAR_S + up.STOP_S, 0]

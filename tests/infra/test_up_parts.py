@@ -11,7 +11,7 @@ from infra.settings.described import kind_of
 from infra.state_folder import Layout
 from infra.up.background_task import BackgroundTask
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, source_entry
-from schemas.errors import BundleError, ConfigError, SecretError, SourceError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from tests.processors.tiny import write_bundle
@@ -19,27 +19,17 @@ from tests.processors.tiny import write_bundle
 DOOR = CameraId("site/door")
 
 
-def test_a_file_of_pictures_is_shared_out_and_any_other_file_is_a_video(tmp_path: Path) -> None:
-    for name in ("pictures.npz", "film.mp4"):
-        (tmp_path / name).touch()
+def test_a_file_of_pictures_is_shared_out_and_a_url_is_of_one_camera(tmp_path: Path) -> None:
+    (tmp_path / "pictures.npz").touch()
     pictures = source_entry(str(tmp_path / "pictures.npz"), 3, 2.0, None)
     assert pictures == {"kind": "dataset", "file": str(tmp_path / "pictures.npz"), "stride": 3}
-    film = source_entry(str(tmp_path / "film.mp4"), 3, 2.0, None)
-    assert film == {"kind": "video", "file": str(tmp_path / "film.mp4")}
-    with pytest.raises(SourceError, match="expected scene, cifar10, a URL or an existing file"):
-        source_entry(str(tmp_path / "none.mp4"), 1, 2.0, None)
     with pytest.raises(ConfigError, match=r"^--cameras: expected 1 with a URL or device, got 2"):
         source_entry("rtsp://there/1", 2, 2.0, None)
-    with pytest.raises(SourceError, match="POINTILLIST_DATA is missing"):
-        source_entry("cifar10", 1, 2.0, None)
 
 
-def test_a_bundle_is_a_folder_or_a_shipped_name(tmp_path: Path) -> None:
+def test_a_bundle_may_be_a_folder(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "own")
     assert bundle_folder(UpSettings(bundle=folder)) == folder.resolve()
-    assert bundle_folder(UpSettings(bundle=Path("scene"))).name == "scene"
-    with pytest.raises(BundleError, match=r"^--bundle: expected a folder with model.toml or one of "):
-        bundle_folder(UpSettings(bundle=tmp_path))
 
 
 def test_a_bundle_that_cannot_be_read_is_left_to_its_loader(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from infra.cli import user
 from infra.state_folder import Layout
 from schemas.errors import ConfigError
 from schemas.keys.roots import Role
-from tests.infra.command_line import refusal, run
+from tests.infra.command_line import run
 
 
 @pytest.mark.parametrize(("second", "added"), [("a long password", True), ("another password", False)])
@@ -39,14 +39,3 @@ def test_the_secrets_of_all_roles_are_written_at_once_for_their_owner_only(tmp_p
     files = [file for file in (tmp_path / "roles").rglob("*") if file.is_file()]
     assert len(files) >= len(Role) - 1
     assert {file.stat().st_mode & 0o077 for file in files} == {0}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), "expected SITE/CAMERA, --role, --roles or --scenario, got none"),
-        (("a/b", "--roles", "there"), "expected SITE/CAMERA or --role without --scenario and --roles, got both"),
-    ],
-)
-def test_a_key_of_two_kinds_or_none_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    assert words in refusal(run("key", *arguments, "--state", tmp_path))

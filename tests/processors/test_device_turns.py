@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -21,6 +22,7 @@ from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
+from processors.steps import certify
 from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
@@ -276,23 +278,38 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
     assert (len(bench.certify), bench.last.jobs) == (1, [video])
 
 
-@pytest.mark.parametrize("chosen", [False, True])
-async def test_a_flagged_probe_that_has_waited_for_too_long_gets_no_certificate_and_a_chosen_frame_waits(
-    chosen: bool,
+@pytest.mark.parametrize("flagged", [False, True])
+async def test_a_flagged_probe_that_has_waited_for_too_long_gets_no_certificate_and_any_other_frame_waits(
+    flagged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, now_s = Bench(), time.monotonic()
+    bench, now_s = Bench(), 1000.0
+    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: now_s))
     jobs = [bench.chosen(seq) for seq in range(2)]
     for job in jobs:
-        job.certifies, job.finding, job.classified_s = chosen, StripFinding(0.1, 0.25), now_s - 2.9
+        job.finding, job.classified_s = StripFinding(0.1 if flagged else 0.3, 0.25), now_s - 2.9
     await bench.certify.run()
     bench.certify.poll(now_s)
     assert (bench.last.jobs, len(bench.certify)) == ([], 2)
     for job in jobs:
         job.classified_s = now_s - 3.1
     bench.certify.poll(now_s)
-    assert bench.last.jobs == ([] if chosen else jobs[::-1])
-    assert len(bench.certify) == (2 if chosen else 0)
-    assert bench.certificates("shed") == (0 if chosen else 2)
+    assert bench.last.jobs == (jobs[::-1] if flagged else [])
+    assert len(bench.certify) == (0 if flagged else 2)
+    assert bench.certificates("shed") == (2 if flagged else 0)
+
+
+async def test_a_certificate_that_is_late_at_the_end_of_its_turn_goes_on_without_and_later_ones_are_made() -> None:
+    bench = Bench()
+    bench.device.turns_each = 10**9
+    late = bench.chosen(0)
+    late.certifies, late.finding, late.classified_s = False, StripFinding(0.1, 0.25), time.monotonic() - 3.1
+    async with bench.running():
+        await until(lambda: bench.last.jobs == [late])
+        bench.device.turns_each = 1
+        other = bench.chosen(1)
+        await until(lambda: bench.last.jobs == [late, other])
+    assert (late.certified, bench.certificates("shed")) == (None, 1)
+    assert other.certified is not None
 
 
 async def test_a_certificate_that_fails_costs_no_frame() -> None:

@@ -12,6 +12,7 @@ from producers.publisher.first_answer import silence
     [
         (True, 9, False, "the broker has ended 8 connections: the certificate or login is not that of a/door"),
         (False, 1, False, "the broker holds no connection with this camera"),
+        (False, 1, True, "the broker holds no connection with this camera: it does not let it in"),
         (True, 1, True, "the broker has nobody to give frames to: no bridge runs there"),
         (True, 1, False, "frames are taken and none is confirmed: the key is not that of a/door"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from producers.camera.camera import _close_opened
-from producers.sources import trial, url
+from producers.sources import decoder, trial, url
 from producers.sources.decoder import decode_video
 from producers.sources.examine import _codec
 from producers.sources.settings import SourceSettings
@@ -88,7 +87,7 @@ def test_an_error_ends_a_recording_and_fails_a_live_stream() -> None:
 
 def test_a_live_stream_whose_connection_breaks_after_a_silence_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 100.0, 100.0))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(decoder, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     broken: Any = Container()
     with pytest.raises(SourceHungError):
         next(decode_video(broken, "door", hang_s=60.0))

@@ -49,8 +49,8 @@ def spans(exported: list[Span], clock: Clock) -> FrameSpans:
 
 
 @pytest.fixture
-def traced(exported: list[Span]) -> Iterator[list[Span]]:
-    trace.begin_spans(exported.extend, share=1.0)
+def traced(exported: list[Span], spans: FrameSpans, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
+    monkeypatch.setattr(trace, "_spans", spans)
     yield exported
     trace.end_spans()
 
@@ -178,6 +178,15 @@ def test_one_camera_cannot_use_up_what_all_share(spans: FrameSpans, clock: Clock
     assert followed("hall/hostile", 1_000) == CAMERA_FRAMES_PER_S
 
 
+def test_a_frame_that_a_role_does_not_take_is_followed_no_longer(spans: FrameSpans, traced: list[Span]) -> None:
+    assert trace.follow("bridge", FRAME, SENT.header()) is not None
+    assert trace.on()
+    trace.leave("bridge", FRAME)
+    assert not trace.on()
+    spans.close()
+    assert traced == []
+
+
 def test_beyond_the_bound_the_next_role_gets_the_header_without_the_flag(traced: list[Span]) -> None:
     names = [f"hall/door/00000000000000ab/{seq}" for seq in range(4 * CAMERA_FRAMES_PER_S)]
     headers = [trace.follow("bridge", name, root(name)._replace(sampled=True).header()) for name in names]
@@ -247,7 +256,7 @@ def test_nothing_is_stamped_while_no_sampled_frame_is_under_way(traced: list[Spa
 
 def test_a_role_without_spans_hands_the_header_on() -> None:
     assert trace.follow("processor", FRAME, SENT.header()) == SENT.header()
-    assert trace.follow("processor", FRAME, b"00-1-2-01") is None
+    assert trace.follow("processor", FRAME, b"00-1-2-01") == b"00-1-2-01"
 
 
 def test_a_capture_ahead_of_the_clock_makes_no_negative_step(spans: FrameSpans, exported: Sequence[Span]) -> None:

@@ -109,6 +109,7 @@ def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]
     cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2, "drop_ratio": drop_ratio}
     scenario, config = folder / "fleet.yaml", folder / "up.toml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [*faults]}))
-    # `test_doc_commands` tries all backends; a busy machine must not cost frames.
-    config.write_text('[processor]\nbackend = "torch"\ncamera_queue_s = 1000\n')
+    # `test_doc_commands` tries all backends; a busy machine must not cost frames or checks.
+    limits = "camera_queue_s = 1000\nstrip_wait_s = 1000\ncertify_wait_s = 1000\n"
+    config.write_text(f'[processor]\nbackend = "torch"\n{limits}')
     return "--scenario", scenario, "--config", config
