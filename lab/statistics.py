@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 NORMAL_975: Final = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -72,6 +71,8 @@ def log_interval(values: NDArray[np.float64]) -> Interval:
     For positive estimates of one quantity whose errors are skewed, as those of rare events are: on the plain scale,
     the upper end would be too low. Some values may be 0. Raises ValueError without two values and a positive one.
     """
+    from scipy.special import stdtrit  # making a bundle uses this module without scipy
+
     mean = float(values.mean()) if len(values) > 1 else 0.0
     if not mean > 0 or values.min() < 0:
         raise ValueError(f"values: expected two or more, at least 0, and one above it, got {values.tolist()}")

@@ -82,7 +82,7 @@ class Ran:
         self.tried: list[SourceSettings] = []
         monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
         monkeypatch.setattr("producers.sources.trial.try_source", self.tried.append)
-        monkeypatch.setattr("infra.process.role.run_role", lambda _name, _metrics, run: run(None, None, None))
+        monkeypatch.setattr("infra.process.role.run_role", lambda _name, _metrics, run, **_: run(None, None, None))
         monkeypatch.setattr("producers.fleet.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 

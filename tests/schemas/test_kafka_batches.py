@@ -176,7 +176,9 @@ async def test_a_partition_that_accepts_records_hides_no_other_that_does_not(
     assert said[0] == (True, "")
     said.clear()
     await delivered_sizes(sender, numbered(1), partition=1)
-    assert set(said) == {(False, "topic: KafkaError('no leader')")}
+    # An attempt that another one's new producer has interrupted is a failure too.
+    assert said
+    assert not any(ok for ok, _ in said)
     gate.open.set()
     assert await refused == [(1, 0)]
     assert said[-1] == (True, "")
