@@ -18,6 +18,11 @@ def alertmanager_binary() -> str | None:
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 
+def check_receivers_file(receivers: Path) -> None:
+    """Raise ConfigError when the file cannot be read, holds other keys, or fails Alertmanager's own check."""
+    configuration(receivers)
+
+
 class Alertmanager(Service):
     """One Alertmanager with the shipped routes and silences, and the receivers of a file."""
 

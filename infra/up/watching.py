@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from infra.alertmanager.receivers import configuration
-from infra.local.alertmanager import Alertmanager, alertmanager_binary
+from infra.local.alertmanager import Alertmanager, alertmanager_binary, check_receivers_file
 from infra.local.grafana import Grafana, grafana_binary
 from infra.local.ports import Ports
 from infra.local.prometheus import Prometheus, prometheus_binary
@@ -27,7 +26,7 @@ def check_receivers(settings: UpSettings) -> None:
             "--receivers: expected the programs prometheus and alertmanager, got fewer. Install the Debian "
             "packages prometheus and prometheus-alertmanager."
         )
-    configuration(settings.receivers)
+    check_receivers_file(settings.receivers)
 
 
 class Watching:
