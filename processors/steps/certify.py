@@ -94,11 +94,11 @@ class Certify(Step):
     async def run(self) -> float:
         """Go on with the oldest certificate, and return the seconds that this took. `pass_on` comes next.
 
-        Since this turn was chosen, the last one may have been shed.
+        Does nothing if the last frame was shed after this turn had been chosen.
         """
-        if self._current is None and not len(self._queue):
-            return 0.0
         if self._current is None:
+            if not len(self._queue):
+                return 0.0
             (self._current,) = self._queue.take(1)
         job, self._running = self._current, True
         try:
