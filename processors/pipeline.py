@@ -117,7 +117,7 @@ class Pipeline:
         # The threshold holds for the chain of the calibration.
         usual = mode == "default" and self.denoise == usual_denoise(mode)
         calibrated = strip is not None and strip.disagreement is not None
-        # None for this chain itself: with a reference to itself, it would wait for a collection of garbage.
+        # None is this chain itself: a chain that refers to itself would keep its networks until the next collection.
         self._calibrated = Pipeline(bundle) if calibrated and not usual else None
 
     def scales(self, height: int, width: int) -> bool:

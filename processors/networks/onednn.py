@@ -8,7 +8,6 @@ It also holds the other calls of torch's private members: `forget_traces`.
 
 from __future__ import annotations
 
-import gc
 from functools import cache
 
 import torch
@@ -66,10 +65,8 @@ def _settings(c: nn.Conv2d) -> tuple[Tensor, Tensor | None, list[int], list[int]
 def forget_traces() -> None:
     """Release what torch keeps of every trace: its types and weights, about a megabyte of a small network.
 
-    torch has no public call for that. Modules that `torch.jit.load` has read are not affected. A trace also leaves the
-    traced network in a cycle of its own functions, which a role's seldom collections would keep for hours.
+    torch has no public call for that. Modules that `torch.jit.load` has read are not affected.
     """
     torch._C._jit_clear_class_registry()
     torch.jit._state._clear_class_state()
     torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
-    gc.collect()
