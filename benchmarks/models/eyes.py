@@ -165,9 +165,9 @@ def page(document: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# Verdicts of the general network on the sample videos",
-            f"Made by `{document['command']}`, a share of {document['drop']:g} of the pixels dropped. Calibrated on "
-            f"the first halves: temperature {by['temperature']:.2f}, unsure below {by['unsure_below']:.2f}. The bundle "
-            f"has {stated['temperature']:.2f} and {stated['unsure_below']:.2f}.",
+            f"Made by `{document['command']}`, with a share of {document['drop']:g} of the pixels dropped. "
+            f"Calibrated on the first halves: temperature {by['temperature']:.2f}, unsure below "
+            f"{by['unsure_below']:.2f}. The bundle has {stated['temperature']:.2f} and {stated['unsure_below']:.2f}.",
             markdown(
                 ["video", "frames", "moving, second half", "policy", "group right", "right or unsure", "most often"],
                 (
