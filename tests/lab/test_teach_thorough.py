@@ -36,7 +36,7 @@ def easy_task() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: Taught) -> None:
     maps, labels, folds = easy_task()
-    steps = []
+    steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
     found = train_upper(head, maps, labels, folds, held, 600.0, 0, steps.append)
     assert found.better
@@ -58,7 +58,7 @@ def test_a_head_that_is_as_good_stays(head: Taught) -> None:
 
 def test_a_short_budget_ends_the_training_after_the_steps_that_were_timed(head: Taught) -> None:
     maps, labels, folds = easy_task()
-    steps = []
+    steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
     train_upper(head, maps, labels, folds, held, 1e-9, 0, steps.append)
     assert len(steps) in (3, 6)  # with the second training, which takes as many, if three steps were enough
