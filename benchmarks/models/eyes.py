@@ -1,4 +1,4 @@
-"""Verdicts of the bundle `imagenet` on the sample videos: `python -m benchmarks.models.eyes`.
+"""Verdicts of the bundle `imagenet` on the sample videos: `python -m benchmarks.models.eyes --json FILE`.
 
 Each video under $POINTILLIST_DATA/video is read at two frames a second, as a camera of `up` does. A frame counts if
 something moves in it, by the camera's motion gate. A quarter of its pixels is dropped, and the processor's chain
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 import numpy as np
@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
+from benchmarks.harness.general import general_bundle
 from benchmarks.harness.sample_video import sample_videos
 from infra.bundling.certainty import Certainty, by_labels
-from infra.bundling.create import create
-from infra.bundling.wanted import Wanted
+from infra.local.files import write_text
 from lab.data import to_frames
-from processors.bundle import Bundle
+from lab.results.markdown import markdown
+from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.resample import resize
 from processors.stages.squares import cut_frame
@@ -44,7 +46,21 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/eyes")
 RIGHT: Final = {"bottle": "bottle", "car": "vehicle", "person": "clothing"}
 """The right group of a video, by a word of its name."""
 FPS: Final = 2.0
+ALL: Final = "all frames"
+MEAN: Final = "mean of the videos"
 CPU: Final = torch.device("cpu")
+
+
+class Row(NamedTuple):
+    """The second half of one video, or of all, under one policy."""
+
+    video: str
+    frames: int
+    moving: int
+    policy: str
+    right: float
+    right_or_unsure: float
+    common: str
 
 
 class Seen(NamedTuple):
@@ -126,35 +142,76 @@ def judged(bundle: Bundle, logits: Tensor, group: str, by: Certainty) -> tuple[f
     return float(right.float().mean()), float((right | ~named).float().mean()), [name for name, _ in common]
 
 
+def rows_of(bundle: Bundle, videos: Sequence[Seen], by: Certainty) -> list[Row]:
+    """Return the rows of the second halves: each video, all frames, and the mean of the videos."""
+    rows: list[Row] = []
+    for policy in ("motion", "resize"):
+        means, counts = [], []
+        for each in videos:
+            logits = half(each, policy, last=True)
+            right, not_wrong, common = judged(bundle, logits, each.group, by)
+            means.append((right, not_wrong))
+            counts.append(len(logits))
+            rows.append(Row(each.video, each.frames, len(logits), policy, right, not_wrong, ", ".join(common)))
+        for name, weights in ((ALL, counts), (MEAN, [1] * len(videos))):
+            right, not_wrong = np.average(means, axis=0, weights=weights).tolist()
+            rows.append(Row(name, sum(each.frames for each in videos), sum(counts), policy, right, not_wrong, ""))
+    return rows
+
+
+def page(document: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    by, stated = document["calibrated"], document["stated"]
+    return "\n\n".join(
+        [
+            "# Verdicts of the general network on the sample videos",
+            f"Made by `{document['command']}`, with a share of {document['drop']:g} of the pixels dropped. "
+            f"Calibrated on the first halves: temperature {by['temperature']:.2f}, unsure below "
+            f"{by['unsure_below']:.2f}. The bundle has {stated['temperature']:.2f} and {stated['unsure_below']:.2f}.",
+            markdown(
+                ["video", "frames", "moving, second half", "policy", "group right", "right or unsure", "most often"],
+                (
+                    [
+                        row["video"], str(row["frames"]), str(row["moving"]), row["policy"], f"{row['right']:.2f}",
+                        f"{row['right_or_unsure']:.2f}", row["common"],
+                    ]
+                    for row in document["rows"]
+                ),
+            ),
+        ]
+    ) + "\n"  # fmt: skip
+
+
 def main() -> None:
-    """Print the table."""
-    options = command_line(__doc__, drop=0.25, threads=1)
+    """Measure, print the page, and write it next to the JSON."""
+    options = command_line(__doc__, drop=0.25, threads=1, json=Path)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "imagenet"
-        bundle = create(Wanted("imagenet", "EfficientNet-Lite0"), folder).bundle
+        bundle = load_bundle(general_bundle(Path(temporary)), CPU)
         videos = [seen(file, Pipeline(bundle), options.drop) for file in sample_videos()]
-        by = fitted(bundle, videos)
-        stated = bundle.settings
-        print(f"calibrated on the first halves: temperature {by.temperature:.2f}, unsure below {by.unsure_below:.2f}")
-        print(f"the bundle states: temperature {stated.temperature:.2f}, unsure below {stated.unsure_below:.2f}")
-        print()
-        print("| video | frames | moving, second half | policy | group right | right or unsure | most often |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        for policy in ("motion", "resize"):
-            means = []
-            for each in videos:
-                right, not_wrong, common = judged(bundle, half(each, policy, last=True), each.group, by)
-                means.append((right, not_wrong))
-                moving = len(half(each, policy, last=True))
-                shown = ", ".join(common)
-                print(
-                    f"| {each.video} | {each.frames} | {moving} | {policy} | {right:.2f} | {not_wrong:.2f} | {shown} |"
-                )
-            counts = [len(half(each, policy, last=True)) for each in videos]
-            for name, weights in (("all frames", counts), ("mean of the videos", [1] * len(videos))):
-                mean = np.average(means, axis=0, weights=weights)
-                print(f"| {name} | | {sum(counts)} | {policy} | {mean[0]:.2f} | {mean[1]:.2f} | |")
+        by, stated = fitted(bundle, videos), bundle.settings
+        rows = rows_of(bundle, videos, by)
+    summary = {
+        row.policy: {
+            each.video.replace(" ", "_"): each._asdict()
+            for each in rows
+            if each.policy == row.policy and each.video in (ALL, MEAN)
+        }
+        for row in rows
+    }
+    document = {
+        "command": "python -m benchmarks.models.eyes --json docs/results/eyes/eyes.json",
+        "drop": options.drop,
+        "calibrated": {"temperature": by.temperature, "unsure_below": by.unsure_below},
+        "stated": {"temperature": stated.temperature, "unsure_below": stated.unsure_below},
+        "rows": [row._asdict() for row in rows],
+        "summary": summary,
+        "machine": machine("torch", "numpy", "av"),
+    }
+    print(page(document), end="")
+    report(document, options.json, shown=False)
+    if options.json is not None:
+        write_text(options.json.with_suffix(".md"), page(document))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from schemas.pointillist_pb2 import CANARY, FAILED, PROMOTED, SHADOW, Assessment
 CAMERAS: Final = 8
 FPS: Final = 4.0
 SATURATING_FPS: Final = 100.0
+DRAIN_S: Final = 300.0
 DECIDES_S: Final = 12.0
 SWAPS: Final = 100
 SETTLED: Final = 20
@@ -82,7 +83,9 @@ class Drill:
             "probe_share": 0.1,
         }  # fmt: skip
         scenario.write_text(yaml.safe_dump({"site": "drill", "cameras": [group]}))
-        options = ("--scenario", scenario, "--bundle", shipped_bundle("scene"), "--processors", processors)
+        # At saturation, the spools hold more than the usual minute drains.
+        drain = ("--drain-s", DRAIN_S)
+        options = ("--scenario", scenario, "--bundle", shipped_bundle("scene"), "--processors", processors, *drain)
         self.system = RunningSystem(self.state, *options)
         self.layout = Layout(self.state)
         self.system.await_role("fleet")
@@ -132,7 +135,7 @@ class Drill:
     def finish(self) -> Result:
         """End the system, and return the result of the audit."""
         self.system.interrupt()
-        self.system.finish()
+        self.system.finish(2 * DRAIN_S + 60.0)
         status, found = audit(self.state)
         return {"status": status, **{name: found[name] for name in ("frames_recorded", "frames_lost")}}
 

@@ -135,6 +135,15 @@ def _photographs(document: Any) -> Iterator[Case]:
     yield {"gain_db": gain_db, "time_ratio": document["seconds"] / document["biharmonic_seconds"]}
 
 
+def _general(document: Any) -> Iterator[Case]:
+    """The accuracy of the general network behind each drop, under each profile."""
+    shown = [row for row in document["rows"] if row["figure"] == "accuracy" and row["profile"] != "bare"]
+    for profile in ("raw", "video"):
+        mine = [row for row in shown if row["profile"] == profile]
+        for row, must in zip(mine, ("≥ .98", "≥ .98", "≥ .96"), strict=True):
+            yield {**row, "must": must}
+
+
 def _codefend(_document: Any) -> Iterator[Case]:
     return codefend_tables.finding_cells(codefend_report.read_findings(RESULTS / "codefend"))
 
@@ -267,6 +276,6 @@ CASES: Final[Mapping[str, Cases]] = {
     "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": judged,
     "not_reproduced": _not_reproduced, "paper_mode": _paper_mode, "unrounded": _unrounded,
     "below_the_paper": _below_the_paper, "foreign": _foreign,
-    "paired": paired, "strongest_of_the_same": strongest_of_the_same,
+    "general": _general, "paired": paired, "strongest_of_the_same": strongest_of_the_same,
 }  # fmt: skip
 """The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

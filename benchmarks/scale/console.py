@@ -98,7 +98,8 @@ class Room:
         self.page = f"http://127.0.0.1:{free_port()}"
         command = [*COMMAND, "console", "--kafka", kafka, "--database", self.url]
         command += ["--quarantine", self.settings.quarantine, "--store", f"sqlite:///{self.folder}/console.sqlite"]
-        command += ["--http", self.page.removeprefix("http://"), "--connect-timeout-s", "0"]
+        command += ["--mqtt", f"127.0.0.1:{free_port()}", "--http", self.page.removeprefix("http://")]
+        command += ["--connect-timeout-s", "0"]
         child = Child(command, self.folder / "console.log", env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET})
         child.start()
         try:

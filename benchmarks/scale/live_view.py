@@ -32,10 +32,10 @@ import yaml
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.general import general_bundle
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
-from processors.bundle import shipped_bundle
 
 CAMERAS: Final = 4
 FPS: Final = 5.0
@@ -75,8 +75,9 @@ def await_rows(system: RunningSystem, layout: Layout, query: str, holds: Callabl
 def first(folder: Path) -> Result:
     """Return the seconds until the first recorded frame, and the moments on the way."""
     state = folder / "state"
+    bundle = general_bundle(folder)
     layout, begun_s = Layout(state), time.time()
-    with RunningSystem(state, "--source", sample_video(VIDEO), "--bundle", shipped_bundle("imagenet")) as system:
+    with RunningSystem(state, "--source", sample_video(VIDEO), "--bundle", bundle) as system:
         query = "select captured_ms, processed_ms, recorded_ms from frames order by recorded_ms limit 1"
         captured_ms, processed_ms, recorded_ms = await_rows(system, layout, query, lambda row: row[0] is not None)
         steps = {"captured": captured_ms / 1000, "judged": processed_ms / 1000, "recorded": recorded_ms / 1000}
@@ -143,7 +144,7 @@ def view(folder: Path) -> Result:
     scenario.write_text(yaml.safe_dump({"site": "site", "cameras": groups}))
     layout, turns = Layout(state), {False: list[Result](), True: list[Result]()}
     times = {False: list[list[float]](), True: list[list[float]]()}
-    with RunningSystem(state, "--scenario", scenario, "--bundle", shipped_bundle("imagenet")) as system:
+    with RunningSystem(state, "--scenario", scenario, "--bundle", general_bundle(folder)) as system:
         await_rows(system, layout, "select count(distinct camera) from frames", lambda row: row[0] == CAMERAS)
         page = f"http://{system.roles()['console']['listen']}"
         time.sleep(2 * _SETTLES_S)

@@ -2,12 +2,14 @@
 FILE]`.
 
 Four cameras of 640×480 × 5 frames/s, r = .25, with scenes or, under `video`, with footage, feed networks of
-MobileNetV3-small's and of ResNet-18's shape at 224×224
-with random weights. `ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags,
-masks, unpacking or its decoding processes, resampling, network, verdict, previews. The second is that of the bare
-network on one picture in a separate process, twice. It runs on the runtime and precision that the processor
-has chosen, with the same number of threads. All processes run on the same few cores. `ratio_at_rate` divides by the
-bare network's CPU time with as many pictures a second as the cameras send: between two of them, its caches go cold.
+MobileNetV3-small's and of ResNet-18's shape at 224×224 with random weights. `--networks imagenet` is the general
+network as real cameras get it, with the policy `motion`; `--size 768 432` is the size of the sample videos.
+
+`ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags, masks, unpacking or
+its decoding processes, resampling, network, verdict, previews. The second is that of the bare network on one picture in
+a separate process, twice. It runs on the runtime and precision that the processor has chosen, with the same number of
+threads. All processes run on the same few cores. `ratio_at_rate` divides by the bare network's CPU time with as many
+pictures a second as the cameras send: between two of them, its caches go cold.
 `gathered` is a second run, in which Kafka gathers frames for `--gather` seconds (`gather_s` of the processor).
 """
 
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -30,10 +33,12 @@ from safetensors.torch import save_file
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.general import general_bundle
 from benchmarks.harness.system import RunningSystem
 from benchmarks.scale.large_camera import write_footage
 from benchmarks.speed.pipeline import WARM_S, recorded
 from infra.state_folder import Layout
+from infra.up.settings import GENERAL
 from lab.chance import seeded
 from lab.networks import imagenet
 from processors.bundle import load_bundle
@@ -44,6 +49,8 @@ from producers.camera.camera_settings import Profile
 
 NETWORKS: Final = ("mobilenet_v3_small", "resnet18")
 CLASSES: Final = 1000
+SIZE: Final = (640, 480)
+"""Width and height of a camera."""
 
 
 def random_bundle(folder: Path, network: str) -> Path:
@@ -63,11 +70,11 @@ def random_bundle(folder: Path, network: str) -> Path:
     return folder
 
 
-def scenario(file: Path, cameras: int, fps: float, profile: str) -> Path:
-    """Write a scenario of 640×480 cameras with prerendered scenes; under `video`, they decode a sample video."""
-    source: dict[str, Any] = {"kind": "scene", "size": [640, 480], "prerendered": 16}
+def scenario(file: Path, cameras: int, fps: float, profile: str, size: Sequence[int] = SIZE) -> Path:
+    """Write a scenario of cameras with prerendered scenes; under `video`, they decode a sample video."""
+    source: dict[str, Any] = {"kind": "scene", "size": list(size), "prerendered": 16}
     if profile == "video":
-        footage = write_footage(file.with_suffix(".mp4"), fps, 640, 480)
+        footage = write_footage(file.with_suffix(".mp4"), fps, *size)
         source = {"kind": "video", "file": str(footage), "loop": True}
     camera = {
         "name": "cam-{index}",
@@ -119,14 +126,14 @@ def chosen_runtime(state: Path) -> tuple[str, str]:
     raise RuntimeError(f"{state}: expected the event device_ready in the processor's log, got none")
 
 
-def processor_s(
-    folder: Path, bundle: Path, cameras: int, fps: float, seconds: float, profile: str, gather_s: float = 0.0
-) -> dict[str, Any]:
+def processor_s(folder: Path, bundle: Path, arguments: argparse.Namespace, gather_s: float = 0.0) -> dict[str, Any]:
     """Return CPU seconds per frame of each role after the warm-up, the chosen runtime, and the final report."""
     state = folder / f"state-{bundle.name}-{gather_s:g}"
     config = folder / f"gather-{gather_s:g}.toml"
     config.write_text(f"[processor]\ngather_s = {gather_s:g}\n")
-    options = ("--scenario", scenario(folder / "scenario.yaml", cameras, fps, profile), "--bundle", bundle)
+    seconds = arguments.seconds
+    shown = arguments.fps, arguments.profile, arguments.size
+    options = ("--scenario", scenario(folder / "scenario.yaml", arguments.cameras, *shown), "--bundle", bundle)
     timing = ("--seconds", seconds + 2 * WARM_S)
     with RunningSystem(state, *options, *timing, "--config", config, "--no-prometheus") as system:
         system.await_role("fleet")
@@ -151,9 +158,9 @@ def processor_s(
 
 def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one network: live, then bare twice."""
-    bundle = random_bundle(folder / network, network)
+    bundle = general_bundle(folder) if network == GENERAL else random_bundle(folder / network, network)
     cores, seconds = arguments.cores, arguments.seconds
-    live = processor_s(folder, bundle, arguments.cameras, arguments.fps, seconds, arguments.profile)
+    live = processor_s(folder, bundle, arguments)
     bare = [bare_s(bundle, cores, seconds / 3, live["runtime"]) for _ in range(2)]
     at_rate = bare_s(bundle, cores, seconds / 3, live["runtime"], 1 / (arguments.cameras * arguments.fps))
     processor = live["cpu_s_per_frame_by_role"]["processor-1"]
@@ -161,9 +168,7 @@ def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[
     print(f"{network}: {1000 * processor:.2f} ms per frame, {ratio:.2f} × the bare network", file=sys.stderr)
     gathered: dict[str, Any] = {}
     if arguments.gather:
-        found = processor_s(
-            folder, bundle, arguments.cameras, arguments.fps, seconds, arguments.profile, arguments.gather
-        )
+        found = processor_s(folder, bundle, arguments, arguments.gather)
         spent = found["cpu_s_per_frame_by_role"]["processor-1"]
         gathered = {"gathered": {"gather_s": arguments.gather, "ratio": spent / statistics.mean(bare), "live": found}}
     return gathered | {
@@ -187,6 +192,7 @@ def main() -> None:
         cores=2,
         profile=Option("video", "profile of the cameras", choices=get_args(Profile)),
         networks=Option(list(NETWORKS), "the networks to measure", several="+"),
+        size=Option(list(SIZE), "width and height of a camera", several=2),
         gather=Option(0.2, "seconds for which Kafka gathers frames in a second run; 0 leaves it out"),
         runtime=Option(["torch", "float32"], "backend and precision of --bare", several=2),
         apart=Option(0.0, "seconds between two pictures of --bare"),
@@ -202,7 +208,8 @@ def main() -> None:
         "networks": results,
         "machine": machine("torch", cores=arguments.cores),
         "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
-        f"--cameras {arguments.cameras} --profile {arguments.profile} --networks {' '.join(arguments.networks)}",
+        f"--cameras {arguments.cameras} --profile {arguments.profile} --networks {' '.join(arguments.networks)} "
+        f"--size {arguments.size[0]} {arguments.size[1]}",
     }
     report(document, arguments.json)
 

@@ -32,7 +32,7 @@ CLASSES: Final = Path(__file__).with_name("imagenet_classes.txt")
 GROUPS: Final = Path(__file__).with_name("imagenet_groups.txt")
 SIDE: Final = 224
 TEMPERATURE: Final = 0.89
-UNSURE_BELOW: Final = 0.48
+UNSURE_BELOW: Final = 0.42
 """Temperature and limit of `unsure`, by `python -m benchmarks.models.eyes` on the first half of each sample video."""
 OVERLAYS: Final = 24
 GENERATED: Final = 40

@@ -252,7 +252,7 @@ class _Run:
                 self._live.print_line("stopping: the cameras drain, interrupt again to stop at once")
                 self._supervisor.forget(fleet.name)
                 self._await_stopped(fleet)
-                return
+                break
             time.sleep(TICK_S)
         self._live.stopping()
         if fleet.process.poll() == FLEET_PENDING:

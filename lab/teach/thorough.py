@@ -94,7 +94,10 @@ def _better(found: Tensor, before: Tensor, labels: Tensor) -> bool:
 def _trained(
     head: Taught, maps: Tensor, labels: Tensor, budget_s: float, most: int, advance: Callable[[int], object]
 ) -> tuple[Taught, int]:
-    """Return the trained copy and its number of steps. Batch normalisation keeps its statistics."""
+    """Return the trained copy and its number of steps, `most` without a limit of time (infinite `budget_s`).
+
+    Batch normalisation keeps its statistics.
+    """
     network, cut = copy.deepcopy(head).eval(), cut_of(head)
     network.requires_grad_(False)
     above = [*list(network.blocks)[cut:], network.head, network.classifier]
@@ -124,7 +127,7 @@ def _trained(
         optimiser.step()
         step += 1
         advance(1)
-        if step == _TRIED:
+        if step == _TRIED and math.isfinite(budget_s):
             total = min(total, max(_TRIED, int(budget_s / ((time.monotonic() - started) / _TRIED))))
     return network.requires_grad_(False), total
 

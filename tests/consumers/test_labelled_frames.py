@@ -19,7 +19,7 @@ from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, sketch
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
-from consumers.console.jobs.commands import arguments_of
+from consumers.console.jobs.commands import FIGURES, arguments_of
 from consumers.console.jobs.output import teach_report_of
 from consumers.console.jobs.rows import Job, Kind
 from consumers.console.settings import JobSettings
@@ -244,6 +244,22 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
 
 
+def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
+    rig: ConsoleRig, labelled_frames: LabelledFrames
+) -> None:
+    for camera in (CAMERA, f"{CAMERA}-2"):
+        row = picture(1, verdict="unsure").row._replace(camera=camera)
+        rig.context.fleet.take([row], {(camera, 1, 1): scene(1)}, {}, 0)
+    rig.tick()
+    place = f"/teach?camera={CAMERA}-2"
+    assert f'<a href="{place}">Teach it</a>' in rig.browser().get(f"/camera/{CAMERA}-2").text
+    assert f"<option selected>{CAMERA}-2</option>" in rig.browser().get(place).text
+    assert "selected" not in rig.browser().get("/teach").text
+    labelled_frames.collect(CAMERA, OWNER, wanted=True)
+    assert "its frames are collected" in rig.browser().get(f"/teach?camera={CAMERA}").text
+    assert "its frames are collected" not in rig.browser().get(place).text
+
+
 def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
     rig.tick()
@@ -280,20 +296,22 @@ def test_the_job_trains_on_an_export_of_the_labels(tmp_path: Path) -> None:
     assert "--thorough" not in quick
 
 
+REPORT = {
+    "classes": ["open", "shut"], "labels": [5, 5], "right": {"value": 0.9, "low": 0.6, "high": 0.98},
+    "unsure": 0.1, "seconds": 12.3, "head": "depth 17", "confusion": [[5, 0, 0], [1, 3, 1]],
+    "worst": [{"file": "shut/1.jpg", "label": "shut", "verdict": "open", "probability": 0.1}],
+    "advice": ["more labels of shut are needed"],
+}  # fmt: skip
+
+
 def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
-    document = {
-        "classes": ["open", "shut"], "labels": [5, 5], "right": {"value": 0.9, "low": 0.6, "high": 0.98},
-        "unsure": 0.1, "seconds": 12.3, "head": "depth 17", "confusion": [[5, 0, 0], [1, 3, 1]],
-        "worst": [{"file": "shut/1.jpg", "label": "shut", "verdict": "open", "probability": 0.1}],
-        "advice": ["more labels of shut are needed"],
-    }  # fmt: skip
     file = tmp_path / "figures.json"
-    file.write_text(json.dumps(document))
+    file.write_text(json.dumps(REPORT))
     found = teach_report_of(file)
     assert found is not None
     assert found.rows == [("open", [5, 0, 0]), ("shut", [1, 3, 1])]
     assert found.worst == [("shut/1.jpg", "shut", "open")]
-    for damaged in ("", "[]", "{}", json.dumps(document | {"worst": 3})):
+    for damaged in ("", "[]", "{}", json.dumps(REPORT | {"worst": 3})):
         file.write_text(damaged)
         assert teach_report_of(file) is None
     assert teach_report_of(tmp_path / "none") is None
@@ -326,5 +344,28 @@ async def test_the_plain_copies_of_labelled_pictures_are_removed_after_a_trainin
         folder = tmp_path / "jobs" / "runs" / job.job_id
         assert [each.name for each in folder.iterdir()] == ["log"]
         assert kept.counts() == {"open": 1, "shut": 2}
+    finally:
+        await rig.close()
+
+
+async def test_the_page_of_a_training_shows_the_frames_whose_labels_are_doubtful(tmp_path: Path) -> None:
+    rig = JobsRig(tmp_path, mode="done")
+    kept = rig.console.context.labelled_frames
+    assert kept is not None
+    names = [kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(2)]
+    kept.export(tmp_path / "labels")
+    files = [f"shut/{file.name}" for file in sorted((tmp_path / "labels" / "shut").iterdir())]
+    assert kept.exported_as([*files, "shut/other.jpg"]) == dict(zip(files, names, strict=True))
+    try:
+        job = await rig.jobs.teach("ada", "gate", thorough=False)
+        await rig.ended()
+        worst = [{"file": file, "label": "shut", "verdict": "open"} for file in (files[1], "shut/gone.jpg")]
+        report = tmp_path / "jobs" / "runs" / job.job_id / FIGURES
+        report.write_text(json.dumps(REPORT | {"worst": worst}))
+        async with rig.browser() as browser:
+            page = (await browser.get(f"/jobs/{job.job_id}")).text
+        assert f'src="/teach/picture/{names[1]}.jpg"' in page
+        assert names[0] not in page
+        assert "<code>shut/gone.jpg</code>" in page
     finally:
         await rig.close()

@@ -15,6 +15,7 @@ from infra.audit import audit as audits
 from infra.state_folder import Layout
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
+from infra.up.processes import FLEET_PENDING
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
@@ -121,3 +122,17 @@ def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> N
     fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop))
     a_run(tmp_path, FAR_S, asked)._await_stopped(fleet)
     assert deadlines == [FAR_S + up.STOP_S, 0]
+
+
+@pytest.mark.parametrize(("status", "named"), [(0, False), (FLEET_PENDING, True)])
+def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path, status: int, named: bool) -> None:
+    asked, lines, ended = Interrupts(1), list[str](), list[float]()
+    process = SimpleNamespace(poll=lambda: status if ended else None, stop=ended.append)
+    run = a_run(tmp_path, FAR_S, asked)
+    run._fleet = SimpleNamespace(name="fleet", process=process, final={0, FLEET_PENDING})  # type: ignore[assignment]  # the same
+    run._supervisor = SimpleNamespace(watch=lambda: None, forget=lambda _: None)  # type: ignore[assignment]  # the same
+    run._live = SimpleNamespace(tick=lambda: None, stopping=lambda: None, print_line=lines.append)  # type: ignore[assignment]  # the same
+    interrupt(asked)
+    run.watch()
+    assert ended
+    assert any("spools still held frames" in line for line in lines) is named

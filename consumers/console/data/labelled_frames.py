@@ -266,9 +266,16 @@ class LabelledFrames:
                 continue
             place = folder / label
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg").write_bytes(jpeg)
+            (place / _exported(name, camera, at_ms)).write_bytes(jpeg)
             written[label] = written.get(label, 0) + 1
         return written
+
+    def exported_as(self, files: Iterable[str]) -> dict[str, str]:
+        """Return the name of the frame that `export` wrote as each of these files; other files are left out."""
+        query = select(labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.at_ms)
+        with self._engine.begin() as connection:
+            names = {_exported(*row): row.name for row in connection.execute(query)}
+        return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
 
     def import_from(self, folder: Path, who: str) -> dict[str, int]:
         """Store the pictures of `folder`/class as labelled frames. Return the number of each class.
@@ -377,6 +384,11 @@ def _as_jpeg(file: Path) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
     return out.getvalue()
+
+
+def _exported(name: str, camera: str, at_ms: int) -> str:
+    """Return the name of a frame's file in an export."""
+    return f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg"
 
 
 def _name(key: FrameKey) -> str:

@@ -22,6 +22,7 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
+from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.mutes import Mute, mute_of, read_mutes
@@ -32,7 +33,9 @@ from schemas.pointillist_pb2 import Alert
 
 SHOWN: Final = 50
 VERBS: Final = {OPEN: "Reopen", ACKNOWLEDGED: "Acknowledge", CLOSED: "Close"}
-GALLERY: Final = 120
+ON_PAGE: Final = 15
+"""Episodes of one page: more would be too long for a phone."""
+GALLERY: Final = 60
 UNKNOWN: Final = "alert: expected the id of a stored alert"
 _LOOKED_AT: Final = 2_000
 _LONGEST: Final = 200
@@ -204,8 +207,12 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
     newest = await _newest_episodes(context, camera, sight_of(request))
-    found = [each for each in newest if each[0].state == state][:SHOWN]
-    return await _shown(context, request, found, state, camera, counts=Counter(each.state for each, _ in newest))
+    found = [each for each in newest if each[0].state == state]
+    page_count = max(1, -(-len(found) // ON_PAGE))
+    page = min(max(1, page_of(request)), page_count)
+    shown = found[ON_PAGE * (page - 1) : ON_PAGE * page]
+    counts = Counter(each.state for each, _ in newest)
+    return await _shown(context, request, shown, state, camera, counts=counts, page=page, page_count=page_count)
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -232,8 +239,10 @@ async def _shown(
     camera: str,
     alert_id: str = "",
     counts: Mapping[str, int] | None = None,
+    page: int = 1,
+    page_count: int = 1,
 ) -> Response:
-    """The page with these episodes; `counts` is the number of those in each state."""
+    """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state."""
     try:
         shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
@@ -255,7 +264,8 @@ async def _shown(
         shown=shown,
         counts=counts or {},
         comments=comments,
-        most=SHOWN,
+        page=page,
+        page_count=page_count,
         camera=camera,
         alert_id=alert_id,
         verbs=VERBS,

@@ -21,7 +21,7 @@ from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
 
-SHOWN: Final = 100
+SHOWN: Final = 50
 IDENTITIES: Final = {"verified": True, "not verified": False}
 """Values of the filter by identity."""
 _EXPLAINED: Final = (

@@ -39,16 +39,21 @@ def fleet_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute
     ]
 
 
+def page_of(request: Request) -> int:
+    """Return the number of the page in the request; 1 for an invalid one."""
+    page = request.query_params.get("page", "1")
+    return int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 1
+
+
 def query_of(request: Request) -> Query:
     """Return the selection in the request, among the cameras of the person's sites. Invalid values are ignored."""
     asked = request.query_params
     state = asked.get("state", "")
-    page = asked.get("page", "1")
     return Query(
         site=asked.get("site", "")[:_LONGEST],
         state=state if state in set(State) else "",
         text=asked.get("text", "").strip()[:_LONGEST],
-        page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 1,
+        page=page_of(request),
         sight=sight_of(request),
     )
 

@@ -168,6 +168,9 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
     admin = may(request, Right.ADMIN, job.camera)
     ended = job.state is not JobState.RUNNING
     report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
+    taught = await context.read(jobs.teach_report, job) if ended and job.kind is Kind.TEACH else None
+    frames = context.labelled_frames if taught is not None else None
+    files = [file for file, *_ in taught.worst] if taught is not None else []
     cured = job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE
     return {
         "job": job,
@@ -175,7 +178,8 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         # The text may hold file paths.
         "lines": await context.read(jobs.output, job) if admin else [],
         "report": report,
-        "teach_report": await context.read(jobs.teach_report, job) if ended and job.kind is Kind.TEACH else None,
+        "teach_report": taught,
+        "worst": await context.read(frames.exported_as, files) if frames is not None else {},
         "can_admin": admin,
         "session": session_of(request),
         "cured": f"job-{job.job_id}" if cured else "",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -27,6 +28,7 @@ CHANGED: Final = 240
 """Most labelled frames on the page, the newest."""
 ENOUGH: Final = 5
 """Labels that each of two classes needs before a training."""
+_LONGEST: Final = 200
 NONE: Final = "labels are missing: this console has no key to pictures, or no quarantine"
 
 
@@ -66,6 +68,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         enough=ENOUGH,
         can_admin=may(request, Right.ADMIN, EVERYWHERE),
         chosen=await context.read(labelled_frames.cameras, sight),
+        asked=request.query_params.get("camera", "")[:_LONGEST],
         cameras=sorted(card.name for card in context.fleet.cards(sight)),
         **await offered(context, request),
     )
@@ -122,7 +125,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
     who = session_of(request).name
     await context.teach(partial(labelled_frames.collect, wanted=wanted), camera, who)
     await context.note(who, "collect", camera, "on" if wanted else "off", "done")
-    return RedirectResponse("/teach", 303)
+    return RedirectResponse(f"/teach?{urlencode({'camera': camera})}" if wanted else "/teach", 303)
 
 
 async def _wrong(context: ConsoleContext, request: Request) -> Response:

@@ -1,0 +1,16 @@
+"""The general network of real cameras, made from the installed weights as `make setup` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.bundling.create import create
+from infra.bundling.wanted import Wanted
+from infra.up.settings import GENERAL
+
+
+def general_bundle(folder: Path) -> Path:
+    """Write the bundle `imagenet` of this code below `folder` and return its place; one made earlier may be older."""
+    place = folder / GENERAL
+    create(Wanted("imagenet", "EfficientNet-Lite0"), place)
+    return place

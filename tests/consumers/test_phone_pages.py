@@ -1,0 +1,94 @@
+"""Pages with full lists in Chromium, as wide as a phone: nobody scrolls 5,000 pixels."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, Route, expect, sync_playwright
+from sqlalchemy import insert
+
+from consumers.console.pages.alerts import GALLERY, ON_PAGE
+from consumers.console.pages.teach import SHOWN
+from consumers.database.tables import quarantine
+from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.recorder_rig import Rig, verdict
+from tests.consumers.test_console_pages import raise_alert
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+MOST_PIXELS = 5_000
+HEIGHT = "document.documentElement.scrollHeight"
+WIDE = "document.documentElement.scrollWidth > innerWidth"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
+]
+
+
+@pytest.fixture
+def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
+    """A phone's browser that reads the console's pages without a network; `recorder` has its database."""
+    browser = console.browser()
+
+    def answer(route: Route) -> None:
+        place = urlsplit(route.request.url)
+        if place.path.endswith("/live"):
+            route.abort()
+            return
+        found = browser.get(f"{place.path}?{place.query}")
+        route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.route("**/*", answer)
+        yield page
+        chromium.close()
+
+
+def is_short(page: Page, path: str) -> bool:
+    page.goto(f"http://127.0.0.1{path}")
+    assert not page.evaluate(WIDE)
+    return int(page.evaluate(HEIGHT)) <= MOST_PIXELS
+
+
+def test_a_page_of_a_large_fleet_is_short(console: ConsoleRig, phone: Page) -> None:
+    for number in range(70):
+        console.show([verdict(0)], f"street/camera-at-the-gate-{number}")
+    console.tick()
+    assert is_short(phone, "/")
+    expect(phone.locator("#grid .card")).to_have_count(60)
+    expect(phone.locator("#grid .card .name").first).to_be_visible()
+
+
+def test_the_frames_to_label_are_short(console: ConsoleRig, phone: Page) -> None:
+    frames = console.context.labelled_frames
+    assert frames is not None
+    for seq in range(SHOWN + 5):
+        frames.keep(("street/camera-at-the-gate", 1, seq), scene(seq), "unsure", "unsure", 0.31)
+    assert is_short(phone, "/teach")
+    expect(phone.locator("#frames figure")).to_have_count(SHOWN)
+
+
+def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig, phone: Page) -> None:
+    for number in range(2 * ON_PAGE + 1):
+        raise_alert(recorder, f"{number:032x}", f"street/camera-at-the-gate-{number}", ago_s=60 * number)
+    assert is_short(phone, "/alerts")
+    expect(phone.locator("article")).to_have_count(ON_PAGE)
+    phone.get_by_role("link", name="Older").click()
+    phone.get_by_role("link", name="Older").click()
+    expect(phone.locator("article")).to_have_count(1)
+    expect(phone.locator("article")).to_contain_text(f"street/camera-at-the-gate-{2 * ON_PAGE}")
+    expect(phone.get_by_role("link", name="Newer")).to_be_visible()
+    expect(phone.get_by_role("link", name="Older")).to_have_count(0)
+
+
+def test_the_frames_in_quarantine_are_short(recorder: Rig, phone: Page) -> None:
+    names = [f"street/camera-at-the-gate/{1:016x}-{number}" for number in range(GALLERY + 5)]
+    with recorder.engine.begin() as connection:
+        columns = {column.name: 0 for column in quarantine.columns}
+        connection.execute(insert(quarantine), [columns | {"name": name} for name in names])
+    assert is_short(phone, "/quarantine")
+    expect(phone.locator("main figure")).to_have_count(GALLERY)
