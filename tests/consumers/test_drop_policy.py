@@ -95,7 +95,7 @@ def test_more_evidence_less_accuracy_and_a_shorter_uplink_never_lower_the_ratio(
     assert decide(policy, state, worse)[1] >= decide(policy, state, one._replace(now_ms=now_ms))[1]
 
 
-@given(policies, shares, values, st.integers(1_000, 400_000))
+@given(policies, shares, values, st.integers(10_000, 400_000))
 def test_constant_inputs_end_in_a_constant_ratio(
     policy: DropPolicy, begins: float, inputs: DropInputs, gap_ms: int
 ) -> None:

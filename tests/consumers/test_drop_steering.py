@@ -211,6 +211,18 @@ async def test_a_camera_outside_the_bounds_is_brought_into_them(console: Console
     assert await rounds(console, commands, 1_000) == [(CAMERA, 24)]
 
 
+async def test_a_changed_policy_decides_at_once_and_its_removal_returns_to_the_new_lowest_ratio(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    put(console)
+    suspect(console, 1.0)
+    assert await rounds(console, commands, 0) == [(CAMERA, 32)]
+    put(console, lowest=0.375, highest=0.75)
+    assert await rounds(console, commands, 1_000) == [(CAMERA, 48)]
+    console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
+    assert await rounds(console, commands, 2_000) == [(CAMERA, 24)]
+
+
 async def test_nothing_is_sent_to_a_camera_that_is_gone(console: ConsoleRig, commands: Sent) -> None:
     put(console)
     suspect(console, 1.0)

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from consumers.cameras.camera import Camera
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.data.backlogs import Backlog, Backlogs
+from consumers.console.data.cards import Card
 from consumers.console.data.drop_policies import policy_for
 from consumers.console.data.drop_policy import DropInputs, DropPolicy, DropState, decide
 from consumers.console.data.fleet import Fleet
 from schemas.limits import BLOCK_PIXELS
+from schemas.pointillist_pb2 import OFFLINE
 
 MOST_TRIES: Final = 5
 """Commands to a camera that does not obey."""
@@ -129,18 +132,15 @@ class DropPlan:
         `found` are newly read ledgers, `now_ms` is on a monotonic clock. A camera that is gone keeps its state: nothing
         is decided and sent until it is back.
         """
-        groups: dict[str, DropPolicy] = {}
-        for card in fleet.cards():
-            policy = self.policy_of(card.name)
-            if policy is not None:
-                groups[card.name] = policy
+        found_policies = ((each.name, self.policy_of(each.name)) for each in fleet.cards())
+        groups = {name: policy for name, policy in found_policies if policy is not None}
         self.backlogs.note({name: each for name, each in found.items() if name in groups}, now_ms)
         self.backlogs.keep(set(groups))
         due = self._returns(fleet, groups)
         accuracies = _accuracies(fleet, groups, now_ms)
         for name, policy in groups.items():
             card, camera = fleet.card(name), fleet.camera(name)
-            if card is None or camera is None or camera.meta is None or card.is_gone:
+            if card is None or camera is None or camera.meta is None or _is_gone(card, camera):
                 continue
             rate = camera.meta.frames_per_second or card.frames_per_second
             inputs = DropInputs(
@@ -198,6 +198,12 @@ class DropPlan:
             elif self.policy_of(change.camera) is None:  # the return to the ratio of a removed policy
                 _, highest = change.policy.bounds
                 self._steered[change.camera] = _Steered(change.policy, DropState(highest), change.running)
+
+
+def _is_gone(card: Card, camera: Camera) -> bool:
+    """Return whether a command would not reach the camera now. An alert hides on its card that it is offline."""
+    is_offline = camera.status is not None and camera.status.state == OFFLINE
+    return card.is_gone or (is_offline and not card.frames_per_second)
 
 
 def _accuracies(fleet: Fleet, groups: Mapping[str, DropPolicy], now_ms: int) -> dict[DropPolicy, float | None]:
