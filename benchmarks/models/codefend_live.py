@@ -8,7 +8,8 @@ frame.
 
 `--profile video` needs a `--side` of 128 pixels: smaller pictures are sent raw. The shipped `scene-sticker` knows the
 sticker with sharp edges, as at 32 pixels. At other sides the resampling softens them, and STRIP misses an eighth of the
-stickers under any profile. `python -m lab.backdoor.scene --side 128 --out FOLDER` trains a network on soft edges.
+stickers under any profile. `python -m lab.backdoor.scene --side 128 --epochs 6 --out FOLDER` trains a network
+on soft edges.
 """
 
 from __future__ import annotations
