@@ -25,6 +25,7 @@ from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.sites import may, visible_to
 from consumers.console.data.commands import Commands
+from consumers.console.data.drop_plan import DropPlan
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
@@ -73,6 +74,8 @@ class ConsoleContext:
     health: Health | None = None
     commands: Commands | None = None
     """None disables commands to cameras."""
+    drop_plan: DropPlan = field(default_factory=DropPlan)
+    """The cameras under drop policies."""
     jobs: Jobs | None = None
     """None disables jobs."""
     labelled_frames: LabelledFrames | None = None

@@ -22,10 +22,12 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, WAYS, Logins
-from consumers.console.clip_keeper import keep_clips
+from consumers.console.background.clip_keeper import keep_clips
+from consumers.console.background.drop_steering import steer
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
 from consumers.console.data.commands import Commands
+from consumers.console.data.drop_policies import read_policies
 from consumers.console.data.feed import Feed
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
@@ -56,6 +58,7 @@ _CLIPS_S: Final = 5.0
 _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
 _FORGOTTEN_S: Final = 2.0
+_STEER_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -86,6 +89,7 @@ def open_desk(
     if keys.reads_previews and kept_files:
         context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews)
         context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s)
+    context.drop_plan.adopt(read_policies(store.engine))
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
@@ -145,6 +149,7 @@ async def _run(
         asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
+        asyncio.create_task(_steer(context), name="drop_steering"),
         *(
             [asyncio.create_task(_collect(context), name="labelled_frames")]
             if context.labelled_frames is not None
@@ -208,6 +213,16 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
         except Exception as error:  # the next poll tries again
             log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_FORGOTTEN_S)
+
+
+async def _steer(context: ConsoleContext) -> None:
+    """Let the drop policies decide and send commands."""
+    while True:
+        await asyncio.sleep(_STEER_S)
+        try:
+            await steer(context)
+        except Exception as error:  # the console's database may be away
+            log.warning("drop_ratios_not_steered", error=str(error)[:200] or type(error).__name__)
 
 
 async def _collect(context: ConsoleContext) -> None:

@@ -24,6 +24,7 @@ from consumers.console.data.stream import Streams
 from consumers.console.pages.alerts import alert_routes
 from consumers.console.pages.camera import camera_routes
 from consumers.console.pages.dead_letters import letter_routes
+from consumers.console.pages.drop_policies import policy_routes
 from consumers.console.pages.fleet import fleet_routes
 from consumers.console.pages.jobs import job_routes
 from consumers.console.pages.login import login_routes
@@ -66,6 +67,7 @@ def console_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRou
         *job_routes(context, streams),
         *system_routes(context, streams),
         *letter_routes(context),
+        *policy_routes(context),
         *api_routes(context),
         *login_routes(context),
     ]

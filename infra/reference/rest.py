@@ -21,6 +21,10 @@ takes a JSON object with `content-type: application/json`. A refusal is a status
 Times are Unix milliseconds unless a name ends otherwise.
 """
 
+_KINDS: Final = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null",
+}  # fmt: skip
+
 
 def rest() -> str:
     """The page."""
@@ -60,7 +64,8 @@ def _operation(method: str, path: str, entry: dict[str, Any]) -> str:
 def _schema(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(code(each) for each in schema["enum"])
-    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return " or ".join(_KINDS[kind] for kind in kinds)
 
 
 def _values(kind: type[State]) -> list[tuple[str, str]]:

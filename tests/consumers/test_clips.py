@@ -12,8 +12,9 @@ import av
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from consumers.console import clip_keeper, role
-from consumers.console.clip_keeper import keep_clips
+from consumers.console import role
+from consumers.console.background import clip_keeper
+from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, film, read_shots
 from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, KeptClips
 from consumers.console.data.store import now_ms

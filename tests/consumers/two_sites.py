@@ -15,6 +15,7 @@ from sqlalchemy import Engine, insert, inspect, select, text
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
+from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.rules import FiringRule, Rules
@@ -111,6 +112,10 @@ class TwoSites:
             save_comparisons(connection, [(camera, comparison)], 1)
         mute = new_mute(f"{site}/muted", "1h", f"reason of {site}", "root", time.time_ns() // 10**6)
         change_mutes(recorder.url, lambda each: save_mute(each, mute))
+        policy = new_policy({"cameras": camera, "lowest": 0.25, "highest": 0.5}, f"admin of {site}", 5)
+        save_policy(store.engine, policy)
+        self.context.drop_plan.adopt(read_policies(store.engine))
+        store.note(policy.name, "drop policy", camera, f"ratio of {site}", "confirmed", by_policy=True)
         store.comment(_ALERTS[camera], "root", f"comment of {site}")
         store.note("root", "command", camera, f"detail of {site}", "done")
         store.note("root", "alert", _ALERTS[camera], f"decision of {site}", "done", site)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from typer.testing import Result
 
 from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
-from producers.publisher.commands import CameraControl
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from schemas.messages.camera_status import turn
 from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
+from tests.commanded_camera import CommandedCamera
 from tests.infra.command_line import refusal, run
 from tests.waiting import wait_until
 
@@ -36,51 +32,13 @@ CAMERA = CameraId("lab/told")
 RATES = "1/3600 to 1000 frames per second, or 0 for the camera's own rate"
 
 
-class Camera:
-    """A camera's control behind a real broker: it obeys and says so, and publishes nothing else."""
-
-    def __init__(self, mosquitto: Mosquitto, folder: Path) -> None:
-        self.key = KEYS.current(CAMERA)
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        self.control = CameraControl(folder, self.key, Encoding(16, 0.05), rate=2.0)
-        self._messages = 0
-        subscribed = threading.Event()
-        client = self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        client.on_message = self._on_message
-        client.on_subscribe = lambda *_: subscribed.set()
-        client.connect(mosquitto.host, mosquitto.port)
-        client.subscribe([(mqtt_topic(CAMERA, Channel.SETTINGS), 1), (mqtt_topic(CAMERA, Channel.PROBES), 1)])
-        client.loop_start()
-        assert subscribed.wait(10)
-
-    def describe(self) -> None:
-        self._messages += 1
-        encoding = self.control.encoding
-        meta = Meta(
-            boot_id=1, dropped_per_block=encoding.dropped_per_block, probe_share=encoding.probe_share,
-            frames_per_second=self.control.rate, command_state=self.control.state, turn=turn(1, self._messages),
-        )  # fmt: skip
-        self.publish(Channel.META, sign_message(self.key, meta))
-
-    def publish(self, channel: Channel, payload: bytes) -> None:
-        self._client.publish(mqtt_topic(CAMERA, channel), payload, qos=1, retain=True)
-
-    def close(self) -> None:
-        for channel in (Channel.META, Channel.SETTINGS, Channel.PROBES):
-            self._client.publish(mqtt_topic(CAMERA, channel), b"", qos=1, retain=True).wait_for_publish(10)
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        obey = self.control.probe_request if message.topic.endswith("probes") else self.control.command
-        if message.payload and obey(bytes(message.payload)):
-            self.describe()
+def commanded(mosquitto: Mosquitto, folder: Path) -> CommandedCamera:
+    return CommandedCamera(mosquitto, folder, CAMERA, KEYS)
 
 
 @pytest.fixture
-def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Camera]:
-    found = Camera(mosquitto, tmp_path)
+def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
+    found = commanded(mosquitto, tmp_path)
     try:
         yield found
     finally:
@@ -97,7 +55,7 @@ def settings(done: Result) -> dict[str, list[object]]:
     return {row["setting"]: [row["is"], row["commanded"], row["asked"]] for row in rows}
 
 
-def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto, camera: Camera) -> None:
+def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
     now_ms = time.time_ns() // 10**6
     command = Command(issued_ms=now_ms - 2, dropped_per_block=32, enabled=False)
     camera.publish(Channel.SETTINGS, sign_message(camera.key, command))
@@ -122,20 +80,20 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
     assert settings(run_settings(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
 
 
-def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: Camera, tmp_path: Path) -> None:
+def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path) -> None:
     camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
     camera.describe()
     done = run_settings(mosquitto, "--reset", "--wait", "0.5")
     assert done.exit_code == 1
     assert "it will when it is back" in done.stdout
-    back = Camera(mosquitto, tmp_path)
+    back = commanded(mosquitto, tmp_path)
     try:
         wait_until(lambda: back.control.state.issued_ms, "the reset obeyed")
     finally:
         back.close()
 
 
-def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: Camera) -> None:
+def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
     camera.publish(Channel.META, Meta(boot_id=1, dropped_per_block=0).SerializeToString())
     assert "the tag does not match" in refusal(run_settings(mosquitto))
     camera.publish(Channel.META, b"")
@@ -143,7 +101,7 @@ def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camer
 
 
 def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
-    mosquitto: Mosquitto, camera: Camera
+    mosquitto: Mosquitto, camera: CommandedCamera
 ) -> None:
     camera.describe()
     console = Commands(
@@ -156,7 +114,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     now = camera.control.state
     assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
     # A camera that comes later finds the last command only: it holds both.
-    late = Camera(mosquitto, camera.folder / "late")
+    late = commanded(mosquitto, camera.folder / "late")
     try:
         wait_until(lambda: late.control.state.HasField("enabled"), "the retained command")
         assert (late.control.state.dropped_per_block, late.control.state.enabled) == (32, False)

@@ -243,6 +243,33 @@ def test_one_sticker_is_one_alert_whose_message_leads_to_its_page(system: Runnin
     assert page.count("<article") == opened(webhook.received[0][1]["externalURL"]).count("<article")
 
 
+def api(system: RunningSystem, path: str, **body: object) -> Any:
+    """The answer of the console's API to a program of its owner; with a body, to a POST."""
+    token = Layout(system.state).owner_token.read_text().strip()
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    address = f"http://{system.roles()['console']['listen']}/api/v1{path}"
+    request = urllib.request.Request(address, json.dumps(body).encode() if body else None, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_drop_policy_raises_the_ratio_of_the_camera_with_the_sticker_and_of_no_other(system: RunningSystem) -> None:
+    group = SICK.replace("gate-2", "*")
+
+    def ratios() -> dict[str, float]:
+        return {name: api(system, f"/cameras/{name}")["settings"]["drop_ratio"] for name in (SICK, WELL)}
+
+    wait_until(lambda: api(system, f"/cameras/{SICK}")["evidence"] == 1, "the evidence", 300, every_s=0.5)
+    api(system, "/drop-policies", cameras=group, lowest=0.25, highest=0.5, waiting_s=None)
+    wait_until(lambda: ratios() == {SICK: 0.5, WELL: 0.25}, "the raised ratio", 120, every_s=0.5)
+    marks = [words for _, words in api(system, f"/cameras/{SICK}/history")["commands"]]
+    assert "drop policy drop ratio 0.25 to 0.5: evidence of a trigger 1.00, from 0.5 on" in marks
+    api(system, "/drop-policies/remove", cameras=group)
+    wait_until(lambda: ratios() == {SICK: 0.25, WELL: 0.25}, "the ratio at rest", 120, every_s=0.5)
+    [line] = [each for each in api(system, f"/operations?subject={SICK}") if "was removed" in each["detail"]]
+    assert (line["who"], line["outcome"]) == (f"policy {group}", "confirmed")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it")
 def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: RunningSystem, visit: Visit) -> None:
     page = visit.open("/")
@@ -354,6 +381,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.open("/dead-letters")
     expect(page.locator("main")).to_contain_text(f"frame size: expected at most {MOST_PIXELS} pixels")
     visit.keep("dead-letters")
+    page.goto(f"{visit.url}/drop-policies")
+    page.get_by_label("Cameras:").fill("yard/*")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".said")).to_have_text("saved")
+    expect(page.locator("main table")).to_contain_text("25.0 % to 50.0 %")
+    visit.keep("drop-policies")
 
     visit.open("/teach")
     visit.keep("teach")

@@ -19,6 +19,7 @@ from consumers.console.access.gate import no, path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, site_of
 from consumers.console.access.sites import sight_of
+from consumers.console.api.drop_policies import POLICY_OPERATIONS
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
 from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
@@ -70,7 +71,10 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     if card is None or camera is None:
         return no(404, f"camera: expected one of this fleet, got {name}")
     pictures = {way: shown and shown.document() for way, shown in context.fleet.ways(name)._asdict().items()}
-    return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
+    steered = context.drop_plan.steered(name)
+    policy = steered and steered._asdict() | {"policy": steered.policy.cameras}
+    settings = settings_of(camera.meta)
+    return JSONResponse(card_json(card) | {"settings": settings, "drop_policy": policy, "pictures": pictures})
 
 
 async def _history(context: ConsoleContext, request: Request) -> Response:
@@ -241,7 +245,7 @@ OPERATIONS: Final = (
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
         "Its card, and `settings`: `drop_ratio`, `probe_share`, `profile`, `enabled`, `frames_per_second`, `source` "
         "and `software` as announced; `commanded`, the commanded ones, and `issued_ms`, their time; `pictures`, the "
-        "last ones, as sent, rebuilt and whole.",
+        "last ones, as sent, rebuilt and whole; `drop_policy`, its policy, the wanted ratio and the reason, or null.",
     ),
     Operation(
         "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
@@ -320,6 +324,7 @@ OPERATIONS: Final = (
         "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
         body=fields(reason=TEXT), needed=Right.ADMIN, reach=Reach.PART,
     ),
+    *POLICY_OPERATIONS,
     *JOB_OPERATIONS,
     Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=Reach.SAME),
 )  # fmt: skip

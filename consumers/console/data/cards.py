@@ -13,6 +13,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, alert
 from consumers.database.mutes import Mute
 from consumers.records.rows import FrameRow
+from schemas.messages.frame import ATTACKED, Truth
 
 SMALL_PIXELS: Final = 128
 DEMONSTRATIONS: Final = {
@@ -25,6 +26,7 @@ REAL_SOURCES: Final = ("url", "video")
 """Kinds of source, as cameras announce them, that are no simulation."""
 _RANKED: Final = re.compile(r"(.+?) ([0-9]+) %(?:, |$)")
 _SAMPLES: Final = 10
+_ATTACKED: Final = 200
 _EVERY_MS: Final = 1_000
 _REMEMBERED: Final = 1_000
 """Number of frames after which a sample of saved bytes has half its weight."""
@@ -133,6 +135,8 @@ class Watched:
     mute: Mute | None = None
     newest_ms: int = 0
     """Latest capture time, Unix time in milliseconds."""
+    attacked: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_ATTACKED))
+    """The recent frames that a red team has changed: their time, and whether the verdict was correct."""
     _raw: float = 0.0
     _sent: float = 0.0
     _counted: float = 0.0
@@ -143,6 +147,8 @@ class Watched:
         """Add a frame's verdict, received at `now_ms` of a monotonic clock."""
         self.camera.take(row, now_ms)
         self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
+        if row.truth > ATTACKED and (truth := Truth.from_wire(row.truth)) is not None:
+            self.attacked.append((now_ms, truth.class_id == row.class_id))
         self._raw += row.width * row.height * row.channels
         self._sent += row.frame_bytes
         self._counted += 1

@@ -293,6 +293,11 @@ class Fleet:
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
 
+    def attacked(self, name: str, since_ms: int) -> list[bool]:
+        """Return for each recent attacked frame of a camera whether the verdict was correct."""
+        watched = self._watched.get(name)
+        return [correct for at_ms, correct in watched.attacked if at_ms >= since_ms] if watched is not None else []
+
     def dead_letters(self, sight: Sight = ALL) -> int:
         """Return the number of dead letters of the last day that name cameras of these sites, up to a bound."""
         return sum(number for camera, number in self.totals.dead_letters.items() if sight.sees(camera))

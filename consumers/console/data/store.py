@@ -57,20 +57,24 @@ def _number(name: str) -> Column[float]:
 marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
 """Reading positions, and the version of these tables."""
 
-operations = Table(
-    "console_operations",
-    metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    _integer("at_ms"),
-    _text("who"),
-    _text("what"),
-    _text("subject"),
-    _text("detail"),
-    _text("outcome"),
-    Column("site", Text, nullable=False, server_default=""),
-)
+
+def _log(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        _integer("at_ms"),
+        *(_text(each) for each in ("who", "what", "subject", "detail", "outcome")),
+        Column("site", Text, nullable=False, server_default=""),
+    )
+
+
+operations = _log("console_operations")
 """The audit log: user, action, subject (camera, alert or model), outcome, and site."""
 Index("console_operations_by_subject", operations.c.subject, operations.c.id)
+policy_operations = _log("console_policy_operations")
+"""The lines of policies. However many they are, they push no person's line out of the audit log."""
+Index("console_policy_operations_by_subject", policy_operations.c.subject, policy_operations.c.id)
 
 reviews = Table(
     "console_reviews",
@@ -143,9 +147,9 @@ class Operation:
     at_ms: int
     """Unix time in milliseconds."""
     who: str
-    """The person, the token, or the user of the machine; `unknown` for a login with an unknown name."""
+    """The person, the token, the user of the machine, or the policy; `unknown` for a login with an unknown name."""
     what: str
-    """The action: `command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
+    """The action: `command`, `forget`, `alert`, `replay`, `drop policy`, the kind of a job, `login` or `logout`."""
     subject: str
     """The camera, alert, reason, model or address that it was about."""
     detail: str
@@ -180,8 +184,18 @@ class Store:
 
     # Actions of users
 
-    def note(self, who: str, what: str, subject: str, detail: str, outcome: str, site: str | None = None) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit.
+    def note(
+        self,
+        who: str,
+        what: str,
+        subject: str,
+        detail: str,
+        outcome: str,
+        site: str | None = None,
+        *,
+        by_policy: bool = False,
+    ) -> None:
+        """Write a line of the audit log. Delete the oldest lines beyond the limit, which policies have for themselves.
 
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
@@ -189,21 +203,25 @@ class Store:
             "at_ms": now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST], "site": site_of(subject) if site is None else site,
         }  # fmt: skip
+        log = policy_operations if by_policy else operations
         with self.engine.begin() as connection:
-            made = connection.execute(operations.insert().values(values)).inserted_primary_key
+            made = connection.execute(log.insert().values(values)).inserted_primary_key
             if made is not None:
-                connection.execute(delete(operations).where(operations.c.id <= made[0] - MOST_OPERATIONS))
+                connection.execute(delete(log).where(log.c.id <= made[0] - MOST_OPERATIONS))
 
     def noted(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
         """Return the newest lines of the audit log first, for a reader of these sites."""
-        columns = [operations.c[name] for name in Operation.__dataclass_fields__]
-        query = select(*columns).order_by(operations.c.id.desc()).limit(limit)
-        if subject is not None:
-            query = query.where(operations.c.subject == subject)
-        if sight.sites is not None:
-            query = query.where(operations.c.site.in_(sight.sites))
+        found: list[Operation] = []
         with self.engine.begin() as connection:
-            return [Operation(*row) for row in connection.execute(query)]
+            for log in (operations, policy_operations):
+                columns = [log.c[name] for name in Operation.__dataclass_fields__]
+                query = select(*columns).order_by(log.c.id.desc()).limit(limit)
+                if subject is not None:
+                    query = query.where(log.c.subject == subject)
+                if sight.sites is not None:
+                    query = query.where(log.c.site.in_(sight.sites))
+                found += [Operation(*row) for row in connection.execute(query)]
+        return sorted(found, key=lambda each: each.at_ms, reverse=True)[:limit]
 
     # Reviews of alerts
 

@@ -16,7 +16,7 @@ from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, visible_to
-from consumers.console.clip_keeper import film_around
+from consumers.console.background.clip_keeper import film_around
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS
@@ -75,6 +75,8 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         card=card,
         ways=context.fleet.ways(name),
         settings=settings_of(camera.meta),
+        policy=context.drop_plan.policy_of(name),
+        steered=context.drop_plan.steered(name),
         entropy=camera.entropy_bits,
         flagged=camera.flagged_share(),
         agreement=camera.agreement,
@@ -235,6 +237,9 @@ async def send_command(context: ConsoleContext, who: str, name: str, asked: dict
         return f"camera: expected one of this fleet, got {name}"
     if context.commands is None:
         return "mqtt is missing: start the console with an MQTT broker to send commands"
+    policy = context.drop_plan.policy_of(name)
+    if policy is not None and asked is not None and "drop_ratio" in asked:
+        return f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy."
     detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
     try:
         if asked is None:

@@ -1,0 +1,81 @@
+"""The operations of the REST API for drop policies."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from consumers.console.access.gate import no
+from consumers.console.access.rights import Reach, Right
+from consumers.console.access.sites import sight_of
+from consumers.console.api.operation import TEXT, Operation, fields, json_of
+from consumers.console.context import ConsoleContext
+from consumers.console.data.drop_policies import DEFAULTS, OPTIONAL, RANGES
+from consumers.console.pages.drop_policies import REMOVED, SAVED, listed, remove, save
+
+_PLACE: Final = "/drop-policies"
+
+
+async def _all(context: ConsoleContext, request: Request) -> Response:
+    found = listed(context, sight_of(request))
+    return JSONResponse([each.policy._asdict() | each.counts._asdict() for each in found])
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    return _answer(await save(context, request, asked), SAVED)
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    return _answer(await remove(context, request, asked.get("cameras")), REMOVED)
+
+
+def _answer(outcome: str, done: str) -> Response:
+    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)
+
+
+def _schema(name: str) -> dict[str, Any]:
+    least, most = RANGES[name]
+    words = f"{least:g} to {most:g}"
+    if name in DEFAULTS:
+        default = DEFAULTS[name]
+        words += f"; {'ignored' if default is None else format(default, 'g')} without it"
+    return {"type": ["number", "null"] if name in OPTIONAL else "number", "description": words}
+
+
+POLICY_OPERATIONS: Final = (
+    Operation(
+        "GET",
+        _PLACE,
+        "The drop policies",
+        _all,
+        "A list of policies: the fields of a new one, `who` and `at_ms`; `steered`, the number of its cameras; "
+        "`raised`, of those above the lowest ratio; `disobeying`, of those that do not announce the wanted one.",
+        reach=Reach.PART,
+    ),
+    Operation(
+        "POST",
+        _PLACE,
+        "Set the drop policy of a group: `site/camera`, `site/*` or `site/beginning*`",
+        _save,
+        body=fields(cameras=TEXT, **{name: _schema(name) for name in RANGES}),
+        needed=Right.OPERATOR,
+        reach=Reach.PART,
+    ),
+    Operation(
+        "POST",
+        f"{_PLACE}/remove",
+        "Remove the drop policy of a group; its cameras return to the lowest ratio",
+        _remove,
+        body=fields(cameras=TEXT),
+        needed=Right.OPERATOR,
+        reach=Reach.PART,
+    ),
+)

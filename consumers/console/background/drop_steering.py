@@ -1,0 +1,70 @@
+"""The steering of drop ratios: reads the inputs of the policies, and sends and logs the commands that are due."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumers.cameras.camera import monotonic_ms
+from consumers.console.context import ConsoleContext
+from consumers.console.data.backlogs import Backlog
+from consumers.console.data.drop_plan import DropChange
+from consumers.console.data.drop_policies import read_policies
+from schemas.errors import UserError
+
+AT_ONCE: Final = 4
+"""Commands in flight: people's commands have as many threads again."""
+MOST_A_ROUND: Final = 32
+"""Commands in one round: a camera that does not confirm takes one of the places for 8 s."""
+
+log = structlog.get_logger()
+
+
+async def steer(context: ConsoleContext, now_ms: int | None = None) -> None:
+    """Decide about all cameras under a policy once, and send at most `MOST_A_ROUND` commands.
+
+    `now_ms` is on a monotonic clock. Without an MQTT broker nothing is decided.
+    """
+    plan = context.drop_plan
+    plan.adopt(await context.read(read_policies, context.store.engine))
+    if plan.is_idle or context.commands is None:
+        return
+    due = plan.changes(context.fleet, await _backlogs(context), monotonic_ms() if now_ms is None else now_ms)
+    plan.postpone(due[MOST_A_ROUND:])
+    sending, failures = asyncio.Semaphore(AT_ONCE), list[UserError]()
+
+    async def send(change: DropChange) -> None:
+        async with sending:
+            try:
+                if not failures:
+                    await _send(context, change)
+                    return
+            except UserError as error:
+                failures.append(error)
+        plan.postpone([change])
+
+    await asyncio.gather(*(send(each) for each in due[:MOST_A_ROUND]))
+    if failures:
+        log.warning("drop_ratios_not_sent", error=str(failures[0])[:200])
+
+
+async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
+    """Return the ledgers stored since the last round, where a policy watches the uplink."""
+    backlogs, sight = context.drop_plan.backlogs, context.drop_plan.uplinks()
+    if not sight.sites:
+        return {}
+    try:
+        return await context.read(lambda: backlogs.read(context.engine(), sight))
+    except (UserError, SQLAlchemyError):  # the next round reads them
+        return {}
+
+
+async def _send(context: ConsoleContext, change: DropChange) -> None:
+    """Send a command and log it. Raises UserError if the broker does not accept it."""
+    assert context.commands is not None
+    outcome = await context.command(context.commands.send, change.camera, {"dropped_per_block": change.wanted})
+    note = context.store.note
+    await context.write(note, change.policy.name, "drop policy", change.camera, change.detail, outcome, by_policy=True)

@@ -1,0 +1,121 @@
+"""Drop policies in the console's database, and the checks of a new one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, func, select
+
+from consumers.console.data.drop_policy import DropPolicy
+from consumers.console.data.store import metadata
+from consumers.database.engine import upsert
+from schemas.errors import ConfigError
+from schemas.identity import SITE_NAME
+from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
+
+MOST_POLICIES: Final = 200
+DEFAULTS: Final[Mapping[str, float | None]] = {
+    "evidence": 0.5, "accuracy": None, "waiting_s": 30.0, "least_s": 120.0, "calm_s": 600.0,
+}  # fmt: skip
+"""Values of fields that are absent."""
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "lowest": (0.0, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS),
+    "highest": (0.0, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS),
+    "evidence": (0.05, 1.0),
+    "accuracy": (0.05, 0.95),
+    "waiting_s": (1.0, 86_400.0),
+    "least_s": (30.0, 86_400.0),
+    "calm_s": (60.0, 604_800.0),
+}
+OPTIONAL: Final = ("evidence", "accuracy", "waiting_s")
+"""Inputs that a policy may ignore."""
+_GROUP: Final = re.compile(rf"(?=.{{3,64}}\Z){SITE_NAME.pattern}/([a-z0-9][a-z0-9_.-]{{0,62}})?\*?")
+
+drop_policies = Table(
+    "console_drop_policies",
+    metadata,
+    Column("cameras", Text, primary_key=True),
+    *(Column(name, Float, nullable=name in OPTIONAL) for name in RANGES),
+    Column("who", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""One policy for each group of cameras. NULL ignores an input."""
+
+
+def new_policy(fields: Mapping[str, Any], who: str, now_ms: int) -> DropPolicy:
+    """Return the policy of these fields. An absent input has its default, None or an empty text ignores it.
+
+    Raises ConfigError in one line.
+    """
+    unknown = fields.keys() - {"cameras", *RANGES}
+    if unknown:
+        raise ConfigError(f"policy: expected cameras, {', '.join(RANGES)}, got {str(min(unknown))[:40]!r}. Correct it.")
+    cameras = group_of(fields.get("cameras"))
+    values = {name: _value(name, fields.get(name, DEFAULTS.get(name))) for name in RANGES}
+    made = DropPolicy(cameras=cameras, **values, who=who, at_ms=now_ms)  # type: ignore[arg-type]  # only inputs are None
+    lowest, highest = made.bounds
+    if lowest >= highest:
+        raise ConfigError(f"highest: expected more than lowest, got {made.highest:g} and {made.lowest:g}. Correct one.")
+    if all(values[name] is None for name in OPTIONAL):
+        raise ConfigError(f"policy: expected at least one of {', '.join(OPTIONAL)}, got none. Set one.")
+    return made
+
+
+def group_of(text: object) -> str:
+    """Return a group of cameras. Raises ConfigError for another form."""
+    if not isinstance(text, str) or not _GROUP.fullmatch(text) or text.endswith("/"):
+        raise ConfigError(
+            f"cameras: expected site/camera, or site/* or site/beginning*, got {str(text)[:80]!r}. Correct it."
+        )
+    return text
+
+
+def _value(name: str, value: Any) -> float | None:
+    if name in OPTIONAL and (value is None or value == ""):
+        return None
+    least, most = RANGES[name]
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not least <= found <= most:
+        raise ConfigError(f"{name}: expected {least:g} to {most:g}, got {str(value)[:40]!r}. Correct it.")
+    return found
+
+
+def save_policy(engine: Engine, policy: DropPolicy) -> None:
+    """Insert a policy, or replace the group's earlier one. Raises ConfigError beyond `MOST_POLICIES`."""
+    values = policy._asdict()
+    with engine.begin() as connection:
+        others = select(func.count()).select_from(drop_policies).where(drop_policies.c.cameras != policy.cameras)
+        if (connection.scalar(others) or 0) >= MOST_POLICIES:
+            raise ConfigError(f"policy: expected at most {MOST_POLICIES}, got more. Remove one first.")
+        insertion = upsert(engine, drop_policies).values(values)
+        connection.execute(insertion.on_conflict_do_update(index_elements=["cameras"], set_=values))
+
+
+def remove_policy(engine: Engine, cameras: str) -> bool:
+    """Delete the policy of a group. Return whether there was one."""
+    with engine.begin() as connection:
+        return bool(connection.execute(delete(drop_policies).where(drop_policies.c.cameras == cameras)).rowcount)
+
+
+def read_policies(engine: Engine) -> tuple[DropPolicy, ...]:
+    """Return all policies, by group."""
+    columns = [drop_policies.c[name] for name in DropPolicy._fields]
+    with engine.begin() as connection:
+        return tuple(DropPolicy(*row) for row in connection.execute(select(*columns).order_by(drop_policies.c.cameras)))
+
+
+def policy_for(camera: str, by_group: Mapping[str, DropPolicy]) -> DropPolicy | None:
+    """Return the policy that steers a camera: the one of the most specific group; None without any."""
+    found = by_group.get(camera)
+    site_end = camera.find("/")
+    for end in range(len(camera), site_end, -1):
+        if found is not None:
+            break
+        found = by_group.get(f"{camera[:end]}*")
+    return found

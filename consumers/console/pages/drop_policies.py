@@ -1,0 +1,122 @@
+"""The page of drop policies: the group, the bounds and the thresholds of each, and how many cameras it has raised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import may, require, visible_to
+from consumers.console.context import ConsoleContext
+from consumers.console.data.drop_plan import GroupCounts
+from consumers.console.data.drop_policies import (
+    DEFAULTS,
+    RANGES,
+    group_of,
+    new_policy,
+    read_policies,
+    remove_policy,
+    save_policy,
+)
+from consumers.console.data.drop_policy import DropPolicy
+from schemas.errors import ConfigError
+
+SAVED, REMOVED = "saved", "removed"
+_PLACE = "/drop-policies"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A policy with the counts of its cameras."""
+
+    policy: DropPolicy
+    counts: GroupCounts
+
+
+def policy_routes(context: ConsoleContext) -> list[GuardedRoute]:
+    """Return the routes of the page."""
+    return [
+        GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
+        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.PART),
+    ]
+
+
+def listed(context: ConsoleContext, sight: Sight) -> list[Listed]:
+    """Return the policies at these sites, by group."""
+    counts = context.drop_plan.counts()
+    return [Listed(each, counts[each.cameras]) for each in context.drop_plan.policies if sight.sees(each.cameras)]
+
+
+async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
+    """Set the policy of a group, and log it. Return `SAVED`, or an error text."""
+    who = session_of(request).name
+    try:
+        require(request, group_of(fields.get("cameras")))
+        made = new_policy(fields, who, time.time_ns() // 10**6)
+        await context.write(save_policy, context.store.engine, made)
+    except ConfigError as error:
+        return str(error)
+    values = {name: getattr(made, name) for name in RANGES}
+    detail = ", ".join(f"{name} {'off' if value is None else format(value, 'g')}" for name, value in values.items())
+    await _logged(context, who, made.cameras, detail, SAVED)
+    return SAVED
+
+
+async def remove(context: ConsoleContext, request: Request, cameras: object) -> str:
+    """Remove the policy of a group, and log it. Return `REMOVED`, or an error text."""
+    try:
+        group = group_of(cameras)
+        require(request, group)
+    except ConfigError as error:
+        return str(error)
+    if not await context.write(remove_policy, context.store.engine, group):
+        return f"policy: expected a group with a policy, got {group}. List the policies."
+    await _logged(context, session_of(request).name, group, "", REMOVED)
+    return REMOVED
+
+
+async def _logged(context: ConsoleContext, who: str, group: str, detail: str, outcome: str) -> None:
+    context.drop_plan.adopt(await context.read(read_policies, context.store.engine))
+    await context.note(who, "drop policy", group, detail, outcome)
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    sight = visible_to(request)
+    return context.page(
+        request,
+        "drop_policies.html",
+        listed=listed(context, sight),
+        changeable={each.cameras for each in context.drop_plan.policies if may(request, Right.OPERATOR, each.cameras)},
+        can_set=any(may(request, Right.OPERATOR, f"{site}/") for site in _sites(context, sight)),
+        sites=_sites(context, sight),
+        defaults=DEFAULTS,
+        limits=RANGES,
+        can_send=context.commands is not None,
+        outcome=request.query_params.get("outcome", "")[:300],
+    )
+
+
+def _sites(context: ConsoleContext, sight: Sight) -> list[str]:
+    return sorted({card.site for card in context.fleet.cards(sight)})
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    return _back(await remove(context, request, form_of(request).get("cameras")))
+
+
+def _back(outcome: str) -> Response:
+    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)

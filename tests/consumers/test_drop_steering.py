@@ -1,0 +1,358 @@
+"""Cameras under a drop policy: at a real broker, when they disobey, and after a removal; the policies' page and API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.console.api.routes import ROOT
+from consumers.console.background.drop_steering import MOST_A_ROUND, steer
+from consumers.console.data import store as console_store
+from consumers.console.data.backlogs import LEAST_WAITING
+from consumers.console.data.drop_plan import LEAST_ATTACKED, MOST_TRIES
+from consumers.console.data.drop_policies import policy_for
+from consumers.records.rows import CameraRow
+from infra.local.mosquitto import Mosquitto
+from schemas.errors import BrokerError
+from schemas.identity import CameraId
+from schemas.messages.frame import Truth
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, Meta
+from tests.commanded_camera import CommandedCamera
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, signed, verdict
+from tests.consumers.test_console_pages import poll
+from tests.consumers.test_drop_policy import POLICY
+
+POLICIES = f"{ROOT}/drop-policies"
+SENT = {"cameras": "lab/*", "lowest": 0.25, "highest": 0.5, "evidence": 0.5, "accuracy": 0.6}
+WAIT_MS, CALM_MS = 120_000, 600_000
+
+
+class Sent:
+    """Stands in for commands: cameras that obey, and others that do not."""
+
+    def __init__(self, obeys: bool = True) -> None:
+        self.obeys, self.away = obeys, False
+        self.sent: list[tuple[str, int]] = []
+
+    def send(self, camera: str, changes: dict[str, int]) -> str:
+        if self.away:
+            raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
+        self.sent.append((camera, changes["dropped_per_block"]))
+        return "confirmed" if self.obeys else "sent"
+
+
+def announce(
+    console: ConsoleRig, dropped: int, camera: str = CAMERA, state: int = ONLINE, frames_per_second: float = 2.0
+) -> None:
+    """The camera has announced that it drops so many pixels of each block."""
+    now_ms = time.time_ns() // 10**6
+    meta = Meta(boot_id=1, dropped_per_block=dropped, frames_per_second=frames_per_second).SerializeToString()
+    console.context.fleet.record_status(CameraRow(camera, state, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    console.tick()
+
+
+def suspect(console: ConsoleRig, level: float, camera: str = CAMERA) -> None:
+    """The recorder has saved this evidence."""
+    fleet = console.context.fleet
+    shown = fleet.camera(camera)
+    assert shown is not None
+    fleet.correct(Camera(camera, last=shown.last, frames=1, level=level, is_new=False), 0, monotonic_ms())
+    console.tick()
+
+
+@pytest.fixture
+def commands(console: ConsoleRig) -> Sent:
+    """One camera that has announced itself, and commands that it obeys."""
+    made = Sent()
+    console.context.commands = made  # type: ignore[assignment]  # the one method that steering calls
+    console.show([verdict(0)])
+    announce(console, 16)
+    return made
+
+
+def put(console: ConsoleRig, **changed: object) -> None:
+    answer = console.browser().post(POLICIES, json=SENT | changed)
+    assert (answer.status_code, answer.json()) == (200, {"outcome": "saved"})
+
+
+async def rounds(console: ConsoleRig, commands: Sent, *times_ms: int, obey: bool = True) -> list[tuple[str, int]]:
+    """The commands of these rounds."""
+    commands.sent.clear()
+    for now_ms in times_ms:
+        before = len(commands.sent)
+        await steer(console.context, now_ms)
+        for camera, dropped in commands.sent[before:] if obey else ():
+            announce(console, dropped, camera)
+    return list(commands.sent)
+
+
+@pytest.fixture
+def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
+    found = CommandedCamera(mosquitto, tmp_path / "camera", CameraId(CAMERA), KEYS)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.mark.brokers
+async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_returns_to_it_later(
+    mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path, recorder: Rig
+) -> None:
+    console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}"})
+    try:
+        recorder.verdicts([verdict(0)])
+        console.show([verdict(0)])
+        camera.describe()
+
+        async def round_at(now_ms: int, level: float = 0.0) -> int:
+            """Decide after the recorder has stored what the camera announces. Return its dropped pixels."""
+            topic = recorder.settings.events_topic
+            recorder.feed([recorder.record(topic, CAMERA.encode(), signed(camera.described), "Meta")])
+            poll(console)
+            suspect(console, level)
+            await steer(console.context, now_ms)
+            return camera.control.encoding.dropped_per_block
+
+        put(console)
+        assert await round_at(0) == 16
+        assert await round_at(1_000, level=0.8) == 32
+        assert camera.control.encoding.probe_share == 0.05
+        assert [await round_at(at_ms) for at_ms in (2_000, 601_000, 602_000, 1_202_000)] == [32, 32, 28, 24]
+        assert [await round_at(at_ms) for at_ms in (1_802_000, 2_402_000, 9_000_000)] == [20, 16, 16]
+        log = [(each.who, each.what, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
+        assert log[-1] == (
+            "policy lab/*",
+            "drop policy",
+            "drop ratio 0.25 to 0.5: evidence of a trigger 0.80, from 0.5 on",
+            "confirmed",
+        )
+        assert log[0][2] == "drop ratio 0.312 to 0.25: calm for 600 s"
+        history = console.browser().get(f"{ROOT}/cameras/{CAMERA}/history").json()
+        assert [words for _, words in history["commands"]][-1] == " ".join(log[-1][1:3])
+    finally:
+        console.close()
+
+
+async def test_frames_that_wait_and_frames_that_are_shed_raise_it_by_a_step(
+    console: ConsoleRig, commands: Sent, recorder: Rig
+) -> None:
+    put(console)
+    recorder.ledger(ledger(1, 59))
+    assert await rounds(console, commands, 0) == []  # 29.5 s at 2 frames a second
+    recorder.ledger(ledger(2, 60))
+    assert await rounds(console, commands, 1_000, 2_000) == [(CAMERA, 20)]
+    assert console.context.drop_plan.counts()["lab/*"] == (1, 1, 0)
+    waits = ledger(3, 61)
+    waits.confirmed_to = 61
+    recorder.ledger(waits)
+    assert await rounds(console, commands, 2_000 + WAIT_MS) == []
+    shed = ledger(4, 62, [(61, 61)])
+    shed.confirmed_to = 62
+    recorder.ledger(shed)
+    assert await rounds(console, commands, 3_000 + WAIT_MS) == [(CAMERA, 24)]
+    assert console.context.store.noted(CAMERA)[0].detail == "drop ratio 0.312 to 0.375: 1 frames shed by the full spool"
+    assert await rounds(console, commands, 4_000 + 2 * WAIT_MS) == []
+
+
+async def test_the_few_frames_on_the_way_of_a_slow_camera_are_no_short_uplink(
+    console: ConsoleRig, commands: Sent, recorder: Rig
+) -> None:
+    announce(console, 16, frames_per_second=1 / 60)
+    put(console)
+    recorder.ledger(ledger(1, LEAST_WAITING))
+    assert await rounds(console, commands, 0) == []
+    recorder.ledger(ledger(2, LEAST_WAITING + 1))
+    assert await rounds(console, commands, 1_000) == [(CAMERA, 20)]
+
+
+async def test_attacked_frames_that_are_misjudged_raise_all_cameras_of_their_group(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    for name in ("lab/gate", "yard/gate"):
+        console.show([verdict(0)], name)
+        announce(console, 16, name)
+    put(console)
+    put(console, cameras="yard/*")
+    wrong = Truth(4, attacked=True).to_wire()
+    console.show([verdict(seq, truth=wrong) for seq in range(1, LEAST_ATTACKED)])
+    assert await rounds(console, commands, monotonic_ms()) == []
+    console.show([verdict(LEAST_ATTACKED, truth=wrong)])
+    assert sorted(await rounds(console, commands, monotonic_ms())) == [(CAMERA, 32), ("lab/gate", 32)]
+
+
+async def test_a_camera_that_disobeys_gets_a_bounded_number_of_commands(console: ConsoleRig, commands: Sent) -> None:
+    commands.obeys = False
+    put(console)
+    suspect(console, 1.0)
+    times = range(0, 2 * 3_600_000, 60_000)
+    assert await rounds(console, commands, *times, obey=False) == [(CAMERA, 32)] * MOST_TRIES
+    tries = [each.detail.partition("0.5 on")[2] for each in console.context.store.noted(CAMERA)]
+    assert tries == [*(f", try {number} of {MOST_TRIES}" for number in range(MOST_TRIES, 1, -1)), ""]
+    assert "the camera has not obeyed: 50.0 % wanted" in console.browser().get(f"/camera/{CAMERA}").text
+    announce(console, 32)
+    assert await rounds(console, commands, 2 * 3_600_000) == []
+    announce(console, 8)  # somebody else has commanded it
+    assert await rounds(console, commands, 3 * 3_600_000, obey=False) == [(CAMERA, 32)]
+
+
+async def test_a_camera_outside_the_bounds_is_brought_into_them(console: ConsoleRig, commands: Sent) -> None:
+    announce(console, 0)
+    put(console)
+    assert await rounds(console, commands, 0) == [(CAMERA, 16)]
+    put(console, lowest=0.375)
+    assert await rounds(console, commands, 1_000) == [(CAMERA, 24)]
+
+
+async def test_a_changed_policy_decides_at_once_and_its_removal_returns_to_the_new_lowest_ratio(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    put(console)
+    suspect(console, 1.0)
+    assert await rounds(console, commands, 0) == [(CAMERA, 32)]
+    put(console, lowest=0.375, highest=0.75)
+    assert await rounds(console, commands, 1_000) == [(CAMERA, 48)]
+    console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
+    assert await rounds(console, commands, 2_000) == [(CAMERA, 24)]
+
+
+async def test_nothing_is_sent_to_a_camera_that_is_gone(console: ConsoleRig, commands: Sent) -> None:
+    put(console)
+    suspect(console, 1.0)
+    announce(console, 16, state=OFFLINE)
+    assert await rounds(console, commands, 0) == []
+    announce(console, 16)
+    assert await rounds(console, commands, 1) == [(CAMERA, 32)]
+
+
+async def test_commands_that_the_broker_does_not_take_are_sent_with_the_next_round(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    put(console)
+    suspect(console, 1.0)
+    commands.away = True
+    assert await rounds(console, commands, 0, 5_000) == []
+    assert console.context.store.noted(CAMERA) == []
+    commands.away = False
+    assert await rounds(console, commands, 10_000, 15_000) == [(CAMERA, 32)]
+
+
+async def test_the_cameras_of_a_removed_policy_return_to_its_lowest_ratio(console: ConsoleRig, commands: Sent) -> None:
+    names = [f"lab/cam-{number}" for number in range(MOST_A_ROUND + 3)]
+    for name in names:
+        console.show([verdict(0)], name)
+        announce(console, 16, name)
+        suspect(console, 1.0, name)
+    put(console)
+    assert sorted(await rounds(console, commands, 0, 5_000)) == sorted((name, 32) for name in names)
+    answer = console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
+    assert answer.json() == {"outcome": "removed"}
+    commands.away = True
+    assert await rounds(console, commands, 10_000) == []
+    commands.away = False
+    assert sorted(await rounds(console, commands, 15_000, 20_000, 25_000)) == sorted((name, 16) for name in names)
+    assert console.context.drop_plan.is_idle
+    again = console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
+    assert again.status_code == 400
+
+
+async def test_a_console_that_starts_again_keeps_a_raised_camera_until_it_is_calm(
+    console: ConsoleRig, commands: Sent, tmp_path: Path
+) -> None:
+    put(console)
+    suspect(console, 1.0)
+    assert await rounds(console, commands, 0) == [(CAMERA, 32)]
+    other = ConsoleRig(tmp_path, changed={"owner_file": tmp_path / "other.token"})
+    try:
+        assert [each.cameras for each in other.context.drop_plan.policies] == ["lab/*"]
+        sent = Sent()
+        other.context.commands = sent  # type: ignore[assignment]
+        other.show([verdict(0)])
+        announce(other, 32)
+        assert await rounds(other, sent, 0, CALM_MS - 1, CALM_MS) == [(CAMERA, 28)]
+    finally:
+        other.close()
+
+
+def test_a_persons_command_of_the_ratio_is_refused_and_any_other_is_sent(console: ConsoleRig, commands: Sent) -> None:
+    put(console)
+    browser, place = console.browser(), f"{ROOT}/cameras/{CAMERA}/command"
+    refused = browser.post(place, json={"drop_ratio": 0.4})
+    assert refused.status_code == 400
+    assert "policy lab/* steers it" in refused.json()["outcome"]
+    assert commands.sent == []
+    assert 'name="drop_ratio"' not in browser.get(f"/camera/{CAMERA}").text
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"cameras": "lab"}, "cameras: expected site/camera, or site/* or site/beginning*, got 'lab'"),
+        ({"cameras": "*/*"}, "cameras: expected site/camera"),
+        ({"cameras": "lab/*x"}, "cameras: expected site/camera"),
+        ({"lowest": None}, "lowest: expected 0 to 0.875, got 'None'"),
+        ({"highest": 0.876}, "highest: expected 0 to 0.875, got '0.876'"),
+        ({"highest": 0.251}, "highest: expected more than lowest, got 0.251 and 0.25"),
+        ({"evidence": float("nan")}, "evidence: expected 0.05 to 1, got 'nan'"),
+        ({"least_s": 1}, "least_s: expected 30 to 86400, got '1'"),
+        ({"evidence": None, "accuracy": None, "waiting_s": None}, "policy: expected at least one of evidence"),
+        ({"ratio": 1}, "policy: expected cameras, lowest"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_in_one_line(
+    console: ConsoleRig, changed: dict[str, object], complaint: str
+) -> None:
+    outcome = console.browser().post("/drop-policies", data={"csrf": console.csrf()} | _form(SENT | changed))
+    assert outcome.status_code == 303
+    assert console.context.drop_plan.policies == []
+    page = console.browser().get(outcome.headers["location"])
+    assert complaint.replace("'", "&#39;") in page.text
+
+
+def _form(fields: dict[str, object]) -> dict[str, str]:
+    return {name: "" if value is None and name != "lowest" else str(value) for name, value in fields.items()}
+
+
+def test_the_page_shows_policies_and_removes_them(console: ConsoleRig, commands: Sent) -> None:
+    browser = console.browser()
+    sent = {name: str(value) for name, value in SENT.items()} | {"accuracy": "", "calm_s": "900"}
+    assert browser.post("/drop-policies", data={"csrf": console.csrf()} | sent).status_code == 303
+    [policy] = console.context.drop_plan.policies
+    assert (policy.accuracy, policy.calm_s, policy.least_s) == (None, 900.0, 120.0)
+    assert "25.0 % to 50.0 %" in browser.get("/drop-policies").text
+    [line] = console.context.store.noted("lab/*")
+    assert (line.site, line.outcome) == ("lab", "saved")
+    assert "accuracy off" in line.detail
+    browser.post("/drop-policies/remove", data={"csrf": console.csrf(), "cameras": "lab/*"})
+    assert "There is no policy" in browser.get("/drop-policies").text
+
+
+def test_the_most_specific_group_steers_a_camera() -> None:
+    groups = ("lab/*", "lab/gate-*", "lab/gate-1", "lab/gate-1*", "yard/*")
+    found = {each: POLICY._replace(cameras=each) for each in groups}
+    for camera, expected in (
+        ("lab/door", "lab/*"), ("lab/gate-2", "lab/gate-*"), ("lab/gate-1", "lab/gate-1"),
+        ("lab/gate-12", "lab/gate-1*"), ("yard/gate", "yard/*"), ("north/gate", None),
+    ):  # fmt: skip
+        policy = policy_for(camera, found)
+        assert (policy.cameras if policy is not None else None) == expected
+
+
+def test_lines_of_policies_push_no_persons_line_out_of_the_audit_log(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
+    monkeypatch.setattr(console_store, "now_ms", partial(next, count()))
+    store = console.context.store
+    store.note("anna", "command", CAMERA, "", "confirmed")
+    for number in range(5):
+        store.note("policy lab/*", "drop policy", CAMERA, str(number), "confirmed", by_policy=True)
+    assert [each.detail for each in store.noted(CAMERA)] == ["4", "3", "2", ""]
+    assert [each.detail for each in store.noted(limit=2)] == ["4", "3"]
