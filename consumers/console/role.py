@@ -35,6 +35,7 @@ from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.rollup import Rollup
+from consumers.console.data.site_poller import SitePoller
 from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
@@ -87,6 +88,7 @@ def open_desk(
         context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews)
         context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s)
     fleet.forget_all(store.gone())
+    context.sites = SitePoller(settings.sites, fleet)
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
 
@@ -145,6 +147,7 @@ async def _run(
         asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
+        asyncio.create_task(_poll_sites(context), name="sites"),
         *(
             [asyncio.create_task(_collect(context), name="labelled_frames")]
             if context.labelled_frames is not None
@@ -188,7 +191,7 @@ async def _roll_up(context: ConsoleContext) -> None:
             engine = await context.write(context.engine)
             if rollup is None or rollup.recorded is not engine:
                 rollup = Rollup(engine, context.store.engine)
-            rollup.note({card.name: card.evidence for card in context.fleet.cards() if card.evidence})
+            rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
             more = await context.write(rollup.step)
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S
@@ -208,6 +211,12 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
         except Exception as error:  # the next poll tries again
             log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_FORGOTTEN_S)
+
+
+async def _poll_sites(context: ConsoleContext) -> None:
+    if context.sites is not None:
+        await context.sites.run()
+    await asyncio.Event().wait()
 
 
 async def _collect(context: ConsoleContext) -> None:

@@ -41,13 +41,14 @@ LISTS = {
     "/quarantine": ("",),
     "/rules": ("",),
     "/teach": ("", "show=labelled"),
-    f"{ROOT}/alerts": ("", "state=open", "camera=south/vault"),
+    f"{ROOT}/alerts": ("", "state=open", "camera=south/vault", "site=south"),
     f"{ROOT}/cameras": ("", "site=south", "text=vault", "state=online"),
     f"{ROOT}/dead-letters": ("",),
     f"{ROOT}/export/verdicts.csv": ("", "camera=south/vault"),
     f"{ROOT}/export/verdicts.parquet": ("", "camera=south/vault"),
     f"{ROOT}/jobs": ("",),
     f"{ROOT}/operations": ("", "subject=south/vault"),
+    f"{ROOT}/sites": ("",),
 }
 """Routes that list what the person may see, with queries; in capitals for pages, which repeat the query."""
 OBJECTS = (

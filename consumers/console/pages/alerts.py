@@ -22,6 +22,7 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
+from consumers.console.data.site_documents import SiteAlert
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.mutes import Mute, mute_of, read_mutes
@@ -205,7 +206,10 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     state = state if state in STATES else OPEN
     newest = await _newest_episodes(context, camera, sight_of(request))
     found = [each for each in newest if each[0].state == state][:SHOWN]
-    return await _shown(context, request, found, state, camera, counts=Counter(each.state for each, _ in newest))
+    elsewhere = [each for site in context.fleet.sites(sight_of(request)) for each in site.alerts]
+    elsewhere = [each for each in elsewhere if each.state == state and camera in ("", each.camera)]
+    counts = Counter(each.state for each, _ in newest)
+    return await _shown(context, request, found, state, camera, counts=counts, elsewhere=elsewhere)
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -232,8 +236,12 @@ async def _shown(
     camera: str,
     alert_id: str = "",
     counts: Mapping[str, int] | None = None,
+    elsewhere: Sequence[SiteAlert] = (),
 ) -> Response:
-    """The page with these episodes; `counts` is the number of those in each state."""
+    """The page with these episodes; `counts` is the number of those in each state.
+
+    `elsewhere` are episodes of other consoles.
+    """
     try:
         shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
@@ -256,6 +264,7 @@ async def _shown(
         counts=counts or {},
         comments=comments,
         most=SHOWN,
+        elsewhere=sorted(elsewhere, key=lambda each: each.raised_ms, reverse=True)[:SHOWN],
         camera=camera,
         alert_id=alert_id,
         verbs=VERBS,

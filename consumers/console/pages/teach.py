@@ -66,7 +66,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         enough=ENOUGH,
         can_admin=may(request, Right.ADMIN, EVERYWHERE),
         chosen=await context.read(labelled_frames.cameras, sight),
-        cameras=sorted(card.name for card in context.fleet.cards(sight)),
+        cameras=sorted(card.name for card in context.fleet.own_cards(sight)),
         **await offered(context, request),
     )
 
