@@ -22,8 +22,9 @@ from consumers.console.settings import SiteSettings
 from schemas.errors import BrokerError, ConfigError, MalformedError
 
 POLL_S: Final = 2.0
-"""Seconds between two polls, more for a console that answers slowly: it works for us a sixth of the time at most."""
+"""Least pause between two polls in seconds."""
 _REST: Final = 5.0
+"""Least pause in times of the poll before: a slow console works for its reader a sixth of the time at most."""
 ANSWER_S: Final = 5.0
 """Seconds for one whole answer."""
 ALL_S: Final = 20.0
@@ -150,11 +151,12 @@ class SitePoller:
     async def _follow(self, client: SiteClient) -> None:
         while True:
             begun_s = time.monotonic()
-            await self.poll(client)
-            await asyncio.sleep(max(POLL_S, _REST * min(ANSWER_S, time.monotonic() - begun_s)))
+            succeeded = await self._poll(client)
+            took_s = time.monotonic() - begun_s
+            await asyncio.sleep(max(POLL_S, _REST * took_s) if succeeded else POLL_S)
 
-    async def poll(self, client: SiteClient) -> None:
-        """Read one site and show it."""
+    async def _poll(self, client: SiteClient) -> bool:
+        """Read one site and show it. Return whether it could be read."""
         name = client.names.here
         before = self._sites[name]
         try:
@@ -170,3 +172,4 @@ class SitePoller:
             log.warning("site_not_read", site=name, error=now.problem)
         self._sites[name] = now
         self._fleet.show_sites(self._sites.values())
+        return not now.problem
