@@ -20,6 +20,7 @@ from consumers.console.data.site_documents import PAGE_CARDS, Names, alerts_of, 
 from consumers.console.data.sites import Site, in_one, without_twins
 from consumers.console.settings import SiteSettings
 from schemas.errors import BrokerError, ConfigError, MalformedError
+from schemas.limits import MAX_CAMERAS
 
 POLL_S: Final = 2.0
 """Least pause between two polls in seconds."""
@@ -75,6 +76,8 @@ class SiteClient:
                     found, pages = cards_of(await self._body("cameras", query), names)
                     cards += found
                     page += 1
+                    if len(cards) > MAX_CAMERAS:
+                        raise MalformedError(f"cameras: expected at most {MAX_CAMERAS}, got more")
                 alerts = alerts_of(await self._body("alerts", {"site": names.there}), names)
                 status, body = await self._get("audit")
         except TimeoutError:

@@ -9,8 +9,6 @@ from typing import Any, Final
 from consumers.console.access.sight import Sight
 from consumers.console.data.cards import Card
 from consumers.console.data.site_documents import SiteAlert
-from schemas.errors import MalformedError
-from schemas.limits import MAX_CAMERAS
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 """The possible fates of a published frame, by their names in the audit's counts."""
@@ -62,14 +60,11 @@ class Site:
 
 
 def in_one(cards: Iterable[Card]) -> tuple[Card, ...]:
-    """Return the cards of all pages, each camera once, in the order of the fleet. Raises MalformedError for too many.
+    """Return the cards of all pages, each camera once, in the order of the fleet.
 
     A camera that changes its place between two requests is on two pages, or on none until the next poll.
     """
-    found = {card.name: card for card in cards}
-    if len(found) > MAX_CAMERAS:
-        raise MalformedError(f"cameras: expected at most {MAX_CAMERAS}, got {len(found)}")
-    return tuple(sorted(found.values(), key=lambda card: card.order))
+    return tuple(sorted({card.name: card for card in cards}.values(), key=lambda card: card.order))
 
 
 def cards_of_sites(sites: Iterable[Site]) -> tuple[Card, ...]:
