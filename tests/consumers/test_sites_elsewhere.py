@@ -62,10 +62,13 @@ def card(name: str, state: State = State.ONLINE, **changed: Any) -> Card:
 
 
 def test_a_camera_gets_its_sites_name_here_and_its_own_console() -> None:
-    [found], pages = cards_of(page(sent(verdict="x" * 999, frames_per_second=2.5, new_key=1), pages=7), NAMES)
+    [found], pages = cards_of(
+        page(sent(verdict="x" * 999, frames_per_second=2.5, picture=7, new_key=1), pages=7), NAMES
+    )
     assert (found.name, found.console) == ("north/gate", "https://north.example/c/camera/local/gate")
     assert (found.state, found.frames_per_second, pages) == (State.ONLINE, 2.5, 7)
     assert len(found.verdict) == 300
+    assert found.picture == 0
 
 
 def test_cameras_that_a_console_has_from_another_one_are_left_out() -> None:

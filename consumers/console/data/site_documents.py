@@ -37,6 +37,8 @@ class _Checked(BaseModel):
 
 
 class _SentCard(_Checked):
+    """A card without its picture, which stays at its console."""
+
     name: str
     state: State
     detail: Text = ""
@@ -57,7 +59,6 @@ class _SentCard(_Checked):
     muted_until_ms: Whole = 0
     muted_reason: Text = ""
     mute_of_camera: bool = False
-    picture: Whole = 0
     size: tuple[Side, Side, Side] | None = None
     frames: Whole = 0
     console: Text = ""
