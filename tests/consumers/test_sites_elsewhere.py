@@ -250,6 +250,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_poller, "AWAY_S", 0.3)
 
 
+def new_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def link(folder: Path, port: int, token: str = "x") -> SiteSettings:
     file = folder / f"{port}.token"
     file.write_text(token)
@@ -281,9 +286,9 @@ async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
     north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
     changed = {"tokens": tokens, "database": recorder.url}
     fleet = rig.context.fleet
-    async with contextlib.AsyncExitStack() as stack, serving(tmp_path / "n", **changed) as (port, _):
+    async with contextlib.AsyncExitStack() as stack, serving(new_folder(tmp_path / "n"), **changed) as (port, _):
         ending = await stack.enter_async_context(contextlib.AsyncExitStack())
-        other, _ = await ending.enter_async_context(serving(tmp_path / "s", **changed))
+        other, _ = await ending.enter_async_context(serving(new_folder(tmp_path / "s"), **changed))
         sites = {"north": link(tmp_path, port, north), "south": link(tmp_path, other, south)}
         async with polling(rig, **sites):
             await until(lambda: [each.name for each in fleet.cards()] == ["north/gate", "south/door"])
@@ -364,7 +369,7 @@ async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     async with (
-        serving(tmp_path / "n", tokens=tokens, database=recorder.url) as (port, _),
+        serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _),
         answering(b"", ends=False) as hung,
         polling(rig, north=link(tmp_path, port, token), south=link(tmp_path, hung)),
     ):
@@ -379,7 +384,7 @@ async def test_a_new_token_in_the_file_is_used_and_a_wrong_one_is_refused_withou
 ) -> None:
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
-    async with serving(tmp_path / "n", tokens=tokens, database=recorder.url) as (port, _):
+    async with serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _):
         settings = link(tmp_path, port, "wrong-token")
         async with polling(rig, north=settings):
             await until(lambda: "401" in rig.context.fleet.sites()[0].problem)
@@ -402,7 +407,7 @@ async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     changed = {"tokens": tokens, "database": recorder.url, "http_tls": tmp_path / "tls"}
-    async with serving(tmp_path / "n", **changed) as (port, _):
+    async with serving(new_folder(tmp_path / "n"), **changed) as (port, _):
         own = link(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
         trusted = own.model_copy(update={"ca_file": tmp_path / "ca.crt"})
         async with polling(rig, north=trusted, south=own):
