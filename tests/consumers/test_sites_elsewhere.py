@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sight import Sight
@@ -26,11 +29,13 @@ from consumers.console.data.sites import Site, audits_of, in_one, lost_of, summe
 from consumers.console.pages.fleet import Changes
 from consumers.console.pages.system import balances
 from consumers.console.settings import SiteSettings
+from consumers.records.batch import frame_row
+from consumers.written import Written
 from infra.local.ports import free_port
 from infra.pki.authority import Authority
 from schemas.errors import ConfigError, MalformedError
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.recorder_rig import Rig, verdict
+from tests.consumers.recorder_rig import BOOT, Rig, verdict
 from tests.consumers.served_console import serving
 from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import until
@@ -250,6 +255,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_poller, "AWAY_S", 0.3)
 
 
+def remember(recorder: Rig, *cameras: str) -> None:
+    """The recorder has saved these cameras, each with one frame."""
+    now_ms = time.time_ns() // 10**6
+    cache = CameraCache(recorder.settings)
+    cache.take(Written(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras]))
+    Snapshots(recorder.engine, 0).save(cache.all(), now_ms)
+
+
 def new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
@@ -279,8 +292,7 @@ def states(rig: ConsoleRig) -> dict[str, str]:
 async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
     rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
 ) -> None:
-    recorder.verdicts([verdict(0)], "north/gate")
-    recorder.verdicts([verdict(0)], "south/door")
+    remember(recorder, "north/gate", "south/door")
     raise_alert(recorder, ALERT_ID, "north/gate")
     tokens = tmp_path / "tokens"
     north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
@@ -365,7 +377,7 @@ async def test_a_broken_or_hostile_console_is_named_in_one_line(
 async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
     rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
 ) -> None:
-    recorder.verdicts([verdict(0)], "north/gate")
+    remember(recorder, "north/gate")
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     async with (
