@@ -170,7 +170,8 @@ def _path(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
         if entry is not None:
             table, entry = entry, None
         elif table is not None and part in table.model_fields:
-            table, entry = table_of(table.model_fields[part]), entry_of(table.model_fields[part])
+            info = table.model_fields[part]
+            table, entry = table_of(info), entry_of(info)
         else:
             break
         names.append(part)

@@ -296,7 +296,7 @@ async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
     raise_alert(recorder, ALERT_ID, "north/gate")
     tokens = tmp_path / "tokens"
     north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
-    changed = {"tokens": tokens, "database": recorder.url}
+    changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url}
     fleet = rig.context.fleet
     async with contextlib.AsyncExitStack() as stack, serving(new_folder(tmp_path / "n"), **changed) as (port, _):
         ending = await stack.enter_async_context(contextlib.AsyncExitStack())
@@ -418,7 +418,7 @@ async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
     (tmp_path / "ca.crt").write_text(authority.pem)
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
-    changed = {"tokens": tokens, "database": recorder.url, "http_tls": tmp_path / "tls"}
+    changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url, "http_tls": tmp_path / "tls"}
     async with serving(new_folder(tmp_path / "n"), **changed) as (port, _):
         own = link(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
         trusted = own.model_copy(update={"ca_file": tmp_path / "ca.crt"})

@@ -96,7 +96,7 @@ class _SentAudit(_Checked):
 
 
 _CARDS: Final = TypeAdapter(_SentCards)
-_ALERTS: Final = TypeAdapter(Annotated[list[_SentAlert], Field(max_length=MOST_ALERTS)])
+_ALERTS: Final[TypeAdapter[list[_SentAlert]]] = TypeAdapter(Annotated[list[_SentAlert], Field(max_length=MOST_ALERTS)])
 _AUDIT: Final[TypeAdapter[_SentAudit | _Refusal]] = TypeAdapter(_SentAudit | _Refusal)
 
 
