@@ -57,6 +57,8 @@ SECRET: Final = "7c" * 32
 KEYS: Final = KeyRing(bytes.fromhex(SECRET))
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 BOOT: Final = 77
+NO_BROKER: Final = "127.0.0.1:1"
+"""Address at which nobody answers."""
 _WAIT_S: Final = 60.0
 _WORD: Final = re.compile(r'class="verdict">(v[0-9]+)<')
 """The verdict on a card."""
@@ -111,7 +113,14 @@ class Room:
         """Run the console, with further options, until the block ends; it ends with this process too."""
         self.page = f"http://127.0.0.1:{free_port()}"
         command = [*COMMAND, "console", "--kafka", kafka, "--database", self.url]
-        command += ["--quarantine", self.settings.quarantine, "--store", f"sqlite:///{self.folder}/console.sqlite"]
+        command += [
+            "--mqtt",
+            NO_BROKER,
+            "--quarantine",
+            self.settings.quarantine,
+            "--store",
+            f"sqlite:///{self.folder}/console.sqlite",
+        ]
         command += ["--http", self.page.removeprefix("http://"), "--connect-timeout-s", "0", *options]
         child = Child(command, self.folder / "console.log", env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET})
         child.start()

@@ -21,13 +21,13 @@ import psutil
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from benchmarks.scale.console import Result, Room, in_browser
+from benchmarks.scale.console import NO_BROKER, Result, Room, in_browser
 from consumers.console.access.tokens import create_token
 from infra.settings.document import toml
 
 SITES: Final = ("east", "north", "south")
 STOPPED: Final = "south"
-NO_KAFKA: Final = "127.0.0.1:1"
+
 _WAIT_S: Final = 60.0
 _WATCHED_S: Final = 20.0
 
@@ -75,13 +75,13 @@ def consoles(folder: Path, cameras: int) -> Iterator[tuple[str, Mapping[str, psu
             room, token = Room(own), own / "link.token"
             room.fill([f"{site}/cam-{number}" for number in range(cameras)])
             token.write_text(create_token(own / "tokens", "link", "viewer", 1, "benchmark", time.time()))
-            processes[site] = stack.enter_context(room.console(NO_KAFKA, "--tokens", str(own / "tokens")))
+            processes[site] = stack.enter_context(room.console(NO_BROKER, "--tokens", str(own / "tokens")))
             room.await_cameras(cameras)
             tables[site] = {"url": room.page, "token_file": str(token)}
         (folder / "all").mkdir()
         reader, config = Room(folder / "all"), folder / "sites.toml"
         config.write_text(toml({"sites": tables}))
-        stack.enter_context(reader.console(NO_KAFKA, "--config", str(config)))
+        stack.enter_context(reader.console(NO_BROKER, "--config", str(config)))
         reader.await_cameras(cameras * len(SITES))
         yield reader.page, processes
 

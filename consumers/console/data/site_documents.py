@@ -153,7 +153,8 @@ def cards_of(body: bytes, names: Names) -> tuple[list[Card], int]:
 def alerts_of(body: bytes, names: Names) -> tuple[SiteAlert, ...]:
     """Return the newest alert of each episode, newest first. Raises MalformedError."""
     newest: dict[tuple[str, str], SiteAlert] = {}
-    for each in sorted(_checked(_ALERTS, body, "alerts"), key=lambda one: one.raised_ms, reverse=True):
+    listed = _checked(_ALERTS, body, "alerts")
+    for each in sorted(listed, key=lambda one: one.raised_ms, reverse=True):
         camera = names.camera(each.camera)
         url = f"{names.url}/alerts/{each.alert_id}"
         made = SiteAlert(each.alert_id, camera, each.kind, each.raised_ms, each.checked, each.flagged, each.state, url)
