@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
@@ -57,6 +57,8 @@ SECRET: Final = "7c" * 32
 KEYS: Final = KeyRing(bytes.fromhex(SECRET))
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 BOOT: Final = 77
+NO_BROKER: Final = "127.0.0.1:1"
+"""Address at which nobody answers."""
 _WAIT_S: Final = 60.0
 _WORD: Final = re.compile(r'class="verdict">(v[0-9]+)<')
 """The verdict on a card."""
@@ -92,14 +94,27 @@ class Room:
         self.store.prepare()
         self.page = ""
 
+    def fill(self, names: Sequence[str]) -> None:
+        """Save the state of cameras, each with one frame."""
+        cache = CameraCache(self.settings)
+        cache.take(Written(rows=[frame_row((name, BOOT, 0), verdict(0, "sign", now_ms()), now_ms()) for name in names]))
+        Snapshots(self.engine, 0).save(cache.all(), now_ms())
+
+    def await_cameras(self, cameras: int) -> None:
+        """Wait until the console shows this many cameras. Raises TimeoutError."""
+        end_s = time.monotonic() + _WAIT_S
+        while (found := httpx2.get(f"{self.page}/api/v1/cameras").json()["found"]) < cameras:
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"{self.page}: expected {cameras} cameras within {_WAIT_S:g} s, got {found}")
+            time.sleep(0.1)
+
     @contextmanager
-    def console(self, kafka: str) -> Iterator[psutil.Process]:
-        """Run the console until the block ends; it ends with this process too."""
+    def console(self, kafka: str, *options: str) -> Iterator[psutil.Process]:
+        """Run the console, with further options, until the block ends; it ends with this process too."""
         self.page = f"http://127.0.0.1:{free_port()}"
         command = [*COMMAND, "console", "--kafka", kafka, "--database", self.url]
         command += ["--quarantine", self.settings.quarantine, "--store", f"sqlite:///{self.folder}/console.sqlite"]
-        command += ["--mqtt", f"127.0.0.1:{free_port()}", "--http", self.page.removeprefix("http://")]
-        command += ["--connect-timeout-s", "0"]
+        command += ["--mqtt", NO_BROKER, "--http", self.page.removeprefix("http://"), "--connect-timeout-s", "0", *options]
         child = Child(command, self.folder / "console.log", env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET})
         child.start()
         try:
@@ -238,15 +253,9 @@ async def ten_viewers(kafka: str, page: str, console: psutil.Process, cameras: i
 def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
     """Measure the fleet page."""
     room = Room(folder)
-    cache = CameraCache(room.settings)
-    keys = [(f"drill/cam-{number}", BOOT, 0) for number in range(cameras)]
-    rows = [frame_row(key, verdict(0, "sign", now_ms()), now_ms()) for key in keys]
-    cache.take(Written(rows=rows))
-    Snapshots(room.engine, 0).save(cache.all(), now_ms())
+    room.fill([f"drill/cam-{number}" for number in range(cameras)])
     with room.console(kafka) as console:
-        end_s = time.monotonic() + _WAIT_S
-        while httpx2.get(f"{room.page}/api/v1/cameras").json()["found"] < cameras and time.monotonic() < end_s:
-            time.sleep(0.1)
+        room.await_cameras(cameras)
         cards_s = in_browser(f"{room.page}/", "#grid .card")
         added_mib = asyncio.run(ten_viewers(kafka, room.page, console, cameras)) / 2**20
         held = rss(console)

@@ -35,6 +35,7 @@ from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.sentences import initial
+from consumers.console.data.site_poller import SitePoller
 from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
 from consumers.console.data.views import Views
@@ -88,6 +89,8 @@ class ConsoleContext:
     """None draws the system from the recorder's own history."""
     reviews: dict[str, Review] = field(default_factory=dict)
     """Decisions on alerts, by alert id."""
+    sites: SitePoller | None = None
+    """Sites of other consoles; None before the console is open."""
     views: Views | None = None
     """None asks processors for no more pictures than usual."""
     runbooks: Path | None = None

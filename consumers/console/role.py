@@ -37,6 +37,7 @@ from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.rollup import Rollup
+from consumers.console.data.site_poller import SitePoller
 from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
@@ -91,6 +92,7 @@ def open_desk(
         context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s)
     context.drop_plan.adopt(read_policies(store.engine))
     fleet.forget_all(store.gone())
+    context.sites = SitePoller(settings.sites, fleet)
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
 
@@ -150,6 +152,7 @@ async def _run(
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
         asyncio.create_task(_steer(context), name="drop_steering"),
+        asyncio.create_task(_poll_sites(context), name="sites"),
         *(
             [asyncio.create_task(_collect(context), name="labelled_frames")]
             if context.labelled_frames is not None
@@ -193,7 +196,7 @@ async def _roll_up(context: ConsoleContext) -> None:
             engine = await context.write(context.engine)
             if rollup is None or rollup.recorded is not engine:
                 rollup = Rollup(engine, context.store.engine)
-            rollup.note({card.name: card.evidence for card in context.fleet.cards() if card.evidence})
+            rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
             more = await context.write(rollup.step)
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S
@@ -223,6 +226,12 @@ async def _steer(context: ConsoleContext) -> None:
             await steer(context)
         except Exception as error:  # the console's database may be away
             log.warning("drop_ratios_not_steered", error=str(error)[:200] or type(error).__name__)
+
+
+async def _poll_sites(context: ConsoleContext) -> None:
+    if context.sites is not None:
+        await context.sites.run()
+    await asyncio.Event().wait()
 
 
 async def _collect(context: ConsoleContext) -> None:

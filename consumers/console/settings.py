@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings
+from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings, is_protected
 from consumers.settings import DAY_S, Bounds, HostName, RecordsSettings
+from schemas.identity import SITE_NAME
 from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
@@ -22,6 +23,41 @@ def _proxy(text: str) -> str:
 
 Proxy = Annotated[str, AfterValidator(_proxy)]
 """The address of a reverse proxy, or the network that it is in."""
+
+
+def _site(text: str) -> str:
+    if not SITE_NAME.fullmatch(text):
+        raise ValueError(f"expected a site of a-z 0-9 _ . -, got {text[:80]!r}.")
+    return text
+
+
+SiteName = Annotated[str, AfterValidator(_site)]
+"""The name of a site."""
+MOST_SITES: Final = 32
+"""Maximum number of sites that a console reads from other consoles."""
+
+
+def _protected(url: str) -> str:
+    if not is_protected(url):
+        raise ValueError(f"expected an https URL, got {url[:200]}. Tokens need TLS.")
+    return url
+
+
+ProtectedUrl = Annotated[HttpUrl, AfterValidator(_protected)]
+"""The URL of a server, by https or at a loopback address."""
+
+
+class SiteSettings(SettingsTable):
+    """Settings of a site that another console shows."""
+
+    url: ProtectedUrl
+    """URL of that console, by https or at a loopback address. Browsers of this console's visitors follow it too."""
+    token_file: Path
+    """File with an API token of that console with the role viewer. It is read before each poll."""
+    ca_file: Path | None = None
+    """Certificate authorities of that console; none are those of the machine."""
+    name_there: SiteName | None = None
+    """Name of the site at that console; none is its name here."""
 
 
 class JobSettings(SettingsTable):
@@ -97,6 +133,8 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     jobs: JobSettings | None = None
     prometheus: HttpUrl | None = None
     """Base URL of Prometheus, http://host:port; none draws the System page from the recorder's own history."""
+    sites: dict[SiteName, SiteSettings] = Field(default={}, max_length=MOST_SITES)
+    """Sites that other consoles show, by their names here; no camera of this console's own may have such a site."""
     runbooks: Path | None = None
     """HTML file with the runbooks that alerts link to; none is the shipped one."""
     page_cards: int = Field(default=60, ge=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from infra.reference.markdown import code, page, paragraphs, table
-from infra.settings.fields import SettingsField, fields
+from infra.settings.fields import SettingsField, entries, fields
 from infra.settings.load import SHARED
 from infra.settings.roles import MODELS, model_of, prefix_of
 
@@ -49,7 +49,7 @@ def _role(role: str) -> Iterator[str]:
     yield f"## {role}"
     yield paragraphs(model.__doc__)
     yield f"Variables begin with `{prefix_of(role)}`."
-    own = [each for each in fields(model) if role != "up" or "." not in each.path]
+    own = [each for each in (*fields(model), *entries(model)) if role != "up" or "." not in each.path]
     yield table(("setting", "type", "default", "meaning"), map(_row, own))
     if role == "up":
         yield _UP

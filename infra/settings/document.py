@@ -44,7 +44,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_key(name)} = {toml_value(each)}' for name, each in value.items())}}}"
+        entries = [f"{_key(name)} = {toml_value(each)}" for name, each in value.items() if each is not None]
+        return f"{{{', '.join(entries)}}}"
     if isinstance(value, SecretStr):
         return toml_value(value.get_secret_value())
     if isinstance(value, bool | int | float):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -97,6 +97,20 @@ def fields(
                 yield each
 
 
+def entry_of(info: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of the tables in a table by name, None for another field."""
+    annotation = without_none(info.annotation)
+    entry = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return entry if isinstance(entry, type) and issubclass(entry, BaseModel) else None
+
+
+def entries(model: type[BaseModel]) -> Iterator[SettingsField]:
+    """Yield the fields of the tables in tables by name, with NAME for the name."""
+    for each in fields(model):
+        if (entry := entry_of(each.info)) is not None:
+            yield from fields(entry, f"{each.path}.NAME.")
+
+
 def field(model: type[BaseModel], path: str) -> SettingsField | None:
     """Return the field at a path; None where the model has none."""
     return next((each for each in fields(model) if each.path == path), None)
@@ -111,7 +125,11 @@ def table_of(info: FieldInfo) -> type[BaseModel] | None:
 def table_at(model: type[BaseModel], path: str) -> type[BaseModel] | None:
     """Return the model of the table at a path; `""` is the model itself."""
     found: type[BaseModel] | None = model
+    entry: type[BaseModel] | None = None
     for name in filter(None, path.split(".")):
+        if entry is not None:
+            found, entry = entry, None
+            continue
         info = found.model_fields.get(name) if found is not None else None
-        found = table_of(info) if info is not None else None
+        found, entry = (table_of(info), entry_of(info)) if info is not None else (None, None)
     return found

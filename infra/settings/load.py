@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from infra.settings.fields import fields, own_defaults, table_at
+from infra.settings.fields import entry_of, fields, own_defaults, table_at, table_of
 from infra.settings.roles import prefix_of
 from schemas.errors import ConfigError
 
@@ -165,16 +165,23 @@ def _path(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
     """Return the part of pydantic's location that names tables and fields."""
     names: list[str] = []
     table: type[BaseModel] | None = model
-    for part in place:
-        if table is None or part not in table.model_fields:
+    entry: type[BaseModel] | None = None
+    for part in map(str, place):
+        if entry is not None:
+            table, entry = entry, None
+        elif table is not None and part in table.model_fields:
+            info = table.model_fields[part]
+            table, entry = table_of(info), entry_of(info)
+        else:
             break
-        names.append(str(part))
-        table = table_at(table, str(part))
+        names.append(part)
     return ".".join(names)
 
 
 def _kind(model: type[BaseModel], path: str) -> str:
-    found = next((each for each in fields(model) if each.path == path), None)
+    table, _, name = path.rpartition(".")
+    model = (table_at(model, table) if table else None) or model
+    found = next((each for each in fields(model) if each.path in (path, name)), None)
     if found is None:
         return "a table"
     pattern = next((each.pattern for each in found.info.metadata if getattr(each, "pattern", None)), None)

@@ -13,12 +13,16 @@ import pytest
 from sqlalchemy import Engine, insert, inspect, select, text
 
 from consumers.cameras.camera import monotonic_ms
+from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
 from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
+from consumers.console.data.cards import Card
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.rules import FiringRule, Rules
+from consumers.console.data.site_documents import Names, SiteAlert
+from consumers.console.data.sites import Site
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.pages import dead_letters
@@ -42,6 +46,15 @@ _JOBS = {OURS: "a1" * 8, THEIRS: "b2" * 8}
 BEGUN_MS = 5
 CLIP_MS = time.time_ns() // 10**6 - 120_000
 """Moment of the kept clips: recent, since old ones are purged."""
+
+
+def elsewhere() -> Site:
+    """A site of another console, which is away: the person of our site must not learn of it."""
+    names = Names("southern", "local", "https://southern.example")
+    card = Card("southern/vault", State.ALERT, "vault open", alert="c3" * 16, console="https://southern.example/camera")
+    alert = SiteAlert("c3" * 16, card.name, "strip", 5, 8, 7, "open", "https://southern.example/alerts")
+    found = Site(names.here, names.url, (card,), (alert,), None, "no audit of southern", 5, problem="southern is away")
+    return found.gone()
 
 
 class Recorded:
@@ -92,6 +105,7 @@ class TwoSites:
         self._rules()
         poll(self.rig.console)
         self.context.fleet.tick(monotonic_ms())
+        self.context.fleet.show_sites([elsewhere()])
 
     def _fill(self, camera: str) -> None:
         recorder, store, site = self.recorder, self.context.store, camera.partition("/")[0]

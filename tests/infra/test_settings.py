@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from infra.local.ports import Ports
 from infra.settings.document import listing, toml
-from infra.settings.fields import SettingsField, fields
+from infra.settings.fields import SettingsField, entries, entry_of, fields
 from infra.settings.load import Given, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
 from infra.state_folder import Layout
@@ -52,6 +52,9 @@ EXAMPLES: dict[str, Any] = {
 """Values of fields with a form of their own, by name."""
 
 
+SITE = "[sites.north]\nurl = 'https://n.example'\ntoken_file = 'x'"
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
@@ -61,6 +64,8 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def example(each: SettingsField) -> Any:
     """A valid value that is not the default."""
     name, kind = each.path.rpartition(".")[2], each.annotation
+    if entry_of(each.info) is not None:
+        return {"north": {"url": EXAMPLES["url"], "token_file": "north.token"}}
     if name in EXAMPLES and kind is not bool:
         return EXAMPLES[name]
     if each.is_address:
@@ -142,13 +147,17 @@ def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
 
 @pytest.mark.parametrize("role", MODELS)
 def test_every_field_has_a_description(role: str) -> None:
-    assert [each.path for each in fields(model_of(role)) if not each.help] == []
+    assert [each.path for each in (*fields(model_of(role)), *entries(model_of(role))) if not each.help] == []
 
 
 def shown(value: Any) -> Any:
     """A value as a file has it."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, dict):
+        return {name: shown(each) for name, each in value.items()}
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
         return f"{value[0]}:{value[1]}"
     if isinstance(value, tuple | list):
@@ -169,13 +178,16 @@ def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, ro
 
 def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
     sites = {"cn=guards, ou=north": "north=viewer", "*": "lobby=viewer"}
-    tables = {"behind_proxy": "192.0.2.1", "proxy_login": {"sites": sites}}
+    elsewhere = {"north.1": {"url": "https://n.example", "token_file": "x"}}
+    tables = {"behind_proxy": "192.0.2.1", "proxy_login": {"sites": sites}, "sites": elsewhere}
     file, again = tmp_path / "console.toml", tmp_path / "again.toml"
     file.write_text(toml(tables))
     first: Any = load(model_of("console"), Given("console", file, NEEDED.get("console", {})))
     again.write_text(listing(first, "console"))
     found: Any = load(model_of("console"), Given("console", again))
     assert first.proxy_login.sites == found.proxy_login.sites == sites
+    assert first.sites == found.sites
+    assert found.sites["north.1"].ca_file is None
 
 
 def test_an_option_precedes_the_environment_which_precedes_the_file(
@@ -229,6 +241,24 @@ def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -
         ("up", "http_plain = true\nhttp_tls = 'x'", "http_plain: expected no http_tls next to it"),
         ("fleet", "", "role.toml: scenario is missing: expected path."),
         ("bridge", "a b", "role.toml: expected TOML, got something else"),
+        (
+            "console",
+            f"{SITE}\n{SITE}",
+            "role.toml: expected TOML, got something else: Cannot declare ('sites', 'north')",
+        ),
+        ("console", SITE.replace("https", "http"), "role.toml: sites.north.url: expected an https URL, got http://n."),
+        ("console", SITE.replace("north", "North"), "role.toml: sites.North: expected a site of a-z 0-9 _ . -"),
+        ("console", f"{SITE}\ntypo = 1", "role.toml: sites.north.typo: expected one of url, token_file, ca_file"),
+        (
+            "console",
+            "[sites.north]\nurl = 'https://n.example'",
+            "role.toml: sites.north.token_file is missing: expected path",
+        ),
+        (
+            "up",
+            "[console.sites.north]\nurl = 3\ntoken_file = 'x'",
+            "role.toml: console.sites.north.url: expected text, got 3",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line: str) -> None:

@@ -18,6 +18,10 @@ class Sight:
         """Return whether a camera, or a name that begins with `site/`, is of these sites."""
         return self.sites is None or ("/" in subject and site_of(subject) in self.sites)
 
+    def at(self, site: str) -> Sight:
+        """Return the part of these sites that is one site."""
+        return Sight(frozenset({site} if self.sees(f"{site}/") else ()))
+
     def where(self, column: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition of a query on a column with such names."""
         if self.sites is None:

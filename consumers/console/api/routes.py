@@ -6,7 +6,7 @@ Its routes and `/api/v1/openapi.json` come from the same table.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
@@ -24,10 +24,12 @@ from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
 from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
-from consumers.console.data.cards import Card
+from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
+from consumers.console.data.site_documents import PAGE_CARDS
+from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import camera_of, find_raised, review
 from consumers.console.pages.camera import name_of, past, request_certificates, send_command
@@ -53,7 +55,10 @@ def card_json(card: Card) -> dict[str, Any]:
 
 
 async def _cameras(context: ConsoleContext, request: Request) -> Response:
-    view = context.fleet.view(query_of(request))
+    most = request.query_params.get("cards", "0")
+    if not (most.isascii() and most.isdecimal() and len(most) < 5 and int(most) <= PAGE_CARDS):
+        return no(400, f"cards: expected 1 to {PAGE_CARDS}, or 0 for the number on the pages")
+    view = context.fleet.view(replace(query_of(request), cards=int(most)))
     return JSONResponse(
         {
             "cameras": [card_json(card) for card in view.cards],
@@ -63,6 +68,18 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
             "pages": view.pages,
         }
     )
+
+
+async def _sites(context: ConsoleContext, request: Request) -> Response:
+    found = context.fleet.sites(sight_of(request))
+    return JSONResponse([_site_json(site) for site in found])
+
+
+def _site_json(site: Site) -> dict[str, Any]:
+    own = {name: getattr(site, name) for name in ("name", "url", "state", "problem", "open_alerts", "no_audit")}
+    audit = {"audit": dict(site.audit) if site.audit is not None else None}
+    alerts = [asdict(each) for each in site.alerts]
+    return own | audit | {"answered_ms": site.answered_ms or None, "cameras": len(site.cards), "alerts": alerts}
 
 
 async def _camera(context: ConsoleContext, request: Request) -> Response:
@@ -129,7 +146,10 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
     state = request.query_params.get("state", "")
     if state not in ("", *STATES):
         return no(400, f"expected state={'|'.join(STATES)}")
-    found = await find_raised(context, state, request.query_params.get("camera", ""), sight_of(request))
+    sight = sight_of(request)
+    if site := request.query_params.get("site", ""):
+        sight = sight.at(site)
+    found = await find_raised(context, state, request.query_params.get("camera", ""), sight)
     comments = await context.read(context.store.read_comments, [each.alert_id for each in found])
     return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
 
@@ -237,8 +257,17 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
         "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
-        "`page`, `pages`.",
-        {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
+        "`page`, `pages`. A camera of another console has that console's page of it as `console`.",
+        {
+            "site": TEXT, "state": {"enum": [*(state.value for state in State), AWAY]}, "text": TEXT, "page": WHOLE,
+            "cards": {"type": "integer", "description": f"Cameras on a page, at most {PAGE_CARDS}"},
+        },
+        reach=Reach.PART,
+    ),
+    Operation(
+        "GET", "/sites", "The sites that other consoles show", _sites,
+        "A list, with `name`, `url`, `state` (`up`, `away` or `refused`), `problem`, `answered_ms`, `cameras` (how "
+        "many), `open_alerts`, `alerts` (the newest of each episode) and `audit` of the site's system each.",
         reach=Reach.PART,
     ),
     Operation(
@@ -275,7 +304,7 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
         "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
-        {"state": {"enum": list(STATES)}, "camera": TEXT}, reach=Reach.PART,
+        {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=Reach.PART,
     ),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,

@@ -24,6 +24,8 @@ DEMONSTRATIONS: Final = {
 """The networks that ship to show the system, and what each knows. On a real camera their verdicts mean nothing."""
 REAL_SOURCES: Final = ("url", "video")
 """Kinds of source, as cameras announce them, that are no simulation."""
+AWAY: Final = "away"
+"""The status of a camera whose site's console does not answer."""
 _RANKED: Final = re.compile(r"(.+?) ([0-9]+) %(?:, |$)")
 _SAMPLES: Final = 10
 _ATTACKED: Final = 200
@@ -82,13 +84,29 @@ class Card:
     """Width, height and channels of its frames."""
     frames: int = 0
     """Number of recorded frames."""
+    console: str = ""
+    """URL of its page at the console of its site; empty for a camera of this console."""
+    is_away: bool = False
+    """Whether the console of its site does not answer, so that the card is its last known one."""
 
     @property
     def level(self) -> str:
         """Return `good`, `warn` or `bad`: an acknowledged alert is no longer `bad`, a muted camera has none."""
+        if self.is_away:
+            return "warn"
         if self.mute_of_camera:
             return "good"
         return "warn" if self.acknowledged else self.state.level
+
+    @property
+    def status(self) -> str:
+        """Return the state in words; `away` replaces the last known one."""
+        return AWAY if self.is_away else self.state.value
+
+    @property
+    def page(self) -> str:
+        """The address of its page."""
+        return self.console or f"/camera/{self.name}"
 
     @property
     def ranked(self) -> list[tuple[str, int]]:
@@ -103,7 +121,7 @@ class Card:
     @property
     def is_gone(self) -> bool:
         """Whether its last picture is an old one."""
-        return self.state in (State.OFFLINE, State.SILENT, State.ENDED, State.REVOKED)
+        return self.is_away or self.state in (State.OFFLINE, State.SILENT, State.ENDED, State.REVOKED)
 
     @property
     def site(self) -> str:

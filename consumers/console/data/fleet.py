@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from types import MappingProxyType
 from typing import Final
 
@@ -13,9 +14,10 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.data.cards import Card, Watched
+from consumers.console.data.cards import AWAY, Card, Watched
 from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
 from consumers.console.data.sentences import Traffic, fleet_sentence
+from consumers.console.data.sites import Site, cards_of_sites, lost_of, visible
 from consumers.database.mutes import Mute
 from consumers.records.batch import FrameKey
 from consumers.records.rows import CameraRow, FrameRow
@@ -39,6 +41,8 @@ class Query:
     page: int = 1
     sight: Sight = ALL
     """Sites that the reader may see."""
+    cards: int = 0
+    """Cameras on a page; 0 is the console's own number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class View:
     counts: Mapping[str, int]
     """Number of cameras in each state, among those that site and text select."""
     sites: tuple[str, ...]
+    away: tuple[Site, ...]
+    """Sites of other consoles that could not be read."""
     found: int
     page: int
     pages: int
@@ -93,7 +99,12 @@ class Fleet:
         }
         self._views: dict[Query, View] = {}
         self._by_sight: dict[Sight, Sequence[Card]] = {}
-        """Cards of readers of some sites, since the last change of a card."""
+        """Cards of all consoles by reader, since the last change of a card."""
+        self._sites: tuple[Site, ...] = ()
+        self._elsewhere: Sequence[Card] = ()
+        """Cards of the sites of other consoles, in the order of the fleet."""
+        self._by_name: dict[str, Card] = {}
+        """The same by name."""
         self.totals = Totals()
         self.version = 0
         """Increased with every change that a page could show."""
@@ -170,6 +181,18 @@ class Fleet:
                 watched.alerts, watched.acknowledged, watched.mute = now
                 self._touched.add(name)
 
+    def show_sites(self, sites: Iterable[Site]) -> None:
+        """Set the sites that other consoles show."""
+        before, self._sites = self._sites, tuple(sites)
+        if len(before) == len(self._sites) and all(map(Site.looks_like, self._sites, before)):
+            return
+        self._elsewhere = cards_of_sites(self._sites)
+        self._by_name = {card.name: card for card in self._elsewhere}
+        self._views.clear()
+        self._by_sight.clear()
+        self.version += 1
+        self.stir()
+
     def forget(self, name: str, at_ms: int) -> None:
         """Remove a camera until a message from it arrives after `at_ms` (Unix time)."""
         self._forgotten[name] = at_ms
@@ -237,33 +260,42 @@ class Fleet:
             if (not query.site or card.site == query.site)
             and (not text or any(text in each.casefold() for each in (card.name, card.verdict, card.group)))
         ]
-        counts, known = Counter(card.state.value for card in chosen), len(chosen)
-        loud = [card for card in chosen if not (card.mute_of_camera and card.state.is_fault)]
-        states = Counter(card.state for card in loud)
-        said = fleet_sentence(states, self.traffic(chosen, query.sight), muted=len(chosen) - len(loud))
+        counts, known = Counter(card.status for card in chosen), len(chosen)
+        here = [card for card in chosen if not card.is_away]
+        loud = [card for card in here if not (card.mute_of_camera and card.state.is_fault)]
+        states, muted = Counter(card.state for card in loud), len(here) - len(loud)
+        said = fleet_sentence(states, self.traffic(chosen, query.sight), muted, len(chosen) - len(here))
         if query.state:
-            chosen = [card for card in chosen if card.state.value == query.state]
-        pages = max(1, -(-len(chosen) // self._page_cards))
+            chosen = [card for card in chosen if card.status == query.state]
+        size = query.cards or self._page_cards
+        pages = max(1, -(-len(chosen) // size))
         page = min(max(1, query.page), pages)
-        begin = (page - 1) * self._page_cards
-        cards = tuple(chosen[begin : begin + self._page_cards])
-        sites = tuple(sorted({card.site for card in self.cards(query.sight)}))
-        ordered = {state.value: counts[state.value] for state in State if counts[state.value]}
-        return View(cards, known, said, ordered, sites, len(chosen), page, pages)
+        begin = (page - 1) * size
+        cards = tuple(chosen[begin : begin + size])
+        others = self.sites(query.sight)
+        sites = tuple(sorted({*(card.site for card in self.cards(query.sight)), *(site.name for site in others)}))
+        ordered = {status: counts[status] for status in (*State, AWAY) if counts[status]}
+        away = tuple(site for site in others if site.state != "up" and query.site in ("", site.name))
+        return View(cards, known, said, ordered, sites, away, len(chosen), page, pages)
 
     def traffic(self, chosen: Sequence[Card] | None = None, sight: Sight = ALL) -> Traffic:
-        """Return the traffic of these cameras, or of all. The latency is the median of up to 200 of them.
+        """Return the traffic of these cameras, or of all of this console. The latency is the median of up to 200.
 
         The audit counts losses of the whole fleet alone, so only a reader who sees all of it gets them.
         """
+        lost = self.totals.lost if chosen is None else self._lost()
         chosen = self._order if chosen is None else chosen
         sending = [card for card in chosen if card.frames_per_second]
-        last = [self._watched[card.name].camera.last for card in sending[:200]]
+        last = [self._watched[card.name].camera.last for card in sending[:200] if not card.console]
         late_ms = sorted(max(0, row.recorded_ms - row.captured_ms) for row in last if row is not None)
         rate = sum(card.frames_per_second for card in sending)
-        return Traffic(
-            rate, late_ms[len(late_ms) // 2] / 1000 if late_ms else None, self.totals.lost if sight == ALL else None
-        )
+        latency_s = late_ms[len(late_ms) // 2] / 1000 if late_ms else None
+        return Traffic(rate, latency_s, lost if sight == ALL else None)
+
+    def _lost(self) -> int | None:
+        """Return the frames that the audits of all systems count as lost; None if one of them is unknown."""
+        elsewhere = lost_of(self._sites)
+        return None if self.totals.lost is None or elsewhere is None else self.totals.lost + elsewhere
 
     def count(self, totals: Totals) -> None:
         """Set the counts of the whole system."""
@@ -274,19 +306,36 @@ class Fleet:
             self.stir()
 
     def cards(self, sight: Sight = ALL) -> Sequence[Card]:
-        """Return the cards of these sites, the worst state first, selected once for all readers of them."""
-        if sight == ALL:
+        """Return the cards of these sites, of all consoles, the worst state first, selected once for all readers."""
+        if sight == ALL and not self._elsewhere:
             return self._order
         found = self._by_sight.get(sight)
         if found is None:
             if len(self._by_sight) >= _VIEWS_KEPT:
                 self._by_sight.clear()
-            found = self._by_sight[sight] = tuple(card for card in self._order if sight.sees(card.name))
+            everywhere = merge(self._order, self._elsewhere, key=lambda card: card.order)
+            found = self._by_sight[sight] = tuple(card for card in everywhere if sight.sees(card.name))
         return found
 
+    def own_cards(self, sight: Sight = ALL) -> Sequence[Card]:
+        """Return the cards of this console's own cameras."""
+        return [card for card in self.cards(sight) if not card.console]
+
+    def own_sites(self) -> frozenset[str]:
+        """Return the sites of this console's own cameras."""
+        return frozenset(card.site for card in self._order)
+
+    def sites(self, sight: Sight = ALL) -> tuple[Site, ...]:
+        """Return the sites that other consoles show, among these sites."""
+        return visible(self._sites, sight)
+
     def card(self, name: str) -> Card | None:
-        """Return the card of one camera; None if it is unknown."""
+        """Return the card of one camera of this console; None if it is unknown."""
         return self._cards.get(name)
+
+    def elsewhere(self, name: str) -> Card | None:
+        """Return the card of one camera of another console; None if it is unknown."""
+        return self._by_name.get(name)
 
     def camera(self, name: str) -> Camera | None:
         """Return the full record of one camera; None if it is unknown."""

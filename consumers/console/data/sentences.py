@@ -20,12 +20,13 @@ class Traffic:
     """Frames that the last live audit counted as lost; None before the first audit."""
 
 
-def fleet_sentence(counts: Mapping[State, int], traffic: Traffic, muted: int = 0) -> str:
+def fleet_sentence(counts: Mapping[State, int], traffic: Traffic, muted: int = 0, away: int = 0) -> str:
     """Return the fleet in words, such as `11 fine, 1 offline. 78 frames/s, 40 ms to the verdict, nothing lost.`
 
-    `counts` holds the number of cameras in each state, without the `muted` ones. Short if all is well.
+    `counts` holds the number of cameras in each state, without the `muted` ones and those of sites that are `away`.
+    Short if all is well.
     """
-    if not counts and not muted:
+    if not counts and not muted and not away:
         return ""
     groups = {"need a look": 0, "offline": 0, "paused or ended": 0}
     for state, number in counts.items():
@@ -35,10 +36,11 @@ def fleet_sentence(counts: Mapping[State, int], traffic: Traffic, muted: int = 0
             groups["need a look"] += number
         elif state is not State.ONLINE:
             groups["paused or ended"] += number
-    fine, total = counts.get(State.ONLINE, 0), sum(counts.values()) + muted
+    fine, total = counts.get(State.ONLINE, 0), sum(counts.values()) + muted + away
     parts = [f"{fine:,} fine"] if fine else []
     parts += [f"{number:,} {_agreed(words, number)}" for words, number in groups.items() if number]
     parts += [f"{muted:,} muted"] if muted else []
+    parts += [f"{away:,} away"] if away else []
     cameras = "All fine" if fine == total else ", ".join(parts)
     return f"{cameras}. {traffic_sentence(traffic)}"
 

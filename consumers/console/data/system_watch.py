@@ -145,7 +145,10 @@ class SystemWatch:
         if names := {each.name for each in loud}:
             critical = any(each.severity == "critical" and not self._known(each) for each in loud)
             parts.append((_counted(len(names), "rule"), "bad" if critical else "warn", "/rules"))
-        faulty = [card for card in self._fleet.cards(sight) if card.state.is_fault and not card.mute_of_camera]
+        if away := [f"site {site.name} {site.state}" for site in self._fleet.sites(sight) if site.state != "up"]:
+            parts.append((away[0] if len(away) == 1 else f"{len(away)} sites not read", "warn", "/"))
+        here = [card for card in self._fleet.cards(sight) if not card.is_away]
+        faulty = [card for card in here if card.state.is_fault and not card.mute_of_camera]
         if impaired := sum(1 for card in faulty if card.state is not State.ALERT):
             parts.append((f"{_counted(impaired, 'camera')} not well", "warn", "/"))
         muted = self._fleet.muted(sight)

@@ -22,6 +22,7 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
+from consumers.console.data.site_documents import SiteAlert
 from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
@@ -212,7 +213,19 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     page = min(max(1, page_of(request)), page_count)
     shown = found[ON_PAGE * (page - 1) : ON_PAGE * page]
     counts = Counter(each.state for each, _ in newest)
-    return await _shown(context, request, shown, state, camera, counts=counts, page=page, page_count=page_count)
+    elsewhere = [each for site in context.fleet.sites(sight_of(request)) for each in site.alerts]
+    elsewhere = [each for each in elsewhere if each.state == state and camera in ("", each.camera)]
+    return await _shown(
+        context,
+        request,
+        shown,
+        state,
+        camera,
+        counts=counts,
+        page=page,
+        page_count=page_count,
+        elsewhere=elsewhere,
+    )
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -241,8 +254,12 @@ async def _shown(
     counts: Mapping[str, int] | None = None,
     page: int = 1,
     page_count: int = 1,
+    elsewhere: Sequence[SiteAlert] = (),
 ) -> Response:
-    """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state."""
+    """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state.
+
+    `elsewhere` are episodes of other consoles.
+    """
     try:
         shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
@@ -266,6 +283,7 @@ async def _shown(
         comments=comments,
         page=page,
         page_count=page_count,
+        elsewhere=sorted(elsewhere, key=lambda each: each.raised_ms, reverse=True)[:ON_PAGE],
         camera=camera,
         alert_id=alert_id,
         verbs=VERBS,

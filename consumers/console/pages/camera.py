@@ -67,6 +67,8 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
+        if elsewhere := context.fleet.elsewhere(name):
+            return RedirectResponse(elsewhere.console, 303)
         return context.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
     asked = request.query_params.get("range", USUAL)
     return context.page(

@@ -16,7 +16,7 @@ from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import require, sight_of
 from consumers.console.context import ConsoleContext, pages_for
-from consumers.console.data.cards import Card
+from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
 from consumers.console.data.stream import Streams
@@ -51,7 +51,7 @@ def query_of(request: Request) -> Query:
     state = asked.get("state", "")
     return Query(
         site=asked.get("site", "")[:_LONGEST],
-        state=state if state in set(State) else "",
+        state=state if state in {*State, AWAY} else "",
         text=asked.get("text", "").strip()[:_LONGEST],
         page=page_of(request),
         sight=sight_of(request),
@@ -109,7 +109,7 @@ class Changes:
         self._shown = now
         known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
         parts = [header]
-        if before is None or (before.known, before.sentence) != (now.known, now.sentence):
+        if before is None or _head(before) != _head(now):
             parts.append(self._desk.render("summary.html", **known))
         if before is None or _frame(before) != _frame(now):
             parts.append(self._desk.render("counts.html", **known))
@@ -119,6 +119,10 @@ class Changes:
             changed = [card for old, card in zip(before.cards, now.cards, strict=True) if old != card]
             parts += [self._desk.render("card.html", card=card, pushed=True) for card in changed]
         return "\n".join(part for part in parts if part)
+
+
+def _head(view: View) -> object:
+    return view.known, view.sentence, [(site.name, site.state, site.answered_ms, site.problem) for site in view.away]
 
 
 def _frame(view: View) -> object:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
@@ -18,13 +18,11 @@ from consumers.console.access.sites import sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.roles import chain
 from consumers.console.data.sentences import system_sentence
+from consumers.console.data.sites import FATES, Site, audits_of, summed
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system_charts import RANGES, USUAL, system_past
 from schemas.errors import UserError
-
-FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
-"""The possible fates of a published frame, by their names in the audit's counts."""
 
 
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
@@ -68,9 +66,27 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
+def balances(found: dict[str, Any], sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """Return the audits of this system and of those of other consoles as rows of a table, and their sum.
+
+    Empty without sites of other consoles.
+    """
+    own = {"name": "this console", "note": found.get("error", ""), "away": False, **found}
+    rows = [
+        {"name": site.name, "note": site.no_audit or ("" if site.audit else "not read"), "away": site.state != "up"}
+        | {**(site.audit or {})}
+        for site in sites
+    ]
+    known = [each for each in (found, *audits_of(sites)) if "frames_published" in each]
+    total = {"name": f"sum of {len(known)} systems", "note": "", "away": False, **summed(known)}
+    return [own, *rows, total] if rows else []
+
+
 async def _conservation(context: ConsoleContext, _request: Request) -> Response:
     found = await audited(context)
-    return Response(context.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
+    rows = balances(found, context.fleet.sites())
+    text = context.render("balance.html", found=found, bars=bars(found), balances=rows)
+    return Response(text, media_type="text/html")
 
 
 async def _system(context: ConsoleContext, request: Request) -> Response:
@@ -86,6 +102,7 @@ async def _system(context: ConsoleContext, request: Request) -> Response:
         operations=await context.read(context.store.noted, None, 50),
         found=found,
         bars=bars(found),
+        balances=balances(found, context.fleet.sites()),
         stream="/system/live",
         **now(context),
     )
@@ -95,11 +112,11 @@ def now(context: ConsoleContext) -> dict[str, Any]:
     """Return the context of the templates that show the system as it is now."""
     fleet = context.fleet
     traffic = fleet.traffic()
+    levels = [card.level for card in fleet.own_cards()]
     return context.watch.document() | {
+        "sites": fleet.sites(),
         "sentence": system_sentence(context.watch.roles, traffic),
-        "chain": chain(
-            context.watch.roles, [card.level for card in fleet.cards()], traffic.frames_per_second, context.watch.rates
-        ),
+        "chain": chain(context.watch.roles, levels, traffic.frames_per_second, context.watch.rates),
     }
 
 

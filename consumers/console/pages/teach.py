@@ -69,7 +69,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         can_admin=may(request, Right.ADMIN, EVERYWHERE),
         chosen=await context.read(labelled_frames.cameras, sight),
         asked=request.query_params.get("camera", "")[:_LONGEST],
-        cameras=sorted(card.name for card in context.fleet.cards(sight)),
+        cameras=sorted(card.name for card in context.fleet.own_cards(sight)),
         **await offered(context, request),
     )
 

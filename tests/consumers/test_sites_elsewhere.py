@@ -1,0 +1,437 @@
+"""Sites of other consoles: their cameras, alerts and audits next to ours, by age, right and refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
+from consumers.cameras.state import State
+from consumers.console.access.rights import Person, Right, Roles
+from consumers.console.access.sight import Sight
+from consumers.console.access.tokens import create_token
+from consumers.console.access.users import write_user
+from consumers.console.api.routes import card_json
+from consumers.console.data import site_poller
+from consumers.console.data.cards import Card
+from consumers.console.data.fleet import Query
+from consumers.console.data.site_documents import Names, SiteAlert, alerts_of, audit_of, cards_of
+from consumers.console.data.site_poller import SitePoller
+from consumers.console.data.sites import Site, audits_of, in_one, lost_of, summed, visible, without_twins
+from consumers.console.pages.fleet import Changes
+from consumers.console.pages.system import balances
+from consumers.console.settings import SiteSettings
+from consumers.records.batch import frame_row
+from consumers.written import Written
+from infra.local.ports import free_port
+from infra.pki.authority import Authority
+from schemas.errors import ConfigError, MalformedError
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import BOOT, Rig, verdict
+from tests.consumers.served_console import serving
+from tests.consumers.test_console_pages import raise_alert
+from tests.waiting import until
+
+NAMES = Names("north", "local", "https://north.example/c")
+AUDIT = {
+    "frames_published": 9, "frames_recorded": 7, "frames_dead_lettered": 1, "frames_shed": 0, "frames_pending": 0,
+    "frames_lost": 1, "frames_unread": 0, "as_of_ms": 5,
+}  # fmt: skip
+ALERT_ID = "a7" * 16
+
+
+def sent(**changed: object) -> dict[str, Any]:
+    """A card as a console's API sends it."""
+    return card_json(Card("local/gate", State.ONLINE)) | changed
+
+
+def page(*cards: dict[str, Any], pages: object = 1) -> bytes:
+    return json.dumps({"cameras": cards, "pages": pages}).encode()
+
+
+def site(name: str = "north", *cards: Card, **changed: Any) -> Site:
+    made = {"url": f"https://{name}.example", "cards": cards, "audit": AUDIT, "answered_ms": 5, "is_away": False}
+    return Site(name, **{**made, **changed})
+
+
+def card(name: str, state: State = State.ONLINE, **changed: Any) -> Card:
+    return Card(name, state, console=f"https://elsewhere.example/camera/{name}", **changed)
+
+
+def test_a_camera_gets_its_sites_name_here_and_its_own_console() -> None:
+    [found], pages = cards_of(
+        page(sent(verdict="x" * 999, frames_per_second=2.5, picture=7, new_key=1), pages=7), NAMES
+    )
+    assert (found.name, found.console) == ("north/gate", "https://north.example/c/camera/local/gate")
+    assert (found.state, found.frames_per_second, pages) == (State.ONLINE, 2.5, 7)
+    assert len(found.verdict) == 300
+    assert found.picture == 0
+
+
+def test_cameras_that_a_console_has_from_another_one_are_left_out() -> None:
+    found, _ = cards_of(page(sent(console="https://far.example"), sent(name="local/door")), NAMES)
+    assert [each.name for each in found] == ["north/door"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[" * 100_000, b"[]", b'{"cameras": 5, "pages": 1}', b"\xff\xfe",
+        page(sent(name="other/gate")), page(sent(name="local/../x")), page(sent(name="local/gate?x=<b>")),
+        page(sent(state="fine")), page(sent(confidence=2)), page(sent(frames_per_second=1e400)),
+        page(sent(captured_ms=2**70)), page(sent(verdict="\ud800")), page(sent(alert="../../x")),
+        page(sent(size=[1, 2])), page(pages=0), page(*(sent() for _ in range(501))),
+    ],
+)  # fmt: skip
+def test_a_wrong_page_of_cameras_is_refused_in_one_line(body: bytes) -> None:
+    with pytest.raises(MalformedError) as refused:
+        cards_of(body, NAMES)
+    assert 10 < len(str(refused.value)) < 300
+    assert "\n" not in str(refused.value)
+
+
+def raised(**changed: object) -> dict[str, object]:
+    own = {"alert_id": ALERT_ID, "camera": "local/gate", "kind": "strip", "raised_ms": 5, "checked": 8, "flagged": 7}
+    return {**own, "state": "open", "episode": ALERT_ID, **changed}
+
+
+def test_the_newest_alert_of_each_episode_counts() -> None:
+    listed = [raised(), raised(alert_id="b8" * 16, raised_ms=9), raised(alert_id="c9" * 16, episode="c9" * 16)]
+    found = alerts_of(json.dumps(listed).encode(), NAMES)
+    assert [(each.alert_id[:2], each.camera) for each in found] == [("b8", "north/gate"), ("c9", "north/gate")]
+    assert found[0].url == f"https://north.example/c/alerts/{'b8' * 16}"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"camera": "other/x"}, {"alert_id": "x/../y"}, {"state": "gone"}, {"raised_ms": -1}, {"kind": 5}],
+)
+def test_a_wrong_alert_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(MalformedError):
+        alerts_of(json.dumps([raised(**changed)]).encode(), NAMES)
+
+
+def test_an_audit_is_its_counts_or_the_reason_without_them() -> None:
+    assert audit_of(json.dumps(AUDIT | {"other": "x"}).encode()) == AUDIT
+    assert audit_of(b'{"error": "no audit yet"}') == "no audit yet"
+    for wrong in (b"{}", b"[]", json.dumps(AUDIT | {"frames_lost": -1}).encode()):
+        with pytest.raises(MalformedError):
+            audit_of(wrong)
+
+
+def test_audits_of_a_console_with_two_sites_count_once() -> None:
+    sites = [site("north"), site("south"), site("east", url="https://north.example/")]
+    assert summed([AUDIT, *audits_of(sites)])["frames_published"] == 27
+    assert lost_of(sites) == 2
+    assert lost_of([*sites, site("west").gone()]) is None
+    assert lost_of([*sites, site("west", audit=None)]) is None
+
+
+def test_the_balance_lists_each_system_and_their_sum() -> None:
+    rows = balances(AUDIT, [site("north"), site("south", audit=None, no_audit="no right").gone()])
+    assert [row["name"] for row in rows] == ["this console", "north", "south", "sum of 2 systems"]
+    assert rows[-1]["frames_lost"] == 2
+    assert rows[2]["note"] == "no right"
+    assert rows[2]["away"]
+    assert balances(AUDIT, []) == []
+
+
+def test_a_camera_on_two_pages_counts_once_and_the_worst_state_comes_first() -> None:
+    found = in_one([card("north/a2"), card("north/a10", State.OFFLINE), card("north/a2", frames=3)])
+    assert [(each.name, each.frames) for each in found] == [("north/a10", 0), ("north/a2", 3)]
+
+
+def test_a_site_of_our_own_cameras_is_refused_by_name() -> None:
+    found = without_twins(site("north", card("north/a")), {"north"})
+    assert found.cards == ()
+    assert found.state == "refused"
+    assert found.problem == (
+        "site: expected a name that no camera of this console has, got north. Rename it in the settings."
+    )
+    assert without_twins(site("north", card("north/a")), {"south"}).cards
+
+
+def test_a_reader_sees_the_sites_of_his_roles() -> None:
+    sites = [site("north"), site("south")]
+    assert [each.name for each in visible(sites, Sight(frozenset({"south"})))] == ["south"]
+    assert len(visible(sites, Sight())) == 2
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+def test_one_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: ConsoleRig) -> None:
+    rig.show([verdict(0, class_name="cat")], "home/b")
+    fleet = rig.context.fleet
+    fleet.show_sites([site("north", card("north/a", State.OFFLINE), card("north/c", verdict="cat"))])
+    view = fleet.view(Query())
+    assert [each.name for each in view.cards] == ["north/a", "home/b", "north/c"]
+    assert (view.known, view.counts, view.sites) == (3, {"offline": 1, "online": 2}, ("home", "north"))
+    assert [each.name for each in fleet.view(Query(text="cat")).cards] == ["home/b", "north/c"]
+    assert [each.name for each in fleet.view(Query(site="north", state="offline")).cards] == ["north/a"]
+    assert [each.name for each in fleet.own_cards()] == ["home/b"]
+    assert fleet.card("north/a") is None
+
+
+def test_a_site_that_is_away_keeps_its_last_cards_and_says_since_when(rig: ConsoleRig) -> None:
+    fleet, browser = rig.context.fleet, rig.browser()
+    rig.show([verdict(0)], "home/b")
+    changes = Changes(rig.context, Query())
+    fleet.show_sites([site("north", card("north/a", frames_per_second=2.0))])
+    changes()
+    fleet.show_sites([site("north", card("north/a", frames_per_second=2.0), problem="<b>no</b> answer").gone()])
+    pushed = changes()
+    text = browser.get("/").text
+    for shown in (pushed, text):
+        assert 'class="card away warn gone"' in shown
+        assert "away, last online" in shown
+        assert 'is away: its console answered <time class="age" data-at="5"' in shown
+        assert "&lt;b&gt;no&lt;/b&gt; answer" in shown
+        assert "<b>no</b>" not in shown
+    assert "1 fine, 1 away" in text
+    assert "site north away" in text
+    assert [each.name for each in fleet.view(Query(state="away")).cards] == ["north/a"]
+    assert fleet.view(Query(state="online")).found == 1
+    assert "last known" in browser.get("/system").text
+
+
+def test_pages_lead_to_the_console_of_the_site(rig: ConsoleRig) -> None:
+    alert = SiteAlert(ALERT_ID, "north/a", "<i>strip", 5, 8, 7, "open", "https://north.example/alerts/1")
+    shown = card("north/a", State.ALERT, alert=ALERT_ID, detail="<i>x")
+    rig.context.fleet.show_sites([site("north", shown, alerts=(alert,), problem="<i>bad", is_refused=True)])
+    browser = rig.browser()
+    fleet, alerts, system = (browser.get(path).text for path in ("/", "/alerts", "/system"))
+    assert f'href="{shown.console}" rel="noreferrer"' in fleet
+    assert 'href="https://north.example/alerts/1" rel="noreferrer"' in alerts
+    assert "&lt;i&gt;strip" in alerts
+    assert "&lt;i&gt;bad" in system
+    assert "<i>" not in fleet + alerts + system
+    assert "1 alert" in fleet
+    gone = browser.get("/camera/north/a")
+    assert (gone.status_code, gone.headers["location"]) == (303, shown.console)
+    asked = {"csrf": rig.csrf(), "drop_ratio": "0.5"}
+    assert "expected+one+of+this+fleet" in browser.post("/camera/north/a/command", data=asked).headers["location"]
+
+
+def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> None:
+    write_user(tmp_path / "users", "root", Right.ADMIN, "a long password")
+    rig = ConsoleRig(tmp_path, users=tmp_path / "users")
+    alerts = [
+        SiteAlert(ALERT_ID, f"{name}/a", "strip", 5, 8, 7, "open", "https://x.example") for name in ("north", "south")
+    ]
+    rig.context.fleet.show_sites(
+        [site(each.camera[:5], card(each.camera), alerts=(each,), problem="late").gone() for each in alerts]
+    )
+    try:
+        for roles, mine in (("north=viewer", {"north"}), ("viewer", {"north", "south"}), ("home=admin", set())):
+            token = rig.context.sessions.begin(Person("eve", Roles.parse(roles)))
+            browser = rig.visitor()
+            browser.cookies.set("pointillist", token, domain="127.0.0.1", path="/")
+            for path in ("/", "/alerts", "/api/v1/cameras", "/api/v1/sites"):
+                text = browser.get(path).text
+                assert {name for name in ("north", "south") if name in text} == mine, (roles, path)
+            assert browser.get("/camera/south/a").status_code == (303 if "south" in mine else 404)
+    finally:
+        rig.close()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls in quick succession."""
+    monkeypatch.setattr(site_poller, "POLL_S", 0.02)
+    monkeypatch.setattr(site_poller, "ANSWER_S", 2.0)
+    monkeypatch.setattr(site_poller, "AWAY_S", 0.3)
+
+
+def remember(recorder: Rig, *cameras: str) -> None:
+    """The recorder has saved these cameras, each with one frame."""
+    now_ms = time.time_ns() // 10**6
+    cache = CameraCache(recorder.settings)
+    cache.take(Written(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras]))
+    Snapshots(recorder.engine, 0).save(cache.all(), now_ms)
+
+
+def new_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def link(folder: Path, port: int, token: str = "x") -> SiteSettings:
+    file = folder / f"{port}.token"
+    file.write_text(token)
+    return SiteSettings(url=f"http://127.0.0.1:{port}", token_file=file)
+
+
+@contextlib.asynccontextmanager
+async def polling(rig: ConsoleRig, **sites: SiteSettings) -> AsyncIterator[SitePoller]:
+    poller = SitePoller(sites, rig.context.fleet)
+    task = asyncio.create_task(poller.run())
+    try:
+        yield poller
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def states(rig: ConsoleRig) -> dict[str, str]:
+    return {each.name: each.state for each in rig.context.fleet.sites()}
+
+
+async def test_two_consoles_are_one_fleet(rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None) -> None:
+    remember(recorder, "north/gate", "south/door")
+    raise_alert(recorder, ALERT_ID, "north/gate")
+    tokens = tmp_path / "tokens"
+    north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
+    changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url}
+    fleet = rig.context.fleet
+    async with (
+        serving(new_folder(tmp_path / "n"), **changed) as (port, _),
+        serving(new_folder(tmp_path / "s"), **changed) as (other, _),
+    ):
+        sites = {"north": link(tmp_path, port, north), "south": link(tmp_path, other, south)}
+        async with polling(rig, **sites):
+            await until(lambda: [each.name for each in fleet.cards()] == ["north/gate", "south/door"])
+            await until(lambda: states(rig) == {"north": "up", "south": "up"})
+            assert [each.alert_id for each in fleet.sites()[0].alerts] == [ALERT_ID]
+            assert fleet.sites()[0].no_audit == site_poller.NO_RIGHT
+
+
+@contextlib.asynccontextmanager
+async def answering(reply: bytes, *, ends: bool = True) -> AsyncIterator[int]:
+    """A server that sends the same bytes to everybody."""
+    open_ones: set[asyncio.StreamWriter] = set()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.add(writer)
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(reply)
+            await writer.drain()
+            if ends:
+                writer.close()
+
+    port = free_port()
+    server = await asyncio.start_server(one, "127.0.0.1", port)
+    try:
+        yield port
+    finally:
+        for writer in open_ones:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        (OK + b"\r\nhello", "cameras: expected the API of a console"),
+        (OK + b"\r\n" + b" " * (site_poller.LARGEST + 1), "expected at most 2097152 bytes"),
+        (OK + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b", "cameras: expected the API of a console"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", "expected status 200, got 302"),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "got 401. Is the token valid?"),
+        (b"HTTP/1.1 500 <b>\r\nContent-Length: 0\r\n\r\n", "expected status 200, got 500"),
+        (b"nonsense\r\n\r\n", "expected an answer"),
+        (OK + b"Content-Length: 5\r\n\r\nx", "expected an answer"),
+    ],
+)
+async def test_a_broken_or_hostile_console_is_named_in_one_line(
+    rig: ConsoleRig, tmp_path: Path, hasty: None, reply: bytes, problem: str
+) -> None:
+    rig.show([verdict(0)], "home/b")
+    async with answering(reply) as port, polling(rig, north=link(tmp_path, port)):
+        await until(lambda: problem in rig.context.fleet.sites()[0].problem, problem)
+        [line] = [each.problem for each in rig.context.fleet.sites()]
+        assert len(line) <= 300
+        assert "\n" not in line
+    browser = rig.browser()
+    for path in ("/", "/alerts", "/system", "/system/conservation", "/api/v1/sites", "/api/v1/cameras"):
+        assert browser.get(path).status_code == 200
+    assert problem in browser.get("/api/v1/sites").json()[0]["problem"]
+
+
+async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+) -> None:
+    remember(recorder, "north/gate")
+    tokens = tmp_path / "tokens"
+    token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
+    async with (
+        serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _),
+        answering(b"", ends=False) as hung,
+        polling(rig, north=link(tmp_path, port, token), south=link(tmp_path, hung)),
+    ):
+        await until(lambda: [each.name for each in rig.context.fleet.cards()] == ["north/gate"])
+        assert states(rig) == {"north": "up", "south": "away"}
+        await until(lambda: "within 2 s" in rig.context.fleet.sites()[1].problem)
+        assert "not finished an audit" in rig.context.fleet.sites()[0].no_audit
+
+
+async def test_a_new_token_in_the_file_is_used_and_a_wrong_one_is_refused_without_its_text(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+) -> None:
+    tokens = tmp_path / "tokens"
+    token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
+    async with serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _):
+        settings = link(tmp_path, port, "wrong-token")
+        async with polling(rig, north=settings):
+            await until(lambda: "401" in rig.context.fleet.sites()[0].problem)
+            settings.token_file.write_text("two words\nsecret-word")
+            await until(lambda: "another text" in rig.context.fleet.sites()[0].problem)
+            assert "secret-word" not in rig.context.fleet.sites()[0].problem
+            settings.token_file.write_text(token)
+            await until(lambda: states(rig) == {"north": "up"})
+
+
+async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    issued = authority.issue("console", hosts=["127.0.0.1"])
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "tls.crt").write_text(issued.certificate)
+    (tmp_path / "tls" / "tls.key").write_text(issued.key)
+    (tmp_path / "ca.crt").write_text(authority.pem)
+    tokens = tmp_path / "tokens"
+    token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
+    changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url, "http_tls": tmp_path / "tls"}
+    async with serving(new_folder(tmp_path / "n"), **changed) as (port, _):
+        own = link(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
+        trusted = own.model_copy(update={"ca_file": tmp_path / "ca.crt"})
+        async with polling(rig, north=trusted, south=own):
+            await until(lambda: states(rig) == {"north": "up", "south": "away"})
+            await until(lambda: "certificate verify failed" in rig.context.fleet.sites()[1].problem)
+
+
+def test_files_that_cannot_be_read_are_refused_at_the_start(rig: ConsoleRig, tmp_path: Path) -> None:
+    missing = SiteSettings(url="https://x.example", token_file=tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"sites\.north\.token_file: expected a readable file"):
+        SitePoller({"north": missing}, rig.context.fleet)
+    wrong = link(tmp_path, 1).model_copy(update={"ca_file": tmp_path / "none"})
+    with pytest.raises(ConfigError, match=r"sites\.north\.ca_file"):
+        SitePoller({"north": wrong}, rig.context.fleet)
+
+
+def test_the_api_gives_many_cameras_at_once_and_refuses_too_many(rig: ConsoleRig) -> None:
+    for name in ("a", "b", "c"):
+        rig.show([verdict(0)], f"home/{name}")
+    browser = rig.browser()
+    found = browser.get("/api/v1/cameras?site=home&cards=2&page=2").json()
+    assert [each["name"] for each in found["cameras"]] == ["home/c"]
+    assert found["pages"] == 2
+    for wrong in ("501", "-1", "x", "9999999"):
+        assert browser.get(f"/api/v1/cameras?cards={wrong}").status_code == 400
