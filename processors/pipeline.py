@@ -117,7 +117,8 @@ class Pipeline:
         # The threshold holds for the chain of the calibration.
         usual = mode == "default" and self.denoise == usual_denoise(mode)
         calibrated = strip is not None and strip.disagreement is not None
-        self._calibrated = Pipeline(bundle) if calibrated and not usual else self
+        # None is this chain itself: a chain that refers to itself would keep its networks until the next collection.
+        self._calibrated = Pipeline(bundle) if calibrated and not usual else None
 
     def scales(self, height: int, width: int) -> bool:
         """Return whether frames of this size may be resampled by their kept pixels; each frame's mask decides then."""
@@ -392,7 +393,7 @@ class Pipeline:
         sent, parts, at_once = repeated(probes, DROPS), [], most_at_once(probes)
         for start in range(0, len(sent), at_once):
             some = slice(start, start + at_once)
-            rebuilt = self._calibrated.rebuild(drop(sent[some], kept[some]), kept[some])
+            rebuilt = (self._calibrated or self).rebuild(drop(sent[some], kept[some]), kept[some])
             parts.append(self.bundle.logits(rebuilt, None if own is None else own[some]))
         return drop_agreement(first, torch.cat(parts).view(len(probes), DROPS, -1))
 

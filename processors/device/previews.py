@@ -26,7 +26,9 @@ class PreviewTurns:
 
     def __init__(self, settings: ProcessorSettings) -> None:
         self._rebuilt: Throttle[str] = Throttle(settings.preview_interval_s)
-        self._viewed: Throttle[str] = Throttle(min(settings.view_interval_s, settings.preview_interval_s))
+        viewed_s = min(settings.view_interval_s, settings.preview_interval_s)
+        # Frames of a camera at just this rate come a little early as often as late, and all of them should be shown.
+        self._viewed: Throttle[str] = Throttle(viewed_s, early_s=viewed_s / 2)
         self._as_sent: Throttle[tuple[str, bool]] = Throttle(settings.as_sent_interval_s)
         self._views: dict[str, float] = {}
 

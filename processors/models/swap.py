@@ -27,6 +27,7 @@ from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Drift, Model, ServedModel
 from schemas.runtime.health import Health
+from schemas.runtime.memory import release_freed
 
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return a bundle."""
@@ -76,6 +77,8 @@ class ModelLoader:
         if loaded.model_id != name:
             loaded.close()
             raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
+        # Also what the model before the live one has left.
+        await asyncio.to_thread(release_freed)
         return loaded
 
     def has_fetched(self) -> bool:

@@ -35,3 +35,13 @@ def keep_freed(most_bytes: int) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(_M_TRIM_THRESHOLD, most_bytes) and mallopt(_M_MMAP_THRESHOLD, most_bytes))
     return False
+
+
+def release_freed() -> None:
+    """Collect garbage cycles now and return freed pages to the system, after work that leaves much of both.
+
+    Loading a network is such work: torch's tracing leaves cycles that hold all of its weights.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

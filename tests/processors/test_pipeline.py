@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -316,3 +318,14 @@ def test_a_probe_is_judged_behind_its_own_drops_and_alike_again(tmp_path: Path) 
     plain.strip([job])
     assert job.finding is not None
     assert (job.finding.agreement, job.finding.agreement_threshold) == (0.0, 0.0)
+
+
+def test_a_chain_that_nothing_refers_to_is_freed_without_a_collection(bundle: Bundle) -> None:
+    gc.disable()
+    try:
+        chain = Pipeline(bundle)
+        freed = weakref.ref(chain)
+        del chain
+        assert freed() is None
+    finally:
+        gc.enable()

@@ -49,7 +49,7 @@ def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once(
 
 def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_than_sixteen() -> None:
     made, plain = turns(), Encoding(16)
-    times = [0.0, 0.1, 0.25, 0.3, 0.5, 3.0, 3.25, 20.0, 20.25]
+    times = [0.0, 0.05, 0.25, 0.3, 0.5, 3.0, 3.25, 20.0, 20.25]
     made.view("site/cam-0", 3.1, now_s=0.0)
     assert [asked(made, at, plain) is not Wanted.NOTHING for at in times] == [
         True, False, True, False, True, True, False, True, False,

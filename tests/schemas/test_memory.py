@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
 
-from schemas.runtime.memory import keep_freed
+from schemas.runtime.memory import keep_freed, release_freed
 
 PROGRAM = """
 import gc
@@ -53,3 +55,18 @@ def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPa
     for library in (lambda _: SimpleNamespace(), missing):
         monkeypatch.setattr(ctypes, "CDLL", library)
         assert keep_freed(2**20) is False
+
+
+def test_freed_memory_is_released_with_its_cycles() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.own = self
+
+    gc.disable()
+    try:
+        freed = weakref.ref(Cycle())
+        assert freed() is not None
+        release_freed()
+        assert freed() is None
+    finally:
+        gc.enable()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.throttle import Throttle
 
@@ -50,3 +52,12 @@ def test_the_bound_holds_where_none_is_named() -> None:
     throttle.note(MAX_CAMERAS, 0.0)
     assert not throttle.too_soon(0, 0.0)
     assert all(throttle.too_soon(what, 0.0) for what in range(1, MAX_CAMERAS + 1))
+
+
+def test_an_uneven_beat_at_the_allowed_rate_passes_whole_and_a_faster_one_at_that_rate() -> None:
+    chance = random.Random(0)
+    even: Throttle[str] = Throttle(0.2, early_s=0.1)
+    beat = [0.2 * i + chance.uniform(-0.045, 0.045) for i in range(100)]
+    assert all(even.take("a", at_s) for at_s in beat)
+    fast: Throttle[str] = Throttle(0.2, early_s=0.1)
+    assert 100 <= sum(fast.take("a", i / 50) for i in range(1000)) <= 102

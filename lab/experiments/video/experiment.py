@@ -16,7 +16,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "video"
 TABLES: Final = {"attacked": AttackRow}
-SCENES: Final = {"scene": 100, "scene-plain": 50}
+SCENES: Final = {"scene": 200, "scene-plain": 50}
 """Scenes by the name of the bundle."""
 TOGETHER: Final = 10
 """Scenes of a cell."""
