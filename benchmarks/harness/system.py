@@ -44,7 +44,8 @@ def summary(report: Result, state: Path) -> Result:
 class RunningSystem:
     """One `pointillist up` on the state folder `state`, until this process ends. Its output goes to `state`.log."""
 
-    def __init__(self, state: Path, *options: object) -> None:
+    def __init__(self, state: Path, *options: object, checkout: Path | None = None) -> None:
+        """`checkout` is another checkout of the project, whose packages this Python can run, instead of this one."""
         self.state = state
         self.report_file = state / "report.json"
         self.log = state.with_name(f"{state.name}.log")
@@ -52,7 +53,7 @@ class RunningSystem:
         self.report_file.unlink(missing_ok=True)
         command = [*COMMAND, "up", "--state", str(state), "--report", str(self.report_file), *map(str, options)]
         with self.log.open("ab") as output:
-            self.process = spawn(command, output)
+            self.process = spawn(command, output, cwd=checkout)
 
     def __enter__(self) -> Self:
         return self

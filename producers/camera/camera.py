@@ -36,7 +36,7 @@ from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.messages.moving import pack_moving
-from schemas.pixels.masks import kept_mask
+from schemas.pixels.masks import has_pool, kept_mask
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
@@ -144,8 +144,15 @@ class Camera:
     async def open_source(self) -> None:
         """Open the source after the position of this spool's last frame; `SourceError` if that fails.
 
-        If `open_source` is cancelled, the opening continues, and the next call waits for it.
+        If `open_source` is cancelled, the opening continues, and the next call waits for it. A computed source opens on
+        the event loop: thousands of threads take longer than the work itself.
         """
+        at_once = self.settings.source.computed and has_pool(self._control.encoding.dropped_per_block)
+        if at_once and self._opening is None:
+            await self._fair_gate.enter()
+            self._source = self._positioned()
+            self._kind = self._source.kind
+            return
         if self._opening is None:
             self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
         try:
@@ -164,12 +171,17 @@ class Camera:
             name = f"masks-{self.settings.camera_id}"
             self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
             self._masks.start()
+        source = self._positioned()
+        self._masks.join()
+        return source
+
+    def _positioned(self) -> Source:
+        """Open the source, and continue after this spool's last frame."""
         planar = self._control.encoding.profile == VIDEO
         source = open_source(self.settings.source, self.settings.index, planar=planar)
         if self._wrap_source is not None:
             source = self._wrap_source(source)
         try:
-            self._masks.join()
             if not source.live:
                 source.seek(self.spool.position)
         except BaseException:

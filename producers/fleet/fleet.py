@@ -29,6 +29,7 @@ from producers.spool.folder import spool_root
 from schemas.errors import SourceError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import CAMERA_LIST_REFUSED, DISK_FREE
+from schemas.pixels.masks import make_pool
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
@@ -220,6 +221,7 @@ class Fleet:
         return bool(supervisors) and not self._specs.rejected and all(each.done for each in supervisors)
 
     async def _open_sources(self, strict: bool) -> None:
+        await run_in_daemon_thread(self._make_pools, "mask-pools")
         opening = {asyncio.create_task(camera.open_source()) for camera in self._cameras()}
         try:
             done, waiting = await asyncio.wait(opening, timeout=_OPENING_S)
@@ -233,6 +235,13 @@ class Fleet:
         failures = [result for result in results if isinstance(result, SourceError)]
         if strict and len(failures) == len(results):
             raise failures[0]
+
+    def _make_pools(self) -> None:
+        """Make the mask patterns that cameras with computed sources share, so that these sources open without a thread
+        each."""
+        computed = [spec.settings for spec in self._specs.runnable.values() if spec.settings.source.computed]
+        for dropped in {settings.encoding.dropped_per_block for settings in computed}:
+            make_pool(dropped)
 
     async def _reread(self, cameras: CameraList) -> None:
         try:

@@ -123,6 +123,11 @@ class SourceSettings(StreamSettings):
     `${VARIABLE}` are replaced by the camera's number and an environment variable. If the address holds a password, make
     the file readable by its owner only."""
 
+    @property
+    def computed(self) -> bool:
+        """Whether the source reads nothing and draws each frame on demand, so that it opens at once."""
+        return self.kind == "scene" and not self.prerendered
+
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
         required, optional = REQUIRED_KEYS[self.kind], OPTIONAL_KEYS[self.kind]

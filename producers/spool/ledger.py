@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,8 +20,10 @@ from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import replacing
 
-_SUFFIX: Final = ".ledger.json"
+_LEDGER: Final = ".ledger"
 _COPY: Final = ".copy"
+_SUFFIX: Final = f"{_LEDGER}.json"
+_SUFFIXES: Final = (_SUFFIX, f"{_LEDGER}{_COPY}")
 _END_BYTES: Final = len("\n01234567\n")
 _ROOM: Final = 512
 """Bytes of a ledger's file, or a multiple: a sector, which no power cut leaves half written."""
@@ -90,9 +92,13 @@ def ledger_path(folder: Path, boot_id: int) -> Path:
 
 
 def ledger_paths(folder: Path) -> set[Path]:
-    """Return the paths of the ledgers in a spool's folder, including those of which only the copy is left."""
-    names = (_SUFFIX, _SUFFIX.replace(".json", _COPY))
-    return {path.with_suffix(".json") for name in names for path in folder.rglob(f"*{name}")}
+    """Return the paths of the ledgers below a folder, including those of which only the copy is left."""
+    return ledgers_among(folder.rglob(f"*{_LEDGER}.*"))
+
+
+def ledgers_among(files: Iterable[Path]) -> set[Path]:
+    """Return the paths of the ledgers among these files, including those of which only the copy is left."""
+    return {path.with_suffix(".json") for path in files if path.name.endswith(_SUFFIXES)}
 
 
 def ledger_boot(path: Path) -> int:

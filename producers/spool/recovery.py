@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from producers.spool.damage import Damage, gone
 from producers.spool.ledger import (
     BootLedger,
     ledger_boot,
-    ledger_paths,
+    ledgers_among,
     read_ledger,
     read_ledgers,
     remove_ledger,
@@ -48,10 +48,12 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
 
     The caller holds the folder's lock. Raises `StateError` when the folder belongs to another camera.
     """
-    for path in folder.glob(f".*{UNFINISHED}"):
-        path.unlink()
-    boots, damaged = _ledgers(folder, camera_id)
-    contents = _contents(folder)
+    paths = list(folder.iterdir())
+    for path in paths:
+        if path.name.startswith(".") and path.name.endswith(UNFINISHED):
+            path.unlink()
+    boots, damaged = _ledgers(folder, ledgers_among(paths), camera_id)
+    contents = _contents(paths)
     frames_gone = 0
     for boot_id, files in contents.items():
         if boot_id not in boots:
@@ -78,10 +80,10 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
     return Past(list(boots.values()), segments, kept, clock_ms, Damage(frames_gone, damaged))
 
 
-def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
+def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
     """Return the ledgers by boot, and the number of ledgers without an intact copy, which are lost."""
     ledgers, damaged = {}, 0
-    for path in ledger_paths(folder):
+    for path in paths:
         ledger = read_ledger(path)
         if any(each is None for each in read_ledgers(path)):
             _log.warning("spool_ledger_damaged", file=str(path), copy_whole=ledger is not None)
@@ -101,10 +103,12 @@ def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], 
     return ledgers, damaged
 
 
-def _contents(folder: Path) -> dict[int, list[Content]]:
-    """Return the content of the segment files, by boot and in order."""
+def _contents(paths: Iterable[Path]) -> dict[int, list[Content]]:
+    """Return the content of the segment files among `paths`, by boot and in order."""
     found: dict[int, list[Content]] = defaultdict(list)
-    for path in folder.glob(f"*{SEGMENT_SUFFIX}"):
+    for path in paths:
+        if not path.name.endswith(SEGMENT_SUFFIX):
+            continue
         content = read_segment(path)
         if content is None:
             _log.warning("spool_file_unknown", file=str(path))

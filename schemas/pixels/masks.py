@@ -88,6 +88,16 @@ def _pool(dropped_per_block: int) -> Words:
     return found
 
 
+def has_pool(dropped_per_block: int) -> bool:
+    """Return whether a mask needs no new pool: it was made before, or nothing is dropped."""
+    return dropped_per_block == 0 or dropped_per_block in _POOLS
+
+
+def make_pool(dropped_per_block: int) -> None:
+    """Make the pool of patterns if it is missing, for all cameras of the process."""
+    _pool(dropped_per_block)
+
+
 def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
     """Return the rows (ROWS,) of a codebook without spreading, for comparison: uniformly random patterns."""
     _check_drop(dropped_per_block)

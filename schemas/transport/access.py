@@ -7,10 +7,12 @@ show it.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,6 +25,7 @@ CERTIFICATE_FILE: Final = "tls.crt"
 KEY_FILE: Final = "tls.key"
 """File names in a Kubernetes secret of the type `kubernetes.io/tls`."""
 
+_CERTIFICATE: Final = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not to be trusted",
     "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority of our certificate: it is of another fleet",
@@ -131,7 +134,7 @@ class Tls:
             if self.authorities is None:
                 context.load_default_certs()
             else:
-                context.load_verify_locations(cadata=self.authorities)
+                context.load_verify_locations(cadata=_decoded(self.authorities))
         except (ssl.SSLError, ValueError):
             raise ConfigError(
                 "authorities: expected certificates in PEM, got another form. Correct the file."
@@ -139,6 +142,13 @@ class Tls:
         if self.certificate is not None:
             context.follow(self.certificate, self.key)
         return context
+
+
+@lru_cache(maxsize=8)
+def _decoded(authorities: str) -> bytes | str:
+    """Return certificates in PEM as DER, which each context of a fleet reads in half the time; other text unchanged."""
+    blocks = _CERTIFICATE.findall(authorities)
+    return b"".join(map(ssl.PEM_cert_to_DER_cert, blocks)) or authorities
 
 
 def secured(connected: socket.socket, context: ssl.SSLContext, host: str, timeout_s: float) -> ssl.SSLSocket:

@@ -287,3 +287,11 @@ async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
     with capture_logs() as logs:
         await following(file, keys, work())
     assert accepted == [{DOOR: 3}]
+
+
+def test_each_of_several_authorities_in_one_text_is_trusted(tmp_path: Path) -> None:
+    authorities = [Authority.create(tmp_path / name) for name in ("one", "two")]
+    context = Tls("".join(each.pem for each in authorities)).context()
+
+    found = {ssl.DER_cert_to_PEM_cert(each).strip() for each in context.get_ca_certs(binary_form=True)}
+    assert found == {each.pem.strip() for each in authorities}

@@ -185,7 +185,12 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
 
 @pytest.mark.brokers
 async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
-    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+    site: str,
+    mosquitto: Mosquitto,
+    bridge: FakeBridge,
+    images: Path,
+    state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = threading.Event()
 
@@ -196,7 +201,8 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
 
     monkeypatch.setattr("producers.camera.camera.open_source", open_slowly)
     monkeypatch.setattr("producers.fleet.fleet._OPENING_S", 0.1)
-    scenario = scenario_of(site, {"count": 2, "fps": 20})
+    source = {"kind": "dataset", "file": images, "loop": True}
+    scenario = scenario_of(site, {"count": 2, "fps": 20, "source": source})
     stop = asyncio.Event()
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
 
@@ -210,6 +216,25 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
         answer.set()
     stop.set()
     assert (await running).drained
+
+
+@pytest.mark.brokers
+async def test_the_scenes_of_a_fleet_open_without_a_thread_each(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def refuse(_work: object, name: str) -> None:
+        threads.append(name)
+        raise RuntimeError(name)
+
+    monkeypatch.setattr("schemas.pixels.masks._POOLS", {})
+    monkeypatch.setattr("producers.camera.camera.run_in_daemon_thread", refuse)
+    outcome = await run(scenario_of(site, {"count": 3, "fps": 4}), mosquitto, state_dir, ends_at_ms=after(2))
+
+    assert threads == []
+    assert outcome.drained
+    assert outcome.frames_published
 
 
 @pytest.mark.brokers

@@ -1,7 +1,8 @@
-"""Many cameras that connect at once by TLS, each with a separate certificate."""
+"""Many cameras that connect at once by TLS, each with a separate certificate: seconds until all are online."""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -14,22 +15,45 @@ from infra.up.scrape import Samples
 from schemas import metrics as m
 
 FPS: Final = 0.05
+MOST_FPS: Final = 100.0
+"""Frames per second of all cameras together: the start is measured, and not a system behind its load."""
 STAYED_S: Final = 20.0
 """Observation time after all are online."""
 PATIENCE_S: Final = 400.0
 POLL_S: Final = 0.25
 
 
-def crowd(cameras: int) -> dict[str, Any]:
-    """Connect `cameras` at once and return the times.
+def compared(cameras: int, checkout: Path, name: str, rounds: int) -> dict[str, Any]:
+    """Return the median round of `crowd`, with its times ÷ those of another checkout, measured in turns."""
+    own, baseline = [], []
+    for _ in range(rounds):
+        baseline.append(crowd(cameras, checkout))
+        own.append(crowd(cameras))
+    ratios = [mine["online_s"] / its["online_s"] for mine, its in zip(own, baseline, strict=True)]
+    middle = sorted(own, key=lambda found: found["online_s"])[len(own) // 2]
+    return middle | {
+        "rounds_online_s": [found["online_s"] for found in own],
+        "baseline": name,
+        "baseline_online_s": [found["online_s"] for found in baseline],
+        "online_over_baseline": statistics.median(ratios),
+        "fleet_cpu_over_baseline": statistics.median(
+            mine["cpu_s"]["fleet"] / its["cpu_s"]["fleet"] for mine, its in zip(own, baseline, strict=True)
+        ),
+    }
+
+
+def crowd(cameras: int, checkout: Path | None = None) -> dict[str, Any]:
+    """Connect `cameras` at once and return the times; `checkout` is another one whose system is measured.
 
     `online_s`: from the start of the process of all cameras until the last one is connected. `connecting_s`: from the
-    first connection until the last one. `thrown_out`: reconnections up to then and in the observation time.
+    first connection until the last one. `cpu_s`: CPU seconds of each role at the last one. `thrown_out`: reconnections
+    up to then and in the observation time.
     """
-    load = ("--cameras", cameras, "--fps", FPS, "--probe-share", 0, "--no-prometheus", "--drain-s", 120)
+    fps = min(FPS, MOST_FPS / cameras)
+    load = ("--cameras", cameras, "--fps", fps, "--probe-share", 0, "--no-prometheus", "--drain-s", 120)
     with (
         tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
-        RunningSystem(Path(folder) / "state", *load) as system,
+        RunningSystem(Path(folder) / "state", *load, checkout=checkout) as system,
     ):
         pid = system.await_role("fleet", deadline_s=400)
         begun = psutil.Process(pid).create_time()
@@ -44,6 +68,7 @@ def crowd(cameras: int) -> dict[str, Any]:
             elif after_s > PATIENCE_S:
                 raise TimeoutError(f"cameras: expected {cameras} online within {PATIENCE_S:g} s, got {found}")
             time.sleep(POLL_S)
+        cpu_s = system.cpu_seconds()
         time.sleep(STAYED_S)
         found = _look(system)
         used = {role: system.resident_bytes(role) for role in ("mosquitto", "fleet")}
@@ -53,6 +78,7 @@ def crowd(cameras: int) -> dict[str, Any]:
         "cameras": cameras,
         "online_s": online_s,
         "connecting_s": online_s - (first_s or 0.0),
+        "cpu_s": cpu_s,
         "thrown_out": found["reconnects"],
         "taken_over": found["takeovers"],
         "online_after": found["online"],
