@@ -114,7 +114,15 @@ class Room:
         self.page = f"http://127.0.0.1:{free_port()}"
         command = [*COMMAND, "console", "--kafka", kafka, "--database", self.url]
         command += ["--quarantine", self.settings.quarantine, "--store", f"sqlite:///{self.folder}/console.sqlite"]
-        command += ["--mqtt", NO_BROKER, "--http", self.page.removeprefix("http://"), "--connect-timeout-s", "0", *options]
+        command += [
+            "--mqtt",
+            NO_BROKER,
+            "--http",
+            self.page.removeprefix("http://"),
+            "--connect-timeout-s",
+            "0",
+            *options,
+        ]
         child = Child(command, self.folder / "console.log", env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET})
         child.start()
         try:

@@ -16,8 +16,8 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
-from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
 from consumers.console.data.cards import Card
+from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.rules import FiringRule, Rules

@@ -132,7 +132,7 @@ class DropPlan:
         `found` are newly read ledgers, `now_ms` is on a monotonic clock. A camera that is gone keeps its state: nothing
         is decided and sent until it is back.
         """
-        found_policies = ((each.name, self.policy_of(each.name)) for each in fleet.cards())
+        found_policies = ((each.name, self.policy_of(each.name)) for each in fleet.own_cards())
         groups = {name: policy for name, policy in found_policies if policy is not None}
         self.backlogs.note({name: each for name, each in found.items() if name in groups}, now_ms)
         self.backlogs.keep(set(groups))

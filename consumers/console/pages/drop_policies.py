@@ -107,7 +107,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 
 def _sites(context: ConsoleContext, sight: Sight) -> list[str]:
-    return sorted({card.site for card in context.fleet.cards(sight)})
+    return sorted({card.site for card in context.fleet.own_cards(sight)})
 
 
 async def _save(context: ConsoleContext, request: Request) -> Response:
