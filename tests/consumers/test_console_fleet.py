@@ -174,6 +174,12 @@ def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     found = browser.get("/?text=vehicle").text
     assert "lab/road" in found
     assert "lab/dark" not in found
+    chosen = browser.get("/?group=vehicle").text
+    assert "lab/road" in chosen
+    assert "lab/dark" not in chosen
+    assert rig.context.fleet.view(Query()).groups == {"vehicle": 1}
+    assert browser.get("/api/v1/cameras?group=vehicle").json()["found"] == 1
+    assert browser.get("/api/v1/cameras?group=animal").json()["found"] == 0
     page = browser.get("/camera/lab/road").text
     assert "Group: vehicle" in page
     assert [f"{each} <span>20 %" in page for each in ("minivan", "jeep", "cab")] == [True, True, False]  # once

@@ -289,7 +289,9 @@ def states(rig: ConsoleRig) -> dict[str, str]:
     return {each.name: each.state for each in rig.context.fleet.sites()}
 
 
-async def test_two_consoles_are_one_fleet(rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None) -> None:
+async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+) -> None:
     remember(recorder, "north/gate", "south/door")
     raise_alert(recorder, ALERT_ID, "north/gate")
     tokens = tmp_path / "tokens"
@@ -298,14 +300,24 @@ async def test_two_consoles_are_one_fleet(rig: ConsoleRig, tmp_path: Path, recor
     fleet = rig.context.fleet
     async with (
         serving(new_folder(tmp_path / "n"), **changed) as (port, _),
-        serving(new_folder(tmp_path / "s"), **changed) as (other, _),
+        contextlib.AsyncExitStack() as ending,
     ):
+        other, _ = await ending.enter_async_context(serving(new_folder(tmp_path / "s"), **changed))
         sites = {"north": link(tmp_path, port, north), "south": link(tmp_path, other, south)}
         async with polling(rig, **sites):
             await until(lambda: [each.name for each in fleet.cards()] == ["north/gate", "south/door"])
             await until(lambda: states(rig) == {"north": "up", "south": "up"})
             assert [each.alert_id for each in fleet.sites()[0].alerts] == [ALERT_ID]
             assert fleet.sites()[0].no_audit == site_poller.NO_RIGHT
+            await ending.aclose()
+            await until(lambda: states(rig) == {"north": "up", "south": "away"})
+            gone = fleet.sites()[1]
+            assert [each.is_away for each in gone.cards] == [True]
+            assert gone.answered_ms
+            assert gone.problem
+            before = fleet.sites()[0].answered_ms
+            await until(lambda: fleet.sites()[0].answered_ms > before, "another answer of the other console")
+            assert [each.name for each in fleet.view(Query(state="away")).cards] == ["south/door"]
 
 
 @contextlib.asynccontextmanager

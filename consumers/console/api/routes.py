@@ -259,7 +259,8 @@ OPERATIONS: Final = (
         "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
         "`page`, `pages`. A camera of another console has that console's page of it as `console`.",
         {
-            "site": TEXT, "state": {"enum": [*(state.value for state in State), AWAY]}, "text": TEXT, "page": WHOLE,
+            "site": TEXT, "state": {"enum": [*(state.value for state in State), AWAY]}, "text": TEXT, "group": TEXT,
+            "page": WHOLE,
             "cards": {"type": "integer", "description": f"Cameras on a page, at most {PAGE_CARDS}"},
         },
         reach=Reach.PART,

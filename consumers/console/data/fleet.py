@@ -29,6 +29,8 @@ _CHECK_EVERY_MS: Final = 1_000
 _CHECKED_AT_ONCE: Final = 1_000
 """Cameras that are then checked, in turn."""
 _VIEWS_KEPT: Final = 64
+GROUPS: Final = 12
+"""Groups of classes that a page offers as filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Query:
     site: str = ""
     state: str = ""
     text: str = ""
+    group: str = ""
+    """A group of classes that the last frame certainly shows."""
     page: int = 1
     sight: Sight = ALL
     """Sites that the reader may see."""
@@ -66,6 +70,8 @@ class View:
     """The fleet in one sentence."""
     counts: Mapping[str, int]
     """Number of cameras in each state, among those that site and text select."""
+    groups: Mapping[str, int]
+    """Number of cameras in each group of classes, among the same ones; the most frequent groups first."""
     sites: tuple[str, ...]
     away: tuple[Site, ...]
     """Sites of other consoles that could not be read."""
@@ -265,6 +271,9 @@ class Fleet:
         loud = [card for card in here if not (card.mute_of_camera and card.state.is_fault)]
         states, muted = Counter(card.state for card in loud), len(here) - len(loud)
         said = fleet_sentence(states, self.traffic(chosen, query.sight), muted, len(chosen) - len(here))
+        groups = Counter(card.group for card in chosen if card.group)
+        if query.group:
+            chosen = [card for card in chosen if card.group == query.group]
         if query.state:
             chosen = [card for card in chosen if card.status == query.state]
         size = query.cards or self._page_cards
@@ -276,7 +285,7 @@ class Fleet:
         sites = tuple(sorted({*(card.site for card in self.cards(query.sight)), *(site.name for site in others)}))
         ordered = {status: counts[status] for status in (*State, AWAY) if counts[status]}
         away = tuple(site for site in others if site.state != "up" and query.site in ("", site.name))
-        return View(cards, known, said, ordered, sites, away, len(chosen), page, pages)
+        return View(cards, known, said, ordered, dict(groups.most_common(GROUPS)), sites, away, len(chosen), page, pages)
 
     def traffic(self, chosen: Sequence[Card] | None = None, sight: Sight = ALL) -> Traffic:
         """Return the traffic of these cameras, or of all of this console. The latency is the median of up to 200.

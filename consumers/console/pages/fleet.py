@@ -53,6 +53,7 @@ def query_of(request: Request) -> Query:
         site=asked.get("site", "")[:_LONGEST],
         state=state if state in {*State, AWAY} else "",
         text=asked.get("text", "").strip()[:_LONGEST],
+        group=asked.get("group", "")[:_LONGEST],
         page=page_of(request),
         sight=sight_of(request),
     )
@@ -126,7 +127,7 @@ def _head(view: View) -> object:
 
 
 def _frame(view: View) -> object:
-    return view.counts, view.sites, view.found, view.page, view.pages
+    return view.counts, view.groups, view.sites, view.found, view.page, view.pages
 
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
