@@ -271,7 +271,7 @@ class Fleet:
         loud = [card for card in here if not (card.mute_of_camera and card.state.is_fault)]
         states, muted = Counter(card.state for card in loud), len(here) - len(loud)
         said = fleet_sentence(states, self.traffic(chosen, query.sight), muted, len(chosen) - len(here))
-        groups = Counter(card.group for card in chosen if card.group)
+        groups = dict(Counter(card.group for card in chosen if card.group).most_common(GROUPS))
         if query.group:
             chosen = [card for card in chosen if card.group == query.group]
         if query.state:
@@ -285,7 +285,7 @@ class Fleet:
         sites = tuple(sorted({*(card.site for card in self.cards(query.sight)), *(site.name for site in others)}))
         ordered = {status: counts[status] for status in (*State, AWAY) if counts[status]}
         away = tuple(site for site in others if site.state != "up" and query.site in ("", site.name))
-        return View(cards, known, said, ordered, dict(groups.most_common(GROUPS)), sites, away, len(chosen), page, pages)
+        return View(cards, known, said, ordered, groups, sites, away, len(chosen), page, pages)
 
     def traffic(self, chosen: Sequence[Card] | None = None, sight: Sight = ALL) -> Traffic:
         """Return the traffic of these cameras, or of all of this console. The latency is the median of up to 200.
