@@ -19,7 +19,7 @@ from schemas.topics import Channel, mqtt_topic
 
 
 class CommandedCamera:
-    """A camera's control behind a real broker: it obeys and says so, and publishes nothing else."""
+    """A camera's control behind a real broker: it obeys commands, announces its settings, and sends nothing else."""
 
     def __init__(self, mosquitto: Mosquitto, folder: Path, camera_id: CameraId, keys: KeyRing) -> None:
         self.camera_id = camera_id

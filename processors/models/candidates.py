@@ -19,6 +19,7 @@ from processors.models.store import StoreUnavailableError, UntrustedBundleError
 from schemas.errors import BundleError, ConfigError
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models
+from schemas.runtime.memory import release_freed
 
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return the candidate."""
@@ -129,6 +130,8 @@ class Candidates:
         if self._model is None:
             if (digest, rollout.begun_ms) == self._refused:
                 return False
+            # What earlier models have left must not hide the candidate's own memory.
+            await asyncio.to_thread(release_freed)
             before = psutil.Process().memory_info().rss
             try:
                 # Its frames are no verdicts: it counts in no metric of the processor.

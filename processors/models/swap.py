@@ -77,8 +77,12 @@ class ModelLoader:
         if loaded.model_id != name:
             loaded.close()
             raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
-        # Also what the model before the live one has left.
-        await asyncio.to_thread(release_freed)
+        try:
+            # Also what the model before the live one has left.
+            await asyncio.to_thread(release_freed)
+        except asyncio.CancelledError:
+            loaded.close()
+            raise
         return loaded
 
     def has_fetched(self) -> bool:

@@ -146,8 +146,13 @@ class Tls:
 
 @lru_cache(maxsize=8)
 def _decoded(authorities: str) -> bytes | str:
-    """Return certificates in PEM as DER, which each context of a fleet reads in half the time; other text unchanged."""
+    """Return certificates in PEM as DER, which each context of a fleet reads in half the time; other text unchanged.
+
+    OpenSSL knows further forms, such as `X509 CERTIFICATE`: a text with one of them is unchanged too.
+    """
     blocks = _CERTIFICATE.findall(authorities)
+    if len(blocks) != authorities.count("-----BEGIN "):
+        return authorities
     return b"".join(map(ssl.PEM_cert_to_DER_cert, blocks)) or authorities
 
 

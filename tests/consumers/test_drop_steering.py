@@ -51,7 +51,7 @@ class Sent:
 def announce(
     console: ConsoleRig, dropped: int, camera: str = CAMERA, state: int = ONLINE, frames_per_second: float = 2.0
 ) -> None:
-    """The camera has announced that it drops so many pixels of each block."""
+    """The camera has announced that it drops this many pixels of each block."""
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, dropped_per_block=dropped, frames_per_second=frames_per_second).SerializeToString()
     console.context.fleet.record_status(CameraRow(camera, state, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
@@ -355,4 +355,33 @@ def test_lines_of_policies_push_no_persons_line_out_of_the_audit_log(
     for number in range(5):
         store.note("policy lab/*", "drop policy", CAMERA, str(number), "confirmed", by_policy=True)
     assert [each.detail for each in store.noted(CAMERA)] == ["4", "3", "2", ""]
-    assert [each.detail for each in store.noted(limit=2)] == ["4", "3"]
+    assert [each.detail for each in store.noted(limit=2)] == ["4", ""]
+
+
+async def test_a_camera_that_was_away_has_its_calm_before_its_ratio_falls(console: ConsoleRig, commands: Sent) -> None:
+    put(console)
+    suspect(console, 1.0)
+    assert await rounds(console, commands, 0) == [(CAMERA, 32)]
+    suspect(console, 0.0)
+    assert await rounds(console, commands, 200_000) == []
+    announce(console, 32, state=OFFLINE)
+    assert await rounds(console, commands, 3_000_000) == []
+    announce(console, 32)
+    assert await rounds(console, commands, 3_600_000) == []
+    assert await rounds(console, commands, 3_600_000 + 1_000 * int(POLICY.calm_s)) == [(CAMERA, 28)]
+
+
+async def test_a_policy_that_is_set_again_before_all_cameras_returned_raises_none(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    put(console)
+    suspect(console, 1.0)
+    assert await rounds(console, commands, 0) == [(CAMERA, 32)]
+    suspect(console, 0.0)
+    announce(console, 20)
+    console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
+    commands.away = True
+    assert await rounds(console, commands, 10_000) == []
+    commands.away = False
+    put(console)
+    assert await rounds(console, commands, 15_000) == []

@@ -112,11 +112,16 @@ def test_the_newest_alert_of_each_episode_counts() -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"camera": "other/x"}, {"alert_id": "x/../y"}, {"state": "gone"}, {"raised_ms": -1}, {"kind": 5}],
+    [{"camera": "x"}, {"alert_id": "x/../y"}, {"state": "gone"}, {"raised_ms": -1}, {"kind": 5}],
 )
 def test_a_wrong_alert_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(MalformedError):
         alerts_of(json.dumps([raised(**changed)]).encode(), NAMES)
+
+
+def test_alerts_of_other_sites_are_left_out() -> None:
+    body = json.dumps([raised(camera="elsewhere/b"), raised()]).encode()
+    assert [each.camera for each in alerts_of(body, NAMES)] == ["north/gate"]
 
 
 def test_an_audit_is_its_counts_or_the_reason_without_them() -> None:
@@ -232,7 +237,10 @@ def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> Non
         SiteAlert(ALERT_ID, f"{name}/a", "strip", 5, 8, 7, "open", "https://x.example") for name in ("north", "south")
     ]
     rig.context.fleet.show_sites(
-        [site(each.camera[:5], card(each.camera), alerts=(each,), problem="late").gone() for each in alerts]
+        [
+            site(each.camera[:5], card(each.camera), alerts=(each,), problem="late", audit={"frames_lost": 1}).gone()
+            for each in alerts
+        ]
     )
     try:
         for roles, mine in (("north=viewer", {"north"}), ("viewer", {"north", "south"}), ("home=admin", set())):
@@ -242,6 +250,8 @@ def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> Non
             for path in ("/", "/alerts", "/api/v1/cameras", "/api/v1/sites"):
                 text = browser.get(path).text
                 assert {name for name in ("north", "south") if name in text} == mine, (roles, path)
+            audits = [each["audit"] for each in browser.get("/api/v1/sites").json()]
+            assert any(audits) == (roles == "viewer")  # the counts are of all sites of a system
             assert browser.get("/camera/south/a").status_code == (303 if "south" in mine else 404)
     finally:
         rig.close()

@@ -295,3 +295,9 @@ def test_each_of_several_authorities_in_one_text_is_trusted(tmp_path: Path) -> N
 
     found = {ssl.DER_cert_to_PEM_cert(each).strip() for each in context.get_ca_certs(binary_form=True)}
     assert found == {each.pem.strip() for each in authorities}
+
+
+def test_a_text_with_another_form_of_certificate_is_left_to_openssl(tmp_path: Path) -> None:
+    plain, trusted = (Authority.create(tmp_path / name).pem for name in ("one", "two"))
+    mixed = plain + trusted.replace(" CERTIFICATE-", " X509 CERTIFICATE-")
+    assert len(Tls(mixed).context().get_ca_certs()) == 2

@@ -17,7 +17,7 @@ from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
 from consumers.console.access.gate import no, path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
-from consumers.console.access.sight import ALL, site_of
+from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import sight_of
 from consumers.console.api.drop_policies import POLICY_OPERATIONS
 from consumers.console.api.jobs import JOB_OPERATIONS
@@ -71,13 +71,14 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _sites(context: ConsoleContext, request: Request) -> Response:
-    found = context.fleet.sites(sight_of(request))
-    return JSONResponse([_site_json(site) for site in found])
+    sight = sight_of(request)
+    return JSONResponse([_site_json(site, sight) for site in context.fleet.sites(sight)])
 
 
-def _site_json(site: Site) -> dict[str, Any]:
+def _site_json(site: Site, sight: Sight) -> dict[str, Any]:
     own = {name: getattr(site, name) for name in ("name", "url", "state", "problem", "open_alerts", "no_audit")}
-    audit = {"audit": dict(site.audit) if site.audit is not None else None}
+    # The counts are of all sites of that system.
+    audit = {"audit": dict(site.audit) if site.audit is not None and sight == ALL else None}
     alerts = [asdict(each) for each in site.alerts]
     return own | audit | {"answered_ms": site.answered_ms or None, "cameras": len(site.cards), "alerts": alerts}
 

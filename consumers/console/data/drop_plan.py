@@ -141,6 +141,9 @@ class DropPlan:
         for name, policy in groups.items():
             card, camera = fleet.card(name), fleet.camera(name)
             if card is None or camera is None or camera.meta is None or _is_gone(card, camera):
+                if (away := self._steered.get(name)) is not None:
+                    # Nobody has seen it calm meanwhile.
+                    away.state = away.state._replace(calm_ms=None)
                 continue
             rate = camera.meta.frames_per_second or card.frames_per_second
             inputs = DropInputs(
@@ -162,8 +165,10 @@ class DropPlan:
             gone = self._steered.pop(name)
             lowest, _ = gone.policy.bounds
             camera = fleet.camera(name)
-            if gone.state.dropped > lowest and camera is not None:
-                running = camera.meta.dropped_per_block if camera.meta is not None else gone.running
+            if camera is None:
+                continue
+            running = camera.meta.dropped_per_block if camera.meta is not None else gone.running
+            if max(gone.state.dropped, running) > lowest:
                 due.append(DropChange(name, gone.policy, running, lowest, "the policy was removed"))
         return due
 
@@ -196,8 +201,7 @@ class DropPlan:
             if steered is not None:
                 steered.tries, steered.due_ms = max(0, steered.tries - 1), 0
             elif self.policy_of(change.camera) is None:  # the return to the ratio of a removed policy
-                _, highest = change.policy.bounds
-                self._steered[change.camera] = _Steered(change.policy, DropState(highest), change.running)
+                self._steered[change.camera] = _Steered(change.policy, DropState(change.running), change.running)
 
 
 def _is_gone(card: Card, camera: Camera) -> bool:

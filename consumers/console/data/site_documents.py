@@ -151,10 +151,13 @@ def cards_of(body: bytes, names: Names) -> tuple[list[Card], int]:
 
 
 def alerts_of(body: bytes, names: Names) -> tuple[SiteAlert, ...]:
-    """Return the newest alert of each episode, newest first. Raises MalformedError."""
+    """Return the newest alert of each episode of the site, newest first. Raises MalformedError."""
     newest: dict[tuple[str, str], SiteAlert] = {}
     listed = _checked(_ALERTS, body, "alerts")
     for each in sorted(listed, key=lambda one: one.raised_ms, reverse=True):
+        # A console of an earlier release returns the alerts of all sites that the token reads.
+        if not camera_id_on_wire(each.camera).startswith(f"{names.there}/"):
+            continue
         camera = names.camera(each.camera)
         url = f"{names.url}/alerts/{each.alert_id}"
         made = SiteAlert(each.alert_id, camera, each.kind, each.raised_ms, each.checked, each.flagged, each.state, url)

@@ -25,7 +25,7 @@ from schemas.limits import MAX_CAMERAS
 POLL_S: Final = 2.0
 """Least pause between two polls in seconds."""
 _REST: Final = 5.0
-"""Least pause in times of the poll before: a slow console works for its reader a sixth of the time at most."""
+"""Least pause after a successful poll, in times of its duration: a console works for its reader a sixth of the time."""
 ANSWER_S: Final = 5.0
 """Seconds for one whole answer."""
 ALL_S: Final = 20.0
@@ -169,7 +169,7 @@ class SitePoller:
         except Exception as error:  # another machine's program: whatever it does stays its own problem
             problem = " ".join(str(error).split())[:300] or type(error).__name__
             now = replace(before, problem=problem, is_refused=not isinstance(error, BrokerError))
-            if self._clock_s() - self._answered_s[name] > AWAY_S:
+            if not now.is_away and self._clock_s() - self._answered_s[name] > AWAY_S:
                 now = now.gone()
         else:
             self._answered_s[name] = self._clock_s()

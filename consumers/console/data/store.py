@@ -73,7 +73,7 @@ operations = _log("console_operations")
 """The audit log: user, action, subject (camera, alert or model), outcome, and site."""
 Index("console_operations_by_subject", operations.c.subject, operations.c.id)
 policy_operations = _log("console_policy_operations")
-"""The lines of policies. However many they are, they push no person's line out of the audit log."""
+"""The lines of policies, apart: they push no person's line out of the audit log."""
 Index("console_policy_operations_by_subject", policy_operations.c.subject, policy_operations.c.id)
 
 reviews = Table(
@@ -195,7 +195,8 @@ class Store:
         *,
         by_policy: bool = False,
     ) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit, which policies have for themselves.
+        """Write a line of the audit log. Delete the oldest lines beyond the limit. Lines of policies
+        have a separate limit.
 
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
@@ -210,8 +211,11 @@ class Store:
                 connection.execute(delete(log).where(log.c.id <= made[0] - MOST_OPERATIONS))
 
     def noted(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
-        """Return the newest lines of the audit log first, for a reader of these sites."""
-        found: list[Operation] = []
+        """Return the newest lines of the audit log first, for a reader of these sites.
+
+        Half of `limit` is for people's lines, if there are that many: lines of policies do not push them out.
+        """
+        found: list[list[Operation]] = []
         with self.engine.begin() as connection:
             for log in (operations, policy_operations):
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
@@ -220,8 +224,11 @@ class Store:
                     query = query.where(log.c.subject == subject)
                 if sight.sites is not None:
                     query = query.where(log.c.site.in_(sight.sites))
-                found += [Operation(*row) for row in connection.execute(query)]
-        return sorted(found, key=lambda each: each.at_ms, reverse=True)[:limit]
+                found.append([Operation(*row) for row in connection.execute(query)])
+        people, policies = found
+        kept = people[: (limit + 1) // 2]
+        rest = _newest_first(people[len(kept) :] + policies)
+        return _newest_first(kept + rest[: limit - len(kept)])
 
     # Reviews of alerts
 
@@ -274,6 +281,10 @@ class Store:
         """Return the removed cameras, each with its Unix time."""
         with self.engine.begin() as connection:
             return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
+
+
+def _newest_first(lines: list[Operation]) -> list[Operation]:
+    return sorted(lines, key=lambda each: each.at_ms, reverse=True)
 
 
 def _rename_lessons(connection: Connection) -> None:
