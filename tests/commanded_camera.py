@@ -55,6 +55,10 @@ class CommandedCamera:
     def close(self) -> None:
         for channel in (Channel.META, Channel.SETTINGS, Channel.PROBES):
             self._client.publish(mqtt_topic(self.camera_id, channel), b"", qos=1, retain=True).wait_for_publish(10)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the connection. What the broker retains stays."""
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.console.api.routes import ROOT
@@ -385,3 +387,22 @@ async def test_a_policy_that_is_set_again_before_all_cameras_returned_raises_non
     commands.away = False
     put(console)
     assert await rounds(console, commands, 15_000) == []
+
+
+async def test_a_command_whose_line_cannot_be_written_counts_and_stops_no_other(
+    console: ConsoleRig, commands: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["lab/cam-1", "lab/cam-2", "lab/cam-3"]
+    for name in names:
+        console.show([verdict(0)], name)
+        announce(console, 16, name)
+        suspect(console, 1.0, name)
+    put(console)
+
+    def note(*_line: object, **_options: object) -> None:
+        raise OperationalError("insert", {}, Exception("the database is locked"))
+
+    monkeypatch.setattr(console.context.store, "note", note)
+    with capture_logs() as logs:
+        assert sorted(await rounds(console, commands, 0, 1_000)) == [(name, 32) for name in names]
+    assert [(each["event"], each["cameras"]) for each in logs] == [("drop_ratios_not_logged", 3)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from consumers.console.data import commands
 from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
 from schemas.errors import ConfigError
@@ -125,6 +126,35 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert (camera.control.rate, camera.control.state.dropped_per_block) == (2.0, 32)
     assert console.reset(CAMERA) == "confirmed"
     assert not camera.control.state.HasField("dropped_per_block")
+
+
+def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settings(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "OBEYED_S", 0.1)
+    gone = commanded(mosquitto, tmp_path / "gone")
+    gone.describe()
+    gone.stop()
+    console = Commands(
+        MqttAccess(host=mosquitto.host, port=mosquitto.port),
+        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
+    )
+    assert console.send(CAMERA, changes_of({"enabled": "false"})).startswith("sent")
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"})).startswith("sent")
+    late = commanded(mosquitto, tmp_path / "late")
+    try:
+        wait_until(lambda: late.control.state.HasField("dropped_per_block"), "the retained command")
+        assert (late.control.state.dropped_per_block, late.control.state.enabled) == (32, False)
+    finally:
+        late.close()
+    assert console.reset(CAMERA).startswith("sent")
+    assert console.send(CAMERA, changes_of({"fps": "0.5"})).startswith("sent")
+    latest = commanded(mosquitto, tmp_path / "latest")
+    try:
+        wait_until(lambda: latest.control.rate == 0.5, "the retained command")
+        assert not latest.control.state.HasField("enabled")
+    finally:
+        latest.close()
 
 
 @pytest.mark.parametrize(

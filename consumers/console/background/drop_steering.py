@@ -34,21 +34,28 @@ async def steer(context: ConsoleContext, now_ms: int | None = None) -> None:
         return
     due = plan.changes(context.fleet, await _backlogs(context), monotonic_ms() if now_ms is None else now_ms)
     plan.postpone(due[MOST_A_ROUND:])
-    sending, failures = asyncio.Semaphore(AT_ONCE), list[UserError]()
+    commands, sending, unsent, unlogged = context.commands, asyncio.Semaphore(AT_ONCE), list[str](), list[str]()
 
     async def send(change: DropChange) -> None:
         async with sending:
+            if unsent:  # the broker does not answer
+                plan.postpone([change])
+                return
             try:
-                if not failures:
-                    await _send(context, change)
-                    return
-            except UserError as error:
-                failures.append(error)
-        plan.postpone([change])
+                outcome = await context.command(commands.send, change.camera, {"dropped_per_block": change.wanted})
+            except Exception as error:
+                plan.postpone([change])
+                unsent.append(str(error) or type(error).__name__)
+                return
+            try:
+                await _note(context, change, outcome)
+            except Exception as error:  # the command is sent
+                unlogged.append(str(error) or type(error).__name__)
 
     await asyncio.gather(*(send(each) for each in due[:MOST_A_ROUND]))
-    if failures:
-        log.warning("drop_ratios_not_sent", error=str(failures[0])[:200])
+    for event, errors in (("drop_ratios_not_sent", unsent), ("drop_ratios_not_logged", unlogged)):
+        if errors:
+            log.warning(event, cameras=len(errors), error=errors[0][:200])
 
 
 async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
@@ -62,9 +69,7 @@ async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
         return {}
 
 
-async def _send(context: ConsoleContext, change: DropChange) -> None:
-    """Send a command and log it. Raises UserError if the broker does not accept it."""
-    assert context.commands is not None
-    outcome = await context.command(context.commands.send, change.camera, {"dropped_per_block": change.wanted})
+async def _note(context: ConsoleContext, change: DropChange, outcome: str) -> None:
+    """Write the line of a command in the audit log."""
     note = context.store.note
     await context.write(note, change.policy.name, "drop policy", change.camera, change.detail, outcome, by_policy=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any, Final
 
 from consumers.console.data.camera_settings import CameraSettingsClient
@@ -12,12 +14,14 @@ from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import KeyRing
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.messages.frame import PROFILES
-from schemas.pointillist_pb2 import Command, Meta
+from schemas.pointillist_pb2 import Command, CommandState, Meta
 from schemas.transport.access import MqttAccess
 
 OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 MOST_DROPPED: Final = 56
+_LOCKS: Final = 64
+"""Locks that all cameras share."""
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
 _KNOWN: Final = "drop_ratio, probe_share, profile, enabled or fps"
 NAMES: Final = {number: name for name, number in PROFILES.items()}
@@ -76,35 +80,52 @@ def _rate(name: str, value: Any) -> float:
     return rate
 
 
-def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
-    """Return a command with these changes and all earlier settings: the broker retains only the last command."""
+def command_of(held: CommandState | Command | None, changes: Mapping[str, Any]) -> Command:
+    """Return a command with these changes and the settings held: the broker retains only the last command."""
     command = Command()
     for name in SETTINGS:
-        if meta is not None and meta.command_state.HasField(name):
-            setattr(command, name, getattr(meta.command_state, name))
+        if held is not None and held.HasField(name):
+            setattr(command, name, getattr(held, name))
     for name, value in changes.items():
         setattr(command, name, value)
     return command
 
 
 class Commands:
-    """Sends commands to cameras. Every method blocks: call them outside the event loop."""
+    """Sends commands to cameras, to each one at a time. Every method blocks: call them outside the event loop."""
 
     def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
         self._broker = broker
         self._keys = keys
+        self._turns = [Lock() for _ in range(_LOCKS)]
+        self._sent: dict[str, Command] = {}
+        """The last command of each camera that has not announced it yet."""
 
     def send(self, name: str, changes: Mapping[str, Any]) -> str:
         """Change settings of a camera. Return the outcome. Raises UserError if the broker is unreachable."""
-        with self._connected(camera_id(name)) as camera:
-            obeyed = camera.send(command_of(camera.meta, changes), OBEYED_S)
+        with self._turn(name), self._connected(camera_id(name)) as camera:
+            command = command_of(self._held(name, camera.meta), changes)
+            obeyed = camera.send(command, OBEYED_S)
+            self._sent[name] = command
         return _outcome(obeyed)
 
     def reset(self, name: str) -> str:
         """Reset a camera to its own settings. Return the outcome. Raises UserError if the broker is unreachable."""
-        with self._connected(camera_id(name)) as camera:
+        with self._turn(name), self._connected(camera_id(name)) as camera:
+            self._sent[name] = Command(reset=True, issued_ms=time.time_ns() // 10**6)
             obeyed = camera.reset(OBEYED_S)
         return _outcome(obeyed)
+
+    def _turn(self, name: str) -> Lock:
+        return self._turns[hash(name) % _LOCKS]
+
+    def _held(self, name: str, meta: Meta | None) -> CommandState | Command | None:
+        """Return the settings that were last commanded, whether the camera has announced them or not."""
+        announced, sent = meta.command_state if meta is not None else None, self._sent.get(name)
+        if sent is None or (announced is not None and announced.issued_ms >= sent.issued_ms):
+            self._sent.pop(name, None)
+            return announced
+        return sent
 
     def _connected(self, camera: CameraId) -> CameraSettingsClient:
         return CameraSettingsClient(self._broker, camera, self._keys)
