@@ -27,6 +27,7 @@ from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.messages.frame import Encoding
 from schemas.pixels.planes import Colour, Planes
 from tests.processors.tiny import camera_key, taken
+from tests.waiting import wait_until
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 HEIGHT, WIDTH = 72, 101
@@ -303,7 +304,7 @@ def test_a_process_that_waits_for_a_core_gets_more_time_and_one_that_is_stopped_
     units = chain(2)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
     process = processes.started[0]
-    assert not process._is_starved(1e9)  # it waits for a request
+    wait_until(lambda: not process._is_starved(1e9), "a process that waits for a request")
     os.kill(process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     assert not process._is_starved(1e9)
