@@ -144,6 +144,7 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
     late = commanded(mosquitto, tmp_path / "late")
     try:
         wait_until(lambda: late.control.state.HasField("dropped_per_block"), "the retained command")
+        assert late.control.state.HasField("enabled")
         assert (late.control.state.dropped_per_block, late.control.state.enabled) == (32, False)
     finally:
         late.close()
@@ -152,6 +153,7 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
     latest = commanded(mosquitto, tmp_path / "latest")
     try:
         wait_until(lambda: latest.control.rate == 0.5, "the retained command")
+        assert latest.control.state.asked_ms > 0  # the reset too
         assert not latest.control.state.HasField("enabled")
     finally:
         latest.close()

@@ -81,8 +81,11 @@ def _rate(name: str, value: Any) -> float:
 
 
 def command_of(held: CommandState | Command | None, changes: Mapping[str, Any]) -> Command:
-    """Return a command with these changes and the settings held: the broker retains only the last command."""
-    command = Command()
+    """Return a command with these changes and the settings held: the broker retains only the last command.
+
+    After a reset that the camera has not announced, the command resets too.
+    """
+    command = Command(reset=isinstance(held, Command) and held.reset)
     for name in SETTINGS:
         if held is not None and held.HasField(name):
             setattr(command, name, getattr(held, name))
@@ -112,8 +115,9 @@ class Commands:
     def reset(self, name: str) -> str:
         """Reset a camera to its own settings. Return the outcome. Raises UserError if the broker is unreachable."""
         with self._turn(name), self._connected(camera_id(name)) as camera:
-            self._sent[name] = Command(reset=True, issued_ms=time.time_ns() // 10**6)
+            issued_ms = time.time_ns() // 10**6
             obeyed = camera.reset(OBEYED_S)
+            self._sent[name] = Command(reset=True, issued_ms=issued_ms)
         return _outcome(obeyed)
 
     def _turn(self, name: str) -> Lock:
