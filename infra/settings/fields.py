@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_origin
 
@@ -122,14 +122,23 @@ def table_of(info: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def known_part(model: type[BaseModel], names: Iterable[str]) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """Yield the names of tables and fields from the first one to the last known, each with its table's model."""
+    table: type[BaseModel] | None = model
+    entry: type[BaseModel] | None = None
+    for name in names:
+        if entry is not None:
+            table, entry = entry, None
+        elif table is not None and name in table.model_fields:
+            info = table.model_fields[name]
+            table, entry = table_of(info), entry_of(info)
+        else:
+            return
+        yield name, table
+
+
 def table_at(model: type[BaseModel], path: str) -> type[BaseModel] | None:
     """Return the model of the table at a path; `""` is the model itself."""
-    found: type[BaseModel] | None = model
-    entry: type[BaseModel] | None = None
-    for name in filter(None, path.split(".")):
-        if entry is not None:
-            found, entry = entry, None
-            continue
-        info = found.model_fields.get(name) if found is not None else None
-        found, entry = (table_of(info), entry_of(info)) if info is not None else (None, None)
-    return found
+    names = path.split(".") if path else []
+    tables = [model, *(table for _, table in known_part(model, names))]
+    return tables[-1] if len(tables) > len(names) else None

@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from infra.settings.fields import entry_of, fields, own_defaults, table_at, table_of
+from infra.settings.fields import fields, known_part, own_defaults, table_at
 from infra.settings.roles import prefix_of
 from schemas.errors import ConfigError
 
@@ -163,19 +163,7 @@ def first_problem(error: ValidationError, model: type[BaseModel], origin: Callab
 
 def _path(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
     """Return the part of pydantic's location that names tables and fields."""
-    names: list[str] = []
-    table: type[BaseModel] | None = model
-    entry: type[BaseModel] | None = None
-    for part in map(str, place):
-        if entry is not None:
-            table, entry = entry, None
-        elif table is not None and part in table.model_fields:
-            info = table.model_fields[part]
-            table, entry = table_of(info), entry_of(info)
-        else:
-            break
-        names.append(part)
-    return ".".join(names)
+    return ".".join(name for name, _ in known_part(model, map(str, place)))
 
 
 def _kind(model: type[BaseModel], path: str) -> str:

@@ -57,6 +57,13 @@ def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPa
         assert keep_freed(2**20) is False
 
 
+def test_freed_pages_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(malloc_trim=kept.append))
+    release_freed()
+    assert kept == [0]
+
+
 def test_freed_memory_is_released_with_its_cycles() -> None:
     class Cycle:
         def __init__(self) -> None:

@@ -311,8 +311,10 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     page.keyboard.type("gate-10")
     page.keyboard.press("Enter")
     expect(cards).to_have_count(1)
-    page.locator(".chips a", has_text="all").click()
+    with page.expect_navigation():  # keys that come earlier are the old page's
+        page.locator(".chips a", has_text="all").click()
     page.locator("body").press("j")
+    expect(page.locator(".card > a:focus")).to_be_visible()
     page.keyboard.press("Enter")
     page.wait_for_url("**/camera/**")
 

@@ -195,8 +195,7 @@ class Store:
         *,
         by_policy: bool = False,
     ) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit. Lines of policies
-        have a separate limit.
+        """Write a line of the audit log. Delete the oldest lines beyond the limit; lines of policies have their own.
 
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
