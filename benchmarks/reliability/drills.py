@@ -317,10 +317,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: length of the run")
     parser.add_argument("--baseline", help="upgrade: git revision of the earlier release (default: the newest tag)")
     arguments = parser.parse_args()
-    baseline = arguments.baseline or newest_tag()
-    if arguments.name == "upgrade" and baseline is None:
+    if arguments.name != "upgrade":
+        drill = DRILLS[arguments.name]
+    elif baseline := arguments.baseline or newest_tag():
+        drill = partial(upgrade, baseline=baseline)
+    else:
         parser.error("--baseline: expected a git revision, got none, and there is no tag. Name a revision.")
-    drill = partial(upgrade, baseline=baseline) if arguments.name == "upgrade" else DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
         if arguments.fault and drill is nodes:
             before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
