@@ -36,7 +36,6 @@ from lab.results.markdown import markdown
 from lab.statistics import Interval, mean_interval, paired_interval, share_interval
 from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
-from processors.stages.planar import SHRINKS_FROM
 from schemas.errors import ConfigError
 from schemas.pixels.packing import Picture
 
@@ -121,11 +120,9 @@ def _answer(chain: Defended, frame: torch.Tensor, seed: int) -> int:
 
 
 def _video(pipeline: Pipeline, drop: float, picture: Picture) -> Defended:
-    """Return the chain for a decoded picture: the processor resamples planes only where they shrink enough."""
-    wanted = pipeline.bundle.settings.input
+    """Return the chain for a decoded picture: the processor resamples planes only where they shrink."""
     height, width, _ = picture.shape
-    shrinks = height >= SHRINKS_FROM * wanted.height and width >= SHRINKS_FROM * wanted.width
-    return (coded if shrinks and pipeline.scales(height, width) else coded_bpda)(pipeline, drop)
+    return (coded if pipeline.scales(height, width) else coded_bpda)(pipeline, drop)
 
 
 def rows(name: str, bundle: Bundle, shown: Sequence[Photograph], repeats: int) -> list[Row]:

@@ -27,7 +27,7 @@ from processors.metrics import ProcessorMetrics
 from processors.pipeline import Classified, Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.classify import Ranked
-from processors.stages.planar import SHRINKS_FROM, Planar, Unplaced
+from processors.stages.planar import Planar, Unplaced
 from processors.stages.resample import fitted
 from processors.stages.scaler import shown_planes
 from processors.stages.squares import Squares
@@ -174,13 +174,11 @@ class BatchExecutor:
         return max(1, job.shape.pixels // (_PLANES_SHARE if self._is_planar(job) else 1))
 
     def _is_planar(self, job: FrameJob) -> bool:
-        """Return whether a frame is resampled as planes: decoded video of even sides that shrinks enough, on a CPU."""
+        """Return whether a frame is resampled as planes: decoded video of even sides that shrinks, on a CPU."""
         height, width, _ = job.shape
         if job.planes is None or self._device.type != "cpu" or height % 2 or width % 2:
             return False
-        wanted = self.pipeline.bundle.settings.input
-        shrinks = height >= SHRINKS_FROM * wanted.height and width >= SHRINKS_FROM * wanted.width
-        return shrinks and self.pipeline.scales(height, width)
+        return self.pipeline.scales(height, width)
 
     def _classified_planes(self, batch: Sequence[FrameJob]) -> tuple[Planar, Classified, Tensor, Tensor, Tensor | None]:
         wanted = self.pipeline.bundle.settings.input

@@ -4,7 +4,8 @@ The conversion to RGB and the resampling of `processors.stages.at_scale` are bot
 same picture up to these differences, which tests bound:
 
 - The other order rounds each pixel to 8 bits, and limits it to RGB's range. Here, only the result is limited.
-- A chroma sample counts in full if any of its pixels was kept, and not by their number.
+- A chroma sample counts in full if any of its pixels was kept, and not by their number. A pixel of the result that no
+  such sample reaches has the chroma of the nearest pixel with one.
 - The weights are rounded (`processors.stages.scaler`), which moves a pixel by less than a grey level.
 - At the edge of the result, the outermost samples of the picture have the weights outside as well, which moves a pixel
   by a grey level in the mean.
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.stages.at_scale import LEAST_SHARE
+from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import TINY
 from processors.stages.scaler import UNIT, Values, write_sums
@@ -31,9 +34,7 @@ from schemas.errors import StageError
 from schemas.pixels.masks import Mask
 from schemas.pixels.planes import NEUTRAL, Colour, Plane, Planes, chroma_shape, rgb_weights, to_picture
 
-SHRINKS_FROM: Final = 2
-"""Factor, along both sides, from which frames are resampled as planes: one chroma sample then has at most an output's
-width."""
+Places = NDArray[np.intp]
 
 
 class _Shares(NamedTuple):
@@ -47,11 +48,16 @@ class _Shares(NamedTuple):
     """True where the share is at least `LEAST_SHARE`."""
     complete: bool
     """Whether all pixels are known."""
+    colourless: Places
+    """Positions (N,) in the picture in raster order where no chroma was kept, or next to none."""
+    nearest: Places
+    """Positions (N,) of the nearest pixels with chroma."""
 
     @property
     def nbytes(self) -> int:
         """The memory in bytes."""
-        return self.luma.nbytes + self.scales[0].nbytes + self.scales[1].nbytes + self.known.nbytes
+        scales = self.scales[0].nbytes + self.scales[1].nbytes
+        return self.luma.nbytes + scales + self.known.nbytes + self.colourless.nbytes + self.nearest.nbytes
 
 
 class PlaneMask:
@@ -89,7 +95,8 @@ class PlaneMask:
             share = torch.from_numpy(sums[0] / (255 * UNIT))
             known = share >= LEAST_SHARE
             scales = of_luma, of_chroma, of_chroma
-            found = self._shares[height, width] = _Shares(share, scales, known, bool(known.all()))
+            places = _colourless(sums[1] >= 255 * UNIT * LEAST_SHARE)
+            found = self._shares[height, width] = _Shares(share, scales, known, bool(known.all()), *places)
         return found
 
     def write_means(self, planes: Planes, picture: Tensor) -> None:
@@ -101,7 +108,11 @@ class PlaneMask:
             assert planes.red is not None
             samples += [planes.blue, planes.red]
         means = np.empty((channels, height, width), dtype=np.float32)
-        write_sums(samples, self._selections[:channels], self.shares(height, width).scales, means)
+        shares = self.shares(height, width)
+        write_sums(samples, self._selections[:channels], shares.scales, means)
+        for chroma in means[1:]:
+            values = chroma.reshape(-1)
+            values[shares.colourless] = values[shares.nearest]
         flat = picture.view(channels, -1)
         if channels == 1:
             torch.mul(torch.from_numpy(means).view(1, -1), 1 / 255, out=flat)
@@ -207,6 +218,15 @@ def whole_mask(height: int, width: int) -> PlaneMask:
 def _selection(kept: Mask) -> Plane | None:
     """Return 255 at kept samples and 0 at others; None if all are kept."""
     return None if kept.all() else kept.view(np.uint8) * np.uint8(255)
+
+
+def _colourless(known: NDArray[np.bool_]) -> tuple[Places, Places]:
+    """Return the positions (N,) of a picture (h, w) without chroma, and of the nearest pixels that have it."""
+    height, width = known.shape
+    every = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
+    nearest = reconstruct_nearest(every, torch.from_numpy(known)[None, None]).flatten().numpy().astype(np.intp)
+    places = np.flatnonzero(~known)
+    return places, nearest[places]
 
 
 @lru_cache(len(Colour))

@@ -80,6 +80,18 @@ def test_kept_planes_give_nearly_the_picture_that_is_converted_first(
     assert_near(frames.as_sent(64, 80), resize(frames.placed, 64, 80), levels)
 
 
+@pytest.mark.parametrize("dropped", [16, 32, 48])
+@pytest.mark.parametrize("size", [(64, 80), (86, 120), (108, 151), (144, 202), (200, 300)])
+def test_pixels_that_no_kept_chroma_reaches_have_the_chroma_beside_them(size: tuple[int, int], dropped: int) -> None:
+    own = PlaneMask(mask(216, 302, dropped))
+    frames = Planar([smooth(216, 302)], 3, [own], [own])
+    found, known = frames.at_scale(*size)
+    expected, expected_known = at_scale(frames.placed, frames.kept, *size)
+    difference = (found - expected).abs()[..., 1:-1, 1:-1] * (known & expected_known)[..., 1:-1, 1:-1]
+    assert difference.max() <= 30 * LEVEL
+    assert difference.mean() <= 1.6 * LEVEL
+
+
 def test_pixels_without_kept_samples_are_black_and_not_known() -> None:
     kept = np.ones((96, 128), dtype=np.bool_)
     kept[:48] = False
@@ -154,7 +166,7 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
         )
         job.planes = Fill(kept).picture(camera.shown(seq))
     found = classified(executor, jobs, [2] * 4)
-    monkeypatch.setattr("processors.device.batch_executor.SHRINKS_FROM", 1000)
+    monkeypatch.setattr(executor, "_is_planar", lambda job: False)
     expected = classified(executor, jobs, [2] * 4)
     for one, other in zip(found, expected, strict=True):
         assert one.error is None
