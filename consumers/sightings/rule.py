@@ -51,7 +51,7 @@ class Look(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What one camera has shown of one class or group. Immutable: `advance` returns a new one."""
+    """The state of one camera and one class or group. Immutable: `advance` returns a new one."""
 
     recent: tuple[Look, ...] = ()
     """The newest frames, oldest first."""

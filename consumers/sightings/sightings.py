@@ -20,6 +20,8 @@ from schemas.camera_groups import most_specific
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import Alert, Range, Verdict
 
+_MOST_PICTURES: Final = 512
+"""Previews in memory for alerts that may come."""
 _LONGEST_REST_MS: Final = round(1000 * RANGES["cooldown_s"][1])
 
 SightingKey = tuple[str, str]
@@ -27,15 +29,13 @@ SightingKey = tuple[str, str]
 
 
 class Watched(NamedTuple):
-    """What the recorder holds of one camera and one class or group."""
+    """The recorder's state of one camera and one class or group."""
 
     state: Sighting
     partition: int
     """Partition of the camera's verdicts: the recorder that holds it ends the sighting."""
     alert_id: str = ""
     """The last alert; empty before the first."""
-    picture: bytes = b""
-    """The newest preview of an agreeing frame; empty without one."""
 
 
 @dataclass(slots=True)
@@ -58,6 +58,8 @@ class Sightings:
         self._rules: tuple[SightingRule, ...] = ()
         self._of_camera: dict[str, tuple[SightingRule, ...]] = {}
         self._watched: dict[SightingKey, Watched] = {}
+        self._pictures: dict[SightingKey, bytes] = {}
+        """The newest preview of each camera's agreeing frames. The newest ones come last."""
         self._insert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def adopt(self, rules: tuple[SightingRule, ...]) -> None:
@@ -119,16 +121,23 @@ class Sightings:
         partition = partitions.get(row.camera, before.partition)
         if before.state.lasts and (not state.lasts or state.raised_ms != before.state.raised_ms):
             self._end(connection, before)
-        picture = before.picture if len(state.recent) > 1 else b""
-        if (confidence is not None and not state.lasts) or state.raised_ms != before.state.raised_ms:
-            picture = verdicts[row.camera, row.boot, row.seq].preview or picture
-        after = Watched(state, partition, before.alert_id, picture)
+        if confidence is not None and not (before.state.lasts and state.lasts):
+            self._keep_picture(key, verdicts[row.camera, row.boot, row.seq].preview, begins=len(state.recent) == 1)
+        after = Watched(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
-            alert = raised_alert(row, rule.wanted, after)
+            alert = raised_alert(row, rule.wanted, state, self._pictures.pop(key, b""))
             if connection.execute(self._insert, _row_of(alert, partition)).rowcount:
                 found.alerts.append(alert)
-            after = after._replace(alert_id=alert.alert_id, picture=b"")
+            after = after._replace(alert_id=alert.alert_id)
         found.changed[key] = after
+
+    def _keep_picture(self, key: SightingKey, preview: bytes, *, begins: bool) -> None:
+        """Keep the preview of an agreeing frame, which `begins` another run of frames or goes on with one."""
+        kept = self._pictures.pop(key, b"")
+        if picture := preview or (b"" if begins else kept):
+            self._pictures[key] = picture
+        if len(self._pictures) > _MOST_PICTURES:
+            del self._pictures[next(iter(self._pictures))]
 
     def _rules_of(self, camera: str) -> tuple[SightingRule, ...]:
         """Return the rules of a camera: for each class or group, that of the most specific group of cameras."""
@@ -154,7 +163,7 @@ class Sightings:
         for key in over:
             before = self._watched[key]
             self._end(connection, before)
-            found.changed[key] = before._replace(state=before.state._replace(recent=(), lasts=False), picture=b"")
+            found.changed[key] = before._replace(state=before.state._replace(recent=(), lasts=False))
         return found
 
     def _end(self, connection: Connection, before: Watched) -> None:
@@ -186,9 +195,8 @@ class Sightings:
         return rests or now_ms - state.seen_ms < 1000 * rule.absent_s or state.lasts
 
 
-def raised_alert(row: FrameRow, wanted: str, watched: Watched) -> Alert:
+def raised_alert(row: FrameRow, wanted: str, state: Sighting, preview: bytes) -> Alert:
     """Return the alert that the frame `row` raises. Every recorder computes the same id."""
-    state = watched.state
     return Alert(
         alert_id=alert_id(row.camera, row.boot, row.seq, f"{SIGHTING}\0{wanted}"),
         camera_id=row.camera,
@@ -197,7 +205,7 @@ def raised_alert(row: FrameRow, wanted: str, watched: Watched) -> Alert:
         boot_id=row.boot,
         frames=Range(first=min(each.seq for each in state.agreeing), last=row.seq),
         class_id=row.class_id,
-        thumbnail=thumbnail(watched.picture),
+        thumbnail=thumbnail(preview, "JPEG"),
         wanted=wanted,
         confidence=state.confidence,
     )

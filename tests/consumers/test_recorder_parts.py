@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import IntegrityError
 
 from consumers.database.tables import quarantine
-from consumers.evidence import watch
+from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
@@ -83,5 +83,5 @@ def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.Monke
     large = cast(Any, Pictures(picture("PNG", 4 * THUMBNAIL_SIDE)))
     with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), ALARM, large))) as small:
         assert (small.format, small.size) == ("PNG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    monkeypatch.setattr(watch, "_LARGEST_PNG", 10)
+    monkeypatch.setattr(thumbnails, "_LARGEST", 10)
     assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""

@@ -69,8 +69,8 @@ def test_routes_of_a_file_choose_the_receiver_whatever_the_time_of_grouping(tmp_
     routes = [{"receiver": "mail", "matchers": ['severity="warning"']}]
     document = {"receivers": [HOOK, HOOK | {"name": "mail"}], "routes": routes}
     found = configuration(written(tmp_path, document))
-    defence, critical, others = found["route"]["routes"]
-    assert [each["routes"] for each in (defence, critical, others)] == [routes] * 3
+    defence, sightings, critical, others = found["route"]["routes"]
+    assert [each["routes"] for each in (defence, sightings, critical, others)] == [routes] * 4
     assert defence["group_wait"] == "1s"
     assert "&" not in as_yaml(found)
 
