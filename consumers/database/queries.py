@@ -258,10 +258,8 @@ class Records:
     def alert_count(self, since_ms: int = 0) -> int:
         """Return the number of backdoor alerts raised; with `since_ms` 0 purged ones included."""
         with self._engine.begin() as connection:
-            found = (
-                connection.scalar(select(func.count()).where(alerts.c.wanted == "", alerts.c.raised_ms >= since_ms))
-                or 0
-            )
+            raised = (alerts.c.wanted == "", alerts.c.raised_ms >= since_ms)
+            found = connection.scalar(select(func.count()).where(*raised)) or 0
             return found + (tally(connection, PURGED_ALERTS) if since_ms <= 0 else 0)
 
     def latency_quantiles(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Latency:

@@ -12,7 +12,7 @@ from schemas.errors import ConfigError
 
 RULE = SightingRule("north/*", "vehicle", 3, 0.5, 10.0, 60.0, "root", 0)
 
-_FRAMES = st.lists(st.tuples(st.integers(0, 8_000), st.booleans(), st.integers(1, 2)), max_size=120)
+_FRAMES = st.lists(st.tuples(st.integers(0, 8_000), st.booleans(), st.sampled_from([1] * 19 + [2])), max_size=120)
 _RULES = st.builds(
     lambda frames, absent_s, cooldown_s: RULE._replace(frames=frames, absent_s=absent_s, cooldown_s=cooldown_s),
     st.integers(2, 5), st.integers(5, 20).map(float), st.integers(10, 90).map(float),
@@ -84,6 +84,16 @@ def test_a_flicker_raises_nothing_and_three_of_five_frames_do() -> None:
     flicker = looks([(1000, n % 4 == 0, 1) for n in range(200)])
     assert run(RULE, flicker) == []
     assert run(RULE, looks([(1000, agrees, 1) for agrees in (True, False, True, False, True)])) == [4]
+
+
+def test_a_frame_before_the_newest_does_not_agree_any_more() -> None:
+    made = looks([(1000, agrees, 1) for agrees in (True, False, False, True)])
+    assert run(RULE._replace(frames=2), made) == []
+    assert run(RULE._replace(frames=2), made[1:2] + made[3:] + looks([(5000, True, 1)])) == [2]
+
+
+def test_frames_before_an_absence_do_not_agree_with_those_after_it() -> None:
+    assert run(RULE, looks([(1000, True, 1), (1000, True, 1), (10_000, True, 1), (1000, True, 1)])) == []
 
 
 def test_a_class_that_stays_is_one_sighting_and_one_that_returns_another() -> None:

@@ -7,20 +7,26 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from consumers.cameras.open_alerts import newest_alerts
+from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
+from consumers.cameras.state import State
 from consumers.console.database_poller import DatabasePoller
+from consumers.console.pages.alerts import in_episodes
+from consumers.console.pages.system_charts import _raised
 from consumers.database.changes import change_recorded
+from consumers.database.mutes import new_mute
 from consumers.database.queries import open_records
 from consumers.database.tables import alerts
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from consumers.sightings.rules_table import new_rule, remove_rule, save_rule
 from infra.monitor.alert_notifier import HOLD_S, AlertNotifier, document_of
+from infra.up.system_state import _read
 from schemas.pointillist_pb2 import Alert, Verdict
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, MakeRig, Rig, picture, verdict
 from tests.consumers.scene import Scene
+from tests.consumers.test_console_pages import ALERT, raise_alert
 from tests.waiting import until
 
 LASTS = {"absent_s": 86_400, "cooldown_s": 60}
@@ -107,6 +113,41 @@ def test_a_restart_within_a_sighting_raises_no_second_alert_and_ends_it(make_rig
         again.store.tend_sightings()
     (row,) = rows(again)
     assert row["ended_ms"] > 0
+
+
+def test_a_sighting_that_lasts_for_days_is_known_after_a_restart(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    want(rig)
+    rig.verdicts(cars(0))
+    late_ns = time.time_ns() + 3 * 86_400 * 10**9
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "time_ns", lambda: late_ns)
+        again = make_rig()
+        assert again.verdicts(cars(3, 9)).sightings == []
+
+
+def test_a_sighting_and_a_backdoor_of_one_camera_are_two_episodes_and_the_state_is_of_the_backdoor(
+    console: ConsoleRig, recorder: Rig
+) -> None:
+    console.show([verdict(0)])
+    want(recorder)
+    recorder.verdicts(cars(1))
+    ages_ms = time.time_ns() // 10**6 - 60_000
+    assert _read(recorder.engine, {}, {}, ages_ms)[CAMERA].state is not State.ALERT
+    with recorder.engine.begin() as connection:
+        assert sum(_raised(connection, ages_ms).values()) == 0
+        (seen,) = open_episodes(newest_alerts(connection), {})
+    mute = new_mute(seen.newest, "1h", "a test", "root", ages_ms + 60_000)
+    assert muted_cameras([seen], {mute.subject: mute}) == {}
+    raise_alert(recorder)
+    poll(console)
+    found = in_episodes(recorder.engine, {}, [])
+    assert sorted((each.wanted, len(each.alert_ids)) for each, _ in found) == [("", 1), ("vehicle", 1)]
+    card = console.context.fleet.card(CAMERA)
+    assert card is not None
+    assert (card.alert, card.sighting) == (ALERT, seen.newest)
+    assert console.context.fleet.alerts() == (1, 0)
+    assert _read(recorder.engine, {}, {}, ages_ms)[CAMERA].state is State.ALERT
 
 
 def test_a_removed_rule_ends_its_sightings(make_rig: MakeRig) -> None:
