@@ -25,7 +25,7 @@ from schemas.errors import ConfigError
 STEPS: Final = 100
 BATCH: Final = 16
 FEWEST_CLASSES: Final = 3
-"""Of two classes, the anomaly index of either is .67 whatever their stamps are."""
+"""With two classes, the anomaly index of either is .67 whatever their stamps are."""
 REACHES: Final = 0.9
 """Share of clean frames that a stamp must take to its class."""
 OUTLIER: Final = 2.0
