@@ -65,7 +65,7 @@ class Bounds(SettingsTable):
     evidence_rows: int = Field(default=200_000, ge=1)
     """Rows of evidence."""
     alert_rows: int = Field(default=100_000, ge=1)
-    """Rows of alerts."""
+    """Rows of backdoor alerts, and of sightings."""
     strangers: int = Field(default=1_000, ge=0)
     """Cameras with a status and no frame yet."""
     preview_cameras: int = Field(default=1_000, ge=0)

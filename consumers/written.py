@@ -27,5 +27,7 @@ class Written:
     """Rejections of frames, by camera in their order."""
     alerts: list[Alert] = field(default_factory=list)
     """Alerts raised."""
+    sightings: list[Alert] = field(default_factory=list)
+    """Alerts on a class or group."""
     chains: dict[BootKey, Chain] = field(default_factory=dict)
     """The evidence that was read, in its new state."""

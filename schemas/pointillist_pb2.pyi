@@ -413,7 +413,7 @@ class Window(_message.Message):
     def __init__(self, left: _Optional[int] = ..., top: _Optional[int] = ..., right: _Optional[int] = ..., bottom: _Optional[int] = ..., dependence: _Optional[float] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "mean_agreement", "agreement_threshold", "baseline_agreement", "window", "tag")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "mean_agreement", "agreement_threshold", "baseline_agreement", "window", "wanted", "confidence", "tag")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -432,6 +432,8 @@ class Alert(_message.Message):
     AGREEMENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     BASELINE_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
     camera_id: str
@@ -451,8 +453,10 @@ class Alert(_message.Message):
     agreement_threshold: float
     baseline_agreement: float
     window: Window
+    wanted: str
+    confidence: float
     tag: int
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., mean_agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., baseline_agreement: _Optional[float] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., mean_agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., baseline_agreement: _Optional[float] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., wanted: _Optional[str] = ..., confidence: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
     __slots__ = ("models", "signer", "signature")

@@ -1,4 +1,4 @@
-"""Episodes: the alerts of one camera that follow each other, which people look after as one.
+"""Episodes: the alerts of one camera and cause that follow each other, which people look after as one.
 
 A camera that starts again before the same sticker raises another alert. One cause, one row.
 """
@@ -36,11 +36,15 @@ class Found(NamedTuple):
     camera: str
     alert_id: str
     raised_ms: int
+    wanted: str = ""
+    """The class or group of a sighting; empty for a backdoor alert."""
+    ended_ms: int = 0
+    """End of a sighting, Unix time in milliseconds; 0 while it lasts, and for a backdoor alert."""
 
 
 @dataclass
 class Episode:
-    """Alerts of one camera, the oldest first."""
+    """Alerts of one camera, of a backdoor or of one class, the oldest first."""
 
     camera: str
     alert_ids: list[str] = field(default_factory=list)
@@ -48,6 +52,8 @@ class Episode:
     last_ms: int = 0
     review: Review | None = None
     """The newest decision on one of them."""
+    wanted: str = ""
+    """The class or group of its sightings; empty for backdoor alerts."""
 
     @property
     def state(self) -> str:
@@ -68,7 +74,7 @@ class Episode:
             self.review = review
 
     def continues_with(self, found: Found, review: Review | None, published_ms: Sequence[int]) -> bool:
-        """Whether `found`, of the same camera and later, belongs to this episode.
+        """Whether `found`, of the same camera and class and later, belongs to this episode.
 
         Closed alerts stay among themselves: an alert that nobody has closed is never hidden in a closed episode. Nor
         does an episode outlast the model that raised it: `published_ms` is when another one went live.
@@ -83,16 +89,22 @@ class Episode:
 
 def episodes(alerts: Iterable[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
     """The episodes of `alerts`, those with the newest last alert first."""
-    running: dict[str, Episode] = {}
+    running: dict[tuple[str, str], Episode] = {}
     made: list[Episode] = []
     for found in sorted(alerts, key=lambda each: (each.raised_ms, each.alert_id)):
         review = reviews.get(found.alert_id)
-        episode = running.get(found.camera)
+        key = (found.camera, found.wanted)
+        episode = running.get(key)
         if episode is None or not episode.continues_with(found, review, published_ms):
-            episode = running[found.camera] = Episode(found.camera)
+            episode = running[key] = Episode(found.camera, wanted=found.wanted)
             made.append(episode)
         episode.add(found, review)
     return sorted(made, key=lambda each: (each.last_ms, each.newest), reverse=True)
+
+
+def sighting(camera: str, wanted: str, confidence: float) -> str:
+    """A sighting in plain words."""
+    return f"{wanted} seen at {camera.partition('/')[2] or camera}, {100 * confidence:.0f} %"
 
 
 def sentence(class_name: str, frames: int) -> str:

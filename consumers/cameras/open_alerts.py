@@ -1,4 +1,4 @@
-"""The backdoor alerts that nobody has closed, and the cameras that are muted."""
+"""The alerts that nobody has closed, and the cameras that are muted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
 
 _NEWEST: Final = 1_000
-"""Alerts that are looked at, the newest."""
+"""Backdoor alerts that are looked at, the newest, and as many sightings: neither hide the others."""
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
     """Return the newest alerts of all cameras."""
-    columns = (alerts.c.camera, alerts.c.alert_id, alerts.c.raised_ms)
-    newest = select(*columns).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
-    return [Found(*row) for row in connection.execute(newest)]
+    newest = select(*(alerts.c[name] for name in Found._fields)).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
+    return [
+        Found(*row)
+        for kind in (alerts.c.wanted == "", alerts.c.wanted != "")
+        for row in connection.execute(newest.where(kind))
+    ]
 
 
 def open_episodes(newest: Sequence[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
@@ -28,14 +31,14 @@ def open_episodes(newest: Sequence[Found], reviews: Reviews, published_ms: Seque
 
 
 def muted_cameras(standing: Sequence[Episode], mutes: Mutes) -> dict[str, Mute]:
-    """Return the mute of each camera that is muted, or whose `standing` episodes are all muted.
+    """Return the mute of each camera that is muted, or whose `standing` backdoor episodes are all muted.
 
     If several episodes are muted, the mute that ends first counts.
     """
     found = {each.subject: each for each in mutes.values() if each.is_of_camera}
     by_camera: dict[str, list[Mute | None]] = {}
     for episode in standing:
-        if episode.camera not in found:
+        if not episode.wanted and episode.camera not in found:
             by_camera.setdefault(episode.camera, []).append(mute_of(mutes, episode.camera, episode.alert_ids))
     for camera, each in by_camera.items():
         muted = [mute for mute in each if mute is not None]

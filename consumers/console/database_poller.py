@@ -25,7 +25,7 @@ from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.rollup import DAY_MS
-from consumers.database.mutes import Mute, read_mutes
+from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.errors import StateError
@@ -50,11 +50,13 @@ class Seen:
     saved: list[Camera] = field(default_factory=list)
     states: list[SavedState] = field(default_factory=list)
     alerts: Mapping[str, list[str]] = field(default_factory=dict)
-    """The newest alert of each open episode, by camera, newest last."""
+    """The newest alert of each open episode of a backdoor, by camera, newest last."""
     acknowledged: set[str] = field(default_factory=set)
     """Cameras whose episodes are all acknowledged."""
     muted: Mapping[str, Mute] = field(default_factory=dict)
     """Cameras that are muted, or whose open episodes are all muted."""
+    sightings: Mapping[str, str] = field(default_factory=dict)
+    """The newest sighting that is open and not muted, by camera."""
     totals: Totals = field(default_factory=Totals)
 
 
@@ -111,7 +113,7 @@ class DatabasePoller:
         for row in seen.statuses:
             self._fleet.record_status(row, max(0, now_ms - row.state_ms), clock_ms)
         self._fleet.judge(seen.states)
-        self._fleet.alert(seen.alerts, seen.acknowledged, seen.muted)
+        self._fleet.alert(seen.alerts, seen.acknowledged, seen.muted, seen.sightings)
         self._fleet.count(seen.totals)
 
     def poll(self) -> Seen:
@@ -128,10 +130,17 @@ class DatabasePoller:
         # A copy: another thread adds decisions.
         standing = open_episodes(newest, dict(self._reviews), self._published_ms())
         opened: defaultdict[str, list[str]] = defaultdict(list)
+        sightings: dict[str, str] = {}
+        unseen = set[str]()
         for each in reversed(standing):
-            opened[each.camera].append(each.newest)
-        acknowledged = opened.keys() - {each.camera for each in standing if each.state == OPEN}
-        return Seen(statuses, saved, states, opened, acknowledged, muted_cameras(standing, mutes), totals)
+            if each.wanted:
+                if each.state == OPEN and mute_of(mutes, each.camera, each.alert_ids) is None:
+                    sightings[each.camera] = each.newest
+            else:
+                opened[each.camera].append(each.newest)
+                unseen |= {each.camera} if each.state == OPEN else set()
+        muted = muted_cameras(standing, mutes)
+        return Seen(statuses, saved, states, opened, opened.keys() - unseen, muted, sightings, totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS

@@ -90,7 +90,8 @@ class ConsoleBounds(Bounds):
     """Bounds of the recorder's stores, and of the console's own."""
 
     clip_bytes: int = Field(default=256 * 2**20, ge=0)
-    """Bytes of kept clips: those of alerts go first, and of these the oldest of the camera with the most bytes."""
+    """Bytes of kept clips: those of sightings go first, then those of alerts, and of each the oldest of the camera
+    with the most bytes."""
     clip_age_s: float = Field(default=30 * DAY_S, gt=0)
     """Age of kept clips, in seconds."""
 

@@ -6,15 +6,14 @@ A mute ends by itself. It changes no evidence, state or review: it only stops no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, delete, func, inspect, select
-from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.database.engine import open_engine, upsert
+from consumers.database.engine import upsert
 from consumers.database.tables import alerts, mutes
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError
 from schemas.identity import camera_id
 
 MOST_MUTES: Final = 1_000
@@ -24,8 +23,6 @@ _LENGTH: Final = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 _UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LONGEST_MS: Final = 30 * _UNITS["d"]
 _ALERT: Final = re.compile(r"[0-9a-f]{32}")
-
-T = TypeVar("T")
 
 
 class Mute(NamedTuple):
@@ -104,21 +101,3 @@ def mute_of(found: Mutes, camera: str, alert_ids: Collection[str] = ()) -> Mute 
     """Return the mute that ends last among those of a camera and of the alerts of one episode; None without any."""
     candidates = [found[each] for each in (camera, *alert_ids) if each in found]
     return max(candidates, key=lambda each: each.until_ms, default=None)
-
-
-def change_mutes(url: str, change: Callable[[Connection], T]) -> T:
-    """Run `change` in a transaction of its own on the recorder's database at `url`.
-
-    Raises StateError if the database is absent or accepts no change.
-    """
-    open_engine(url, writes=False).dispose()  # never creates the recorder's file
-    engine = open_engine(url, writes=True)
-    try:
-        with engine.begin() as connection:
-            return change(connection)
-    except SQLAlchemyError as error:
-        raise StateError(
-            f"mute: expected the recorder's database to accept it, got {type(error).__name__}. Try again."
-        ) from None
-    finally:
-        engine.dispose()

@@ -256,9 +256,10 @@ class Records:
         return (max(last for _, last in found) - min(first for first, _ in found)) / 1000 if found else 0.0
 
     def alert_count(self, since_ms: int = 0) -> int:
-        """Return the number of alerts raised; with `since_ms` 0 purged ones included."""
+        """Return the number of backdoor alerts raised; with `since_ms` 0 purged ones included."""
         with self._engine.begin() as connection:
-            found = connection.scalar(select(func.count()).where(alerts.c.raised_ms >= since_ms)) or 0
+            raised = (alerts.c.wanted == "", alerts.c.raised_ms >= since_ms)
+            found = connection.scalar(select(func.count()).where(*raised)) or 0
             return found + (tally(connection, PURGED_ALERTS) if since_ms <= 0 else 0)
 
     def latency_quantiles(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Latency:
@@ -311,8 +312,9 @@ class Records:
         return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
 
     def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:
-        """Return the alerts raised since then by camera, as far as the bounded database still holds them."""
-        query = select(alerts.c.camera, func.count()).where(alerts.c.raised_ms >= since_ms).group_by(alerts.c.camera)
+        """Return the backdoor alerts raised since then by camera, as far as the bounded database still holds them."""
+        raised = (alerts.c.wanted == "", alerts.c.raised_ms >= since_ms)
+        query = select(alerts.c.camera, func.count()).where(*raised).group_by(alerts.c.camera)
         with self._engine.begin() as connection:
             return {camera: int(count) for camera, count in connection.execute(query.order_by(alerts.c.camera))}
 

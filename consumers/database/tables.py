@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -257,9 +257,33 @@ alerts = Table(
     _text("window", "Window of the frame on which the label depends; empty if no frame was examined for stickers."),
     _bytes("message"),
     _flag("published", "Whether Kafka has confirmed it."),
+    _text("wanted", "Kind `sighting`: the class or group that the camera sees; empty for other kinds."),
+    _number("confidence", "Kind `sighting`: mean confidence of the agreeing frames, 0 to 1; 0 for other kinds."),
+    _integer("ended_ms", "Kind `sighting`: time of the last agreeing frame, once it has ended; 0 until then."),
+    _integer("partition", "Kind `sighting`: partition of the camera's verdicts; 0 for other kinds."),
     Index("alerts_by_age", "raised_ms"),
 )
 """Alerts, and whether Kafka has confirmed them."""
+Index(
+    "alerts_of_sightings",
+    alerts.c.raised_ms,
+    sqlite_where=alerts.c.wanted != "",
+    postgresql_where=alerts.c.wanted != "",
+)
+
+sighting_rules = Table(
+    "sighting_rules",
+    metadata,
+    _text("cameras", "Group of cameras, such as `north/gate-*`.", primary_key=True),
+    _text("wanted", "Class or group.", primary_key=True),
+    _integer("frames"),
+    _number("confidence"),
+    _number("absent_s"),
+    _number("cooldown_s"),
+    _text("who"),
+    _integer("at_ms", "Time of the decision."),
+)
+"""The classes and groups of which users want to be notified; see `consumers.sightings.rules_table`."""
 
 mutes = Table(
     "mutes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import time
 from collections import defaultdict
@@ -10,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from PIL import Image
 from sqlalchemy import Connection, Engine, bindparam, select
 
 from consumers.database.archive import Kind, keeps_all, load
@@ -20,6 +18,7 @@ from consumers.database.tables import alerts, dead_letters, evidence, frames, le
 from consumers.evidence.chain import Chain, raise_alert
 from consumers.evidence.chains import Chains
 from consumers.evidence.quarantine import Quarantine
+from consumers.evidence.thumbnails import thumbnail
 from consumers.records.batch import BootKey
 from consumers.records.rows import FrameRow, Window, windows_of, windows_text
 from schemas.evidence.rule import EvidenceRule
@@ -27,8 +26,6 @@ from schemas.evidence.track import Alarm, Probe
 from schemas.pointillist_pb2 import CHECKED, Alert, Ledger
 from schemas.ranges import RangeSet
 
-THUMBNAIL_SIDE: Final = 128
-_LARGEST_PNG: Final = 4 * 2**20
 _LOOKED_AT_ONCE: Final = 200
 """Number of waiting chains checked at once: another recorder may have written their missing frame."""
 
@@ -203,6 +200,10 @@ def _alert_row(alert: Alert) -> dict[str, object]:
         "window": _window_text(alert),
         "message": alert.SerializeToString(),
         "published": False,
+        "wanted": "",
+        "confidence": 0.0,
+        "ended_ms": 0,
+        "partition": 0,
     }
 
 
@@ -238,14 +239,4 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
 def _thumbnail(boot: BootKey, alarm: Alarm, pictures: Quarantine) -> bytes:
     """Return a small PNG of the last flagged frame; empty if its picture is not in quarantine."""
     flagged = max((probe.seq for probe in alarm.run if probe.flagged), default=None)
-    picture = pictures.read((*boot, flagged)) if flagged is not None else b""
-    if not picture or len(picture) > _LARGEST_PNG:
-        return b""
-    try:
-        with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
-            image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            small = io.BytesIO()
-            image.save(small, "PNG")
-    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return b""
-    return small.getvalue()
+    return thumbnail(pictures.read((*boot, flagged))) if flagged is not None else b""

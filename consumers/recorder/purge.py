@@ -6,7 +6,7 @@ import math
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
 
 from consumers.database.frames import Excess
 from consumers.database.tables import alerts, evidence
@@ -78,12 +78,17 @@ def _purge_evidence(connection: Connection, bounds: Bounds, now_ms: int) -> int:
 
 
 def _purge_alerts(store: Store, connection: Connection, bounds: Bounds) -> int:
-    excess = (connection.scalar(select(func.count()).select_from(alerts)) or 0) - bounds.alert_rows
+    """Delete the oldest alerts beyond the bound, which backdoor alerts and sightings have each for themselves."""
+    backdoors = _purge_kind(connection, alerts.c.wanted == "", bounds)
+    store.tallies.add(connection, {PURGED_ALERTS: backdoors})
+    return max(backdoors, _purge_kind(connection, alerts.c.wanted != "", bounds))
+
+
+def _purge_kind(connection: Connection, kind: ColumnElement[bool], bounds: Bounds) -> int:
+    excess = (connection.scalar(select(func.count()).select_from(alerts).where(kind)) or 0) - bounds.alert_rows
     if excess <= 0:
         return 0
     # An alert without Kafka's confirmation stays.
-    oldest = select(alerts.c.alert_id).where(alerts.c.published).order_by(alerts.c.raised_ms)
+    oldest = select(alerts.c.alert_id).where(kind, alerts.c.published).order_by(alerts.c.raised_ms)
     ids = oldest.limit(min(excess, bounds.purge_rows))
-    gone = connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount
-    store.tallies.add(connection, {PURGED_ALERTS: gone})
-    return gone
+    return connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount

@@ -286,7 +286,7 @@ class Recorder:
         self._offsets |= moved
         self._meters.take(written)
         self._cameras.take(written)
-        if written.alerts:
+        if written.alerts or written.sightings:
             self._alerts.due.set()
         if written.chains:
             self._plan_due.set()
@@ -345,6 +345,7 @@ class Recorder:
             await self._save_cameras()
             await self._ask_kafka()
             await asyncio.gather(self._log.commit(self._offsets), self._letters.commit(self._offsets))
+            await self._database.run(self._store.tend_sightings)
             read_on = await self._database.run(self._store.read_on)
             self._cameras.take_evidence(read_on)
             if read_on.alerts:

@@ -25,6 +25,8 @@ from consumers.evidence.watch import Watch
 from consumers.records.batch import Batch, BootKey, Partition, Span, frame_row
 from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
+from consumers.sightings.rules_table import read_rules
+from consumers.sightings.sightings import Sighted, Sightings
 from consumers.written import Written
 from schemas.pointillist_pb2 import CHECKED
 
@@ -48,6 +50,7 @@ class Store:
             else FramesByTime(engine, self.tallies)
         )
         self.watch = Watch(engine, settings.evidence, self.frames)
+        self.sightings = Sightings(engine)
         self.camera_rows = CameraRows(engine)
         self.history = History(engine)
         self.ledgers = LedgerTable(engine)
@@ -81,6 +84,8 @@ class Store:
         self.frames.forget()
         held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
         self.watch.load(connection, None if self._alone else held)
+        self.sightings.adopt(read_rules(connection))
+        self.sightings.load(connection, None if self._alone else held, time.time_ns() // 10**6)
 
     def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
         """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
@@ -139,11 +144,14 @@ class Store:
                 written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
+            sighted = self.sightings.read(connection, written.rows, batch.verdicts, batch.partitions)
             if written.rows:
                 self.history.add(connection, written.rows, batch.recorded_ms)
                 self.frames.count(connection, written.rows)
         self.watch.commit(raised)
+        self.sightings.commit(sighted)
         written.alerts = raised.alerts
+        written.sightings = sighted.alerts
         written.chains = raised.chains
         return written
 
@@ -165,6 +173,20 @@ class Store:
             raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine, {})
         self.watch.commit(raised)
         return Written(alerts=raised.alerts, chains=raised.chains)
+
+    def tend_sightings(self) -> None:
+        """Read the sighting rules, and end the sightings whose class has been absent."""
+        now_ms = time.time_ns() // 10**6
+        with self.engine.begin() as connection:
+            self.sightings.adopt(read_rules(connection))
+            over = self.sightings.over(now_ms)
+            for partition in sorted({each.partition for each in over.values()}):
+                if not self._holds(connection, partition):
+                    self.sightings.release(partition)
+                    over = {key: each for key, each in over.items() if each.partition != partition}
+            ended = self.sightings.end(connection, over) if over else Sighted()
+        self.sightings.commit(ended)
+        self.sightings.tidy(now_ms)
 
     def _holds(self, connection: Connection, partition: int) -> bool:
         """Return whether this recorder holds this partition of the verdicts, and lock it until the transaction ends."""

@@ -8,6 +8,9 @@ from typing import Final, NamedTuple
 
 from schemas.limits import MAX_CAMERAS
 
+UNSURE: Final = "unsure"
+"""`class_name` of a verdict by a network that is not certain of any class."""
+
 
 class FrameRow(NamedTuple):
     """A row of `frames`."""

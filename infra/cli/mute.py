@@ -34,7 +34,8 @@ def mute(
     A mute ends by itself. Evidence, alerts and frames are recorded as before. The audit log keeps who muted what.
     """
     from consumers.console.access.owner import owner_name
-    from consumers.database.mutes import change_mutes, end_mute, new_mute, read_mutes, save_mute
+    from consumers.database.changes import change_recorded
+    from consumers.database.mutes import end_mute, new_mute, read_mutes, save_mute
     from infra.state_folder import Layout
     from schemas.identity import camera_at
 
@@ -44,7 +45,7 @@ def mute(
     if not subjects:
         if end:
             raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")
-        for each in change_mutes(layout.database_url, lambda found: read_mutes(found, now_ms)).values():
+        for each in change_recorded(layout.database_url, lambda found: read_mutes(found, now_ms)).values():
             until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")
         return
@@ -57,7 +58,7 @@ def mute(
         for subject in named if end else ():
             end_mute(connection, subject)
 
-    change_mutes(layout.database_url, change)
+    change_recorded(layout.database_url, change)
     for subject in named:
         note(layout.folder, "mute", subject, "ended" if end else f"{length}: {reason}", "done")
         typer.echo(f"{subject} is no longer muted" if end else f"{subject} is muted for {length}")

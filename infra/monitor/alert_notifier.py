@@ -1,8 +1,8 @@
-"""Open backdoor alerts from the recorder's database to Alertmanager's API, at least once.
+"""Open alerts from the recorder's database to Alertmanager's API, at least once: of backdoors, and sightings.
 
 Each alert is posted with its id as a label, so Alertmanager merges repeated posts. An open alert is posted again every
-`REPEAT_S`. A closed one is posted once more, with its end. If the monitor stops, Alertmanager ends its alerts after
-`HOLD_S`.
+`REPEAT_S`. A closed one is posted once more, with its end; so is a sighting, `HOLD_S` after it has ended. If the
+monitor stops, Alertmanager ends its alerts after `HOLD_S`.
 
 Each mute becomes one of Alertmanager's silences, which ends by itself: for a camera its alerts and the rules about it,
 for an alert the alerts of its episode.
@@ -22,7 +22,7 @@ import httpx2
 import structlog
 from sqlalchemy import Connection, Engine, select
 
-from consumers.cameras.episodes import EPISODE_MS, Found, Reviews, episodes, sentence
+from consumers.cameras.episodes import EPISODE_MS, Found, Reviews, episodes, sentence, sighting
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.data.store import batched, recorded_reviews
 from consumers.database.engine import open_engine
@@ -33,6 +33,8 @@ from schemas.pointillist_pb2 import Alert
 
 ALERT_NAME: Final = "PointillistBackdoor"
 """Value of the label `alertname`; routes and inhibitions refer to it."""
+SIGHTING_NAME: Final = "PointillistSighting"
+"""The same for a sighting."""
 REPEAT_S: Final = 30.0
 HOLD_S: Final = 300.0
 ANSWER_S: Final = 10.0
@@ -43,6 +45,7 @@ _DESCRIPTION: Final = (
     "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
     "verdicts."
 )
+_SIGHTING_DESCRIPTION: Final = "A sighting rule of the console asks for this. It is no sign of a backdoor."
 
 T = TypeVar("T")
 
@@ -149,11 +152,12 @@ class AlertNotifier:
 
     def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
         """Return the ids of the open alerts among the `newest`, the newest first."""
+        now_ms = time.time_ns() // 10**6
+        lasting = [each for each in newest if not each.ended_ms or each.ended_ms > now_ms - 1000 * HOLD_S]
         if self._store:
             opened = {alert_id for each in open_episodes(newest, self._reviews) for alert_id in each.alert_ids}
-            return {each.alert_id: None for each in newest if each.alert_id in opened}
-        since_ms = time.time_ns() // 10**6 - EPISODE_MS
-        return {each.alert_id: None for each in newest if each.raised_ms >= since_ms}
+            return {each.alert_id: None for each in lasting if each.alert_id in opened}
+        return {each.alert_id: None for each in lasting if each.raised_ms >= now_ms - EPISODE_MS}
 
     def _documents(self, alert_ids: list[str]) -> dict[str, Document]:
         def read(connection: Connection) -> dict[str, Document]:
@@ -234,6 +238,7 @@ def document_of(alert: Alert, console: str) -> Document:
     """
     links: Document = {}
     source: Document = {}
+    name = SIGHTING_NAME if alert.wanted else ALERT_NAME
     if console:
         page = f"{console}/alerts/{alert.alert_id}"
         source = {"generatorURL": page}
@@ -241,20 +246,23 @@ def document_of(alert: Alert, console: str) -> Document:
             "console_url": page,
             "thumbnail_url": f"{page}.png",
             "clip_url": f"{console}/camera/{alert.camera_id}/clip.mp4?at_ms={alert.raised_ms}",
-            "runbook_url": f"{console}/runbooks#{ALERT_NAME.lower()}",
+            "runbook_url": f"{console}/runbooks#{name.lower()}",
         }
     return {
         "labels": {
-            "alertname": ALERT_NAME,
-            "severity": "critical",
+            "alertname": name,
+            "severity": "info" if alert.wanted else "critical",
             "camera_id": alert.camera_id,
             "site": alert.camera_id.partition("/")[0],
             "kind": alert.kind,
             "alert_id": alert.alert_id,
+            **({"wanted": alert.wanted} if alert.wanted else {}),
         },
         "annotations": {
-            "summary": f"{alert.camera_id}: {sentence('', alert.checked)}",
-            "description": _DESCRIPTION,
+            "summary": sighting(alert.camera_id, alert.wanted, alert.confidence)
+            if alert.wanted
+            else f"{alert.camera_id}: {sentence('', alert.checked)}",
+            "description": _SIGHTING_DESCRIPTION if alert.wanted else _DESCRIPTION,
             **links,
         },
         "startsAt": datetime.fromtimestamp(alert.raised_ms / 1000, UTC).isoformat(),

@@ -186,7 +186,7 @@ def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms
         saved = {each.camera: each for each in read_states(connection)}
         standing = open_episodes(newest_alerts(connection), reviews)
         muted = muted_cameras(standing, read_mutes(connection, now_ms))
-    alerts = Counter(each.camera for each in standing)
+    alerts = Counter(each.camera for each in standing if not each.wanted)
     names = {
         name
         for name in sent.keys() | statuses.keys()

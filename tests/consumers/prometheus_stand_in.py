@@ -68,7 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
             series = [{"metric": {"role": "recorder"}, "value": [0, self.server.up]}]
             return {"status": "success", "data": {"resultType": "vector", "result": series}}
         times = range(int(asked["start"][0]), int(asked["end"][0]) + 1, int(asked["step"][0]))
-        labels = [{"role": "bridge"}, {"role": "recorder"}] if "by (role)" in asked["query"][0] else [{}]
+        query = asked["query"][0]
+        labels = [{"role": "bridge"}, {"role": "recorder"}] if "by (role)" in query else [{}]
+        labels = [{"of": "answers"}, {"of": "pictures"}] if "by (of)" in query else labels
         found = [{"metric": each, "values": [[at, "NaN" if at % 2 else "1.5"] for at in times]} for each in labels]
         return {"status": "success", "data": {"resultType": "matrix", "result": found}}
 

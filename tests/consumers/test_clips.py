@@ -16,7 +16,7 @@ from consumers.console import role
 from consumers.console.background import clip_keeper
 from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, film, read_shots
-from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, KeptClips
+from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTING, KeptClips
 from consumers.console.data.store import now_ms
 from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
@@ -184,18 +184,21 @@ def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds())
     asked, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
     many = [(CAMERA, begin_ms + number * 60_000) for number in range(3, 7)]
+    seen = ("lab/seen", begin_ms)
     kept.want([rare, *many], ALERT)
     kept.want([asked], ASKED, "anna")
+    kept.want([seen], SIGHTING)
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
 
     def left(most_bytes: int) -> list[bool]:
         bounds = ConsoleBounds(clip_bytes=most_bytes)
         KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, bounds).purge()
-        return [bool(kept.film(*moment)) for moment in (rare, asked, *many)]
+        return [bool(kept.film(*moment)) for moment in (rare, asked, *many, seen)]
 
-    assert left(4_500) == [True, True, False, False, True, True]
-    assert left(1_500) == [False, True, False, False, False, False]
+    assert left(6_500) == [True, True, True, True, True, True, False]
+    assert left(4_500) == [True, True, False, False, True, True, False]
+    assert left(1_500) == [False, True, False, False, False, False, False]
 
 
 def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:

@@ -40,6 +40,7 @@ def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_
         "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
         "evidence_octaves": 6.5, "mean_agreement": 0.0, "agreement_threshold": 0.0, "baseline_agreement": 0.0,
         "window": "8 0 24 16 0.93", "message": message, "published": True,
+        "wanted": "", "confidence": 0.0, "ended_ms": 0, "partition": 0,
     }  # fmt: skip
     with recorder.engine.begin() as connection:
         connection.execute(insert(alerts), [row])

@@ -123,6 +123,17 @@ def test_only_the_busiest_roles_are_drawn_and_gaps_are_null() -> None:
     assert drawn({each.name: {} for each in ASKED}, 0, 30, 15)["columns"]["t"] == []
 
 
+def test_drift_is_drawn_against_its_limit_and_only_where_it_is_measured() -> None:
+    found: dict[str, dict[str, dict[int, float]]] = {each.name: {} for each in ASKED}
+    found["rate"] = {"": {0: 1.0}}
+    assert not [chart for chart in drawn(found, 0, 30, 15)["charts"] if "limit" in chart]
+    found["drift"] = {"pictures": {0: 0.4, 30: 1.2}, "answers": {15: 0.1}}
+    made = drawn(found, 0, 30, 15)
+    (chart,) = [chart for chart in made["charts"] if "limit" in chart]
+    assert (chart["limit"], chart["series"]) == (1, [["drift answers", "answers"], ["drift pictures", "pictures"]])
+    assert made["columns"]["drift pictures"] == [0.4, None, 1.2]
+
+
 @pytest.mark.parametrize("url", ["prometheus:9090", "file:///etc/passwd", "http://user:secret@host"])
 def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> None:
     with pytest.raises(ValidationError):

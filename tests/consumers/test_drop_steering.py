@@ -18,9 +18,9 @@ from consumers.console.background.drop_steering import MOST_A_ROUND, steer
 from consumers.console.data import store as console_store
 from consumers.console.data.backlogs import LEAST_WAITING
 from consumers.console.data.drop_plan import LEAST_ATTACKED, MOST_TRIES
-from consumers.console.data.drop_policies import policy_for
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
+from schemas.camera_groups import most_specific
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.messages.frame import Truth
@@ -343,7 +343,7 @@ def test_the_most_specific_group_steers_a_camera() -> None:
         ("lab/door", "lab/*"), ("lab/gate-2", "lab/gate-*"), ("lab/gate-1", "lab/gate-1"),
         ("lab/gate-12", "lab/gate-1*"), ("yard/gate", "yard/*"), ("north/gate", None),
     ):  # fmt: skip
-        policy = policy_for(camera, found)
+        policy = most_specific(camera, found)
         assert (policy.cameras if policy is not None else None) == expected
 
 

@@ -20,7 +20,16 @@ from consumers.database.engine import open_engine
 from consumers.database.migrations import prepare_tables, read_version, upgrade_database
 from consumers.database.queries import open_records
 from consumers.database.spans import DAY_MS, ensure_span, spans_held
-from consumers.database.tables import SCHEMA_VERSION, evidence, frames, metadata, offsets, tallies, versions
+from consumers.database.tables import (
+    SCHEMA_VERSION,
+    evidence,
+    frames,
+    metadata,
+    offsets,
+    sighting_rules,
+    tallies,
+    versions,
+)
 from consumers.database.tallies import Tallies, tally
 from consumers.records.rows import FrameRow
 from schemas.errors import StateError
@@ -176,10 +185,20 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         old_evidence(connection)
         for name, columns in {
             "frames": ("agreement", "agreement_threshold", "windows"),
-            "alerts": ("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
+            "alerts": (
+                "mean_agreement",
+                "agreement_threshold",
+                "baseline_agreement",
+                "window",
+                "wanted",
+                "confidence",
+                "ended_ms",
+                "partition",
+            ),
         }.items():
             for each in columns:
                 connection.exec_driver_sql(f'ALTER TABLE {name} DROP COLUMN "{each}"')
+        sighting_rules.drop(connection)
         versions.drop(connection)
         connection.execute(tallies.insert().values(name="schema_version", value=3))
     with engine.begin() as connection:

@@ -12,7 +12,8 @@ from sqlalchemy import select, update
 
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.console.pages.mutes import mute
-from consumers.database.mutes import Mute, change_mutes, mute_of, new_mute, read_mutes, save_mute
+from consumers.database.changes import change_recorded
+from consumers.database.mutes import Mute, mute_of, new_mute, read_mutes, save_mute
 from consumers.database.tables import mutes
 from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
@@ -69,7 +70,7 @@ def test_the_mute_that_ends_last_counts_for_an_episode() -> None:
 
 def test_a_database_that_is_absent_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="is missing"):
-        change_mutes(f"sqlite:///{tmp_path}/none.sqlite", lambda each: read_mutes(each, 0))
+        change_recorded(f"sqlite:///{tmp_path}/none.sqlite", lambda each: read_mutes(each, 0))
     assert not (tmp_path / "none.sqlite").exists()
 
 
@@ -175,7 +176,7 @@ def test_the_monitor_keeps_a_silence_for_each_mute(
     raise_alert(recorder)
     for subject in (CAMERA, ALERT):
         made = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
-        change_mutes(recorder.url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
+        change_recorded(recorder.url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
     notifier.notify()
     of_camera, of_alert = sorted(manager.active()[1:], key=lambda each: "|" in str(each) or ALERT in str(each))
     assert of_camera["matchers"] == [{"name": "camera_id", "value": CAMERA, "isRegex": False, "isEqual": True}]

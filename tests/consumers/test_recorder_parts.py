@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import IntegrityError
 
 from consumers.database.tables import quarantine
-from consumers.evidence import watch
+from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
+from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch
@@ -79,8 +80,8 @@ def test_an_alert_has_no_thumbnail_of_what_is_no_png(rubbish: bytes) -> None:
 
 
 def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = cast(Any, Pictures(picture("PNG", 4 * watch.THUMBNAIL_SIDE)))
+    large = cast(Any, Pictures(picture("PNG", 4 * THUMBNAIL_SIDE)))
     with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), ALARM, large))) as small:
-        assert (small.format, small.size) == ("PNG", (watch.THUMBNAIL_SIDE, watch.THUMBNAIL_SIDE))
-    monkeypatch.setattr(watch, "_LARGEST_PNG", 10)
+        assert (small.format, small.size) == ("PNG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    monkeypatch.setattr(thumbnails, "_LARGEST", 10)
     assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""

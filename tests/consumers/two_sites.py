@@ -27,9 +27,11 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter, Replayed
+from consumers.database.changes import change_recorded
 from consumers.database.comparisons import save_comparisons
-from consumers.database.mutes import change_mutes, new_mute, save_mute
+from consumers.database.mutes import new_mute, save_mute
 from consumers.database.tables import quarantine
+from consumers.sightings.rules_table import new_rule, save_rule
 from schemas.identity import CameraId
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import Answer, Comparison
@@ -125,7 +127,9 @@ class TwoSites:
             connection.execute(insert(quarantine), [{"name": name, "at_ms": 5, "bytes": len(PNG)}])
             save_comparisons(connection, [(camera, comparison)], 1)
         mute = new_mute(f"{site}/muted", "1h", f"reason of {site}", "root", time.time_ns() // 10**6)
-        change_mutes(recorder.url, lambda each: save_mute(each, mute))
+        change_recorded(recorder.url, lambda each: save_mute(each, mute))
+        seen = new_rule({"cameras": camera, "wanted": "vehicle"}, f"watcher of {site}", 5)
+        change_recorded(recorder.url, lambda each: save_rule(each, seen))
         policy = new_policy({"cameras": camera, "lowest": 0.25, "highest": 0.5}, f"admin of {site}", 5)
         save_policy(store.engine, policy)
         self.context.drop_plan.adopt(read_policies(store.engine))

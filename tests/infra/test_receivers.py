@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
-from infra.monitor.alert_notifier import ALERT_NAME, document_of
+from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME, document_of
 from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import Alert
 from tests.infra.alert_rules import ALERTS
@@ -43,7 +43,7 @@ def test_every_alert_that_a_route_or_a_silence_names_is_raised_by_a_rule_or_by_t
                 assert re.search(rf"by \([^)]*\b{label}\b", ALERTS[name]["expr"]), (name, label)
             if ALERT_NAME in named[-1] | named[-2]:
                 assert label in document_of(Alert(camera_id="site/door"), "")["labels"]
-    assert set().union(*named) <= ALERTS.keys() | {ALERT_NAME}
+    assert set().union(*named) <= ALERTS.keys() | {ALERT_NAME, SIGHTING_NAME}
 
 
 def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_down() -> None:
@@ -69,8 +69,8 @@ def test_routes_of_a_file_choose_the_receiver_whatever_the_time_of_grouping(tmp_
     routes = [{"receiver": "mail", "matchers": ['severity="warning"']}]
     document = {"receivers": [HOOK, HOOK | {"name": "mail"}], "routes": routes}
     found = configuration(written(tmp_path, document))
-    defence, critical, others = found["route"]["routes"]
-    assert [each["routes"] for each in (defence, critical, others)] == [routes] * 3
+    defence, sightings, critical, others = found["route"]["routes"]
+    assert [each["routes"] for each in (defence, sightings, critical, others)] == [routes] * 4
     assert defence["group_wait"] == "1s"
     assert "&" not in as_yaml(found)
 

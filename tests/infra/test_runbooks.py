@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.monitor.alert_notifier import ALERT_NAME
+from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME
 from infra.prometheus import runbooks
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
@@ -19,7 +19,7 @@ def test_the_page_in_the_repository_is_what_the_code_makes_of_the_documentation(
 def test_every_alert_has_a_runbook_and_every_runbook_is_of_an_alert() -> None:
     titles = re.findall(r"(?m)^### (\w+)$", SOURCE.read_text())
     assert len(set(titles)) == len(titles)
-    assert set(titles) == ALERTS.keys() | {ALERT_NAME}
+    assert set(titles) == ALERTS.keys() | {ALERT_NAME, SIGHTING_NAME}
 
 
 def test_an_alerts_runbook_url_leads_to_its_heading() -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
+from consumers.cameras.open_alerts import newest_alerts
 from consumers.console.context import ConsoleContext
 from consumers.console.data.clips import film, read_shots
-from consumers.console.data.kept_clips import ALERT, GIVEN_UP_MS, KeptClips
+from consumers.console.data.kept_clips import ALERT, GIVEN_UP_MS, SIGHTING, KeptClips
 from consumers.console.data.store import now_ms
-from consumers.database.tables import alerts
 from schemas.errors import UserError
-
-_NEWEST: Final = 1_000
-"""Alerts that are looked at, the newest."""
 
 
 async def film_around(context: ConsoleContext, camera: str, at_ms: int) -> bytes:
@@ -50,8 +46,8 @@ async def keep_clips(context: ConsoleContext) -> None:
 
 
 def _want_alerts(clips: KeptClips, engine: Engine) -> None:
+    since_ms = now_ms() - GIVEN_UP_MS
     with engine.begin() as connection:
-        newest = select(alerts.c.camera, alerts.c.raised_ms).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
-        recent = newest.where(alerts.c.raised_ms > now_ms() - GIVEN_UP_MS)
-        found = [(camera, raised_ms) for camera, raised_ms in connection.execute(recent)]
-    clips.want(found, ALERT)
+        found = [each for each in newest_alerts(connection) if each.raised_ms > since_ms]
+    for why, is_sighting in ((ALERT, False), (SIGHTING, True)):
+        clips.want([(each.camera, each.raised_ms) for each in found if bool(each.wanted) is is_sighting], why)

@@ -72,6 +72,8 @@ class Card:
     """Id of the newest alert that is not closed."""
     acknowledged: bool = False
     """Whether all of its alerts are acknowledged."""
+    sighting: str = ""
+    """Id of the newest sighting that is open and not muted. It has no effect on the state."""
     muted_until_ms: int = 0
     """End of the mute of this camera or of all its alerts, Unix time in milliseconds; 0 without a mute."""
     muted_reason: str = ""
@@ -150,6 +152,8 @@ class Watched:
     alerts: list[str] = field(default_factory=list)
     """The newest alert of each open episode, newest last."""
     acknowledged: bool = False
+    sighting: str = ""
+    """The newest open sighting."""
     mute: Mute | None = None
     newest_ms: int = 0
     """Latest capture time, Unix time in milliseconds."""
@@ -215,6 +219,7 @@ class Watched:
             evidence=round(camera.level, 2),
             alert=self.alerts[-1] if self.alerts else "",
             acknowledged=bool(self.alerts) and loud and self.acknowledged,
+            sighting=self.sighting,
             muted_until_ms=self.mute.until_ms if self.mute is not None else 0,
             muted_reason=self.mute.reason if self.mute is not None else "",
             mute_of_camera=self.mute is not None and self.mute.is_of_camera,

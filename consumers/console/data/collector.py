@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.labelled_frames import UNSURE, LabelledFrames, sketch
+from consumers.console.data.labelled_frames import LabelledFrames, sketch
 from consumers.console.data.pictures import CameraPicture
+from consumers.records.rows import UNSURE
 
 LOW: Final = 0.6
 """Confidence below which a verdict is doubtful."""

@@ -11,9 +11,9 @@ from consumers.cameras.camera import Camera
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.data.backlogs import Backlog, Backlogs
 from consumers.console.data.cards import Card
-from consumers.console.data.drop_policies import policy_for
 from consumers.console.data.drop_policy import DropInputs, DropPolicy, DropState, decide
 from consumers.console.data.fleet import Fleet
+from schemas.camera_groups import most_specific
 from schemas.limits import BLOCK_PIXELS
 from schemas.pointillist_pb2 import OFFLINE
 
@@ -103,7 +103,7 @@ class DropPlan:
 
     def policy_of(self, camera: str) -> DropPolicy | None:
         """Return the policy that steers a camera, None without one."""
-        return policy_for(camera, self._by_group)
+        return most_specific(camera, self._by_group)
 
     def steered(self, camera: str) -> SteeredCamera | None:
         """Return a camera as it is steered; None before the plan has seen it."""

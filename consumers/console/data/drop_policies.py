@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,8 +11,8 @@ from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, f
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.console.data.store import metadata
 from consumers.database.engine import upsert
+from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
-from schemas.identity import SITE_NAME
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
 
 MOST_POLICIES: Final = 200
@@ -32,7 +31,6 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 }
 OPTIONAL: Final = ("evidence", "accuracy", "waiting_s")
 """Inputs that a policy may ignore."""
-_GROUP: Final = re.compile(rf"(?=.{{3,64}}\Z){SITE_NAME.pattern}/([a-z0-9][a-z0-9_.-]{{0,62}})?\*?")
 
 drop_policies = Table(
     "console_drop_policies",
@@ -62,15 +60,6 @@ def new_policy(fields: Mapping[str, Any], who: str, now_ms: int) -> DropPolicy:
     if all(values[name] is None for name in OPTIONAL):
         raise ConfigError(f"policy: expected at least one of {', '.join(OPTIONAL)}, got none. Set one.")
     return made
-
-
-def group_of(text: object) -> str:
-    """Return a group of cameras. Raises ConfigError for another form."""
-    if not isinstance(text, str) or not _GROUP.fullmatch(text) or text.endswith("/"):
-        raise ConfigError(
-            f"cameras: expected site/camera, or site/* or site/beginning*, got {str(text)[:80]!r}. Correct it."
-        )
-    return text
 
 
 def _value(name: str, value: Any) -> float | None:
@@ -108,14 +97,3 @@ def read_policies(engine: Engine) -> tuple[DropPolicy, ...]:
     columns = [drop_policies.c[name] for name in DropPolicy._fields]
     with engine.begin() as connection:
         return tuple(DropPolicy(*row) for row in connection.execute(select(*columns).order_by(drop_policies.c.cameras)))
-
-
-def policy_for(camera: str, by_group: Mapping[str, DropPolicy]) -> DropPolicy | None:
-    """Return the policy that steers a camera: the one of the most specific group; None without any."""
-    found = by_group.get(camera)
-    site_end = camera.find("/")
-    for end in range(len(camera), site_end, -1):
-        if found is not None:
-            break
-        found = by_group.get(f"{camera[:end]}*")
-    return found

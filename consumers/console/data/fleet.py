@@ -176,15 +176,17 @@ class Fleet:
         opened: Mapping[str, Sequence[str]],
         acknowledged: Collection[str] = (),
         muted: Mapping[str, Mute] = MappingProxyType({}),
+        sightings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Set the newest alert of each open episode, by camera, newest last.
 
-        `acknowledged` are the cameras whose episodes are all acknowledged, `muted` those that are muted.
+        `acknowledged` are the cameras whose episodes are all acknowledged, `muted` those that are muted. `sightings`
+        are the newest open ones.
         """
         for name, watched in self._watched.items():
-            now = (list(opened.get(name, ())), name in acknowledged, muted.get(name))
-            if now != (watched.alerts, watched.acknowledged, watched.mute):
-                watched.alerts, watched.acknowledged, watched.mute = now
+            now = (list(opened.get(name, ())), name in acknowledged, muted.get(name), sightings.get(name, ""))
+            if now != (watched.alerts, watched.acknowledged, watched.mute, watched.sighting):
+                watched.alerts, watched.acknowledged, watched.mute, watched.sighting = now
                 self._touched.add(name)
 
     def show_sites(self, sites: Iterable[Site]) -> None:
@@ -365,6 +367,10 @@ class Fleet:
         raised = [card for card in self.cards(sight) if card.alert and not card.muted_until_ms]
         acknowledged = sum(1 for card in raised if card.acknowledged)
         return len(raised) - acknowledged, acknowledged
+
+    def sightings(self, sight: Sight = ALL) -> int:
+        """Return the number of cameras with an open sighting."""
+        return sum(1 for card in self.cards(sight) if card.sighting)
 
     def muted(self, sight: Sight = ALL) -> int:
         """Return the number of muted cameras."""

@@ -99,7 +99,7 @@ def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
 def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
     """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database."""
     query = (
-        select(alerts.c.alert_id, alerts.c.raised_ms, alerts.c.baseline_bits, alerts.c.threshold_bits)
+        select(*alerts.c["alert_id", "raised_ms", "baseline_bits", "threshold_bits", "wanted"])
         .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
         .order_by(alerts.c.raised_ms.desc())
         .limit(_MOST_OUTAGES)

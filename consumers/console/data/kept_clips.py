@@ -18,6 +18,7 @@ from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 
 ALERT: Final = "alert"
+SIGHTING: Final = "sighting"
 ASKED: Final = "asked"
 GIVEN_UP_MS: Final = 86_400_000
 """Age from which on a clip is not made any more."""
@@ -146,8 +147,8 @@ class KeptClips:
     def purge(self) -> None:
         """Delete films beyond the bounds of age and bytes.
 
-        Beyond the bytes, those of alerts go before those of users, and the oldest of the camera with the most bytes
-        first. A clip without its film is noted for a day, so that it is not made again.
+        Beyond the bytes, those of sightings go first, then those of alerts, then those of users, and of each the oldest
+        of the camera with the most bytes. A clip without its film is noted for a day, so that it is not made again.
         """
         old_ms = now_ms() - round(self._bounds.clip_age_s * 1000)
         columns = [kept_clips.c[name] for name in ("name", "camera", "at_ms", "why", "bytes")]
@@ -157,10 +158,10 @@ class KeptClips:
         gone = [row.name for row in held if row.at_ms < old_ms]
         held = [row for row in held if row.at_ms >= old_ms]
         excess = sum(row.bytes for row in held) - self._bounds.clip_bytes
-        for of_alerts in (True, False):
+        for why in (SIGHTING, ALERT, ASKED):
             by_camera: defaultdict[str, list[Row[Any]]] = defaultdict(list)
             for row in held:
-                if (row.why == ALERT) is of_alerts:
+                if row.why == why:
                     by_camera[row.camera].append(row)
             sizes = {camera: sum(row.bytes for row in rows) for camera, rows in by_camera.items()}
             while excess > 0 and any(sizes.values()):

@@ -33,11 +33,11 @@ from consumers.console.data.sealed_files import SealedFiles
 from consumers.console.data.store import batched, metadata, now_ms
 from consumers.database.engine import upsert
 from consumers.records.batch import FrameKey
+from consumers.records.rows import UNSURE
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 
-UNSURE: Final = "unsure"
 """The name of a verdict without a class, as processors send it."""
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""

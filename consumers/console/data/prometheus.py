@@ -70,6 +70,7 @@ ASKED: Final = (
     ),
     Asked("accuracy", f"{_rate(metrics.TRUTH.name, result='correct')} / ({_rate(metrics.TRUTH.name)} > 0)"),
     Asked("alerts", f"3600 * {_rate(metrics.ALERTS.name)}"),
+    Asked("drift", f"max by (of) ({metrics.DRIFT.name})", by="of"),
     Asked("cpu", 'sum by (role) (rate(process_cpu_seconds_total{role!=""}[{window}]))', by="role"),
 )
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
@@ -254,6 +255,9 @@ def drawn(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: in
         charts.append(COMPARED)
     if any(value is not None for value in columns["accuracy"]):
         charts.append(TRUTH)
+    drift = [[name, name.removeprefix("drift ")] for name in columns if name.startswith("drift ")]
+    if drift:
+        charts.append({"title": "Drift of the worst processor ÷ its limit", "series": drift, "limit": 1})
     cpu = [[name, name.removeprefix("cpu ")] for name in columns if name.startswith("cpu ")]
     if cpu:
         charts.append({"title": "CPU, cores by role", "series": cpu})

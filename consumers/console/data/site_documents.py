@@ -56,6 +56,7 @@ class _SentCard(_Checked):
     evidence: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     alert: AlertId = ""
     acknowledged: bool = False
+    sighting: AlertId = ""
     muted_until_ms: Whole = 0
     muted_reason: Text = ""
     mute_of_camera: bool = False
@@ -78,6 +79,7 @@ class _SentAlert(_Checked):
     flagged: Whole
     state: Annotated[str, Field(pattern=f"^({'|'.join(STATES)})$")]
     episode: AlertId = ""
+    wanted: Text = ""
 
 
 class _Refusal(_Checked):
@@ -130,6 +132,8 @@ class SiteAlert:
     state: str
     url: str
     """URL of its page at its console."""
+    wanted: str = ""
+    """The class or group of a sighting; empty for a backdoor alert."""
 
 
 def cards_of(body: bytes, names: Names) -> tuple[list[Card], int]:
@@ -160,7 +164,8 @@ def alerts_of(body: bytes, names: Names) -> tuple[SiteAlert, ...]:
             continue
         camera = names.camera(each.camera)
         url = f"{names.url}/alerts/{each.alert_id}"
-        made = SiteAlert(each.alert_id, camera, each.kind, each.raised_ms, each.checked, each.flagged, each.state, url)
+        counts = (each.raised_ms, each.checked, each.flagged)
+        made = SiteAlert(each.alert_id, camera, each.kind, *counts, each.state, url, each.wanted)
         newest.setdefault((camera, each.episode or each.alert_id), made)
     return tuple(newest.values())
 

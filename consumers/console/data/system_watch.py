@@ -163,7 +163,11 @@ class SystemWatch:
     def header(self, sight: Sight = ALL) -> Header:
         """Return the current header for a reader of these sites."""
         opened, acknowledged = self._fleet.alerts(sight)
-        return Header(self._pill(sight, opened, acknowledged), opened, self._fleet.dead_letters(sight))
+        return Header(
+            self._pill(sight, opened, acknowledged),
+            opened + self._fleet.sightings(sight),
+            self._fleet.dead_letters(sight),
+        )
 
     def firing_rules(self, sight: Sight) -> Rules:
         """Return the rules, at most `MOST_FIRING` of them firing; for some sites, only what fires for their cameras."""

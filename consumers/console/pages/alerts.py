@@ -15,7 +15,18 @@ from sqlalchemy import Connection, Engine, RowMapping, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, Reviews, episodes, sentence
+from consumers.cameras.episodes import (
+    ACKNOWLEDGED,
+    CLOSED,
+    OPEN,
+    STATES,
+    Episode,
+    Found,
+    Reviews,
+    episodes,
+    sentence,
+    sighting,
+)
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, Sight, site_of
@@ -55,7 +66,7 @@ class Raised:
     camera: str
     """Name of the camera, `site/camera`."""
     kind: str
-    """The kind of evidence."""
+    """The kind of evidence, or `sighting`."""
     raised_ms: int
     """When it was raised, Unix time in milliseconds."""
     checked: int
@@ -82,6 +93,12 @@ class Raised:
     """Sequence number of the first frame."""
     last: int
     """Sequence number of the last frame."""
+    wanted: str
+    """Kind `sighting`: the class or group that the camera sees."""
+    confidence: float
+    """Kind `sighting`: mean confidence of the agreeing frames, 0 to 1."""
+    ended_ms: int
+    """Kind `sighting`: time of the last agreeing frame, once it has ended; 0 until then."""
     state: str = "open"
     """The state of its episode: `open`, `acknowledged` or `closed`."""
     who: str = ""
@@ -89,7 +106,7 @@ class Raised:
     at_ms: int | None = None
     """Time of that decision, Unix time in milliseconds."""
     episode: str = ""
-    """Id of the first alert of its episode: successive alerts of one camera form an episode."""
+    """Id of the first alert of its episode: successive alerts of one camera and cause form an episode."""
 
 
 _OWN: Final = ("state", "who", "at_ms", "episode")
@@ -120,6 +137,8 @@ class EpisodeSummary:
     @property
     def sentence(self) -> str:
         """Return the episode in plain words."""
+        if self.alert.wanted:
+            return f"{sighting(self.alert.camera, self.alert.wanted, self.alert.confidence)}."
         return sentence(self.class_name, self.checked)
 
 
@@ -141,12 +160,14 @@ def in_episodes(
 ) -> list[tuple[Episode, list[Raised]]]:
     """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
-    query = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
+    newest = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
     if camera:
-        query = query.where(alerts.c.camera == camera)
+        newest = newest.where(alerts.c.camera == camera)
+    kinds = (alerts.c.wanted == "", alerts.c.wanted != "")  # neither hide the others
     with engine.begin() as connection:
-        rows = {row["alert_id"]: row for row in connection.execute(query).mappings()}
-    known = [Found(row["camera"], row["alert_id"], row["raised_ms"]) for row in rows.values()]
+        found = [row for kind in kinds for row in connection.execute(newest.where(kind)).mappings()]
+    rows = {row["alert_id"]: row for row in found}
+    known = [Found(*(row[name] for name in Found._fields)) for row in found]
     return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
 
 

@@ -21,13 +21,13 @@ from consumers.console.data.drop_plan import GroupCounts
 from consumers.console.data.drop_policies import (
     DEFAULTS,
     RANGES,
-    group_of,
     new_policy,
     read_policies,
     remove_policy,
     save_policy,
 )
 from consumers.console.data.drop_policy import DropPolicy
+from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
 
 SAVED, REMOVED = "saved", "removed"

@@ -6,7 +6,8 @@ import time
 from typing import Final
 
 from consumers.console.context import ConsoleContext
-from consumers.database.mutes import change_mutes, end_mute, new_mute, save_mute
+from consumers.database.changes import change_recorded
+from consumers.database.mutes import end_mute, new_mute, save_mute
 from schemas.errors import UserError
 
 END: Final = "end"
@@ -26,11 +27,11 @@ async def mute(
         return f"camera: expected one of this fleet, got {subject}"
     try:
         if length == END:
-            await context.write(change_mutes, context.settings.database, lambda each: end_mute(each, subject))
+            await context.write(change_recorded, context.settings.database, lambda each: end_mute(each, subject))
             detail = "ended"
         else:
             made = new_mute(subject, length, reason, who, time.time_ns() // 10**6)
-            await context.write(change_mutes, context.settings.database, lambda each: save_mute(each, made))
+            await context.write(change_recorded, context.settings.database, lambda each: save_mute(each, made))
             detail = f"{length}: {made.reason}"
     except UserError as error:
         return str(error)

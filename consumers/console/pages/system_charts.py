@@ -62,9 +62,10 @@ async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]
 
 
 def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
-    """Return the number of alerts raised in each minute."""
+    """Return the number of backdoor alerts raised in each minute."""
     found: dict[int, int] = {}
-    for at_ms in connection.scalars(select(alerts.c.raised_ms).where(alerts.c.raised_ms >= since_ms)):
+    raised = select(alerts.c.raised_ms).where(alerts.c.wanted == "", alerts.c.raised_ms >= since_ms)
+    for at_ms in connection.scalars(raised):
         minute_ms = at_ms - at_ms % MINUTE_MS
         found[minute_ms] = found.get(minute_ms, 0) + 1
     return found

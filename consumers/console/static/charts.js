@@ -44,7 +44,7 @@
     for (let at = column.length - 1; at >= 0; at--) if (column[at] !== null && column[at] !== undefined) return column[at];
     return null;
   }
-  function upTo(highest) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? Math.max(high ?? 0, 1e-9) * 1.1]; }
+  function upTo(highest, limit) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? Math.max(high ?? 0, limit ?? 0, 1e-9) * 1.1]; }
 
   // The span of the data that there is: the range, or the part of it since the first value.
   function span() {
@@ -61,7 +61,7 @@
     drawn = [];
     const strokes = ["--link", "--warn", "--bad", "--good", "--soft"].map(colour);
     const axis = { stroke: colour("--soft"), font: "11px system-ui", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-    const marks = (found.alerts || []).map((each) => each.raised_ms / 1000);
+    const marks = (found.alerts || []).filter((each) => !each.wanted).map((each) => each.raised_ms / 1000);
     const baseline = (found.alerts || []).find((each) => each.baseline_bits > 0)?.baseline_bits;
     const parts = [];
     for (const chart of found.charts || camera) {
@@ -75,12 +75,13 @@
       const options = {
         width: 280, height: HEIGHT, legend: { show: false },
         cursor: { sync: { key: "all" }, drag: { setScale: false }, points: { size: 5 } },
-        scales: { x: { range: () => span() }, y: { range: upTo(chart.range?.[1]) } },
+        scales: { x: { range: () => span() }, y: { range: upTo(chart.range?.[1], chart.limit) } },
         axes: [{ ...axis, size: 22, space: 90, values: ticks }, { ...axis, size: 42, space: 32, values: (_, all) => all.map(short) }],
         series: [{}, ...series.map(([, label], at) => ({ label, stroke: strokes[at % strokes.length], fill: at || series.length > 1 ? undefined : colour("--link-wash"), dash: at < strokes.length ? [] : [6, 4], width: 1.6, points: { show: data[0].length < 20, size: 4 } }))],
         hooks: {
           draw: [(plot) => {
             plot.ctx.fillStyle = strokes[2];
+            if (chart.limit !== undefined) plot.ctx.fillRect(plot.bbox.left, plot.valToPos(chart.limit, "y", true) - 1, plot.bbox.width, 2);
             for (const at of marks) plot.ctx.fillRect(plot.valToPos(at, "x", true) - 1, plot.bbox.top, 2, plot.bbox.height);
           }],
           setCursor: [(plot) => {
@@ -143,13 +144,15 @@
     const commands = (found.commands || []).filter(([at]) => at >= begin);
     for (const [at, words] of commands) band.append(part("command", at, at, words));
     for (const each of found.alerts || []) {
-      const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `Alert of ${time(each.raised_ms, true)}` });
-      link.append(part("alert", each.raised_ms, each.raised_ms, "alert"));
+      const words = each.wanted ? `${each.wanted} seen` : "alert";
+      const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `${each.wanted ? words : "Alert"}, ${time(each.raised_ms, true)}` });
+      link.append(part(each.wanted ? "sighting" : "alert", each.raised_ms, each.raised_ms, words));
       band.append(link);
     }
+    const marked = (seen) => (found.alerts || []).filter((each) => Boolean(each.wanted) === seen).length;
     const ends = element("p", undefined, "ends");
     ends.append(element("span", time(begin, Date.now() - begin > 72e6)), element("span", "now"));
-    const kinds = [["frames", "on", 1], ["no frames", "off", (found.outages || []).length], ["alert", "alert", (found.alerts || []).length], ["model", "model", models.length], ["command", "command", commands.length]];
+    const kinds = [["frames", "on", 1], ["no frames", "off", (found.outages || []).length], ["alert", "alert", marked(false)], ["sighting", "sighting", marked(true)], ["model", "model", models.length], ["command", "command", commands.length]];
     const legend = element("p", undefined, "legend");
     for (const [words, kind, number] of kinds) {
       if (!number) continue;

@@ -1,0 +1,109 @@
+"""The page of sighting rules: the classes and groups of which users want to be notified, by cameras."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import may, require, visible_to
+from consumers.console.context import ConsoleContext
+from consumers.database.changes import change_recorded
+from consumers.records.rows import UNSURE
+from consumers.sightings.rule import SightingRule
+from consumers.sightings.rules_table import DEFAULTS, RANGES, new_rule, read_rules, remove_rule, save_rule, wanted_of
+from schemas.camera_groups import group_of
+from schemas.errors import ConfigError, UserError
+
+_PLACE = "/sighting-rules"
+
+
+def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
+    """Return the routes of the page."""
+    return [
+        GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
+        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.PART),
+    ]
+
+
+async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
+    """Set the rule of some cameras and a class, and log it. Return the outcome in words."""
+    who = session_of(request).name
+    try:
+        require(request, group_of(fields.get("cameras")))
+        rule = new_rule(fields, who, time.time_ns() // 10**6)
+        await context.write(change_recorded, context.settings.database, lambda each: save_rule(each, rule))
+    except UserError as error:
+        return str(error)
+    values = ", ".join(f"{name} {getattr(rule, name):g}" for name in RANGES)
+    await context.note(who, "sighting rule", rule.cameras, f"{rule.wanted}: {values}", "saved")
+    return "saved"
+
+
+async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
+    """Remove the rule of some cameras and a class, and log it. Return the outcome in words."""
+    try:
+        cameras, wanted = group_of(fields.get("cameras")), wanted_of(fields.get("wanted"))
+        require(request, cameras)
+        url = context.settings.database
+        if not await context.write(change_recorded, url, lambda each: remove_rule(each, cameras, wanted)):
+            raise ConfigError(f"rule: expected one of the list, got {wanted} at {cameras}. Reload the page.")
+    except UserError as error:
+        return str(error)
+    await context.note(session_of(request).name, "sighting rule", cameras, wanted, "removed")
+    return "removed"
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    sight = visible_to(request)
+
+    def read() -> tuple[SightingRule, ...]:
+        with context.engine().begin() as connection:
+            return read_rules(connection)
+
+    try:
+        found = [each for each in await context.read(read) if sight.sees(each.cameras)]
+    except UserError:  # the recorder has not created its database yet
+        found = []
+    cards = context.fleet.own_cards(sight)
+    sites = sorted({card.site for card in cards})
+    return context.page(
+        request,
+        "sighting_rules.html",
+        listed=found,
+        changeable={each.cameras for each in found if may(request, Right.OPERATOR, each.cameras)},
+        can_set=any(may(request, Right.OPERATOR, f"{site}/") for site in sites),
+        sites=sites,
+        names=_names(context, sight),
+        defaults=DEFAULTS,
+        limits=RANGES,
+        outcome=request.query_params.get("outcome", "")[:300],
+    )
+
+
+def _names(context: ConsoleContext, sight: Sight) -> list[str]:
+    """Return the classes of the live model, and the classes and groups that cameras show now."""
+    live = context.models.live if context.models is not None else None
+    shown = {name for card in context.fleet.own_cards(sight) for name in (card.verdict, card.group)}
+    return sorted({*(live.classes if live is not None else ()), *shown} - {"", UNSURE})
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    return _back(await remove(context, request, form_of(request)))
+
+
+def _back(outcome: str) -> Response:
+    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)

@@ -1,0 +1,1 @@
+"""Sightings: alerts on a class or group that cameras see, by the rules of users."""

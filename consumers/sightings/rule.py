@@ -1,0 +1,108 @@
+"""The rule of a sighting: the frames that begin one, and the absence that ends it. Pure functions.
+
+`docs/adr/0074-sightings.md` gives the reasons.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from consumers.records.rows import UNSURE
+
+SIGHTING: Final = "sighting"
+"""The kind of these alerts."""
+
+
+class SightingRule(NamedTuple):
+    """A class or group of which users want to be notified, for a group of cameras."""
+
+    cameras: str
+    """The group of cameras: `site/camera`, or a site and the beginning of names with `*`."""
+    wanted: str
+    """A class, or a group of classes."""
+    frames: int
+    """Frames in agreement that begin a sighting."""
+    confidence: float
+    """Confidence of a frame's verdict from which on it agrees, 0 to 1."""
+    absent_s: float
+    """Seconds without an agreeing frame that end a sighting."""
+    cooldown_s: float
+    """Seconds between two alerts of one camera, at least."""
+    who: str
+    """The user."""
+    at_ms: int
+    """Time of the decision, Unix time in milliseconds."""
+
+    @property
+    def looked_at(self) -> int:
+        """The number of newest frames of which `frames` must agree, their majority."""
+        return 2 * self.frames - 1
+
+
+class Look(NamedTuple):
+    """One frame as a rule reads it."""
+
+    at_ms: int
+    """Time of the recording, Unix time in milliseconds."""
+    boot: int
+    seq: int
+    confidence: float | None
+    """Confidence of its verdict if it agrees; None if it does not."""
+
+
+class Sighting(NamedTuple):
+    """The state of one camera and one class or group. Immutable: `advance` returns a new one."""
+
+    recent: tuple[Look, ...] = ()
+    """The newest frames, oldest first."""
+    at_ms: int = 0
+    """Time of the newest frame."""
+    seen_ms: int = 0
+    """Time of the newest agreeing frame."""
+    raised_ms: int | None = None
+    """Time of the last alert; None before the first."""
+    lasts: bool = False
+    """Whether the sighting of that alert has not ended."""
+
+    @property
+    def agreeing(self) -> list[Look]:
+        """Return the agreeing ones of the newest frames."""
+        return [each for each in self.recent if each.confidence is not None]
+
+    @property
+    def confidence(self) -> float:
+        """Return the mean confidence of the newest agreeing frames; 0 without any."""
+        shares = [each.confidence for each in self.recent if each.confidence is not None]
+        return sum(shares) / len(shares) if shares else 0.0
+
+
+def confidence_of(rule: SightingRule, class_name: str, class_group: str, confidence: float) -> float | None:
+    """Return the confidence of a verdict if it agrees with the rule, else None."""
+    agrees = class_name != UNSURE and rule.wanted in (class_name, class_group)
+    return confidence if agrees and confidence >= rule.confidence else None
+
+
+def lapse(rule: SightingRule, state: Sighting, now_ms: int) -> Sighting:
+    """Return the state at `now_ms` if no further frame has come: after `absent_s` nothing of it lasts."""
+    if now_ms - state.seen_ms < 1000 * rule.absent_s:
+        return state
+    return state._replace(recent=(), lasts=False)
+
+
+def advance(rule: SightingRule, state: Sighting, look: Look) -> Sighting:
+    """Return the state after one more frame. The frame raises an alert if it changes `raised_ms`.
+
+    An alert needs an agreeing frame, `frames` agreeing ones among the newest `looked_at` of one boot, no sighting that
+    lasts, and `cooldown_s` since the last alert. An earlier time than that of the frame before counts as its time.
+    """
+    at_ms = max(look.at_ms, state.at_ms)
+    before = lapse(rule, state, at_ms)
+    recent = (*(each for each in before.recent if each.boot == look.boot), look)[-rule.looked_at :]
+    after = before._replace(recent=recent, at_ms=at_ms)
+    if look.confidence is None:
+        return after
+    after = after._replace(seen_ms=at_ms)
+    rested = after.raised_ms is None or at_ms - after.raised_ms >= 1000 * rule.cooldown_s
+    if after.lasts or not rested or len(after.agreeing) < rule.frames:
+        return after
+    return after._replace(raised_ms=at_ms, lasts=True)
