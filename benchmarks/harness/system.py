@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 
 import psutil
 
-from infra.local.process import COMMAND, ProcessId, spawn
+from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
+from infra.up.processes import health_of
 
-__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "summary"]
+__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "summary"]
 
 Result = dict[str, Any]
 
@@ -156,3 +157,14 @@ def audit(state: Path) -> tuple[int, dict[str, Any]]:
         raise RuntimeError(f"pointillist audit: {done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, found
+
+
+def await_healthy(address: str, child: Child | None = None, deadline_s: float = 120.0) -> None:
+    """Wait until the role with its metrics at host:port is healthy; `child` must not end meanwhile."""
+    end = time.monotonic() + deadline_s
+    while not health_of(address)[0]:
+        if child is not None and child.poll() is not None:
+            raise RuntimeError(f"expected {' '.join(child.command)} to run, it has ended: {last_lines(child.log)}")
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected a healthy role at {address} within {deadline_s:g} s")
+        time.sleep(0.2)

@@ -11,6 +11,7 @@
     replay   a wrong bundle is published and rolled back, and the console sends again the frames it rejected
     video    kills, a rebalance, a hanging decoder and full spools in the middle of groups of pictures
     scaling  four times the load and back, with processors that a controller adds and removes by the autoscaler's rule
+    upgrade  every role is replaced by this release, one after the other, under load; `--baseline` is the earlier one
     rolling  three processors are restarted one after the other under 32 cameras × 4 fps
     restore  the state folder is deleted under load and restored from a backup, with and without Kafka's log
     backup   10 million rows are backed up and restored
@@ -32,6 +33,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness.document import report
@@ -44,6 +46,7 @@ from benchmarks.reliability.nodes import FAULTS, nodes
 from benchmarks.reliability.replayed import replay
 from benchmarks.reliability.restored import backup, restore
 from benchmarks.reliability.scaling import rolling, scaling
+from benchmarks.reliability.upgrade import newest_tag, upgrade
 from benchmarks.scale.large_camera import FPS, large
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
@@ -301,7 +304,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
 def main() -> None:
     """Run one drill, print its result, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=DRILLS)
+    parser.add_argument("name", choices=(*DRILLS, "upgrade"))
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--fault", choices=FAULTS, action="append", help="nodes: run only this fault; the file keeps the others"
@@ -312,8 +315,14 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=1, help="large: number of 1920×1080 cameras")
     parser.add_argument("--profile", default="raw", help="camera, large: coding of the large frames")
     parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: length of the run")
+    parser.add_argument("--baseline", help="upgrade: git revision of the earlier release (default: the newest tag)")
     arguments = parser.parse_args()
-    drill = DRILLS[arguments.name]
+    if arguments.name != "upgrade":
+        drill = DRILLS[arguments.name]
+    elif baseline := arguments.baseline or newest_tag():
+        drill = partial(upgrade, baseline=baseline)
+    else:
+        parser.error("--baseline: expected a git revision, got none, and there is no tag. Name a revision.")
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
         if arguments.fault and drill is nodes:
             before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}

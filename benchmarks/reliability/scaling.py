@@ -17,10 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
-import httpx2
 import yaml
 
-from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.harness.system import COMMAND, Result, RunningSystem, await_healthy, summary
 from benchmarks.reliability.nodes import gaps
 from benchmarks.reliability.scaling_rule import SYNC_S, Autoscaler
 from infra.local.ports import free_port
@@ -94,7 +93,7 @@ def rolling(folder: Path, cameras: int = 32, fps: float = 4.0, processors: int =
             pid = system.await_role(name)
             system.send(name, signal.SIGTERM)
             system.await_role(name, but_not=pid)
-            _await_healthy(system.roles()[name]["metrics"])
+            await_healthy(system.roles()[name]["metrics"])
             restarted[name] = round(time.monotonic() - begun, 2)
             time.sleep(5)
         system.interrupt()
@@ -247,15 +246,3 @@ class _Pool:
 def _value(address: str, name: str, **labels: str) -> float:
     """Return a metric of a role; 0 while it does not answer or does not have it."""
     return Samples.scrape([address], [name]).sum(name, **labels)
-
-
-def _await_healthy(address: str, deadline_s: float = 120.0) -> None:
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        try:
-            if httpx2.get(f"http://{address}/healthz", timeout=5).status_code == 200:
-                return
-        except httpx2.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError(f"expected a healthy processor at {address} within {deadline_s:g} s")

@@ -243,12 +243,12 @@ class ModelsTopic:
             await asyncio.sleep(_POLL_S)
 
 
-def check_successor(model: Model, before: Model) -> None:
-    """Raise BundleError when the classes of `model` differ from its predecessor's, or it drops the trigger watch."""
-    if list(model.classes) != list(before.classes):
+def check_successor(model: Model, before: Model, *, other_classes: bool = False) -> None:
+    """Raise BundleError when `model` drops its predecessor's trigger watch, or its classes without `other_classes`."""
+    if not other_classes and list(model.classes) != list(before.classes):
         raise BundleError(
             f"bundle: expected the classes of the live model {before.model_id} in their order, "
-            f"{_shown(before)}, got {_shown(model)}. Give --force to publish it all the same."
+            f"{_shown(before)}, got {_shown(model)}. Give --other-classes to replace them."
         )
     if before.strip and not model.strip:
         raise BundleError(

@@ -39,6 +39,10 @@ app.add_typer(model_app, name="model")
 _Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
 _ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OtherClasses = Annotated[
+    bool,
+    typer.Option("--other-classes", help="Replace the classes of the live model, such as by those that you taught."),
+]
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def publish(
     force: Annotated[
         bool, typer.Option(help="Publish in spite of other classes than the live model's, or a missing STRIP.")
     ] = False,
+    other_classes: OtherClasses = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
@@ -128,7 +133,7 @@ def publish(
         before = topic.models if topic.models.published else initial(access.state, place, key)
         live = listed.live(before)
         if not force and live is not None:
-            check_successor(described(folder, model_id), live)
+            check_successor(described(folder, model_id), live, other_classes=other_classes)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
             return await report_change(topic, f"{model_id} is live already", access.wait)

@@ -11,16 +11,29 @@ from rich.console import Console
 
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
-from infra.cli.model import ModelsChange, checked, described, folder_of, initial, model_app, report_change
+from infra.cli.model import (
+    ModelsChange,
+    OtherClasses,
+    checked,
+    described,
+    folder_of,
+    initial,
+    model_app,
+    report_change,
+)
 from infra.cli.shared_options import with_shared_options
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
+    from lab.data import LabelledPictures
+    from processors.bundle import Bundle
     from schemas.pointillist_pb2 import Rollout
 
 
 _NO_ROLLOUT: Final = "candidate is missing: expected a rollout. Begin one by `pointillist model candidate`."
+_MOST_SCANNED: Final = 250
+"""Pictures of a folder that the scan reads, spread over the classes."""
 
 
 @model_app.command()
@@ -42,7 +55,11 @@ def candidate(
         ),
     ] = False,
     clean: Annotated[
-        Path | None, typer.Option(help="npz with clean images and labels, for the backdoor scan before the rollout.")
+        Path | None,
+        typer.Option(
+            help="Clean labelled pictures for the backdoor scan before the rollout: an npz with images and labels, or "
+            "a folder with a sub-folder for each class."
+        ),
     ] = None,
     decider: Annotated[
         Path | None,
@@ -52,6 +69,8 @@ def candidate(
         bool,
         typer.Option(help="Begin in spite of other classes, a missing STRIP, or a backdoor scan that is not clean."),
     ] = False,
+    other_classes: OtherClasses = False,
+    progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
@@ -71,7 +90,7 @@ def candidate(
     place, key, state = access.store(store), access.key, access.state
     folder = folder_of(bundle)
     model_id = checked(folder)
-    scan = _scanned(folder, clean)
+    scan = _scanned(folder, clean, progress)
     if scan is not None and not scan[0] and not force:
         raise BundleError(
             f"bundle: expected one without a trigger, got {scan[1]}. Repair it by `pointillist lab repair`."
@@ -88,8 +107,15 @@ def candidate(
         await topic.require(KafkaTopic.COMPARISONS.value)
         before = topic.models if topic.models.published else initial(state, place, key)
         live = listed.live(before)
-        if not force and live is not None:
-            check_successor(described(folder, model_id), live)
+        if live is not None:
+            next_model = described(folder, model_id)
+            if not force:
+                check_successor(next_model, live, other_classes=other_classes)
+            if by_rule and list(next_model.classes) != list(live.classes):
+                raise ConfigError(
+                    "--by-rule: expected the classes of the live model, got others, whose verdicts the gate cannot "
+                    "compare. Omit it: a person decides."
+                )
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
             raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
@@ -184,21 +210,42 @@ def _running(topic: ModelsTopic) -> Rollout:
     return running
 
 
-def _scanned(folder: Path, clean: Path | None) -> tuple[bool, str] | None:
+def _scanned(folder: Path, clean: Path | None, progress: bool) -> tuple[bool, str] | None:
     """Return whether the scan of a bundle found no trigger, and its result as JSON; None without clean pictures."""
     if clean is None:
         return None
-    import torch
+    from infra.cli.lab.evaluate import lab_extra
 
-    from lab.data import read_pictures
-    from lab.repair.scan import scan
-    from processors.bundle import load_bundle
+    with lab_extra():
+        import torch
 
-    bundle = load_bundle(folder, torch.device("cpu"))
-    console = Console(stderr=True)
-    console.print("searching the bundle for triggers, class by class", markup=False)
-    found = scan(bundle, read_pictures(clean, len(bundle.settings.classes)))
+        from infra.cli.lab.repair import PhaseBars, PhaseLines
+        from lab.repair.scan import scan
+        from processors.bundle import load_bundle
+
+        bundle = load_bundle(folder, torch.device("cpu"))
+        pictures = _clean_pictures(bundle, clean)
+        shown = PhaseLines() if progress else PhaseBars()
+        with shown.bars:
+            shown.phase("searching each class for a trigger", len(bundle.settings.classes))
+            found = scan(bundle, pictures, advance=shown.advance)
     return found.clean, found.as_json()
+
+
+def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
+    from infra.bundling.gallery import picture_files, read_gallery
+    from lab.data import read_pictures
+    from processors.pipeline import Pipeline
+
+    if not clean.is_dir():
+        return read_pictures(clean, len(bundle.settings.classes))
+    chosen = picture_files(clean, bundle.settings.classes, _MOST_SCANNED)
+    if not chosen.labelled:
+        raise ConfigError(f"--clean: expected sub-folders named by class in {clean}, got pictures. Sort them by class.")
+    console = Console(stderr=True, soft_wrap=True)
+    return read_gallery(
+        Pipeline(bundle), chosen, lambda file, why: console.print(f"skipped {file}: {why}", markup=False)
+    )
 
 
 def _decider(given: Path | None, state: Path | None) -> bytes:

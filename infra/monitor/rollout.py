@@ -24,7 +24,19 @@ from consumers.console.data.models import ModelsWatch
 from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
 from consumers.database.engine import open_engine
-from infra.monitor.gate import Finding, Pair, Report, Rule, by_labels, counts, judge, last_look, looks, pair_of
+from infra.monitor.gate import (
+    Finding,
+    Pair,
+    Report,
+    Rule,
+    by_labels,
+    counts,
+    judge,
+    last_look,
+    looks,
+    pair_of,
+    without_comparison,
+)
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.errors import UserError, WireError
@@ -149,6 +161,8 @@ class RolloutGate:
                 judge(tuple(pairs.values()), self._settings.rollout, len({camera for camera, *_ in pairs})),
             )
         judged = self._judged[1]
+        if self._live_classes(rollout) != list(rollout.candidate.classes):
+            judged = without_comparison(judged, "waits" if rollout.by_rule else "not measured")
         labelled = by_labels(self._labelled(rollout, pairs), self._settings.rollout)
         report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *self._of_processors(rollout)))
         now_ms = time.time_ns() // 10**6
@@ -167,8 +181,19 @@ class RolloutGate:
     def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, Pair]) -> list[tuple[Pair, int]]:
         """Return the pairs of frames that people have labelled by a class of the candidate, with its number."""
         numbers = {name: number for number, name in enumerate(rollout.candidate.classes)}
+        live = dict(enumerate(self._live_classes(rollout)))
         labelled = ((pair, numbers.get(self._labels.get(name, ""), -1)) for name, pair in pairs.items())
-        return [(pair, number) for pair, number in labelled if number >= 0]
+        # The live model is right if its class has the name of the label.
+        return [
+            (pair._replace(live_class=numbers.get(live.get(pair.live_class, ""), -1)), number)
+            for pair, number in labelled
+            if number >= 0
+        ]
+
+    def _live_classes(self, rollout: Rollout) -> list[str]:
+        """Return the live model's classes; the candidate's if the list names no live model."""
+        live = slots(self.watch.models).live
+        return list(live.classes if live is not None else rollout.candidate.classes)
 
     def _read_labels(self) -> dict[FrameName, str]:
         """Return the console's newest labels by frame; those before if the database does not answer."""

@@ -42,7 +42,7 @@ def checkout(revision: str, root: Path = ROOT) -> Iterator[Repository]:
     )  # fmt: skip
     if found.returncode:
         message = found.stderr.decode(errors="replace").strip().splitlines()
-        raise ConfigError(f"--since: expected a git revision, got {revision!r} ({' '.join(message)}). Correct it.")
+        raise ConfigError(f"revision: expected one of git, got {revision!r} ({' '.join(message)}). Correct it.")
     with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
         yield Repository(Path(folder))

@@ -24,6 +24,8 @@ from schemas.errors import ConfigError
 
 STEPS: Final = 100
 BATCH: Final = 16
+FEWEST_CLASSES: Final = 3
+"""With two classes, the anomaly index of either is .67 whatever their stamps are."""
 REACHES: Final = 0.9
 """Share of clean frames that a stamp must take to its class."""
 OUTLIER: Final = 2.0
@@ -59,8 +61,13 @@ def scan(
 ) -> ScanResult:
     """Search every class of a bundle for a small stamp. Clean pictures are resampled to the network's size.
 
-    Raises ConfigError for too few pictures, BundleError for a network without gradients.
+    Raises ConfigError for too few pictures or classes, BundleError for a network without gradients.
     """
+    if len(bundle.settings.classes) < FEWEST_CLASSES:
+        raise ConfigError(
+            f"--clean: expected a bundle of at least {FEWEST_CLASSES} classes, which the scan compares, got "
+            f"{len(bundle.settings.classes)}. Omit it: a person decides."
+        )
     check_clean(pictures, len(bundle.settings.classes))
     bundle = replace(bundle.passable, network=frozen(trainable_copy(bundle)))
     frames = to_frames(at_network_size(pictures.images, bundle, "clean pictures"), bundle.device)

@@ -41,7 +41,15 @@ def main(arguments: list[str], mode: str) -> int:
             print("error: not published: it lost too much", flush=True)
             return 2
         (out / "model.toml").write_text('name = "sick"\nversion = "1-repaired"\n')
+    elif arguments[0] == "teach":
+        labels, options = Path(arguments[2]), dict(zip(arguments[3::2], arguments[4::2], strict=False))
+        out = Path(options["--out"])
+        out.mkdir(parents=True)
+        classes = sorted(each.name for each in labels.iterdir())
+        (out / "model.toml").write_text(f'name = "{options["--name"]}"\nversion = "1"\nclasses = {classes}\n')
     else:
+        if "--clean" in arguments and (clean := Path(arguments[arguments.index("--clean") + 1])).is_dir():
+            print(json.dumps({"clean": {each.name: len(list(each.iterdir())) for each in clean.iterdir()}}), flush=True)
         print("served after 0.4 s by processor-1", flush=True)
     return 0
 

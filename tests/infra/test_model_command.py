@@ -133,6 +133,33 @@ def test_a_bundle_that_says_other_things_or_no_longer_watches_needs_force(
 
 
 @brokers
+def test_other_classes_replace_those_of_the_live_model_when_that_is_asked_for(state: Path, tmp_path: Path) -> None:
+    changed = ("publish", bundle(tmp_path, "2", classes="halt"), "--state", state)
+    with pytest.raises(BundleError, match="--other-classes"):
+        run(*changed)
+    run(*changed, "--other-classes")
+    assert live(state) == "tiny@2"
+    again = bundle(tmp_path, "3", classes="turn", overlays=0)
+    with pytest.raises(BundleError, match="STRIP"):
+        run("candidate", again, "--state", state, "--other-classes")
+    begin = ("candidate", bundle(tmp_path, "4", classes="turn"), "--state", state, "--other-classes")
+    run(*begin)
+    assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"]["slot"] == "shadow"
+
+
+@brokers
+def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    begin = ("candidate", bundle(tmp_path, "3", classes="turn"), "--state", state, "--clean", "clean", "--by-rule")
+    for permitted in ("--other-classes", "--force"):
+        with pytest.raises(ConfigError, match="whose verdicts the gate cannot compare"):
+            run(*begin, permitted)
+
+
+@brokers
 def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     kafka: Kafka, state: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from schemas.pointillist_pb2 import (
     CANARY,
     FAILED,
     MEASURING,
+    PASSED,
     PROMOTED,
     SHADOW,
     Answer,
@@ -102,8 +103,11 @@ class Rig:
     def fresh(self) -> RolloutGate:
         return RolloutGate(CollectorRegistry(), self.settings, MONITOR)
 
-    def list(self, made: Rollout, gate: RolloutGate | None = None) -> None:
-        models = begin(Models(published=[model("old")], changed_ms=1), made)
+    def list(self, made: Rollout, gate: RolloutGate | None = None, classes: Sequence[str] | None = None) -> None:
+        """`classes` are the live model's, by default the candidate's."""
+        old = model("old")
+        old.classes.extend(made.candidate.classes if classes is None else classes)
+        models = begin(Models(published=[old], changed_ms=1), made)
         watch = (gate or self.gate).watch
         watch.take(LIVE_KEY, seal(models, PERSON))
         digest, begun_ms = made.candidate.digest, made.begun_ms
@@ -113,6 +117,22 @@ class Rig:
     def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
         for seq in numbers:
             self.gate.take(CAMERA.encode(), comparison(seq, slot, agrees=agrees))
+
+    def label(self, numbers: range, label: str) -> None:
+        """A person labels frames in the console, and the gate reads the labels at its next look."""
+        Store(self.settings.console_store).prepare()
+        row = {"why": "wrong", "verdict": "go", "who": "ada", "confidence": 0.5, "at_ms": 1, "bytes": 1, "sketch": b""}
+        with open_engine(self.settings.console_store, writes=True).begin() as connection:
+            for seq in numbers:
+                of_frame = {"name": f"{seq}", "camera": CAMERA, "boot": 7, "seq": seq, "label": label, "labelled_ms": 1}
+                connection.execute(labelled_frames.insert().values(row | of_frame))
+        self.gate._labels_due_s = 0.0
+
+    def findings(self, finding: str) -> Sequence[str]:
+        """The rules with this finding in the newest assessment."""
+        assert self.gate.watch.assessment is not None
+        rules = json.loads(self.gate.watch.assessment.report)["rules"]
+        return [each["name"] for each in rules if each["finding"] == finding]
 
     @property
     def live(self) -> str:
@@ -248,8 +268,6 @@ async def test_a_look_is_computed_once_and_again_for_the_next_number_and_slot(
 async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
     made = rollout()
     made.candidate.classes.extend(["go", "stop", "yield"])
-    store = Store(rig.settings.console_store)
-    store.prepare()
     rig.list(made)
     # Of 64 frames, the models differ on the 16 that people have labelled: too few for the agreement to fail.
     rig.take(range(48))
@@ -257,13 +275,31 @@ async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
     await rig.gate.look()
     assert rig.gate.watch.assessment is not None
     assert rig.gate.watch.assessment.outcome == MEASURING
-    row = {"why": "wrong", "verdict": "go", "who": "ada", "confidence": 0.5, "at_ms": 1, "bytes": 1, "sketch": b""}
-    with open_engine(rig.settings.console_store, writes=True).begin() as connection:
-        for seq in range(48, 64):
-            of_frame = {"name": f"{seq}", "camera": CAMERA, "boot": 7, "seq": seq, "label": "stop", "labelled_ms": 1}
-            connection.execute(labelled_frames.insert().values(row | of_frame))
-    rig.gate._labels_due_s = 0.0
+    rig.label(range(48, 64), "stop")
     await rig.gate.look()
     assert rig.gate.watch.assessment.outcome == FAILED
-    rules = json.loads(rig.gate.watch.assessment.report)["rules"]
-    assert [each["name"] for each in rules if each["finding"] == "fails"] == ["labels"]
+    assert rig.findings("fails") == ["labels"]
+
+
+@pytest.mark.parametrize(("by_rule", "outcome"), [(False, PASSED), (True, MEASURING)])
+async def test_a_candidate_with_other_classes_passes_without_agreement_and_never_by_rule(
+    rig: Rig, by_rule: bool, outcome: Outcome
+) -> None:
+    made = rollout(by_rule=by_rule)
+    made.candidate.classes.extend(["nobody", "person", "stop"])
+    rig.list(made, classes=["go", "stop", "yield"])
+    rig.take(range(256), agrees=False)
+    await rig.gate.look()
+    assert rig.gate.watch.assessment is not None
+    assert rig.gate.watch.assessment.outcome == outcome
+    assert ("agreement" in rig.findings("not measured")) != by_rule
+
+
+async def test_labels_compare_models_of_other_classes_by_their_names(rig: Rig) -> None:
+    made = rollout(by_rule=False)
+    made.candidate.classes.extend(["nobody", "person", "stop"])
+    rig.list(made, classes=["go", "stop", "yield"])
+    rig.take(range(48))  # the candidate reads person, the live model stop, both the number 1
+    rig.label(range(48), "stop")
+    await rig.gate.look()
+    assert rig.findings("fails") == ["labels"]

@@ -53,6 +53,13 @@ def test_the_class_of_a_trigger_is_suspect(tmp_path: Path) -> None:
     assert '"clean": false' in found.as_json()
 
 
+def test_two_classes_cannot_be_compared(tmp_path: Path) -> None:
+    bundle = judged(tmp_path, trigger=True)
+    two = replace(bundle, settings=bundle.settings.model_copy(update={"classes": CLASSES[:2]}))
+    with pytest.raises(ConfigError, match="at least 3 classes"):
+        scan(two, pictures())
+
+
 def test_a_network_without_a_trigger_is_clean(tmp_path: Path) -> None:
     found = scan(judged(tmp_path, trigger=False), pictures())
     assert found.clean

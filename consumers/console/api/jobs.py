@@ -98,7 +98,12 @@ JOB_OPERATIONS: Final = (
     _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
     _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),
     _start("rollback", "Withdraw the live model"),
-    _start("candidate", "Sign a bundle and begin its rollout as shadow", bundle=TEXT),
+    _start(
+        "candidate",
+        "Scan a bundle, sign it and begin its rollout as shadow; with `by_rule` yes the gate may promote it",
+        bundle=TEXT,
+        by_rule=TEXT,
+    ),
     _start("promote", "Make the candidate the live model, if the gate has passed it"),
     _start("dismiss", "End the rollout"),
     _change("cancel", "Cancel a running job"),

@@ -247,10 +247,13 @@ class LabelledFrames:
 
     # Folders of labelled pictures
 
-    def export(self, folder: Path, stopped: Callable[[], bool] = lambda: False) -> dict[str, int]:
-        """Write all labelled frames as `folder`/class/name.jpg, until `stopped`. Return the number of each class.
+    def export(
+        self, folder: Path, stopped: Callable[[], bool] = lambda: False, classes: Sequence[str] | None = None
+    ) -> dict[str, int]:
+        """Write the labelled frames as `folder`/class/name.jpg, until `stopped`. Return the number of each class.
 
-        Names begin with the camera and order its frames by time. A frame that does not open is left out.
+        Names begin with the camera and order its frames by time. A frame that does not open, or is of none of
+        `classes`, is left out.
         """
         query = select(
             labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.label, labelled_frames.c.at_ms
@@ -261,7 +264,7 @@ class LabelledFrames:
         for name, camera, label, at_ms in rows:
             if stopped():
                 break
-            jpeg = self.picture(name)
+            jpeg = self.picture(name) if classes is None or label in classes else b""
             if not jpeg:
                 continue
             place = folder / label

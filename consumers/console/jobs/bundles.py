@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,10 @@ class Choice:
     place: Path
     name: str
     """`NAME@VERSION` from its table, the beginning of its model id; empty if it cannot be read."""
+    classes: tuple[str, ...] = ()
+    """The names of its classes; empty if they cannot be read."""
+    is_taught: bool = False
+    """Whether a training from labels made it. Its classes replace those of the live model."""
 
 
 def laid_down(folder: Path) -> list[Choice]:
@@ -43,7 +47,8 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
 
 def taught(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
     """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
-    return _whole([(f"job-{job_id}", f"{subject}, taught by job {job_id}", place) for job_id, subject, place in runs])
+    made = [(f"job-{job_id}", f"{subject}, taught by job {job_id}", place) for job_id, subject, place in runs]
+    return [replace(choice, is_taught=True) for choice in _whole(made)]
 
 
 def own(place: Path | None) -> list[Choice]:
@@ -52,15 +57,16 @@ def own(place: Path | None) -> list[Choice]:
 
 
 def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:
-    return [Choice(*each, named(each[2])) for each in found if (each[2] / TABLE).is_file()]
+    return [Choice(*each, *described(each[2])) for each in found if (each[2] / TABLE).is_file()]
 
 
-def named(bundle: Path) -> str:
-    """Return the name of a bundle, see `Choice.name`."""
+def described(bundle: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the name and the classes of a bundle, see `Choice`."""
     try:
         with (bundle / TABLE).open("rb") as opened:
             table = tomllib.loads(opened.read(_LARGEST_TABLE).decode())
     except (OSError, ValueError):  # also invalid TOML
-        return ""
-    name, version = table.get("name"), table.get("version")
-    return f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""
+        return "", ()
+    name, version, classes = table.get("name"), table.get("version"), table.get("classes")
+    named = f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""
+    return named, tuple(map(str, classes)) if isinstance(classes, list) else ()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from consumers.console.jobs.bundles import Choice
-from consumers.console.jobs.rows import Job, Kind
+from consumers.console.jobs.rows import CANDIDATES, Job, Kind
+from consumers.console.jobs.scans import ScanSource
 from consumers.console.settings import JobSettings
 
 CLEAN: Final = "clean.npz"
@@ -22,8 +23,13 @@ Copy = Callable[[str, Path, Callable[[], bool]], int]
 """A function that copies the quarantine of one or all cameras into a folder until its last argument returns true."""
 
 
-def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: Path) -> list[str]:
-    """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it."""
+def arguments_of(
+    settings: JobSettings, job: Job, choice: Choice | None, place: Path, source: ScanSource | None = None
+) -> list[str]:
+    """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it.
+
+    A candidate with a source is scanned before its rollout.
+    """
     if job.kind is Kind.TEACH:
         name, _, thorough = job.subject.partition(" ")
         options = ["--thorough"] if thorough else []
@@ -33,12 +39,13 @@ def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: 
         ]  # fmt: skip
     if choice is None:
         return ["model", _COMMANDS[job.kind], *(settings.rollback or ())]
-    if job.kind is Kind.CANDIDATE:
-        clean = settings.folder / CLEAN
-        scan = ["--clean", str(clean)] if clean.is_file() else []
-        return ["model", "candidate", str(choice.place), *scan, *(settings.publish or ())]
+    replaces = ["--other-classes"] if choice.is_taught else []
+    if job.kind in CANDIDATES:
+        scan = ["--clean", str(source.file or place / LABELS), "--progress"] if source and source.exists else []
+        by_rule = ["--by-rule"] if job.kind is Kind.CANDIDATE_BY_RULE else []
+        return ["model", "candidate", str(choice.place), *scan, *by_rule, *replaces, *(settings.publish or ())]
     if job.kind is Kind.PUBLISH:
-        return ["model", "publish", str(choice.place), *(settings.publish or ())]
+        return ["model", "publish", str(choice.place), *replaces, *(settings.publish or ())]
     found = [
         "lab", "repair", "--bundle", str(choice.place), "--clean", str(settings.folder / CLEAN),
         "--quarantine", str(place / "quarantine"), "--out", str(place / OUT), "--json", str(place / FIGURES),

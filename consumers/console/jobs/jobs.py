@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from consumers.console.jobs.output import (
     tail_of,
     teach_report_of,
 )
-from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.jobs.rows import CANDIDATES, Job, JobState, Kind
+from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.supervisor import Cause, Process, Supervisor
@@ -139,6 +140,11 @@ class Jobs:
         found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made, *trained]
         return {choice.choice_id: choice for choice in found}
 
+    def scan_sources(self, choices: Iterable[Choice]) -> dict[str, ScanSource]:
+        """Return the source of clean pictures for the backdoor scan of each bundle, by id. Blocks."""
+        labels = self._labelled_frames.counts() if self._labelled_frames is not None else {}
+        return {each.choice_id: scan_source(each, labels, self.settings.folder / CLEAN) for each in choices}
+
     def newest(self, limit: int = SHOWN, sight: Sight = ALL) -> list[Job]:
         """Return the newest jobs of these sites first. Blocks."""
         return job_rows.newest(self._engine, limit, sight)
@@ -203,10 +209,17 @@ class Jobs:
             )
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
-    async def begin_rollout(self, who: str, choice_id: str) -> Job:
-        """Start to sign a bundle and make it the candidate. Raises StateError while another job runs."""
+    async def begin_rollout(self, who: str, choice_id: str, *, by_rule: bool = False) -> Job:
+        """Start to scan a bundle, sign it and make it the candidate. Raises StateError while another job runs.
+
+        `by_rule` permits the gate to promote it. Raises ConfigError if that lacks a scan.
+        """
         self._require_signer()
-        return await self._begin(who, Kind.CANDIDATE, await self._chosen(choice_id))
+        choice = await self._chosen(choice_id)
+        source = (await self._aside(self.scan_sources, [choice]))[choice_id]
+        if by_rule and not source.exists:
+            raise ConfigError(f"by_rule: expected pictures for a backdoor scan: {source.lack}")
+        return await self._begin(who, Kind.CANDIDATE_BY_RULE if by_rule else Kind.CANDIDATE, choice)
 
     async def promote(self, who: str, candidate: str) -> Job:
         """Start to make the candidate the live model. Raises StateError while another job runs."""
@@ -287,7 +300,7 @@ class Jobs:
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
-            if job.kind is Kind.TEACH:  # the labels in the quarantine are sealed, this copy is not
+            if job.kind in (Kind.TEACH, *CANDIDATES):  # the labels in the quarantine are sealed, this copy is not
                 await self._aside(shutil.rmtree, self._place(job.job_id) / LABELS, True)
             self._running = None
             self._stir()
@@ -296,7 +309,7 @@ class Jobs:
         arguments = await self._aside(self._prepared, now)
         if (why := now.ends()) is not None:
             return why, "stopped before it began"
-        is_long = now.job.kind in (Kind.REPAIR, Kind.TEACH, Kind.CANDIDATE)
+        is_long = now.job.kind in (Kind.REPAIR, Kind.TEACH, *CANDIDATES)
         limit_s = self.settings.repair_s if is_long else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
@@ -324,11 +337,8 @@ class Jobs:
         place.mkdir(parents=True, exist_ok=True)
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
         if job.kind is Kind.TEACH:
-            assert self._labelled_frames is not None
-            now.progress = Progress("copying the labels")
-            for old in (LABELS, OUT):
-                shutil.rmtree(place / old, ignore_errors=True)
-            self._labelled_frames.export(place / LABELS, lambda: now.ends() is not None)
+            shutil.rmtree(place / OUT, ignore_errors=True)
+            self._copy_labels(now)
         if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
@@ -337,7 +347,17 @@ class Jobs:
         if job.kind is Kind.REPAIR:
             now.progress = Progress("copying the quarantine")
             hold(self._copy, job.camera, place, lambda: now.ends() is not None)
-        return arguments_of(self.settings, job, choice, place)
+        source = self.scan_sources([choice])[choice.choice_id] if job.kind in CANDIDATES else None
+        if source is not None and source.labels:
+            self._copy_labels(now, choice.classes)
+        return arguments_of(self.settings, job, choice, place, source)
+
+    def _copy_labels(self, now: _Running, classes: Sequence[str] | None = None) -> None:
+        assert self._labelled_frames is not None
+        now.progress = Progress("copying the labels")
+        folder = self._place(now.job.job_id) / LABELS
+        shutil.rmtree(folder, ignore_errors=True)
+        self._labelled_frames.export(folder, lambda: now.ends() is not None, classes)
 
     async def _aside(self, action: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: action(*args))

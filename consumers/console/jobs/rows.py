@@ -21,8 +21,12 @@ class Kind(StrEnum):
     ROLLBACK = "roll back"
     TEACH = "teach"
     CANDIDATE = "candidate"
+    CANDIDATE_BY_RULE = "candidate by rule"
     PROMOTE = "promote"
     DISMISS = "dismiss"
+
+
+CANDIDATES: Final = (Kind.CANDIDATE, Kind.CANDIDATE_BY_RULE)
 
 
 class JobState(StrEnum):

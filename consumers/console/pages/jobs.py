@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -75,7 +76,8 @@ async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, _sen
 
 
 async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"))
+    by_rule = text_of(sent, "by_rule") == "yes"
+    return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"), by_rule=by_rule)
 
 
 async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
@@ -151,15 +153,22 @@ async def offered(context: ConsoleContext, request: Request) -> dict[str, Any]:
     """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
     jobs = context.jobs
     if jobs is None:
-        return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
+        return {"jobs": None, "newest": [], "choices": [], "publishable": [], "unscanned": {}, "usual": ""}
     choices = list((await context.read(jobs.choices, visible_to(request))).values())
     live = context.models.live if context.models is not None else None
     same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
+    publishable = [each for each in choices if each.choice_id != OWN]
+    sources = await context.read(jobs.scan_sources, publishable)
+    unscanned = defaultdict[str, list[str]](list)
+    for each in publishable:
+        if lack := sources[each.choice_id].lack:
+            unscanned[lack].append(each.label)
     return {
         "jobs": jobs,
         "newest": await context.read(jobs.newest, SHOWN, visible_to(request)),
         "choices": choices,
-        "publishable": [each for each in choices if each.choice_id != OWN],
+        "publishable": publishable,
+        "unscanned": unscanned,
         "usual": (same or [""])[-1],
     }
 
@@ -171,7 +180,9 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
     taught = await context.read(jobs.teach_report, job) if ended and job.kind is Kind.TEACH else None
     frames = context.labelled_frames if taught is not None else None
     files = [file for file, *_ in taught.worst] if taught is not None else []
-    cured = job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE
+    cured = f"job-{job.job_id}" if job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE else ""
+    made = (await context.read(jobs.choices)).get(cured) if cured else None
+    source = (await context.read(jobs.scan_sources, [made]))[cured] if made is not None else None
     return {
         "job": job,
         "progress": jobs.progress(job.job_id),
@@ -182,7 +193,8 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "worst": await context.read(frames.exported_as, files) if frames is not None else {},
         "can_admin": admin,
         "session": session_of(request),
-        "cured": f"job-{job.job_id}" if cured else "",
+        "cured": cured,
+        "scan": source,
         "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
         "can_again": job.kind is Kind.REPAIR and job.state in AGAIN,
     }

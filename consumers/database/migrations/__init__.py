@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FIRST: Final = 3
 """Version of release 0.1.0."""
-_FIRST_PLACE: Final = "schema_version"
+VERSION_TALLY: Final = "schema_version"
 """Name of the tally with the version. Release 0.1.0 reads it alone, and takes a database without it for its own."""
 
 
@@ -33,7 +33,7 @@ def read_version(connection: Connection) -> int | None:
     if found.has_table(versions.name):
         row = connection.scalar(select(versions.c.version_num))
     elif found.has_table(tallies.name):
-        row = connection.scalar(select(tallies.c.value).where(tallies.c.name == _FIRST_PLACE))
+        row = connection.scalar(select(tallies.c.value).where(tallies.c.name == VERSION_TALLY))
     else:
         row = None
     return None if row is None else int(row)
@@ -99,5 +99,5 @@ def _revisions(found: int) -> Iterator[Script]:
 def _set_version(connection: Connection) -> None:
     connection.execute(delete(versions))
     connection.execute(insert(versions).values(version_num=str(SCHEMA_VERSION)))
-    connection.execute(delete(tallies).where(tallies.c.name == _FIRST_PLACE))
-    connection.execute(insert(tallies).values(name=_FIRST_PLACE, value=SCHEMA_VERSION))
+    connection.execute(delete(tallies).where(tallies.c.name == VERSION_TALLY))
+    connection.execute(insert(tallies).values(name=VERSION_TALLY, value=SCHEMA_VERSION))

@@ -26,7 +26,7 @@ from schemas.errors import BundleError
 from schemas.runtime.throttle import Throttle
 
 
-class _Shown:
+class PhaseBars:
     """The phases of a repair: a line each on stderr, and a bar when that is a terminal."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class _Shown:
         self.bars.advance(self._task, steps)
 
 
-class _Lines:
+class PhaseLines:
     """The same for a program: `{"phase": …, "step": …, "steps": …}` a line on stdout, at most two a second."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ def repair(
             )
         )
         check_out(out, source, quarantine)
-        shown = _Lines() if progress else _Shown()
+        shown = PhaseLines() if progress else PhaseBars()
         with shown.bars:
             result = run_repair(
                 sick, pictures, flagged, RepairSettings(way, seed=seed),

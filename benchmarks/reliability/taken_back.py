@@ -1,0 +1,62 @@
+"""The recorder's database in the form of an earlier version, for the drill `upgrade`."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from sqlalchemy import Connection, select, update
+
+from consumers.database.engine import open_engine
+from consumers.database.migrations import VERSION_TALLY, read_version
+from consumers.database.tables import SCHEMA_VERSION, alerts, evidence, frames, tallies, versions
+
+VERSION: Final = 4
+_TRACK: Final = struct.Struct("<HHdqiqq")
+_PAST: Final = struct.Struct("<d?")
+_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?Iff")
+_ADDED: Final = {
+    frames.name: ("agreement", "agreement_threshold", "windows"),
+    alerts.name: ("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
+}
+
+
+def take_back(url: str) -> int:
+    """Give a database of this release's version, in which nobody writes, the form of version 4. Return its version.
+
+    A database of an earlier version stays as it is. The agreements of drop disagreement are lost.
+    """
+    engine = open_engine(url, writes=True)
+    try:
+        with engine.begin() as connection:
+            found = read_version(connection)
+            if found != SCHEMA_VERSION:
+                return int(found or 0)
+            _narrow(connection)
+        return VERSION
+    finally:
+        engine.dispose()
+
+
+def _narrow(connection: Connection) -> None:
+    for row in connection.execute(select(evidence)).fetchall():
+        narrow = {"waiting": _probes(row.waiting), "track": _first_track(row.track)}
+        of_row = (evidence.c.camera == row.camera) & (evidence.c.boot == row.boot)
+        connection.execute(update(evidence).where(of_row).values(narrow))
+    for table, added in _ADDED.items():
+        for column in added:
+            connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute(update(versions).values(version_num=str(VERSION)))
+    connection.execute(update(tallies).where(tallies.c.name == VERSION_TALLY).values(value=VERSION))
+
+
+def _probes(data: bytes) -> bytes:
+    return b"".join(_PROBE.pack(*each[:5]) for each in _WIDER.iter_unpack(data))
+
+
+def _first_track(data: bytes) -> bytes:
+    if not data:
+        return b""
+    past, run = _TRACK.unpack_from(data)[:2]
+    until = _TRACK.size + past * _PAST.size
+    return data[:until] + _probes(data[until : until + run * _WIDER.size])

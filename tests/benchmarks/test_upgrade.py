@@ -1,0 +1,40 @@
+"""Helpers of the drill `upgrade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import insert, inspect, select
+
+from benchmarks.reliability.taken_back import VERSION, take_back
+from consumers.database.engine import open_engine
+from consumers.database.migrations import prepare_tables, read_version, upgrade_database
+from consumers.database.tables import SCHEMA_VERSION, evidence, frames
+from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
+from schemas.evidence.track import Past, Probe, Track
+
+
+def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    probes = tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
+    track = Track((Past(1.5, False),), probes[:1], 2.5, 11, -1, 3, 4)
+    stored = {"camera": "a/b", "boot": 1, "following": 14, "waiting": pack_probes(probes)}
+    stored |= {"track": pack_tracks(track, Track()), "updated_ms": 1, "partition": 0}
+    engine = open_engine(url, writes=True)
+    with engine.begin() as connection:
+        prepare_tables(connection)
+        connection.execute(insert(evidence).values(stored))
+        columns = {each["name"] for each in inspect(connection).get_columns(frames.name)}
+    assert take_back(url) == VERSION
+    with engine.begin() as connection:
+        assert read_version(connection) == VERSION
+        assert "agreement" not in {each["name"] for each in inspect(connection).get_columns(frames.name)}
+    assert take_back(url) == VERSION  # an earlier form stays as it is
+    upgrade_database(url)
+    with engine.begin() as connection:
+        row = connection.execute(select(evidence)).one()
+        assert read_version(connection) == SCHEMA_VERSION
+        assert {each["name"] for each in inspect(connection).get_columns(frames.name)} == columns
+    assert unpack_probes(row.waiting) == probes
+    assert unpack_tracks(row.track) == (track, Track())
+    engine.dispose()
