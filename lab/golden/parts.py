@@ -123,9 +123,10 @@ def scene_rows() -> Mapping[str, Tensor]:
 def hardening() -> Mapping[str, Tensor]:
     """Return the changes that one epoch of hardening on 16 pictures makes to the CIFAR-10 network.
 
-    These are the changes of its last weights and of its logits, each divided by the largest, and the logarithms of the
-    largest ones. At the usual rate of .1, two steps on so few pictures diverge: then rounding alone, such as another
-    number of threads, decides the network. At `GENTLE`, the changes are close to the gradient.
+    These are the changes of its last weights and of its logits, each divided by the largest, and the logarithms of
+    their norms and of the norm of the first weights' change. At the usual rate of .1, two steps on so few pictures
+    diverge: then rounding alone, such as another number of threads, decides the network. At `GENTLE`, the changes are
+    close to the gradient.
     """
     bundle, pictures = _bundle("cifar10"), _pictures()[:24]
     labels = bundle.logits(_frames()[:24]).argmax(1)
@@ -142,8 +143,8 @@ def hardening() -> Mapping[str, Tensor]:
     with torch.no_grad():
         weights = [now - was for now, was in zip(after.parameters(), before.parameters(), strict=True)]
         found = {"last": weights[-1], "logits": after(frames) - before(frames)}
-    largest = [each.abs().max() for each in (*weights[:1], *found.values())]
-    return {name: each / each.abs().max() for name, each in found.items()} | {"sizes": torch.stack(largest).log()}
+    sizes = torch.stack([each.norm() for each in (*weights[:1], *found.values())]).log()
+    return {name: each / each.abs().max() for name, each in found.items()} | {"sizes": sizes}
 
 
 PARTS: Final = (
