@@ -222,7 +222,9 @@ class _Pool:
     def resize(self, wanted: int) -> None:
         """Stop or start processors. Raises RuntimeError if an added one has ended."""
         if ended := [name for name, _, process in self._added if process.poll() is not None]:
-            raise RuntimeError(f"{ended[0]}: expected a processor that runs, got one that has ended: see its line above")
+            raise RuntimeError(
+                f"{ended[0]}: expected a processor that runs, got one that has ended: see its line above"
+            )
         while self.size > wanted:
             self._added.pop()[2].terminate()
         while self.size < wanted:
