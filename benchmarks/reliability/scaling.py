@@ -204,9 +204,6 @@ class _Pool:
         self._added: list[tuple[str, str, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> Self:
-        for number in range(_LEAST + 1, _MOST + 1):
-            command = [*COMMAND, "ca", "role", f"processor-{number}", "--state", str(self._system.state)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -229,6 +226,8 @@ class _Pool:
             self._added.pop()[2].terminate()
         while self.size < wanted:
             name, address = f"processor-{self.size + 1}", f"127.0.0.1:{free_port()}"
+            certify = [*COMMAND, "ca", "role", name, "--state", str(self._system.state)]
+            subprocess.run(certify, check=True, stdout=subprocess.DEVNULL)
             command = [
                 *COMMAND, "process", "--state", str(self._system.state), "--bundle", str(self._bundle), "--instance",
                 name, "--metrics", address, "--backend", "torch", "--batch-frames", "8", "--allow-code",
