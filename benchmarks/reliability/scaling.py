@@ -129,10 +129,10 @@ def _sleeping_bundle(folder: Path) -> Path:
 
 
 def _eager(folder: Path) -> tuple[object, ...]:
-    """Return the options under which torch runs the network itself, with its sleep, instead of a compiled copy."""
+    """Return the options under which torch runs the bundle's own network, with its sleep, not a compiled copy."""
     file = folder / "up.toml"
     file.write_text('prometheus = false\n[processor]\nbackend = "torch"\nbatch_frames = 8\n')
-    return "--config", file
+    return "--config", file, "--allow-code"
 
 
 def _scenario(folder: Path, cameras: int, dark: int) -> tuple[object, ...]:
@@ -223,7 +223,7 @@ class _Pool:
             name, address = f"processor-{self.size + 1}", f"127.0.0.1:{free_port()}"
             command = [
                 *COMMAND, "process", "--state", str(self._system.state), "--bundle", str(self._bundle), "--instance",
-                name, "--metrics", address, "--backend", "torch", "--batch-frames", "8",
+                name, "--metrics", address, "--backend", "torch", "--batch-frames", "8", "--allow-code",
             ]  # fmt: skip
             started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             self._added.append((name, address, started))

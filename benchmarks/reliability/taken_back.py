@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from consumers.database.engine import open_engine
 from consumers.database.migrations import VERSION_TALLY, read_version
-from consumers.database.tables import SCHEMA_VERSION, alerts, evidence, frames, tallies, versions
+from consumers.database.tables import SCHEMA_VERSION, alerts, evidence, frames, sighting_rules, tallies, versions
 
 VERSION: Final = 4
 _TRACK: Final = struct.Struct("<HHdqiqq")
@@ -17,14 +17,18 @@ _PAST: Final = struct.Struct("<d?")
 _PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?Iff")
 _ADDED: Final = {
     frames.name: ("agreement", "agreement_threshold", "windows"),
-    alerts.name: ("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
+    alerts.name: (
+        *("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
+        *("wanted", "confidence", "ended_ms", "partition"),
+    ),
 }
 
 
 def take_back(url: str) -> int:
     """Give a database of this release's version, in which nobody writes, the form of version 4. Return its version.
 
-    A database of an earlier version stays as it is. The agreements of drop disagreement are lost.
+    A database of an earlier version stays as it is. The agreements of drop disagreement and the
+    rules of sightings are lost.
     """
     engine = open_engine(url, writes=True)
     try:
@@ -43,6 +47,8 @@ def _narrow(connection: Connection) -> None:
         narrow = {"waiting": _probes(row.waiting), "track": _first_track(row.track)}
         of_row = (evidence.c.camera == row.camera) & (evidence.c.boot == row.boot)
         connection.execute(update(evidence).where(of_row).values(narrow))
+    connection.exec_driver_sql("DROP INDEX alerts_of_sightings")
+    sighting_rules.drop(connection)
     for table, added in _ADDED.items():
         for column in added:
             connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import Connection, insert, inspect, select
 
 from benchmarks.reliability.taken_back import VERSION, take_back
 from consumers.database.engine import open_engine
 from consumers.database.migrations import prepare_tables, read_version, upgrade_database
-from consumers.database.tables import SCHEMA_VERSION, evidence, frames
+from consumers.database.tables import SCHEMA_VERSION, evidence, frames, sighting_rules
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import Past, Probe, Track
 
@@ -24,17 +24,27 @@ def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> 
     with engine.begin() as connection:
         prepare_tables(connection)
         connection.execute(insert(evidence).values(stored))
-        columns = {each["name"] for each in inspect(connection).get_columns(frames.name)}
+        tables = _tables(connection)
     assert take_back(url) == VERSION
     with engine.begin() as connection:
         assert read_version(connection) == VERSION
-        assert "agreement" not in {each["name"] for each in inspect(connection).get_columns(frames.name)}
+        assert "agreement" not in _tables(connection)[frames.name]
+        assert sighting_rules.name not in _tables(connection)
     assert take_back(url) == VERSION  # an earlier form stays as it is
     upgrade_database(url)
     with engine.begin() as connection:
         row = connection.execute(select(evidence)).one()
         assert read_version(connection) == SCHEMA_VERSION
-        assert {each["name"] for each in inspect(connection).get_columns(frames.name)} == columns
+        assert _tables(connection) == tables
     assert unpack_probes(row.waiting) == probes
     assert unpack_tracks(row.track) == (track, Track())
     engine.dispose()
+
+
+def _tables(connection: Connection) -> dict[str, set[str]]:
+    """Return the columns and indices of each table."""
+    found = inspect(connection)
+    return {
+        name: {str(each["name"]) for each in (*found.get_columns(name), *found.get_indexes(name))}
+        for name in found.get_table_names()
+    }
