@@ -204,6 +204,9 @@ class _Pool:
         self._added: list[tuple[str, str, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> Self:
+        for number in range(_LEAST + 1, _MOST + 1):
+            command = [*COMMAND, "ca", "role", f"processor-{number}", "--state", str(self._system.state)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -217,6 +220,11 @@ class _Pool:
         return _LEAST + len(self._added)
 
     def resize(self, wanted: int) -> None:
+        """Stop or start processors. Raises RuntimeError if an added one has ended."""
+        if ended := [name for name, _, process in self._added if process.poll() is not None]:
+            raise RuntimeError(
+                f"{ended[0]}: expected a processor that runs, got one that has ended: see its line above"
+            )
         while self.size > wanted:
             self._added.pop()[2].terminate()
         while self.size < wanted:
@@ -225,7 +233,7 @@ class _Pool:
                 *COMMAND, "process", "--state", str(self._system.state), "--bundle", str(self._bundle), "--instance",
                 name, "--metrics", address, "--backend", "torch", "--batch-frames", "8", "--allow-code",
             ]  # fmt: skip
-            started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             self._added.append((name, address, started))
 
     def busy_s(self) -> dict[str, float]:
