@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Column, Engine, Integer, Row, Table, Text, delete, select, update
 
 from consumers.cameras.camera import Camera
+from consumers.console.data.commands import SETTINGS
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.store import metadata
 from schemas.pointillist_pb2 import Command
@@ -152,5 +153,5 @@ def _announces(camera: Camera, wanted: Mapping[str, Any], has_changes: bool) -> 
     assert camera.meta is not None
     announced, expected = camera.meta.command_state, Command(**wanted)
     if not has_changes:
-        return not any(announced.HasField(each) for each in ("dropped_per_block", "probe_share", "profile", "enabled"))
+        return not any(announced.HasField(each) for each in SETTINGS)
     return all(announced.HasField(each) and getattr(announced, each) == getattr(expected, each) for each in wanted)
