@@ -24,7 +24,7 @@ class Sending(Generic[T]):
     """The outcome of a round of commands."""
 
     unsent: list[T] = field(default_factory=list)
-    """Those that the broker did not take, and those that were not tried after it."""
+    """The commands that the broker did not take, and the ones that were not tried after it."""
     problems: list[str] = field(default_factory=list)
     """The broker's errors."""
     unlogged: list[str] = field(default_factory=list)

@@ -32,7 +32,7 @@ switches = Table(
 
 
 class Outcome(StrEnum):
-    """What has become of a camera's command."""
+    """The state of a camera's command."""
 
     OBEYED = "obeyed"
     """The camera announces the settings of the switch."""
@@ -65,7 +65,7 @@ class Switch(NamedTuple):
     names: Sequence[str]
     """The cameras of the group at that time."""
     unsent: Sequence[str] = ()
-    """Those whose command is still to be sent."""
+    """The cameras whose command is still to be sent."""
     refused: Mapping[str, str] = {}
     """Reasons by the name of a camera that could not be commanded."""
 
