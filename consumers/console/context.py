@@ -95,6 +95,8 @@ class ConsoleContext:
     """None asks processors for no more pictures than usual."""
     runbooks: Path | None = None
     """An HTML file with the runbooks; None serves none."""
+    switch_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set after a switch of a group is saved, so that its commands go out at once."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))

@@ -24,6 +24,7 @@ from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, WAYS, Logins
 from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.background.drop_steering import steer
+from consumers.console.background.switching import switch
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
 from consumers.console.data.commands import Commands
@@ -60,6 +61,8 @@ _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
 _FORGOTTEN_S: Final = 2.0
 _STEER_S: Final = 5.0
+_SWITCH_S: Final = 5.0
+"""Between two tries to send commands that the broker did not take."""
 
 log = structlog.get_logger()
 
@@ -152,6 +155,7 @@ async def _run(
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
         asyncio.create_task(_steer(context), name="drop_steering"),
+        asyncio.create_task(_switch(context), name="switches"),
         asyncio.create_task(_poll_sites(context), name="sites"),
         *(
             [asyncio.create_task(_collect(context), name="labelled_frames")]
@@ -226,6 +230,20 @@ async def _steer(context: ConsoleContext) -> None:
             await steer(context)
         except Exception as error:  # the console's database may be away
             log.warning("drop_ratios_not_steered", error=str(error)[:200] or type(error).__name__)
+
+
+async def _switch(context: ConsoleContext) -> None:
+    """Send the commands of switches, also of those that an earlier console has left."""
+    while True:
+        context.switch_due.clear()
+        more = False
+        try:
+            more = await switch(context)
+        except Exception as error:  # the console's database may be away
+            log.warning("presets_not_switched", error=str(error)[:200] or type(error).__name__)
+        if not more:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(context.switch_due.wait(), _SWITCH_S)
 
 
 async def _poll_sites(context: ConsoleContext) -> None:

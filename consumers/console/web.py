@@ -29,6 +29,7 @@ from consumers.console.pages.fleet import fleet_routes
 from consumers.console.pages.jobs import job_routes
 from consumers.console.pages.login import login_routes
 from consumers.console.pages.models import model_routes
+from consumers.console.pages.presets import preset_routes
 from consumers.console.pages.sighting_rules import sighting_rule_routes
 from consumers.console.pages.system import system_routes
 from consumers.console.pages.teach import teach_routes
@@ -69,6 +70,7 @@ def console_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRou
         *system_routes(context, streams),
         *letter_routes(context),
         *policy_routes(context),
+        *preset_routes(context),
         *sighting_rule_routes(context),
         *api_routes(context),
         *login_routes(context),

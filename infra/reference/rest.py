@@ -64,6 +64,8 @@ def _operation(method: str, path: str, entry: dict[str, Any]) -> str:
 def _schema(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(code(each) for each in schema["enum"])
+    if "properties" in schema:
+        return "object of " + ", ".join(code(each) for each in schema["properties"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return " or ".join(_KINDS[kind] for kind in kinds)
 

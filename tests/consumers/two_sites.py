@@ -20,9 +20,11 @@ from consumers.console.data.cards import Card
 from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
+from consumers.console.data.presets import new_preset, save_preset
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.console.data.site_documents import Names, SiteAlert
 from consumers.console.data.sites import Site
+from consumers.console.data.switches import Switch, add_switch
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.pages import dead_letters
@@ -104,6 +106,7 @@ class TwoSites:
         monkeypatch.setattr(dead_letters, "replay", self.calls.replay)
         for camera in (OURS, THEIRS):
             self._fill(camera)
+        save_preset(self.context.store.engine, new_preset({"name": "night", "enabled": False}, "root", 5))
         self._rules()
         poll(self.rig.console)
         self.context.fleet.tick(monotonic_ms())
@@ -132,6 +135,7 @@ class TwoSites:
         change_recorded(recorder.url, lambda each: save_rule(each, seen))
         policy = new_policy({"cameras": camera, "lowest": 0.25, "highest": 0.5}, f"admin of {site}", 5)
         save_policy(store.engine, policy)
+        add_switch(store.engine, Switch(0, f"{site}/*", "night", {}, f"switcher of {site}", 5, [camera]))
         self.context.drop_plan.adopt(read_policies(store.engine))
         store.note(policy.name, "drop policy", camera, f"ratio of {site}", "confirmed", by_policy=True)
         store.comment(_ALERTS[camera], "root", f"comment of {site}")

@@ -22,7 +22,8 @@ from consumers.console.access.sites import sight_of
 from consumers.console.api.drop_policies import POLICY_OPERATIONS
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
-from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
+from consumers.console.api.operation import OBJECT, TEXT, WHOLE, Operation, fields, json_of
+from consumers.console.api.presets import PRESET_OPERATIONS, SETTINGS_FIELDS
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.commands import settings_of
@@ -42,7 +43,6 @@ from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
 from schemas.errors import UserError
 from schemas.identity import camera_id
-from schemas.messages.frame import PROFILES
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
@@ -286,11 +286,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
-        body=fields(
-            drop_ratio=NUMBER, probe_share=NUMBER, profile={"enum": [*PROFILES]},
-            enabled={"type": "boolean"}, reset={"type": "boolean"},
-            fps={"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
-        ),
+        body=fields(**SETTINGS_FIELDS, reset={"type": "boolean"}),
         needed=Right.OPERATOR,
     ),
     Operation(
@@ -356,6 +352,7 @@ OPERATIONS: Final = (
         body=fields(reason=TEXT), needed=Right.ADMIN, reach=Reach.PART,
     ),
     *POLICY_OPERATIONS,
+    *PRESET_OPERATIONS,
     *JOB_OPERATIONS,
     Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=Reach.SAME),
 )  # fmt: skip

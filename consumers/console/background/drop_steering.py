@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Final
 
-import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.camera import monotonic_ms
+from consumers.console.background.sending import send_all
 from consumers.console.context import ConsoleContext
 from consumers.console.data.backlogs import Backlog
 from consumers.console.data.drop_plan import DropChange
 from consumers.console.data.drop_policies import read_policies
 from schemas.errors import UserError
 
-AT_ONCE: Final = 4
-"""Commands in flight: people's commands have as many threads again."""
 MOST_A_ROUND: Final = 32
 """Commands in one round: a camera that does not confirm takes one of the places for 8 s."""
-
-log = structlog.get_logger()
 
 
 async def steer(context: ConsoleContext, now_ms: int | None = None) -> None:
@@ -34,28 +30,14 @@ async def steer(context: ConsoleContext, now_ms: int | None = None) -> None:
         return
     due = plan.changes(context.fleet, await _backlogs(context), monotonic_ms() if now_ms is None else now_ms)
     plan.postpone(due[MOST_A_ROUND:])
-    commands, sending, unsent, unlogged = context.commands, asyncio.Semaphore(AT_ONCE), list[str](), list[str]()
+    commands = context.commands
 
-    async def send(change: DropChange) -> None:
-        async with sending:
-            if unsent:  # the broker does not answer
-                plan.postpone([change])
-                return
-            try:
-                outcome = await context.command(commands.send, change.camera, {"dropped_per_block": change.wanted})
-            except Exception as error:
-                plan.postpone([change])
-                unsent.append(str(error) or type(error).__name__)
-                return
-            try:
-                await _note(context, change, outcome)
-            except Exception as error:  # the command is sent
-                unlogged.append(str(error) or type(error).__name__)
+    def send(change: DropChange) -> str:
+        return commands.send(change.camera, {"dropped_per_block": change.wanted})
 
-    await asyncio.gather(*(send(each) for each in due[:MOST_A_ROUND]))
-    for event, errors in (("drop_ratios_not_sent", unsent), ("drop_ratios_not_logged", unlogged)):
-        if errors:
-            log.warning(event, cameras=len(errors), error=errors[0][:200])
+    sending = await send_all(context, due[:MOST_A_ROUND], send, partial(_note, context))
+    plan.postpone(sending.unsent)
+    sending.warn("drop_ratios")
 
 
 async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:

@@ -104,21 +104,27 @@ class Commands:
         self._sent: dict[str, Command] = {}
         """The last command of each camera that has not announced it yet."""
 
-    def send(self, name: str, changes: Mapping[str, Any]) -> str:
-        """Change settings of a camera. Return the outcome. Raises UserError if the broker is unreachable."""
+    def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
+        """Change settings of a camera. Return the outcome after at most `wait_s`.
+
+        Raises UserError if the broker is unreachable.
+        """
         with self._turn(name), self._connected(camera_id(name)) as camera:
             command = command_of(self._held(name, camera.meta), changes)
-            obeyed = camera.send(command, OBEYED_S)
+            obeyed = camera.send(command, wait_s)
             self._sent[name] = command
-        return _outcome(obeyed)
+        return _outcome(obeyed, wait_s)
 
-    def reset(self, name: str) -> str:
-        """Reset a camera to its own settings. Return the outcome. Raises UserError if the broker is unreachable."""
+    def reset(self, name: str, wait_s: float = OBEYED_S) -> str:
+        """Reset a camera to its own settings. Return the outcome after at most `wait_s`.
+
+        Raises UserError if the broker is unreachable.
+        """
         with self._turn(name), self._connected(camera_id(name)) as camera:
             issued_ms = time.time_ns() // 10**6
-            obeyed = camera.reset(OBEYED_S)
+            obeyed = camera.reset(wait_s)
             self._sent[name] = Command(reset=True, issued_ms=issued_ms)
-        return _outcome(obeyed)
+        return _outcome(obeyed, wait_s)
 
     def _turn(self, name: str) -> Lock:
         return self._turns[hash(name) % _LOCKS]
@@ -135,8 +141,8 @@ class Commands:
         return CameraSettingsClient(self._broker, camera, self._keys)
 
 
-def _outcome(obeyed: bool) -> str:
-    return "confirmed" if obeyed else f"sent; the camera has not confirmed within {OBEYED_S:g} s"
+def _outcome(obeyed: bool, wait_s: float) -> str:
+    return "confirmed" if obeyed else f"sent; the camera has not confirmed within {wait_s:g} s" if wait_s else "sent"
 
 
 def settings_of(meta: Meta | None) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""The operations of the REST API for presets, and for switches of groups."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from consumers.console.access.gate import no
+from consumers.console.access.rights import Reach, Right
+from consumers.console.access.sites import sight_of
+from consumers.console.api.operation import NUMBER, TEXT, Operation, fields, json_of
+from consumers.console.context import ConsoleContext
+from consumers.console.data.presets import read_presets
+from consumers.console.pages.presets import REMOVED, SAVED, SWITCHED, listed, remove, save, switch
+from schemas.messages.frame import PROFILES
+
+_PRESETS: Final = "/presets"
+_SWITCHES: Final = "/switches"
+SETTINGS_FIELDS: Final[dict[str, Any]] = {
+    "drop_ratio": NUMBER,
+    "probe_share": NUMBER,
+    "profile": {"enum": [*PROFILES]},
+    "enabled": {"type": "boolean"},
+    "fps": {"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
+}
+"""The settings of a camera that commands change."""
+
+
+async def _all(context: ConsoleContext, _request: Request) -> Response:
+    found = await context.read(read_presets, context.store.engine)
+    return JSONResponse([each._asdict() for each in found])
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    return _no_object() if asked is None else _answer(await save(context, request, asked), SAVED)
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    return _no_object() if asked is None else _answer(await remove(context, request, asked.get("name")), REMOVED)
+
+
+async def _switches(context: ConsoleContext, request: Request) -> Response:
+    own = ("number", "cameras", "preset", "changes", "who", "at_ms", "refused")
+    return JSONResponse(
+        [
+            {name: getattr(each.switch, name) for name in own} | {"outcomes": each.cameras}
+            for each in await listed(context, sight_of(request))
+        ]
+    )
+
+
+async def _switch(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    return _no_object() if asked is None else _answer(await switch(context, request, asked), SWITCHED)
+
+
+def _no_object() -> Response:
+    return no(400, "body: expected a JSON object")
+
+
+def _answer(outcome: str, done: str) -> Response:
+    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)
+
+
+PRESET_OPERATIONS: Final = (
+    Operation(
+        "GET", _PRESETS, "The presets, which are named sets of settings", _all,
+        "A list of `name`, `changes` (settings by the names of the message `Command`), `who` and `at_ms`.",
+        reach=Reach.SAME,
+    ),
+    Operation(
+        "POST", _PRESETS, "Save a preset", _save,
+        body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=Reach.FLEET,
+    ),
+    Operation(
+        "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings", _remove,
+        body=fields(name=TEXT), needed=Right.OPERATOR, reach=Reach.FLEET,
+    ),
+    Operation(
+        "GET", _SWITCHES, "The newest switches of groups, and which cameras have obeyed", _switches,
+        "A list of switches: `number`, `cameras`, `preset`, `changes`, `who`, `at_ms`; `outcomes`, the names of its "
+        "cameras by `obeyed`, `not sent yet`, `away`, `not confirmed`, `changed since` and `refused`; `refused`, the "
+        "reasons.",
+        reach=Reach.PART,
+    ),
+    Operation(
+        "POST", _SWITCHES, "Switch a group to a preset, or to settings without a name, by signed, retained commands",
+        _switch,
+        body=fields(
+            cameras=TEXT,
+            preset={"type": "string", "description": "A preset's name; `own settings` returns cameras to theirs"},
+            settings=fields(**SETTINGS_FIELDS),
+        ),
+        needed=Right.OPERATOR, reach=Reach.PART,
+    ),
+)  # fmt: skip

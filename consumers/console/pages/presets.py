@@ -1,0 +1,175 @@
+"""The page of presets: named sets of settings, switches of groups to one, and the cameras that have obeyed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import may, require, visible_to
+from consumers.console.context import ConsoleContext
+from consumers.console.data.commands import NAMES, changes_of
+from consumers.console.data.presets import (
+    OWN_SETTINGS,
+    new_preset,
+    preset_name,
+    read_presets,
+    remove_preset,
+    save_preset,
+    words_of,
+)
+from consumers.console.data.switches import Outcome, Switch, add_switch, outcomes, read_switches
+from schemas.camera_groups import group_of, most_specific
+from schemas.errors import ConfigError
+
+SAVED, REMOVED, SWITCHED = "saved", "removed", "switched"
+_PLACE: Final = "/presets"
+_SHOWN: Final = 20
+"""Switches on the page, and names of cameras for each outcome."""
+
+
+@dataclass(frozen=True)
+class ListedSwitch:
+    """A switch with the cameras by the outcome of their commands."""
+
+    switch: Switch
+    cameras: Mapping[Outcome, list[str]]
+
+    @property
+    def words(self) -> str:
+        """Its settings in plain words."""
+        return words_of(self.switch.changes)
+
+
+def preset_routes(context: ConsoleContext) -> list[GuardedRoute]:
+    """Return the routes of the page."""
+    return [
+        GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
+        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.FLEET),
+        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.FLEET),
+        GuardedRoute(f"{_PLACE}/switch", partial(_switch, context), "POST", Right.OPERATOR, Reach.PART),
+    ]
+
+
+async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
+    """Save a preset, and log it. Return `SAVED`, or an error text."""
+    who = session_of(request).name
+    try:
+        made = new_preset(fields, who, time.time_ns() // 10**6)
+        await context.write(save_preset, context.store.engine, made)
+    except ConfigError as error:
+        return str(error)
+    await context.note(who, "preset", made.name, words_of(made.changes), SAVED)
+    return SAVED
+
+
+async def remove(context: ConsoleContext, request: Request, name: object) -> str:
+    """Remove a preset, and log it. Return `REMOVED`, or an error text. Cameras keep their settings."""
+    try:
+        known = preset_name(name)
+    except ConfigError as error:
+        return str(error)
+    if not await context.write(remove_preset, context.store.engine, known):
+        return f"preset: expected one of the list, got {known}. Reload the page."
+    await context.note(session_of(request).name, "preset", known, "", REMOVED)
+    return REMOVED
+
+
+async def switch(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
+    """Switch a group to a preset or to other settings, and log it. Return `SWITCHED`, or an error text.
+
+    `fields` are `cameras`, and either `preset`, where `own settings` returns cameras to theirs, or `settings`.
+    """
+    who = session_of(request).name
+    try:
+        if unknown := fields.keys() - {"cameras", "preset", "settings"}:
+            raise ConfigError(f"switch: expected cameras, and preset or settings, got {str(min(unknown))[:40]!r}.")
+        group = group_of(fields.get("cameras"))
+        require(request, group)
+        if context.commands is None:
+            raise ConfigError("mqtt is missing: start the console with an MQTT broker to send commands.")
+        preset, changes = await _wanted(context, fields)
+        own = (card.name for card in context.fleet.own_cards())
+        names = sorted(name for name in own if most_specific(name, {group: True}))
+        if not names:
+            raise ConfigError(f"cameras: expected a group with cameras, got {group}. Correct it.")
+        made = Switch(0, group, preset, changes, who, time.time_ns() // 10**6, names)
+        await context.write(add_switch, context.store.engine, made)
+    except ConfigError as error:
+        return str(error)
+    named = f"{preset}: " if preset and changes else ""
+    await context.note(who, "preset", group, f"{named}{words_of(changes)}, {len(names)} cameras", SWITCHED)
+    context.switch_due.set()
+    return SWITCHED
+
+
+async def _wanted(context: ConsoleContext, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of the preset and its settings by the names of `Command`. Raises ConfigError."""
+    settings = fields.get("settings")
+    if settings is not None:
+        if "preset" in fields or not isinstance(settings, dict):
+            raise ConfigError("settings: expected an object, and no preset next to it. Correct it.")
+        return "", changes_of(settings)
+    name = preset_name(fields.get("preset"))
+    if name == OWN_SETTINGS:
+        return name, {}
+    found = {each.name: each for each in await context.read(read_presets, context.store.engine)}.get(name)
+    if found is None:
+        raise ConfigError(f"preset: expected one of the list or {OWN_SETTINGS!r}, got {name!r}. Correct it.")
+    return name, found.changes
+
+
+async def listed(context: ConsoleContext, sight: Sight) -> list[ListedSwitch]:
+    """Return the newest switches of groups at these sites."""
+    found = [each for each in await context.read(read_switches, context.store.engine) if sight.sees(each.cameras)]
+    plan = context.drop_plan
+
+    def is_steered(camera: str) -> bool:
+        return plan.policy_of(camera) is not None
+
+    return [ListedSwitch(each, outcomes(each, context.fleet, is_steered)) for each in found[:_SHOWN]]
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    sight = visible_to(request)
+    sites = sorted({card.site for card in context.fleet.own_cards(sight)})
+    return context.page(
+        request,
+        "presets.html",
+        presets=await context.read(read_presets, context.store.engine),
+        words_of=words_of,
+        switches=await listed(context, sight),
+        shown=_SHOWN,
+        profiles=sorted(NAMES.values()),
+        own_settings=OWN_SETTINGS,
+        sites=sites,
+        can_change=may(request, Right.OPERATOR, EVERYWHERE),
+        can_switch=any(may(request, Right.OPERATOR, f"{site}/") for site in sites),
+        can_send=context.commands is not None,
+        outcome=request.query_params.get("outcome", "")[:300],
+    )
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    return _back(await remove(context, request, form_of(request).get("name")))
+
+
+async def _switch(context: ConsoleContext, request: Request) -> Response:
+    return _back(await switch(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
+
+
+def _back(outcome: str) -> Response:
+    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)
