@@ -513,3 +513,15 @@ def test_the_highest_role_for_a_site_applies() -> None:
 def test_names_that_only_begin_alike_are_of_another_site() -> None:
     sight = Sight(frozenset({"north"}))
     assert [sight.sees(each) for each in ("north/a", "northern/a", "north", "", "a/north")] == [True, *[False] * 4]
+
+
+async def test_an_operator_of_one_site_switches_its_cameras_and_changes_no_preset(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    walk = Walk(both, browser, "north=operator")
+    for root in ("", ROOT):
+        for end, fields in (("", {"name": "dusk", "enabled": "true"}), ("/remove", {"name": "night"})):
+            assert (await walk.ask("POST", f"{root}/presets{end}", fields)).status_code == 403
+    assert [each["name"] for each in (await walk.ask("GET", f"{ROOT}/presets", {})).json()] == ["night"]
+    answer = await walk.ask("POST", f"{ROOT}/switches", {"cameras": "north/*", "preset": "night"})
+    assert answer.json() == {"outcome": "switched"}
