@@ -49,6 +49,7 @@ def cut_of(network: Taught) -> int:
 
 def train_upper(
     head: Taught,
+    start: Taught,
     maps: Tensor,
     labels: Tensor,
     folds: Tensor,
@@ -60,12 +61,13 @@ def train_upper(
     """Train the blocks above the cut of `head`, starting from its weights.
 
     `maps` (views, n, channels, h, w) are those of `Taught.lower` at the cut. A first training without the last fold
-    measures and calibrates; a second one uses all labels. If the first is no better than `held` (plain views · n,
-    classes), the head's calibrated scores, the head stays as it is.
+    measures and calibrates. It begins from `start`, a head that has not seen this fold. A second one uses all labels.
+    If the first is no better than `held` (plain views · n, classes), the head's calibrated scores, the head stays as it
+    is.
     """
     tested = folds == folds.max()
     with seeded(seed):
-        first, steps = _trained(head, maps[:, ~tested], labels[~tested], budget_s / _PARTS, MOST_STEPS, advance)
+        first, steps = _trained(start, maps[:, ~tested], labels[~tested], budget_s / _PARTS, MOST_STEPS, advance)
     scores = torch.zeros_like(held)
     places = tested.repeat(PLAIN)
     found = _logits(first, maps[:PLAIN, tested]).double()

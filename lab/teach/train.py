@@ -17,7 +17,7 @@ from lab.teach.features import TAPS, Features, Tap, add_features
 from lab.teach.labelled import Labelled
 from lab.teach.report import Held
 from lab.teach.thorough import MOST_STEPS, cut_of, train_upper
-from lab.teach.views import PLAIN, is_mirrored, seen, views_of
+from lab.teach.views import PLAIN, first_views, is_mirrored, seen, views_of
 from processors.bundle import Bundle
 from processors.networks.efficientnet_lite import EfficientNetLite0
 from processors.networks.taught import LAST, Taught
@@ -112,14 +112,15 @@ def teach(general: Bundle, labelled: Labelled, settings: TeachSettings, progress
     teaching = _Teaching(network, Pipeline(general), labelled, settings, progress)
     choice, scores = teaching.choose()
     sharpness = sharpness_of(scores, teaching.plain_right).factor
-    taught = teaching.network(choice, sharpness)
+    taught = teaching.network(choice, sharpness, torch.ones_like(teaching.labels, dtype=torch.bool))
     held_scores = scores * sharpness
     thorough = False
     if settings.thorough:
-        maps = teaching.maps(taught)
+        maps = teaching.maps(taught, choice)
         progress.phase("upper blocks", 2 * MOST_STEPS)
         found = train_upper(
             taught,
+            teaching.network(choice, sharpness, teaching.folds != teaching.folds.max()),
             maps,
             teaching.labels,
             teaching.folds,
@@ -179,7 +180,8 @@ class _Teaching:
         found = []
         for mirrored in mirrors:
             used = [view for view in views if mirrored or not is_mirrored(view)]
-            rows, _ = self._rows(tap, contrast, used)
+            rows = self._features.rows(contrast, tap, used)
+            rows = head.standard_of(rows)(rows)
             products = rows @ rows.T
             labels, folds = self.labels.repeat(len(used)), self.folds.repeat(len(used))
             tested = torch.arange(len(used)).repeat_interleave(len(self.labels)) < PLAIN
@@ -190,34 +192,33 @@ class _Teaching:
         least = min(loss for loss, _, _ in found)
         return max((each for each in found if each[0] <= least * _EQUAL), key=lambda each: each[1].penalty)
 
-    def _rows(self, tap: Tap, contrast: bool, views: Sequence[int]) -> tuple[Tensor, head.Standard]:
-        """Return standardised rows (views · pictures, F)."""
-        rows = self._features.rows(contrast, tap, views)
-        standard = head.standard_of(rows)
-        return standard(rows), standard
-
     @torch.no_grad()
-    def network(self, choice: Choice, sharpness: float) -> Taught:
-        """Return the network with a head that all labels have trained."""
+    def network(self, choice: Choice, sharpness: float, fit: Tensor) -> Taught:
+        """Return the network with a head that the labels in `fit` (pictures,) bool have trained."""
         classes = len(self._labelled.classes)
         taught = Taught(**choice.arguments(classes))
         own = taught.state_dict()
         general = self._network.state_dict()
         taught.load_state_dict({name: own[name] if name.startswith("classifier.") else general[name] for name in own})
         used = [view for view in range(self._views) if choice.mirrored or not is_mirrored(view)]
-        rows, standard = self._rows(choice.tap, choice.contrast, used)
-        dual = head.solve(rows @ rows.T, self.labels.repeat(len(used)), classes, choice.penalty)
+        rows = self._features.rows(choice.contrast, choice.tap, used)[fit.repeat(len(used))]
+        standard = head.standard_of(rows)
+        rows = standard(rows)
+        dual = head.solve(rows @ rows.T, self.labels[fit].repeat(len(used)), classes, choice.penalty)
         weight = (rows.double().T @ dual).T * standard.scale.double() * sharpness
         taught.classifier.weight.copy_(weight)
         taught.classifier.bias.copy_(-(weight @ standard.mean.double()))
         return taught.eval()
 
     @torch.inference_mode()
-    def maps(self, taught: Taught) -> Tensor:
-        """Return the maps (views, pictures, channels, h, w) below the trained blocks, half precision."""
+    def maps(self, taught: Taught, choice: Choice) -> Tensor:
+        """Return the maps (views, pictures, channels, h, w) below the trained blocks, half precision.
+
+        Without mirrored views, there are as many others.
+        """
         cut, found = cut_of(taught), []
         self._progress.phase("maps", len(self._labelled) * self._views)
-        for view in range(self._views):
+        for view in first_views(self._views, mirrored=choice.mirrored):
             places, parts = [], []
             for some, inputs in seen(
                 self._pipeline, self._labelled, view, self._settings.drop_ratio, self._settings.seed

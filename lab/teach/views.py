@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ _LIGHT: Final = 0.35
 def views_of(count: int) -> int:
     """Return the number of views of each of `count` pictures, plain ones included."""
     return PLAIN + max(2, min(VARIED, MOST_VIEWS // count - PLAIN))
+
+
+def first_views(count: int, *, mirrored: bool) -> list[int]:
+    """Return the numbers of the first `count` views, or of the first that are not mirrored."""
+    return list(itertools.islice((view for view in itertools.count() if mirrored or not is_mirrored(view)), count))
 
 
 def is_mirrored(view: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ from infra.bundling.create import create
 from infra.bundling.wanted import Wanted
 from lab.data import to_frames
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
+from lab.teach.features import TAPS
 from lab.teach.head import folds_of, held_out_scores, solve, standard_of
 from lab.teach.labelled import read_labelled
 from lab.teach.report import Held
-from lab.teach.views import varied
+from lab.teach.thorough import Trained
+from lab.teach.train import Choice, TeachSettings, teach
+from lab.teach.views import first_views, varied
 from processors.bundle import load_bundle
 from processors.networks.efficientnet_lite import EfficientNetLite0
 from processors.networks.taught import LAST, Taught, averaged, contrasted, maps
@@ -39,6 +44,16 @@ def write_shapes(folder: Path, each: int) -> Path:
             picture = np.where(inside[..., None], (200, 60, 60), (60, 60, 160)) + rng.integers(-20, 20, (48, 48, 3))
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:02d}.png")
     return folder
+
+
+class Silent:
+    """A receiver of progress that drops it."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """Take a phase."""
+
+    def advance(self, steps: int) -> None:
+        """Take steps."""
 
 
 @pytest.mark.slow
@@ -64,6 +79,42 @@ def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, mo
     with torch.inference_mode():
         found = Pipeline(bundle)(frames * kept, kept)
     assert (found.class_id.numpy() == others.labels).mean() >= 0.9
+
+
+def test_the_start_of_the_measured_training_ignores_the_labels_that_measure_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.teach.views.VARIED", 2)
+
+    def choose(teaching: Any) -> tuple[Choice, torch.Tensor]:
+        teaching._add(range(4), (False,))
+        return Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0), torch.zeros(20, 2, dtype=torch.float64)
+
+    monkeypatch.setattr("lab.teach.train._Teaching.choose", choose)
+    given: list[tuple[Taught, Taught]] = []
+
+    def keep(head: Taught, start: Taught, *_: object) -> Trained:
+        given.append((head, start))
+        return Trained(head, torch.zeros(20, 2, dtype=torch.float64), better=False)
+
+    monkeypatch.setattr("lab.teach.train.train_upper", keep)
+    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), tmp_path / "general")
+    general = load_bundle(tmp_path / "general", torch.device("cpu"))
+    labelled = read_labelled(write_shapes(tmp_path / "labels", 5))
+    last = folds_of(labelled.labels) == 4
+    pictures = list(labelled.pictures)
+    for place in torch.nonzero(last)[:, 0].tolist():
+        pictures[place] = 255 - pictures[place]
+    for each in (labelled, replace(labelled, pictures=pictures)):
+        teach(general, each, TeachSettings(thorough=True), Silent())
+    (head, start), (other_head, other_start) = given
+    torch.testing.assert_close(start.classifier.weight, other_start.classifier.weight)
+    assert not torch.allclose(head.classifier.weight, other_head.classifier.weight)
+
+
+def test_views_that_are_not_mirrored_replace_those_that_are() -> None:
+    assert first_views(5, mirrored=True) == [0, 1, 2, 3, 4]
+    assert first_views(5, mirrored=False) == [0, 1, 2, 4, 6]
 
 
 def test_a_class_with_too_few_pictures_is_named(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: 
     maps, labels, folds = easy_task()
     steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
-    found = train_upper(head, maps, labels, folds, held, 600.0, 0, steps.append)
+    found = train_upper(head, head, maps, labels, folds, held, 600.0, 0, steps.append)
     assert found.better
     assert len(steps) == 2 * STEPS
     tested = labels[folds == folds.max()].repeat(PLAIN)
@@ -50,7 +50,7 @@ def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: 
 def test_a_head_that_is_as_good_stays(head: Taught) -> None:
     maps, labels, folds = easy_task()
     sure = 50.0 * torch.nn.functional.one_hot(labels, 2).double().repeat(PLAIN, 1)
-    found = train_upper(head, maps, labels, folds, sure, 600.0, 0, lambda _: None)
+    found = train_upper(head, head, maps, labels, folds, sure, 600.0, 0, lambda _: None)
     assert not found.better
     assert found.network is head
     assert found.scores is sure
@@ -60,5 +60,5 @@ def test_a_short_budget_ends_the_training_after_the_steps_that_were_timed(head: 
     maps, labels, folds = easy_task()
     steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
-    train_upper(head, maps, labels, folds, held, 1e-9, 0, steps.append)
+    train_upper(head, head, maps, labels, folds, held, 1e-9, 0, steps.append)
     assert len(steps) in (3, 6)  # with the second training, which takes as many, if three steps were enough
