@@ -29,6 +29,10 @@ WINDOWS: Final = {
     "fleet": ("/", "dark", 1280, 640),
     "camera": (f"/camera/{CAMERA}", "light", 1280, 1000),
     "teach": ("/teach", "light", 1280, 800),
+    "system": ("/system", "dark", 1280, 900),
+    "alerts": ("/alerts", "light", 1280, 800),
+    "phone-fleet": ("/", "dark", 390, 844),
+    "phone-camera": (f"/camera/{CAMERA}", "light", 390, 844),
 }
 """Page, theme, width and height in pixels of each picture."""
 
@@ -40,6 +44,7 @@ def scenario() -> dict[str, object]:
             "name": f"{PLACES[file.stem.removeprefix('intel_').partition('-')[0]]}-{number}",
             "source": {"kind": "video", "file": str(file), "loop": True},
             "fps": 2,
+            "profile": "video",
         }
         for file in sample_videos()
         for number in (1, 2)

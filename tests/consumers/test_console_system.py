@@ -87,7 +87,7 @@ def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -
     rig.context.watch.look_at_roles()
     rig.context.watch.rules = rules_of(rules_json(ALERT_JSON))
     found = rig.browser().get("/api/v1/system").json()
-    assert found["status"] == {"text": "processor-1 does not answer · 1 rule", "level": "bad"}
+    assert found["status"] == {"text": "processor-1 does not answer · 1 rule fires", "level": "bad"}
     assert found["roles"] == [
         {"name": "processor-1", "state": "not answering", "detail": "no answer for 3 s", "backlog": None, "restarts": 2}
     ]
@@ -136,7 +136,7 @@ def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> Non
     with answering(alerts=(ALERT_JSON, quiet)) as server:
         rig.context.watch.rules = read_rules(server.url)
     rig.context.watch.no_rules = ""
-    assert header(rig) == ("bad", "1 rule")
+    assert header(rig) == ("bad", "1 rule fires")
     for path in ("/rules", "/system"):
         page = rig.browser().get(path).text
         assert "processor-1 does not &lt;b&gt;answer&lt;/b&gt;" in page
@@ -205,13 +205,13 @@ def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(conso
     console.show([verdict(0)])
     raise_alert(recorder)
     poll(console)
-    assert header(console) == ("bad", "1 alert · 1 rule")
+    assert header(console) == ("bad", "1 alert · 1 rule fires")
     console.context.reviews |= {"ab" * 16: console.context.store.review(["ab" * 16], "acknowledged", "duty")}
     poll(console)
-    assert header(console) == ("warn", "1 alert acknowledged · 1 rule")
-    assert console.context.watch.pill() == Pill("1 alert acknowledged · 1 rule", "warn", "/alerts?state=acknowledged")
+    assert header(console) == ("warn", "1 alert acknowledged · 1 rule fires")
+    assert console.context.watch.pill() == Pill("1 alert acknowledged · 1 rule fires", "warn", "/alerts?state=acknowledged")
     console.context.watch.rules = rules_of(rules_json(ALERT_JSON))
-    assert header(console) == ("bad", "1 alert acknowledged · 1 rule"), "a critical rule on something else"
+    assert header(console) == ("bad", "1 alert acknowledged · 1 rule fires"), "a critical rule on something else"
 
 
 _CONSOLE_PATHS = {

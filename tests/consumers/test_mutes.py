@@ -107,7 +107,7 @@ def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: Consol
     rule = FiringRule("PointillistCameraSilent", "critical", CAMERA, "it is silent", "", NOW_MS)
     console.context.watch.rules = Rules((rule,))
     browser, place = console.browser(), f"/camera/{CAMERA}/mute"
-    assert "1 rule" in browser.get("/").text
+    assert "1 rule fires" in browser.get("/").text
     assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": ""}).status_code == 400
     assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": "repairs"}).status_code == 303
     poll(console)
@@ -115,11 +115,11 @@ def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: Consol
     assert "Muted <time" in page
     assert ": repairs." in page
     assert "no alert · 1 muted" in page
-    assert "1 rule" not in page
+    assert "1 rule fires" not in page
     browser.post(place, data={"csrf": console.csrf(), "mute": "end"})
     assert browser.post(place, data={"csrf": console.csrf(), "mute": "end"}).status_code == 400, "nothing is muted"
     poll(console)
-    assert "1 rule" in browser.get("/").text
+    assert "1 rule fires" in browser.get("/").text
     assert [each.detail for each in console.context.store.noted(CAMERA)] == ["ended", "1h: repairs"]
 
 
