@@ -59,6 +59,14 @@ def collect(page: Page, console: str) -> None:
     page.get_by_role("button", name="Collect its frames").click()
 
 
+def watch_for(page: Page, console: str, group: str) -> None:
+    """Set a rule for sightings of a group of classes, so that *Alerts* has some."""
+    page.goto(f"{console}/sighting-rules")
+    page.locator("input[name=cameras]").fill("site/*")
+    page.locator("input[name=wanted]").fill(group)
+    page.get_by_role("button", name="Save").click()
+
+
 def take(page: Page, console: str, folder: Path) -> None:
     """Save all pictures."""
     for name, (path, theme, width, height) in WINDOWS.items():
@@ -89,6 +97,8 @@ def main() -> None:
             page.goto(owner_link(console, Layout(system.state).owner_token))
             page.wait_for_url(f"{console}/")
             collect(page, console)
+            watch_for(page, console, "vehicle")
+            watch_for(page, console, "clothing")
             page.goto("about:blank")
             time.sleep(options.after * 3 / 4)
             take(page, console, options.out)

@@ -144,7 +144,8 @@ class SystemWatch:
         loud = [each for each in self.firing_rules(sight).firing if not self._is_muted(each)]
         if names := {each.name for each in loud}:
             critical = any(each.severity == "critical" and not self._known(each) for each in loud)
-            parts.append(("1 rule fires" if len(names) == 1 else f"{len(names)} rules fire", "bad" if critical else "warn", "/rules"))
+            fire = "1 rule fires" if len(names) == 1 else f"{len(names)} rules fire"
+            parts.append((fire, "bad" if critical else "warn", "/rules"))
         if away := [f"site {site.name} {site.state}" for site in self._fleet.sites(sight) if site.state != "up"]:
             parts.append((away[0] if len(away) == 1 else f"{len(away)} sites not read", "warn", "/"))
         here = [card for card in self._fleet.cards(sight) if not card.is_away]
