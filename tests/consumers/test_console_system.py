@@ -209,7 +209,8 @@ def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(conso
     console.context.reviews |= {"ab" * 16: console.context.store.review(["ab" * 16], "acknowledged", "duty")}
     poll(console)
     assert header(console) == ("warn", "1 alert acknowledged · 1 rule fires")
-    assert console.context.watch.pill() == Pill("1 alert acknowledged · 1 rule fires", "warn", "/alerts?state=acknowledged")
+    words = "1 alert acknowledged · 1 rule fires"
+    assert console.context.watch.pill() == Pill(words, "warn", "/alerts?state=acknowledged")
     console.context.watch.rules = rules_of(rules_json(ALERT_JSON))
     assert header(console) == ("bad", "1 alert acknowledged · 1 rule fires"), "a critical rule on something else"
 
