@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from benchmarks.harness.receiver import Receiver
 
 
 class ReceivedSpan(NamedTuple):
@@ -27,33 +26,17 @@ class ReceivedSpan(NamedTuple):
     """Whether the frame had not left the role."""
 
 
-class Collector:
-    """An HTTP server on a loopback port, in a separate thread."""
+class Collector(Receiver):
+    """The receiver; `url` is the base URL that accepts spans."""
 
     def __init__(self) -> None:
-        received: list[ReceivedSpan] = []
-        self.received = received
+        super().__init__("/v1/traces")
+        self.received: list[ReceivedSpan] = []
         """The spans of all requests, in the order of their arrival."""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.path == "/v1/traces":
-                    received.extend(_spans_of(ExportTraceServiceRequest.FromString(body)))
-                self.send_response(200 if self.path == "/v1/traces" else 404)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-                """Write no log line: `received` holds the spans."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="collector")
-
-    @property
-    def url(self) -> str:
-        """The base URL that accepts spans."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+    def take(self, body: bytes) -> None:
+        """Keep the spans of a request."""
+        self.received.extend(_spans_of(ExportTraceServiceRequest.FromString(body)))
 
     def traces(self) -> dict[str, list[ReceivedSpan]]:
         """Return the spans of each trace."""
@@ -61,17 +44,6 @@ class Collector:
         for span in list(self.received):
             found[span.trace_id].append(span)
         return found
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def _spans_of(request: ExportTraceServiceRequest) -> list[ReceivedSpan]:
