@@ -182,9 +182,8 @@ def house(mosquitto: Mosquitto) -> Iterator[House]:
 
 @contextlib.asynccontextmanager
 async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIterator[Health]:
-    made = AnnouncerSettings(
-        database=rig.url, mqtt=f"{mosquitto.host}:{mosquitto.port}", look_s=0.05, numbers_s=0.2, **changed
-    )
+    places = {"database": rig.url, "mqtt": f"{mosquitto.host}:{mosquitto.port}"}
+    made = AnnouncerSettings.model_validate(places | {"look_s": 0.05, "numbers_s": 0.2} | changed)
     stop, health = asyncio.Event(), Health()
     task = asyncio.create_task(run_announcer(made, "0.1.0", registry=CollectorRegistry(), health=health, stop=stop))
     try:
@@ -245,7 +244,7 @@ async def test_a_sighting_is_on_in_home_assistant_until_its_notification_ends(
         return shown()
 
     notifier = AlertNotifier("http://127.0.0.1:1", recorder.url)
-    async with announcing(recorder, mosquitto):
+    async with announcing(recorder, mosquitto, numbers_s=3600):
         await until(lambda: shown() == shown(GATE) == ("OFF", "none"), "no sighting")
         recorder.verdicts(cars(1))
         await until(lambda: shown() == ("ON", "vehicle"), "the sighting")
