@@ -29,7 +29,10 @@ from infra.state_folder import Layout
 from schemas.camera_groups import group_at
 from schemas.errors import StateError
 
-sightings_app = typer.Typer(help="Rules of alerts on what cameras see.", no_args_is_help=True)
+sightings_app = typer.Typer(
+    help="Rules of alerts on what cameras see. The recorder follows a change within seconds; the audit log keeps it.",
+    no_args_is_help=True,
+)
 app.add_typer(sightings_app, name="sightings")
 
 T = TypeVar("T")
@@ -44,12 +47,6 @@ HERE = Path(".pointillist")
 def _range(name: str, meaning: str) -> str:
     least, most = RANGES[name]
     return f"{meaning}, {least:g} to {most:g}."
-
-
-@sightings_app.callback()
-def group() -> None:
-    """Rules of alerts on what cameras see. The recorder follows a change within a second. The audit log keeps who
-    changed what."""
 
 
 @sightings_app.command("list")
