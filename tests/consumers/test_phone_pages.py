@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
 from sqlalchemy import insert
 
 from consumers.console.pages.alerts import GALLERY, ON_PAGE
@@ -103,7 +103,12 @@ def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder
     console.show([verdict(0, class_name="cab", class_group="vehicle")], "street/gate")
     phone.set_viewport_size({"width": width, "height": 844})
     asked: list[str] = []
-    phone.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+
+    def confirm(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    phone.on("dialog", confirm)
     assert is_short(phone, "/sighting-rules")
     assert not findings(phone)
     expect(phone.locator("main tbody")).to_contain_text("There is no rule")
