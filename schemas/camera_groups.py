@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from schemas.errors import ConfigError
-from schemas.identity import SITE_NAME
+from schemas.identity import DEFAULT_SITE, SITE_NAME
 
 _GROUP: Final = re.compile(rf"(?=.{{3,64}}\Z){SITE_NAME.pattern}/([a-z0-9][a-z0-9_.-]{{0,62}})?\*?")
 
@@ -21,6 +21,11 @@ def group_of(text: object) -> str:
             f"cameras: expected site/camera, or site/* or site/beginning*, got {str(text)[:80]!r}. Correct it."
         )
     return text
+
+
+def group_at(text: str) -> str:
+    """Return a typed group of cameras whose site may be missing. Raises ConfigError for another form."""
+    return group_of(text if "/" in text else f"{DEFAULT_SITE}/{text}")
 
 
 def most_specific(camera: str, by_group: Mapping[str, T]) -> T | None:

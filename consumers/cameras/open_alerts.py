@@ -5,24 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from consumers.cameras.episodes import CLOSED, Episode, Found, Reviews, episodes
 from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
 
+HOLD_S: Final = 300.0
+"""Seconds for which a sighting that has ended still counts as lasting, for notifications."""
 _NEWEST: Final = 1_000
 """Backdoor alerts that are looked at, the newest, and as many sightings: neither hide the others."""
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
     """Return the newest alerts of all cameras."""
+    return [*_newest(connection, alerts.c.wanted == ""), *_newest(connection, alerts.c.wanted != "")]
+
+
+def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:
     newest = select(*(alerts.c[name] for name in Found._fields)).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
-    return [
-        Found(*row)
-        for kind in (alerts.c.wanted == "", alerts.c.wanted != "")
-        for row in connection.execute(newest.where(kind))
-    ]
+    return [Found(*row) for row in connection.execute(newest.where(kind))]
+
+
+def is_lasting(found: Found, now_ms: int) -> bool:
+    """Return whether an alert lasts for notifications: a sighting ends `HOLD_S` after its last agreeing frame."""
+    return not found.ended_ms or found.ended_ms > now_ms - 1000 * HOLD_S
+
+
+def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[str, ...]]:
+    """Return the classes and groups of the sightings that last, by camera, each in alphabetical order."""
+    seen: dict[str, set[str]] = {}
+    for each in _newest(connection, alerts.c.wanted != ""):
+        if is_lasting(each, now_ms):
+            seen.setdefault(each.camera, set()).add(each.wanted)
+    return {camera: tuple(sorted(names)) for camera, names in seen.items()}
 
 
 def open_episodes(newest: Sequence[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:

@@ -17,6 +17,8 @@ from schemas.topics import DISCOVERY_ROOT, HOME_ROOT
 STATUS_TOPIC: Final = f"{HOME_ROOT}/status"
 """`online` while the announcer runs, `offline` by its last will."""
 ORIGIN: Final = "Pointillist"
+LONGEST_STATE: Final = 255
+"""Characters of a state that Home Assistant accepts."""
 STATES: Final = tuple(state.value for state in State)
 
 
@@ -43,10 +45,12 @@ class CameraSnapshot:
     """The three best classes in words, if the network can be unsure."""
     saved_bytes: int = 0
     """Bytes saved since the announcer's start."""
+    seen: tuple[str, ...] = ()
+    """The classes and groups of its sightings that last."""
 
     def news(self) -> tuple[object, ...]:
         """Values whose change is published at once; other changes follow with these or later."""
-        return self.state, self.class_name, self.class_group, self.backdoor, self.detail
+        return self.state, self.class_name, self.class_group, self.backdoor, self.detail, self.seen
 
     def document(self) -> dict[str, Any]:
         """Return the state of all entities."""
@@ -57,6 +61,8 @@ class CameraSnapshot:
             "saved_share": None if self.saved_share is None else round(100 * self.saved_share, 1),
             "saved_bytes": self.saved_bytes,
             "backdoor": "ON" if self.backdoor else "OFF",
+            "sighting": "ON" if self.seen else "OFF",
+            "seen": ", ".join(self.seen)[:LONGEST_STATE] or "none",
             "group": self.class_group or "none",
             "attributes": {"camera": self.camera, "detail": self.detail, "best": self.best},
         }
@@ -124,5 +130,7 @@ def config(camera: str, version: str, console: str | None = None) -> dict[str, A
                 state_class="total_increasing",
             ),
             "backdoor": entity("backdoor", "binary_sensor", "Backdoor alert", device_class="safety"),
+            "sighting": entity("sighting", "binary_sensor", "Sighting", device_class="occupancy"),
+            "seen": entity("seen", "sensor", "Sightings of", icon="mdi:eye"),
         },
     }

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from consumers.cameras.camera import Camera
+from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.database.engine import open_engine
@@ -54,6 +55,7 @@ class Reading:
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
         self._states: dict[str, SavedState] = {}
+        self._seen: dict[str, tuple[str, ...]] = {}
         self._read_to_ms = 0
         self._counted_to_ms = 0
 
@@ -76,6 +78,7 @@ class Reading:
                     self._record_status(CameraRow(*row))
                 for state in read_states(connection, max(0, since_ms)):
                     self._states[state.camera] = state
+                self._seen = lasting_sightings(connection, now_ms)
                 if self._counted_to_ms:
                     self._count(connection, self._counted_to_ms, counted_to_ms)
         finally:
@@ -134,4 +137,5 @@ class Reading:
             confidence=camera.last.confidence,
             saved_share=counted.share,
             saved_bytes=counted.saved,
+            seen=self._seen.get(camera.name, ()),
         )

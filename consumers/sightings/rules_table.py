@@ -17,6 +17,8 @@ from schemas.errors import ConfigError
 
 MOST_RULES: Final = 200
 LONGEST_NAME: Final = 100
+LOGGED_AS: Final = "sighting rule"
+"""Name of a change in the audit log."""
 DEFAULTS: Final[Mapping[str, float]] = {"frames": 3, "confidence": 0.5, "absent_s": 60.0, "cooldown_s": 900.0}
 """Values of fields that are absent."""
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
@@ -42,6 +44,11 @@ def new_rule(fields: Mapping[str, Any], who: str, now_ms: int) -> SightingRule:
         who=who,
         at_ms=now_ms,
     )
+
+
+def words_of(rule: SightingRule) -> str:
+    """Return the class and the numbers of a rule in words, for lists and the audit log."""
+    return f"{rule.wanted}: {', '.join(f'{name} {getattr(rule, name):g}' for name in RANGES)}"
 
 
 def wanted_of(text: object) -> str:
@@ -74,10 +81,11 @@ def save_rule(connection: Connection, rule: SightingRule) -> None:
     connection.execute(insertion.on_conflict_do_update(index_elements=["cameras", "wanted"], set_=values))
 
 
-def remove_rule(connection: Connection, cameras: str, wanted: str) -> bool:
-    """Delete the rule of these cameras and this class. Return whether there was one."""
+def remove_rule(connection: Connection, cameras: str, wanted: str) -> None:
+    """Delete the rule of these cameras and this class. Raises ConfigError if there is none."""
     same = (sighting_rules.c.cameras == cameras) & (sighting_rules.c.wanted == wanted)
-    return bool(connection.execute(delete(sighting_rules).where(same)).rowcount)
+    if not connection.execute(delete(sighting_rules).where(same)).rowcount:
+        raise ConfigError(f"rule: expected one of the list, got {wanted} at {cameras}. List the rules.")
 
 
 def read_rules(connection: Connection) -> tuple[SightingRule, ...]:

@@ -88,6 +88,7 @@ MODULES: Final = {
     "process": ("roles",),
     "record": ("roles",),
     "fleet": ("roles",),
+    "sightings": ("sightings",),
     "signer": ("signer",),
     "status": ("status",),
     "cameras": ("status",),

@@ -74,7 +74,8 @@ def restore(
 ) -> None:
     """Fill a state folder from a backup. The next start records again the frames that Kafka holds beyond the backup.
 
-    All else is as at the backup: repeat later revocations, changes of passwords and settings, mutes and publications.
+    All else is as at the backup: repeat later revocations, changes of passwords and settings, mutes, sighting rules and
+    publications.
     """
     from infra.local.private_folder import private_folder
     from infra.local.role_table import RoleTable

@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 
 from consumers.cameras.episodes import EPISODE_MS, Found, Reviews, episodes, sentence, sighting
-from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.console.data.store import batched, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
@@ -36,7 +36,6 @@ ALERT_NAME: Final = "PointillistBackdoor"
 SIGHTING_NAME: Final = "PointillistSighting"
 """The same for a sighting."""
 REPEAT_S: Final = 30.0
-HOLD_S: Final = 300.0
 ANSWER_S: Final = 10.0
 _AT_ONCE: Final = 100
 _SILENCED_BY: Final = "pointillist: "
@@ -153,7 +152,7 @@ class AlertNotifier:
     def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
         """Return the ids of the open alerts among the `newest`, the newest first."""
         now_ms = time.time_ns() // 10**6
-        lasting = [each for each in newest if not each.ended_ms or each.ended_ms > now_ms - 1000 * HOLD_S]
+        lasting = [each for each in newest if is_lasting(each, now_ms)]
         if self._store:
             opened = {alert_id for each in open_episodes(newest, self._reviews) for alert_id in each.alert_ids}
             return {each.alert_id: None for each in lasting if each.alert_id in opened}

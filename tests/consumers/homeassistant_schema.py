@@ -49,7 +49,7 @@ _SENSOR = _ENTITY | {
 }
 _BINARY_SENSOR = _ENTITY | {
     "platform": {"const": "binary_sensor"},
-    "device_class": {"enum": ["connectivity", "problem", "safety", "tamper"]},
+    "device_class": {"enum": ["connectivity", "occupancy", "problem", "safety", "tamper"]},
     "off_delay": {"type": "integer", "minimum": 0},
     "payload_off": _TEXT,
     "payload_on": _TEXT,

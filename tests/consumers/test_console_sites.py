@@ -49,6 +49,7 @@ LISTS = {
     f"{ROOT}/dead-letters": ("",),
     f"{ROOT}/drop-policies": ("",),
     f"{ROOT}/switches": ("",),
+    f"{ROOT}/sighting-rules": ("",),
     f"{ROOT}/export/verdicts.csv": ("", "camera=south/vault"),
     f"{ROOT}/export/verdicts.parquet": ("", "camera=south/vault"),
     f"{ROOT}/jobs": ("",),
@@ -106,6 +107,8 @@ FORMS: dict[str, Sequence[Mapping[str, object]]] = {
     f"{ROOT}/switches": [
         {"cameras": THEIRS, "preset": "own settings"}, {"cameras": THEIRS, "settings": {"enabled": False}},
     ],
+    f"{ROOT}/sighting-rules": [{"cameras": THEIRS, "wanted": "stop"}],
+    f"{ROOT}/sighting-rules/remove": [{"cameras": THEIRS, "wanted": "stop"}],
     f"{ROOT}/dead-letters/replay": [{"reason": "bad_pixels"}],
     f"{ROOT}/jobs/repair": [CAMERA | {"bundle": "bundle-sick"}, {"camera": "", "bundle": "bundle-sick"}],
     f"{ROOT}/jobs/publish": [{"bundle": "bundle-sick"}],

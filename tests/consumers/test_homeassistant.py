@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +20,20 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
+from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
-from consumers.database.tables import camera_snapshots
+from consumers.database.tables import alerts, camera_snapshots
 from consumers.homeassistant.announcer import run_announcer
 from consumers.homeassistant.discovery import STATUS_TOPIC, CameraSnapshot, config, config_topic, object_id, state_topic
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
+from infra.monitor.alert_notifier import AlertNotifier
 from schemas.pointillist_pb2 import DEGRADED, Candidate, Status
 from schemas.runtime.health import Health
 from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
+from tests.consumers.test_sightings import cars, want
 from tests.waiting import until
 
 GATE = "lab/gate.2"
@@ -61,6 +65,13 @@ def test_every_template_names_what_the_state_has() -> None:
     components = config(CAMERA, "1")["components"]
     assert said["state"] in components["state"]["options"]
     assert said["backdoor"] == components["backdoor"].get("payload_on", "ON")
+    assert said["sighting"] == components["sighting"].get("payload_off", "OFF")
+
+
+def test_a_camera_with_many_sightings_has_a_state_that_home_assistant_accepts() -> None:
+    document = CameraSnapshot(CAMERA, "online", "stop", backdoor=False, seen=("person", "v" * 300)).document()
+    assert (document["sighting"], document["seen"][:10], len(document["seen"])) == ("ON", "person, vv", 255)
+    assert CameraSnapshot(CAMERA, "online", "stop", backdoor=False).document()["seen"] == "none"
 
 
 def saved(rig: Rig) -> None:
@@ -171,9 +182,8 @@ def house(mosquitto: Mosquitto) -> Iterator[House]:
 
 @contextlib.asynccontextmanager
 async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIterator[Health]:
-    made = AnnouncerSettings(
-        database=rig.url, mqtt=f"{mosquitto.host}:{mosquitto.port}", look_s=0.05, numbers_s=0.2, **changed
-    )
+    places = {"database": rig.url, "mqtt": f"{mosquitto.host}:{mosquitto.port}"}
+    made = AnnouncerSettings.model_validate(places | {"look_s": 0.05, "numbers_s": 0.2} | changed)
     stop, health = asyncio.Event(), Health()
     task = asyncio.create_task(run_announcer(made, "0.1.0", registry=CollectorRegistry(), health=health, stop=stop))
     try:
@@ -205,6 +215,46 @@ async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
             connection.execute(delete(camera_snapshots))
         await until(lambda: not house.devices() and house.state(CAMERA) is None, "that it is gone")
     await until(lambda: house.held[STATUS_TOPIC] == b"offline", "that nobody tells any more")
+
+
+@pytest.mark.brokers
+async def test_a_sighting_is_on_in_home_assistant_until_its_notification_ends(
+    recorder: Rig, mosquitto: Mosquitto, house: House
+) -> None:
+    want(recorder)
+    recorder.verdicts(cars(0, 1))
+    recorder.verdicts(cars(0, 1), GATE)
+    saved(recorder)
+
+    def shown(camera: str = CAMERA) -> tuple[str, str]:
+        state = house.state(camera) or {}
+        return state.get("sighting", ""), state.get("seen", "")
+
+    def is_notified() -> bool:
+        with recorder.engine.begin() as connection:
+            return bool(notifier._open_ids(newest_alerts(connection)))
+
+    async def shown_after(seq: int, ago_s: float) -> tuple[str, str]:
+        """What is shown with the next frame, after both sightings have ended so long ago."""
+        with recorder.engine.begin() as connection:
+            connection.execute(alerts.update().values(ended_ms=time.time_ns() // 10**6 - round(1000 * ago_s)))
+        recorder.verdicts([verdict(seq, class_name=f"frame {seq}")])
+        saved(recorder)
+        await until(lambda: house.state(CAMERA)["class"] == f"frame {seq}", "the next frame")
+        return shown()
+
+    notifier = AlertNotifier("http://127.0.0.1:1", recorder.url)
+    async with announcing(recorder, mosquitto, numbers_s=3600):
+        await until(lambda: shown() == shown(GATE) == ("OFF", "none"), "no sighting")
+        recorder.verdicts(cars(1))
+        await until(lambda: shown() == ("ON", "vehicle"), "the sighting")
+        want(recorder, "cab", CAMERA)
+        recorder.verdicts(cars(4))
+        await until(lambda: shown() == ("ON", "cab, vehicle"), "both sightings")
+        assert (await shown_after(7, HOLD_S - 30), is_notified()) == (("ON", "cab, vehicle"), True)
+        assert (await shown_after(8, HOLD_S), is_notified()) == (("OFF", "none"), False)
+        assert shown(GATE) == ("OFF", "none")
+    notifier.close()
 
 
 @pytest.mark.brokers

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
 from sqlalchemy import insert
 
 from consumers.console.pages.alerts import GALLERY, ON_PAGE
 from consumers.console.pages.teach import SHOWN
 from consumers.database.tables import quarantine
+from tests.axe import findings
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import Rig, verdict
 from tests.consumers.test_console_pages import raise_alert
+from tests.consumers.test_sighting_rules import rules
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MOST_PIXELS = 5_000
@@ -37,7 +39,9 @@ def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
         if place.path.endswith("/live"):
             route.abort()
             return
-        found = browser.get(f"{place.path}?{place.query}")
+        sent = {"content-type": route.request.headers.get("content-type", "")}
+        path, form = f"{place.path}?{place.query}", route.request.post_data_buffer
+        found = browser.request(route.request.method, path, content=form, headers=sent, follow_redirects=True)
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
 
     with sync_playwright() as playwright:
@@ -92,3 +96,32 @@ def test_the_frames_in_quarantine_are_short(recorder: Rig, phone: Page) -> None:
         connection.execute(insert(quarantine), [columns | {"name": name} for name in names])
     assert is_short(phone, "/quarantine")
     expect(phone.locator("main figure")).to_have_count(GALLERY)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder: Rig, phone: Page, width: int) -> None:
+    console.show([verdict(0, class_name="cab", class_group="vehicle")], "street/gate")
+    phone.set_viewport_size({"width": width, "height": 844})
+    asked: list[str] = []
+
+    def confirm(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    phone.on("dialog", confirm)
+    assert is_short(phone, "/sighting-rules")
+    assert not findings(phone)
+    expect(phone.locator("main tbody")).to_contain_text("There is no rule")
+    phone.get_by_label("Cameras:").fill("street/*")
+    phone.get_by_label("Class or group").fill("vehicle")
+    phone.get_by_label("Frames in agreement").fill("5")
+    phone.get_by_role("button", name="Save").click()
+    expect(phone.locator(".said")).to_have_text("saved")
+    expect(phone.locator("main tbody tr")).to_contain_text(["street/*vehicle5"])
+    assert not phone.evaluate(WIDE)
+    assert not findings(phone)
+    phone.get_by_role("button", name="Remove").click()
+    expect(phone.locator(".said")).to_have_text("removed")
+    expect(phone.locator("main tbody")).to_contain_text("There is no rule")
+    assert asked == ["Remove the rule for vehicle at street/*?"]
+    assert rules(recorder.url) == ()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
+from consumers.cameras.open_alerts import HOLD_S, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages.alerts import in_episodes
@@ -19,7 +19,7 @@ from consumers.database.tables import alerts
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from consumers.sightings.rules_table import new_rule, remove_rule, save_rule
-from infra.monitor.alert_notifier import HOLD_S, AlertNotifier, document_of
+from infra.monitor.alert_notifier import AlertNotifier, document_of
 from infra.up.system_state import _read
 from schemas.pointillist_pb2 import Alert, Verdict
 from schemas.runtime.health import Health

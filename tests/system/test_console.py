@@ -27,9 +27,10 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from consumers.console.access.owner import owner_link, owner_name
-from infra.release.assets import NODE_MODULES, TESTED_WITH, make
+from infra.release.assets import make
 from infra.state_folder import Layout
 from infra.up.processes import FRAMES_REFUSED
+from tests.axe import findings
 from tests.commands import run_command
 from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, WELL
 from tests.waiting import wait_until
@@ -108,20 +109,14 @@ class Visit:
                 self.page.set_viewport_size({"width": width, "height": 860})
                 # The rules of the phone and of the desk hold for the tablet between them.
                 if width != WIDTHS[1]:
-                    assert not self.findings(contrast_alone=theme == "dark"), f"{name} in {theme} at {width} pixels"
+                    assert not findings(self.page, contrast_alone=theme == "dark"), (
+                        f"{name} in {theme} at {width} pixels"
+                    )
                 with suppress(AssertionError):  # charts follow a new width a moment later
                     wait_until(lambda: not self.page.evaluate(WIDE), within_s=5)
                 scrolls = self.page.evaluate(WIDE)
                 assert not scrolls, f"{name} in {theme} scrolls sideways: {self.page.evaluate(BEYOND)}"
         self.page.set_viewport_size(now)
-
-    def findings(self, *, contrast_alone: bool = False) -> list[str]:
-        if self.page.evaluate("typeof axe") == "undefined":
-            self.page.evaluate((NODE_MODULES / TESTED_WITH).read_text())
-        only = ", runOnly: {type: 'rule', values: ['color-contrast']}" if contrast_alone else ""
-        found: dict[str, Any] = self.page.evaluate(f"axe.run({{resultTypes: ['violations']{only}}})")
-        serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
-        return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in serious]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -398,10 +393,23 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(page.locator(".said")).to_have_text("saved")
     expect(page.locator("main table")).to_contain_text("25.0 % to 50.0 %")
     visit.keep("drop-policies")
+    _set_and_remove_a_sighting_rule(visit)
 
     visit.open("/teach")
     visit.keep("teach")
     assert visit.wrong == []
+
+
+def _set_and_remove_a_sighting_rule(visit: Visit) -> None:
+    page = visit.open("/sighting-rules")
+    page.get_by_label("Cameras:").fill("yard/*")
+    page.get_by_label("Class or group").fill("person")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".said")).to_have_text("saved")
+    expect(page.locator("main tbody tr")).to_contain_text(["yard/*"])
+    visit.keep("sighting-rules")
+    page.get_by_role("button", name="Remove").click()
+    expect(page.locator("main table")).to_contain_text("There is no rule")
 
 
 def _stop_and_see(system: RunningSystem, visit: Visit) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.access.sites import sight_of
-from consumers.console.api.operation import TEXT, Operation, fields, json_of
+from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.drop_policies import DEFAULTS, OPTIONAL, RANGES
 from consumers.console.pages.drop_policies import REMOVED, SAVED, listed, remove, save
@@ -24,21 +24,11 @@ async def _all(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _save(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    if asked is None:
-        return no(400, "body: expected a JSON object")
-    return _answer(await save(context, request, asked), SAVED)
+    return await answer_change(request, partial(save, context, request), SAVED)
 
 
 async def _remove(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    if asked is None:
-        return no(400, "body: expected a JSON object")
-    return _answer(await remove(context, request, asked.get("cameras")), REMOVED)
-
-
-def _answer(outcome: str, done: str) -> Response:
-    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)
+    return await answer_change(request, lambda asked: remove(context, request, asked.get("cameras")), REMOVED)
 
 
 def _schema(name: str) -> dict[str, Any]:

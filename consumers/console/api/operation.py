@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import body_of
+from consumers.console.access.gate import body_of, no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.context import ConsoleContext
 
@@ -62,3 +62,12 @@ async def json_of(request: Request) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+async def answer_change(request: Request, change: Callable[[dict[str, Any]], Awaitable[str]], done: str) -> Response:
+    """Run `change` with the JSON object in the request. Answer 200 if its outcome is `done`, else 400."""
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    outcome = await change(asked)
+    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)

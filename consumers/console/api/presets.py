@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.access.sites import sight_of
-from consumers.console.api.operation import NUMBER, TEXT, Operation, fields, json_of
+from consumers.console.api.operation import NUMBER, TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.presets import read_presets
 from consumers.console.pages.presets import REMOVED, SAVED, SWITCHED, listed, remove, save, switch
@@ -34,13 +34,11 @@ async def _all(context: ConsoleContext, _request: Request) -> Response:
 
 
 async def _save(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    return _no_object() if asked is None else _answer(await save(context, request, asked), SAVED)
+    return await answer_change(request, partial(save, context, request), SAVED)
 
 
 async def _remove(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    return _no_object() if asked is None else _answer(await remove(context, request, asked.get("name")), REMOVED)
+    return await answer_change(request, lambda asked: remove(context, request, asked.get("name")), REMOVED)
 
 
 async def _switches(context: ConsoleContext, request: Request) -> Response:
@@ -54,16 +52,7 @@ async def _switches(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _switch(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    return _no_object() if asked is None else _answer(await switch(context, request, asked), SWITCHED)
-
-
-def _no_object() -> Response:
-    return no(400, "body: expected a JSON object")
-
-
-def _answer(outcome: str, done: str) -> Response:
-    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)
+    return await answer_change(request, partial(switch, context, request), SWITCHED)
 
 
 PRESET_OPERATIONS: Final = (

@@ -24,6 +24,7 @@ from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
 from consumers.console.api.operation import OBJECT, TEXT, WHOLE, Operation, fields, json_of
 from consumers.console.api.presets import PRESET_OPERATIONS, SETTINGS_FIELDS
+from consumers.console.api.sighting_rules import RULE_OPERATIONS
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.commands import settings_of
@@ -353,6 +354,7 @@ OPERATIONS: Final = (
     ),
     *POLICY_OPERATIONS,
     *PRESET_OPERATIONS,
+    *RULE_OPERATIONS,
     *JOB_OPERATIONS,
     Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=Reach.SAME),
 )  # fmt: skip

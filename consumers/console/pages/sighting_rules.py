@@ -19,10 +19,21 @@ from consumers.console.context import ConsoleContext
 from consumers.database.changes import change_recorded
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import SightingRule
-from consumers.sightings.rules_table import DEFAULTS, RANGES, new_rule, read_rules, remove_rule, save_rule, wanted_of
+from consumers.sightings.rules_table import (
+    DEFAULTS,
+    LOGGED_AS,
+    RANGES,
+    new_rule,
+    read_rules,
+    remove_rule,
+    save_rule,
+    wanted_of,
+    words_of,
+)
 from schemas.camera_groups import group_of
-from schemas.errors import ConfigError, UserError
+from schemas.errors import UserError
 
+SAVED, REMOVED = "saved", "removed"
 _PLACE = "/sighting-rules"
 
 
@@ -36,7 +47,7 @@ def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Set the rule of some cameras and a class, and log it. Return the outcome in words."""
+    """Set the rule of some cameras and a class, and log it. Return `SAVED`, or an error text."""
     who = session_of(request).name
     try:
         require(request, group_of(fields.get("cameras")))
@@ -44,34 +55,37 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
         await context.write(change_recorded, context.settings.database, lambda each: save_rule(each, rule))
     except UserError as error:
         return str(error)
-    values = ", ".join(f"{name} {getattr(rule, name):g}" for name in RANGES)
-    await context.note(who, "sighting rule", rule.cameras, f"{rule.wanted}: {values}", "saved")
-    return "saved"
+    await context.note(who, LOGGED_AS, rule.cameras, words_of(rule), SAVED)
+    return SAVED
 
 
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Remove the rule of some cameras and a class, and log it. Return the outcome in words."""
+    """Remove the rule of some cameras and a class, and log it. Return `REMOVED`, or an error text."""
     try:
         cameras, wanted = group_of(fields.get("cameras")), wanted_of(fields.get("wanted"))
         require(request, cameras)
         url = context.settings.database
-        if not await context.write(change_recorded, url, lambda each: remove_rule(each, cameras, wanted)):
-            raise ConfigError(f"rule: expected one of the list, got {wanted} at {cameras}. Reload the page.")
+        await context.write(change_recorded, url, lambda each: remove_rule(each, cameras, wanted))
     except UserError as error:
         return str(error)
-    await context.note(session_of(request).name, "sighting rule", cameras, wanted, "removed")
-    return "removed"
+    await context.note(session_of(request).name, LOGGED_AS, cameras, wanted, REMOVED)
+    return REMOVED
 
 
-async def _page(context: ConsoleContext, request: Request) -> Response:
-    sight = visible_to(request)
+async def listed(context: ConsoleContext, sight: Sight) -> list[SightingRule]:
+    """Return the rules at these sites. Raises UserError without the recorder's database."""
 
     def read() -> tuple[SightingRule, ...]:
         with context.engine().begin() as connection:
             return read_rules(connection)
 
+    return [each for each in await context.read(read) if sight.sees(each.cameras)]
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    sight = visible_to(request)
     try:
-        found = [each for each in await context.read(read) if sight.sees(each.cameras)]
+        found = await listed(context, sight)
     except UserError:  # the recorder has not created its database yet
         found = []
     cards = context.fleet.own_cards(sight)

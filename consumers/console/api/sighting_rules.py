@@ -1,0 +1,72 @@
+"""The operations of the REST API for sighting rules."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from consumers.console.access.gate import no
+from consumers.console.access.rights import Reach, Right
+from consumers.console.access.sites import sight_of
+from consumers.console.api.operation import TEXT, Operation, answer_change, fields
+from consumers.console.context import ConsoleContext
+from consumers.console.pages.sighting_rules import REMOVED, SAVED, listed, remove, save
+from consumers.sightings.rules_table import DEFAULTS, RANGES
+from schemas.errors import UserError
+
+_PLACE: Final = "/sighting-rules"
+_WANTED: Final = {"type": "string", "description": "A class of the network, or a group of its classes"}
+
+
+async def _all(context: ConsoleContext, request: Request) -> Response:
+    try:
+        return JSONResponse([each._asdict() for each in await listed(context, sight_of(request))])
+    except UserError as error:
+        return no(503, str(error))
+
+
+async def _save(context: ConsoleContext, request: Request) -> Response:
+    return await answer_change(request, partial(save, context, request), SAVED)
+
+
+async def _remove(context: ConsoleContext, request: Request) -> Response:
+    return await answer_change(request, partial(remove, context, request), REMOVED)
+
+
+def _schema(name: str) -> dict[str, Any]:
+    least, most = RANGES[name]
+    words = f"{least:g} to {most:g}; {DEFAULTS[name]:g} without it"
+    return {"type": "integer" if name == "frames" else "number", "description": words}
+
+
+RULE_OPERATIONS: Final = (
+    Operation(
+        "GET",
+        _PLACE,
+        "The sighting rules",
+        _all,
+        "A list of rules: the fields of a new one, `who` and `at_ms`.",
+        reach=Reach.PART,
+    ),
+    Operation(
+        "POST",
+        _PLACE,
+        "Set the sighting rule of a class or group for `site/camera`, `site/*` or `site/beginning*`",
+        _save,
+        body=fields(cameras=TEXT, wanted=_WANTED, **{name: _schema(name) for name in RANGES}),
+        needed=Right.OPERATOR,
+        reach=Reach.PART,
+    ),
+    Operation(
+        "POST",
+        f"{_PLACE}/remove",
+        "Remove a sighting rule; its sightings end",
+        _remove,
+        body=fields(cameras=TEXT, wanted=_WANTED),
+        needed=Right.OPERATOR,
+        reach=Reach.PART,
+    ),
+)

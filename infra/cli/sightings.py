@@ -1,0 +1,100 @@
+"""`pointillist sightings …`: the rules by which cameras raise alerts on a class or group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from sqlalchemy import Connection
+
+from consumers.console.access.owner import owner_name
+from consumers.database.changes import change_recorded
+from consumers.sightings.rules_table import (
+    DEFAULTS,
+    LOGGED_AS,
+    RANGES,
+    new_rule,
+    read_rules,
+    remove_rule,
+    save_rule,
+    wanted_of,
+    words_of,
+)
+from infra.cli import app
+from infra.cli.audit_line import note
+from infra.state_folder import Layout
+from schemas.camera_groups import group_at
+from schemas.errors import StateError
+
+sightings_app = typer.Typer(
+    help="Rules of alerts on what cameras see. The recorder follows a change within seconds; the audit log keeps it.",
+    no_args_is_help=True,
+)
+app.add_typer(sightings_app, name="sightings")
+
+T = TypeVar("T")
+Cameras = Annotated[
+    str, typer.Argument(help="SITE/CAMERA, SITE/* or SITE/BEGINNING*; without SITE/, of the site `local`.")
+]
+Wanted = Annotated[str, typer.Argument(help="A class of the network, or a group of its classes, such as vehicle.")]
+State = Annotated[Path, typer.Option(help="State folder of the system, running or not.")]
+HERE = Path(".pointillist")
+
+
+def _range(name: str, meaning: str) -> str:
+    least, most = RANGES[name]
+    return f"{meaning}, {least:g} to {most:g}."
+
+
+@sightings_app.command("list")
+def list_rules(state: State = HERE) -> None:
+    """Print the rules, each with its author."""
+    for each in _change(state, read_rules):
+        typer.echo(f"{each.cameras} {words_of(each)}, by {each.who}")
+
+
+@sightings_app.command("set")
+def set_rule(
+    cameras: Cameras,
+    wanted: Wanted,
+    frames: Annotated[
+        int, typer.Option(help=_range("frames", "Frames in agreement that raise an alert, of the newest 2n - 1"))
+    ] = int(DEFAULTS["frames"]),
+    confidence: Annotated[
+        float, typer.Option(help=_range("confidence", "Confidence from which on a verdict counts"))
+    ] = DEFAULTS["confidence"],
+    absent_s: Annotated[
+        float, typer.Option(help=_range("absent_s", "Seconds of absence that end a sighting"))
+    ] = DEFAULTS["absent_s"],
+    cooldown_s: Annotated[
+        float, typer.Option(help=_range("cooldown_s", "Least seconds between two alerts of a camera"))
+    ] = DEFAULTS["cooldown_s"],
+    state: State = HERE,
+) -> None:
+    """Set a rule, or replace that of the same cameras and the same class. An alert is raised when cameras see the
+    class."""
+
+    numbers = {"frames": frames, "confidence": confidence, "absent_s": absent_s, "cooldown_s": cooldown_s}
+    fields = {"cameras": group_at(cameras), "wanted": wanted} | numbers
+    rule = new_rule(fields, owner_name(), time.time_ns() // 10**6)
+    _change(state, lambda each: save_rule(each, rule))
+    note(state, LOGGED_AS, rule.cameras, words_of(rule), "saved")
+    typer.echo(f"{rule.cameras} {words_of(rule)}")
+
+
+@sightings_app.command()
+def remove(cameras: Cameras, wanted: Wanted, state: State = HERE) -> None:
+    """Remove a rule; its sightings end."""
+    known, name = group_at(cameras), wanted_of(wanted)
+    _change(state, lambda each: remove_rule(each, known, name))
+    note(state, LOGGED_AS, known, name, "removed")
+    typer.echo(f"{known} {name} is removed")
+
+
+def _change(state: Path, change: Callable[[Connection], T]) -> T:
+    if not state.is_dir():
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
+    return change_recorded(Layout(state.resolve()).database_url, change)
