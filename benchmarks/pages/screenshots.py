@@ -62,8 +62,8 @@ def collect(page: Page, console: str) -> None:
 def watch_for(page: Page, console: str, group: str) -> None:
     """Set a rule for sightings of a group of classes, so that *Alerts* has some."""
     page.goto(f"{console}/sighting-rules")
-    page.locator("input[name=cameras]").fill("site/*")
-    page.locator("input[name=wanted]").fill(group)
+    page.get_by_label("Cameras").fill("site/*")
+    page.get_by_label("Class or group").fill(group)
     page.get_by_role("button", name="Save").click()
 
 
