@@ -36,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(place / "labels.npz", images=np.stack(pictures.pictures)[order], labels=pictures.labels[order])
     create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), place / "general")
     description = place / "general" / "model.toml"
-    description.write_text(description.read_text().replace("= 224", f"= {SIDE}"))
+    smaller = description.read_text().replace("= 224", f"= {SIDE}")
+    description.write_text(smaller.partition("[strip]")[0])  # its pictures are of the usual size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.teach.views.VARIED", 2)
         patch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
