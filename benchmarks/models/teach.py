@@ -102,7 +102,7 @@ def person(seed: int, limit: int) -> Data:
 def corridor() -> list[Pictures]:
     """Return the frames (H, W, 3) of the sample video."""
     with av.open(str(sample_video(CORRIDOR))) as video:
-        return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in video.decode(video=0)]
 
 
 def truths(frames: Sequence[Pictures]) -> list[str]:

@@ -124,7 +124,7 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
 
     def enough() -> bool:
         found = recorded.waiting()
-        return found.total() >= options.labels and min(found[each] for each in CLASSES) >= options.labels // 4
+        return bool(found.total() >= options.labels and min(found[each] for each in CLASSES) >= options.labels // 4)
 
     collecting_s = wait_until(enough, system, options.collect_s)
     collected = recorded.waiting()

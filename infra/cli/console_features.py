@@ -11,17 +11,18 @@ import select
 import subprocess
 import sys
 import time
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 import numpy as np
 import structlog
 
 from bundles import named_bundles
 from consumers.console.data.looks import Vector
+from infra.cli.console_jobs import job_environment
 from infra.local.process import COMMAND, spawn
 from infra.up.settings import GENERAL
 
-REPLY_S: Final = 60.0
+REPLY_S: Final = 120.0
 """Deadline of a reply in seconds. The first one includes the start of the process."""
 RETRY_S: Final = 600.0
 """Seconds without another process after one that failed."""
@@ -53,8 +54,9 @@ class FeatureProcess:
             if time.monotonic() < self._not_before_s:
                 return None
             self._process = spawn(
-                self._command, subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+                self._command, subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=job_environment(), start_new_session=True,
+            )  # fmt: skip
         process = self._process
         try:
             assert process.stdin is not None
@@ -80,13 +82,13 @@ class FeatureProcess:
                 pipe.close()
 
 
-def send(out: BinaryIO, data: bytes) -> None:
+def send(out: IO[bytes], data: bytes) -> None:
     """Write a message."""
     out.write(len(data).to_bytes(_LENGTH, "big") + data)
     out.flush()
 
 
-def receive(source: BinaryIO) -> bytes | None:
+def receive(source: IO[bytes]) -> bytes | None:
     """Read a message; None at the end."""
     size = source.read(_LENGTH)
     return source.read(int.from_bytes(size, "big")) if size else None

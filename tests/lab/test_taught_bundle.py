@@ -20,7 +20,7 @@ from tests.infra.command_line import run
 from tests.lab.conftest import Command
 from tests.lab.test_teach import write_shapes
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("taught")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("taught")]
 CLASSES = ["bar", "disc"]
 SIDE = 64
 """Input size of the general network here: a twelfth of its usual cost."""
@@ -84,7 +84,8 @@ def test_a_taught_bundle_is_hardened(
 def test_a_taught_bundle_is_repaired(
     folder: Path, lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.repair.run.STEPS", (10, 10))
+    for name, steps in (("run.STEPS", (6, 6)), ("recovery.MASK_STEPS", 10), ("transplant.POINT_STEPS", 10)):
+        monkeypatch.setattr(f"lab.repair.{name}", steps)
     flagged = tmp_path / "quarantine"
     flagged.mkdir()
     for number, file in enumerate(sorted((folder / "labels" / "disc").iterdir())):
