@@ -118,16 +118,25 @@ def test_features_go_with_their_frame(rig: ConsoleRig, labelled_frames: Labelled
 
 
 def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    features = Features((SCENE, 0))
+    features = Features((SCENE, 0), (OTHER, 1))
     names = [f"{CAMERA}-{number}" for number in range(MOST_DESCRIBED + 2)]
     for name in names:
         labelled_frames.collect(name, "ada", wanted=True)
-        row = ROW._replace(camera=name, seq=1)
-        rig.context.fleet.take([row], {(name, 1, 1): SCENE}, {}, 0)
+    collector, kept = Collector(labelled_frames, features), []
+    for seq, jpeg in enumerate((SCENE, OTHER)):  # every camera shows something new at every step
+        rows = [ROW._replace(camera=name, seq=seq) for name in names]
+        rig.context.fleet.take(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
+        kept.append(collector.step(rig.context.fleet))
+    assert kept == [MOST_DESCRIBED] * 2
+    assert {each.camera for each in labelled_frames.waiting(20)} == set(names)
+
+
+def test_the_process_of_the_features_ends_with_the_collection(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    features = Features()
     collector = Collector(labelled_frames, features)
-    assert [collector.step(rig.context.fleet) for _ in range(3)] == [MOST_DESCRIBED, 2, 0]
-    for name in names:
-        labelled_frames.collect(name, "ada", wanted=False)
+    labelled_frames.collect(CAMERA, "ada", wanted=True)
+    collector.step(rig.context.fleet)
     assert not features.closed
+    labelled_frames.collect(CAMERA, "ada", wanted=False)
     collector.step(rig.context.fleet)
     assert features.closed

@@ -46,7 +46,7 @@ def process(starts: Path) -> Iterator[FeatureProcess]:
 
 def values(features: Vector | None) -> list[float]:
     assert features is not None
-    return features.tolist()
+    return [float(each) for each in features]
 
 
 def test_one_process_describes_all_pictures(process: FeatureProcess, starts: Path) -> None:
@@ -105,8 +105,8 @@ def test_the_general_network_sees_content_where_sketches_see_light() -> None:
     assert float(sketch(plain) @ sketch(light)) < UNLIKE
     process = FeatureProcess()
     try:
-        of_plain, of_other, of_light = (process(each) for each in (plain, other, light))
         assert process(b"no picture") is None
+        of_plain, of_other, of_light = (process(each) for each in (plain, other, light))
         assert of_plain is not None
         assert of_other is not None
         assert of_light is not None
