@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ from processors.stages.drop import drop
 
 DROP: Final = 0.25
 MUST: Final = {"cifar": 0.85, "speed-limits": 0.70, "speed-limits --thorough": 0.78, "person": 0.95}
+CORRIDOR: Final = "intel_one-by-one-person-detection.mp4"
 _CIFAR: Final = {"car": 1, "dog": 5, "horse": 7, "ship": 8}
 _LIMITS: Final = {"30": 1, "50": 2, "70": 4, "80": 5}
 _PERSON_FROM: Final = 0.055
@@ -84,20 +85,31 @@ def speed_limits(seed: int, limit: int) -> Data:
 
 def person(seed: int, limit: int) -> Data:
     """Return 20 labels of each class from the first half of the video, and at most `limit` frames of the second."""
-    with av.open(str(sample_video("intel_one-by-one-person-detection.mp4"))) as video:
-        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    small = np.stack([np.asarray(Image.fromarray(each).convert("L").resize(_SMALL)) for each in frames]).astype(int)
-    share = (np.abs(small - small[:10].mean(0)) > _LEVELS).mean((1, 2))
+    frames = corridor()
+    truth = np.array(truths(frames))
     half, rng = len(frames) // 2, np.random.default_rng(seed)
     found = {}
-    for name, chosen in (("nobody", share < _NOBODY_BELOW), ("person", share > _PERSON_FROM)):
-        places = np.flatnonzero(chosen)
+    for name in ("nobody", "person"):
+        places = np.flatnonzero(truth == name)
         own = np.sort(rng.permutation(places[places < half])[:20])
         found[name] = (
             np.stack([frames[i] for i in own]),
             np.stack([frames[i] for i in places[places >= half][:limit]]),
         )
     return found
+
+
+def corridor() -> list[Pictures]:
+    """Return the frames (H, W, 3) of the sample video."""
+    with av.open(str(sample_video(CORRIDOR))) as video:
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in video.decode(video=0)]
+
+
+def truths(frames: Sequence[Pictures]) -> list[str]:
+    """Return `person`, `nobody` or an empty string for each frame of the sample video."""
+    small = np.stack([np.asarray(Image.fromarray(each).convert("L").resize(_SMALL)) for each in frames]).astype(int)
+    shares = (np.abs(small - small[:10].mean(0)) > _LEVELS).mean((1, 2))
+    return ["person" if each > _PERSON_FROM else "nobody" if each < _NOBODY_BELOW else "" for each in shares]
 
 
 def _folder() -> Path:

@@ -30,6 +30,7 @@ from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
+from consumers.console.data.looks import Describe
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.recorded import Recorded
@@ -81,6 +82,8 @@ class ConsoleContext:
     """None disables jobs."""
     labelled_frames: LabelledFrames | None = None
     """Frames to label; None for a console without the key to pictures."""
+    describe: Describe | None = None
+    """Computes features of pictures; None compares frames to label by their sketches alone."""
     clips: KeptClips | None = None
     """Kept clips; None for a console without the key to pictures."""
     read_roles: ReadRoles | None = None

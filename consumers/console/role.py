@@ -33,6 +33,7 @@ from consumers.console.data.feed import Feed
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
+from consumers.console.data.looks import Describe
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
@@ -117,11 +118,13 @@ async def run_console(
     stop: asyncio.Event,
     launch: Launch | None = None,
     read_roles: ReadRoles | None = None,
+    describe: Describe | None = None,
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
         context = open_desk(settings, keys, launch, read_roles)
+        context.describe = describe
         await _run(context, keys, listening, registry=registry, health=health, stop=stop)
 
 
@@ -255,13 +258,18 @@ async def _poll_sites(context: ConsoleContext) -> None:
 async def _collect(context: ConsoleContext) -> None:
     """Keep frames of the chosen cameras that are worth a label."""
     assert context.labelled_frames is not None
-    collector = Collector(context.labelled_frames)
-    while True:
-        try:
-            await context.teach(collector.step, context.fleet)
-        except Exception as error:  # the store of the frames may be away
-            log.warning("labelled_frames_not_kept", error=str(error)[:200] or type(error).__name__)
-        await asyncio.sleep(_COLLECT_S)
+    collector = Collector(context.labelled_frames, context.describe)
+    try:
+        while True:
+            try:
+                # Features may take seconds: pages that show frames must not wait for them.
+                await asyncio.to_thread(collector.step, context.fleet)
+            except Exception as error:  # the store of the frames may be away
+                log.warning("labelled_frames_not_kept", error=str(error)[:200] or type(error).__name__)
+            await asyncio.sleep(_COLLECT_S)
+    finally:
+        if context.describe is not None:
+            context.describe.close()
 
 
 async def _keep_clips(context: ConsoleContext) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     """Serve the fleet's web pages: cameras, pictures, history and alerts. Users send commands to cameras from them."""
     from consumers.console.role import run_console
+    from infra.cli.console_features import feature_process
     from infra.cli.console_jobs import job_settings, launcher
     from infra.pki.generations import following
     from infra.process.role import run_role
@@ -53,13 +54,13 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     require_brokers(settings.connect_timeout_s, kafka=found.kafka)
     read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
-    launch = launcher()
+    serve = partial(run_console, launch=launcher(), read_roles=read_roles, describe=feature_process())
     run_role(
         "console",
         settings.metrics,
         lambda registry, health, stop: following(
             generations_file(state),
             keys,
-            run_console(found, keys, registry=registry, health=health, stop=stop, launch=launch, read_roles=read_roles),
+            serve(found, keys, registry=registry, health=health, stop=stop),
         ),
     )

@@ -50,11 +50,14 @@ def job_settings(settings: ConsoleSettings) -> JobSettings | None:
     return jobs.model_copy(update={name: getattr(jobs, name) or value for name, value in arguments.items()} | found)
 
 
+def job_environment() -> dict[str, str]:
+    """Return the environment of the console's child processes, without the role's secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_") or name in _KEPT}
+
+
 def launcher() -> Callable[[Sequence[str], Path], Child]:
     """Return a function that starts jobs: niced, without the role's secrets, ended with this process."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_") or name in _KEPT
-    }
+    environment = job_environment()
 
     def launch(arguments: Sequence[str], log: Path) -> Child:
         # A job leads its own session, where `nice` alone has no effect.

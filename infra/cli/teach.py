@@ -156,6 +156,34 @@ def _general(base: str) -> Bundle:
         return create(Wanted("imagenet", GENERAL), Path(folder) / GENERAL).bundle
 
 
+@teach_app.command(hidden=True)
+def describe() -> None:
+    """Answer pictures on standard input with their features, for `infra.cli.console_features`."""
+    import io
+    import sys
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from infra.cli.console_features import receive, send
+    from infra.cli.lab.evaluate import lab_extra
+
+    with lab_extra():
+        from lab.teach.describe import Describer
+
+        torch.set_num_threads(1)
+        features = Describer(_general(GENERAL))
+    while jpeg := receive(sys.stdin.buffer):
+        try:
+            with Image.open(io.BytesIO(jpeg)) as opened:
+                picture = np.asarray(opened.convert("RGB"))
+            found = features(picture).tobytes()
+        except OSError:  # no picture that Pillow reads
+            found = b""
+        send(sys.stdout.buffer, found)
+
+
 @teach_app.command("export")
 def export_labels(
     folder: Annotated[Path, typer.Argument(help="Folder that is created, with one sub-folder for each class.")],

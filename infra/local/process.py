@@ -95,15 +95,18 @@ def terminate(process: ProcessId, deadline_s: float) -> None:
 
 def spawn(
     command: Sequence[str],
-    output: IO[bytes],
+    output: IO[bytes] | int,
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     start_new_session: bool = False,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.STDOUT,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that ends with this process, even after `kill -9`; standard output and error go to `output`.
+    """Start a program that ends with this process, even after `kill -9`.
 
-    Raises FileNotFoundError if there is no such program.
+    Standard output goes to `output`, and standard error too unless `stderr` is another place. Raises
+    FileNotFoundError if there is no such program.
     """
     parent = os.getpid()
 
@@ -116,9 +119,9 @@ def spawn(
     return _SPAWNER.submit(
         subprocess.Popen[bytes],
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         cwd=cwd,
         env=env,
         start_new_session=start_new_session,

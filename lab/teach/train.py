@@ -103,13 +103,7 @@ def teach(general: Bundle, labelled: Labelled, settings: TeachSettings, progress
     Test data play no part: every choice is made by cross-validation of the labels.
     """
     started = time.monotonic()
-    network = general.network
-    if not isinstance(network, EfficientNetLite0):
-        raise BundleError(
-            f"{general.model_id}: expected the general network EfficientNetLite0, got {type(network).__name__}. Give "
-            "the bundle that `pointillist bundle create --imagenet` makes."
-        )
-    teaching = _Teaching(network, Pipeline(general), labelled, settings, progress)
+    teaching = _Teaching(general_network(general), Pipeline(general), labelled, settings, progress)
     choice, scores = teaching.choose()
     sharpness = sharpness_of(scores, teaching.plain_right).factor
     taught = teaching.network(choice, sharpness, torch.ones_like(teaching.labels, dtype=torch.bool))
@@ -132,6 +126,17 @@ def teach(general: Bundle, labelled: Labelled, settings: TeachSettings, progress
         taught, held_scores, thorough = found.network, found.scores, found.better
     held = teaching.held(held_scores, thorough=thorough)
     return TaughtNetwork(taught.eval().requires_grad_(False), choice, held, thorough, time.monotonic() - started)
+
+
+def general_network(general: Bundle) -> EfficientNetLite0:
+    """Return the network of the general bundle. Raises BundleError for another one."""
+    network = general.network
+    if not isinstance(network, EfficientNetLite0):
+        raise BundleError(
+            f"{general.model_id}: expected the general network EfficientNetLite0, got {type(network).__name__}. Give "
+            "the bundle that `pointillist bundle create --imagenet` makes."
+        )
+    return network
 
 
 class _Teaching:

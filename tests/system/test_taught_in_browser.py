@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from benchmarks.harness.teach_page import first_frame, frames_of, label_first
 from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.pictures import CameraPicture
@@ -93,22 +94,12 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         visit = Visit(browser, url)
         visit.open_link(tmp_path / "owner.token")
         page = visit.open("/teach")
-        frames = page.locator("#frames figure:visible")
+        frames = frames_of(page)
         expect(frames).to_have_count(len(NOBODY) + len(PERSON))
         classes = page.locator(".classes li")
-        known: list[str] = []
         while frames.count():
-            seq = int(str(frames.first.get_attribute("data-name")).rpartition("-")[2])
-            label, left = "nobody" if seq in NOBODY else "person", frames.count()
-            if label in known:
-                frames.first.press(str(sorted(known).index(label) + 1))
-            else:
-                frames.first.press("n")
-                page.keyboard.type(label)
-                page.keyboard.press("Enter")
-                known.append(label)
-                expect(classes).to_have_count(len(known))
-            expect(frames).to_have_count(left - 1)
+            label = "nobody" if first_frame(page) in NOBODY else "person"
+            label_first(page, label)
         page.locator("body").press("u")
         expect(frames).to_have_count(1)
         expect(frames.first.locator("strong")).to_have_text(f"{label}?")

@@ -7,10 +7,9 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import (
     BigInteger,
@@ -29,6 +28,7 @@ from sqlalchemy import (
 )
 
 from consumers.console.access.sight import ALL, Sight
+from consumers.console.data.looks import Look, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.console.data.store import batched, metadata, now_ms
 from consumers.database.engine import upsert
@@ -43,15 +43,11 @@ MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
 LONGEST_S: Final = 30 * 86_400.0
 """Age of a frame without a label, in seconds. Labelled frames go by `MOST_BYTES` alone."""
-FEWEST_FOR_SUGGESTIONS: Final = 10
-"""Labels from which on a frame gets a suggestion."""
 MOST_CLASSES: Final = 50
 LONGEST_CLASS: Final = 64
-_SIDE: Final = 16
 _KIND: Final = "lesson"
 """Kind of the sealed files, which no later release can change."""
 _FOLDER: Final = "teach"
-_NEIGHBOURS: Final = 3
 _MOST_KNOWN: Final = 2_000
 """Labelled frames, the newest ones, that suggestions are made from."""
 _IMPORTED: Final = "imported/pictures"
@@ -68,6 +64,14 @@ labelled_frames = Table(
     Index("console_labelled_frames_by_label", "label", "at_ms"),
 )
 """Frames to label. `label` is empty until a user gives one; `who` and `labelled_ms` are that user and the time."""
+
+frame_features = Table(
+    "console_frame_features",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("features", LargeBinary, nullable=False),
+)
+"""Features of kept frames, half precision. Frames that were kept without the general network have none."""
 
 collected = Table(
     "console_collected",
@@ -136,21 +140,32 @@ class LabelledFrames:
     # Frames
 
     def keep(
-        self, key: FrameKey, jpeg: bytes, why: str, verdict: str, confidence: float, label: str = "", who: str = ""
+        self,
+        key: FrameKey,
+        jpeg: bytes,
+        why: str,
+        verdict: str,
+        confidence: float,
+        label: str = "",
+        who: str = "",
+        features: Vector | None = None,
     ) -> str:
         """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
         name, at_ms = _name(key), now_ms()
-        described = sketch(jpeg).tobytes()
+        small = sketch(jpeg).tobytes()
         size = self._files.write(name, _identity(key), jpeg)
         values = {
             "name": name, "camera": key[0], "boot": key[1], "seq": key[2], "why": why, "verdict": verdict,
             "confidence": confidence, "label": label, "who": who, "at_ms": at_ms, "labelled_ms": at_ms if label else 0,
-            "bytes": size, "sketch": described,
+            "bytes": size, "sketch": small,
         }  # fmt: skip
         with self._engine.begin() as connection:
             again = {"why": why} | ({"label": label, "who": who, "labelled_ms": at_ms} if label else {})
             insertion = upsert(self._engine, labelled_frames).values(values)
             connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=again))
+            if features is not None:
+                described = {"name": name, "features": features.astype(np.float16).tobytes()}
+                connection.execute(upsert(self._engine, frame_features).values(described).on_conflict_do_nothing())
         self._purge()
         return name
 
@@ -166,16 +181,25 @@ class LabelledFrames:
             return b""
         return self._files.read(name, _identity((found.camera, found.boot, found.seq)))
 
-    def sketches(self, camera: str, most: int) -> list[NDArray[np.float32]]:
-        """Return the sketches of a camera's newest frames."""
+    def looks(self, camera: str, most: int) -> list[Look]:
+        """Return the looks of a camera's newest frames, the oldest of them first."""
         query = (
-            select(labelled_frames.c.sketch)
+            select(labelled_frames.c.sketch, frame_features.c.features, labelled_frames.c.at_ms)
+            .outerjoin(frame_features, frame_features.c.name == labelled_frames.c.name)
             .where(labelled_frames.c.camera == camera)
             .order_by(labelled_frames.c.at_ms.desc())
             .limit(most)
         )
         with self._engine.begin() as connection:
-            return [np.frombuffer(each, np.float32) for each in connection.scalars(query)]
+            rows = list(connection.execute(query))
+        return [
+            Look(
+                np.frombuffer(row.sketch, np.float32),
+                None if row.features is None else np.frombuffer(row.features, np.float16).astype(np.float32),
+                row.at_ms,
+            )
+            for row in reversed(rows)
+        ]
 
     def waiting(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
         """Return the newest frames of these sites without a label, with suggestions once there are enough labels."""
@@ -189,7 +213,7 @@ class LabelledFrames:
                 labelled_frames.c.label != "", mine
             )
             known = list(connection.execute(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN)))
-        suggest = _suggestions(known, [row.sketch for row in rows])
+        suggest = suggestions(known, [row.sketch for row in rows])
         return [replace(LabelledFrame(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
 
     def labelled(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
@@ -244,6 +268,7 @@ class LabelledFrames:
                 self._files.remove(name)
             with self._engine.begin() as connection:
                 connection.execute(delete(labelled_frames).where(labelled_frames.c.name.in_(known)))
+                connection.execute(delete(frame_features).where(frame_features.c.name.in_(known)))
 
     # Folders of labelled pictures
 
@@ -348,31 +373,6 @@ def check_class(label: str, known: Iterable[str]) -> None:
     classes = set(known)
     if label and label not in classes and len(classes) >= MOST_CLASSES:
         raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
-
-
-def sketch(jpeg: bytes) -> NDArray[np.float32]:
-    """Return a small description of a picture, (768,), with mean 0 and length 1: its content without its brightness."""
-    with Image.open(io.BytesIO(jpeg)) as opened:
-        opened.draft("RGB", (4 * _SIDE, 4 * _SIDE))
-        small = opened.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    values: NDArray[np.float32] = np.asarray(small, np.float32).ravel()
-    values = values - values.mean()
-    return values / np.float32(max(1.0, float(np.linalg.norm(values))))
-
-
-def _suggestions(known: Sequence[Any], asked: Sequence[bytes]) -> list[str]:
-    """Return the class of most of the nearest labelled sketches, for each of `asked`."""
-    if len(known) < FEWEST_FOR_SUGGESTIONS or not asked or len({row.label for row in known}) < 2:
-        return [""] * len(asked)
-    rows = np.stack([np.frombuffer(row.sketch, np.float32) for row in known])
-    names = np.array([row.label for row in known])
-    alike = np.stack([np.frombuffer(each, np.float32) for each in asked]) @ rows.T
-    found = []
-    for line in alike:
-        nearest = np.argsort(-line)[:_NEIGHBOURS]
-        classes, place = np.unique(names[nearest], return_inverse=True)
-        found.append(str(classes[np.bincount(place, weights=line[nearest] + 1).argmax()]))
-    return found
 
 
 def _as_jpeg(file: Path) -> bytes:

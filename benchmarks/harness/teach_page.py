@@ -1,0 +1,32 @@
+"""The console's page Teach in a browser, driven by the keys that a user presses."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, Page, expect
+
+
+def frames_of(page: Page) -> Locator:
+    """Return the frames on the page, without those that are labelled already."""
+    return page.locator("#frames figure:visible")
+
+
+def first_frame(page: Page) -> int:
+    """Return the sequence number of the page's first frame."""
+    return int(str(frames_of(page).first.get_attribute("data-name")).rpartition("-")[2])
+
+
+def label_first(page: Page, label: str) -> None:
+    """Give the first frame a label by the keyboard, as a new class if there is none of this name. Discard it for ``."""
+    frames, classes = frames_of(page), page.locator(".classes li")
+    left = frames.count()
+    known = [each.get_attribute("data-label") for each in classes.all()]
+    if not label:
+        frames.first.press("Delete")
+    elif label in known:
+        frames.first.press(str(known.index(label) + 1))
+    else:
+        frames.first.press("n")
+        page.keyboard.type(label)
+        page.keyboard.press("Enter")
+        expect(classes).to_have_count(len(known) + 1)
+    expect(frames).to_have_count(left - 1)

@@ -1,0 +1,142 @@
+"""The choice of frames to label by features of the general network, and by sketches without it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from consumers.console.data.collector import MOST_DESCRIBED, QUIET_MS, Collector
+from consumers.console.data.labelled_frames import LabelledFrames, frame_features
+from consumers.console.data.looks import ALIKE, SAME, UNLIKE, Vector, sketch
+from consumers.console.data.pictures import CameraPicture
+from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.recorder_rig import CAMERA
+from tests.consumers.test_labelled_frames import ROW
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
+    assert rig.context.labelled_frames is not None
+    return rig.context.labelled_frames
+
+
+class Features:
+    """Features by picture: the number of a direction. Pictures that are not listed have none."""
+
+    def __init__(self, *directions: tuple[bytes, int]) -> None:
+        self.directions = dict(directions)
+        self.described = 0
+        self.closed = False
+
+    def __call__(self, jpeg: bytes) -> Vector | None:
+        self.described += 1
+        direction = self.directions.get(jpeg)
+        return None if direction is None else np.eye(8, dtype=np.float32)[direction]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def with_object(jpeg: bytes) -> bytes:
+    """Return a picture with another small object in it."""
+    with Image.open(io.BytesIO(jpeg)) as opened:
+        changed = opened.convert("L")
+    changed.paste(128, (44, 44, 50, 50))
+    out = io.BytesIO()
+    changed.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def picture(jpeg: bytes, seq: int, after_ms: int = 1000) -> CameraPicture:
+    return CameraPicture("", ROW._replace(seq=seq, captured_ms=ROW.captured_ms + seq * after_ms), jpeg)
+
+
+SCENE, OBJECT, OTHER = scene(1), with_object(scene(1)), scene(2)
+"""`OBJECT` has nearly the sketch of `SCENE`; the sketch of `OTHER` is unlike both."""
+
+
+def test_the_pictures_are_what_these_tests_need() -> None:
+    assert ALIKE <= float(sketch(SCENE) @ sketch(OBJECT)) < SAME
+    assert float(sketch(SCENE) @ sketch(OTHER)) < UNLIKE
+
+
+def test_other_content_with_a_like_sketch_is_kept_too(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames, Features((SCENE, 0), (OBJECT, 1)))
+    assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate((SCENE, OBJECT))] == ["new", "new"]
+
+
+def test_the_same_content_with_an_unlike_sketch_is_kept_once(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames, Features((SCENE, 0), (OTHER, 0)))
+    assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate((SCENE, OTHER))] == ["new", None]
+
+
+def test_sketches_decide_while_there_are_no_features(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames, Features((SCENE, 0)))
+    pictures = (SCENE, OBJECT, OTHER)
+    assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate(pictures)] == ["new", None, "new"]
+
+
+def test_a_restarted_collector_compares_with_stored_features(labelled_frames: LabelledFrames) -> None:
+    features = Features((SCENE, 0), (OBJECT, 1), (OTHER, 0))
+    Collector(labelled_frames, features).judge(picture(SCENE, 0))
+    restarted = Collector(labelled_frames, features)
+    assert [restarted.judge(picture(jpeg, seq)) for seq, jpeg in ((1, OTHER), (2, OBJECT))] == [None, "new"]
+
+
+def test_a_picture_that_is_the_same_needs_no_features(labelled_frames: LabelledFrames) -> None:
+    features = Features((SCENE, 0))
+    collector = Collector(labelled_frames, features)
+    assert [collector.judge(picture(SCENE, seq)) for seq in range(3)] == ["new", None, None]
+    assert features.described == 1
+
+
+def test_a_look_is_kept_again_after_a_while_though_others_were_kept(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames)
+    seen = [(0, SCENE), (1, OTHER), (2, SCENE), (3, scene(3)), (4, SCENE)]
+    found = [collector.judge(picture(jpeg, seq, QUIET_MS // 3)) for seq, jpeg in seen]
+    assert found == ["new", "new", None, "new", "usual"]
+
+
+def test_features_go_with_their_frame(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    Collector(labelled_frames, Features((SCENE, 0))).judge(picture(SCENE, 0))
+    labelled_frames.discard([each.name for each in labelled_frames.waiting(5)])
+    with rig.context.store.engine.begin() as connection:
+        assert connection.scalar(select(func.count()).select_from(frame_features)) == 0
+
+
+def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    features = Features((SCENE, 0), (OTHER, 1))
+    names = [f"{CAMERA}-{number}" for number in range(MOST_DESCRIBED + 2)]
+    for name in names:
+        labelled_frames.collect(name, "ada", wanted=True)
+    collector, kept = Collector(labelled_frames, features), []
+    for seq, jpeg in enumerate((SCENE, OTHER)):  # every camera shows something new at every step
+        rows = [ROW._replace(camera=name, seq=seq) for name in names]
+        rig.context.fleet.take(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
+        kept.append(collector.step(rig.context.fleet))
+    assert kept == [MOST_DESCRIBED] * 2
+    assert {each.camera for each in labelled_frames.waiting(20)} == set(names)
+
+
+def test_the_process_of_the_features_ends_with_the_collection(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    features = Features()
+    collector = Collector(labelled_frames, features)
+    labelled_frames.collect(CAMERA, "ada", wanted=True)
+    collector.step(rig.context.fleet)
+    assert not features.closed
+    labelled_frames.collect(CAMERA, "ada", wanted=False)
+    collector.step(rig.context.fleet)
+    assert features.closed

@@ -1,0 +1,115 @@
+"""The process that computes features of pictures for the console, with the general network and without."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from consumers.console.data.looks import ALIKE, FEATURES_ALIKE, UNLIKE, Vector, sketch
+from infra.cli import console_features
+from infra.cli.console_features import FeatureProcess
+
+VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
+FAKE = """
+import sys
+from array import array
+from pathlib import Path
+from infra.cli.console_features import receive, send
+Path(sys.argv[1]).open("a").write("started\\n")
+while jpeg := receive(sys.stdin.buffer):
+    if jpeg == b"end":
+        break
+    send(sys.stdout.buffer, b"" if jpeg == b"none" else array("f", [len(jpeg), 0.5]).tobytes())
+"""
+
+
+@pytest.fixture
+def starts(tmp_path: Path) -> Path:
+    return tmp_path / "starts"
+
+
+@pytest.fixture
+def process(starts: Path) -> Iterator[FeatureProcess]:
+    made = FeatureProcess((sys.executable, "-c", FAKE, str(starts)))
+    yield made
+    made.close()
+
+
+def values(features: Vector | None) -> list[float]:
+    assert features is not None
+    return [float(each) for each in features]
+
+
+def test_one_process_describes_all_pictures(process: FeatureProcess, starts: Path) -> None:
+    assert values(process(b"abc")) == [3.0, 0.5]
+    assert process(b"none") is None
+    assert values(process(b"x" * 300_000)) == [300_000.0, 0.5]
+    assert starts.read_text() == "started\n"
+
+
+def test_a_closed_process_starts_again_with_the_next_picture(process: FeatureProcess, starts: Path) -> None:
+    process(b"abc")
+    process.close()
+    assert values(process(b"abc")) == [3.0, 0.5]
+    assert starts.read_text() == "started\n" * 2
+
+
+def test_a_process_that_ended_is_not_started_again_at_once(
+    process: FeatureProcess, starts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert process(b"end") is None
+    assert process(b"abc") is None
+    assert starts.read_text() == "started\n"
+    monkeypatch.setattr(process, "_not_before_s", 0.0)
+    assert values(process(b"abc")) == [3.0, 0.5]
+
+
+def test_a_process_that_does_not_answer_is_ended(starts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_features, "REPLY_S", 0.2)
+    assert FeatureProcess((sys.executable, "-c", "import time; time.sleep(60)"))(b"abc") is None
+
+
+def test_there_is_no_process_without_the_general_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_features, "named_bundles", dict)
+    assert console_features.feature_process() is None
+
+
+def as_jpeg(picture: NDArray[np.float64]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not VIDEO.is_file(), reason="expected the sample videos in POINTILLIST_DATA")
+def test_the_general_network_sees_content_where_sketches_see_light() -> None:
+    with av.open(str(VIDEO)) as video:
+        frame = next(video.decode(video=0)).reformat(width=384, height=216, format="rgb24").to_ndarray()
+    scene = frame.astype(float)
+    visitor = scene.copy()
+    visitor[100:120, 200:210] = 20
+    visitor[100:105, 200:210] = (200, 150, 120)
+    shaded = scene * np.linspace(0.75, 1.1, scene.shape[1])[None, :, None]
+    plain, other, light = (as_jpeg(each) for each in (scene, visitor, shaded))
+    assert float(sketch(plain) @ sketch(other)) >= ALIKE
+    assert float(sketch(plain) @ sketch(light)) < UNLIKE
+    process = FeatureProcess()
+    try:
+        assert process(b"no picture") is None
+        of_plain, of_other, of_light = (process(each) for each in (plain, other, light))
+        assert of_plain is not None
+        assert of_other is not None
+        assert of_light is not None
+        assert float(of_plain @ of_other) < FEATURES_ALIKE <= float(of_plain @ of_light)
+    finally:
+        process.close()
