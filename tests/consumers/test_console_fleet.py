@@ -306,9 +306,9 @@ def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
     rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
     rig.tick()
     page = rig.browser().get(f"/camera/{CAMERA}").text
-    rows = ("A frame as published</dt><dd>4.02 kB", "A frame of its own stream</dt><dd>3.11 kB")
+    rows = ("Published, a frame</dt><dd>4.02 kB", "Own stream, a frame</dt><dd>3.11 kB")
     assert [row in page for row in rows] == [own > 0, own > 0]
-    assert ("own stream" in page) == (own > 0)
+    assert ("Own stream" in page) == (own > 0)
 
 
 def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:
