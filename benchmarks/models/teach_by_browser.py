@@ -1,8 +1,8 @@
 """From the first label to the promoted model: `python -m benchmarks.models.teach_by_browser --json FILE`.
 
 `pointillist up` runs with the sample video of a corridor as its one camera and the general network. People pass at
-their real speed, and the empty corridor lasts eight times as long as in the video: a usual camera sees nobody most of the
-time. The console collects frames. Chromium then labels them on the page *Teach* by the keyboard, with one look of
+their real speed, and the empty corridor lasts eight times as long as in the video: a usual camera sees nobody most of
+the time. The console collects frames. Chromium then labels them on the page *Teach* by the keyboard, with one look of
 `--look-s` seconds at each, presses *Train*, waits for the report, and publishes the bundle. The labels are the truth of
 the video, see `benchmarks.models.teach`. Frames without a truth and surplus frames of a class are discarded.
 
@@ -45,6 +45,7 @@ _LONGER: Final = 8
 _LOOK_S: Final = 2.0
 _POLL_S: Final = 0.1
 _JOB_S: Final = 600.0
+_PAGE_MS: Final = 60_000.0
 
 Result = dict[str, Any]
 
@@ -122,7 +123,7 @@ def label(page: Page, recorded: Recorded, wanted: int, look_s: float) -> Counter
     """Label frames until there are `wanted` labels, at most `most_of` them of one class. Return the number by class."""
     given: Counter[str] = Counter()
     while given.total() < wanted:
-        expect(frames_of(page).first).to_be_visible()
+        expect(frames_of(page).first).to_be_visible(timeout=_PAGE_MS)
         time.sleep(look_s)
         truth = recorded.truth(first_frame(page))
         if given[truth] >= most_of(wanted):
@@ -151,7 +152,8 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
 
     def enough() -> bool:
         found = recorded.waiting()
-        return sum(min(found[each], most_of(options.labels)) for each in CLASSES) >= options.labels
+        usable: int = sum(min(found[each], most_of(options.labels)) for each in CLASSES)
+        return usable >= int(options.labels)
 
     collecting_s = wait_until(enough, system, options.collect_s)
     collected = recorded.waiting()
