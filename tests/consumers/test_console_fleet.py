@@ -177,7 +177,7 @@ def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     chosen = browser.get("/?group=vehicle").text
     assert "lab/road" in chosen
     assert "lab/dark" not in chosen
-    assert rig.context.fleet.view(Query()).groups == {"vehicle": 1}
+    assert rig.context.fleet.view(Query()).groups == {"unsure": 1, "vehicle": 1}
     assert browser.get("/api/v1/cameras?group=vehicle").json()["found"] == 1
     assert browser.get("/api/v1/cameras?group=animal").json()["found"] == 0
     page = browser.get("/camera/lab/road").text

@@ -265,12 +265,13 @@ def test_the_page_sets_a_rule_whose_sighting_is_a_row_of_the_alerts_and_leaves_t
     poll(console)
     page = browser.get("/alerts").text
     assert "Vehicle at" in page
-    assert "vehicle seen at door, 90 %." in page
+    assert "90.0 % sure." in page
     assert "Still in view" in page
     assert "trigger may be in front" not in page
     assert f"/camera/{CAMERA}/clip.mp4" in page
     assert browser.get(f"/alerts/{alert.alert_id}.png").status_code == 200
     fleet = browser.get("/").text
+    assert 'class="pill good"><a href="/alerts">no alert · 1 sighting</a>' in fleet
     assert 'id="tally-alerts" class="tally">1<' in fleet.replace("\n", "")
     assert 'class="card alert' not in fleet
     assert "1 alert" not in fleet

@@ -12,7 +12,7 @@ from consumers.cameras.order import NaturalKey, natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, alert
 from consumers.database.mutes import Mute
-from consumers.records.rows import FrameRow
+from consumers.records.rows import UNSURE, FrameRow
 from schemas.messages.frame import ATTACKED, Truth
 
 SMALL_PIXELS: Final = 128
@@ -104,6 +104,11 @@ class Card:
     def status(self) -> str:
         """Return the state in words; `away` replaces the last known one."""
         return AWAY if self.is_away else self.state.value
+
+    @property
+    def kind(self) -> str:
+        """The group of classes by which *Fleet* filters, or `unsure`; empty if there is none."""
+        return self.verdict if self.verdict == UNSURE else self.group
 
     @property
     def page(self) -> str:

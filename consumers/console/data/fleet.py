@@ -273,9 +273,9 @@ class Fleet:
         loud = [card for card in here if not (card.mute_of_camera and card.state.is_fault)]
         states, muted = Counter(card.state for card in loud), len(here) - len(loud)
         said = fleet_sentence(states, self.traffic(chosen, query.sight), muted, len(chosen) - len(here))
-        groups = dict(Counter(card.group for card in chosen if card.group).most_common(GROUPS))
+        groups = dict(Counter(card.kind for card in chosen if card.kind).most_common(GROUPS))
         if query.group:
-            chosen = [card for card in chosen if card.group == query.group]
+            chosen = [card for card in chosen if card.kind == query.group]
         if query.state:
             chosen = [card for card in chosen if card.status == query.state]
         size = query.cards or self._page_cards

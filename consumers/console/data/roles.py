@@ -99,10 +99,11 @@ def _node(title: str, roles: Sequence[RoleState], rates: Mapping[str, float]) ->
     restarts = sum(role.restarts for role in roles)
     details = [each for role in roles if not role.is_well for each in (role.sentence, role.detail) if each]
     measured = [rates[role.name] for role in roles if role.name in rates]
-    details += [f"{sum(measured):.1f} frames/s"] if measured else []
     details += [f"{sum(backlogs):,} waiting"] if backlogs else []
     details += [f"{restarts} restart{'' if restarts == 1 else 's'}"] if restarts else []
-    value = "up" if up == len(roles) == 1 else f"{up} of {len(roles)} up" if len(roles) > 1 else roles[0].state
+    states = "up" if up == len(roles) == 1 else f"{up} of {len(roles)} up" if len(roles) > 1 else roles[0].state
+    value = f"{sum(measured):.1f}/s" if measured and up else states
+    details += [states] if value != states and len(roles) > 1 else []
     return Node(title, "good" if up == len(roles) else "warn" if up else "bad", value, tuple(details))
 
 

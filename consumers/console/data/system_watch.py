@@ -152,13 +152,15 @@ class SystemWatch:
         faulty = [card for card in here if card.state.is_fault and not card.mute_of_camera]
         if impaired := sum(1 for card in faulty if card.state is not State.ALERT):
             parts.append((f"{_counted(impaired, 'camera')} not well", "warn", "/"))
-        muted = self._fleet.muted(sight)
+        seen, muted = self._fleet.sightings(sight), self._fleet.muted(sight)
+        level = "bad" if any(each[1] == "bad" for each in parts) else "warn" if parts else "good"
         if not parts:
-            text = "all well" if roles else "no alert"
-            return Pill(f"{text} · {muted} muted" if muted else text, "good", "/system" if sight == ALL else "/")
+            address = "/alerts" if seen else "/system" if sight == ALL else "/"
+            parts.append(("all well" if roles else "no alert", level, address))
+        if seen:
+            parts.append((_counted(seen, "sighting"), "good", "/alerts"))
         if muted:
             parts.append((f"{muted} muted", "good", "/"))
-        level = "bad" if any(each[1] == "bad" for each in parts) else "warn"
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
 
     def header(self, sight: Sight = ALL) -> Header:

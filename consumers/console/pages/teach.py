@@ -28,6 +28,8 @@ CHANGED: Final = 240
 """Most labelled frames on the page, the newest."""
 ENOUGH: Final = 5
 """Labels that each of two classes needs before a training."""
+GOOD: Final = 20
+"""Labels of a class that are a good beginning."""
 _LONGEST: Final = 200
 NONE: Final = "labels are missing: this console has no key to pictures, or no quarantine"
 
@@ -66,6 +68,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         counts=counts,
         ready=_ready(counts),
         enough=ENOUGH,
+        good=GOOD,
         can_admin=may(request, Right.ADMIN, EVERYWHERE),
         chosen=await context.read(labelled_frames.cameras, sight),
         asked=request.query_params.get("camera", "")[:_LONGEST],

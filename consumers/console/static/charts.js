@@ -6,7 +6,7 @@
   const HEIGHT = 110;
   const camera = [
     { title: "Frames per second", series: [["rate", "frames/s"]] },
-    { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
+    { title: "Camera to record", unit: "s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
     { title: "Bytes sent per second", series: [["sent", "sent"]] },
     { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Fraction of bytes saved", series: [["saved", "saved"]], range: [0, 1] },
@@ -32,19 +32,25 @@
     if (size < 0.001) return "< 0.001";
     return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
   }
+  // Seconds below one read as milliseconds.
+  function worded(value, unit) {
+    if (unit !== "s" || !value) return short(value);
+    return Math.abs(value) < 1 ? `${Number((1000 * value).toPrecision(2))} ms` : `${short(value)} s`;
+  }
   // Times of the browser's zone with 24 hours; a day and a month where the span is longer.
   const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const FINE = { ...CLOCK, second: "2-digit" };
   function time(ms, long) { return new Date(ms).toLocaleString([], long ? { ...CLOCK, day: "numeric", month: "short" } : CLOCK); }
   function ticks(plot, all) {
     const { min, max } = plot.scales.x;
-    const fine = max - min < 300 ? { ...CLOCK, second: "2-digit" } : CLOCK;
+    const fine = max - min < 300 ? FINE : CLOCK;
     return all.map((at) => (max - min > 172800 ? new Date(at * 1000).toLocaleDateString([], { day: "numeric", month: "short" }) : new Date(at * 1000).toLocaleTimeString([], fine)));
   }
   function last(column) {
     for (let at = column.length - 1; at >= 0; at--) if (column[at] !== null && column[at] !== undefined) return column[at];
     return null;
   }
-  function upTo(highest, limit) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? Math.max(high ?? 0, limit ?? 0, 1e-9) * 1.1]; }
+  function upTo(highest, limit) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? (Math.max(high ?? 0, limit ?? 0) || 1) * 1.1]; }
 
   // The span of the data that there is: the range, or the part of it since the first value.
   function span() {
@@ -68,8 +74,8 @@
       const series = seriesOf(chart, baseline);
       const data = [found.columns.t, ...series.map(([name]) => (name === "baseline" ? found.columns.t.map(() => baseline) : found.columns[name]))];
       const root = element("section", undefined, "chart");
-      const value = element("p", short(last(data[1])), "value");
-      if (series.length > 1 && series.length < 4) value.append(element("small", series.map(([, label], at) => `${label}${at ? ` ${short(last(data[at + 1]))}` : ""}`).join(" · ")));
+      const value = element("p", worded(last(data[1]), chart.unit), "value");
+      if (series.length > 1 && series.length < 4) value.append(element("small", series.slice(1).map(([, label], at) => `${label} ${worded(last(data[at + 2]), chart.unit)}`).join(" · ")));
       root.append(element("h3", chart.title), value);
       parts.push(root);
       const options = {
@@ -87,7 +93,7 @@
           setCursor: [(plot) => {
             const at = plot.cursor.idx;
             const shown = at === null || at === undefined ? last(plot.data[1]) : plot.data[1][at];
-            value.firstChild.data = short(shown);
+            value.firstChild.data = worded(shown, chart.unit);
           }],
         },
       };
@@ -151,7 +157,8 @@
     }
     const marked = (seen) => (found.alerts || []).filter((each) => Boolean(each.wanted) === seen).length;
     const ends = element("p", undefined, "ends");
-    ends.append(element("span", time(begin, Date.now() - begin > 72e6)), element("span", "now"));
+    for (const part of [0, 0.25, 0.5, 0.75]) ends.append(element("span", end - begin < 300e3 ? new Date(begin + part * (end - begin)).toLocaleTimeString([], FINE) : time(begin + part * (end - begin), end - begin > 72e6)));
+    ends.append(element("span", "now"));
     const kinds = [["frames", "on", 1], ["no frames", "off", (found.outages || []).length], ["alert", "alert", marked(false)], ["sighting", "sighting", marked(true)], ["model", "model", models.length], ["command", "command", commands.length]];
     const legend = element("p", undefined, "legend");
     for (const [words, kind, number] of kinds) {
@@ -162,7 +169,9 @@
       entry.append(key, ` ${words}`);
       legend.append(entry);
     }
-    root.replaceChildren(band, ends, legend);
+    root.replaceChildren(band, ends);
+    root.parentElement.querySelector(".legend")?.remove();
+    root.before(legend);
   }
 
   async function load() {
@@ -192,7 +201,6 @@
   setInterval(again, REFRESH_MS);
   function repaint() { if (found && found.columns.t.length) draw(); }
   document.addEventListener("theme", repaint);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   let soon = 0;
   addEventListener("resize", () => { clearTimeout(soon); soon = setTimeout(fit, 150); });
 })();

@@ -3,7 +3,7 @@
   const teach = document.getElementById("teach");
   if (!teach || teach.dataset.may !== "yes") return;
   const frames = document.getElementById("frames");
-  const classes = teach.querySelector(".classes");
+  const classes = document.querySelector(".classes");
   const fresh = document.getElementById("new-class");
   const status = document.getElementById("labelled");
   const changes = teach.dataset.show === "labelled"; // stored labels are shown, to be changed
@@ -25,17 +25,24 @@
       item.dataset.label = name;
       const button = document.createElement("button");
       button.type = "button";
+      button.className = "plain";
       const key = document.createElement("kbd");
       key.textContent = index < 9 ? String(index + 1) : "";
       const number = document.createElement("span");
       number.textContent = String(count);
       button.append(key, ` ${name} `, number);
-      item.append(button);
+      const bar = document.createElement("progress");
+      bar.max = Number(teach.dataset.good);
+      bar.value = count;
+      bar.setAttribute("aria-label", `Labels of ${name}`);
+      item.append(button, bar);
       return item;
     });
     classes.replaceChildren(...items);
     const more = document.getElementById("more");
     if (more) more.hidden = found.ready;
+    const train = document.querySelector("#train .main");
+    if (train) train.disabled = !found.ready;
     if (changes) return;
     const suggestions = new Map(found.waiting.map((each) => [each.name, each.suggestion]));
     for (const figure of frames.querySelectorAll("figure:not([hidden])")) {
