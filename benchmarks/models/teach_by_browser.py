@@ -71,10 +71,6 @@ class Recorded:
         """Return the frames with a verdict of a version of the model `name`, and their classes."""
         return _ask(self._database, "select seq, class_name from frames where model_id like ?", f"{name}@%")
 
-    def begun(self) -> bool:
-        """Return whether there is a verdict."""
-        return bool(_ask(self._database, "select 1 from frames limit 1"))
-
 
 def _ask(file: Path, query: str, *values: object) -> list[Any]:
     """Return rows; none before there is a table."""
@@ -145,8 +141,12 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
     page.on("dialog", lambda dialog: dialog.accept())
     page.goto(owner_link(console, Layout(system.state).owner_token))
     page.wait_for_url(f"{console}/")
-    wait_until(recorded.begun, system, _JOB_S)
-    page.goto(f"{console}/teach?camera={CAMERA}")
+
+    def offered() -> bool:
+        page.goto(f"{console}/teach")
+        return page.locator(f"option:text-is('{CAMERA}')").count() == 1
+
+    wait_until(offered, system, _JOB_S)
     page.get_by_label("Camera").select_option(CAMERA)
     page.get_by_role("button", name="Collect its frames").click()
 
