@@ -80,7 +80,7 @@ CHARTS: Final[tuple[dict[str, Any], ...]] = (
         "title": "Lag: frames of the processors, records of the recorder",
         "series": [["lag", "frames"], ["recorder_lag", "records"]],
     },
-    {"title": "Fraction of bytes saved", "series": [["saved", "saved"]], "range": [0, 1]},
+    {"title": "Bytes saved", "unit": "%", "series": [["saved", "saved"]], "range": [0, 1]},
     {"title": "Alerts per hour", "series": [["alerts", "alerts"]]},
 )
 COMPARED: Final[dict[str, Any]] = {
@@ -89,6 +89,7 @@ COMPARED: Final[dict[str, Any]] = {
 }
 TRUTH: Final[dict[str, Any]] = {
     "title": "Accuracy over frames with a known class",
+    "unit": "%",
     "series": [["accuracy", "accuracy"]],
     "range": [0, 1],
 }
@@ -260,7 +261,7 @@ def drawn(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: in
         charts.append({"title": "Drift of the worst processor ÷ its limit", "series": drift, "limit": 1})
     cpu = [[name, name.removeprefix("cpu ")] for name in columns if name.startswith("cpu ")]
     if cpu:
-        charts.append({"title": "CPU, cores by role", "series": cpu})
+        charts.append({"title": "CPU, cores of all roles", "summed": True, "series": cpu})
     if not any(value is not None for name, column in columns.items() if name != "t" for value in column):
         columns = {name: [] for name in columns}
     return {"span_s": (begin_s, end_s), "charts": charts, "columns": columns}

@@ -20,7 +20,8 @@ CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},
     {"title": "Camera to record", "unit": "s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
     {
-        "title": "Fractions of bytes saved and probes flagged",
+        "title": "Bytes saved and probes flagged",
+        "unit": "%",
         "series": [["saved", "saved"], ["flagged", "flagged"]],
         "range": [0, 1],
     },
@@ -28,6 +29,7 @@ CHARTS: Final[tuple[dict[str, Any], ...]] = (
 )
 TRUTH: Final[dict[str, Any]] = {
     "title": "Accuracy over frames with a known class",
+    "unit": "%",
     "series": [["accuracy", "clean"], ["robust", "under attack"]],
     "range": [0, 1],
 }

@@ -8,8 +8,8 @@
     { title: "Frames per second", series: [["rate", "frames/s"]] },
     { title: "Camera to record", unit: "s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
     { title: "Bytes sent per second", series: [["sent", "sent"]] },
-    { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
-    { title: "Fraction of bytes saved", series: [["saved", "saved"]], range: [0, 1] },
+    { title: "Confidence", unit: "%", series: [["confidence", "mean"]], range: [0, 1] },
+    { title: "Bytes saved", unit: "%", series: [["saved", "saved"]], range: [0, 1] },
     { title: "STRIP entropy, bits", series: [["entropy", "mean"], ["least", "least"], ["threshold", "threshold"]], baseline: true },
     { title: "Evidence of a trigger, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
   ];
@@ -32,8 +32,9 @@
     if (size < 0.001) return "< 0.001";
     return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
   }
-  // Seconds below one read as milliseconds.
+  // Seconds below one read as milliseconds, fractions as percentages.
   function worded(value, unit) {
+    if (unit === "%") return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))} %`;
     if (unit !== "s" || !value) return short(value);
     return Math.abs(value) < 1 ? `${Number((1000 * value).toPrecision(2))} ms` : `${short(value)} s`;
   }
@@ -74,7 +75,12 @@
       const series = seriesOf(chart, baseline);
       const data = [found.columns.t, ...series.map(([name]) => (name === "baseline" ? found.columns.t.map(() => baseline) : found.columns[name]))];
       const root = element("section", undefined, "chart");
-      const value = element("p", worded(last(data[1]), chart.unit), "value");
+      // The value of the first curve; of parts, such as the roles' CPU, their sum.
+      const headline = (columns, at) => {
+        const values = columns.slice(1).map((each) => (at === undefined ? last(each) : each[at]));
+        return worded(chart.summed ? values.reduce((sum, each) => sum + (each ?? 0), 0) : values[0], chart.unit);
+      };
+      const value = element("p", headline(data), "value");
       if (series.length > 1 && series.length < 4) value.append(element("small", series.slice(1).map(([, label], at) => `${label} ${worded(last(data[at + 2]), chart.unit)}`).join(" · ")));
       root.append(element("h3", chart.title), value);
       parts.push(root);
@@ -82,7 +88,7 @@
         width: 280, height: HEIGHT, legend: { show: false },
         cursor: { sync: { key: "all" }, drag: { setScale: false }, points: { size: 5 } },
         scales: { x: { range: () => span() }, y: { range: upTo(chart.range?.[1], chart.limit) } },
-        axes: [{ ...axis, size: 22, space: 90, values: ticks }, { ...axis, size: 42, space: 32, values: (_, all) => all.map(short) }],
+        axes: [{ ...axis, size: 22, space: 90, values: ticks }, { ...axis, size: 42, space: 32, values: (_, all) => all.map((each) => worded(each, chart.unit)) }],
         series: [{}, ...series.map(([, label], at) => ({ label, stroke: strokes[at % strokes.length], fill: at || series.length > 1 ? undefined : colour("--link-wash"), dash: at < strokes.length ? [] : [6, 4], width: 1.6, points: { show: data[0].length < 20, size: 4 } }))],
         hooks: {
           draw: [(plot) => {
@@ -92,8 +98,7 @@
           }],
           setCursor: [(plot) => {
             const at = plot.cursor.idx;
-            const shown = at === null || at === undefined ? last(plot.data[1]) : plot.data[1][at];
-            value.firstChild.data = worded(shown, chart.unit);
+            value.firstChild.data = headline(plot.data, at ?? undefined);
           }],
         },
       };
