@@ -47,9 +47,8 @@ def test_the_monitor_counts_for_kafka() -> None:
 def test_each_part_of_the_way_shows_the_rate_of_its_roles() -> None:
     roles = [role(name, None) for name in ("mosquitto", "bridge", "kafka", "processor-1", "processor-2", "recorder")]
     rates = {"bridge": 4.0, "kafka": 4.0, "processor-1": 1.5, "processor-2": 2.0}
-    nodes = {node.title: node.details for node in chain(roles, ["good"], 4.2, rates)}
-    assert nodes["Cameras"] == ("4.2 frames/s",)
-    assert nodes["MQTT"] == ()
-    assert nodes["Bridge"] == nodes["Kafka"] == ("4.0 frames/s",)
-    assert nodes["Processors"] == ("3.5 frames/s",)
-    assert nodes["Recorder"] == ()
+    nodes = {node.title: (node.value, *node.details) for node in chain(roles, ["good"], 4.2, rates)}
+    assert nodes["Cameras"] == ("1", "4.2 frames/s")
+    assert nodes["MQTT"] == nodes["Recorder"] == ("up",)
+    assert nodes["Bridge"] == nodes["Kafka"] == ("4.0/s",)
+    assert nodes["Processors"] == ("3.5/s", "2 of 2 up")
