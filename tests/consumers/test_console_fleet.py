@@ -178,6 +178,8 @@ def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     assert "lab/road" in chosen
     assert "lab/dark" not in chosen
     assert rig.context.fleet.view(Query()).groups == {"unsure": 1, "vehicle": 1}
+    assert "lab/dark" in (unsure := browser.get("/?group=unsure").text)
+    assert "lab/road" not in unsure
     assert browser.get("/api/v1/cameras?group=vehicle").json()["found"] == 1
     assert browser.get("/api/v1/cameras?group=animal").json()["found"] == 0
     page = browser.get("/camera/lab/road").text
@@ -306,7 +308,7 @@ def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
     rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
     rig.tick()
     page = rig.browser().get(f"/camera/{CAMERA}").text
-    rows = ("Published, a frame</dt><dd>4.02 kB", "Own stream, a frame</dt><dd>3.11 kB")
+    rows = ("Published frame</dt><dd>4.02 kB", "Own stream's frame</dt><dd>3.11 kB")
     assert [row in page for row in rows] == [own > 0, own > 0]
     assert ("Own stream" in page) == (own > 0)
 
