@@ -7,15 +7,20 @@ it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.attacks.contract import Defended, Norm, check_classes, check_request, in_batches
+from lab.attacks.contract import Defended, Norm, check_classes, check_request, in_batches, margins
 from lab.attacks.norms import into_l2_ball, l2, l2_noise, linf_noise
 from schemas.errors import BundleError, ConfigError
 
 _ACROSS = 2.5  # as in PGD: steps · step size = 2.5 ε
+
+Loss = Callable[[Tensor], Tensor]
+"""A loss (B,) of logits (B, classes)."""
 
 
 def eot_pgd(
@@ -32,6 +37,7 @@ def eot_pgd(
     step: float | None = None,
     momentum: float = 0.0,
     random_start: bool = True,
+    margin: bool = False,
 ) -> Tensor:
     """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps` of `frames` in `norm`.
 
@@ -39,8 +45,9 @@ def eot_pgd(
     own surrogate gradient; otherwise BundleError is raised. Every step descends the mean cross-entropy to `targets`
     (B,). Without targets, it ascends the cross-entropy to `labels` (B,). The step's length is `step` · ε, usually
     2.5·ε/steps. With `momentum` μ the direction follows MI-FGSM (Dong et al. 2018): μ times the last one plus the
-    gradient of mean absolute value 1. The start is a random point of the ball, or the frame itself. Raises ConfigError
-    for invalid input.
+    gradient of mean absolute value 1. The start is a random point of the ball, or the frame itself. With `margin` every
+    step ascends the attacker's margin between logits in place of the cross-entropy, whose gradient is small where the
+    network is sure. Raises ConfigError for invalid input.
     """
     if steps < 1 or samples < 1:
         raise ConfigError(f"eot-pgd: expected at least one step and one sample, got {steps} and {samples}")
@@ -48,11 +55,15 @@ def eot_pgd(
     length = (_ACROSS / steps if step is None else step) * eps
     found = []
     for part, part_labels, part_targets in in_batches(frames, labels, targets):
-        classes, towards = (part_labels, 1) if part_targets is None else (part_targets, -1)
+        classes, towards = (part_labels, 1) if part_targets is None or margin else (part_targets, -1)
+
+        def margin_loss(logits: Tensor, labels: Tensor = part_labels, wanted: Tensor | None = part_targets) -> Tensor:
+            return margins(logits, labels, wanted)
+
         current = _random_start(part, eps, norm, generator) if random_start else part
         heading = torch.zeros_like(part)
         for _ in range(steps):
-            gradient = loss_gradient(defended, current, classes, samples, generator)
+            gradient = loss_gradient(defended, current, classes, samples, generator, margin_loss if margin else None)
             if momentum:
                 heading = momentum * heading + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 gradient = heading
@@ -62,19 +73,26 @@ def eot_pgd(
 
 
 def loss_gradient(
-    defended: Defended, current: Tensor, classes: Tensor, samples: int, generator: torch.Generator
+    defended: Defended,
+    current: Tensor,
+    classes: Tensor,
+    samples: int,
+    generator: torch.Generator,
+    loss: Loss | None = None,
 ) -> Tensor:
-    """Return the gradient (B, C, H, W) at `current` of each frame's cross-entropy, summed over `samples`.
+    """Return the gradient (B, C, H, W) at `current` of each frame's `loss`, summed over `samples`.
 
-    The cross-entropy is computed against `classes` (B,).
+    By default the loss is the cross-entropy against `classes` (B,).
     """
     gradient = torch.zeros_like(current)
     for _ in range(samples):
-        gradient += _one_gradient(defended, current, classes, generator)
+        gradient += _one_gradient(defended, current, classes, generator, loss)
     return gradient
 
 
-def _one_gradient(defended: Defended, current: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _one_gradient(
+    defended: Defended, current: Tensor, classes: Tensor, generator: torch.Generator, loss: Loss | None
+) -> Tensor:
     with torch.enable_grad():
         point = current.detach().requires_grad_()
         logits = defended(point, generator)
@@ -83,7 +101,8 @@ def _one_gradient(defended: Defended, current: Tensor, classes: Tensor, generato
                 "eot-pgd: expected a defence and a network that give gradients, got logits without a graph"
             )
         check_classes(logits, classes)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, classes, reduction="sum"), point)
+        value = F.cross_entropy(logits, classes, reduction="sum") if loss is None else loss(logits).sum()
+        (gradient,) = torch.autograd.grad(value, point)
     return gradient
 
 

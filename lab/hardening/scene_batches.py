@@ -17,7 +17,7 @@ from producers.scene.simulator import LUMA, SCENE_FRAMES, Conditions, SceneSimul
 
 FIRST_CAMERA: Final = 200_000
 """A camera number beyond those of all other trainings and tests."""
-HARD: Final = Conditions(light=0.5, noise=3, blur=1.5, distance=1.25)
+HARD: Final = Conditions(light=0.4, noise=3, blur=1.5, distance=1.25)
 """The hardest conditions. Each place has conditions between these and the usual ones."""
 _GREY = 10  # one place in this many
 _PICK, _SHIFT, _HARDNESS = 0, 1, 2
@@ -48,8 +48,8 @@ Cameras film 4:3 and 16:9, and the network's square input makes everything narro
 class SceneBatches:
     """Batches of one size each, with less of ε for hard frames.
 
-    The hardest frame is attacked with the share `least` of ε, a usual one with all of it. Half the light is half the
-    contrast, so the full ε could hide the sign entirely.
+    The hardest frame is attacked with the share `least` of ε, a usual one with all of it. Less light is less contrast,
+    so the full ε could hide the sign entirely.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ def _rendered(sized: Sized, number: int, seed: int, hard: float, least: float) -
     images, labels, strength = [], [], []
     for place in range(sized.frames):
         if place % PER_CAMERA == 0:
-            hardness = chance.random() if chance.random() < hard else 0.0
+            # The larger of two draws: hard places are the rarer error of a network that has seen few of them.
+            hardness = float(chance.random(2).max()) if chance.random() < hard else 0.0
             simulator = SceneSimulator(
                 TRAIN_SEED, FIRST_CAMERA * (number + 1) + place // PER_CAMERA, sized.size, 3, between(hardness)
             )

@@ -37,7 +37,7 @@ from producers.scene.simulator import LUMA, SCENE_FRAMES, SceneSimulator
 
 SIDE = 32
 TRAIN_SEED, CALIBRATION_SEED, TEST_SEED = 1, 2, 3
-NETWORK = {"classes": len(CLASSES), "depth_per_stage": 1, "width": 16}
+NETWORK = {"classes": len(CLASSES), "depth_per_stage": 1}
 SQUARE, WIDE = (SIDE, SIDE), (54, 96)
 PER_CAMERA = 10
 
@@ -100,15 +100,17 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=20_000, help="training scenes")
     parser.add_argument("--test", type=int, default=6_000, help="held-out scenes")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--width", type=int, default=16, help="channels of the network's first stage")
     parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
+    shape = {**NETWORK, "width": arguments.width}
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.1)
     images, labels = training_scenes(arguments.scenes)
     mean, std = channel_statistics(images)
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
     with seeded(recipe.seed):
-        network: nn.Module = ResNet(**NETWORK).eval()
+        network: nn.Module = ResNet(**shape).eval()
         if arguments.weights is None:
             network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, augment=augment)
         else:
@@ -120,7 +122,7 @@ def main() -> None:
         format="safetensors",
         weights=WEIGHTS_FILE,
         factory="processors.networks.resnet:ResNet",
-        factory_arguments=NETWORK,
+        factory_arguments=shape,
         classes=list(CLASSES),
         input=input_settings(mean, std),
     )
@@ -138,8 +140,10 @@ def main() -> None:
         strip_line(bundle),
     ]
     print("\n".join(lines))
-    options = f"--scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
-    write_training_record(arguments.out, f"python -m lab.training.scene --out bundles/scene-plain {options}", lines)
+    options = (
+        f"--scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test} --width {arguments.width}"
+    )
+    write_training_record(arguments.out, f"python -m lab.training.scene --out {arguments.out} {options}", lines)
 
 
 if __name__ == "__main__":

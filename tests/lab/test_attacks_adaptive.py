@@ -142,6 +142,27 @@ def test_both_norms_keep_their_ball_and_reach_its_border(norm: Norm, targeted: b
     assert ((answers == TARGETS) if targeted else (answers != LABELS)).all()
 
 
+@pytest.mark.parametrize("targets", [None, TARGETS])
+def test_a_margin_has_a_gradient_where_the_cross_entropy_of_a_sure_network_has_none(targets: Tensor | None) -> None:
+    def sure(frames: Tensor, generator: torch.Generator) -> Tensor:
+        return 1e4 * linear(frames)
+
+    labels = linear(FRAMES).argmax(1)
+    wanted = None if targets is None else (labels + 1) % 3
+
+    def answers(margin: bool) -> Tensor:
+        attacked = eot_pgd(
+            sure, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=chance(), random_start=False,
+            margin=margin,
+        )  # fmt: skip
+        return linear(attacked).argmax(1)
+
+    ascended = answers(margin=True)
+    assert ((ascended != labels) if wanted is None else (ascended == wanted)).all()
+    if wanted is None:
+        assert (answers(margin=False) == labels).any()
+
+
 def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
     def flat(frames: Tensor, generator: torch.Generator) -> Tensor:
         return 0 * linear(frames)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from lab.attacks.defences import defended
+from lab.data import to_frames
+from lab.experiments.hardening import scene
+from lab.experiments.scale.measure import scenes
 from lab.hardening.scene_batches import HARD, SceneBatches, Sized, between
+from processors.bundle import load_bundle, shipped_bundle
+from processors.pipeline import Pipeline
 from producers.scene.simulator import Conditions
 
 SIZES = (Sized((32, 32), 20, 2), Sized((64, 64), 20, 1))
@@ -40,3 +46,44 @@ def test_every_tenth_place_is_grey() -> None:
     frames = batches().sets[0][0].numpy()
     grey = np.ptp(frames.astype(int), axis=1).max((1, 2)) == 0
     assert list(np.flatnonzero(grey)) == [0, 10]
+
+
+def test_a_scene_counts_only_if_it_withstands_every_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
+    met: list[int] = []
+
+    def attacks(*_: object) -> list[scene.Attack]:
+        def first_half_black(frames: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            return torch.cat((torch.zeros_like(frames[:4]), frames[4:]))
+
+        def counted(frames: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            met.append(len(frames))
+            return torch.zeros_like(frames)
+
+        return [first_half_black, counted]
+
+    monkeypatch.setattr(scene, "_attacks", attacks)
+    monkeypatch.setattr(scene, "TIMES", 2)
+    row = scene.withstood(bundle, (32, 32), 8, "usual", 0.03)
+    black = int(bundle.logits(torch.zeros(1, 3, 32, 32)).argmax())
+    labels = scenes(8, (32, 32), Conditions()).labels
+    assert row.clean == 1
+    assert row.attacked == row.resubmitted == (4 + sum(labels[:4] == black)) / 8
+    assert met == [8 * row.resubmitted]
+    assert row.worst == sum(labels == black) / 8
+
+
+def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, few in (("STEPS", 5), ("LONG_STEPS", 5), ("SAMPLES", 1)):
+        monkeypatch.setattr(scene, name, few)
+    bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
+    pictures = scenes(4, (32, 32), Conditions())
+    frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
+    chain = defended(Pipeline(bundle), 0.25)
+    chance = torch.Generator().manual_seed(0)
+    for attack in scene._attacks(chain, 0.2, chance):
+        changed = attack(frames, labels)
+        assert float((changed - frames).abs().max()) <= 0.2 + 1e-6
+        assert bool((chain(changed, chance).argmax(1) != labels).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +23,7 @@ from lab.experiments.hardening.scene import (
     attacked,
     hard,
     judged,
+    withstood,
 )
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.page import write_page
@@ -47,6 +47,8 @@ _USUAL: Final = {BEHIND: 250, BARE: 25}
 """Seconds of any other attack, by the attacked side."""
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
+_ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 10_000}
+"""Cost of a size under every attack, by its lines."""
 
 
 def plan(place: Workplace) -> Plan:
@@ -97,14 +99,12 @@ def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:
 
 def _adapted(folder: Path, kind: str, eps: float, size: tuple[int, int]) -> Cell:
     def measure() -> Tables:
-        row = attacked(_loaded(folder), size, ADAPTED_FRAMES, kind, eps)
-        return {"adapted": [AdaptedRow(**asdict(row), scenes=kind, eps=eps)]}
+        return {"adapted": [withstood(_loaded(folder), size, ADAPTED_FRAMES, kind, eps)]}
 
     height, width = size
     name = f"hardened/{width}x{height}/{kind}-{eps:g}"
     settings = (size, ADAPTED_FRAMES, kind, eps)
-    seconds = _SECONDS[height] * ADAPTED_FRAMES / SIZES[size]
-    return Cell(name, (f"{_CODE}:attacked",), measure, settings, (folder,), seconds)
+    return Cell(name, (f"{_CODE}:withstood",), measure, settings, (folder,), _ADAPTED_SECONDS[height])
 
 
 def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
