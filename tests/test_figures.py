@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pages.cases import CASES
-from benchmarks.pages.figure import RESULTS, Figure, Row, Source, Template, read, sources, table
+from benchmarks.pages.figure import NONE, RESULTS, Figure, Row, Source, Template, read, sources, table
 from benchmarks.pages.figures import NAMES, PAGES, README, Block, front
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
@@ -118,6 +118,20 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() ->
     assert line == "| the gain | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |"
     with pytest.raises(ValueError, match="begins with 'weight', got 0"):
         front([("system", "weight", "the weight")], rows)
+
+
+def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() -> None:
+    row = {"scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100}
+    found, other = CASES["withstood"]([row, {**row, "eps": 0.08}])
+    assert (found["must"], found["aim"], found["clean_must"]) == ("≥ .78", "≥ .90", "≥ .98")
+    assert (other["must"], other["aim"], other["clean_must"]) == (NONE, NONE, NONE)
+    assert (found["low"], found["high"]) == pytest.approx((0.404, 0.596), abs=5e-4)
+
+
+def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of_the_sticker() -> None:
+    row = {"network": "scene", "pictures": "scenes-640x480", "rows": 78}
+    found, other = CASES["certified"]([row, {**row, "rows": 40}])
+    assert (found["must"], other["must"]) == ("≥ .90", NONE)
 
 
 def test_hard_scenes_are_summed_over_the_drop_ratios_and_compared_for_equal_numbers_of_frames() -> None:

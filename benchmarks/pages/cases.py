@@ -21,6 +21,7 @@ from lab.experiments.super_iot.plan import RATIOS
 from lab.experiments.super_iot.published import TABLE_1
 from lab.experiments.super_iot.rows import QualityRow, Row
 from lab.experiments.super_iot.verdict import quality_findings
+from lab.statistics import wilson
 
 MIB: Final = 2**20
 PAPER_RATIOS: Final = tuple(RATIOS)
@@ -168,6 +169,32 @@ def _scenes(rows: Sequence[Case]) -> Iterator[Case]:
         yield {**row, "network": row["model"].partition("+")[0], "must": must, "aim": aim, "clean_must": clean}
 
 
+_WITHSTOOD: Final = {
+    ("hard", 0.03): ("≥ .78", "≥ .90"), ("dim", 0.03): ("≥ .80", "≥ .90"), ("usual", 0.0627): ("≥ .78", "≥ .90"),
+    ("usual", 0.03): ("≥ .98", "1"),
+}  # fmt: skip
+"""Bounds of the share of scenes that withstands every attack, by their kind and ε: must and aim."""
+_CERTIFIED: Final = {
+    ("cifar10-stickers", "cifar10", 5): ("≥ .58", "≥ .68", "≥ .88"),
+    ("scene", "scenes-640x480", 78): ("≥ .90", "≥ .97", NONE),
+}
+"""Bounds by network, pictures and the sticker's rows: must and aim of the certified share, must of the clean one."""
+
+
+def _withstood(rows: Sequence[Case]) -> Iterator[Case]:
+    for row in rows:
+        must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
+        share = wilson(round(float(row["worst"]) * int(row["frames"])), int(row["frames"]))
+        clean = "≥ .98" if must != NONE else NONE
+        yield {**row, "low": share.low, "high": share.high, "must": must, "aim": aim, "clean_must": clean}
+
+
+def _certified(rows: Sequence[Case]) -> Iterator[Case]:
+    for row in rows:
+        must, aim, clean = _CERTIFIED.get((row["network"], row["pictures"], int(row["rows"])), (NONE,) * 3)
+        yield {**row, "must": must, "aim": aim, "clean_must": clean}
+
+
 def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
     right, frames = Counter[tuple[bool, int]](), Counter[tuple[bool, int]]()
     for row in rows:
@@ -271,7 +298,8 @@ def _preprocessed_attacked(rows: Sequence[Case]) -> Iterator[Case]:
 CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
     "photographs": _photographs, "codefend": _codefend, "sticker_drill": _sticker_drill,
-    "scenes": _scenes, "hard_scenes": _hard_scenes, "live_attack": _live_attack, "parity": _parity,
+    "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "certified": _certified,
+    "live_attack": _live_attack, "parity": _parity,
     "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
     "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": judged,
     "not_reproduced": _not_reproduced, "paper_mode": _paper_mode, "unrounded": _unrounded,

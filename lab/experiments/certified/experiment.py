@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from lab.backdoor.catalogue import MODELS
@@ -20,12 +22,16 @@ _CODE: Final = "lab.experiments.certified.measure:certified"
 _SCENES: Final = "scenes-640x480"
 _TWO_PERCENT: Final = 78
 """Side of a square of 2 % of a frame of 640×480."""
+STICKERS: Final = "cifar10-stickers"
+"""CIFAR-10's network after training with `pointillist lab harden --stickers`. It ships with the lab."""
 SUBJECTS: Final = (
     Subject("cifar10", "cifar10", 5, 5),
+    Subject(STICKERS, "cifar10", 5, 5),
     Subject("scene", _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=100),
     Subject("cifar10", "cifar10", 5, 5, "plate"),
     Subject("cifar10", "cifar10", 5, 5, "grey"),
     Subject("cifar10-hardened", "cifar10", 5, 5),
+    Subject(STICKERS, "cifar10", 5, 5, windows=8),
     *(Subject("cifar10", "cifar10", side, side, count=300) for side in (2, 3, 4, 7)),
     *(
         Subject(sick, pictures, side, side, count=300)
@@ -44,6 +50,7 @@ COLUMNS: Final[tuple[Column[Row], ...]] = (
     Column("pictures", lambda row: row.pictures),
     Column("sticker", lambda row: f"{row.rows}×{row.columns}"),
     Column("fill", lambda row: row.fill),
+    Column("windows", lambda row: f"{row.windows}×{row.windows}"),
     Column("n", lambda row: str(row.n)),
     Column("certified [95 %]", lambda row: _share(row.certified, row.certified_low, row.certified_high)),
     Column("clean [95 %]", lambda row: _share(row.clean, row.clean_low, row.clean_high)),
@@ -75,9 +82,9 @@ def plan(place: Workplace) -> Plan:
 
     def cell(subject: Subject) -> Cell:
         sick = subject.network in MODELS
-        bundle = shipped_models() / subject.network / "bundle" if sick else shipped_bundle(subject.network)
+        bundle = _folder(subject.network)
         needs_data = subject.pictures != _SCENES
-        files = (bundle, place.data_set("cifar10")) if needs_data else (bundle,)
+        inputs = (bundle, place.data_set("cifar10")) if needs_data else (bundle,)
 
         def measure() -> Tables:
             made_from = f"{own.code_state} {own.input_state}"
@@ -89,7 +96,7 @@ def plan(place: Workplace) -> Plan:
             (_CODE,),
             measure,
             (subject, MODELS[subject.network].poisoning) if sick else subject,
-            files,
+            inputs,
             (10 if subject.pictures == _SCENES else 0.9) * subject.count,
         )
         return own
@@ -101,13 +108,21 @@ def plan(place: Workplace) -> Plan:
     return Plan(NAME, TABLES, tuple(map(cell, SUBJECTS)), store, write)
 
 
+def _folder(network: str) -> Path:
+    if network in MODELS:
+        return shipped_models() / network / "bundle"
+    if network == STICKERS:
+        return Path(str(files("lab"))) / "networks" / network
+    return shipped_bundle(network)
+
+
 def page(rows: Sequence[Row]) -> list[str]:
     """Return the parts of the page."""
     return [
         "# Certified labels under stickers",
         f"Made by `pointillist lab stale --only {NAME} --run`. *Certified* is the share of pictures that keep their "
         "true label whatever one sticker of this size shows, at any place. *Clean* is the accuracy of double masking "
-        "on the same pictures. At most 36 windows cover each picture, so a certificate takes at most 666 passes. "
+        "on the same pictures. A certificate with k windows takes at most k·(k + 1) ÷ 2 passes: 666 with 6×6. "
         "[How to certify a network](../../howto/certify.md); [why](../../adr/0068-certified-labels.md).",
         table(COLUMNS, rows),
         *([_SICK] if any(row.pictures == STAMPED for row in rows) else []),
