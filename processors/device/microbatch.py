@@ -126,8 +126,6 @@ class MicroBatcher(Generic[W]):
     def took(self, batch: Sequence[W], seconds: float) -> None:
         """Charge a batch that had the device for `seconds`."""
         self._shares.charge([frame.camera_id for frame in batch], batch[0].shape.pixels, seconds)
-        if not self._size:
-            self._shares.level()
 
     def over_quota(self, quota_s: float) -> list[W]:
         """Remove and return frames of cameras beyond `quota_s` of device time, if there are other cameras.

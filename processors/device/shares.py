@@ -50,10 +50,6 @@ class DeviceShares:
             self._floor_s = floor_s
             self._had_s = {camera_id: had_s for camera_id, had_s in self._had_s.items() if had_s > floor_s}
 
-    def level(self) -> None:
-        """Begin again with the same time for all cameras: no frame waits, so nobody's frames keep others waiting."""
-        self._had_s.clear()
-
     def frame_s(self, pixels: int) -> float:
         """Return the device time of a frame of this many pixels: the least of recent ones; 0 before it is known.
 

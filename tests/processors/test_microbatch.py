@@ -177,20 +177,6 @@ def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> Non
     assert Counter(served[:5])["alone"] >= 2
 
 
-def test_new_cameras_get_no_second_turn_before_one_that_was_served_when_nobody_waited() -> None:
-    waiting = batcher(2, linger_s=0)
-    waiting.put(Waiting("old", 0))
-    waiting.took(waiting.take(0.0), 1.0)
-    for number, camera in enumerate(["old", *"abcabc"]):
-        waiting.put(Waiting(camera, number))
-    turns = []
-    while len(waiting):
-        batch = waiting.take(0.0)
-        waiting.took(batch, 1.0)
-        turns.append([frame.camera_id for frame in batch])
-    assert turns == [["old", "a"], ["b", "c"], ["a", "b"], ["c"]]
-
-
 def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue() -> None:
     waiting = measured()
     for number in range(30):
