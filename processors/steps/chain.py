@@ -150,14 +150,15 @@ class Chain:
                 self.tracker.give_back(job)
 
     async def drain(self, seconds: float) -> None:
-        """Finish the jobs in flight, or as many as `seconds` allow; probes that wait for half of that are shed.
+        """Finish the jobs that the device has begun, or as many as `seconds` allow; give back those that wait for it.
 
-        Certificates are left out.
+        Probes that wait for half of that time are shed, and certificates are left out.
         """
         with self.device.draining(), self.certify.shedding():
-            # Frames that wait for other frames are left to the partition's next owner, who may have those.
+            # The whole group waits for this member. The next owner may have the frames that others wait for, and reads
+            # a long queue again sooner than this device would finish it.
             for partition in list(self.tracker.progress):
-                for step in (self.await_key_frame, self.decode):
+                for step in (self.await_key_frame, self.decode, self.classify):
                     for job in step.discard(partition.partition):
                         self.tracker.give_back(job)
             timer = asyncio.get_running_loop().call_later(seconds / 2, self.strip.shed_waiting)

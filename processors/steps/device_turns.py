@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,9 +47,8 @@ class DeviceTurns:
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Within the context, no frame waits for others."""
+        """Within the context, neither certificates nor comparisons are made."""
         self._drains += 1
-        self._classify.arrived.set()
         try:
             yield
         finally:
@@ -73,7 +71,7 @@ class DeviceTurns:
 
     def _next_work(self) -> Coroutine[None, None, Callable[[], None]] | None:
         """Take the next piece of work; its result is the call that passes the jobs on."""
-        now_s = math.inf if self._drains else time.monotonic()
+        now_s = time.monotonic()
         due_s = self._classify.due_s()
         batch_ready = due_s is not None and due_s <= now_s
         if not self._drains and self._scheduler.comparison_is_next(

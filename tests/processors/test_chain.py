@@ -114,15 +114,20 @@ async def test_the_jobs_of_a_revoked_partition_are_dropped_and_their_offsets_sta
 
 
 @pytest.mark.usefixtures("keyed_profile")
-async def test_a_drain_finishes_jobs_and_leaves_those_that_wait_for_a_key_frame_to_the_next_owner() -> None:
+async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_the_waiting_frames_to_the_next_owner() -> None:
     bench, camera = Bench(), KeyedCamera()
     camera.message()
-    bench.accept(camera.message(), payload("site/cam-0", 100))
+    bench.device.each_s = 0.05
     async with bench.running():
+        bench.accept(payload("site/cam-0", 100))
+        await until(lambda: bench.device.batches == [1])
+        bench.accept(camera.message(), payload("site/cam-0", 101))  # one waits for its key frame, one for the device
+        assert bench.tracker.unfinished == 3
         await bench.chain.drain(20.0)
     assert [verdict.seq for verdict in bench.emitter.verdicts] == [100]
+    assert bench.device.batches == [1]
     assert bench.tracker.unfinished == 0
-    assert bench.committable() is None
+    assert bench.committable() == 1
 
 
 async def test_a_delivery_that_is_cancelled_is_no_result() -> None:

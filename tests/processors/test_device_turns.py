@@ -160,18 +160,6 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> N
         assert bench.device.batches == [1, 1, 2]
 
 
-async def test_while_draining_no_frame_waits_for_others() -> None:
-    bench = Bench()
-    bench.device.each_s = 0.6
-    async with bench.running():
-        bench.submit(0)
-        await until(lambda: len(bench.last.jobs) == 1)
-        assert bench.classify.linger_s > FOR_EVER_S / 2
-        bench.submit(1)
-        with bench.turns.draining():
-            await until(lambda: bench.device.batches == [1, 1])
-
-
 async def test_frames_of_a_revoked_partition_leave_both_queues() -> None:
     bench = Bench()
     mine, probe = bench.submit(0, partition=3), bench.probe(partition=3)

@@ -31,7 +31,8 @@ Records: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 
 JOIN_S: Final = 15.0
 """Time limit of a request by a member of a group: a rebalance takes as long as its slowest member."""
-HEARTBEAT_S: Final = 0.5
+HEARTBEAT_S: Final = 0.25
+"""Seconds between two heartbeats: the answer to one announces a rebalance, and all members wait for the last one."""
 _GROUP_METADATA_S: Final = 5.0
 """Age at which a group's leader refreshes the topics' metadata; it rebalances when they change."""
 _METADATA_S: Final = 30.0
