@@ -171,15 +171,15 @@ def _called(logits: Logits, frames: Tensor, target: int) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """The trigger to unlearn, and the evidence for all tried ones, by name."""
+    """The trigger to unlearn, or None if none convinces, and the evidence for all tried ones, by name."""
 
-    trigger: Trigger
+    trigger: Trigger | None
     tried: dict[str, Evidence]
 
     @property
     def covers(self) -> float:
         """The share of a frame that the trigger covers; 0 for a mixture, whose parts differ."""
-        found = self.tried.get(self.trigger.name)
+        found = None if self.trigger is None else self.tried.get(self.trigger.name)
         return 0.0 if found is None else found.covers
 
 
@@ -235,7 +235,8 @@ def recover(
     )  # fmt: skip
     if judge(_cut(mask, members, "transplant"), MOST):
         return Found(_with_stamp(found, tried), tried)
-    judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
+    if not judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress)):
+        return Found(None, tried)
     best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
     useful = [trigger for trigger in found if tried[trigger.name].arrives >= 0.5] or [best]
     chosen: Trigger = useful[0] if len(useful) == 1 else Mixture(useful, best)
