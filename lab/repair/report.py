@@ -75,9 +75,7 @@ def _way(result: RepairResult, classes: list[str]) -> list[str]:
     if result.target is None:
         lines = ["- target class: not needed, because the mode `clean` uses no quarantined frame"]
     elif result.trigger is None:
-        lines = [
-            f"- target class: {result.target} ({classes[result.target]}), the usual verdict on quarantined frames"
-        ]
+        lines = [f"- target class: {result.target} ({classes[result.target]}), the usual verdict on quarantined frames"]
     else:
         lines = [
             f"- target class: {result.target} ({classes[result.target]}), the verdict on {figures['learned_from']} of "

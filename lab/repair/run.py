@@ -33,7 +33,7 @@ from lab.repair.inputs import (
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.tuning import FALLBACK, FT_SAM, tune
-from lab.repair.unlearn import UnlearnData, UnlearnSettings, augmented, unlearn
+from lab.repair.unlearn import UnlearnData, UnlearnSettings, harmless, unlearn
 from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
@@ -271,21 +271,6 @@ def steps_for(bundle: Bundle) -> int:
     with counter, torch.no_grad():
         bundle.logits(torch.zeros(1, wanted.channels, wanted.height, wanted.width))
     return int(min(STEPS[1], max(STEPS[0], WORK / max(1, counter.get_total_flops()))))
-
-
-def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
-    """Return whether flipping, and by how many pixels (0 to 2) shifting, costs the model at most two points."""
-
-    def right(view: Tensor) -> float:
-        return float((verdicts(sick, view).argmax(1) == labels).float().mean())
-
-    least = right(frames) - 0.02
-    flip = right(frames.flip(3)) >= least
-    for shift in (2, 1):
-        moved = augmented(frames, shift, False, torch.Generator().manual_seed(3))
-        if right(moved) >= least:
-            return flip, shift
-    return flip, 0
 
 
 def _back_while_lossy(

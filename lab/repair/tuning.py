@@ -46,7 +46,7 @@ class Tuning:
 
 FALLBACK: Final = "ft-sam"
 """Name of the repair from clean pictures alone."""
-FT_SAM: Final = Tuning(0.01, radius=4.0)
+FT_SAM: Final = Tuning(0.01, radius=2.0)
 
 
 def tune(
