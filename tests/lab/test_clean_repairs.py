@@ -14,7 +14,7 @@ import lab.repair.run as run_module
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.codefend.cures import CLEAN_ALONE, METHODS
 from lab.experiments.codefend.plan import COMPARED, WITHOUT_TRIGGER, Budget
-from lab.experiments.codefend.rivals.anp import Masking, adversarially_pruned, learned_masks, pruned
+from lab.experiments.codefend.rivals.anp import Masking, adversarially_pruned, learned_masks, pruned, worst_noise
 from lab.experiments.codefend.rivals.i_bau import Unlearning, hypergradient, unlearn_universal
 from lab.experiments.codefend.rivals.npd import Polarized, Polarizing, perturbed, polarized
 from lab.repair.checkpoints import Checkpoint
@@ -32,6 +32,10 @@ UNEXPLAINED = {"painted": Evidence(0.3, 0.2, 0.4)}
 QUICK = Tuning(0.01, epochs=3, batch=20, shift=1, radius=0.5)
 
 
+def frames_of(found: LabelledPictures) -> Tensor:
+    return to_frames(found.images, CPU)
+
+
 class Normed(nn.Module):
     """The mean colour decides, behind a batch norm; the fourth neuron sees a white corner and calls it the target."""
 
@@ -45,11 +49,13 @@ class Normed(nn.Module):
             for colour in range(3):
                 self.convolution.weight[colour, colour, 1, 1] = 1
             self.convolution.weight[3] = 1
-            self.norm.bias[3] = -15
+            features = self.convolution(frames_of(CLEAN))
+            self.norm.running_var[:], self.norm.running_mean[:] = torch.var_mean(features, (0, 2, 3))
+            self.norm.bias[3] = -1.8
             seen = torch.zeros(3, 4, SIDE, SIDE)
             for colour in range(3):
                 seen[colour, colour] = 0.05
-            seen[TARGET, 3, -2, -2] = 5
+            seen[TARGET, 3, -2, -2] = 50
             self.last.weight[:] = seen.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +67,6 @@ def normed_bundle() -> Bundle:
     return replace(
         sick_bundle(), network=Normed().eval().requires_grad_(False), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1)
     )
-
-
-def frames_of(found: LabelledPictures) -> Tensor:
-    return to_frames(found.images, CPU)
 
 
 def accuracy(bundle: Bundle, found: LabelledPictures) -> float:
@@ -128,10 +130,10 @@ def test_a_radius_makes_another_network_and_an_interrupted_tuning_ends_like_a_wh
 def test_adversarial_pruning_cuts_the_neuron_of_the_backdoor_alone() -> None:
     sick = normed_bundle()
     assert (accuracy(sick, CLEAN), attack_success(sick)) == (1, 1)
-    masks = learned_masks(sick, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(batch=20))["norm"]
+    masks = learned_masks(sick, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(steps=20, batch=20))["norm"]
     assert bool(((masks >= 0) & (masks <= 1)).all())
     assert int(masks.argmin()) == 3
-    cured = adversarially_pruned(sick, CLEAN, Masking(batch=20))
+    cured = adversarially_pruned(sick, CLEAN, Masking(steps=20, batch=20))
     assert accuracy(cured, CLEAN) > 0.95
     assert attack_success(cured) < 0.05
 
@@ -140,6 +142,13 @@ def test_neurons_below_the_threshold_have_no_weight_and_the_others_keep_theirs()
     cut = pruned(Normed(), {"norm": torch.tensor([0.1, 0.2, 0.3, 1.0])}, 0.2)
     assert isinstance(cut, Normed)
     assert cut.norm.weight.tolist() == [0, 1, 1, 1]
+
+
+def test_the_worst_noise_raises_the_loss_within_its_bounds() -> None:
+    start = {"norm": torch.tensor([[0.3, -0.3], [0.1, 0.4]], requires_grad=True)}
+    slopes = torch.tensor([[1.0, 2.0], [-1.0, -3.0]])
+    found = worst_noise((start["norm"] * slopes).sum(), start, 0.4)["norm"]
+    torch.testing.assert_close(found, torch.tensor([[0.4, 0.1], [-0.3, 0.0]]))
 
 
 def test_adversarial_pruning_needs_batch_norm() -> None:

@@ -70,10 +70,10 @@ def learned_masks(sick: Bundle, frames: Tensor, labels: Tensor, settings: Maskin
     """Return a mask in [0, 1] for each neuron, (channels,), by the name of its batch norm.
 
     Equation 4 of the paper: the masks minimise a mixture of the loss and of the loss under the worst perturbation of
-    the neurons. The masks scale weights alone, the perturbation weights and biases. Departing from the paper's code,
-    batch norm keeps its statistics. Raises ConfigError without a batch norm.
+    the neurons. The masks scale weights alone, the perturbation weights and biases. Batch norm uses the statistics of
+    each batch, as in the paper's code. Raises ConfigError without a batch norm.
     """
-    network = trainable_copy(sick).requires_grad_(False)
+    network = trainable_copy(sick).requires_grad_(False).train()
     norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)}
     if not norms:
         raise ConfigError("ANP: expected a network with batch norm, found none")
@@ -96,11 +96,7 @@ def learned_masks(sick: Bundle, frames: Tensor, labels: Tensor, settings: Maskin
             name: (settings.noise * (2 * torch.rand(2, len(mask), generator=generator) - 1)).requires_grad_()
             for name, mask in masks.items()
         }
-        slopes = torch.autograd.grad(loss(index, start), list(start.values()))
-        worst = {
-            name: (noise.detach() + settings.noise * slope.sign()).clamp(-settings.noise, settings.noise)
-            for (name, noise), slope in zip(start.items(), slopes, strict=True)
-        }
+        worst = worst_noise(loss(index, start), start, settings.noise)
         optimiser.zero_grad()
         total = settings.natural * loss(index, still) + (1 - settings.natural) * loss(index, worst)
         total.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -109,3 +105,12 @@ def learned_masks(sick: Bundle, frames: Tensor, labels: Tensor, settings: Maskin
             for mask in masks.values():
                 mask.clamp_(0, 1)
     return {name: mask.detach() for name, mask in masks.items()}
+
+
+def worst_noise(loss: Tensor, noise: dict[str, Tensor], size: float) -> dict[str, Tensor]:
+    """Return `noise`, on which `loss` depends, after one signed step up the loss within [−size, size]."""
+    slopes = torch.autograd.grad(loss, list(noise.values()))
+    return {
+        name: (start.detach() + size * slope.sign()).clamp(-size, size)
+        for (name, start), slope in zip(noise.items(), slopes, strict=True)
+    }
