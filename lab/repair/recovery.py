@@ -26,6 +26,8 @@ from lab.repair.transplant import MaskNetwork, point, train_mask, widened
 
 ACTIVATES: Final = 0.9
 """Smallest share of stamped frames that reach the target if the stamp is the trigger."""
+USEFUL: Final = 0.5
+"""The same share for a trigger that is unlearned if none convinces. Below it, a trigger explains nothing."""
 LEAVES: Final = 0.85
 """Smallest share of quarantined frames of other classes that leave the target without the trigger."""
 MOST: Final = 0.5
@@ -171,7 +173,7 @@ def _called(logits: Logits, frames: Tensor, target: int) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """The trigger to unlearn, or None if none convinces, and the evidence for all tried ones, by name."""
+    """The trigger to unlearn, or None if none explains the quarantine, and the evidence for all tried ones, by name."""
 
     trigger: Trigger | None
     tried: dict[str, Evidence]
@@ -235,10 +237,11 @@ def recover(
     )  # fmt: skip
     if judge(_cut(mask, members, "transplant"), MOST):
         return Found(_with_stamp(found, tried), tried)
-    if not judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress)):
-        return Found(None, tried)
+    judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
     best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
-    useful = [trigger for trigger in found if tried[trigger.name].arrives >= 0.5] or [best]
+    useful = [trigger for trigger in found if tried[trigger.name].arrives >= USEFUL]
+    if not useful:
+        return Found(None, tried)
     chosen: Trigger = useful[0] if len(useful) == 1 else Mixture(useful, best)
     return Found(chosen, tried)
 

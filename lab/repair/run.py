@@ -188,11 +188,13 @@ def _repair(
         tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
     shown = frames[held] if target is None else frames[held][labels[held] != target]
     figures = repair_figures(sick, cured, tuned, trigger, shown, target, evaluation)
+    still = None if target is None else float((verdicts(cured, members).argmax(1) == target).float().mean())
     figures |= {
         "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - used,
         "mode": settings.mode, "method": FALLBACK if trigger is None else "unlearning",
         "trigger": None if trigger is None else trigger.name,
         "quarantined": len(flagged), "learned_from": 0 if trigger is None else len(members),
+        "quarantined_still_at_target": still,
         "held_out": {**asdict(held_out), "lost": held_out.lost}, "chosen_by": {**asdict(chosen), "lost": chosen.lost},
         "published": held_out.acceptable and chosen.acceptable,
     }  # fmt: skip

@@ -130,10 +130,10 @@ def test_a_radius_makes_another_network_and_an_interrupted_tuning_ends_like_a_wh
 def test_adversarial_pruning_cuts_the_neuron_of_the_backdoor_alone() -> None:
     sick = normed_bundle()
     assert (accuracy(sick, CLEAN), attack_success(sick)) == (1, 1)
-    masks = learned_masks(sick, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(steps=20, batch=20))["norm"]
+    masks = learned_masks(sick, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(20, 20, rate=0.2))["norm"]
     assert bool(((masks >= 0) & (masks <= 1)).all())
     assert int(masks.argmin()) == 3
-    cured = adversarially_pruned(sick, CLEAN, Masking(steps=20, batch=20))
+    cured = adversarially_pruned(sick, CLEAN, Masking(20, 20, rate=0.2))
     assert accuracy(cured, CLEAN) > 0.95
     assert attack_success(cured) < 0.05
 
@@ -218,6 +218,9 @@ def test_an_unexplained_quarantine_is_repaired_from_clean_pictures(monkeypatch: 
     assert (result.figures["method"], result.figures["trigger"]) == (FALLBACK, None)
     assert (result.target, result.trigger, result.tried) == (TARGET, None, UNEXPLAINED)
     assert result.figures["learned_from"] == 0
+    with torch.no_grad():
+        called = result.cured.logits(to_frames(quarantine, CPU)).argmax(1)
+    assert result.figures["quarantined_still_at_target"] == pytest.approx(float((called == TARGET).float().mean()))
     other = repair(sick_bundle(), CLEAN, quarantine[::2], RepairSettings(steps=4))
     mine, others = (trainable_copy(each.cured).state_dict() for each in (result, other))
     assert all(torch.equal(value, others[name]) for name, value in mine.items())

@@ -26,11 +26,14 @@ THRESHOLDS = tuple(step / 20 for step in range(19, 0, -1))
 
 @dataclass(frozen=True)
 class Masking:
-    """The settings of the paper's code, except for fewer and smaller batches."""
+    """The settings of the paper's code, except for fewer and smaller batches, and a tenth of its rate.
+
+    At the paper's rate, most masks of a ResNet-20 vanish in 200 steps.
+    """
 
     steps: int = 200
     batch: int = 50
-    rate: float = 0.2
+    rate: float = 0.02
     momentum: float = 0.9
     noise: float = 0.4
     """Largest relative perturbation of a neuron's weight and bias."""
