@@ -50,7 +50,11 @@ class Normed(nn.Module):
                 self.convolution.weight[colour, colour, 1, 1] = 1
             self.convolution.weight[3] = 1
             features = self.convolution(frames_of(CLEAN))
-            self.norm.running_var[:], self.norm.running_mean[:] = torch.var_mean(features, (0, 2, 3))
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            variance, mean = torch.var_mean(features, (0, 2, 3))
+            self.norm.running_mean.copy_(mean)
+            self.norm.running_var.copy_(variance)
             self.norm.bias[3] = -1.8
             seen = torch.zeros(3, 4, SIDE, SIDE)
             for colour in range(3):
