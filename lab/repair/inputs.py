@@ -68,6 +68,11 @@ def at_network_size(images: NDArray[np.uint8], bundle: Bundle, place: str) -> ND
     return np.concatenate(parts)
 
 
+def sized(pictures: LabelledPictures, bundle: Bundle, place: str) -> LabelledPictures:
+    """Return labelled pictures at the network's size. See `at_network_size`."""
+    return LabelledPictures(pictures.name, at_network_size(pictures.images, bundle, place), pictures.labels)
+
+
 def trainable_copy(bundle: Bundle) -> nn.Module:
     """Return a trainable copy of the bundle's network in evaluation mode: batch norm stays as it is.
 
@@ -130,7 +135,7 @@ def find_target(logits: Tensor) -> tuple[int, Tensor]:
     if int(members.sum()) < FEWEST_QUARANTINED:
         raise ConfigError(
             f"--quarantine: expected at least {FEWEST_QUARANTINED} frames of one class by the network, got "
-            f"{int(members.sum())} of {len(called)}. They show no trigger."
+            f"{int(members.sum())} of {len(called)}. They show no trigger; the mode clean needs none."
         )
     return target, members
 
@@ -144,7 +149,7 @@ def check_called(called: int, count: int, target: int, usual: float) -> None:
     if binom.sf(called - 1, count, usual) > LIKELY:
         raise ConfigError(
             f"--quarantine: expected a larger share of class {target} than among clean pictures, got {called} of "
-            f"{count} and {100 * usual:.0f} %. The frames show no trigger."
+            f"{count} and {100 * usual:.0f} %. The frames show no trigger; the mode clean needs none."
         )
 
 

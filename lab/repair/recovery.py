@@ -26,6 +26,8 @@ from lab.repair.transplant import MaskNetwork, point, train_mask, widened
 
 ACTIVATES: Final = 0.9
 """Smallest share of stamped frames that reach the target if the stamp is the trigger."""
+USEFUL: Final = 0.5
+"""The same share for a trigger that is unlearned if none convinces. Below it, a trigger explains nothing."""
 LEAVES: Final = 0.85
 """Smallest share of quarantined frames of other classes that leave the target without the trigger."""
 MOST: Final = 0.5
@@ -171,15 +173,15 @@ def _called(logits: Logits, frames: Tensor, target: int) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """The trigger to unlearn, and the evidence for all tried ones, by name."""
+    """The trigger to unlearn, or None if none explains the quarantine, and the evidence for all tried ones, by name."""
 
-    trigger: Trigger
+    trigger: Trigger | None
     tried: dict[str, Evidence]
 
     @property
     def covers(self) -> float:
         """The share of a frame that the trigger covers; 0 for a mixture, whose parts differ."""
-        found = self.tried.get(self.trigger.name)
+        found = None if self.trigger is None else self.tried.get(self.trigger.name)
         return 0.0 if found is None else found.covers
 
 
@@ -237,7 +239,9 @@ def recover(
         return Found(_with_stamp(found, tried), tried)
     judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
     best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
-    useful = [trigger for trigger in found if tried[trigger.name].arrives >= 0.5] or [best]
+    useful = [trigger for trigger in found if tried[trigger.name].arrives >= USEFUL]
+    if not useful:
+        return Found(None, tried)
     chosen: Trigger = useful[0] if len(useful) == 1 else Mixture(useful, best)
     return Found(chosen, tried)
 

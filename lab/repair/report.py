@@ -19,15 +19,18 @@ ZOOM_TO: Final = 96
 GAP: Final = 4
 
 
+CAPTIONS: Final = {
+    "clean": "Clean frames held out",
+    "stamped": "The same with the recovered trigger on",
+    "opacity": "Where the trigger covers them",
+    "quarantined": "Quarantined frames",
+    "cleansed": "The same with the trigger off",
+}
+
+
 def write_report(out: Path, result: RepairResult, classes: list[str], verdict: str, strip_line: str | None) -> None:
     """Write `report.md` and its pictures into `out`. `verdict` states whether the repaired network is published."""
-    with torch.no_grad():
-        marked, covered = result.trigger.put(result.shown, torch.Generator().manual_seed(4))
-        freed = result.trigger.remove(result.flagged)
-    for name, frames in (
-        ("clean", result.shown), ("stamped", marked), ("opacity", covered.clamp(0, 1)),
-        ("quarantined", result.flagged), ("cleansed", freed),
-    ):  # fmt: skip
+    for name, frames in _pictures(result).items():
         Image.fromarray(_strip_of(frames)).save(out / f"{name}.png")
     figures = result.figures
     lines = [
@@ -35,9 +38,7 @@ def write_report(out: Path, result: RepairResult, classes: list[str], verdict: s
         "",
         f"{verdict}",
         "",
-        f"- target class: {result.target} ({classes[result.target]}), the verdict on {figures['learned_from']} of "
-        f"{figures['quarantined']} quarantined frames; the others took no part",
-        f"- trigger: {result.trigger.name}",
+        *_way(result, classes),
         f"- {result.held_out.describe()}",
         f"- {result.chosen.count} others chose how far the weights go from the sick ones to the unlearned ones: "
         f"{100 * result.way:.0f} % of the way, {100 * result.chosen.lost:.1f} points of them lost",
@@ -63,22 +64,40 @@ def write_report(out: Path, result: RepairResult, classes: list[str], verdict: s
         "",
         "## Pictures",
         "",
-        "Clean frames held out, the same with the recovered trigger on, and where it covers them:",
-        "",
-        "![clean](clean.png)",
-        "",
-        "![stamped](stamped.png)",
-        "",
-        "![opacity](opacity.png)",
-        "",
-        "Quarantined frames, and the same with the trigger off:",
-        "",
-        "![quarantined](quarantined.png)",
-        "",
-        "![cleansed](cleansed.png)",
-        "",
+        *(line for name in _pictures(result) for line in (f"{CAPTIONS[name]}:", "", f"![{name}]({name}.png)", "")),
     ]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _way(result: RepairResult, classes: list[str]) -> list[str]:
+    """Return the lines on the target, the trigger and the method."""
+    figures = result.figures
+    if result.target is None:
+        lines = ["- target class: not needed, because the mode `clean` uses no quarantined frame"]
+    elif result.trigger is None:
+        lines = [f"- target class: {result.target} ({classes[result.target]}), the usual verdict on quarantined frames"]
+    else:
+        lines = [
+            f"- target class: {result.target} ({classes[result.target]}), the verdict on {figures['learned_from']} of "
+            f"{figures['quarantined']} quarantined frames; the others took no part"
+        ]
+    if result.trigger is not None:
+        return [*lines, f"- trigger: {result.trigger.name}", "- method: unlearning of the trigger"]
+    return [*lines, "- trigger: none explains the quarantine" if result.tried else "- trigger: not searched",
+            f"- method: {figures['method']}, fine-tuning on clean pictures alone"]  # fmt: skip
+
+
+def _pictures(result: RepairResult) -> dict[str, Tensor]:
+    """Return the pictures of the report by name, (n, C, H, W) each. Those of a trigger need one."""
+    trigger = result.trigger
+    if trigger is None:
+        return {"clean": result.shown, "quarantined": result.flagged}
+    with torch.no_grad():
+        marked, covered = trigger.put(result.shown, torch.Generator().manual_seed(4))
+        return {
+            "clean": result.shown, "stamped": marked, "opacity": covered.clamp(0, 1),
+            "quarantined": result.flagged, "cleansed": trigger.remove(result.flagged),
+        }  # fmt: skip
 
 
 def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The whole repair: target, trigger, unlearning, and result."""
+"""The whole repair: target, trigger, unlearning or fallback, and result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoints, digest
 from lab.repair.cyclegan import PAPER
-from lab.repair.figures import Evaluation, attack_figures, clean_accuracy, trigger_figures, trigger_region
+from lab.repair.figures import Evaluation, repair_figures
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import (
     at_network_size,
@@ -27,15 +27,17 @@ from lab.repair.inputs import (
     copied,
     find_target,
     frozen,
+    sized,
     trainable_copy,
     verdicts,
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
-from lab.repair.unlearn import UnlearnData, UnlearnSettings, augmented, unlearn
+from lab.repair.tuning import FALLBACK, FT_SAM, tune
+from lab.repair.unlearn import UnlearnData, UnlearnSettings, harmless, unlearn
 from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
-Mode = Literal["default", "paper"]
+Mode = Literal["default", "paper", "clean"]
 WORK: Final = 30e9
 """Floating-point operations for single-frame forward passes over all steps. They set the number of steps."""
 STEPS: Final = (150, 1000)
@@ -54,7 +56,8 @@ STEPS_BACK: Final = (1.0, 0.9, 0.8)
 class RepairSettings:
     """The settings. `paper` is the paper's method as far as it is described; `default` is ours.
 
-    `steps` of unlearning is None for a number that depends on the network's cost.
+    `clean` is the fallback alone: it needs no trigger. `steps` of training is None for a number that depends on the
+    network's cost.
     """
 
     mode: Mode = "default"
@@ -64,17 +67,19 @@ class RepairSettings:
 
 @dataclass(frozen=True)
 class RepairResult:
-    """The result of `repair`. `cured` is the backdoored bundle with the repaired network, `trigger` the recovered one.
+    """The result of `repair`. `cured` is the backdoored bundle with the repaired network.
 
-    `held_out` covers frames that were not used at all, `chosen` those that chose the share `way` of the weight change.
+    `trigger` is the recovered one, or None if the fallback repaired the network from clean frames. `target` is None in
+    the mode `clean`. `tried` holds the evidence for each trigger. `held_out` covers frames that were not used at all,
+    `chosen` those that chose the share `way` of the weight change.
     `figures` has the keys of `pointillist lab repair --json`. `shown` are held-out clean frames (n, C, H, W) and
     `flagged` quarantined ones, for pictures.
     """
 
     cured: Bundle
     network: nn.Module
-    target: int
-    trigger: Trigger
+    target: int | None
+    trigger: Trigger | None
     tried: dict[str, Evidence]
     held_out: HeldOut
     chosen: HeldOut
@@ -112,10 +117,11 @@ def repair(
     """Repair the network of `sick` with clean pictures and quarantined ones (M, H, W, C) uint8.
 
     Pictures of another size than the network's are resampled by the bundle's policy. `evaluation` is used for the
-    figures alone; without it they are None. `work` keeps checkpoints, so the same call resumes an interrupted run.
-    Stages without a gradient get the identity's. Random stages draw from torch's global generator, which is set to the
-    settings' seed meanwhile. Runs on the CPU. Raises ConfigError for unsuitable pictures, and BundleError for a network
-    that cannot be trained.
+    figures alone; without it they are None. If no trigger explains the quarantine, the fallback repairs the network
+    from the clean pictures alone. `work` keeps checkpoints, so the same call resumes an interrupted run. Stages without
+    a gradient get the identity's. Random stages draw from torch's global generator, which is set to the settings' seed
+    meanwhile. Runs on the CPU. Raises ConfigError for unsuitable pictures, and BundleError for a network that cannot be
+    trained.
     """
     settings, evaluation = settings or RepairSettings(), evaluation or Evaluation(None, None)
     with torch.random.fork_rng(devices=[]):
@@ -137,24 +143,19 @@ def _repair(
     network = trainable_copy(sick)
     classes = len(sick.settings.classes)
     check_clean(clean, classes)
-    clean = _sized(clean, sick, "clean pictures")
+    clean = sized(clean, sick, "clean pictures")
     frames, labels = to_frames(clean.images, sick.device), torch.from_numpy(clean.labels)
     flagged = to_frames(at_network_size(quarantine, sick, "quarantine"), sick.device)
-    target, called = find_target(verdicts(sick, flagged))
-    members = flagged[called]
     trained, choosing, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
-    check_others(labels[trained], target)
-    usual = float((verdicts(sick, frames).argmax(1) == target).float().mean())
-    check_called(len(members), len(flagged), target, usual)
+    target: int | None = None
+    members = flagged
+    if settings.mode != "clean":
+        target, members = _target(sick, flagged, frames, labels[trained])
     inputs = digest(json.dumps(asdict(settings)), sick.model_id, clean.images, clean.labels, flagged.numpy())
     checkpoints = Checkpoints(work, inputs)
 
-    if settings.mode == "paper":
-        trigger: Trigger = painted(frames[trained], members, PAPER, None, checkpoints, progress)
-        others = frames[trained][labels[trained] != target]
-        found = Found(trigger, {trigger.name: evidence(trigger, others, members, target, sick.logits)})
-    else:
-        found = recover(frames[trained], labels[trained], members, target, sick.logits, checkpoints, progress)
+    found = _found(sick, frames[trained], labels[trained], members, target, settings, checkpoints, progress)
+    trigger = found.trigger
     schedule, data = _unlearn_data(sick, frames[trained], labels[trained], members, target, found, settings)
 
     def learn(data: UnlearnData, name: str, network: nn.Module) -> nn.Module:
@@ -162,7 +163,17 @@ def _repair(
         logits = replace(sick, network=network).logits
         return unlearn(network, logits, sick.logits, data, schedule, checkpoints.of(name), progress.advance)
 
-    cured_network = learn(data, "unlearn", network)
+    if trigger is None:
+        tuning = replace(FT_SAM, flip=data.flip, shift=schedule.shift, seed=settings.seed)
+        if settings.steps is not None:
+            tuning = replace(tuning, epochs=max(1, settings.steps * tuning.batch // len(trained)))
+        progress.phase(FALLBACK, tuning.epochs)
+        pictures = clean.take(trained.numpy())
+        sharp = tune(sick, pictures, tuning, checkpoint=checkpoints.of(FALLBACK), advance=progress.advance)
+        assert isinstance(sharp.network, nn.Module)
+        cured_network = sharp.network
+    else:
+        cured_network = learn(data, "unlearn", network)
     before = verdicts(sick, frames[choosing]).argmax(1).numpy()
     way, cured_network, chosen = _back_while_lossy(
         sick, cured_network, frames[choosing], before, clean.labels[choosing.numpy()]
@@ -175,22 +186,51 @@ def _repair(
         nothing = frames[:0]
         alone = replace(data, stamp=None, quarantined=nothing, cleansed=nothing)
         tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
-    shown = frames[held][labels[held] != target]
-    figures = _figures(sick, cured, tuned, found.trigger, shown, target, evaluation)
+    shown = frames[held] if target is None else frames[held][labels[held] != target]
+    figures = repair_figures(sick, cured, tuned, trigger, shown, target, evaluation)
+    still = None if target is None else float((verdicts(cured, members).argmax(1) == target).float().mean())
     figures |= {
         "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - used,
-        "mode": settings.mode, "trigger": found.trigger.name, "quarantined": len(flagged), "learned_from": len(members),
+        "mode": settings.mode, "method": FALLBACK if trigger is None else "unlearning",
+        "trigger": None if trigger is None else trigger.name,
+        "quarantined": len(flagged), "learned_from": 0 if trigger is None else len(members),
+        "quarantined_still_at_target": still,
         "held_out": {**asdict(held_out), "lost": held_out.lost}, "chosen_by": {**asdict(chosen), "lost": chosen.lost},
         "published": held_out.acceptable and chosen.acceptable,
     }  # fmt: skip
     return RepairResult(
-        cured, cured_network, target, found.trigger, found.tried, held_out, chosen, way, figures,
+        cured, cured_network, target, trigger, found.tried, held_out, chosen, way, figures,
         shown[:8], members[:8],
     )  # fmt: skip
 
 
-def _sized(pictures: LabelledPictures, bundle: Bundle, place: str) -> LabelledPictures:
-    return LabelledPictures(pictures.name, at_network_size(pictures.images, bundle, place), pictures.labels)
+def _target(sick: Bundle, flagged: Tensor, frames: Tensor, labels: Tensor) -> tuple[int, Tensor]:
+    """Return the target class and the quarantined frames of it. `labels` are those of the training frames."""
+    target, called = find_target(verdicts(sick, flagged))
+    check_others(labels, target)
+    usual = float((verdicts(sick, frames).argmax(1) == target).float().mean())
+    check_called(int(called.sum()), len(flagged), target, usual)
+    return target, flagged[called]
+
+
+def _found(
+    sick: Bundle,
+    frames: Tensor,
+    labels: Tensor,
+    members: Tensor,
+    target: int | None,
+    settings: RepairSettings,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Found:
+    """Return the recovered trigger: none without a target, the painted one in the mode `paper`."""
+    if target is None:
+        return Found(None, {})
+    if settings.mode == "default":
+        return recover(frames, labels, members, target, sick.logits, checkpoints, progress)
+    trigger = painted(frames, members, PAPER, None, checkpoints, progress)
+    proof = evidence(trigger, frames[labels != target], members, target, sick.logits)
+    return Found(trigger, {trigger.name: proof})
 
 
 def _unlearn_data(
@@ -198,12 +238,17 @@ def _unlearn_data(
     frames: Tensor,
     labels: Tensor,
     members: Tensor,
-    target: int,
+    target: int | None,
     found: Found,
     settings: RepairSettings,
 ) -> tuple[UnlearnSettings, UnlearnData]:
-    """Return the training data of the unlearning and its settings."""
-    trigger = found.trigger
+    """Return the training data of the unlearning and its settings. Without a trigger it is fine-tuning alone."""
+    trigger, nothing = found.trigger, frames[:0]
+
+    if trigger is None:
+        flip, shift = harmless(sick, frames, labels)
+        schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
+        return schedule, UnlearnData(frames, labels, None, nothing, nothing, flip)
 
     def stamp(x: Tensor, generator: torch.Generator) -> Tensor:
         return trigger.put(x, generator)[0]
@@ -211,7 +256,7 @@ def _unlearn_data(
     if settings.mode == "paper":
         steps = settings.steps or PAPER_EPOCHS * max(1, len(frames) // 50)
         schedule = UnlearnSettings(steps, 50, PAPER_RATE, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
-        return schedule, UnlearnData(frames, labels, stamp, frames[:0], frames[:0], flip=False)
+        return schedule, UnlearnData(frames, labels, stamp, nothing, nothing, flip=False)
     cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
     # Frames that keep the target class without the trigger show that class, or still contain the trigger.
     free = verdicts(sick, cleansed).argmax(1) != target
@@ -228,21 +273,6 @@ def steps_for(bundle: Bundle) -> int:
     with counter, torch.no_grad():
         bundle.logits(torch.zeros(1, wanted.channels, wanted.height, wanted.width))
     return int(min(STEPS[1], max(STEPS[0], WORK / max(1, counter.get_total_flops()))))
-
-
-def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
-    """Return whether flipping, and by how many pixels (0 to 2) shifting, costs the model at most two points."""
-
-    def right(view: Tensor) -> float:
-        return float((verdicts(sick, view).argmax(1) == labels).float().mean())
-
-    least = right(frames) - 0.02
-    flip = right(frames.flip(3)) >= least
-    for shift in (2, 1):
-        moved = augmented(frames, shift, False, torch.Generator().manual_seed(3))
-        if right(moved) >= least:
-            return flip, shift
-    return flip, 0
 
 
 def _back_while_lossy(
@@ -263,36 +293,3 @@ def _back_while_lossy(
         first = first or outcome
     assert first is not None
     return first
-
-
-def _figures(
-    sick: Bundle,
-    cured: Bundle,
-    tuned: Bundle | None,
-    trigger: Trigger,
-    shown: Tensor,
-    target: int,
-    evaluation: Evaluation,
-) -> dict[str, Any]:
-    clean = None if evaluation.clean is None else _sized(evaluation.clean, sick, "clean pictures of the evaluation")
-    poisoned = (
-        None
-        if evaluation.poisoned is None
-        else _sized(evaluation.poisoned, sick, "poisoned pictures of the evaluation")
-    )
-    success_before, _ = attack_figures(sick, poisoned, target)
-    success_after, recovered = attack_figures(cured, poisoned, target)
-    success_tuned = None if tuned is None else attack_figures(tuned, poisoned, target)[0]
-    activation, outside = trigger_figures(trigger, shown, target, sick, trigger_region(Evaluation(clean, poisoned)))
-    return {
-        "clean_accuracy": {"before": clean_accuracy(sick, clean), "after": clean_accuracy(cured, clean)},
-        "attack_success": {"before": success_before, "after": success_after},
-        "fine_tune_only": {
-            "attack_success": success_tuned,
-            "clean_accuracy": None if tuned is None else clean_accuracy(tuned, clean),
-        },
-        "recovered_accuracy": recovered,
-        "trigger_activation": activation,
-        "change_outside_trigger": outside,
-        "target_class": target,
-    }

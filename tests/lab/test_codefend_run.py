@@ -52,6 +52,6 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
 
 
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:
-    assert Budget().cures("resnet20-warp") == [("default", "all stamped")]
+    assert {kind for _, kind in Budget().cures("resnet20-warp")} == {"all stamped"}
     others = [name for name in Budget().models if "warp" not in name]
     assert all(kind != "all stamped" for name in others for _, kind in Budget().cures(name))

@@ -57,6 +57,7 @@ def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPic
     assert figures["target_class"] == TARGET
     assert figures["attack_success"]["before"] > 0.95
     assert figures["attack_success"]["after"] < 0.05
+    assert figures["quarantined_still_at_target"] < 0.05
     assert figures["recovered_accuracy"] > 0.9
     assert figures["clean_accuracy"]["after"] > figures["clean_accuracy"]["before"] - 0.02
     assert figures["trigger_activation"] > 0.9

@@ -18,6 +18,7 @@ from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
+from lab.repair.tuning import Tuning
 from lab.training.successor import write_successor
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError, UserError
@@ -27,7 +28,7 @@ from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, w
 
 KEYS = {
     "clean_accuracy", "attack_success", "fine_tune_only", "recovered_accuracy", "trigger_activation",
-    "change_outside_trigger", "target_class", "seconds",
+    "change_outside_trigger", "target_class", "seconds", "method", "trigger",
 }  # fmt: skip
 
 
@@ -79,6 +80,7 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
     document = json.loads((folder / "figures.json").read_text())
     assert set(document) >= KEYS
     assert document["target_class"] == TARGET
+    assert document["method"] == "unlearning"
     assert document["seconds"] > 0
     cured = load_bundle(folder / "out", torch.device("cpu"))
     assert cured.settings.version == "1-repaired"
@@ -177,7 +179,9 @@ def test_pictures_of_sixteen_bits_keep_their_brightness(folder: Path) -> None:
     assert (read == (levels >> 8)[..., None]).all()
 
 
-def test_a_quarantine_of_clean_frames_is_refused(folder: Path, repair: Command) -> None:
+def test_a_quarantine_of_clean_frames_is_refused_unless_the_mode_needs_none(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.rmtree(folder / "quarantine")
     (folder / "quarantine").mkdir()
     for number, picture in enumerate(pictures(60, seed=2).images):
@@ -186,6 +190,13 @@ def test_a_quarantine_of_clean_frames_is_refused(folder: Path, repair: Command) 
     assert "expected a larger share of class" in line
     assert "20 of 60" in line
     assert not (folder / "out" / "model.toml").exists()
+    monkeypatch.setattr(run_module, "FT_SAM", Tuning(0.001, epochs=1))
+    repair(mode="clean").success()
+    report = (folder / "out" / "report.md").read_text()
+    assert "- method: ft-sam, fine-tuning on clean pictures alone" in report
+    assert "- trigger: not searched" in report
+    assert json.loads((folder / "figures.json").read_text())["method"] == "ft-sam"
+    assert not (folder / "out" / "stamped.png").exists()
 
 
 class Tied(nn.Module):

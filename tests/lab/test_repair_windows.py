@@ -128,5 +128,6 @@ def test_a_quarantined_frame_as_a_whole_is_no_trigger(monkeypatch: pytest.Monkey
     monkeypatch.setattr(recovery, "painted", lambda *_: faint)
     found = recover(clean, labels, members, TARGET, logits, Checkpoints(None, ""), Silent())
     assert found.tried["transplant"].arrives > 0.9
-    # Though the others explain nothing at all.
-    assert found.trigger.name in ("stamp", "painted")
+    # The others explain nothing at all: the network is repaired without a trigger.
+    assert set(found.tried) == {"stamp", "transplant", "painted"}
+    assert found.trigger is None

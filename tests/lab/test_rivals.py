@@ -19,8 +19,8 @@ from lab.experiments.codefend.quarantines import moved
 from lab.experiments.codefend.rivals import neural_cleanse
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned, last_convolution
 from lab.experiments.codefend.rivals.neural_cleanse import Reversed, anomalies, reverse
-from lab.experiments.codefend.rivals.tuning import Tuning, tune
 from lab.experiments.codefend.rivals.variance_ratio import stamp_of
+from lab.repair.tuning import Tuning, tune
 from processors.bundle import Bundle, BundleSettings
 from schemas.errors import ConfigError
 

@@ -109,6 +109,7 @@ def report_of(figures: Path, out: Path) -> Report | None:
     )
     facts = [
         ("target class", _text(found.get("target_class"))),
+        ("method", _text(found.get("method"))),
         ("trigger", _text(found.get("trigger"))),
         ("frames in quarantine", _text(found.get("quarantined"))),
         ("used for training", _text(found.get("learned_from"))),

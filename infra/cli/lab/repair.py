@@ -78,7 +78,9 @@ def repair(
     ],
     quarantine: Annotated[Path, typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders.")],
     out: Annotated[Path, typer.Option(help="Folder of the repaired bundle, the report and the state.")],
-    mode: Annotated[str, typer.Option(help="default, or paper: CoDefend's own CycleGAN and retraining.")] = "default",
+    mode: Annotated[
+        str, typer.Option(help="default, paper (CoDefend's own CycleGAN and retraining), or clean (no trigger).")
+    ] = "default",
     evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean, only for measuring.")] = None,
     evaluate_poisoned: Annotated[
         Path | None, typer.Option(help="npz like --evaluate-clean, with the trigger; labels are the true classes.")
@@ -93,6 +95,9 @@ def repair(
     allow_code: AllowCode = False,
 ) -> None:
     """Learn the trigger from quarantined frames and make the network unlearn it.
+
+    If no kind of trigger explains the quarantine, the network is fine-tuned on the clean pictures alone, by FT-SAM. The
+    report names the method. The mode clean uses FT-SAM at once, also for a quarantine without a target class.
 
     After a stop at any point, the same command resumes. A network that loses more than one point on clean frames held
     out of the training is not published: no model.toml, exit status 2; the report stays.
@@ -110,7 +115,7 @@ def repair(
         from lab.training.successor import withdraw, write_successor
         from processors.bundle import load_bundle
 
-        way: Any = chosen(mode, "default", "paper", option="--mode")
+        way: Any = chosen(mode, "default", "paper", "clean", option="--mode")
         if json is not None:
             require_writable(json)
         source = bundle_folder(bundle)

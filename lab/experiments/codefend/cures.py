@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,15 +17,18 @@ from lab.data import to_frames, to_images
 from lab.experiments.codefend import quarantines
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.re_poisoning import poisoned_again
+from lab.experiments.codefend.rivals.anp import Masking, adversarially_pruned
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned
+from lab.experiments.codefend.rivals.i_bau import Unlearning, unlearn_universal
 from lab.experiments.codefend.rivals.neural_cleanse import cleanse
-from lab.experiments.codefend.rivals.tuning import Tuning, tune
+from lab.experiments.codefend.rivals.npd import Polarizing, polarized
 from lab.experiments.codefend.rivals.variance_ratio import stamp_of
 from lab.experiments.codefend.rows import RepairRow
 from lab.experiments.codefend.subjects import Subject
 from lab.provenance import made_by
 from lab.repair.figures import Evaluation, trigger_figures, trigger_region
 from lab.repair.run import Mode, RepairSettings, repair
+from lab.repair.tuning import FT_SAM, Tuning, tune
 from processors.bundle import Bundle
 
 GRID = (0.003, 0.01, 0.03, 0.1)
@@ -63,6 +66,8 @@ def by_repair(mode: Mode) -> Method:
         result = repair(subject.bundle, subject.task.valid, quarantine, RepairSettings(mode))
         few = subject.task.test.take(np.flatnonzero(subject.poisoning.attacks(subject.task.test.labels))[:REGION])
         region = trigger_region(Evaluation(few, stamped_pictures(few, subject.poisoning)))
+        if result.trigger is None:
+            return Cured(result.cured, result.target, published=result.acceptable)
         figures = trigger_figures(result.trigger, to_frames(few.images, CPU), result.target, subject.bundle, region)
         marked, _ = result.trigger.put(result.shown, torch.Generator().manual_seed(0))
         examples = np.stack([to_images(result.shown), to_images(marked)], 1)
@@ -99,6 +104,26 @@ def by_neural_cleanse(subject: Subject, quarantine: Quarantine) -> Cured:
     return Cured(tune(subject.bundle, subject.task.valid, tuning, found.stamp), found.target)
 
 
+def by_anp(subject: Subject, quarantine: Quarantine) -> Cured:
+    """Prune the neurons that adversarial masks find."""
+    return Cured(adversarially_pruned(subject.bundle, subject.task.valid, Masking()))
+
+
+def by_npd(subject: Subject, quarantine: Quarantine) -> Cured:
+    """Insert a neural polarizer."""
+    return Cured(polarized(subject.bundle, subject.task.valid, Polarizing()))
+
+
+def by_i_bau(subject: Subject, quarantine: Quarantine) -> Cured:
+    """Unlearn universal perturbations."""
+    return Cured(unlearn_universal(subject.bundle, subject.task.valid, Unlearning()))
+
+
+def by_ft_sam(subject: Subject, quarantine: Quarantine) -> Cured:
+    """Fine-tune at the worst weights of a neighbourhood. No frame is held out, and nothing is refused."""
+    return Cured(tune(subject.bundle, subject.task.valid, replace(FT_SAM, flip=subject.mirrors)))
+
+
 def by_variance_ratio(subject: Subject, quarantine: Quarantine) -> Cured:
     """Unlearn the pixels that do not vary in the quarantine."""
     stamp = stamp_of(subject.task.valid, quarantine)
@@ -122,15 +147,20 @@ def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
 METHODS: dict[str, Method] = {
     "default": by_repair("default"),
     "paper": by_repair("paper"),
+    "clean": by_repair("clean"),
     "fine-pruning": by_fine_pruning,
     "Neural Cleanse": by_neural_cleanse,
     "variance ratio": by_variance_ratio,
+    "anp": by_anp,
+    "npd": by_npd,
+    "i-bau": by_i_bau,
+    "ft-sam": by_ft_sam,
     "poisoned again": by_poisoning_again,
     "poisoned again, then default": by_curing_again,
 }
-MODES = ("default", "paper")
-"""Modes of `pointillist lab repair`."""
 FINE_TUNING = "fine-tuning"
+CLEAN_ALONE = (FINE_TUNING, "fine-pruning", "Neural Cleanse", "anp", "npd", "i-bau", "ft-sam")
+"""Methods that use no quarantine, so that none is made for them."""
 
 
 def step_of(subject: Subject, method: str, kind: str) -> Step:
@@ -145,7 +175,7 @@ def cure(
     """Return the row of one method on one quarantine, measured on the whole test split, and its example pictures."""
 
     def run() -> Arrays:
-        frames = quarantine()
+        frames = subject.task.stream.images[:0] if method in CLEAN_ALONE else quarantine()
         started = time.monotonic()
         if method == FINE_TUNING:
             tuned = fine_tunings(subject)

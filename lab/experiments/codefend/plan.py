@@ -20,11 +20,16 @@ MAIN: Final = "resnet20-c-1"
 BLENDED: Final = "resnet20-blended"
 RIVALS: Final = ("fine-pruning", "Neural Cleanse", "variance ratio")
 WARP: Final = "resnet20-warp"
+SOURCE: Final = "resnet20-source"
+WITHOUT_TRIGGER: Final = ("clean", "ft-sam", "i-bau", "anp", "npd")
+"""Repairs from clean pictures alone: our mode `clean`, and rivals."""
+COMPARED: Final = (WARP, SOURCE, BLENDED, MAIN)
+"""The models on which repairs without a trigger are measured."""
 KINDS: Final = {
     BLENDED: "blended",
     "resnet20-random": "random place",
     WARP: "warp, input-dependent",
-    "resnet20-source": "source-specific",
+    SOURCE: "source-specific",
     "resnet20-two": "two",
 }
 """Models with a trigger other than a single patch."""
@@ -82,7 +87,8 @@ class Budget:
         """Return the method and quarantine of each repair of a model, the quick ones first."""
         if model not in self.models or model in REPEATS:
             return []
-        found = [("default", EVERY if model == WARP else PURE)]
+        usual = EVERY if model == WARP else PURE
+        found = [("default", usual)]
         if model in PATCHES or model == BLENDED:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:
@@ -91,6 +97,8 @@ class Budget:
             found += [("variance ratio", "30 % impure")]
         if model == BLENDED:
             found += [("fine-pruning", PURE), ("variance ratio", PURE)]
+        if model in COMPARED:
+            found += [(method, usual) for method in WITHOUT_TRIGGER]
         if model == POISONED_AGAIN:
             found += [("poisoned again", PURE), ("poisoned again, then default", PURE)]
         if model in PAPER_MODE:

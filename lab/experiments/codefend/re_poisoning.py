@@ -11,7 +11,7 @@ from lab.backdoor.catalogue import MODELS
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.backdoor.tasks import ARCHITECTURES, Task
 from lab.chance import seeded
-from lab.experiments.codefend.rivals.tuning import with_network
+from lab.repair.tuning import with_network
 from lab.training.recipe import fit
 from processors.bundle import Bundle
 

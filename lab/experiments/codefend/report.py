@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.evidence.splitting import FEW, REPETITIONS
 from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.findings import Finding, findings
-from lab.experiments.codefend.plan import MAIN
+from lab.experiments.codefend.plan import COMPARED, MAIN, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
 from lab.experiments.harness.page import table, write_page
 from lab.experiments.harness.store import ROWS, Store
@@ -75,6 +75,7 @@ def write_report(store: Store) -> list[str]:
     out = store.folder
     models, detections, repairs = _rows(store)
     found = findings(models, detections, repairs)
+    methods = ("default", *WITHOUT_TRIGGER)
     parts = [
         "# CoDefend: detection and repair of backdoored models",
         f"Made by `{COMMAND}`; rows and their provenance are in `{ROWS}`.",
@@ -109,6 +110,14 @@ def write_report(store: Store) -> list[str]:
         "the 500 clean pictures. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
         "points, chosen on the test split, in its favour.",
         tables.comparison_table(repairs, MAIN),
+        "## Without a trigger",
+        "Repairs from the 500 clean pictures alone, next to our default, which uses the quarantine too. *clean* is our "
+        "fallback: FT-SAM on 400 of the pictures, and the guard on the others; the default uses it if no kind of "
+        "trigger explains the quarantine, and then has no activation in the table above. *ft-sam* is the same on all "
+        "500, without a guard. FT-SAM: Zhu et al. 2023; i-bau: Zeng et al. 2022; anp: Wu and Wang 2021; npd: Zhu et "
+        "al. 2023. Steps and batches are fewer and smaller than the papers'. The settings that were tried were judged "
+        "on the defender's 500 other pictures, clean and stamped, not on the test split.",
+        table(tables.WITHOUT_TRIGGER, [row for row in repairs if row.model in COMPARED and row.method in methods]),
     ]
     write_page(out / "README.md", parts)
     return [f"{each.what}: {each.verdict}" for each in found]

@@ -167,6 +167,19 @@ def published_repair() -> str:
     return markdown(["data", "trigger", "CA before", "ASR before", "CA after", "ASR after"], lines)
 
 
+WITHOUT_TRIGGER: Final[tuple[Column[RepairRow], ...]] = (
+    Column("model", lambda row: row.model),
+    Column("method", lambda row: row.method),
+    Column("CA before", lambda row: percent(row.clean_before)),
+    Column("CA after", lambda row: percent(row.clean_after)),
+    Column("ASR before", lambda row: percent(row.success_before)),
+    Column("ASR after", lambda row: percent(row.success_after)),
+    Column("recovered", lambda row: percent(row.recovered_after)),
+    Column("published", lambda row: "yes" if row.published else "refused"),
+)
+"""The table of repairs without a trigger."""
+
+
 def comparison_table(rows: Sequence[RepairRow], model: str) -> str:
     """Return Table 5: the printed figures, and ours for the same kind of model."""
     lines = [[name, "as printed", f"{accuracy:.2f}", f"{success:.2f}", "–"] for name, accuracy, success in TABLE_5]

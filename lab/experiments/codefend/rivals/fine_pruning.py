@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.codefend.rivals.tuning import CPU, Tuning, tune, with_network
 from lab.repair.inputs import trainable_copy
+from lab.repair.tuning import CPU, Tuning, tune, with_network
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.codefend.rivals.tuning import CPU
+from lab.repair.tuning import CPU
 from processors.bundle import Bundle
 
 CONSISTENCY = 1.4826
