@@ -52,7 +52,7 @@ def test_the_run_remembers_the_names_of_listed_cameras_and_no_address(listed: Pa
 def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path: Path, listed: Path) -> None:
     layout = Layout(tmp_path / "state")
     settings = UpSettings(cameras_file=listed, plain=True, seconds=7)
-    role = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleet()
+    (role,) = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleets(1)
     assert isinstance(role.process, RoleProcess)
     assert role.process.arguments[:3] == ["camera", "run", "--config"]
     read = CameraRunSettings.model_validate(tomllib.loads(Path(role.process.arguments[3]).read_text()))
