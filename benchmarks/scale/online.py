@@ -2,9 +2,10 @@
 
 `pointillist up` starts on an empty state folder. Each camera has a certificate and a connection of its own, to the real
 mosquitto. `connected_s` is from the start of the cameras' first process until the broker has accepted every connection,
-`recorded_s` until the recorder has stored the status `online` of every camera, which the console shows. `online_s` is
-the later of the two. CPU seconds are those at that time, memory is the peak until `--stays` seconds later, in which no
-connection may be lost. Keys and certificates are issued before the start, as `enrolled_s` shows.
+`recorded_s` until the recorder has stored an announcement of every camera, which the console shows. `online_s` is the
+later of the two. `status_unknown` counts the cameras of which only `meta` is stored at the end. CPU seconds are those
+at `online_s`. Memory is the peak until `--stays` seconds later, in which no connection may be lost. Keys and
+certificates are issued before the start: `before_s` has the seconds from the command to the first process.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from schemas import metrics as m
-from schemas.pointillist_pb2 import ONLINE
+from schemas.pointillist_pb2 import UNKNOWN
 
 FPS: Final = 0.05
 MOST_FPS: Final = 100.0
@@ -36,7 +37,8 @@ POLL_S: Final = 0.25
 
 def online(cameras: int, fleets: int | None, stays_s: float) -> dict[str, Any]:
     """Start the cameras in `fleets` processes, None for the default, and return the times and costs."""
-    load = ["--cameras", cameras, "--fps", min(FPS, MOST_FPS / cameras), "--probe-share", 0, "--no-prometheus"]
+    fps = min(FPS, MOST_FPS / cameras)
+    load = ["--cameras", cameras, "--fps", fps, "--probe-share", 0, "--no-prometheus"]
     load += ["--drain-s", 240] + (["--fleets", fleets] if fleets else [])
     asked = time.monotonic()
     with (
@@ -62,10 +64,11 @@ def online(cameras: int, fleets: int | None, stays_s: float) -> dict[str, Any]:
         "cameras": cameras,
         "processes": len(names),
         "tls": True,
+        "frames_per_second": cameras * fps,
         "online_s": max(at_s.values()),
         "connected_s": at_s["connected"],
         "recorded_s": at_s["recorded"],
-        "enrolled_s": started_s,
+        "before_s": started_s,
         "cpu_ms_per_camera": 1000 * sum(cpu_s[name] for name in names) / cameras,
         "mosquitto_cpu_ms_per_camera": 1000 * cpu_s["mosquitto"] / cameras,
         "cpu_s": cpu_s,
@@ -74,6 +77,7 @@ def online(cameras: int, fleets: int | None, stays_s: float) -> dict[str, Any]:
         "peak_bytes": peak,
         "load_1m": load_1m,
         "reconnects": found["reconnects"],
+        "status_unknown": found["status_unknown"],
         "connected_after": found["connected"],
         "frames_lost": ended.get("frames_lost"),
         "status": status,
@@ -93,15 +97,17 @@ def _counts(system: RunningSystem) -> dict[str, float]:
     samples = Samples.scrape([entry["metrics"] for entry in system.fleets().values()])
     return {
         "connected": sum(samples.sum(m.CAMERA_TASKS.name, phase=phase) for phase in ("capturing", "failing")),
-        "recorded": _recorded(Layout(system.state).database),
+        **_recorded(Layout(system.state).database),
         "reconnects": samples.sum(m.CAMERA_RECONNECTS.name),
     }
 
 
-def _recorded(database: Path) -> int:
-    """Return the number of cameras whose last recorded status is online."""
+def _recorded(database: Path) -> dict[str, int]:
+    """Return the number of cameras that the recorder has stored, and of those without a status."""
+    query = "select count(*), count(*) filter (where state = ?) from cameras"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
-        return int(connection.execute("select count(*) from cameras where state = ?", (ONLINE,)).fetchone()[0])
+        recorded, unknown = connection.execute(query, (UNKNOWN,)).fetchone()
+    return {"recorded": recorded, "status_unknown": unknown}
 
 
 def _peak_bytes(pid: int) -> int:
