@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
+from schemas.limits import MAX_CAMERAS
 from schemas.settings import KafkaSettings, RoleSettings, SettingsTable, TracingSettings
 from schemas.topics import KafkaTopic
 
@@ -66,8 +67,8 @@ class Bounds(SettingsTable):
     """Rows of evidence."""
     alert_rows: int = Field(default=100_000, ge=1)
     """Rows of backdoor alerts, and of sightings."""
-    strangers: int = Field(default=1_000, ge=0)
-    """Cameras with a status and no frame yet."""
+    strangers: int = Field(default=MAX_CAMERAS, ge=0)
+    """Cameras with a status and no frame yet: also all of a new fleet that starts."""
     preview_cameras: int = Field(default=1_000, ge=0)
     """Cameras whose previews are in memory."""
     preview_bytes: int = Field(default=64 * 2**20, ge=0)

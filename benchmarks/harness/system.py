@@ -78,6 +78,10 @@ class RunningSystem:
             return {}
         return found
 
+    def fleets(self) -> dict[str, Any]:
+        """Return the entries of the processes that run the cameras."""
+        return {name: entry for name, entry in self.roles().items() if name.partition("-")[0] == "fleet"}
+
     def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 240.0) -> int:
         """Return the pid of `role` once it runs, as another process than `but_not`."""
         end = time.monotonic() + deadline_s

@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil
 
@@ -51,6 +51,7 @@ _DRAIN_S: Final = 240.0
 _START_S: Final = 600.0
 
 Cell = dict[str, Any]
+T = TypeVar("T", int, float)
 
 
 def memory_bytes(system: RunningSystem) -> dict[str, int]:
@@ -72,13 +73,25 @@ def _rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
             return []
 
 
+def _connected(system: RunningSystem) -> bool:
+    fleets = system.fleets().values()
+    return bool(fleets) and all(health_of(entry["metrics"])[0] for entry in fleets)
+
+
+def _by_role(values: dict[str, T]) -> dict[str, T]:
+    """Return the values with those of all processes of a divided fleet in one, as `fleet`."""
+    found: dict[str, T] = {}
+    for name, value in values.items():
+        role = "fleet" if name.startswith("fleet-") else name
+        found[role] = found[role] + value if role in found else value
+    return found
+
+
 def await_all(system: RunningSystem) -> None:
     """Wait until every camera has its connection and the first frame is recorded."""
-    system.await_role("fleet", deadline_s=_START_S)
-    address = system.roles()["fleet"]["metrics"]
     database = Layout(system.state).database
     end = time.monotonic() + _START_S
-    while not (health_of(address)[0] and _rows(database, "select 1 from frames limit 1")):
+    while not (_connected(system) and _rows(database, "select 1 from frames limit 1")):
         if system.process.poll() is not None:
             raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
         if time.monotonic() > end:
@@ -116,7 +129,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
     _, found = audit(state)
     frames = len(late)
     asked = cameras * fps * (until_s - from_s)
-    used = {role: seconds - before.get(role, 0.0) for role, seconds in after.items()}
+    used = _by_role({role: seconds - before.get(role, 0.0) for role, seconds in after.items()})
     return {
         "cameras": cameras,
         "fps": fps,
@@ -127,7 +140,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         "held": frames / asked,
         "cpu_ms_per_frame": {role: 1000 * seconds / max(1, frames) for role, seconds in used.items()},
         "cores_used": sum(used.values()) / (until_s - from_s),
-        "memory_bytes": memory,
+        "memory_bytes": _by_role(memory),
         "latency_s": {name: late[int(q * (frames - 1))] / 1000 if frames else None for name, q in QUANTILES.items()},
         "frames_lost": found["frames_lost"],
         "frames_pending": report["frames_pending"],

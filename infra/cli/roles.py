@@ -177,7 +177,7 @@ def with_records(settings: Records) -> Records:
     )
 
 
-@role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "resume")
+@role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "parts", "part", "resume")
 def fleet(settings: FleetSettings) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.process.role import run_role
@@ -192,13 +192,17 @@ def fleet(settings: FleetSettings) -> None:
     layout = Layout(settings.state.resolve())
     plan = load_scenario(settings.scenario)
     keys = {}
-    for camera in plan.cameras():
+    for camera in settings.own_part.of(plan.cameras()):
         if not layout.key_file(camera.camera_id).exists():
             raise SecretError(
                 f"{layout.key_file(camera.camera_id)} is missing: expected the key of {camera.camera_id}. Run "
                 "`pointillist key`."
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
+    if not keys:
+        raise ConfigError(
+            f"parts: expected at most one for each camera of {settings.scenario}, got {settings.parts}. Lower parts."
+        )
     enrolled = enrolments(layout, list(keys))
     place = mqtt_place(settings.mqtt, settings.state, next(iter(enrolled.values())) if enrolled else None)
     require_brokers(settings.connect_timeout_s, mqtt=place)
@@ -208,7 +212,7 @@ def fleet(settings: FleetSettings) -> None:
         lambda registry, health, stop: run_fleet(
             plan, mqtt=place.address, tls=enrolled, state=layout.folder, keys=keys, registry=registry, health=health,
             stop=stop, run_s=settings.seconds, drain_s=settings.drain_s, again=not settings.resume,
-            patient=settings.resume,
+            patient=settings.resume, part=settings.own_part,
         ),
         tracing=settings.tracing,
         tracing_share=settings.tracing_share,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from consumers.console.data.store import Store
 from infra.state_folder import Layout
@@ -10,13 +12,16 @@ from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
 from producers.camera.camera_settings import CameraSettings
+from producers.fleet.part import MAX_PARTS
 from producers.publisher.applied_commands import overridden, read_command_state
 from producers.sources.trial import TRIAL_S, try_sources
-from schemas.errors import SourceError
+from schemas.errors import ConfigError, SourceError
 from schemas.identity import CameraId
 
 PrintLine = Callable[[str], None]
 """Prints one line for the user."""
+CAMERAS_OF_A_PROCESS: Final = 2_000
+"""Simulated cameras above which a fleet is divided. Each takes 5 ms of CPU time to come online."""
 
 
 def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, check: Callable[[], None]) -> None:
@@ -75,3 +80,17 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
             "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
         )
+
+
+def fleet_parts(settings: UpSettings, cameras: int) -> int:
+    """Return the number of processes for this many simulated cameras; ConfigError if some would have none.
+
+    A process uses one core at most, and costs about 100 MB and two seconds of CPU time before its first camera.
+    """
+    if settings.cameras_file is not None:
+        return 1
+    if settings.fleets is None:
+        return max(1, min(cameras // CAMERAS_OF_A_PROCESS, len(os.sched_getaffinity(0)), MAX_PARTS))
+    if settings.fleets > cameras:
+        raise ConfigError(f"fleets: expected at most {cameras}, one for each camera, got {settings.fleets}. Lower it.")
+    return settings.fleets

@@ -31,7 +31,9 @@ FRAMES_REFUSED = 4
 """Exit status of an attached camera whose frames were refused."""
 
 
-ON_THE_WAY = frozenset(("bridge", "process", "record", "fleet", "camera run"))
+_CAMERAS = frozenset(("fleet", "camera run"))
+"""Commands of the roles that run cameras."""
+ON_THE_WAY = frozenset(("bridge", "process", "record")) | _CAMERAS
 """Commands of the roles on a frame's way, which are traced."""
 FOREIGN = (
     "POINTILLIST_FLEET_SECRET",
@@ -174,7 +176,7 @@ class LocalRoles:
         listen: str | None = None,
     ) -> Role:
         """Write a role's settings: those of its table of `up`, then `values`. Return the role that reads them."""
-        if not self._settings.plain and name != "fleet":  # cameras have the certificates of their enrolments
+        if not self._settings.plain and command not in _CAMERAS:  # cameras have the certificates of their enrolments
             environment = environment | self._identity(name)
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
         log, file = self._layout.log(name), self._layout.role_settings(name)
@@ -268,8 +270,11 @@ class LocalRoles:
             values["console"] = console
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
-    def fleet(self) -> Role:
-        """Return the cameras, simulated or listed. They are not health-checked before the start: they start last."""
+    def fleets(self, parts: int) -> list[Role]:
+        """Return the cameras, simulated or listed; simulated ones are divided over `parts` processes.
+
+        They are not health-checked before the start: they start last.
+        """
         values = {
             "mqtt": self._mqtt,
             "state": self._layout.folder,
@@ -279,9 +284,13 @@ class LocalRoles:
         }
         # The fleet gets its cameras' keys, and no secret.
         if (listed := self._settings.cameras_file) is not None:
-            role = self._role("camera run", "fleet", values | {"cameras": listed.resolve()}, self._light)
+            roles = [self._role("camera run", "fleet", values | {"cameras": listed.resolve()}, self._light)]
         else:
-            values |= {"scenario": self._layout.scenario, "resume": True}
-            role = self._role("fleet", "fleet", values, self._light)
-        role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
-        return role
+            values |= {"scenario": self._layout.scenario, "resume": True, "parts": parts}
+            roles = [
+                self._role("fleet", name, values | {"part": number}, self._light)
+                for number, name in enumerate(names("fleet", parts), start=1)
+            ]
+        for role in roles:
+            role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
+        return roles

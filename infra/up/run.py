@@ -35,7 +35,7 @@ from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
 from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
-from infra.up.preparation import check_sources, forget_former, note_commands, note_unchecked_probes
+from infra.up.preparation import check_sources, fleet_parts, forget_former, note_commands, note_unchecked_probes
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import (
@@ -54,7 +54,7 @@ from infra.up.table import LiveTable
 from infra.up.watching import Watching, check_receivers
 from producers.camera.camera_settings import CameraSettings
 from producers.fleet.camera_file import load_camera_file
-from producers.fleet.first_start import fleet_started
+from producers.fleet.first_start import forget_starts
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
@@ -128,7 +128,8 @@ class _Run:
         self._brokers: list[Role] = []
         self._roles: list[Role] = []
         self._foreign_before = 0
-        self._fleet: Role | None = None
+        self._fleets: list[Role] = []
+        self._parts = 1
         self._watching = Watching(settings, layout, self._ports)
         self._system = SystemLine(layout)
         self._camera_messages: float | None = None
@@ -142,6 +143,7 @@ class _Run:
         check_sources(settings, self._live.print_line, self._asked.stop_here)
         cameras = [camera.camera_id for camera in settings]
         self._cameras = frozenset(cameras)
+        self._parts = fleet_parts(self._settings, len(cameras))
         self._camera_messages = camera_messages(camera.fps for camera in settings)
         self._camera_bytes = camera_bytes(settings, self._settings.processor.max_frame_pixels)
         prepare_identities(self._layout, cameras, self._settings)
@@ -157,7 +159,7 @@ class _Run:
             self._print_unread(found)
         note_unchecked_probes(self._settings, settings, self._live.print_line)
         # A new run: its sources start at their beginning, its faults count from its own start.
-        fleet_started(self._layout.folder).unlink(missing_ok=True)
+        forget_starts(self._layout.folder)
         note_commands(self._layout, settings, self._live.print_line)
         forget_former(self._layout, cameras)
         if (note := advice(self._settings, self._layout)) is not None:
@@ -208,11 +210,12 @@ class _Run:
         self._live.print_line("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun
-        self._fleet = local.fleet()
-        self._supervisor.start(self._fleet)
-        self._watching.scrape([*self._roles, self._fleet])
+        for fleet in local.fleets(self._parts):
+            self._fleets.append(fleet)
+            self._supervisor.start(fleet)
+        self._watching.scrape([*self._roles, *self._fleets])
         pages = [role for role in self._brokers if role.name in PAGES]
-        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
+        shown = {role.name: role for role in [*self._roles, *self._fleets, *pages]}
         self._system.start()
         self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
         if not self._settings.plain:
@@ -242,30 +245,31 @@ class _Run:
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the user stops the run."""
-        fleet = self._fleet
-        assert fleet is not None
-        while fleet.process.poll() not in fleet.final:
+        while any(fleet.process.poll() not in fleet.final for fleet in self._fleets):
             self._supervisor.watch()
             self._live.tick()
             if self._asked.count:
                 self._live.stopping()
                 self._live.print_line("stopping: the cameras drain, interrupt again to stop at once")
-                self._supervisor.forget(fleet.name)
-                self._await_stopped(fleet)
+                for fleet in self._fleets:
+                    self._supervisor.forget(fleet.name)
+                self._await_stopped()
                 break
             time.sleep(TICK_S)
         self._live.stopping()
-        if fleet.process.poll() == FLEET_PENDING:
+        if any(fleet.process.poll() == FLEET_PENDING for fleet in self._fleets):
             self._live.print_line("the cameras' spools still held frames at the drain deadline")
 
-    def _await_stopped(self, fleet: Role) -> None:
-        with ThreadPoolExecutor(1) as stopping:
-            done = stopping.submit(fleet.process.stop, self._settings.drain_s + STOP_S)
-            while not done.done() and self._asked.count < 2:
+    def _await_stopped(self) -> None:
+        with ThreadPoolExecutor(len(self._fleets)) as stopping:
+            deadline_s = self._settings.drain_s + STOP_S
+            stops = [(fleet, stopping.submit(fleet.process.stop, deadline_s)) for fleet in self._fleets]
+            while not all(done.done() for _, done in stops) and self._asked.count < 2:
                 self._supervisor.watch()
                 time.sleep(TICK_S)
-            if not done.done():
-                fleet.process.stop(0)
+            for fleet, done in stops:
+                if not done.done():
+                    fleet.process.stop(0)
 
     def drain(self) -> None:
         """Wait until every frame that the fleet has published has its record, at most until the deadline.
@@ -307,11 +311,11 @@ class _Run:
         self._live.end()
         self._renewal.close()
         self._watching.close()
-        for role in [r for r in (self._fleet,) if r is not None] + self._roles[::-1] + self._brokers[::-1]:
+        for role in self._fleets + self._roles[::-1] + self._brokers[::-1]:
             self._supervisor.forget(role.name)
         self._supervisor.close()
         bridges_first = sorted(self._roles, key=lambda role: not role.name.startswith("bridge"))
-        for group in ([self._fleet] if self._fleet else [], bridges_first, self._brokers[::-1]):
+        for group in (self._fleets, bridges_first, self._brokers[::-1]):
             with ThreadPoolExecutor(8) as stopping:
                 list(stopping.map(lambda role: self._supervisor.stop(role, STOP_S), group))
 

@@ -17,6 +17,7 @@ from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
 from producers.camera.camera_settings import CameraOptions, CameraSettings, Profile
+from producers.fleet.part import MAX_PARTS
 from producers.simulation.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import REAL_KINDS, SourceSettings
@@ -59,7 +60,9 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "monitor": frozenset(("database",)),
 }
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
-_OF_SIMULATED: Final = frozenset(("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile"))
+_OF_SIMULATED: Final = frozenset(
+    ("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile", "fleets")
+)
 """Settings of simulated cameras, which a list of real cameras has of its own."""
 _SET_IN_ALL: Final = frozenset(
     name for each in (RoleSettings, KafkaSettings, MqttSettings, TracingSettings) for name in each.model_fields
@@ -99,6 +102,9 @@ class UpSettings(SamplingSettings):
     """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)
     """Number of bridges."""
+    fleets: int | None = Field(default=None, ge=1, le=MAX_PARTS)
+    """Number of processes that divide the simulated cameras among them; none is one for every 2,000 cameras, and at
+    most one for each core."""
     kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(_number)] = 1
     """Number of Kafka nodes, fixed for a state folder. Three hold three copies of each record, of which two must exist
     before it is acknowledged: any node may die, hang or lose its disk."""

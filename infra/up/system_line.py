@@ -51,7 +51,7 @@ class SystemLine:
     def is_usual(self, role: RoleState) -> bool:
         """Return whether a role may be down: the fleet starts last, and ends when its work is done."""
         starts = role.state == "not ready" and time.monotonic() - self._started_s < STARTING_S
-        return role.name == "fleet" and (starts or role.state == "gone")
+        return role.name.partition("-")[0] == "fleet" and (starts or role.state == "gone")
 
     def close(self) -> None:
         """Stop reading, without a wait for requests in flight."""

@@ -6,13 +6,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from producers.fleet.part import WHOLE, Part
 from schemas.errors import StateError
 from schemas.runtime.atomic_file import replacing
 
 
-def fleet_started(state: Path) -> Path:
-    """Return the file with the time of the fleet's first capture; without it the next start is the first."""
-    return state / "fleet.json"
+def fleet_started(state: Path, part: Part = WHOLE) -> Path:
+    """Return the file with the time of a part's first capture; without it the next start is the first."""
+    return state / ("fleet.json" if part.parts == 1 else f"fleet-{part.number}.json")
+
+
+def forget_starts(state: Path) -> None:
+    """Remove the files of all parts of an earlier run, whatever their number was."""
+    for mark in [fleet_started(state), *state.glob("fleet-*.json")]:
+        mark.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

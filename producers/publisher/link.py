@@ -106,8 +106,8 @@ class Link(MqttConnection):
 
     @property
     def idle(self) -> bool:
-        """Whether `tick` only keeps it alive."""
-        return self.up
+        """Whether `tick` only keeps it alive, or has nothing to do until the broker is dialled."""
+        return self.up or self.is_dialling
 
     async def _dial(self) -> socket.socket:
         async with self._broker.dialling:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from producers.fleet.part import MAX_PARTS, Part
 from schemas.settings import RoleSettings, SamplingSettings
 
 
@@ -21,6 +23,21 @@ class FleetSettings(RoleSettings, SamplingSettings):
     """Seconds for which the cameras run, counted from their first start; none runs until the sources end."""
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds to wait, after the end, for confirmations."""
+    parts: int = Field(default=1, ge=1, le=MAX_PARTS)
+    """Number of processes that divide the scenario's cameras among them."""
+    part: int = Field(default=1, ge=1)
+    """Number of this one of those processes, from 1."""
     resume: bool = False
     """For a supervisor that restarts the fleet: after a completed run only drain its spools, and retry sources that do
     not answer. Without it, begin another run, and end when no source opens."""
+
+    @model_validator(mode="after")
+    def _check_part(self) -> Self:
+        if self.part > self.parts:
+            raise ValueError(f"part: expected at most parts, {self.parts}, got {self.part}. Correct one of the two.")
+        return self
+
+    @property
+    def own_part(self) -> Part:
+        """The part of the scenario's cameras that this process runs."""
+        return Part(self.part, self.parts)

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs, FixedCameras
 from producers.fleet.first_start import Start, fleet_started
 from producers.fleet.fleet import Fleet, FleetOutcome
+from producers.fleet.limits import link_of
+from producers.fleet.part import WHOLE, Part
 from producers.publisher import LinkSettings
 from producers.simulation.faults import FaultPlan, FaultyLink, FaultySource
 from producers.simulation.red_team import RedTeam
@@ -46,19 +48,22 @@ async def run_fleet(
     again: bool = False,
     patient: bool = False,
     tls: Mapping[CameraId, Tls] | None = None,
+    part: Part = WHOLE,
 ) -> FleetOutcome:
-    """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
+    """Run the cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
 
     A fleet that is started again with the same `mark` continues the last run, however that ended; `run_s` counts in
     seconds from the first capture. After the end of its time it only drains, also when it was killed in the drain.
     With `again` it then begins another run, also when all sources had ended. `mark` is the file with the time of the
     first capture, by default that of `fleet_started`. `tls` holds the certificates of each camera; None is no TLS.
+    Only the cameras of `part` run here. Other parts are other processes, with marks of their own.
 
     Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
     `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
     opens. A `patient` fleet retries sources that have an address instead.
     """
-    settings = scenario.cameras()
+    everyone = scenario.cameras()
+    settings = part.of(everyone)
     missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
     if missing:
         raise SecretError(
@@ -69,11 +74,11 @@ async def run_fleet(
     red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
     plans: list[FaultPlan] = []
     runnable: dict[CameraId, CameraSpec] = {}
-    for number, camera in enumerate(settings):
+    for number, camera in part.of(list(enumerate(everyone))):
         name = camera.camera_id
         spec = CameraSpec(
             camera, keys[name], mqtt, tls[name] if tls is not None else None,
-            phase_s=number / len(settings) / camera.fps if camera.fps else 0.0,
+            phase_s=number / len(everyone) / camera.fps if camera.fps else 0.0,
         )  # fmt: skip
         if faults := [fault for fault in scenario.faults if name.partition("/")[2] in fault.cameras]:
             plan = FaultPlan(faults)
@@ -85,7 +90,8 @@ async def run_fleet(
             )
         runnable[name] = spec
     specs = CameraSpecs(runnable)
-    start = Start(mark or fleet_started(state))
+    start = Start(mark or fleet_started(state, part))
+    link = link or link_of(len(everyone), secure=specs.secure)
     fleet = Fleet(
         specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
         logs_cameras=False,

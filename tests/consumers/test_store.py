@@ -386,6 +386,14 @@ def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) ->
     assert len(names) <= 7
 
 
+def test_a_new_fleet_keeps_its_statuses_before_the_first_frames(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    topic, names = rig.settings.events_topic, [f"site/cam-{n}" for n in range(1_100)]
+    rig.feed([rig.record(topic, name.encode(), signed(Meta(boot_id=1), name), "Meta") for name in names])
+    purge(rig.store, rig.bounds)
+    assert rig.count("cameras") == len(names)
+
+
 def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
     verdicts = [verdict(n, captured_ms=1_000_000) for n in range(100)]
     verdicts[0].class_id = 9

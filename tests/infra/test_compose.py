@@ -51,7 +51,7 @@ def settings(text: str) -> set[str]:
 def local_roles(folder: Path) -> set[str]:
     """The roles that `pointillist up` runs and Prometheus scrapes."""
     roles = LocalRoles(UpSettings(), Layout(folder), Ports(folder), "127.0.0.1:1", "127.0.0.1:2")
-    alone = (roles.recorder(), roles.console(), roles.monitor(), roles.fleet())
+    alone = (roles.recorder(), roles.console(), roles.monitor(), *roles.fleets(1))
     return {role.name for role in [*roles.bridges(), *roles.processors(), *alone]}
 
 

@@ -83,7 +83,7 @@ def test_up_gives_each_role_its_own_file_and_nobody_the_fleet_secret(
 
     monkeypatch.setattr(RoleProcess, "__init__", watched)
     roles = LocalRoles(UpSettings(), layout, Ports(state_dir), "127.0.0.1:1", "127.0.0.1:2")
-    _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.monitor(), roles.fleet()]
+    _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.monitor(), *roles.fleets(1)]
     expected = {
         name: {"POINTILLIST_ROLE_SECRET_FILE": str(role_file(layout.roles, role).resolve())}
         for name, role in (

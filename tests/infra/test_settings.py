@@ -298,7 +298,14 @@ def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> N
     roles = LocalRoles(
         UpSettings.model_validate(given), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2"
     )
-    started = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.console(), roles.monitor(), roles.fleet()]
+    started = [
+        *roles.bridges(),
+        *roles.processors(),
+        roles.recorder(),
+        roles.console(),
+        roles.monitor(),
+        *roles.fleets(1),
+    ]
     for role in started:
         file = Layout(tmp_path).role_settings(role.name)
         assert isinstance(role.process, RoleProcess)
@@ -316,7 +323,14 @@ def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> N
 def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> None:
     settings = UpSettings(state=tmp_path, tracing="http://127.0.0.1:4318", tracing_share=0.5)
     roles = LocalRoles(settings, Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
-    started = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.console(), roles.monitor(), roles.fleet()]
+    started = [
+        *roles.bridges(),
+        *roles.processors(),
+        roles.recorder(),
+        roles.console(),
+        roles.monitor(),
+        *roles.fleets(1),
+    ]
     found = {}
     for role in started:
         name = role.name.partition("-")[0]

@@ -120,7 +120,9 @@ def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> N
         released.set()
 
     fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop))
-    a_run(tmp_path, FAR_S, asked)._await_stopped(fleet)
+    run = a_run(tmp_path, FAR_S, asked)
+    run._fleets = [fleet]
+    run._await_stopped()
     assert deadlines == [FAR_S + up.STOP_S, 0]
 
 
@@ -129,7 +131,7 @@ def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path,
     asked, lines, ended = Interrupts(1), list[str](), list[float]()
     process = SimpleNamespace(poll=lambda: status if ended else None, stop=ended.append)
     run = a_run(tmp_path, FAR_S, asked)
-    run._fleet = SimpleNamespace(name="fleet", process=process, final={0, FLEET_PENDING})  # type: ignore[assignment]  # the same
+    run._fleets = [SimpleNamespace(name="fleet", process=process, final={0, FLEET_PENDING})]  # type: ignore[list-item]  # the same
     run._supervisor = SimpleNamespace(watch=lambda: None, forget=lambda _: None)  # type: ignore[assignment]  # the same
     run._live = SimpleNamespace(tick=lambda: None, stopping=lambda: None, print_line=lines.append)  # type: ignore[assignment]  # the same
     interrupt(asked)

@@ -14,14 +14,17 @@ from rich.console import Console
 from infra.local.ports import Ports
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
+from infra.up.preparation import fleet_parts
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.run import run_up
 from infra.up.settings import UpSettings, bundle_folder, listed_document
 from infra.up.table import LiveTable
 from producers.camera.role_settings import CameraRunSettings
 from producers.fleet.camera_file import load_camera_file
+from producers.fleet.part import Part
+from producers.simulation.fleet_settings import FleetSettings
 from producers.simulation.scenario import parse_scenario
-from schemas.errors import SourceError
+from schemas.errors import ConfigError, SourceError
 
 LIST = """
 site: home
@@ -52,7 +55,7 @@ def test_the_run_remembers_the_names_of_listed_cameras_and_no_address(listed: Pa
 def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path: Path, listed: Path) -> None:
     layout = Layout(tmp_path / "state")
     settings = UpSettings(cameras_file=listed, plain=True, seconds=7)
-    role = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleet()
+    (role,) = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleets(1)
     assert isinstance(role.process, RoleProcess)
     assert role.process.arguments[:3] == ["camera", "run", "--config"]
     read = CameraRunSettings.model_validate(tomllib.loads(Path(role.process.arguments[3]).read_text()))
@@ -72,3 +75,31 @@ def test_a_list_whose_cameras_are_all_off_is_one_line_before_any_broker_starts(t
     assert "secret" not in str(error.value)
     assert not list((tmp_path / "state").glob("mosquitto*"))
     assert "\n" not in str(error.value)
+
+
+def test_a_large_fleet_is_divided_over_processes_with_settings_that_the_role_accepts(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    roles = LocalRoles(UpSettings(plain=True), layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleets(2)
+    files = [layout.role_settings(role.name) for role in roles]
+    read = [FleetSettings.model_validate(tomllib.loads(file.read_text())) for file in files]
+    assert [(role.name, each.own_part) for role, each in zip(roles, read, strict=True)] == [
+        ("fleet-1", Part(1, 2)),
+        ("fleet-2", Part(2, 2)),
+    ]
+    assert len({role.metrics for role in roles}) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "cameras", "cores", "parts"),
+    [(None, 1_999, 8, 1), (None, 10_000, 2, 2), (None, 10_000, 8, 5), (3, 3, 1, 3)],
+)
+def test_the_default_number_of_fleets_follows_cameras_and_cores(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, cameras: int, cores: int, parts: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert fleet_parts(UpSettings(fleets=given), cameras) == parts
+
+
+def test_more_fleets_than_cameras_are_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^fleets: expected at most 8, one for each camera, got 9\. Lower it\.$"):
+        fleet_parts(UpSettings(fleets=9), 8)

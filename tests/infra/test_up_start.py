@@ -79,8 +79,8 @@ class FakeRoles:
     def monitor(self, **_: object) -> Any:
         return self._role("monitor")
 
-    def fleet(self) -> Any:
-        return self._role("fleet")
+    def fleets(self, parts: int) -> list[Any]:
+        return [self._role(f"fleet-{number + 1}") for number in range(parts)]
 
 
 def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tuple[up._Run, FakeSupervisor]:
@@ -94,7 +94,7 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
     run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
     run._kafka, run._supervisor = kafka, supervisor
     run._live = run._mosquitto = run._watching = run._system = nothing
-    run._roles, run._begun = [], 0.0
+    run._roles, run._fleets, run._parts, run._begun = [], [], 2, 0.0
     monkeypatch.setattr(up._Run, "_local", lambda _, address: FakeRoles(address))
     monkeypatch.setattr(up._Run, "_furnish_kafka", lambda _: asyncio.sleep(0))
     return run, supervisor
@@ -111,4 +111,4 @@ def test_processors_that_started_with_a_port_that_kafka_has_lost_are_replaced(
     address = OTHER if taken else RESERVED
     rest = [*processors, "bridge", "recorder", "console", "monitor"]
     assert supervisor.awaited == [(name, address) for name in rest]
-    assert supervisor.running == [(name, address) for name in [*rest, "fleet"]]
+    assert supervisor.running == [(name, address) for name in [*rest, "fleet-1", "fleet-2"]]

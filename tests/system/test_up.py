@@ -91,8 +91,8 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "stamps"))
-    with RunningSystem(state, *options_of_fleet(tmp_path, 0.5), "--no-prometheus") as system:
-        system.await_role("fleet")
+    with RunningSystem(state, *options_of_fleet(tmp_path, 0.5), "--no-prometheus", "--fleets", 2) as system:
+        system.await_role("fleet-2")
         begun_ms = time.time_ns() // 10**6
         await_more_recorded(system, 20 * len(cameras))
         assert audit(state)[1]["frames_foreign"] == 0

@@ -2,9 +2,8 @@
 
 `secure N` and `plain N` are `pointillist up` at full speed, by default and with `--plain`, in turn: frames per second,
 and CPU time per frame of each process. `revocation` revokes a camera of a running system. `race` revokes a thousand
-cameras with eight processes at once. `crowd` connects many cameras at once: seconds from the start of their process
-until all are online. With `--baseline CHECKOUT`, another checkout does so in turns. Each cell is written when it is
-measured, and not measured again without `--again`.
+cameras with eight processes at once. Each cell is written when it is measured, and not measured again without
+`--again`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.document import report
-from benchmarks.security.secure.crowd import compared, crowd
 from benchmarks.security.secure.page import markdown
 from benchmarks.security.secure.revocation import revocation
 from benchmarks.security.secure.revocation_race import race
@@ -31,30 +29,22 @@ def cells(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
     """Return the cells by name, in the order of their measurement."""
     cameras, seconds, rounds = options.cameras, options.seconds, options.rounds
 
-    def connect() -> dict[str, Any]:
-        if options.baseline is None:
-            return crowd(options.crowd)
-        return compared(options.crowd, options.baseline.resolve(), options.baseline_name, rounds)
-
     bundle = bundle_folder(UpSettings())
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     for number in range(1, rounds + 1):
         found[f"secure {number}"] = lambda: whole_pipeline(bundle, cameras, seconds)
         found[f"plain {number}"] = lambda: whole_pipeline(bundle, cameras, seconds, "--plain")
-    return found | {"revocation": revocation, "race": race, "crowd": connect}
+    return found | {"revocation": revocation, "race": race}
 
 
 def main() -> None:
     """Measure the missing cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells such as `crowd` (default: all)")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells such as `race` (default: all)")
     parser.add_argument("--out", type=Path, default=Path("docs/results/secure"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--crowd", type=int, default=2000, help="cameras that connect at once")
-    parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="for `crowd`: another checkout, in turns")
-    parser.add_argument("--baseline-name", default="", help="its name in the table, such as its commit")
     parser.add_argument("--again", action="store_true", help="also measure again what was measured before")
     options = parser.parse_args()
     known = cells(options)

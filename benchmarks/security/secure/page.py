@@ -42,19 +42,6 @@ def markdown(done: dict[str, Any]) -> str:
         what = f"{found['revoked']:,} revocations by {found['processes']} processes at once: missing anywhere"
         lines.append(f"| {what} | {found['missing']['anywhere']} | |")
         lines.append(f"| s that they took | {found['seconds']:.1f} | |")
-    if found := done.get("crowd"):
-        lines.append(
-            f"| s until {found['cameras']} cameras that connect at once are online | {found['online_s']:.1f} | |"
-        )
-        compared: list[str] = []
-        if ratio := found.get("online_over_baseline"):
-            every = ", ".join(f"{value:.1f}" for value in found["rounds_online_s"])
-            before = ", ".join(f"{value:.1f}" for value in found["baseline_online_s"])
-            lines[-1] = f"{lines[-1].removesuffix('| |')}| {every} |"
-            compared = [f"| seconds until online with {found['baseline']} | | {before} |", f"| ÷ its | {ratio:.2f} | |"]
-        lines.append(f"| of them, s from the first to the last | {found['connecting_s']:.1f} | |")
-        lines.append(f"| connections of theirs that were made again | {found['thrown_out']:.0f} | |")
-        lines += [f"| frames lost then | {found['frames_lost']} | |", *compared]
     machine = next(iter(done.values()))["machine"]
     loads = [cell["machine"]["load"] for cell in done.values()]
     lines += [

@@ -152,6 +152,11 @@ class MqttConnection(_Events, ABC):
         return await dial(*self._address, self._retries.connect_s, self._tls)
 
     @property
+    def is_dialling(self) -> bool:
+        """Whether it waits for a socket; until then `tick` does nothing."""
+        return self._connecting is not None
+
+    @property
     def blocked(self) -> bool:
         """Whether the socket has not yet accepted all bytes."""
         return self._client.want_write()
