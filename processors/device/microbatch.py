@@ -168,7 +168,11 @@ class MicroBatcher(Generic[W]):
         return out
 
     def discard(self, unwanted: Callable[[W], bool]) -> list[W]:
-        """Remove and return the frames for which `unwanted` is true."""
+        """Remove and return the frames for which `unwanted` is true, as at the loss of a partition.
+
+        A camera without a waiting frame then counts as present again from its next frame. The cameras of a lost
+        partition have left, and would lower the average that a quota compares with.
+        """
         out: list[W] = []
         for shape, queue in list(self._queues.items()):
             for camera, frames in list(queue.cameras.items()):
@@ -182,6 +186,8 @@ class MicroBatcher(Generic[W]):
             if not queue.size:
                 del self._queues[shape]
         self._size -= len(out)
+        waiting = {camera for queue in self._queues.values() for camera in queue.cameras}
+        self._present = OrderedDict((camera, at_s) for camera, at_s in self._present.items() if camera in waiting)
         return out
 
 

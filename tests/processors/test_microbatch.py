@@ -320,6 +320,24 @@ def test_a_camera_that_is_not_present_any_more_counts_against_all_who_are() -> N
     assert len(waiting.over_quota(1.0)) == 6 - int(max(1.0, microbatch._OF_THE_OTHERS * 2 / 2))
 
 
+def test_cameras_of_a_lost_partition_do_not_lower_what_the_others_may_have_waiting() -> None:
+    def backlog(lost: bool) -> list[Waiting]:
+        waiting = measured()
+        for camera in ("left", "gone"):
+            waiting.put(Waiting(camera, 0, LARGE))
+        waiting.take(9.0)
+        waiting.put(Waiting("left", 1, LARGE))
+        if lost:
+            assert len(waiting.discard(lambda frame: frame.camera_id == "left")) == 1
+        for camera in ("a", "b"):
+            for number in range(6):
+                waiting.put(Waiting(camera, number, LARGE))
+        return waiting.over_quota(1.0)
+
+    assert len(backlog(lost=False)) > 0
+    assert backlog(lost=True) == []
+
+
 def test_the_dearest_frames_go_first_whatever_came_first() -> None:
     for order in ((SMALL, LARGE), (LARGE, SMALL)):
         waiting = measured(small_s=0.1)
