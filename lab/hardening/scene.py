@@ -79,7 +79,8 @@ def main() -> None:
     options += f" --hard {arguments.hard:g} --least {arguments.least:g}"
     for name, given in (("frames", arguments.frames), ("turns", arguments.turns)):
         options += f" --{name} {' '.join(map(str, given))}"
-    write_training_record(arguments.out, f"python -m lab.hardening.scene --out bundles/scene {options}", lines)
+    places = f"--from {arguments.source} --out {arguments.out}"
+    write_training_record(arguments.out, f"python -m lab.hardening.scene {places} {options}", lines)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ HARD: tuple[Column[HardRow], ...] = (
     Column("right", lambda row: f"{row.right / row.frames:.3f}"),
 )
 ADAPTED: tuple[Column[AdaptedRow], ...] = (
+    Column("network", lambda row: row.model),
     Column("scenes", lambda row: row.scenes),
     Column("L∞ ε", lambda row: f"{row.eps:g}"),
     Column("frame", lambda row: f"{row.width}×{row.height}"),
@@ -67,7 +68,7 @@ def scene_page(
         "Usual scenes, 25 % dropped, EOT-PGD L∞ .03 (20 steps, 4 draws a step), rounded to 8 bits; shares with "
         "their intervals of 95 %:",
         table(ATTACKED, sorted(rows, key=lambda row: (row.height, row.model))),
-        "The hardened network under several attacks: EOT-PGD, the same with momentum on the margin of logits (50 "
+        "Hardened networks under several attacks: EOT-PGD, the same with momentum on the margin of logits (50 "
         "steps), and towards the margins of the three likeliest other classes. What is not listed was not measured:"
         if adapted
         else "",
