@@ -8,6 +8,7 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +57,11 @@ def eot_pgd(
     found = []
     for part, part_labels, part_targets in in_batches(frames, labels, targets):
         classes, towards = (part_labels, 1) if part_targets is None or margin else (part_targets, -1)
-
-        def margin_loss(logits: Tensor, labels: Tensor = part_labels, wanted: Tensor | None = part_targets) -> Tensor:
-            return margins(logits, labels, wanted)
-
+        loss = partial(margins, labels=part_labels, targets=part_targets) if margin else None
         current = _random_start(part, eps, norm, generator) if random_start else part
         heading = torch.zeros_like(part)
         for _ in range(steps):
-            gradient = loss_gradient(defended, current, classes, samples, generator, margin_loss if margin else None)
+            gradient = loss_gradient(defended, current, classes, samples, generator, loss)
             if momentum:
                 heading = momentum * heading + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 gradient = heading

@@ -186,6 +186,7 @@ def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures,
     frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
     members, others = to_frames(flagged, torch.device("cpu")), frames[labels != TARGET]
     found = recover(frames, labels, members, TARGET, sick.logits, Checkpoints(None, ""), Silent())
+    assert found.trigger is not None
     assert found.trigger.name == "stamp"
     assert found.tried["stamp"].convinces(1 / 3)
     nothing = StampTrigger(Stamp(torch.zeros(1, 1, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)))

@@ -106,6 +106,7 @@ def test_a_trigger_at_random_places_is_cut_out_of_the_quarantine() -> None:
     clean, labels = clean_frames(100, 7)
     members, _ = stamped_frames(120, 8)
     found = recover(clean, labels, members, TARGET, logits, Checkpoints(None, ""), Silent())
+    assert found.trigger is not None
     assert found.trigger.name == "windows"
     assert isinstance(found.trigger, TransplantTrigger)
     said = found.tried["windows"]
