@@ -161,9 +161,11 @@ class Child:
             raise RuntimeError(f"expected a stopped program, {self.command[0]} runs as pid {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         bound_log(self.log)
-        self._popen = self._spawn()
-        # A child that has ended stays a zombie until it is reaped, so its pid is still its own here.
-        self._identity = ProcessId.of(self._popen.pid) or ProcessId(self._popen.pid, -1)
+        # A poll of another thread between the two assignments would ask for the pid of the last start.
+        with self._reaping:
+            self._popen = self._spawn()
+            # A child that has ended stays a zombie until it is reaped, so its pid is still its own here.
+            self._identity = ProcessId.of(self._popen.pid) or ProcessId(self._popen.pid, -1)
         return self._identity
 
     def _spawn(self) -> subprocess.Popen[bytes]:
