@@ -85,7 +85,7 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
 def fleet_parts(settings: UpSettings, cameras: int) -> int:
     """Return the number of processes for this many simulated cameras; ConfigError if some would have none.
 
-    A process uses one core at most, and costs about 100 MB and two seconds of CPU time before its first camera.
+    A process uses one core at most, and costs about 100 MB and some seconds of CPU time before its first camera.
     """
     if settings.cameras_file is not None:
         return 1

@@ -37,6 +37,33 @@ def test_a_pid_is_matched_with_its_start_time_before_it_is_signalled(sleeper: Ch
     assert sleeper.wait(10) == -signal.SIGKILL
 
 
+def test_a_poll_of_another_thread_in_a_start_waits_for_the_new_pid(
+    sleeper: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper.kill()
+    found: list[object] = []
+    read = ProcessId.of
+
+    def poll() -> None:
+        try:
+            found.append(sleeper.poll())
+        except OSError as error:
+            found.append(error)
+
+    other = threading.Thread(target=poll)
+
+    def polled_meanwhile(pid: int) -> ProcessId | None:
+        monkeypatch.undo()
+        other.start()
+        other.join(0.3)
+        return read(pid)
+
+    monkeypatch.setattr(ProcessId, "of", polled_meanwhile)
+    sleeper.start()
+    other.join()
+    assert found == [None]
+
+
 def test_a_name_with_spaces_and_parentheses_does_not_hide_the_start_time(tmp_path: Path) -> None:
     program = tmp_path / "a) R (b"
     program.symlink_to("/bin/sleep")
