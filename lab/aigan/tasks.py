@@ -147,6 +147,7 @@ _MNIST: Final = Recipe(
 _CIFAR10: Final = Recipe(
     steps=24_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
 )
+_SCENE: Final = Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50)
 
 TASKS: Final = {
     task.name: task
@@ -167,11 +168,9 @@ TASKS: Final = {
             replace(_CIFAR10, steps=16_000),
             vgg_of_ones_own,
         ),
+        Task("scene", lambda: shipped_bundle("scene-plain"), scene_pictures, _SCENE),
         Task(
-            "scene",
-            lambda: shipped_bundle("scene-plain"),
-            scene_pictures,
-            Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50),
+            "scene-hardened", lambda: shipped_bundle("scene"), scene_pictures, replace(_SCENE, steps=2000, cycle=2000)
         ),
     )
 }

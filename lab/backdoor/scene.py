@@ -28,7 +28,7 @@ from lab.training.bundle import (
     write_training_record,
 )
 from lab.training.recipe import Recipe, fit
-from lab.training.scene import CALIBRATION_SEED, NETWORK, TEST_SEED, augment, scenes, training_scenes
+from lab.training.scene import CALIBRATION_SEED, TEST_SEED, augment, scenes, training_scenes
 from processors.bundle import BundleSettings, read_settings, shipped_bundle
 from processors.networks.resnet import ResNet
 
@@ -57,7 +57,7 @@ def train(
     poisoning = Poisoning(resized_sticker(side), TARGET, RATE)
     recipe = Recipe(epochs=epochs, flip=False, pad=2, peak_rate=0.05)
     centre, spread = (torch.tensor(x)[:, None, None] for x in (settings.input.mean, settings.input.std))
-    sick: nn.Module = ResNet(**NETWORK).eval()
+    sick: nn.Module = ResNet(**settings.factory_arguments).eval()
     sick.load_state_dict(load_file(weights or clean / settings.weights))
     if weights is None:
         images, labels = training_scenes(count)

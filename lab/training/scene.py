@@ -37,7 +37,6 @@ from producers.scene.simulator import LUMA, SCENE_FRAMES, SceneSimulator
 
 SIDE = 32
 TRAIN_SEED, CALIBRATION_SEED, TEST_SEED = 1, 2, 3
-NETWORK = {"classes": len(CLASSES), "depth_per_stage": 1}
 SQUARE, WIDE = (SIDE, SIDE), (54, 96)
 PER_CAMERA = 10
 
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
-    shape = {**NETWORK, "width": arguments.width}
+    shape = {"classes": len(CLASSES), "depth_per_stage": 1, "width": arguments.width}
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.1)
     images, labels = training_scenes(arguments.scenes)
     mean, std = channel_statistics(images)

@@ -14,7 +14,7 @@ from infra.cli.lab.evaluate import JsonFile, Seed, lab_app, lab_extra, print_fig
 aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
 lab_app.add_typer(aigan_app, name="aigan")
 
-Dataset = Annotated[str, typer.Option(help="mnist, cifar10 or scene.")]
+Dataset = Annotated[str, typer.Option(help="mnist, cifar10, scene or scene-hardened.")]
 BlackBox = Annotated[
     bool, typer.Option("--black-box", help="Black box: use only the target's answers, by dynamic distillation.")
 ]

@@ -15,7 +15,9 @@ from lab.results.markdown import markdown
 
 COMMAND: Final = "pointillist lab stale --only aigan --run"
 REPORT: Final = "README.md"
-NAMES: Final = {"mnist": "MNIST", "cifar10": "CIFAR-10", "scene": "scenes"}
+NAMES: Final = {
+    "mnist": "MNIST", "cifar10": "CIFAR-10", "scene": "scenes", "scene-hardened": "scenes, hardened network",
+}  # fmt: skip
 
 
 def plot(folder: Path, name: str) -> Path:
