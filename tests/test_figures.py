@@ -121,7 +121,7 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() ->
 
 
 def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() -> None:
-    row = {"scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100}
+    row = {"model": "scene@1-hardened+4de0", "scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100}
     found, other = CASES["withstood"]([row, {**row, "eps": 0.08}])
     assert (found["must"], found["aim"], found["clean_must"]) == ("≥ .78", "≥ .90", "≥ .98")
     assert (other["must"], other["aim"], other["clean_must"]) == (NONE, NONE, NONE)
@@ -146,10 +146,13 @@ def test_hard_scenes_are_summed_over_the_drop_ratios_and_compared_for_equal_numb
 
 
 def test_the_hardened_network_stands_first_and_the_plain_one_has_no_bound() -> None:
-    rows = [{"model": "scene@1+b", "attacked": "0.5"}, {"model": "scene@1-hardened+a", "attacked": "0.9"}]
+    rows = [
+        {"model": "scene@1+b", "resubmitted": "0.5", "frames": "100"},
+        {"model": "scene@1-hardened+abcdef", "resubmitted": "0.9", "frames": "100"},
+    ]
     hardened, plain = CASES["scenes"](rows)
-    assert (hardened["network"], hardened["must"]) == ("scene@1-hardened", "≥ .95")
-    assert (plain["network"], plain["must"]) == ("scene@1", "–")
+    assert (hardened["network"], hardened["must"]) == ("scene@1-hardened+abcd", "≥ .95")
+    assert (plain["network"], plain["must"]) == ("scene@1+b", "–")
 
 
 def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:

@@ -166,7 +166,20 @@ def _sticker_drill(document: Any) -> Iterator[Case]:
 def _scenes(rows: Sequence[Case]) -> Iterator[Case]:
     for row in sorted(rows, key=lambda row: "hardened" not in row["model"]):
         must, aim, clean = ("≥ .95", "≥ .98", "≥ .99") if "hardened" in row["model"] else (NONE, NONE, NONE)
-        yield {**row, "network": row["model"].partition("+")[0], "must": must, "aim": aim, "clean_must": clean}
+        always = _interval(row["resubmitted"], row["frames"])
+        yield {**row, **always, "network": _short(row["model"]), "must": must, "aim": aim, "clean_must": clean}
+
+
+def _short(model_id: str) -> str:
+    """Return the name and version of a network, with the first digits of its digest."""
+    name, plus, digest = model_id.partition("+")
+    return f"{name}{plus}{digest[:4]}"
+
+
+def _interval(share: str, count: str) -> dict[str, float]:
+    """Return the interval of 95 % of a share of `count` frames, as `low` and `high`."""
+    found = wilson(round(float(share) * int(count)), int(count))
+    return {"low": found.low, "high": found.high}
 
 
 _WITHSTOOD: Final = {
@@ -184,9 +197,9 @@ _CERTIFIED: Final = {
 def _withstood(rows: Sequence[Case]) -> Iterator[Case]:
     for row in rows:
         must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
-        share = wilson(round(float(row["worst"]) * int(row["frames"])), int(row["frames"]))
         clean = "≥ .98" if must != NONE else NONE
-        yield {**row, "low": share.low, "high": share.high, "must": must, "aim": aim, "clean_must": clean}
+        worst = _interval(row["worst"], row["frames"])
+        yield {**row, **worst, "network": _short(row["model"]), "must": must, "aim": aim, "clean_must": clean}
 
 
 def _certified(rows: Sequence[Case]) -> Iterator[Case]:
@@ -211,7 +224,8 @@ def _live_attack(document: Any) -> Iterator[Case]:
     for case in document["figures"]:
         slowest_s = max(case[name]["slowest_alert_s"] for name in ("bare", "plain"))
         lost = sum(case[name]["frames_lost"] for name in ("bare", "plain", "hardened"))
-        yield {**case, "slowest_s": slowest_s, "lost": lost}
+        generator = document["plan"]["generator"].partition("+")[0]
+        yield {**case, "slowest_s": slowest_s, "lost": lost, "generator": generator}
 
 
 def _parity(rows: Sequence[Case]) -> Iterator[Case]:

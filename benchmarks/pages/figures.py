@@ -26,23 +26,27 @@ FRONT: Final = (
     ("defence", "`lossless` bytes", "`lossless` bytes ÷ `raw` bytes, videos"),
     (
         "robustness", "`cifar10@1-hardened`, fleet, r = 0.25, within L∞ 8/255: of",
-        "hardened CIFAR-10 network: worst case of all attacks, L∞ 8/255",
+        "hardened CIFAR-10 network: worst case of the costly attacks, L∞ 8/255, first 300 pictures",
+    ),
+    (
+        "robustness", "`scene@1-hardened+4de0`, hard scenes of 128×96, L∞ 0.03",
+        "network of the simulated fleet: hard scenes that withstand several attacks ten times of ten, L∞ .03",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
-        "what the drop adds to that network's worst case, on the same pictures",
+        "what the drop adds to the CIFAR-10 network's worst case, 100 pictures, without AutoAttack through the drop",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: worst case",
-        "what it adds to the plain network, L∞ .01, if the attacker knows of it",
+        "what it adds to the plain CIFAR-10 network, L∞ .01, if the attacker knows of it",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: attacks made on the bare",
         "the same, if the attacker does not",
     ),
     ("robustness", "AI-GAN, cifar10, white-box", "success of a generator of attacks on the plain network, L∞ 8/255"),
-    ("backdoors", "32 cameras at 2 fps", "runs of 10 with each sticker alerted within 10 s and no false alert"),
-    ("backdoors", "repair, resnet20-c-1: ASR after", "attack success after repair"),
+    ("backdoors", "32 cameras at 2 fps", "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes)"),
+    ("backdoors", "repair, resnet20-c-1: ASR after", "attack success after repair (ResNet-20, one patch)"),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
     ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras"),
     ("system", "10,000 cameras × 0.025 fps: p99", "capture to record, p99, 10,000 cameras"),

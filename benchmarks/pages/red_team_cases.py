@@ -13,14 +13,18 @@ from lab.red_team.plan import CLEAN
 
 
 def judged(documents: Sequence[Case]) -> Iterator[Case]:
-    """Each run of `lab red-team` with its bounds; the bounds hold for the pictures that met every attack."""
+    """Each run of `lab red-team` with its bounds.
+
+    The bounds hold for the pictures that met the costly attacks. An attacker who knows the key met few attacks, so that
+    figure is an upper bound, and has none.
+    """
     for found in documents:
         reached = Counter(found["checklist"].values())
         met_all = found["worst_case_of_judged"]
         mixed = met_all is not None and met_all["images"] < found["images"]
         bound = strength(found["eps"])
-        hardened = "hardened" in found["settings"]["bundle"]
-        must, aim = {"8/255": ("≥ .30", "≥ .45"), "0.01": ("≥ .58", "≥ .68")}[bound] if hardened else (NONE, NONE)
+        bounded = "hardened" in found["settings"]["bundle"] and found["settings"]["defence"] == "fleet"
+        must, aim = {"8/255": ("≥ .33", "≥ .40"), "0.01": ("≥ .60", "≥ .66")}[bound] if bounded else (NONE, NONE)
         low, high = found["intervals"]["worst_case_accuracy"]
         yield {
             **found,

@@ -132,6 +132,8 @@ def page(rows: Sequence[Row]) -> list[str]:
         "Limits:\n\n"
         "- The certificate covers one sticker of this size. It covers no larger sticker, no second one, and no change "
         "spread over the whole frame.\n"
+        "- The pictures are whole. Live frames have dropped pixels, and 4×4 windows unless set otherwise: their share "
+        "was not measured.\n"
         "- Larger networks that were trained on more pictures certify more, transformers above all.\n"
         "- A certificate by randomly dropped pixels needs p_A − p_B > 2Δ. At the fleet's ratios r = .25 and .5, one "
         "changed pixel has Δ = .75 and .50, so nothing is certified that way.\n"

@@ -28,7 +28,7 @@ COMPARED: Final = (WARP, SOURCE, BLENDED, MAIN)
 KINDS: Final = {
     BLENDED: "blended",
     "resnet20-random": "random place",
-    WARP: "warp, input-dependent",
+    WARP: "warp, one fixed field",
     SOURCE: "source-specific",
     "resnet20-two": "two",
 }
