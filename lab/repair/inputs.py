@@ -51,6 +51,12 @@ def _picture(file: Path) -> NDArray[np.uint8]:
     return array[..., None] if array.ndim == 2 else array
 
 
+def no_frames(bundle: Bundle) -> NDArray[np.uint8]:
+    """Return no pictures, (0, h, w, C) uint8, at the network's size."""
+    size = bundle.settings.input
+    return np.empty((0, size.height, size.width, size.channels), np.uint8)
+
+
 def at_network_size(images: NDArray[np.uint8], bundle: Bundle, place: str) -> NDArray[np.uint8]:
     """Return pictures (N, h, w, 1 or 3) uint8 at the network's size, (N, H, W, C) uint8; errors contain `place`."""
     wanted = bundle.settings.input

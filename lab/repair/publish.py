@@ -12,8 +12,8 @@ MARK: Final = "repaired"
 """Suffix of a repaired bundle's version."""
 
 
-def check_out(out: Path, source: Path, quarantine: Path) -> None:
+def check_out(out: Path, source: Path, quarantine: Path | None) -> None:
     """Reject a folder before the work if it is not writable, or contains data that a repair must not change."""
-    if out.resolve().is_relative_to(quarantine.resolve()):
+    if quarantine is not None and out.resolve().is_relative_to(quarantine.resolve()):
         raise ConfigError(f"--out: expected a folder outside of the quarantine, which is read as a whole, got {out}")
     successor.check_out(out, source, MARK)

@@ -91,7 +91,7 @@ def _pictures(result: RepairResult) -> dict[str, Tensor]:
     """Return the pictures of the report by name, (n, C, H, W) each. Those of a trigger need one."""
     trigger = result.trigger
     if trigger is None:
-        return {"clean": result.shown, "quarantined": result.flagged}
+        return {"clean": result.shown} | ({"quarantined": result.flagged} if len(result.flagged) else {})
     with torch.no_grad():
         marked, covered = trigger.put(result.shown, torch.Generator().manual_seed(4))
         return {

@@ -49,8 +49,10 @@ def words(folder: Path, **changed: object) -> list[str]:
         "bundle": folder / "bundle", "clean": folder / "clean.npz", "quarantine": folder / "quarantine",
         "out": folder / "out", "json": folder / "figures.json",
     }  # fmt: skip
-    given = (options | changed).items()
-    return ["repair", *(word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value)))]
+    given = {
+        f"--{name.replace('_', '-')}": str(value) for name, value in (options | changed).items() if value is not None
+    }
+    return ["repair", *(word for pair in given.items() for word in pair)]
 
 
 @pytest.fixture
@@ -197,6 +199,17 @@ def test_a_quarantine_of_clean_frames_is_refused_unless_the_mode_needs_none(
     assert "- trigger: not searched" in report
     assert json.loads((folder / "figures.json").read_text())["method"] == "ft-sam"
     assert not (folder / "out" / "stamped.png").exists()
+
+
+def test_only_the_mode_clean_needs_no_quarantine(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "expected a folder of flagged frames, got none" in refusal(repair(quarantine=None))
+    monkeypatch.setattr(run_module, "FT_SAM", Tuning(0.001, epochs=1))
+    repair(mode="clean", quarantine=None).success()
+    assert json.loads((folder / "figures.json").read_text())["quarantined"] == 0
+    assert not (folder / "out" / "quarantined.png").exists()
+    assert "quarantined.png" not in (folder / "out" / "report.md").read_text()
 
 
 class Tied(nn.Module):

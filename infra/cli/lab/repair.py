@@ -22,7 +22,7 @@ from infra.cli.lab.evaluate import (
     require_writable,
     write_json,
 )
-from schemas.errors import BundleError
+from schemas.errors import BundleError, ConfigError
 from schemas.runtime.throttle import Throttle
 
 
@@ -76,8 +76,11 @@ def repair(
     clean: Annotated[
         Path, typer.Option(help="npz with clean images (N, H, W, C) uint8 and labels (N,), not trained on.")
     ],
-    quarantine: Annotated[Path, typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders.")],
     out: Annotated[Path, typer.Option(help="Folder of the repaired bundle, the report and the state.")],
+    quarantine: Annotated[
+        Path | None,
+        typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders. --mode clean needs none."),
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="default, paper (CoDefend's own CycleGAN and retraining), or clean (no trigger).")
     ] = "default",
@@ -107,7 +110,7 @@ def repair(
 
         from lab.data import read_pictures
         from lab.repair.figures import Evaluation
-        from lab.repair.inputs import read_quarantine
+        from lab.repair.inputs import no_frames, read_quarantine
         from lab.repair.publish import MARK, check_out
         from lab.repair.report import write_report
         from lab.repair.run import RepairSettings
@@ -122,7 +125,9 @@ def repair(
         sick = load_bundle(source, torch.device("cpu"))
         classes = sick.settings.classes
         pictures = read_pictures(clean, len(classes))
-        flagged = read_quarantine(quarantine, sick)
+        if quarantine is None and way != "clean":
+            raise ConfigError("--quarantine: expected a folder of flagged frames, got none. Or use --mode clean.")
+        flagged = no_frames(sick) if quarantine is None else read_quarantine(quarantine, sick)
         evaluation = Evaluation(
             *(
                 None if file is None else read_pictures(file, len(classes))
