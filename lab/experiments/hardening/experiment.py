@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +37,6 @@ TABLES: Final = {
 }  # fmt: skip
 COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
-WITHSTANDING: Final = {
-    "hardened": shipped_bundle("scene"), "wide": Path(str(files("lab"))) / "networks" / "scene-wide-hardened",
-}  # fmt: skip
-"""Networks that meet every attack: the fleet's, and one of twice its width that was hardened longer."""
 _CODE: Final = "lab.experiments.hardening.scene"
 _PAIRED: Final = "lab.experiments.hardening.paired:measured"
 _COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
@@ -64,7 +59,7 @@ def plan(place: Workplace) -> Plan:
         cells += [_attacked(network, folder, size) for size in SIZES]
         cells += [_hard(network, folder, size) for size in HARD_SIZES]
     cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
-    cells += [_adapted(network, folder, *each) for each in ADAPTED for network, folder in WITHSTANDING.items()]
+    cells += [_adapted(*each) for each in ADAPTED]
     store = place.store(NAME)
 
     def write() -> list[str]:
@@ -102,12 +97,15 @@ def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:
     return Cell(name, (f"{_CODE}:attacked",), measure, (size, SIZES[size]), (folder,), _SECONDS[height])
 
 
-def _adapted(network: str, folder: Path, kind: str, eps: float, size: tuple[int, int]) -> Cell:
+def _adapted(kind: str, eps: float, size: tuple[int, int]) -> Cell:
+    """The hardened network under every attack."""
+    folder = shipped_bundle(NETWORKS["hardened"])
+
     def measure() -> Tables:
         return {"adapted": [withstood(_loaded(folder), size, ADAPTED_FRAMES, kind, eps)]}
 
     height, width = size
-    name = f"{network}/{width}x{height}/{kind}-{eps:g}"
+    name = f"hardened/{width}x{height}/{kind}-{eps:g}"
     settings = (size, ADAPTED_FRAMES, kind, eps)
     return Cell(name, (f"{_CODE}:withstood",), measure, settings, (folder,), _ADAPTED_SECONDS[height])
 
