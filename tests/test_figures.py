@@ -129,7 +129,7 @@ def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() ->
 
 
 def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of_the_sticker() -> None:
-    row = {"network": "scene", "pictures": "scenes-640x480", "rows": 78}
+    row = {"network": "scene-stickers", "pictures": "scenes-640x480", "rows": 78}
     found, other = CASES["certified"]([row, {**row, "rows": 40}])
     assert (found["must"], other["must"]) == ("≥ .90", NONE)
 

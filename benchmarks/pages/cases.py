@@ -189,7 +189,7 @@ _WITHSTOOD: Final = {
 """Bounds of the share of scenes that withstands every attack, by their kind and ε: must and aim."""
 _CERTIFIED: Final = {
     ("cifar10-stickers", "cifar10", 5): ("≥ .58", "≥ .68", "≥ .88"),
-    ("scene", "scenes-640x480", 78): ("≥ .90", "≥ .97", NONE),
+    ("scene-stickers", "scenes-640x480", 78): ("≥ .90", "≥ .97", NONE),
 }
 """Bounds by network, pictures and the sticker's rows: must and aim of the certified share, must of the clean one."""
 

@@ -23,10 +23,12 @@ _SCENES: Final = "scenes-640x480"
 _TWO_PERCENT: Final = 78
 """Side of a square of 2 % of a frame of 640×480."""
 STICKERS: Final = "cifar10-stickers"
-"""CIFAR-10's network after training with `pointillist lab harden --stickers`. It ships with the lab."""
+SCENE_STICKERS: Final = "scene-stickers"
+"""Networks after training with `pointillist lab harden --stickers`. They ship with the lab."""
 SUBJECTS: Final = (
     Subject("cifar10", "cifar10", 5, 5),
     Subject(STICKERS, "cifar10", 5, 5),
+    Subject(SCENE_STICKERS, _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=300),
     Subject("scene", _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=100),
     Subject("cifar10", "cifar10", 5, 5, "plate"),
     Subject("cifar10", "cifar10", 5, 5, "grey"),
@@ -111,7 +113,7 @@ def plan(place: Workplace) -> Plan:
 def _folder(network: str) -> Path:
     if network in MODELS:
         return shipped_models() / network / "bundle"
-    if network == STICKERS:
+    if network in (STICKERS, SCENE_STICKERS):
         return Path(str(files("lab"))) / "networks" / network
     return shipped_bundle(network)
 
