@@ -45,7 +45,10 @@ FRONT: Final = (
         "the same, if the attacker does not",
     ),
     ("robustness", "AI-GAN, cifar10, white-box", "success of a generator of attacks on the plain network, L∞ 8/255"),
-    ("backdoors", "32 cameras at 2 fps", "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes)"),
+    (
+        "backdoors", "32 cameras at 2 fps",
+        "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes)",
+    ),
     ("backdoors", "repair, resnet20-c-1: ASR after", "attack success after repair (ResNet-20, one patch)"),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
     ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras"),
