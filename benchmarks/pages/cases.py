@@ -275,6 +275,7 @@ _UNLIKE: Final = {
 }
 _QUSECNETS: Final = {
     "fgsm": ("FGSM .3, white-box", "≥ .975", "≥ .985"),
+    "box": ("worst by PGD in the output box of the layer, within .3", "≥ .93", "≥ .96"),
     "worst": ("worst of all attacks within .3", NONE, NONE),
 }
 
