@@ -28,7 +28,7 @@ SCENE_STICKERS: Final = "scene-stickers"
 SUBJECTS: Final = (
     Subject("cifar10", "cifar10", 5, 5),
     Subject(STICKERS, "cifar10", 5, 5),
-    Subject(SCENE_STICKERS, _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=300),
+    Subject(SCENE_STICKERS, _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=100, windows=8),
     Subject("scene", _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=100),
     Subject("cifar10", "cifar10", 5, 5, "plate"),
     Subject("cifar10", "cifar10", 5, 5, "grey"),
@@ -99,7 +99,7 @@ def plan(place: Workplace) -> Plan:
             measure,
             (subject, MODELS[subject.network].poisoning) if sick else subject,
             inputs,
-            (10 if subject.pictures == _SCENES else 0.9) * subject.count,
+            (0.5 if subject.pictures == _SCENES else 0.025) * subject.count * subject.windows**4 / 36,
         )
         return own
 
