@@ -1,10 +1,11 @@
-"""The red team live: `python -m benchmarks.models.red_team_live --generator NAME --plain DIR --hardened DIR --json
-FILE`.
+"""The red team live: `python -m benchmarks.models.red_team_live --json FILE`.
 
-Sixteen cameras send. After a while a generator attacks four of them in front of their lenses. The same fleet runs three
-times: on the bare plain network (nothing dropped, nothing rebuilt), on the plain one with the drop, and on the hardened
-one with the drop. Accuracies and alerts are read from Prometheus, and the frames are counted again from the records. A
-Markdown page of the same name is written next to the JSON. A run that is already in the JSON is not run again.
+Sixteen cameras send. After a while a generator attacks four of them in front of their lenses. The same fleet runs four
+times: on the bare plain network (nothing dropped, nothing rebuilt), on the plain one with the drop, and twice on the
+hardened one with the drop. The last attack is by a generator made against the hardened network, the others by one made
+against the plain one. Accuracies and alerts are read from Prometheus, and the frames are counted again from the
+records. A Markdown page of the same name is written next to the JSON. A run that is already in the JSON is not run
+again.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ _SETTLED_S: Final = 120.0
 class Plan(NamedTuple):
     """The settings that all runs share."""
 
-    generator: str
+    against_plain: str
+    against_hardened: str
     eps: float
     target: str | int
     fps: float
@@ -64,7 +66,8 @@ class Plan(NamedTuple):
     def described(self) -> Result:
         """Return the plan as in the JSON: results of another plan are not mixed with these."""
         return {
-            "generator": f"{self.generator}+{_digest(find_generator(self.generator) / NETWORK)}",
+            "against_plain": _generator(self.against_plain),
+            "against_hardened": _generator(self.against_hardened),
             "eps": self.eps,
             "target": self.target,
             "fps": self.fps,
@@ -89,7 +92,7 @@ def scenario(plan: Plan, condition: Condition, size: tuple[int, int], seed: int)
         "camera": [f"cam-{number:02}" for number in CHOSEN],
         "at_s": CALM_S,
         "for_s": ATTACK_S,
-        "generator": plan.generator,
+        "generator": getattr(plan, f"against_{condition.target}"),
         "eps": plan.eps,
         "target": plan.target,
     }
@@ -230,6 +233,10 @@ def _model(folder: Path) -> str:
     return f"{folder.name} ({settings['name']}@{settings['version']}+{_digest(folder / settings['weights'])})"
 
 
+def _generator(name: str) -> str:
+    return f"{name}+{_digest(find_generator(name) / NETWORK)}"
+
+
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
@@ -242,7 +249,8 @@ def main() -> None:
     """Run the missing cases, write the JSON and the page, print the figures."""
     arguments = command_line(
         __doc__,
-        generator=Option("scene", "a folder with generator.toml, or a shipped generator"),
+        against_plain=Option("scene", "a folder with generator.toml, or a shipped generator"),
+        against_hardened=Option("scene-hardened", "the same, made against the hardened network"),
         plain=Option(Path("scene-plain"), "a bundle, or the name of a shipped one"),
         hardened=Path("scene"),
         conditions=Option(list(CONDITIONS), several="+", choices=CONDITIONS),
@@ -253,12 +261,14 @@ def main() -> None:
         seeds=1,
         json=Option(Path, required=True),
     )
-    generator = Generator(find_generator(arguments.generator))
+    generators = (arguments.against_plain, arguments.against_hardened)
+    generator = Generator(find_generator(arguments.against_plain))
     plain, hardened = (bundle_folder(UpSettings(bundle=bundle)) for bundle in (arguments.plain, arguments.hardened))
     target = int(arguments.target) if arguments.target.isdecimal() else arguments.target
-    read_generator(find_generator(arguments.generator)).check_target(target)
+    for name in generators:
+        read_generator(find_generator(name)).check_target(target)
     eps = generator.settings.eps if arguments.eps is None else arguments.eps
-    plan = Plan(arguments.generator, eps, target, arguments.fps, plain, hardened)
+    plan = Plan(*generators, eps, target, arguments.fps, plain, hardened)
     result = _before(arguments.json, plan)
     result["lens_ms"] = lens_costs(generator)
     with tempfile.TemporaryDirectory(prefix="pointillist-red-team-") as folder:
@@ -294,7 +304,8 @@ def _keep(result: Result, file: Path) -> None:
     sizes = dict.fromkeys("x".join(map(str, each["size"])) for each in result["runs"])
     seeds = len({each["seed"] for each in result["runs"]})
     result["command"] = (
-        f"python -m benchmarks.models.red_team_live --generator {plan['generator'].split('+')[0]} "
+        f"python -m benchmarks.models.red_team_live --against-plain {plan['against_plain'].split('+')[0]} "
+        f"--against-hardened {plan['against_hardened'].split('+')[0]} "
         f"--plain {plan['plain'].split()[0]} --hardened {plan['hardened'].split()[0]} "
         f"--eps {plan['eps']:g} --target {plan['target']} --fps {plan['fps']:g} "
         f"--sizes {' '.join(sizes)} --seeds {seeds} --json {file}"

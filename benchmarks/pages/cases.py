@@ -10,6 +10,7 @@ from typing import Any, Final
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
 from benchmarks.pages.figure import NONE, RESULTS, Case, Cases
 from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same
+from benchmarks.pages.red_team_figures import CONDITIONS
 from lab.experiments.aigan.whole_split import TEST_PICTURES, whole_split
 from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
@@ -223,9 +224,8 @@ def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
 def _live_attack(document: Any) -> Iterator[Case]:
     for case in document["figures"]:
         slowest_s = max(case[name]["slowest_alert_s"] for name in ("bare", "plain"))
-        lost = sum(case[name]["frames_lost"] for name in ("bare", "plain", "hardened"))
-        generator = document["plan"]["generator"].partition("+")[0]
-        yield {**case, "slowest_s": slowest_s, "lost": lost, "generator": generator}
+        lost = sum(case[name]["frames_lost"] for name in CONDITIONS)
+        yield {**case, "slowest_s": slowest_s, "lost": lost}
 
 
 def _parity(rows: Sequence[Case]) -> Iterator[Case]:

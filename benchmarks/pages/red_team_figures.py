@@ -25,12 +25,17 @@ class Condition(NamedTuple):
     mode: str
     drop: float
     what: str
+    target: str = "plain"
+    """The network that the attacker's generator was made against: `plain` or `hardened`."""
 
 
 CONDITIONS: Final = {
     "bare": Condition("plain", "none", 0.0, "the bare plain network"),
     "plain": Condition("plain", "default", DROP, "the plain network behind the drop"),
     "hardened": Condition("hardened", "default", DROP, "the hardened network behind the drop"),
+    "white-box": Condition(
+        "hardened", "default", DROP, "the same, attacked by the generator that was made against it", "hardened"
+    ),
 }
 
 
@@ -100,8 +105,9 @@ def page(document: Result) -> str:
         f"Made by `{document['command']}` on {document['machine']}; the load average before the runs was "
         f"{min(loads):.1f} to {max(loads):.1f}.",
         f"{plan['cameras']} cameras at {plan['fps']:g} fps; after {CALM_S:g} s of calm the generator "
-        f"`{plan['generator']}` (ε = {plan['eps']:g}, target {plan['target']}) attacks {plan['attacked']} of them for "
-        f"{ATTACK_S:g} s before the drop. Plain is `{plan['plain']}`, hardened `{plan['hardened']}`. Accuracies are "
+        f"`{plan['against_plain']}`, in the last row `{plan['against_hardened']}` (ε = {plan['eps']:g}, target "
+        f"{plan['target']}), attacks {plan['attacked']} of them for {ATTACK_S:g} s before the drop. Plain is "
+        f"`{plan['plain']}`, hardened `{plan['hardened']}`. Accuracies are "
         "what Prometheus holds at the end, with 95 % intervals (Wilson) of single frames: a dozen show one place, so "
         f"these are too narrow. Alerts are `{ALERT}`, in seconds from the capture of a camera's first attacked frame, "
         "in brackets from its record: the difference is what the machine's load keeps a verdict waiting. "
@@ -111,7 +117,7 @@ def page(document: Result) -> str:
         markdown(["frames", "ratio"], ratios) or "Not measured.",
         "What an attacked frame costs the fleet's process, CPU time of its one thread for attacks:",
         markdown(["frame", "ms, median", "ms, 95 %"], costs),
-        "A generator is made against one network and does not adapt to masks or to another network. What an attacker "
+        "A generator is made against one bare network and does not adapt to masks. What an attacker "
         "gets who adapts to all but the key is in the other pages of this folder.",
     ]) + "\n"  # fmt: skip
 

@@ -15,7 +15,8 @@ from tests.producers.stand_in_generator import write_generator
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan(str(write_generator(tmp_path / "generator")), 0.03, "random", 2.0, tmp_path, tmp_path)
+    against_plain, against_hardened = (str(write_generator(tmp_path / name)) for name in ("plain", "hardened"))
+    return Plan(against_plain, against_hardened, 0.03, "random", 2.0, tmp_path, tmp_path)
 
 
 def test_four_of_sixteen_cameras_are_attacked_after_a_calm_and_the_bare_network_gets_every_pixel(plan: Plan) -> None:
@@ -26,7 +27,13 @@ def test_four_of_sixteen_cameras_are_attacked_after_a_calm_and_the_bare_network_
         assert len(fault.cameras) == 4
         assert (fault.at_s, fault.for_s, fault.eps) == (CALM_S, ATTACK_S, 0.03)
     dropped = {name: fleet.cameras()[0].encoding.dropped_per_block for name, fleet in fleets.items()}
-    assert dropped == {"bare": 0, "plain": 16, "hardened": 16}
+    assert dropped == {"bare": 0, "plain": 16, "hardened": 16, "white-box": 16}
+
+
+def test_the_last_attack_is_by_a_generator_made_against_the_hardened_network(plan: Plan) -> None:
+    made = {name: scenario(plan, each, (64, 48), 0)["faults"][0]["generator"] for name, each in CONDITIONS.items()}
+    assert made.pop("white-box") == plan.against_hardened
+    assert set(made.values()) == {plan.against_plain}
 
 
 def outcome(condition: str, right: int, alerts: list[float | None], seed: int = 0) -> dict[str, object]:
@@ -51,8 +58,8 @@ def test_seeds_are_summed_and_the_page_says_what_hardening_gains() -> None:
     text = page({
         "runs": runs, "figures": [figures], "command": "python -m x", "machine": "m",
         "lens_ms": [{"size": [640, 480], "ms": 5.0, "ms_p95": 7.0}],
-        "plan": {"cameras": 16, "fps": 2.0, "generator": "g", "eps": 0.03, "target": "random", "attacked": 4,
-                 "plain": "p", "hardened": "h"},
+        "plan": {"cameras": 16, "fps": 2.0, "against_plain": "g", "against_hardened": "own", "eps": 0.03,
+                 "target": "random", "attacked": 4, "plain": "p", "hardened": "h"},
     })  # fmt: skip
     assert "| 32×32 | 2.30 |" in text
     assert "| 640×480 | 5.00 | 7.00 |" in text
@@ -61,6 +68,6 @@ def test_seeds_are_summed_and_the_page_says_what_hardening_gains() -> None:
 
 
 def test_the_cost_of_an_attacked_frame_is_measured_at_each_size(plan: Plan) -> None:
-    (cost,) = lens_costs(Generator(Path(plan.generator)), [(32, 24)])
+    (cost,) = lens_costs(Generator(Path(plan.against_plain)), [(32, 24)])
     assert cost["size"] == [32, 24]
     assert 0 < cost["ms"] <= cost["ms_p95"] < 1000
