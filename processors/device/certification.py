@@ -17,7 +17,7 @@ from schemas.messages.moving import Box
 
 AT_ONCE: Final = 64
 """Most passes of a batch."""
-PIXELS_AT_ONCE: Final = 2**16
+PIXELS_AT_ONCE: Final = 2**14
 """Pixels of a batch of passes: a batch is not interrupted, so this bounds how long classification waits."""
 
 

@@ -40,7 +40,7 @@ def test_wheel_has_every_package_and_file(wheel: Path) -> None:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     checkout = ("lab/aigan/models/", "lab/backdoor/models/", "lab/networks/qusecnets/")
     assert inside == {name for name in tracked_files(*PACKAGES) if not name.startswith(checkout)} | TAKEN_IN
-    assert wheel.stat().st_size < 24 * 2**20
+    assert wheel.stat().st_size < 30 * 2**20
 
 
 def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[Path, Path]) -> None:
