@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -294,17 +295,16 @@ async def test_a_running_recorder_publishes_a_sighting_and_ends_it(scene: Scene)
     async with scene.recorder():
         made = new_rule({"cameras": "lab/*", "wanted": "vehicle", "absent_s": 5}, "root", 5)
         change_recorded(scene.settings.database, lambda each: save_rule(each, made))
-        sent = 0
+        sent = itertools.count()
+        found: list[Alert] = []
 
         async def published() -> list[Alert]:
-            nonlocal sent
-            await scene.verdicts(cars(sent, 1))  # until the recorder has read the rule
-            sent += 1
-            return await scene.alerts()
+            nonlocal found
+            await scene.verdicts(cars(next(sent), 1))  # until the recorder has read the rule
+            found = await scene.alerts()
+            return found
 
-        for _ in range(60):
-            if found := await published():
-                break
+        await until(published, "an alert")
         assert {(alert.kind, alert.wanted, alert.camera_id) for alert in found} == {("sighting", "vehicle", CAMERA)}
         await until(lambda: (row() or {}).get("ended_ms", 0) > 0)
         assert scene.metric("pointillist_alerts_total", kind="strip") == 0

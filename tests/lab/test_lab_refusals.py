@@ -49,7 +49,7 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
     "psnr": [(("--images", "nowhere"), "pictures: expected a folder"), (("--backend", "abacus"), "abacus")],
     "learn-table": [(("--out", "."), "--out: expected a file"), (("--attack", "x"), "attack:")],
     "aigan attack": [
-        (("--dataset", "svhn"), "expected one of mnist, cifar10, scene, got 'svhn'"),
+        (("--dataset", "svhn"), "expected one of mnist, cifar10, scene, scene-hardened, got 'svhn'"),
         (("--eps", 2), "expected a bound above 0 and up to 1, got 2.0"),
         (("--generator", "nowhere"), "expected a generator's settings, cannot read"),
         (("--generator", "damaged"), "expected a generator's settings"),
