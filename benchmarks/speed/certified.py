@@ -24,7 +24,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
 from benchmarks.speed.latency import parsed
 from benchmarks.speed.own_networks import SIZE, scenario
-from benchmarks.speed.pipeline import DRAIN_S, WARM_S, recorded
+from benchmarks.speed.pipeline import DRAIN_S, WARM_S, recorded, warm_up
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import frames
 from infra.state_folder import Layout
@@ -43,10 +43,7 @@ def run(load: str, size: Sequence[int], seconds: float, share: float) -> Result:
         fleet = scenario(folder / "scenario.yaml", *parsed(load), "raw", size)
         options = ("--scenario", fleet, "--config", config, "--seconds", seconds + 2 * WARM_S, "--drain-s", DRAIN_S)
         with RunningSystem(folder / "state", *options, "--no-prometheus") as system:
-            system.await_role("fleet")
-            while recorded(layout) == 0:
-                time.sleep(0.2)
-            time.sleep(WARM_S)
+            warm_up(system)
             before, begun_ms = recorded(layout), time.time_ns() // 10**6
             time.sleep(seconds)
             handled, ended_ms = recorded(layout) - before, time.time_ns() // 10**6
@@ -77,7 +74,8 @@ def summary(rounds: Sequence[dict[str, dict[str, Result]]], share: float) -> Res
         pairs = [(each[load]["certified"][key], each[load]["without"][key]) for each in rounds]
         sides = {"certified": statistics.median(pair[0] for pair in pairs)}
         sides["without"] = statistics.median(pair[1] for pair in pairs)
-        return {"ratio": statistics.median(certified / without for certified, without in pairs)} | sides
+        ratios = [certified / without for certified, without in pairs]
+        return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)} | sides
 
     def certificates_of(load: str) -> Result:
         chosen = share * sum(each[load]["certified"]["recorded"] for each in rounds)

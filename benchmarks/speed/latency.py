@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem
-from benchmarks.speed.pipeline import recorded
+from benchmarks.speed.pipeline import WARM_S, warm_up
 from consumers.database.queries import open_records
 from infra.audit.report import share
 from infra.local.files import write_json, write_text
@@ -39,7 +39,6 @@ Result = dict[str, Any]
 
 LOADS: Final = ("8x2", "32x8")
 """Loads: number of cameras × frames per second of each camera."""
-WARM_S: Final = 10.0
 STRETCHES: Final = {
     "taken": "to the camera's loop",
     "sealed": "drop, pack, sign",
@@ -99,10 +98,7 @@ def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
         traced = patch.dict(os.environ, {"POINTILLIST_TRACE": str(stamps)})
         # A process finds the packages in its working folder first.
         with traced, contextlib.chdir(checkout), RunningSystem(state, *load, "--no-prometheus") as system:
-            system.await_role("fleet")
-            while recorded(Layout(state)) == 0:
-                time.sleep(0.2)
-            time.sleep(WARM_S)
+            warm_up(system)
             begun_ms, before = time.time_ns() // 10**6, system.cpu_seconds()
             time.sleep(seconds)
             ended_ms, after = time.time_ns() // 10**6, system.cpu_seconds()

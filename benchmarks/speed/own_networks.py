@@ -36,7 +36,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
 from benchmarks.harness.system import RunningSystem
 from benchmarks.scale.large_camera import write_footage
-from benchmarks.speed.pipeline import WARM_S, recorded
+from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
 from infra.state_folder import Layout
 from infra.up.settings import GENERAL
 from lab.chance import seeded
@@ -136,10 +136,7 @@ def processor_s(folder: Path, bundle: Path, arguments: argparse.Namespace, gathe
     options = ("--scenario", scenario(folder / "scenario.yaml", arguments.cameras, *shown), "--bundle", bundle)
     timing = ("--seconds", seconds + 2 * WARM_S)
     with RunningSystem(state, *options, *timing, "--config", config, "--no-prometheus") as system:
-        system.await_role("fleet")
-        while recorded(Layout(state)) == 0:
-            time.sleep(0.2)
-        time.sleep(WARM_S)
+        warm_up(system)
         before = recorded(Layout(state)), system.cpu_seconds()
         time.sleep(seconds)
         after = recorded(Layout(state)), system.cpu_seconds()

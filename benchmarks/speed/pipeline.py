@@ -95,10 +95,7 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
         with RunningSystem(
             state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
         ) as system:
-            system.await_role("fleet")
-            while recorded(Layout(state)) == 0:
-                time.sleep(0.2)
-            time.sleep(WARM_S)
+            warm_up(system)
             before = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
             time.sleep(seconds)
             after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
@@ -115,6 +112,14 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
         "frames_lost": report["frames_lost"],
         "frames_recorded": report["frames_recorded"],
     }
+
+
+def warm_up(system: RunningSystem) -> None:
+    """Wait for the first recorded frame, and `WARM_S` longer."""
+    system.await_role("fleet")
+    while recorded(Layout(system.state)) == 0:
+        time.sleep(0.2)
+    time.sleep(WARM_S)
 
 
 def recorded(layout: Layout) -> int:

@@ -19,11 +19,10 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
 from benchmarks.speed.latency import parsed
-from benchmarks.speed.pipeline import recorded
+from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
 from infra.state_folder import Layout
 
 Result = dict[str, Any]
-WARM_S: Final = 10.0
 SIDES: Final = ("untraced", "traced")
 
 
@@ -37,10 +36,7 @@ def run(cameras: int, fps: float, seconds: float, share: float | None) -> Result
         load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds + 3 * WARM_S, "--no-prometheus")
         traced = () if share is None else ("--tracing", collector.url, "--tracing-share", share)
         with RunningSystem(state, *load, *traced) as system:
-            system.await_role("fleet")
-            while recorded(Layout(state)) == 0:
-                time.sleep(0.2)
-            time.sleep(WARM_S)
+            warm_up(system)
             frames, before = recorded(Layout(state)), system.cpu_seconds()
             time.sleep(seconds)
             frames, after = recorded(Layout(state)) - frames, system.cpu_seconds()

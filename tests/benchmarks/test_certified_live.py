@@ -26,6 +26,7 @@ def test_ratios_are_medians_over_the_rounds_and_certificates_are_summed() -> Non
     assert found["frames_kept"]["ratio"] == pytest.approx(0.8)
     assert found["over_p99"]["ratio"] == pytest.approx(1.2)
     assert found["over_p99"]["without"] == pytest.approx(0.1)
+    assert (found["over_p99"]["least"], found["over_p99"]["most"]) == pytest.approx((1.1, 3.0))
     assert found["full"] == {"examined": pytest.approx(60 / 150), "certified": pytest.approx(0.5)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lab.experiments.qusecnets.experiment import worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
+from lab.experiments.qusecnets.report import verdict
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
 from lab.experiments.qusecnets.training import squared_error, write
@@ -170,6 +172,15 @@ def row(name: str, attack: str, accuracy: float, eps: float | None) -> Row:
     return Row(
         name, "cq2", attack, attack, False, eps, 100, 1, accuracy, accuracy, accuracy, accuracy, None, None, 0, 0
     )
+
+
+def test_a_layer_hides_its_gradient_only_if_chance_does_not_explain_the_difference() -> None:
+    name = "mnist-cq2"
+    rows = [row(name, "clean", 0.99, None), row(name, "worst", 0.8, 0.3), row(name, "pgd-0.3", 0.9, 0.3)]
+    other = row(name, "bpda-identity", 0.85, 0.3)
+    for high, hides in ((0.95, False), (0.88, True)):
+        lines = verdict([*rows, replace(other, ci_high=high)])
+        assert any("hides its gradient" in line for line in lines) == hides
 
 
 def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:
