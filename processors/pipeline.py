@@ -397,6 +397,17 @@ class Pipeline:
             parts.append(self.bundle.logits(rebuilt, None if own is None else own[some]))
         return drop_agreement(first, torch.cat(parts).view(len(probes), DROPS, -1))
 
+    def typicality(self, probes: Tensor, *, seeds: Tensor | None = None) -> Tensor:
+        """Return the typicality (B,) in [0, 1] of the features of the result of `probe_input`, low for a trigger.
+
+        See `processors.stages.typicality`. `seeds` (B,) are those of `logits`. Raises StageError for a bundle without
+        features of clean frames.
+        """
+        features = self.bundle.features
+        if features is None:
+            raise StageError("typicality: expected a bundle with features of clean frames, this one has none")
+        return features.typicality(self.bundle.normalised(self.bundle.preprocess(probes, seeds)))
+
 
 def _placed(frames: Tensor | Unplaced) -> Tensor:
     return frames.placed if isinstance(frames, Unplaced) else frames

@@ -14,12 +14,13 @@ from consumers.database.tables import SCHEMA_VERSION, alerts, evidence, frames, 
 VERSION: Final = 4
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?Iff")
+_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?Iffff")
 _ADDED: Final = {
-    frames.name: ("agreement", "agreement_threshold", "windows"),
+    frames.name: ("agreement", "agreement_threshold", "windows", "typicality", "typicality_threshold"),
     alerts.name: (
         *("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
         *("wanted", "confidence", "ended_ms", "partition"),
+        *("mean_typicality", "typicality_threshold", "baseline_typicality"),
     ),
 }
 
@@ -27,8 +28,8 @@ _ADDED: Final = {
 def take_back(url: str) -> int:
     """Give a database of this release's version, in which nobody writes, the form of version 4. Return its version.
 
-    A database of an earlier version stays as it is. The agreements of drop disagreement and the
-    rules of sightings are lost.
+    A database of an earlier version stays as it is. The agreements of drop disagreement, the typicalities
+    and the rules of sightings are lost.
     """
     engine = open_engine(url, writes=True)
     try:

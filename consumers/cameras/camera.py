@@ -42,6 +42,8 @@ class Camera:
     """Entropy of the last checked probe."""
     agreement: tuple[float, float] | None = None
     """Agreement of the last checked probe behind drops, and its threshold; None if the bundle has none."""
+    typicality: tuple[float, float] | None = None
+    """Typicality of the features of the last checked probe, and its threshold; None if the bundle has none."""
     examined: FrameRow | None = None
     """The last frame whose label was examined for a certificate, since the start of this process."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
@@ -87,6 +89,7 @@ class Camera:
         if row.strip == CHECKED:
             self.entropy_bits = row.entropy_bits
             self.agreement = (row.agreement, row.agreement_threshold) if row.agreement_threshold else None
+            self.typicality = (row.typicality, row.typicality_threshold) if row.typicality_threshold else None
             self.probes.append(row.flagged)
 
     def record_status(self, status: CameraRow) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -80,6 +80,8 @@ frames = Table(
     _number("agreement"),
     _number("agreement_threshold"),
     _text("windows"),
+    _number("typicality"),
+    _number("typicality_threshold"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",
@@ -247,13 +249,16 @@ alerts = Table(
     _integer("last", "Sequence number of the last frame."),
     _integer("checked", "Frames that STRIP has checked for it."),
     _integer("flagged", "Checked frames with a statistic of this kind below the threshold."),
-    _number("mean_entropy_bits", "Mean entropy over the checked frames; 0 for the kind `disagreement`."),
+    _number("mean_entropy_bits", "Mean entropy over the checked frames; 0 unless the kind is `strip`."),
     _number("threshold_bits", "Entropy below which a frame is suspect."),
     _number("baseline_bits", "Median entropy of the camera before the alert; 0 without a history."),
     _number("evidence_octaves", "Sum of the frames' distances below their baseline."),
     _number("mean_agreement", "Mean agreement over the checked frames; 0 unless the kind is `disagreement`."),
     _number("agreement_threshold", "Agreement below which a frame is suspect."),
     _number("baseline_agreement", "Median agreement of the camera before the alert; 0 without a history."),
+    _number("mean_typicality", "Geometric mean of the typicality over the checked frames; 0 unless the kind is it."),
+    _number("typicality_threshold", "Typicality below which a frame is suspect."),
+    _number("baseline_typicality", "Median typicality of the camera before the alert; 0 without a history."),
     _text("window", "Window of the frame on which the label depends; empty if no frame was examined for stickers."),
     _bytes("message"),
     _flag("published", "Whether Kafka has confirmed it."),

@@ -2,7 +2,7 @@
 
 Frames arrive in any order and more than once. Each waits until all earlier frames are accounted for. The rule of
 `schemas.evidence.track` then reads them in the order of their sequence numbers, so arrival order does not affect the
-result. STRIP's entropy and drop disagreement have a track each, and either may raise an alert.
+result. STRIP's entropy, drop disagreement and typicality have a track each, and any may raise an alert.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from consumers.records.rows import Window
-from schemas.evidence.alarms import STRIP, Found, advance_both
+from schemas.evidence.alarms import DISAGREEMENT, STRIP, Found, Tracks, advance_all
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.track import Classes, Probe, Track
+from schemas.evidence.track import Classes, Probe
 from schemas.pointillist_pb2 import Alert, Range
 from schemas.pointillist_pb2 import Window as SentWindow
 
+LEAST: Final = 2.0**-64
+"""Lower bound of a typicality in the mean of an alert."""
 Probes = tuple[Probe, ...]
 """Checked frames in the order of their sequence numbers, each once."""
 
@@ -31,10 +33,8 @@ class Chain(NamedTuple):
     """The first sequence number that the rule has not read."""
     waiting: Probes = ()
     """Checked frames from `following` on."""
-    track: Track = Track()
-    """The track of STRIP's entropies."""
-    drops: Track = Track()
-    """The track of the agreements behind drops; empty if the bundle has no threshold for them."""
+    tracks: Tracks = Tracks()
+    """The track of each statistic."""
 
     def fold(self, new: Iterable[Probe]) -> Chain:
         """Return the chain with `new` frames waiting. Duplicates and frames already read change nothing."""
@@ -44,22 +44,22 @@ class Chain(NamedTuple):
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the evidence level: 0 without evidence, 1 at an alarm."""
-        return max(self.track.level(rule), self.drops.level(rule.of_agreement))
+        return self.tracks.level(rule)
 
     def is_new(self, rule: EvidenceRule) -> bool:
         """Return whether the camera has no baseline yet."""
-        return len(self.track.history) < rule.baseline_probes
+        return len(self.tracks.strip.history) < rule.baseline_probes
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Found]]:
         """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
-        track, drops, alarms = self.track, self.drops, list[Found]()
+        tracks, alarms = self.tracks, list[Found]()
         for probe in self.waiting:
             if probe.seq >= until:
                 break
-            track, drops, new = advance_both(track, drops, probe, rule, classes)
+            tracks, new = advance_all(tracks, probe, rule, classes)
             alarms += new
         left = tuple(each for each in self.waiting if each.seq >= until)
-        return Chain(max(self.following, until), left, track, drops), alarms
+        return Chain(max(self.following, until), left, tracks), alarms
 
 
 def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
@@ -101,9 +101,13 @@ def raise_alert(
         alert.mean_entropy_bits = math.fsum(each.entropy_bits for each in run) / len(run)
         alert.threshold_bits = run[-1].threshold_bits
         alert.baseline_bits = alarm.baseline_bits or 0.0
-    else:
+    elif kind == DISAGREEMENT:
         alert.mean_agreement = math.fsum(each.agreement for each in run) / len(run)
         alert.agreement_threshold = run[-1].agreement_threshold
         known = alarm.baseline_bits
         alert.baseline_agreement = 0.0 if known is None else known / (1 + known)
+    else:
+        alert.mean_typicality = 2 ** (math.fsum(math.log2(max(each.typicality, LEAST)) for each in run) / len(run))
+        alert.typicality_threshold = run[-1].typicality_threshold
+        alert.baseline_typicality = alarm.baseline_bits or 0.0
     return alert

@@ -68,7 +68,7 @@ class Chains:
         rows = [
             (
                 *boot, partitions[boot], chain.following,
-                pack_probes(chain.waiting), pack_tracks(chain.track, chain.drops), now_ms,
+                pack_probes(chain.waiting), pack_tracks(chain.tracks), now_ms,
             )
             for boot, chain in chains.items()
         ]  # fmt: skip
@@ -80,4 +80,4 @@ class Chains:
 
 def _chain(row: Row) -> Chain:
     following, waiting, track = row
-    return Chain(following, unpack_probes(waiting), *unpack_tracks(track))
+    return Chain(following, unpack_probes(waiting), unpack_tracks(track))

@@ -88,7 +88,7 @@ class Watch:
             if row.strip == CHECKED:
                 probe = Probe(
                     row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id,
-                    row.agreement, row.agreement_threshold,
+                    row.agreement, row.agreement_threshold, row.typicality, row.typicality_threshold,
                 )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
@@ -197,6 +197,9 @@ def _alert_row(alert: Alert) -> dict[str, object]:
         "mean_agreement": alert.mean_agreement,
         "agreement_threshold": alert.agreement_threshold,
         "baseline_agreement": alert.baseline_agreement,
+        "mean_typicality": alert.mean_typicality,
+        "typicality_threshold": alert.typicality_threshold,
+        "baseline_typicality": alert.baseline_typicality,
         "window": _window_text(alert),
         "message": alert.SerializeToString(),
         "published": False,

@@ -235,6 +235,8 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         _finite(verdict.agreement),
         _finite(verdict.agreement_threshold),
         _windows(verdict.windows),
+        _finite(verdict.typicality),
+        _finite(verdict.typicality_threshold),
     )
     return FrameRow._make(values)
 

@@ -52,6 +52,10 @@ class FrameRow(NamedTuple):
     """Agreement below which a frame is suspect; 0 if the bundle has none."""
     windows: str = ""
     """The windows of the examination for stickers, in the form of `windows_text`."""
+    typicality: float = 0.0
+    """Typicality of its features, 0 to 1, if `typicality_threshold` is not 0."""
+    typicality_threshold: float = 0.0
+    """Typicality below which a frame is suspect; 0 if the bundle has none."""
 
 
 class Window(NamedTuple):

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.evidence.scores import Scores
-from lab.strip.disagreement import Fused
-from schemas.evidence.alarms import KINDS, advance_both
+from lab.strip.fused import Fused
+from schemas.evidence.alarms import KINDS, Tracks, advance_all
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.track import Probe, Track
+from schemas.evidence.track import Probe
 
 EPISODES: Final = 200
 IN_TIME: Final = 40
@@ -116,14 +116,14 @@ def _alarms(shown: Sequence[Probe], rule: EvidenceRule, every: int, quiet: int) 
     Frames between two probes count with the verdict of the probe before them.
     """
     alarms: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    entropies, agreements = Track(), Track()
+    tracks = Tracks()
 
     def classes(first: int, last: int) -> list[int]:
         return [shown[seq // every].class_id for seq in range(first, last + 1)]
 
     for place, probe in enumerate(shown):
         numbered = probe._replace(seq=every * place)
-        entropies, agreements, found = advance_both(entropies, agreements, numbered, rule, classes)
+        tracks, found = advance_all(tracks, numbered, rule, classes)
         for each in found:
             alarms[each.kind].append(place)
         if all(places and places[-1] >= quiet for places in alarms.values()):

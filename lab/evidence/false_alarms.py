@@ -14,7 +14,7 @@ import numpy as np
 from lab.evidence.scores import Scores
 from lab.evidence.splitting import PATH, UNSEEN, Draw, Estimate, alarm_rate
 from lab.statistics import Interval
-from lab.strip.disagreement import Fused
+from lab.strip.fused import Fused
 from schemas.evidence.alarms import judged_by
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe
@@ -79,7 +79,9 @@ def in_a_year(
     seed: int = 0,
 ) -> Estimate:
     """Return the estimate of `false_alarms` if a share `unseen` of the probes has the deepest possible score."""
-    extreme = judged_by(kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.agreement), rule)
+    extreme = judged_by(
+        kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.agreement, 0.0, limits.typicality), rule
+    )
     probes = [judged_by(kind, each, rule).probe for each in clean.probes(limits)]
     found = alarm_rate(lambda generator: drawn(probes, extreme.probe, unseen, generator), extreme.rule, seed)
     return found._replace(rate=Interval(*(probes_per_s * YEAR_S * each for each in found.rate)))

@@ -15,8 +15,8 @@ from lab.evidence.episodes import EPISODES, Alarmed, Starts, clean_starts, episo
 from lab.evidence.false_alarms import Rate, false_alarms, in_a_year
 from lab.evidence.scores import Scores
 from lab.statistics import Interval, sum_interval, wilson
-from lab.strip.disagreement import Fused
-from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP
+from lab.strip.fused import Fused
+from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP, TYPICALITY
 from schemas.evidence.rule import EvidenceRule
 
 FRAMES_PER_S: Final = 5.0
@@ -102,6 +102,7 @@ class Found:
         return {
             "entropy_octaves": self.choice.rule.entropy_octaves,
             "disagreement_octaves": self.choice.rule.disagreement_octaves,
+            "typicality_octaves": self.choice.rule.typicality_octaves,
             "median_probes": self.after_baseline.quantile(0.5),
             "p95_probes": self.after_baseline.quantile(0.95),
             "alarmed": share.value,
@@ -123,7 +124,8 @@ class Found:
 
 def kinds_of(limits: Fused) -> tuple[str, ...]:
     """Return the kinds of alerts that these thresholds can raise."""
-    return KINDS if limits.agreement > 0 else (STRIP,)
+    used = {STRIP: True, DISAGREEMENT: limits.agreement > 0, TYPICALITY: limits.typicality > 0}
+    return tuple(kind for kind in KINDS if used[kind])
 
 
 def chosen_rule(clean: Scores, limits: Fused, rule: EvidenceRule, stream: Stream, allowed: float = ALARMS) -> Choice:
@@ -148,7 +150,7 @@ def chosen_rule(clean: Scores, limits: Fused, rule: EvidenceRule, stream: Stream
 
 
 def _with(rule: EvidenceRule, kind: str, octaves: float) -> EvidenceRule:
-    name = {STRIP: "entropy_octaves", DISAGREEMENT: "disagreement_octaves"}[kind]
+    name = {STRIP: "entropy_octaves", DISAGREEMENT: "disagreement_octaves", TYPICALITY: "typicality_octaves"}[kind]
     return rule.model_copy(update={name: octaves})
 
 

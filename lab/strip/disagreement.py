@@ -1,14 +1,10 @@
-"""STRIP and drop disagreement together: one test whose false alarms stay within a rate.
-
-Each statistic gets half of the rate, so that both together flag at most that share of clean frames (union bound).
-Thresholds come from the same clean pictures as STRIP's.
-"""
+"""Drop disagreement of whole pictures, and its threshold from clean ones."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,23 +16,6 @@ from processors.bundle import DisagreementThreshold
 from processors.pipeline import Pipeline
 
 _WORD: Final = 2**32
-
-
-class Fused(NamedTuple):
-    """Thresholds of both statistics. A frame below either is flagged."""
-
-    strip_bits: float
-    agreement: float
-
-    def flags(self, bits: NDArray[np.float64], agreement: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return whether frames with these statistics (n,) are flagged: (n,)."""
-        flagged: NDArray[np.bool_] = (bits < self.strip_bits) | (agreement < self.agreement)
-        return flagged
-
-
-def fused(bits: NDArray[np.float64], agreement: NDArray[np.float64], frr: float) -> Fused:
-    """Return thresholds that flag at most a share `frr` of clean frames, given both statistics (n,) of clean ones."""
-    return Fused(threshold_of(bits, frr / 2), threshold_of(agreement, frr / 2))
 
 
 def threshold(agreement: NDArray[np.float64], frr: float) -> DisagreementThreshold:

@@ -74,6 +74,11 @@ def label_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return (own[:, 0] - others) / math.log(2)
 
 
+def doubt(odds: Tensor) -> Tensor:
+    """Return the doubt (n,) in labels with these mean log-odds (n,) in octaves: positive, and low for certain ones."""
+    return torch.exp2(_SHIFT - odds)
+
+
 @torch.inference_mode()
 def doubts(
     pipeline: Pipeline,
@@ -83,8 +88,8 @@ def doubts(
 ) -> NDArray[np.float64]:
     """Return the doubt (n,) in the labels of whole pictures: positive, and low for a label that amplification keeps.
 
-    It is 2^(`_SHIFT` − x) for the mean log-odds x of the label in `NETWORKS` networks, the first of them with the last
-    `count` batch norms amplified.
+    It is `doubt` of the mean log-odds of the label in `NETWORKS` networks, the first with the last `count` batch norms
+    amplified.
     """
     bundle = pipeline.bundle
     every = len(batch_norms(bundle.network))
@@ -94,6 +99,6 @@ def doubts(
         inputs = whole_input(pipeline, frames)
         labels = bundle.logits(inputs).argmax(1)
         odds = torch.stack([label_odds(each.logits(inputs).double(), labels) for each in networks]).mean(0)
-        found.append(torch.exp2(_SHIFT - odds))
+        found.append(doubt(odds))
         advance(len(frames))
     return torch.cat(found).cpu().numpy()

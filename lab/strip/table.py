@@ -28,7 +28,9 @@ from lab.strip.calibrate import (
     overlay_images,
 )
 from lab.strip.disagreement import agreements, threshold
+from lab.strip.fused import parts
 from lab.strip.limits import Limits, limits_of, passes_of
+from lab.strip.typicality import fitted, write_features
 from processors.bundle import (
     BundleSettings,
     DroppedStripThreshold,
@@ -39,6 +41,7 @@ from processors.bundle import (
 )
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
+from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY
 from schemas.runtime.atomic_file import replacing
 
 OVERLAYS_FILE: Final = "overlays.npy"
@@ -52,6 +55,7 @@ def calibrate_bundle(
     frr: float,
     dropped_per_block: int = 0,
     disagreement: bool = False,
+    typicality: bool = False,
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
     priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
@@ -61,8 +65,9 @@ def calibrate_bundle(
 
     With `dropped_per_block` above 0, the threshold of frames with this drop is set instead, for the bundle's overlays.
     A bundle without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped
-    frames, whose tables are removed. With `disagreement`, STRIP and drop disagreement on whole frames each get half of
-    `frr`: together they flag at most that share of clean frames. `priced` receives the cost of stopping early, by
+    frames, whose tables are removed. `disagreement` and `typicality` add these statistics on whole frames. Each
+    statistic then gets a part of `frr`, see `lab.strip.fused`: together they flag at most that share of clean frames.
+    `priced` receives the cost of stopping early, by
     pixels dropped per block. `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class
     without one, and BundleError for the bundle.
     """
@@ -72,16 +77,25 @@ def calibrate_bundle(
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None or not dropped_per_block:
-        own = frr / 2 if disagreement else frr
-        chosen = overlay_choice(pictures.labels, bundle.settings.classes, own)
+        used = [STRIP, *[DISAGREEMENT] * disagreement, *[TYPICALITY] * typicality]
+        own = dict(zip(used, parts(frr, used), strict=True))
+        chosen = overlay_choice(pictures.labels, bundle.settings.classes, own[STRIP])
         images = overlay_images(pipeline, pictures.take(chosen))
         overlays = overlay_frames(images, device)
         clamped = clamps(overlays)
-        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), own)
+        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), own[STRIP])
         priced(0, limits)
-        drops = threshold(agreements(pipeline, pictures, advance=advance), own) if disagreement else None
+        drops, usual = None, None
+        if disagreement:
+            drops = threshold(agreements(pipeline, pictures, advance=advance), own[DISAGREEMENT])
+        if typicality:
+            usual = write_features(folder, fitted(pipeline, pictures, advance), own[TYPICALITY])
         strip = StripSettings(
-            **whole.model_dump(), overlays=_write_overlays(folder, images), clamped=clamped, disagreement=drops
+            **whole.model_dump(),
+            overlays=_write_overlays(folder, images),
+            clamped=clamped,
+            disagreement=drops,
+            typicality=usual,
         )
         write_strip_table(folder, strip)
     if dropped_per_block:
@@ -149,10 +163,11 @@ def calibrate_rounds(
 
 
 def write_strip_table(folder: Path, strip: StripSettings) -> None:
-    """Write `strip` into the bundle's `model.toml` as `write_table` does, and delete old overlays."""
-    before = write_table(folder, "strip", strip, strip_toml(strip))
-    if before.strip is not None and before.strip.overlays != strip.overlays:
-        (folder / before.strip.overlays).unlink(missing_ok=True)
+    """Write `strip` into the bundle's `model.toml` as `write_table` does, and delete the files of the old table."""
+    before = write_table(folder, "strip", strip, strip_toml(strip)).strip
+    if before is not None:
+        for name in before.files - strip.files:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_table(folder: Path, name: Literal["strip", "drift"], table: BaseModel, text: str) -> BundleSettings:
@@ -178,10 +193,12 @@ def write_table(folder: Path, name: Literal["strip", "drift"], table: BaseModel,
 
 def strip_toml(strip: StripSettings) -> str:
     """Return the `strip` table as TOML."""
-    plain = strip.model_dump(exclude={"dropped", "disagreement"}, exclude_none=True)
+    plain = strip.model_dump(exclude={"dropped", "disagreement", "typicality"}, exclude_none=True)
     lines = ["[strip]", *_lines(plain, first="overlays")]
     if strip.disagreement is not None:
         lines += ["", "[strip.disagreement]", *_lines(strip.disagreement.model_dump(), first="threshold")]
+    if strip.typicality is not None:
+        lines += ["", "[strip.typicality]", *_lines(strip.typicality.model_dump(), first="features")]
     for each in strip.dropped:
         lines += ["", "[[strip.dropped]]", *_lines(each.model_dump(exclude_none=True), first="dropped_per_block")]
     return "\n".join(lines) + "\n"

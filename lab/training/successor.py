@@ -21,7 +21,7 @@ from schemas.errors import ConfigError, StateError
 _LONGEST_VERSION: Final = 64
 _TABLE: Final = "model.toml"
 _BESIDE: Final = ".beside"
-_OVERLAYS: Final = re.compile(r"overlays(-[0-9a-f]{8})?\.npy")
+_CALIBRATED: Final = re.compile(r"overlays(-[0-9a-f]{8})?\.npy|features-[0-9a-f]{8}\.safetensors")
 
 
 def check_out(out: Path, source: Path, mark: str) -> None:
@@ -93,14 +93,15 @@ def _move(beside: Path, out: Path) -> None:
 def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
     """Copy the files that the bundle's own code and its stages need. Weights, settings and overlays are written new."""
     needed = {name for stage in settings.preprocess for name in stage.files}
-    own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
+    own = {_TABLE, settings.weights}
+    own |= set(settings.strip.files) if settings.strip else set()
     own |= {settings.drift.reference} if settings.drift else set()
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
             continue
-        # Skip the other bundle's training record, and overlays of an earlier calibration.
-        if str(name) not in needed and (file.suffix == ".md" or _OVERLAYS.fullmatch(str(name))):
+        # Skip the other bundle's training record, and files of an earlier calibration.
+        if str(name) not in needed and (file.suffix == ".md" or _CALIBRATED.fullmatch(str(name))):
             continue
         place = out / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +109,19 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
 
 
 def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
-    frr = settings.strip.frr if settings.strip else 0.01
-    drops = settings.strip.disagreement if settings.strip else None
-    frr += drops.frr if drops is not None else 0.0
+    given = settings.strip
+    drops, usual = (None, None) if given is None else (given.disagreement, given.typicality)
+    frr = 0.01 if given is None else given.frr
+    frr += sum(each.frr for each in (drops, usual) if each is not None)
     try:
-        strip = calibrate_bundle(out, clean, frr=frr, disagreement=drops is not None, device=torch.device("cpu"))
+        strip = calibrate_bundle(
+            out,
+            clean,
+            frr=frr,
+            disagreement=drops is not None,
+            typicality=usual is not None,
+            device=torch.device("cpu"),
+        )
         for each in settings.strip.dropped if settings.strip and dropped else ():
             calibrate_bundle(
                 out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")
@@ -121,7 +130,7 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
         if settings.strip is None:
             return f"STRIP is not calibrated, as in the given bundle: {error}"
         shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
-        kept = settings.strip.model_copy(update={"dropped": [], "disagreement": None})
+        kept = settings.strip.model_copy(update={"dropped": [], "disagreement": None, "typicality": None})
         with (out / _TABLE).open("a", encoding="utf-8") as table:
             table.write("\n" + strip_toml(kept))
         return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"

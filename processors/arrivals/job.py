@@ -76,13 +76,21 @@ class StripFinding:
     """Agreement with its label behind drops, 0 to 1; see `Pipeline.agreement`."""
     agreement_threshold: float = 0.0
     """Agreement below which a frame is suspect; 0 if the bundle has no threshold, and the agreement is unknown."""
+    typicality: float = 0.0
+    """Typicality of its features, 0 to 1; see `Pipeline.typicality`."""
+    typicality_threshold: float = 0.0
+    """Typicality below which a frame is suspect; 0 if the bundle has no threshold, and the typicality is unknown."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the frame is suspect, by either statistic."""
+        """Whether the frame is suspect, by any statistic."""
         if self.entropy_bits is None:
             return False
-        return self.entropy_bits < self.threshold_bits or self.agreement < self.agreement_threshold
+        return (
+            self.entropy_bits < self.threshold_bits
+            or self.agreement < self.agreement_threshold
+            or self.typicality < self.typicality_threshold
+        )
 
 
 class Examined(NamedTuple):

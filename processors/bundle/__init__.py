@@ -3,7 +3,13 @@
 from processors.bundle.bundle import LUMA, Bundle
 from processors.bundle.load import load_bundle, shipped_bundle
 from processors.bundle.model_toml import BundleSettings, DriftSettings, InputSettings, Policy, read_settings
-from processors.bundle.strip_table import DisagreementThreshold, DroppedStripThreshold, StripSettings, StripThreshold
+from processors.bundle.strip_table import (
+    DisagreementThreshold,
+    DroppedStripThreshold,
+    StripSettings,
+    StripThreshold,
+    TypicalityThreshold,
+)
 
 __all__ = [
     "LUMA",
@@ -16,6 +22,7 @@ __all__ = [
     "Policy",
     "StripSettings",
     "StripThreshold",
+    "TypicalityThreshold",
     "load_bundle",
     "read_settings",
     "shipped_bundle",

@@ -14,6 +14,7 @@ from processors.stages.preprocess import Stage, fresh_seeds, preprocess, straigh
 from processors.stages.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
 from processors.stages.shapes import check_frames
+from processors.stages.typicality import CleanFeatures
 from schemas.errors import StageError
 
 LUMA = (0.299, 0.587, 0.114)
@@ -32,7 +33,8 @@ class Bundle:
     picture before it is normalised, also one with an overlay of STRIP. `calibration` holds pictures in the format of
     overlays for 8-bit integers; None if the bundle does not allow those. `groups` is (classes, groups) float32, 1 where
     a class belongs to a group; None without groups. `drift` are the features of the calibration pictures, on the CPU;
-    None without a `drift` table.
+    None without a `drift` table. `features` are the features of clean frames, and refer to the network that was loaded;
+    None without a `strip.typicality` table.
     """
 
     model_id: str
@@ -46,6 +48,7 @@ class Bundle:
     calibration: Tensor | None = None
     groups: Tensor | None = None
     drift: Features | None = None
+    features: CleanFeatures | None = None
 
     @property
     def random(self) -> bool:

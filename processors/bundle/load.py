@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bundles import named_bundles
 from processors.bundle.bundle import Bundle
+from processors.bundle.clean_features import load_features, try_features
 from processors.bundle.code import check_code
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
 from processors.bundle.limits import check_archive, check_npy, check_safetensors, check_size
@@ -66,7 +67,10 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
         model_id = f"{settings.name}@{settings.version}+{digest}"
         groups = _group_matrix(settings).to(device) if settings.groups else None
         drift = None if settings.drift is None else _load_drift(settings, folder)
-        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration, groups, drift)
+        features = load_features(settings, network, folder, device)
+        bundle = Bundle(
+            model_id, settings, network, overlays, device, mean, std, stages, calibration, groups, drift, features
+        )
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -218,6 +222,8 @@ def _try(bundle: Bundle) -> None:
         raise BundleError(
             "the network: expected finite logits for a black picture, got NaN or infinity. Correct its weights."
         )
+    if bundle.features is not None:
+        try_features(bundle.features, bundle.normalised(torch.zeros(shape, device=bundle.device)))
 
 
 @torch.inference_mode()

@@ -82,6 +82,30 @@ class DisagreementThreshold(BaseModel):
     """The share of clean frames that the threshold was set for."""
 
 
+class TypicalityThreshold(BaseModel):
+    """The typicality of its features below which a whole frame is suspect, besides STRIP's threshold.
+
+    `frr` is the share of clean frames that it was set for, as in `DisagreementThreshold`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    features: str
+    """The features of clean frames: a file of the bundle in the format safetensors, with `means` (classes, D), `known`
+    (classes,) and `whitening` (D, K); see `processors.stages.typicality`.
+    """
+    layers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=16)
+    """The layers of the network whose channel means are the features, D in all."""
+    log_mean: float = Field(allow_inf_nan=False)
+    """Mean of the logarithms of clean frames' distances."""
+    log_spread: float = Field(gt=0, allow_inf_nan=False)
+    """Their standard deviation."""
+    threshold: float = Field(ge=0, le=1)
+    """The typicality below which a frame is suspect."""
+    frr: float = Field(gt=0, lt=1)
+    """The share of clean frames that the threshold was set for."""
+
+
 class StripSettings(StripThreshold):
     """STRIP's overlays, the threshold of whole frames, and those of frames with dropped pixels."""
 
@@ -91,6 +115,8 @@ class StripSettings(StripThreshold):
     """True clamps the sum of frame and overlay to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
     disagreement: DisagreementThreshold | None = None
     """The threshold of drop disagreement on whole frames; none leaves it out."""
+    typicality: TypicalityThreshold | None = None
+    """The threshold of the features' typicality on whole frames, for the format `safetensors`; none leaves it out."""
     dropped: list[DroppedStripThreshold] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -99,6 +125,11 @@ class StripSettings(StripThreshold):
         if len(set(ratios)) != len(ratios):
             raise ValueError(f"dropped: expected one table for each dropped_per_block, got {ratios}")
         return self
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The files of the bundle that belong to the table."""
+        return frozenset({self.overlays} | (set() if self.typicality is None else {self.typicality.features}))
 
     def threshold(self, dropped_per_block: int) -> StripThreshold | None:
         """Return the threshold for this many dropped pixels a block, 0 for whole frames; None without calibration."""

@@ -3,6 +3,7 @@ loop."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.job import Certified, FrameJob, Shape, StripFinding, Wanted
-from processors.bundle import DisagreementThreshold
+from processors.bundle import DisagreementThreshold, TypicalityThreshold
 from processors.bundle.model_toml import Scores
 from processors.device.certification import Certification, Sticker
 from processors.device.codebooks import DeviceCodebooks
@@ -289,6 +290,7 @@ class BatchExecutor:
                 found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
                 agreed = self._agreements(pictures, map(_mask_seed, jobs), seeds)
+                typical = self._typicalities(pictures, seeds)
         except Exception as error:  # a user's network may raise anything
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
@@ -297,11 +299,14 @@ class BatchExecutor:
             size = -(-len(jobs) // 2) if _out_of_memory(error) else 1
         else:
             least = self._disagreement.threshold if self._disagreement is not None else 0.0
-            for job, entropy, count, agreement in zip(jobs, bits, passes, agreed, strict=True):
-                if entropy == entropy and agreement == agreement:
-                    job.finding = StripFinding(entropy, self.strip_threshold_bits, count, agreement, least)
+            rare = self._typicality.threshold if self._typicality is not None else 0.0
+            for job, entropy, count, agreement, typicality in zip(jobs, bits, passes, agreed, typical, strict=True):
+                if math.isnan(entropy) or math.isnan(agreement) or math.isnan(typicality):
+                    job.fail("strip", StageError("the entropy, agreement or typicality is not a number"))
                 else:
-                    job.fail("strip", StageError("the entropy or the agreement is not a number"))
+                    job.finding = StripFinding(
+                        entropy, self.strip_threshold_bits, count, agreement, least, typicality, rare
+                    )
             return
         for start in range(0, len(jobs), size):
             self.strip(jobs[start : start + size])
@@ -316,6 +321,18 @@ class BatchExecutor:
             pictures, np.array(list(mask_seeds), dtype=np.uint64), seeds=seeds
         ).tolist()  # fmt: skip
         return found
+
+    def _typicalities(self, pictures: Tensor, seeds: Tensor | None) -> Sequence[float]:
+        """Return the typicality of the features of each probe; zeros without a threshold for it."""
+        if self._typicality is None:
+            return [0.0] * len(pictures)
+        found: list[float] = self.pipeline.typicality(pictures, seeds=seeds).tolist()
+        return found
+
+    @property
+    def _typicality(self) -> TypicalityThreshold | None:
+        strip = self.pipeline.bundle.settings.strip
+        return None if strip is None else strip.typicality
 
     @property
     def _disagreement(self) -> DisagreementThreshold | None:
@@ -376,6 +393,7 @@ class BatchExecutor:
             start = time.perf_counter()
             self.pipeline.strip(probe).entropy_bits.tolist()
             self._agreements(probe, [(0, 0)], None)
+            self._typicalities(probe, None)
             seconds = time.perf_counter() - start
         return seconds
 

@@ -87,6 +87,7 @@ def verdict_record(
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
             verdict.agreement, verdict.agreement_threshold = finding.agreement, finding.agreement_threshold
+            verdict.typicality, verdict.typicality_threshold = finding.typicality, finding.typicality_threshold
     if job.certified is not None:
         verdict.certified_patch, verdict.certified, windows = job.certified
         for place, dependence in windows:

@@ -47,10 +47,14 @@ class EvidenceRule(BaseModel):
     """The sum of STRIP's entropies."""
     disagreement: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
     """The sum of the odds of the agreements."""
+    typicality: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
+    """The sum of the typicalities."""
     entropy_octaves: float = 0.0
     """Octaves above the frame's threshold from which entropies count; below 0 they lie deeper."""
     disagreement_octaves: float = 3.0
     """Octaves of the odds above the frame's threshold from which agreements count: evidence adds up over frames."""
+    typicality_octaves: float = 4.0
+    """The same for typicalities."""
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which a camera has a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
@@ -74,3 +78,8 @@ class EvidenceRule(BaseModel):
     def of_agreement(self) -> EvidenceRule:
         """The rule for drop disagreement: its own sum."""
         return self.model_copy(update={"sum": self.disagreement})
+
+    @property
+    def of_typicality(self) -> EvidenceRule:
+        """The rule for the typicality: its own sum."""
+        return self.model_copy(update={"sum": self.typicality})

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from schemas.errors import StateError
+from schemas.evidence.alarms import Tracks
 from schemas.evidence.track import Past, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE: Final = struct.Struct("<Qff?Iff")
+_PROBE: Final = struct.Struct("<Qff?Iffff")
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
@@ -20,6 +21,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
             each.flagged, each.class_id, each.agreement, each.agreement_threshold,
+            each.typicality, each.typicality_threshold,
         )
         for each in probes
     )  # fmt: skip
@@ -30,9 +32,9 @@ def unpack_probes(data: bytes) -> tuple[Probe, ...]:
     return tuple(Probe(*each) for each in _PROBE.iter_unpack(data))
 
 
-def pack_tracks(entropies: Track, agreements: Track) -> bytes:
+def pack_tracks(tracks: Tracks) -> bytes:
     """Serialise the tracks of one boot for the database."""
-    return b"".join(map(_pack, (entropies, agreements)))
+    return b"".join(map(_pack, tracks))
 
 
 def _pack(track: Track) -> bytes:
@@ -42,21 +44,26 @@ def _pack(track: Track) -> bytes:
     return head + b"".join(_PAST.pack(*each) for each in track.history) + pack_probes(track.run)
 
 
-def unpack_tracks(data: bytes) -> tuple[Track, Track]:
+def unpack_tracks(data: bytes) -> Tracks:
     """Invert `pack_tracks`; empty bytes give empty tracks. Raises StateError for bytes of any other origin."""
     if not data:
-        return Track(), Track()
+        return Tracks()
+    tracks, used = list[Track](), 0
     try:
-        entropies, used = _unpack(data)
-        agreements, all_used = _unpack(data[used:])
+        for _ in Tracks._fields:
+            track, more = _unpack(data[used:])
+            tracks.append(track)
+            used += more
     except struct.error as error:
-        raise StateError(f"evidence in the database: expected two tracks, got {error}. Restore the database.") from None
-    if used + all_used != len(data):
         raise StateError(
-            f"evidence in the database: expected two tracks of {used + all_used} bytes, got {len(data)} bytes. "
+            f"evidence in the database: expected {len(Tracks._fields)} tracks, got {error}. Restore the database."
+        ) from None
+    if used != len(data):
+        raise StateError(
+            f"evidence in the database: expected {len(Tracks._fields)} tracks of {used} bytes, got {len(data)} bytes. "
             "Restore the database."
         )
-    return entropies, agreements
+    return Tracks(*tracks)
 
 
 def _unpack(data: bytes) -> tuple[Track, int]:

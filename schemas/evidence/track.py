@@ -39,6 +39,9 @@ class Probe(NamedTuple):
     agreement: float = 0.0
     """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
     agreement_threshold: float = 0.0
+    typicality: float = 0.0
+    """Typicality of its features, 0 to 1, if `typicality_threshold` is not 0."""
+    typicality_threshold: float = 0.0
 
     def of_entropy(self, octaves: float = 0.0) -> Probe:
         """Return the probe as STRIP alone judges it. The camera's threshold lies `octaves` above the frame's."""
@@ -57,6 +60,14 @@ class Probe(NamedTuple):
             entropy_bits=odds(self.agreement),
             threshold_bits=c_float(odds(self.agreement_threshold) * 2**octaves).value,
             flagged=self.agreement < self.agreement_threshold,
+        )
+
+    def of_typicality(self, octaves: float) -> Probe:
+        """Return the probe as the typicality judges it, in place of the entropy. See `of_agreement`."""
+        return self._replace(
+            entropy_bits=self.typicality,
+            threshold_bits=c_float(self.typicality_threshold * 2**octaves).value,
+            flagged=self.typicality < self.typicality_threshold,
         )
 
     @property

@@ -10,6 +10,7 @@ from benchmarks.reliability.taken_back import VERSION, take_back
 from consumers.database.engine import open_engine
 from consumers.database.migrations import prepare_tables, read_version, upgrade_database
 from consumers.database.tables import SCHEMA_VERSION, evidence, frames, sighting_rules
+from schemas.evidence.alarms import Tracks
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import Past, Probe, Track
 
@@ -19,7 +20,7 @@ def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> 
     probes = tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
     track = Track((Past(1.5, False),), probes[:1], 2.5, 11, -1, 3, 4)
     stored = {"camera": "a/b", "boot": 1, "following": 14, "waiting": pack_probes(probes)}
-    stored |= {"track": pack_tracks(track, Track()), "updated_ms": 1, "partition": 0}
+    stored |= {"track": pack_tracks(Tracks(track)), "updated_ms": 1, "partition": 0}
     engine = open_engine(url, writes=True)
     with engine.begin() as connection:
         prepare_tables(connection)
@@ -37,7 +38,7 @@ def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> 
         assert read_version(connection) == SCHEMA_VERSION
         assert _tables(connection) == tables
     assert unpack_probes(row.waiting) == probes
-    assert unpack_tracks(row.track) == (track, Track())
+    assert unpack_tracks(row.track) == Tracks(track)
     engine.dispose()
 
 

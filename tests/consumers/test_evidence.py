@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.evidence.chain import Chain, alert_id, raise_alert
-from schemas.evidence.alarms import DISAGREEMENT, STRIP, Found
+from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY, Found, Tracks
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Past, Probe, Track
 
@@ -57,10 +57,10 @@ def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back
 
 
 def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baseline() -> None:
-    assert Chain(track=Track(total=RULE.sum.limit / 4)).level(RULE) == 0.25
+    assert Chain(tracks=Tracks(Track(total=RULE.sum.limit / 4))).level(RULE) == 0.25
     enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
-    assert not Chain(track=enough).is_new(RULE)
-    assert Chain(track=enough._replace(history=enough.history[1:])).is_new(RULE)
+    assert not Chain(tracks=Tracks(enough)).is_new(RULE)
+    assert Chain(tracks=Tracks(enough._replace(history=enough.history[1:]))).is_new(RULE)
 
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
@@ -100,7 +100,7 @@ def test_seven_low_agreements_in_ten_raise_an_alert_and_one_in_ten_does_not() ->
 def test_a_scene_of_low_agreement_from_the_first_frame_on_becomes_the_baseline() -> None:
     chain, alarms = Chain().fold(fragile([0.2] * 60)).read(100, RULE, lambda *_: [1, 2] * 40)
     assert alarms == []
-    assert len(chain.drops.history) >= RULE.baseline_probes
+    assert len(chain.tracks.disagreement.history) >= RULE.baseline_probes
 
 
 def test_an_episode_ends_with_a_bundle_that_has_no_threshold_for_the_agreement() -> None:
@@ -113,7 +113,23 @@ def test_an_episode_ends_with_a_bundle_that_has_no_threshold_for_the_agreement()
 
 def test_without_a_threshold_for_the_agreement_there_is_no_track_of_it() -> None:
     chain, _ = Chain().fold([Probe(n, 1.5, 0.5, False, 4) for n in range(30)]).read(100, RULE, nobody)
-    assert chain.drops == Track()
+    assert chain.tracks[1:] == (Track(), Track())
+
+
+def test_features_that_clean_frames_do_not_have_raise_an_alert_of_their_own_kind() -> None:
+    clean, strange = [0.5, 0.1, 0.9, 0.3] * 6, [2.0**-10, 2.0**-14] * 6
+    shown = [Probe(n, 1.5, 0.5, each < 0.01, 4, 0, 0, each, 0.002) for n, each in enumerate(clean + strange)]
+    chain, alarms = Chain().fold(shown).read(100, RULE, nobody)
+    assert [kind for kind, _ in alarms] == [TYPICALITY]
+    assert chain.level(RULE) == 1
+    alert = raise_alert("lab/door", 77, alarms[0], 5)
+    assert (alert.kind, alert.alert_id) == (TYPICALITY, alert_id("lab/door", 77, alert.frames.last, TYPICALITY))
+    assert 24 <= alert.frames.first < alert.frames.last < 36
+    assert 2.0**-13 < alert.mean_typicality < 2.0**-11
+    assert alert.typicality_threshold == pytest.approx(0.002)
+    assert 0.1 <= alert.baseline_typicality <= 0.9
+    assert (alert.mean_entropy_bits, alert.mean_agreement) == (0, 0)
+    assert not Chain().fold(shown[:24] * 3).read(100, RULE, nobody)[1]
 
 
 def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:

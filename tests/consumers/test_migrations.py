@@ -33,6 +33,7 @@ from consumers.database.tables import (
 from consumers.database.tallies import Tallies, tally
 from consumers.records.rows import FrameRow
 from schemas.errors import StateError
+from schemas.evidence.alarms import Tracks
 from schemas.evidence.stored import unpack_probes, unpack_tracks
 from schemas.evidence.track import Past, Probe, Track
 
@@ -60,7 +61,7 @@ def check_evidence(connection: Connection) -> None:
     row = connection.execute(select(evidence.c.waiting, evidence.c.track)).one()
     assert unpack_probes(row.waiting) == tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
     history, running = (Past(1.5, False),), (Probe(11, 0.25, 0.5, True, 3),)
-    assert unpack_tracks(row.track) == (Track(history, running, 2.5, 11, -1, 3, 4), Track())
+    assert unpack_tracks(row.track) == Tracks(Track(history, running, 2.5, 11, -1, 3, 4))
 
 
 def accepted_by_0_1_0(engine: Engine) -> bool:
@@ -184,7 +185,7 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         assert len(spans_held(connection)) == 2
         old_evidence(connection)
         for name, columns in {
-            "frames": ("agreement", "agreement_threshold", "windows"),
+            "frames": ("agreement", "agreement_threshold", "windows", "typicality", "typicality_threshold"),
             "alerts": (
                 "mean_agreement",
                 "agreement_threshold",
@@ -194,6 +195,9 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
                 "confidence",
                 "ended_ms",
                 "partition",
+                "mean_typicality",
+                "typicality_threshold",
+                "baseline_typicality",
             ),
         }.items():
             for each in columns:

@@ -208,6 +208,18 @@ def test_a_fragile_label_raises_an_alert_of_drop_disagreement(rig: Rig) -> None:
     assert alert.flagged == alert.checked
 
 
+def test_strange_features_raise_an_alert_of_typicality(rig: Rig) -> None:
+    for seq in range(60):
+        found = Verdict(typicality=0.5 if seq < 36 else 2.0**-12, typicality_threshold=0.002)
+        found.MergeFrom(verdict(seq, flagged=seq >= 36, entropy_bits=1.5))
+        rig.verdicts([found])
+    (alert,) = _alerts(rig)
+    assert alert.kind == "typicality"
+    assert alert.mean_typicality == pytest.approx(2.0**-12)
+    assert alert.baseline_typicality == pytest.approx(0.5)
+    assert alert.flagged == alert.checked
+
+
 def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:
     rng = random.Random(5)
     rig = make_rig()

@@ -17,11 +17,12 @@ from lab.experiments.codefend.cameras import cameras
 from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.report import write_report
 from lab.experiments.codefend.rows import CameraRow, SplittingRow
-from lab.experiments.codefend.scores import DROP, NORMS, STRIP, Measured, Numbers, Part, scores
+from lab.experiments.codefend.scores import BEATRIX, DROP, NORMS, SCALED, STRIP, Measured, Numbers, Part, scores
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
 from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle
+from schemas.evidence.alarms import TYPICALITY
 from tests.lab.frail_judge import CLASSES, pictures, write_frail
 
 NUMBERS = Numbers(20, 10)
@@ -30,7 +31,8 @@ NUMBERS = Numbers(20, 10)
 def part(count: int, seed: int, *, planted: str = "") -> Part:
     """Scores of clean pictures, or of stamped ones that the statistic `planted` sees."""
     chance = np.random.default_rng(seed)
-    values = {name: chance.gamma(9, 0.2, count) for name in (STRIP, NORMS)} | {DROP: chance.beta(9, 1, count)}
+    values = {name: chance.gamma(9, 0.2, count) for name in (STRIP, NORMS, SCALED, BEATRIX)}
+    values |= {DROP: chance.beta(9, 1, count), TYPICALITY: chance.random(count)}
     if planted:
         values[planted] = values[planted] / 1000
     return Part(values, np.full(count, 3), np.arange(count) % 3)
@@ -51,10 +53,21 @@ def test_each_statistic_is_judged_alone_and_together_within_the_same_false_alarm
     found = Measured(part(2000, 1), part(2000, 2), stamped, 7)
     monkeypatch.setattr(detectors_module, "scores", lambda *_: found)
     rows = {row.statistic: row for row in detectors(subject(), NUMBERS, Cache(Path()))}
-    assert list(rows) == [STRIP, DROP, NORMS, f"{STRIP} + {DROP}", f"{STRIP} + {DROP} + {NORMS}"]
+    live = f"{STRIP} + {DROP} + {TYPICALITY}"
+    assert list(rows) == [
+        STRIP,
+        DROP,
+        TYPICALITY,
+        NORMS,
+        SCALED,
+        BEATRIX,
+        f"{STRIP} + {DROP}",
+        live,
+        f"{live} + {NORMS}",
+    ]
     assert all(row.poisoned == 200 and row.frr_high < 0.03 for row in rows.values())
-    assert [row.detected > 0.9 for row in rows.values()] == [False, False, True, False, True]
-    assert [row.depth for row in rows.values()] == [None, None, 7, None, 7]
+    assert [name for name, row in rows.items() if row.detected > 0.9] == [NORMS, f"{live} + {NORMS}"]
+    assert [name for name, row in rows.items() if row.depth == 7] == [NORMS, f"{live} + {NORMS}"]
     assert rows[NORMS].auc == 1.0
     # Each of several has a lower limit than alone.
     assert rows[f"{STRIP} + {DROP}"].frr < rows[STRIP].frr + rows[DROP].frr
@@ -85,19 +98,20 @@ def test_a_camera_has_a_row_of_the_usual_and_of_the_chosen_thresholds(
 
     assert [(each.thresholds, each.statistic, each.scores) for each in estimates] == [
         (name, statistic, which)
-        for name in ("usual", "chosen") for statistic in (STRIP, DROP) for which in ("measured", "deeper")
+        for name in ("usual", "chosen") for statistic in (STRIP, DROP, TYPICALITY) for which in ("measured", "deeper")
     ]  # fmt: skip
-    assert usual.false_alarms == sum(each.false_alarms for each in estimates[:4] if each.scores == "measured")
-    assert usual.few_passages == any(each.few for each in estimates[:4])
+    assert usual.false_alarms == sum(each.false_alarms for each in estimates[:6] if each.scores == "measured")
+    assert usual.few_passages == any(each.few for each in estimates[:6])
 
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_the_page_marks_too_many_false_alarms_and_few_passages(marked: bool, tmp_path: Path) -> None:
     camera = CameraRow(
-        model="resnet20-source", thresholds="usual", strip_octaves=0.0, drop_octaves=3.0, clean=1000, episodes=200,
-        median_probes=None, p95_probes=None, alarmed=0.5, alarmed_low=0.4, alarmed_high=0.6, alarmed_strip=0.2,
-        alarmed_drop=0.3, from_start=0.1, clean_starts=0.0, false_alarms=0.1, false_alarms_low=0.05,
-        false_alarms_high=0.2, false_alarms_bound=7.0, allowed=0.1, exceeds=marked, few_passages=marked,
+        model="resnet20-source", thresholds="usual", strip_octaves=0.0, drop_octaves=3.0, typicality_octaves=4.0,
+        clean=1000, episodes=200, median_probes=None, p95_probes=None, alarmed=0.5, alarmed_low=0.4, alarmed_high=0.6,
+        alarmed_strip=0.2, alarmed_drop=0.3, alarmed_typicality=0.4, from_start=0.1, clean_starts=0.0, false_alarms=0.1,
+        false_alarms_low=0.05, false_alarms_high=0.2, false_alarms_bound=7.0, allowed=0.1, exceeds=marked,
+        few_passages=marked,
     )  # fmt: skip
     splitting = SplittingRow("resnet20-source", "usual", STRIP, "deeper", 1.0, 0.5, 2.0, [4321, 3], marked)
     store = Store(tmp_path)
@@ -107,7 +121,7 @@ def test_the_page_marks_too_many_false_alarms_and_few_passages(marked: bool, tmp
     first, second = (
         line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| resnet20-source |")
     )
-    assert "| resnet20-source | usual | +0, +3 |" in first
+    assert "| resnet20-source | usual | +0, +3, +4 |" in first
     assert ("| 0.1 [0.05, 0.2], **more than 0.1** | 7, few passages |" in first) == marked
     assert ("| 0.1 [0.05, 0.2] | 7 |" in first) != marked
     assert ("| 4,321, 3: few |" in second) == marked
@@ -125,7 +139,7 @@ def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, mon
     found = scores(model, NUMBERS, Cache(tmp_path))
     assert [len(each.verdict) for each in (found.known, found.clean, found.stamped)] == [200, 20, 10]
     assert found.depth == 1
-    assert set(found.clean.values) == {STRIP, DROP, NORMS}
+    assert set(found.clean.values) == {STRIP, DROP, TYPICALITY, NORMS, SCALED, BEATRIX}
     np.testing.assert_array_equal(found.clean.scores.agreement, found.clean.values[DROP])
     monkeypatch.setattr(scores_module, "check", None)
     monkeypatch.setattr(scores_module, "agreements", None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.data import LabelledPictures
 from lab.experiments.codefend.detectors import area
-from lab.strip.disagreement import agreements, fused
+from lab.strip.disagreement import agreements
 from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle, read_settings
 from processors.pipeline import Pipeline
@@ -77,14 +77,6 @@ def test_the_calibration_gives_each_statistic_half_of_the_rate(tmp_path: Path) -
     assert read_settings(folder).strip == strip
     found = agreements(Pipeline(load_bundle(folder, torch.device("cpu"))), pictures(200, 6))
     assert (found < strip.disagreement.threshold).mean() <= 0.05
-
-
-def test_both_statistics_together_keep_the_false_alarms() -> None:
-    chance = np.random.default_rng(0)
-    known, other = (chance.gamma(4, size=(2, 20_000)) for _ in range(2))
-    both = fused(known[0], known[1], 0.01)
-    assert 0.002 < both.flags(other[0], other[1]).mean() < 0.0115
-    assert both.flags(np.array([9.0, 0.0, 9.0]), np.array([9.0, 9.0, 0.0])).tolist() == [False, True, True]
 
 
 def test_the_area_counts_ties_half() -> None:

@@ -16,16 +16,16 @@ from lab.evidence.false_alarms import drawn, false_alarms
 from lab.evidence.measure import Choice, Found, Stream, chosen_rule, figures_of
 from lab.evidence.scores import Scores, halves
 from lab.evidence.splitting import LEVELS, alarm_rate
-from lab.strip.disagreement import Fused
+from lab.strip.fused import Fused
 from lab.strip.table import calibrate_bundle
-from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP, judged_by, no_classes
+from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP, TYPICALITY, judged_by, no_classes
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
 from tests.lab.conftest import Command
 from tests.lab.frail_judge import pictures, write_frail
 
 RULE = EvidenceRule()
-LIMITS = Fused(0.5, 0.2)
+LIMITS = Fused(0.5, 0.2, 0.001)
 
 
 @pytest.fixture
@@ -37,12 +37,15 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 
 
-def scores(count: int, seed: int, *, bits: float = 2.0, spread: float = 0.3, agreement: float = 0.9) -> Scores:
+def scores(
+    count: int, seed: int, *, bits: float = 2.0, spread: float = 0.3, agreement: float = 0.9, usual: float = 0.5
+) -> Scores:
     """Scores around these values, of changing verdicts."""
     chance = np.random.default_rng(seed)
     return Scores(
         bits * np.exp2(chance.normal(0, spread, count)),
         np.clip(agreement + chance.normal(0, 0.03, count), 0, 1),
+        usual * np.exp2(chance.normal(0, 0.3, count)),
         chance.integers(0, 10, count),
     )
 
@@ -84,11 +87,11 @@ def test_an_attack_is_found_by_the_statistic_that_sees_it() -> None:
     for kind, attacked in (
         (STRIP, scores(100, 2, bits=0.001)),
         (DISAGREEMENT, scores(100, 2, agreement=0.05)),
+        (TYPICALITY, scores(100, 2, usual=1e-5)),
     ):
         found = episodes(clean, attacked, LIMITS, RULE, count=20)
-        (other,) = set(KINDS) - {kind}
         assert found.in_time(kind) == found.in_time() == 20
-        assert found.in_time(other) == 0
+        assert [found.in_time(other) for other in KINDS if other != kind] == [0, 0]
         assert found.quantile(0.95) == found.either.max()
     assert episodes(clean, clean, LIMITS, RULE, count=20).in_time() == 0
 
@@ -100,7 +103,7 @@ def test_an_alarm_before_the_trigger_does_not_count() -> None:
 
 def test_clean_starts_count_alarms_by_their_kind() -> None:
     found = clean_starts(scores(200, 2, bits=0.001), LIMITS, RULE, count=5).alarmed
-    assert (found[STRIP].sum(), found[DISAGREEMENT].sum()) == (5, 0)
+    assert [int(found[kind].sum()) for kind in KINDS] == [5, 0, 0]
     assert not clean_starts(scores(200, 2), LIMITS, RULE, count=5).either.any()
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data import LabelledPictures
+from lab.strip.table import calibrate_bundle
 from processors.arrivals.job import FrameJob
-from processors.bundle import Bundle
+from processors.bundle import Bundle, load_bundle
 from processors.device.batch_executor import choose_device, most_pixels
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -24,7 +26,17 @@ from schemas.errors import BadPixelsError, ConfigError, StageError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
-from tests.processors.tiny import batch_executor, camera_key, checked, classified, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import (
+    batch_executor,
+    camera_key,
+    checked,
+    classified,
+    payload,
+    picture,
+    taken,
+    tiny_bundle,
+    write_bundle,
+)
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +330,26 @@ def test_a_probe_is_judged_behind_its_own_drops_and_alike_again(tmp_path: Path) 
     plain.strip([job])
     assert job.finding is not None
     assert (job.finding.agreement, job.finding.agreement_threshold) == (0.0, 0.0)
+
+
+def test_a_probe_has_the_typicality_of_its_features(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "tiny")
+    chance = np.random.default_rng(0)
+    some = LabelledPictures("noise", chance.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 3)
+    table = calibrate_bundle(folder, some, frr=0.1, typicality=True, device=torch.device("cpu"), vouched=True)
+    executor = batch_executor(load_bundle(folder, torch.device("cpu"), vouched=True))
+    jobs = classified(executor, [taken(payload("site/cam-0", 1, shown=picture(1), encoding=Encoding(16, 1.0)))])
+    executor.strip(jobs)
+    finding = found(jobs[0]).finding
+    assert finding is not None
+    assert table.typicality is not None
+    assert finding.typicality_threshold == table.typicality.threshold
+    probe = torch.from_numpy(picture(1).copy()).permute(2, 0, 1)[None].float() / 255
+    expected = float(executor.pipeline.typicality(executor.pipeline.probe_input(probe)))
+    assert finding.typicality == pytest.approx(expected, rel=1e-3, abs=1e-12)
+    assert finding.flagged == (
+        finding.typicality < table.typicality.threshold or (finding.entropy_bits or 0) < table.threshold_bits
+    )
 
 
 def test_a_chain_that_nothing_refers_to_is_freed_without_a_collection(bundle: Bundle) -> None:

@@ -81,6 +81,8 @@ def test_evidence_of_noise_is_made_smaller() -> None:
         (StripFinding(0.6, 0.5), CHECKED, False),
         (StripFinding(0.6, 0.5, 4, 0.2, 0.3), CHECKED, True),
         (StripFinding(0.6, 0.5, 4, 0.4, 0.3), CHECKED, False),
+        (StripFinding(0.6, 0.5, 4, 0.4, 0.3, 0.001, 0.002), CHECKED, True),
+        (StripFinding(0.6, 0.5, 4, 0.4, 0.3, 0.003, 0.002), CHECKED, False),
     ],
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
@@ -90,6 +92,8 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
     if finding is not None:
         found = verdict.agreement, verdict.agreement_threshold
         assert found == pytest.approx((finding.agreement, finding.agreement_threshold))
+        usual = verdict.typicality, verdict.typicality_threshold
+        assert usual == pytest.approx((finding.typicality, finding.typicality_threshold))
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"

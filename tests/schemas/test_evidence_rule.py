@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StateError
+from schemas.evidence.alarms import KINDS, Tracks
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import Probe, Track, advance, step
@@ -151,8 +152,9 @@ def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]
     track = Track()
     for each in probes:
         track, _ = advance(track, each, RULE, lambda *_: [0] * 20)
-        assert unpack_tracks(pack_tracks(track, Track())) == (track, Track())
-        assert unpack_tracks(pack_tracks(Track(), track)) == (Track(), track)
+        for kind in KINDS:
+            tracks = Tracks(**{kind: track})
+            assert unpack_tracks(pack_tracks(tracks)) == tracks
 
 
 def test_a_track_that_nobody_wrote_is_refused() -> None:
@@ -160,6 +162,6 @@ def test_a_track_that_nobody_wrote_is_refused() -> None:
         unpack_tracks(b"no track")
     for cut in (-21, -1):
         with pytest.raises(StateError, match="track"):
-            unpack_tracks(pack_tracks(Track(), Track(run=(probe(1, 0.5),)))[:cut])
+            unpack_tracks(pack_tracks(Tracks(typicality=Track(run=(probe(1, 0.5),))))[:cut])
     with pytest.raises(StateError, match="bytes"):
-        unpack_tracks(pack_tracks(Track(), Track()) + b"more")
+        unpack_tracks(pack_tracks(Tracks()) + b"more")

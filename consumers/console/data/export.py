@@ -56,6 +56,8 @@ COLUMNS: Final = {
     "best": pa.string(),
     "agreement": pa.float64(),
     "agreement_threshold": pa.float64(),
+    "typicality": pa.float64(),
+    "typicality_threshold": pa.float64(),
     "certified_patch": pa.int64(),
     "certified": pa.bool_(),
 }
@@ -105,6 +107,8 @@ def _values(row: Any) -> tuple[Any, ...]:
         "threshold_bits": row.threshold_bits if checked else None,
         "agreement": row.agreement if checked and row.agreement_threshold else None,
         "agreement_threshold": row.agreement_threshold or None,
+        "typicality": row.typicality if checked and row.typicality_threshold else None,
+        "typicality_threshold": row.typicality_threshold or None,
         "certified_patch": row.certified_patch or None,
         "certified": row.certified if row.certified_patch else None,
     }

@@ -87,6 +87,12 @@ class Raised:
     """Agreement below which a frame is suspect."""
     baseline_agreement: float
     """Median agreement of the camera before the alert; 0 without a history."""
+    mean_typicality: float
+    """Kind `typicality`: geometric mean of the typicality over the checked frames, 0 to 1."""
+    typicality_threshold: float
+    """Typicality below which a frame is suspect."""
+    baseline_typicality: float
+    """Median typicality of the camera before the alert; 0 without a history."""
     window: str
     """Window on which the label depends: left, top, right and bottom in pixels, and the dependence. May be empty."""
     first: int

@@ -82,6 +82,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         entropy=camera.entropy_bits,
         flagged=camera.flagged_share(),
         agreement=camera.agreement,
+        typicality=camera.typicality,
         examined=camera.examined,
         windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,

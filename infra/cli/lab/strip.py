@@ -48,7 +48,15 @@ def calibrate(
         bool,
         typer.Option(
             help="Also set the threshold of drop disagreement on whole frames, which finds fragile triggers. Each "
-            "statistic gets half of --frr. A probe costs eleven more passes."
+            "statistic gets a part of --frr. A probe costs eleven more passes."
+        ),
+    ] = False,
+    typicality: Annotated[
+        bool,
+        typer.Option(
+            help="Also keep the features of the clean frames, and set the threshold of typicality on whole frames, "
+            "which finds triggers that only some classes obey. It gets half of --frr. A probe costs one more pass. "
+            "Only for bundles in the format safetensors."
         ),
     ] = False,
     images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
@@ -71,11 +79,12 @@ def calibrate(
         check_drop_ratio(drop)
         folder = bundle_folder(bundle)
         settings = read_settings(folder)
-        if disagreement and (rounds_only or (drop and settings.strip is not None)):
-            raise ConfigError(
-                "--disagreement: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
-                "whole frames first."
-            )
+        for option, wanted in (("--disagreement", disagreement), ("--typicality", typicality)):
+            if wanted and (rounds_only or (drop and settings.strip is not None)):
+                raise ConfigError(
+                    f"{option}: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
+                    "whole frames first."
+                )
         pictures = read_pictures(clean, len(settings.classes), images)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
@@ -89,16 +98,19 @@ def calibrate(
                     ),
                 )  # fmt: skip
         else:
-            runs = 2 if (dropped and settings.strip is None) or (disagreement and not dropped) else 1
+            runs = 1 + disagreement + typicality + (bool(dropped) and settings.strip is None)
             with progress_bar("calibrate", runs * len(pictures)) as advance:
                 strip = calibrate_bundle(
                     folder, pictures, frr=frr, dropped_per_block=dropped, disagreement=disagreement,
-                    device=torch_device(device), advance=advance,
+                    typicality=typicality, device=torch_device(device), advance=advance,
                     priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
                 )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     if strip.disagreement is not None:
         lines.append(f"whole frames: suspect below an agreement of {strip.disagreement.threshold} behind drops")
+    if strip.typicality is not None:
+        layers = ", ".join(strip.typicality.layers)
+        lines.append(f"whole frames: suspect below a typicality of {strip.typicality.threshold:g} in {layers}")
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")

@@ -11,8 +11,8 @@ from lab.experiments.codefend.rows import CameraRow, SplittingRow
 from lab.experiments.codefend.scores import DROP, STRIP, Numbers, scores
 from lab.experiments.codefend.subjects import Subject
 from lab.statistics import wilson
-from lab.strip.disagreement import fused
-from schemas.evidence.alarms import DISAGREEMENT
+from lab.strip.fused import fused
+from schemas.evidence.alarms import DISAGREEMENT, TYPICALITY
 from schemas.evidence.alarms import STRIP as BY_STRIP
 from schemas.evidence.rule import EvidenceRule
 
@@ -31,7 +31,7 @@ def cameras(subject: Subject, numbers: Numbers, cache: Cache) -> Cameras:
     """Return the rows of a model."""
     found, stream, usual = scores(subject, numbers, cache), Stream(), EvidenceRule()
     known = found.known
-    limits = fused(known.values[STRIP], known.values[DROP], FRR)
+    limits = fused(known.values[STRIP], known.values[DROP], known.values[TYPICALITY], FRR)
     rows = Cameras([], [])
     for name, choice in (("usual", Choice(usual)), ("chosen", chosen_rule(known.scores, limits, usual, stream))):
         each = figures_of(found.clean.scores, found.stamped.scores, limits, choice, stream)
@@ -42,7 +42,7 @@ def cameras(subject: Subject, numbers: Numbers, cache: Cache) -> Cameras:
 
 def _splitting(model: str, name: str, found: Found) -> Iterator[SplittingRow]:
     for kind, each in found.rates.items():
-        statistic = {BY_STRIP: STRIP, DISAGREEMENT: DROP}[kind]
+        statistic = {BY_STRIP: STRIP, DISAGREEMENT: DROP, TYPICALITY: TYPICALITY}[kind]
         for which, estimate in (("measured", each.measured), ("deeper", each.deeper)):
             yield SplittingRow(
                 model, name, statistic, which, *estimate.rate, list(estimate.passages), estimate.rests_on_few
@@ -57,6 +57,7 @@ def _row(model: str, name: str, found: Found, clean: int) -> CameraRow:
         thresholds=name,
         strip_octaves=rule.entropy_octaves,
         drop_octaves=rule.disagreement_octaves,
+        typicality_octaves=rule.typicality_octaves,
         clean=clean,
         episodes=len(after.either),
         median_probes=after.quantile(0.5),
@@ -64,6 +65,7 @@ def _row(model: str, name: str, found: Found, clean: int) -> CameraRow:
         alarmed=share.value, alarmed_low=share.low, alarmed_high=share.high,
         alarmed_strip=found.alarmed(BY_STRIP).value,
         alarmed_drop=found.alarmed(DISAGREEMENT).value,
+        alarmed_typicality=found.alarmed(TYPICALITY).value,
         from_start=wilson(start.in_time(), len(start.either)).value,
         clean_starts=found.clean_starts.value,
         false_alarms=rate.value, false_alarms_low=rate.low, false_alarms_high=rate.high,

@@ -1,4 +1,4 @@
-"""STRIP, drop disagreement and scaled batch norms on the backdoored models, with thresholds from the same pictures."""
+"""The statistics of the system and of others on the backdoored models, with thresholds from the same pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 
 from lab.cache import Cache
 from lab.experiments.codefend.rows import DetectorRow
-from lab.experiments.codefend.scores import DROP, NORMS, STRIP, Numbers, scores
+from lab.experiments.codefend.scores import BEATRIX, DROP, NORMS, SCALED, STRIP, Numbers, scores
 from lab.experiments.codefend.subjects import Subject
 from lab.statistics import wilson
 from lab.strip.calibrate import threshold_of
+from lab.strip.fused import parts
+from schemas.evidence.alarms import TYPICALITY
 
 FRR: Final = 0.01
-SETS: Final = ((STRIP,), (DROP,), (NORMS,), (STRIP, DROP), (STRIP, DROP, NORMS))
-"""Statistics alone and together. Of several, each gets an equal part of the false alarms."""
+LIVE: Final = (STRIP, DROP, TYPICALITY)
+SETS: Final = (
+    *((each,) for each in (STRIP, DROP, TYPICALITY, NORMS, SCALED, BEATRIX)), (STRIP, DROP), LIVE, (*LIVE, NORMS)
+)  # fmt: skip
+"""Statistics alone and together, with the parts of the false alarms of `lab.strip.fused`."""
 
 
 def detectors(subject: Subject, numbers: Numbers, cache: Cache) -> list[DetectorRow]:
@@ -32,7 +37,8 @@ def detectors(subject: Subject, numbers: Numbers, cache: Cache) -> list[Detector
     for names in SETS:
         if not set(names) <= set(found.known.values):
             continue
-        limits = {name: threshold_of(found.known.values[name], FRR / len(names)) for name in names}
+        own = zip(names, parts(FRR, names), strict=True)
+        limits = {name: threshold_of(found.known.values[name], part) for name, part in own}
         alarms, caught = flagged(found.clean.values, limits), flagged(attacked, limits)
         frr = wilson(int(alarms.sum()), len(alarms))
         detected = wilson(int(caught.sum()), max(1, len(caught)))

@@ -34,7 +34,7 @@ TABLES: Final = {
     "splitting": SplittingRow,
 }  # fmt: skip
 _CODE: Final = "lab.experiments.codefend"
-_TRAINING_SECONDS: Final = 3600
+_TRAINING_SECONDS: Final = 600
 _CURE_SECONDS: Final = {"paper": 3600, "Neural Cleanse": 1200}
 """Methods that take longer than `_USUAL_SECONDS`."""
 _USUAL_SECONDS: Final = 180

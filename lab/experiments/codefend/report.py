@@ -38,11 +38,16 @@ def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
     return [
         "## Other statistics",
         "*Drop disagreement*: the whole frame is judged again behind random drops, and the mean probability of its "
-        "first label is low for a fragile trigger. STRIP finds triggers that survive everything. *Scaled batch norms* "
-        "is IBD-PSC (Hou et al. 2024), judged by log-odds: a planted label holds in five networks whose last batch "
-        "norms are amplified. Their number is chosen on clean pictures. Thresholds are from the defender's clean "
-        "pictures for 1 % of false alarms; several statistics together get equal parts of it. *Detected*: share of the "
-        "stamped pictures that reach the target.",
+        "first label is low for a fragile trigger. STRIP finds triggers that survive everything. *Typicality*: the "
+        "share of clean pictures with the same label whose features lie farther from the label's mean, by the "
+        "Mahalanobis distance of the channel means of the last two normalised layers. These three run live. *Scaled "
+        "batch norms* is IBD-PSC (Hou et al. 2024), judged by log-odds: a planted label holds in five networks whose "
+        "last batch norms are amplified. Their number is chosen on clean pictures. *SCALE-UP* (Guo et al. 2023), by "
+        "log-odds too: it holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): Gram matrices of the "
+        "last convolution outside their range in clean pictures of the label. Thresholds are from the defender's "
+        "clean pictures for 1 % of false alarms. Of several statistics, typicality gets half of it, and the others "
+        "get equal parts of the rest: chosen on other pictures of three models. *Detected*: share of the stamped "
+        "pictures that reach the target.",
         table(tables.DETECTORS, rows),
     ]
 

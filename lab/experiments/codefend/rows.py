@@ -89,6 +89,7 @@ class CameraRow:
     strip_octaves: float
     """Octaves of the camera's threshold above the frame's."""
     drop_octaves: float
+    typicality_octaves: float
     clean: int
     """Clean pictures that the camera shows."""
     episodes: int
@@ -100,6 +101,7 @@ class CameraRow:
     alarmed_high: float
     alarmed_strip: float
     alarmed_drop: float
+    alarmed_typicality: float
     from_start: float
     clean_starts: float
     """Share of starts without a trigger that raise an alarm in their first 64 probes."""

@@ -8,21 +8,28 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
 from lab.evidence.scores import Scores
+from lab.experiments.codefend.rivals.beatrix import normality, seen
+from lab.experiments.codefend.rivals.scale_up import scaled_doubts
 from lab.experiments.codefend.subjects import Subject
 from lab.provenance import made_by
 from lab.strip.calibrate import overlay_choice
 from lab.strip.disagreement import agreements
 from lab.strip.measure import check
 from lab.strip.scaled_norms import depth, doubts
+from lab.strip.typicality import fitted, typicalities
 from processors.pipeline import Pipeline
+from schemas.evidence.alarms import TYPICALITY
 
 STRIP: Final = "STRIP"
 DROP: Final = "drop disagreement"
 NORMS: Final = "scaled batch norms"
+BEATRIX: Final = "Beatrix"
+SCALED: Final = "SCALE-UP"
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Part:
     @property
     def scores(self) -> Scores:
         """The scores that a camera's evidence is made of."""
-        return Scores(self.values[STRIP], self.values[DROP], self.verdict)
+        return Scores(self.values[STRIP], self.values[DROP], self.values[TYPICALITY], self.verdict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
     def kept(part: str, what: str, make: Callable[[], Arrays]) -> Arrays:
         return cache.get(f"scores/{subject.name}-{part}-{what}", state, make)
 
+    usual = fitted(pipeline, held_out)
+    by_grams = isinstance(bundle.network, nn.Module) and any(
+        isinstance(each, nn.Conv2d) for each in bundle.network.modules()
+    )
+    clean_grams = seen(pipeline, pictures["known"]) if by_grams else None
     count = int(kept("known", "depth", lambda: {"depth": np.array(depth(bundle, held_out) or 0)})["depth"])
 
     def measured(part: str) -> Part:
@@ -95,6 +107,14 @@ def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
         first = kept(part, "strip", by_strip)
         values = {STRIP: first["values"].astype(np.float64)}
         values[DROP] = kept(part, "drop", lambda: {"values": agreements(pipeline, some)})["values"].astype(np.float64)
+        if part == "known":
+            values[TYPICALITY] = np.delete(usual.typicality, overlays)
+        else:
+            values[TYPICALITY] = typicalities(pipeline, usual.features, some)
+        values[SCALED] = scaled_doubts(pipeline, some)
+        if clean_grams is not None:
+            own = clean_grams if part == "known" else seen(pipeline, some)
+            values[BEATRIX] = normality(own, clean_grams, same=part == "known")
         if count:
             found = kept(part, "norms", lambda: {"values": doubts(pipeline, some, count)})["values"]
             values[NORMS] = found.astype(np.float64)

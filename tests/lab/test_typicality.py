@@ -1,0 +1,178 @@
+"""Typicality: features that clean frames of the label do not have are rare, and clean ones keep their false alarms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lab.strip import typicality as module
+from lab.strip.table import calibrate_bundle
+from lab.strip.typicality import feature_layers, fitted, shrunk, typicalities
+from processors.bundle import BundleSettings, load_bundle, read_settings
+from processors.pipeline import Pipeline
+from processors.stages.typicality import channel_means, distances, tail, watched
+from schemas.errors import BundleError, ConfigError, StageError
+from tests.lab.frail_judge import frail_bundle, pictures, write_frail
+
+CPU = torch.device("cpu")
+
+
+def test_the_distance_is_that_of_mahalanobis() -> None:
+    chance = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, 3, generator=chance, dtype=torch.float64) @ torch.tensor(
+        [[2.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1]], dtype=torch.float64
+    )
+    covariance = rows.T @ rows / len(rows)
+    whitening = torch.linalg.cholesky(torch.linalg.inv(covariance))
+    means = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = distances(rows, torch.zeros(500, dtype=torch.int64), means, whitening)
+    apart = rows - means[0]
+    expected = torch.einsum("ij,jk,ik->i", apart, torch.linalg.inv(covariance), apart).sqrt()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_tail_is_the_share_of_clean_frames_that_lie_farther() -> None:
+    lengths = torch.exp(torch.tensor([2.0, 2.0 + 1.6448536 * 0.3, 2.0 + 2.3263479 * 0.3]))
+    torch.testing.assert_close(tail(lengths, 2.0, 0.3), torch.tensor([0.5, 0.05, 0.01]), atol=1e-4, rtol=0)
+    assert float(tail(torch.tensor([0.0]), 2.0, 0.3)) == 1
+
+
+@pytest.mark.parametrize(("shape", "dimensions"), [((2, 3, 4, 5), (2, 3)), ((2, 4, 3), (1,)), ((2, 3), ())])
+def test_channels_are_averaged_over_places(shape: tuple[int, ...], dimensions: tuple[int, ...]) -> None:
+    values = torch.rand(shape)
+    torch.testing.assert_close(channel_means(values), values.mean(dimensions) if dimensions else values)
+    with pytest.raises(StageError, match=r"features: expected .* got \(2,\)"):
+        channel_means(torch.rand(2))
+
+
+def test_a_layer_that_does_not_exist_is_refused_and_hooks_are_removed() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    with pytest.raises(StageError, match="expected a layer 7"), watched(network, ["7"]):
+        pass
+    with watched(network, ["0"]) as found:
+        network(torch.rand(4, 2))
+    assert found["0"].shape == (4, 3)
+    found.clear()
+    network(torch.rand(4, 2))
+    assert not found
+
+
+class Twice(nn.Module):
+    """A network whose first normalisation runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first, self.out = nn.BatchNorm2d(3), nn.GroupNorm(1, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.out(self.last(self.first(x)).mean((2, 3)))
+        return logits
+
+
+def test_the_features_are_those_of_the_last_layers_that_run() -> None:
+    given = frail_bundle()
+    assert feature_layers(given) == ("1",)
+    assert feature_layers(replace(given, network=Twice().eval())) == ("first", "last")
+    plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
+    assert feature_layers(replace(given, network=plain)) == ("1", "2")
+    with pytest.raises(ConfigError, match="at least two layers, got one"):
+        feature_layers(replace(given, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))))
+    with pytest.raises(ConfigError, match="format safetensors"):
+        feature_layers(replace(given, network=lambda x: x.mean((2, 3))))
+
+
+def test_the_shrunk_covariance_is_invertible_and_near_the_true_one() -> None:
+    chance = torch.Generator().manual_seed(1)
+    few = torch.randn(20, 50, generator=chance, dtype=torch.float64)
+    torch.testing.assert_close(shrunk(few), torch.eye(50, dtype=torch.float64), atol=0.25, rtol=0)
+    assert float(torch.linalg.eigvalsh(shrunk(few)).min()) > 0.5
+    scales = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    many = torch.randn(20_000, 3, generator=chance, dtype=torch.float64) * scales
+    torch.testing.assert_close(shrunk(many), torch.diag(scales**2), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("most", [512, 4])
+def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", most)
+    pipeline = Pipeline(frail_bundle())
+    found = fitted(pipeline, pictures(400, 5))
+    assert found.typicality.shape == (400,)
+    assert 0.3 < np.median(found.typicality) < 0.7
+    clean = typicalities(pipeline, found.features, pictures(300, 6))
+    assert 0.3 < np.median(clean) < 0.7
+    strange = pictures(40, 7)
+    strange.images[:, ::2, ::2, 2] = 255  # dots of the colour that the network sees
+    assert np.median(typicalities(pipeline, found.features, strange)) < 1e-3
+
+
+def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
+    pipeline, some = Pipeline(frail_bundle()), pictures(400, 5)
+    first = some.take(np.flatnonzero(some.labels == 0))
+    found = fitted(pipeline, first)
+    assert found.features.known.tolist() == [True, False]
+    others = some.take(np.flatnonzero(some.labels == 1))
+    assert typicalities(pipeline, found.features, others).tolist() == [1.0] * len(others)
+    with pytest.raises(ConfigError, match="expected at least 8 with the same label, got 3"):
+        fitted(pipeline, first.first(3))
+
+
+def test_the_calibration_writes_what_the_bundle_loads(tmp_path: Path) -> None:
+    folder = write_frail(tmp_path / "frail")
+    for seed in (5, 6):
+        strip = calibrate_bundle(folder, pictures(400, seed), frr=0.05, typicality=True, device=CPU)
+    assert strip.typicality is not None
+    assert (strip.frr, strip.typicality.frr) == (0.025, 0.025)
+    assert read_settings(folder).strip == strip
+    # The features of the first calibration are deleted.
+    assert [file.name for file in folder.glob("features*")] == [strip.typicality.features]
+    bundle = load_bundle(folder, CPU)
+    assert bundle.features is not None
+    frames = torch.from_numpy(pictures(50, 8).images.transpose(0, 3, 1, 2).copy()).float() / 255
+    found = Pipeline(bundle).typicality(frames).double().numpy()
+    np.testing.assert_allclose(found, typicalities(Pipeline(bundle), bundle.features, pictures(50, 8)), rtol=1e-4)
+    assert (found < strip.typicality.threshold).mean() < 0.15
+
+
+def spoilt(folder: Path, old: str, new: str) -> None:
+    file = folder / "model.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = write_frail(tmp_path / "frail")
+    strip = calibrate_bundle(folder, pictures(300, 5), frr=0.05, typicality=True, device=CPU)
+    assert strip.typicality is not None
+    text, file = (folder / "model.toml").read_text(), folder / strip.typicality.features
+    for old, new, complaint in (
+        ('layers = ["1"]', 'layers = ["9"]', r"layers 9, got .*Run `pointillist lab calibrate --typicality`"),
+        ('layers = ["1"]', 'layers = ["0", "1"]', "layers 0, 1, got "),
+        (file.name, "missing.safetensors", "got none named missing.safetensors"),
+        (file.name, "weights.safetensors", r"expected finite means \(2, D\), known \(2,\) and whitening"),
+    ):
+        spoilt(folder, old, new)
+        with pytest.raises(BundleError, match=complaint):
+            load_bundle(folder, CPU)
+        (folder / "model.toml").write_text(text)
+    file.write_bytes(b"no tensors")
+    with pytest.raises(BundleError, match="expected a safetensors file"):
+        load_bundle(folder, CPU)
+
+
+def test_another_format_has_no_typicality(tmp_path: Path) -> None:
+    folder = write_frail(tmp_path / "frail")
+    calibrate_bundle(folder, pictures(300, 5), frr=0.05, typicality=True, device=CPU)
+    table = read_settings(folder).model_dump(exclude={"factory", "factory_arguments"}, exclude_none=True)
+    with pytest.raises(ValueError, match=r"strip\.typicality: expected the format safetensors, got onnx"):
+        BundleSettings.model_validate(table | {"format": "onnx"})
+
+
+def test_a_bundle_without_features_has_no_typicality() -> None:
+    with pytest.raises(StageError, match="features of clean frames, this one has none"):
+        Pipeline(frail_bundle()).typicality(torch.rand(1, 3, 8, 8))
