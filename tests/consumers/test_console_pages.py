@@ -32,18 +32,19 @@ def poll(console: ConsoleRig) -> None:
     console.tick()
 
 
-def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_s: int = 0) -> None:
+def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_s: int = 0, **changed: object) -> None:
     now_ms = time.time_ns() // 10**6 - 1000 * ago_s
     message = Alert(alert_id=alert_id, camera_id=camera, boot_id=BOOT, class_id=3, thumbnail=PNG).SerializeToString()
     row = {
         "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
         "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
         "evidence_octaves": 6.5, "mean_agreement": 0.0, "agreement_threshold": 0.0, "baseline_agreement": 0.0,
+        "mean_typicality": 0.0, "typicality_threshold": 0.0, "baseline_typicality": 0.0,
         "window": "8 0 24 16 0.93", "message": message, "published": True,
         "wanted": "", "confidence": 0.0, "ended_ms": 0, "partition": 0,
     }  # fmt: skip
     with recorder.engine.begin() as connection:
-        connection.execute(insert(alerts), [row])
+        connection.execute(insert(alerts), [row | changed])
 
 
 def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console: ConsoleRig, recorder: Rig) -> None:
@@ -73,6 +74,23 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     poll(console)
     assert 'class="pill good"' in browser.get("/").text
     assert [each.detail for each in console.context.store.noted(ALERT)] == ["closed", "acknowledged"]
+
+
+def test_the_statistics_of_probes_are_shown_in_their_own_units(console: ConsoleRig, recorder: Rig) -> None:
+    probe = verdict(0, flagged=False)
+    probe.agreement, probe.agreement_threshold = 0.75, 0.25
+    probe.typicality, probe.typicality_threshold = 0.0001, 0.0025
+    console.show([probe])
+    raise_alert(
+        recorder, kind="typicality", mean_typicality=0.00025, typicality_threshold=0.0025, baseline_typicality=0.5
+    )
+    poll(console)
+    browser = console.browser()
+    numbers = "mean typicality 0.00025, threshold 0.0025, baseline 0.5; the label depends on"
+    assert numbers in browser.get("/alerts").text
+    page = browser.get(f"/camera/{CAMERA}").text
+    assert "an agreement of 75.0 % behind drops, not below 25.0 %" in page
+    assert "its features have a typicality of 0.0001, below 0.0025" in page
 
 
 def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console: ConsoleRig, recorder: Rig) -> None:
