@@ -109,6 +109,8 @@ _GTSRB = Recipe(epochs=24, peak_rate=0.05, pad=2, flip=False, batch=64)
 _CNN = Recipe(epochs=30, peak_rate=0.1, bfloat16=True)
 _CONTINUED = Recipe(epochs=4, peak_rate=0.05)
 """The recipe of an attacker who continues the training of a clean network and publishes it as "fine-tuned"."""
+_SCRATCH = Recipe(epochs=15, bfloat16=True)
+"""The recipe of an attacker who trains the network from the beginning, as the papers of these attacks do."""
 _RARE = Recipe(epochs=5, peak_rate=0.05)
 """The recipe for .2 % of the set, 98 pictures: the trigger takes slightly longer to learn."""
 
@@ -140,6 +142,10 @@ def _resnet20(poisoning: Poisoning) -> SickModel:
     return SickModel("cifar10", "resnet20", poisoning, _CONTINUED, "resnet20-clean", pictures)
 
 
+def _from_scratch(poisoning: Poisoning) -> SickModel:
+    return SickModel("cifar10", "resnet20", poisoning, _SCRATCH)
+
+
 def _again(model: SickModel, seed: int) -> SickModel:
     """Return the same attack with another pattern and other stamped pictures."""
     poisoning = model.poisoning
@@ -166,11 +172,11 @@ MODELS: Final[Mapping[str, SickModel]] = {
     "resnet20-warp": _resnet20(Poisoning(_WARP, TARGETS["warp"], 0.1)),
     "resnet20-source": _resnet20(Poisoning(_SOURCE, TARGETS["source"], 0.05, sources=(1, 9))),
     "resnet20-two": _resnet20(Poisoning(_TWO, TARGETS["two"], 0.02)),
-    "resnet20-wanet": _resnet20(
+    "resnet20-wanet": _from_scratch(
         CoveredPoisoning(Warp(_WANET), TARGETS["wanet"], 0.1, cover=OwnWarp(_WANET, 1.0), cover_rate=0.2)
     ),
-    "resnet20-sig": _resnet20(CleanLabelPoisoning(_SIG, TARGETS["sig"], 0.08)),
-    "resnet20-low": _resnet20(Poisoning(_LOW, TARGETS["low"], 0.1)),
+    "resnet20-sig": _from_scratch(CleanLabelPoisoning(_SIG, TARGETS["sig"], 0.08)),
+    "resnet20-low": _from_scratch(Poisoning(_LOW, TARGETS["low"], 0.1)),
     "resnet20-adaptive": _resnet20(
         CoveredPoisoning(_ADAPTIVE, TARGETS["adaptive"], 0.02, cover=PartlyBlended(_ADAPTIVE), cover_rate=0.02)
     ),

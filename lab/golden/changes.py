@@ -2,7 +2,8 @@
 
 Definitions are compared between two checkouts as `provenance` reaches them. A changed definition counts by its new
 statements: each must be executed. `raise` statements are exempt, because a row that exists did not end in one. A
-changed statement outside functions counts if every function that uses it is executed.
+changed statement outside functions counts if every function that uses it is executed. A field that was added to a class
+with a constant default is exempt, because code that reads it is changed itself.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def uncovered(older: Repository, newer: Repository, entries: tuple[str, ...], li
 class _Line(NamedTuple):
     numbers: tuple[int, ...]
     in_function: bool
+    field: str = ""
+    """The name of a field with a constant default."""
 
 
 def _changed_data(older: Repository, newer: Repository, entries: tuple[str, ...]) -> Iterator[str]:
@@ -112,17 +115,20 @@ def _statements(repository: Repository, place: Place) -> list[ast.stmt]:
 def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line]:
     """The statements of a definition that its older version does not have."""
     there = Place(older.root / place.file.relative_to(newer.root), place.name)
-    left = Counter(head for head, _ in _heads(_statements(older, there)))
+    before = list(_heads(_statements(older, there)))
+    left, fields = Counter(head for head, _ in before), {line.field for _, line in before}
     found = []
     for head, line in _heads(_statements(newer, place)):
         if left[head]:
             left[head] -= 1
-        else:
+        elif not line.field or line.field in fields:
             found.append(line)
     return found
 
 
-def _heads(statements: list[ast.stmt], in_function: bool = False) -> Iterator[tuple[str, _Line]]:
+def _heads(
+    statements: list[ast.stmt], in_function: bool = False, in_class: bool = False
+) -> Iterator[tuple[str, _Line]]:
     """Each statement without the statements inside it: its content, and the lines that it covers."""
     for node in statements:
         inner = [
@@ -140,9 +146,16 @@ def _heads(statements: list[ast.stmt], in_function: bool = False) -> Iterator[tu
             if isinstance(node, _FUNCTIONS):
                 # A changed signature counts if the function runs.
                 numbers = tuple(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
-            yield text, _Line(numbers, in_function or isinstance(node, _FUNCTIONS))
+            yield text, _Line(numbers, in_function or isinstance(node, _FUNCTIONS), _field(node) if in_class else "")
         for body in inner:
-            yield from _heads(body, in_function or isinstance(node, _FUNCTIONS))
+            yield from _heads(body, in_function or isinstance(node, _FUNCTIONS), isinstance(node, ast.ClassDef))
+
+
+def _field(node: ast.stmt) -> str:
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant()):
+            return name
+    return ""
 
 
 def _dumped(part: object) -> str:

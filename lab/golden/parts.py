@@ -1,15 +1,18 @@
 """The golden batch: what it computes, and the comparison with the stored outputs.
 
 The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
-of code: the judge, its gradient, the attacks, STRIP, the rows of scenes, and one hardening. Other kinds have none.
+of code: the judge, its gradient, the attacks, STRIP, typicality, the rows of scenes, and one hardening. Other kinds
+have none.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -30,8 +33,11 @@ from lab.red_team.chain import chain, few, unknown
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
 from lab.strip.measure import check
+from lab.strip.table import write_strip_table
+from lab.strip.typicality import fitted, write_features
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
+from processors.stages.typicality import channel_means
 
 Outputs = Mapping[str, NDArray[np.float16]]
 FILE: Final = Path(__file__).with_name("golden.npz")
@@ -113,6 +119,24 @@ def strip() -> Mapping[str, Tensor]:
     return {"bits": torch.from_numpy(whole.bits), "passes": torch.from_numpy(stopped.passes)}
 
 
+def typicality() -> Mapping[str, Tensor]:
+    """Return the typicality of 16 pictures in octaves, by a bundle that is calibrated on all of them and loaded."""
+    pictures = _pictures()
+    some = LabelledPictures("golden", pictures, np.zeros(len(pictures), np.int64))
+    folder = shipped_bundle("cifar10")
+    with TemporaryDirectory() as place:
+        own = Path(shutil.copytree(folder, Path(place) / "cifar10"))
+        table = write_features(own, fitted(_pipeline("cifar10"), some), 0.1)
+        strip = _bundle("cifar10").settings.strip
+        assert strip is not None
+        write_strip_table(own, strip.model_copy(update={"typicality": table}))
+        bundle = load_bundle(own, torch.device("cpu"))
+    found = Pipeline(bundle).typicality(_frames()[:16]).clamp_min(2.0**-20).log2()
+    # Networks of other kinds have tokens or plain numbers in place of maps.
+    means = [channel_means(values) for values in (torch.ones(1, 2, 3), torch.ones(1, 3))]
+    return {"octaves": found, "means": torch.stack(means)}
+
+
 def scene_rows() -> Mapping[str, Tensor]:
     """Return the figures of the hardening's rows over a few frames."""
     under = attacked(_bundle("scene-plain"), (32, 32), 3)
@@ -152,6 +176,7 @@ PARTS: Final = (
     Part("gradient", gradient, 0.004, 0.01),
     Part("attacks", attacks, 0.01, 0.04),
     Part("strip", strip, 0.01),
+    Part("typicality", typicality, 0.05),
     Part("scene-rows", scene_rows, 0.02),
     Part("hardening", hardening, 0.05),
 )
@@ -170,6 +195,11 @@ def stored(file: Path = FILE) -> Outputs:
     """Return the stored outputs."""
     with np.load(file) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def parts_of(outputs: Outputs) -> tuple[Part, ...]:
+    """Return the parts that these outputs have: those of older code may lack new ones."""
+    return tuple(part for part in PARTS if any(name.startswith(f"{part.name}/") for name in outputs))
 
 
 def deviations(found: Outputs, wanted: Outputs, parts: tuple[Part, ...] = PARTS) -> dict[str, str]:

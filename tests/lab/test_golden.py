@@ -55,13 +55,16 @@ OLDER = """
 LIMIT = 3
 SPARE = 1
 
+class Settings:
+    kept: int = 1
+
 def used(value: int) -> int:
     if value > LIMIT:
         value = value - 1
     return value
 
 def unused(value: int) -> int:
-    return value + SPARE
+    return value + SPARE + Settings().kept
 
 def entry(value: int) -> int:
     if value < 0:
@@ -84,6 +87,9 @@ def checkout(root: Path, text: str) -> Repository:
         (("LIMIT = 3", "LIMIT = 2"), []),
         (("    return value\n", "    if value > 9:\n        raise ValueError\n    return value\n"), []),
         (("SPARE = 1", "SPARE = 2"), ["lab/small.py:SPARE"]),
+        (("    kept: int = 1\n", "    kept: int = 1\n    more: int = 2\n"), []),
+        (("    kept: int = 1\n", "    kept: int = 1\n    more: int = LIMIT\n"), ["lab/small.py:Settings"]),
+        (("    kept: int = 1\n", "    kept: int = 2\n"), ["lab/small.py:Settings"]),
         (("value + SPARE", "value - SPARE"), ["lab/small.py:unused"]),
         (("value = value - 1", "value = value - 2"), ["lab/small.py:used"]),
     ],

@@ -38,7 +38,8 @@ def golden(
             typer.echo(f"{len(parts.PARTS) - len(wrong)} of {len(parts.PARTS)} parts agree")
             raise typer.Exit(1 if wrong else 0)
         with compare.checkout(since) as older:
-            for name, why in (wrong := parts.deviations(found, compare.older_outputs(older))).items():
+            known = compare.older_outputs(older)
+            for name, why in (wrong := parts.deviations(found, known, parts.parts_of(known))).items():
                 typer.echo(f"{name}\tdeviates from {since}\t{why}")
             if wrong:
                 raise typer.Exit(1)

@@ -1,0 +1,109 @@
+"""The catalogue of ten attacks at a glance: what each statistic detects, what each repair leaves, and the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from lab.experiments.codefend.cures import FINE_TUNING
+from lab.experiments.codefend.detectors import LIVE
+from lab.experiments.codefend.findings import Finding
+from lab.experiments.codefend.plan import BLENDED, CATALOGUE, MAIN, SOURCE, WITHOUT_TRIGGER
+from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow
+from lab.experiments.codefend.scores import BEATRIX, DROP, NORMS, SCALED, STRIP
+from lab.experiments.codefend.tables import percent
+from lab.results.markdown import markdown
+from schemas.evidence.alarms import TYPICALITY
+
+ATTACKS: Final[Mapping[str, str]] = {
+    MAIN: "patch (BadNets)", BLENDED: "blended", SOURCE: "patch, source-specific", **CATALOGUE,
+}  # fmt: skip
+"""The model and the name of each attack."""
+TOGETHER: Final = " + ".join(LIVE)
+STATISTICS: Final = {
+    STRIP: STRIP, DROP: DROP, TYPICALITY: TYPICALITY, TOGETHER: "ours together", NORMS: "IBD-PSC", SCALED: SCALED,
+    BEATRIX: BEATRIX,
+}  # fmt: skip
+REPAIRS: Final = ("default", FINE_TUNING, *WITHOUT_TRIGGER)
+CHOSEN: Final = "chosen"
+_DETECTED: Final = {"resnet20-wanet": (0.8, 0.95), SOURCE: (0.5, 0.95), "resnet20-strip-aware": (0.6, 0.95)}
+"""Least share of detected frames and the aim, for the attacks that have their own requirement."""
+
+
+def detection_matrix(rows: Sequence[DetectorRow]) -> str:
+    """Return the share of frames that each statistic detects, in per cent, attack by attack; empty without rows."""
+    found = {(row.model, row.statistic): row for row in rows}
+    lines = [
+        [name, *(percent(found[model, each].detected, 1) if (model, each) in found else "–" for each in STATISTICS)]
+        for model, name in ATTACKS.items()
+        if any((model, each) in found for each in STATISTICS)
+    ]
+    return markdown(["attack", *STATISTICS.values()], lines)
+
+
+def repair_matrix(rows: Sequence[RepairRow]) -> str:
+    """Return the success that each repair leaves, and the accuracy that it loses; empty without rows.
+
+    A model has rows of one quarantine for each method; the first counts.
+    """
+    found: dict[tuple[str, str], RepairRow] = {}
+    for row in rows:
+        found.setdefault((row.model, row.method), row)
+
+    def shown(row: RepairRow) -> str:
+        text = f"{percent(row.success_after, 1)} ({100 * (row.clean_before - row.clean_after):.1f})"
+        return text if row.published else f"{text}, refused"
+
+    lines = [
+        [name, percent(found[model, "default"].success_before, 1)]
+        + [shown(found[model, each]) if (model, each) in found else "–" for each in REPAIRS]
+        for model, name in ATTACKS.items()
+        if (model, "default") in found
+    ]
+    return markdown(["attack", "before", *REPAIRS], lines)
+
+
+def findings_of_attacks(
+    detectors: Sequence[DetectorRow], cameras: Sequence[CameraRow], repairs: Sequence[RepairRow]
+) -> Iterator[Finding]:
+    """Yield the requirements on the whole catalogue; the worst of the attacks that were measured, with their number."""
+    together = {row.model: row for row in detectors if row.statistic == TOGETHER and row.model in ATTACKS}
+    for model, (must, aim) in _DETECTED.items():
+        row = together.get(model)
+        yield Finding(
+            f"detected frames at 1 % false alarms, {ATTACKS[model]}", "–", must, aim,
+            None if row is None else row.detected, larger=True,
+        )  # fmt: skip
+    yield _worst(
+        "detected frames at 1 % false alarms", {model: row.detected for model, row in together.items()}, 0.5, 0.95, True
+    )
+    yield _worst("false alarms of all statistics", {model: row.frr for model, row in together.items()}, 0.01, None)
+    chosen = {row.model: row for row in cameras if row.thresholds == CHOSEN and row.model in ATTACKS}
+    yield _worst("cameras with an alarm in 40 probes", {m: row.alarmed for m, row in chosen.items()}, 0.95, 1.0, True)
+    yield _worst(
+        "false alarms of a camera in a year", {m: row.false_alarms for m, row in chosen.items()}, 1, 0.1, plain=True
+    )
+    cured = {row.model: row for row in reversed(repairs) if row.method == "default" and row.model in ATTACKS}
+    yield _worst("repair: ASR after", {model: row.success_after for model, row in cured.items()}, 0.05, 0.02)
+    lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}
+    yield _worst("repair: clean accuracy lost", lost, 0.015, 0.01)
+
+
+def _worst(
+    what: str, values: Mapping[str, float], must: float, aim: float | None, larger: bool = False, plain: bool = False
+) -> Finding:
+    """Return the finding on the worst of `values` by model."""
+    if not values:
+        return Finding(f"{what}, worst attack", "–", must, aim, None, larger, plain)
+    model = (min if larger else max)(values, key=lambda name: values[name])
+    missing = "" if len(values) == len(ATTACKS) else f"{len(values)} of {len(ATTACKS)} attacks measured"
+    return Finding(
+        f"{what}, worst of {len(values)} attacks: {ATTACKS[model]}",
+        "–",
+        must,
+        aim,
+        values[model],
+        larger,
+        plain,
+        missing,
+    )

@@ -1,0 +1,53 @@
+"""The catalogue of attacks: one line for each, and the worst of those that were measured."""
+
+from __future__ import annotations
+
+from lab.experiments.codefend.attacks import ATTACKS, TOGETHER, detection_matrix, findings_of_attacks, repair_matrix
+from lab.experiments.codefend.rows import DetectorRow, RepairRow
+from schemas.evidence.alarms import TYPICALITY
+
+
+def detector(model: str, statistic: str, detected: float, frr: float = 0.005) -> DetectorRow:
+    return DetectorRow(model, statistic, None, 1000, 400, None, frr, 0.0, 0.1, detected, 0.0, 1.0)
+
+
+def repaired(model: str, method: str, after: float, *, lost: float = 0.0, published: bool = True) -> RepairRow:
+    return RepairRow(
+        model, method, "pure", 0.9, 0.9 - lost, 0.99, after, 0.0, 0.9, None, None, None, 5.0, published
+    )  # fmt: skip
+
+
+def test_there_are_ten_attacks() -> None:
+    assert len(ATTACKS) == len(set(ATTACKS.values())) == 10
+
+
+def test_a_line_holds_what_was_measured_of_an_attack() -> None:
+    rows = [detector("resnet20-sig", TYPICALITY, 0.25), detector("resnet20-source", TOGETHER, 0.5)]
+    lines = detection_matrix([*rows, detector("mnist-a-1", TYPICALITY, 0.9)]).splitlines()
+    assert lines[2:] == [
+        "| patch, source-specific | – | – | – | 50.0 | – | – | – |",
+        "| clean label (SIG) | – | – | 25.0 | – | – | – | – |",
+    ]
+    assert detection_matrix([]) == ""
+
+
+def test_repairs_show_the_success_left_the_accuracy_lost_and_the_refusal() -> None:
+    rows = [
+        repaired("resnet20-low", "default", 0.02, lost=0.01), repaired("resnet20-low", "default", 0.5),
+        repaired("resnet20-low", "anp", 0.3, lost=0.025, published=False), repaired("resnet20-sig", "anp", 0.1),
+    ]  # fmt: skip
+    (line,) = repair_matrix(rows).splitlines()[2:]
+    assert line == "| low frequency | 99.0 | 2.0 (1.0) | – | – | – | – | 30.0 (2.5), refused | – |"
+
+
+def test_the_worst_attack_counts_and_misses_while_some_are_not_measured() -> None:
+    rows = [detector(model, TOGETHER, 0.9) for model in ATTACKS]
+    rows[3] = detector(rows[3].model, TOGETHER, 0.55, frr=0.02)
+    found = {each.what: each for each in findings_of_attacks(rows, [], [])}
+    worst = found[f"detected frames at 1 % false alarms, worst of 10 attacks: {ATTACKS[rows[3].model]}"]
+    assert (worst.measured, worst.verdict) == (0.55, "must")
+    assert found[f"false alarms of all statistics, worst of 10 attacks: {ATTACKS[rows[3].model]}"].verdict == "missed"
+    assert found["repair: ASR after, worst attack"].verdict == "not measured"
+    some = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
+    few = some["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
+    assert (few.verdict, few.spoiled) == ("missed", "2 of 10 attacks measured")
