@@ -1,8 +1,8 @@
 """The golden batch: what it computes, and the comparison with the stored outputs.
 
 The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
-of code: the judge, its gradient, the attacks, STRIP, typicality, the rows of scenes, and one hardening. Other kinds
-have none.
+of code: the judge, its gradient, the attacks, STRIP, typicality, certificates, the rows of scenes, and one hardening.
+Other kinds have none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from torch import Tensor
 
 from lab.attacks import defended, eot_pgd, make_attack, random_targets, shown, square, transfer, undefended
 from lab.attacks.eot import loss_gradient
+from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
+from lab.experiments.certified.measure import Subject, certified
 from lab.experiments.hardening.scene import attacked, hard
 from lab.experiments.scale.measure import CONDITIONS, scenes
 from lab.hardening.processes import Processes
@@ -137,6 +139,14 @@ def typicality() -> Mapping[str, Tensor]:
     return {"octaves": found, "means": torch.stack(means)}
 
 
+def certificates() -> Mapping[str, Tensor]:
+    """Return the shares of two small scenes that are certified and keep their label, and the passes."""
+    subject = Subject("scene", "scenes-64x48", 4, 4, count=2, windows=2)
+    with TemporaryDirectory() as place:
+        row = certified(subject, shipped_bundle("scene"), None, Cache(Path(place)), "golden")
+    return {"row": torch.tensor([row.certified, row.clean, row.passes])}
+
+
 def scene_rows() -> Mapping[str, Tensor]:
     """Return the figures of the hardening's rows over a few frames."""
     under = attacked(_bundle("scene-plain"), (32, 32), 3)
@@ -177,6 +187,7 @@ PARTS: Final = (
     Part("attacks", attacks, 0.01, 0.04),
     Part("strip", strip, 0.01),
     Part("typicality", typicality, 0.05),
+    Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("hardening", hardening, 0.05),
 )

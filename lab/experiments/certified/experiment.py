@@ -91,7 +91,8 @@ def plan(place: Workplace) -> Plan:
         def measure() -> Tables:
             made_from = f"{own.code_state} {own.input_state}"
             data = place.needed_data() if needs_data else None
-            return {"rows": [certified(subject, bundle, data, place.cache(NAME), made_from)]}
+            poisoning = MODELS[subject.network].poisoning if subject.pictures == STAMPED else None
+            return {"rows": [certified(subject, bundle, data, place.cache(NAME), made_from, poisoning)]}
 
         own = Cell(
             subject.name,

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
+from lab.backdoor.poison import Poisoning
 from lab.cache import Cache, digest
 from lab.certificates.measure import Fill
 from lab.certificates.parts import measure_in_parts
@@ -70,13 +70,19 @@ class Row:
     label_passes: float
 
 
-def certified(subject: Subject, bundle: Path, data: Path | None, cache: Cache, made_from: str) -> Row:
-    """Measure one row. `made_from` identifies the code and the inputs of stored parts."""
+def certified(
+    subject: Subject,
+    bundle: Path,
+    data: Path | None,
+    cache: Cache,
+    made_from: str,
+    poisoning: Poisoning | None = None,
+) -> Row:
+    """Measure one row. `made_from` identifies the code and the inputs of stored parts, `poisoning` stamps pictures."""
     network = load_bundle(bundle, torch.device("cpu"))
     pipeline = Pipeline(network)
     if subject.pictures in ("cifar10", STAMPED):
         pictures = read_cifar10_test(data, len(network.settings.classes), subject.count)
-        poisoning = MODELS[subject.network].poisoning if subject.pictures == STAMPED else None
         if poisoning is not None:
             attacked = np.flatnonzero(poisoning.attacks(pictures.labels))
             pictures = stamped_pictures(pictures.take(attacked), poisoning)
