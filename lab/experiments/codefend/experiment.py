@@ -20,7 +20,17 @@ from lab.experiments.codefend.cures import FINE_TUNING, METHODS, Quarantine, cur
 from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.outcome import Outcome, outcome
-from lab.experiments.codefend.plan import CATALOGUE, EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, REPEATS, Budget
+from lab.experiments.codefend.plan import (
+    CATALOGUE,
+    EVERY,
+    FEW_CAMERAS,
+    FLAGGED,
+    IMPURE,
+    KINDS,
+    PATCHES,
+    REPEATS,
+    Budget,
+)
 from lab.experiments.codefend.report import write_report
 from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
@@ -188,6 +198,8 @@ def quarantine(subject: Subject, kind: str) -> Callable[[], Quarantine]:
     task, poisoning = subject.task, subject.poisoning
     if kind in IMPURE:
         return lambda: quarantines.impure(task, poisoning, subject.bundle, IMPURE[kind])
+    if kind == FLAGGED:
+        return lambda: quarantines.flagged(task, poisoning, subject.bundle)
     if kind == EVERY:
         seen = task.stream.take(np.flatnonzero(poisoning.attacks(task.stream.labels)))
         return lambda: stamped_pictures(seen, poisoning, first_key=2 * 10**6).images

@@ -14,7 +14,9 @@ from lab.experiments.codefend.scores import NUMBERS, Numbers
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
 EVERY: Final = "all stamped"
-"""The quarantine of all stamped frames, as if found by other means. It is for a model on which STRIP flags nothing."""
+"""The quarantine of all stamped frames, as if found by other means. It is for the models of `UNSEEN`."""
+FLAGGED: Final = "flagged"
+"""The quarantine of the stamped frames that any statistic of the live test flags."""
 MAIN: Final = "resnet20-c-1"
 """The model on which every method is measured."""
 BLENDED: Final = "resnet20-blended"
@@ -49,6 +51,8 @@ CATALOGUE: Final = {
     "resnet20-input-aware": "input-aware",
 }
 """Models of other attacks. All statistics are measured on them, and the usual repair."""
+UNSEEN: Final = (WARP, "resnet20-wanet")
+"""The models of which too few stamped frames are flagged for a repair."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
 """The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"
@@ -87,7 +91,7 @@ class Budget:
         """Return the method and quarantine of each repair of a model, the quick ones first."""
         if model not in self.models or model in REPEATS:
             return []
-        usual = EVERY if model == WARP else PURE
+        usual = EVERY if model in UNSEEN else FLAGGED if model in CATALOGUE else PURE
         found = [("default", usual)]
         if model in PATCHES or model == BLENDED:
             found.append((FINE_TUNING, PURE))
