@@ -10,7 +10,7 @@ import pytest
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.experiments.codefend import experiment
-from lab.experiments.codefend.plan import Budget
+from lab.experiments.codefend.plan import CATALOGUE, Budget
 from lab.experiments.codefend.scores import Numbers
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Plan, Workplace
@@ -52,6 +52,9 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
 
 
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:
-    assert {kind for _, kind in Budget().cures("resnet20-warp")} == {"all stamped"}
-    others = [name for name in Budget().models if "warp" not in name]
+    unseen = ("resnet20-warp", "resnet20-wanet")
+    assert {kind for name in unseen for _, kind in Budget().cures(name)} == {"all stamped"}
+    others = [name for name in Budget().models if name not in unseen]
     assert all(kind != "all stamped" for name in others for _, kind in Budget().cures(name))
+    # Of the catalogue, frames are in the quarantine that any statistic flags.
+    assert {kind for name in CATALOGUE if name not in unseen for _, kind in Budget().cures(name)} == {"flagged"}
