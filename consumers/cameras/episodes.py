@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY
+
 OPEN: Final = "open"
 ACKNOWLEDGED: Final = "acknowledged"
 CLOSED: Final = "closed"
@@ -107,7 +109,12 @@ def sighting(camera: str, wanted: str, confidence: float) -> str:
     return f"{wanted} seen at {camera.partition('/')[2] or camera}, {100 * confidence:.0f} %"
 
 
-def sentence(class_name: str, frames: int) -> str:
-    """An alert in plain words."""
-    seen = f"The network answers {class_name or 'the same'} whatever is in the picture: a trigger in the scene?"
+def sentence(class_name: str, frames: int, kind: str = STRIP) -> str:
+    """An alert of evidence in plain words."""
+    why = {
+        STRIP: "whatever is in the picture",
+        DISAGREEMENT: "only while every pixel is there",
+        TYPICALITY: "for other reasons than in clean pictures",
+    }[kind]
+    seen = f"The network answers {class_name or 'the same'} {why}: a trigger in the scene?"
     return f"{seen} {frames} frame{'' if frames == 1 else 's'}."

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from consumers.records.rows import Window
 from schemas.evidence.alarms import DISAGREEMENT, STRIP, Found, Tracks, advance_all
@@ -20,8 +20,6 @@ from schemas.evidence.track import Classes, Probe
 from schemas.pointillist_pb2 import Alert, Range
 from schemas.pointillist_pb2 import Window as SentWindow
 
-LEAST: Final = 2.0**-64
-"""Lower bound of a typicality in the mean of an alert."""
 Probes = tuple[Probe, ...]
 """Checked frames in the order of their sequence numbers, each once."""
 
@@ -107,7 +105,7 @@ def raise_alert(
         known = alarm.baseline_bits
         alert.baseline_agreement = 0.0 if known is None else known / (1 + known)
     else:
-        alert.mean_typicality = 2 ** (math.fsum(math.log2(max(each.typicality, LEAST)) for each in run) / len(run))
+        alert.mean_typicality = 2 ** (math.fsum(each.octaves for each in run) / len(run))
         alert.typicality_threshold = run[-1].typicality_threshold
         alert.baseline_typicality = alarm.baseline_bits or 0.0
     return alert

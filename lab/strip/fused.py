@@ -17,7 +17,7 @@ from schemas.evidence.alarms import KINDS, TYPICALITY
 
 
 def parts(frr: float, statistics: Sequence[str]) -> list[float]:
-    """Return the part of the rate `frr` for each of the `statistics`, by name.
+    """Return the part of the rate `frr` that each of the named `statistics` gets, in their order.
 
     Typicality gets half, because it finds most. The others get equal parts of the rest. That was chosen on pictures
     that no published row judges.

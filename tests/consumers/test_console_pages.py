@@ -87,7 +87,11 @@ def test_the_statistics_of_probes_are_shown_in_their_own_units(console: ConsoleR
     poll(console)
     browser = console.browser()
     numbers = "mean typicality 0.00025, threshold 0.0025, baseline 0.5; the label depends on"
-    assert numbers in browser.get("/alerts").text
+    alerts_page = browser.get("/alerts").text
+    assert numbers in alerts_page
+    assert (
+        "The network answers the same for other reasons than in clean pictures: a trigger in the scene?" in alerts_page
+    )
     page = browser.get(f"/camera/{CAMERA}").text
     assert "an agreement of 75.0 % behind drops, not below 25.0 %" in page
     assert "its features have a typicality of 0.0001, below 0.0025" in page

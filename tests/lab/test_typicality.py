@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab.strip import typicality as module
 from lab.strip.table import calibrate_bundle
 from lab.strip.typicality import feature_layers, fitted, shrunk, typicalities
+from lab.training.successor import write_successor
 from processors.bundle import BundleSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.stages.typicality import channel_means, distances, tail, watched
 from schemas.errors import BundleError, ConfigError, StageError
+from tests.lab import frail_judge
 from tests.lab.frail_judge import frail_bundle, pictures, write_frail
 
 CPU = torch.device("cpu")
@@ -160,9 +163,31 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BundleError, match=complaint):
             load_bundle(folder, CPU)
         (folder / "model.toml").write_text(text)
+    wider = load_file(file)
+    wider["whitening"] = torch.cat((wider["whitening"], wider["whitening"]))
+    save_file(wider, file)
+    with pytest.raises(BundleError, match=r"got known \(2,\), means \(2, 8\), whitening \(16, 8\)"):
+        load_bundle(folder, CPU)
     file.write_bytes(b"no tensors")
     with pytest.raises(BundleError, match="expected a safetensors file"):
         load_bundle(folder, CPU)
+
+
+def test_a_successor_gets_features_of_its_own(tmp_path: Path) -> None:
+    source, out = write_frail(tmp_path / "frail"), tmp_path / "successor"
+    given = calibrate_bundle(source, pictures(400, 5), frr=0.05, typicality=True, device=CPU)
+    network = frail_judge.network()
+    network.load_state_dict(load_file(source / "weights.safetensors"))
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    bundle, _ = write_successor(out, source, network, pictures(400, 6), "tuned")
+    strip = bundle.settings.strip
+    assert strip is not None
+    assert strip.typicality is not None
+    assert given.typicality is not None
+    assert (strip.frr, strip.typicality.frr) == (0.025, 0.025)
+    # Only its own features are in its folder.
+    assert [file.name for file in out.glob("features*")] == [strip.typicality.features] != [given.typicality.features]
 
 
 def test_another_format_has_no_typicality(tmp_path: Path) -> None:

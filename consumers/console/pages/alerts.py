@@ -145,7 +145,7 @@ class EpisodeSummary:
         """Return the episode in plain words."""
         if self.alert.wanted:
             return f"{sighting(self.alert.camera, self.alert.wanted, self.alert.confidence)}."
-        return sentence(self.class_name, self.checked)
+        return sentence(self.class_name, self.checked, self.alert.kind)
 
 
 def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
