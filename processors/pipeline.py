@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.bundle import Bundle
+from processors.bundle.strip_table import PValues
 from processors.stages.at_scale import at_scale, density, reach
 from processors.stages.classify import Ranked, classify, ranked
 from processors.stages.denoise import denoise
@@ -33,10 +34,12 @@ from processors.stages.plate import reconstruct_plate
 from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
+from processors.stages.scaled_norms import ScaledNorms, doubt, label_odds
 from processors.stages.squares import Squares, cut_out, square
 from processors.stages.strip import StripResult, most_at_once, strip
 from schemas.errors import StageError
 from schemas.messages.moving import Box
+from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
 """Stages in the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`,
@@ -116,7 +119,7 @@ class Pipeline:
         self._restorers = (restorers or shipped_restorers(bundle.device)) if mode == "default" else None
         # The threshold holds for the chain of the calibration.
         usual = mode == "default" and self.denoise == usual_denoise(mode)
-        calibrated = strip is not None and strip.disagreement is not None
+        calibrated = strip is not None and strip.combined is not None
         # None is this chain itself: a chain that refers to itself would keep its networks until the next collection.
         self._calibrated = Pipeline(bundle) if calibrated and not usual else None
 
@@ -407,6 +410,44 @@ class Pipeline:
         if features is None:
             raise StageError("typicality: expected a bundle with features of clean frames, this one has none")
         return features.typicality(self.bundle.normalised(self.bundle.preprocess(probes, seeds)))
+
+    def doubt(self, probes: Tensor, *, seeds: Tensor | None = None) -> Tensor:
+        """Return the doubt (B,) in the labels of the result of `probe_input` behind scaled batch norms, low for a
+        trigger.
+
+        See `processors.stages.scaled_norms`. `seeds` (B,) are those of `logits`. Raises StageError for a bundle without
+        amplified forms.
+        """
+        scaled = self.bundle.scaled
+        if scaled is None:
+            raise StageError("scaled norms: expected a bundle with strip.combined.norms, this one has none")
+        return self.doubt_of(scaled, probes, seeds)
+
+    def doubt_of(self, scaled: ScaledNorms, probes: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Return `doubt` for other amplified forms of the bundle's network."""
+        seen = self.bundle.preprocess(probes, seeds)
+        labels = replace(self.bundle, network=scaled.network).network_logits(seen).argmax(1)
+        forms = (replace(self.bundle, network=form).network_logits(seen).double() for form in scaled.forms)
+        return doubt(torch.stack([label_odds(logits, labels) for logits in forms]).mean(0))
+
+    def p_values(
+        self, probes: Tensor, bits: NDArray[np.float64], mask_seeds: NDArray[np.uint64], *, seeds: Tensor | None = None
+    ) -> PValues:
+        """Return the p-values of the result of `probe_input`, by all statistics of the bundle's table `combined`.
+
+        `bits` (B,) are STRIP's entropies. Other arguments are those of `agreement`. Raises StageError for a bundle
+        without the table.
+        """
+        combined = None if self.bundle.settings.strip is None else self.bundle.settings.strip.combined
+        if combined is None:
+            raise StageError("p-values: expected a bundle with the table strip.combined, this one has none")
+        others: dict[Statistic, Callable[[], Tensor]] = {
+            DISAGREEMENT: lambda: self.agreement(probes, mask_seeds, seeds=seeds),
+            TYPICALITY: lambda: self.typicality(probes, seeds=seeds),
+            SCALED_NORMS: lambda: self.doubt(probes, seeds=seeds),
+        }
+        found = {name: others[name]().double().cpu().numpy() for name in combined.tails if name in others}
+        return combined.judge({ENTROPY: bits, **found})
 
 
 def _placed(frames: Tensor | Unplaced) -> Tensor:

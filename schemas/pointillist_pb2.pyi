@@ -28,6 +28,14 @@ class StripOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CHECKED: _ClassVar[StripOutcome]
     SHED: _ClassVar[StripOutcome]
 
+class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NO_STATISTIC: _ClassVar[Statistic]
+    ENTROPY: _ClassVar[Statistic]
+    DISAGREEMENT: _ClassVar[Statistic]
+    TYPICALITY: _ClassVar[Statistic]
+    SCALED_NORMS: _ClassVar[Statistic]
+
 class Slot(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     NO_SLOT: _ClassVar[Slot]
@@ -52,6 +60,11 @@ ENDED: State
 NOT_PROBED: StripOutcome
 CHECKED: StripOutcome
 SHED: StripOutcome
+NO_STATISTIC: Statistic
+ENTROPY: Statistic
+DISAGREEMENT: Statistic
+TYPICALITY: Statistic
+SCALED_NORMS: Statistic
 NO_SLOT: Slot
 SHADOW: Slot
 CANARY: Slot
@@ -317,7 +330,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "certified_patch", "certified", "agreement", "agreement_threshold", "windows", "typicality", "typicality_threshold", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "certified_patch", "certified", "windows", "p_value", "p_value_threshold", "statistic", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -349,11 +362,10 @@ class Verdict(_message.Message):
     BEST_FIELD_NUMBER: _ClassVar[int]
     CERTIFIED_PATCH_FIELD_NUMBER: _ClassVar[int]
     CERTIFIED_FIELD_NUMBER: _ClassVar[int]
-    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
-    AGREEMENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
-    TYPICALITY_FIELD_NUMBER: _ClassVar[int]
-    TYPICALITY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    STATISTIC_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -386,13 +398,12 @@ class Verdict(_message.Message):
     best: _containers.RepeatedCompositeFieldContainer[Candidate]
     certified_patch: int
     certified: bool
-    agreement: float
-    agreement_threshold: float
     windows: _containers.RepeatedCompositeFieldContainer[Window]
-    typicality: float
-    typicality_threshold: float
+    p_value: float
+    p_value_threshold: float
+    statistic: Statistic
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., certified_patch: _Optional[int] = ..., certified: _Optional[bool] = ..., agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., typicality: _Optional[float] = ..., typicality_threshold: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., certified_patch: _Optional[int] = ..., certified: _Optional[bool] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., p_value: _Optional[float] = ..., p_value_threshold: _Optional[float] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("class_name", "confidence")
@@ -417,7 +428,7 @@ class Window(_message.Message):
     def __init__(self, left: _Optional[int] = ..., top: _Optional[int] = ..., right: _Optional[int] = ..., bottom: _Optional[int] = ..., dependence: _Optional[float] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "mean_agreement", "agreement_threshold", "baseline_agreement", "window", "wanted", "mean_typicality", "typicality_threshold", "baseline_typicality", "confidence", "tag")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "window", "wanted", "mean_p_value", "p_value_threshold", "baseline_p_value", "statistic", "confidence", "tag")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -432,14 +443,12 @@ class Alert(_message.Message):
     BASELINE_BITS_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_OCTAVES_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
-    MEAN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
-    AGREEMENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
-    MEAN_TYPICALITY_FIELD_NUMBER: _ClassVar[int]
-    TYPICALITY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_TYPICALITY_FIELD_NUMBER: _ClassVar[int]
+    MEAN_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STATISTIC_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
@@ -456,17 +465,15 @@ class Alert(_message.Message):
     baseline_bits: float
     evidence_octaves: float
     class_id: int
-    mean_agreement: float
-    agreement_threshold: float
-    baseline_agreement: float
     window: Window
     wanted: str
-    mean_typicality: float
-    typicality_threshold: float
-    baseline_typicality: float
+    mean_p_value: float
+    p_value_threshold: float
+    baseline_p_value: float
+    statistic: Statistic
     confidence: float
     tag: int
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., mean_agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., baseline_agreement: _Optional[float] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., wanted: _Optional[str] = ..., mean_typicality: _Optional[float] = ..., typicality_threshold: _Optional[float] = ..., baseline_typicality: _Optional[float] = ..., confidence: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., wanted: _Optional[str] = ..., mean_p_value: _Optional[float] = ..., p_value_threshold: _Optional[float] = ..., baseline_p_value: _Optional[float] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., confidence: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
     __slots__ = ("models", "signer", "signature")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Final
 
@@ -9,18 +10,28 @@ from sqlalchemy import Connection, select, update
 
 from consumers.database.engine import open_engine
 from consumers.database.migrations import VERSION_TALLY, read_version
-from consumers.database.tables import SCHEMA_VERSION, alerts, evidence, frames, sighting_rules, tallies, versions
+from consumers.database.tables import (
+    SCHEMA_VERSION,
+    alerts,
+    camera_snapshots,
+    evidence,
+    frames,
+    sighting_rules,
+    tallies,
+    versions,
+)
 
 VERSION: Final = 4
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?Iffff")
+_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?IffB")
+_COLUMNS: Final = 28
+"""Columns of `frames` in that version, the first ones of this release."""
 _ADDED: Final = {
-    frames.name: ("agreement", "agreement_threshold", "windows", "typicality", "typicality_threshold"),
+    frames.name: ("windows", "p_value", "p_value_threshold", "statistic"),
     alerts.name: (
-        *("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
-        *("wanted", "confidence", "ended_ms", "partition"),
-        *("mean_typicality", "typicality_threshold", "baseline_typicality"),
+        *("window", "wanted", "confidence", "ended_ms", "partition"),
+        *("mean_p_value", "p_value_threshold", "baseline_p_value", "statistic"),
     ),
 }
 
@@ -28,8 +39,8 @@ _ADDED: Final = {
 def take_back(url: str) -> int:
     """Give a database of this release's version, in which nobody writes, the form of version 4. Return its version.
 
-    A database of an earlier version stays as it is. The agreements of drop disagreement, the typicalities
-    and the rules of sightings are lost.
+    A database of an earlier version stays as it is. The p-values with their evidence, the windows and the rules of
+    sightings are lost.
     """
     engine = open_engine(url, writes=True)
     try:
@@ -48,6 +59,11 @@ def _narrow(connection: Connection) -> None:
         narrow = {"waiting": _probes(row.waiting), "track": _first_track(row.track)}
         of_row = (evidence.c.camera == row.camera) & (evidence.c.boot == row.boot)
         connection.execute(update(evidence).where(of_row).values(narrow))
+    for row in connection.execute(select(camera_snapshots)).fetchall():
+        count, last, *rest = json.loads(row.state)
+        of_camera = camera_snapshots.c.camera == row.camera
+        state = json.dumps([count, last[:_COLUMNS], *rest])
+        connection.execute(update(camera_snapshots).where(of_camera).values(state=state))
     connection.exec_driver_sql("DROP INDEX alerts_of_sightings")
     sighting_rules.drop(connection)
     for table, added in _ADDED.items():

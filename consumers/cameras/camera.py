@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from consumers.cameras.picture_health import PictureHealth
 from consumers.cameras.state import Facts, Judged, judge, patience_s
-from consumers.records.rows import CameraRow, FrameRow
+from consumers.records.rows import CameraRow, FrameRow, statistic_name
 from consumers.settings import SILENT_AFTER_S
 from schemas.errors import MalformedError
 from schemas.messages.camera_status import check_announcement
@@ -40,10 +40,8 @@ class Camera:
     """Time of the last status, by `monotonic_ms`."""
     entropy_bits: float | None = None
     """Entropy of the last checked probe."""
-    agreement: tuple[float, float] | None = None
-    """Agreement of the last checked probe behind drops, and its threshold; None if the bundle has none."""
-    typicality: tuple[float, float] | None = None
-    """Typicality of the features of the last checked probe, and its threshold; None if the bundle has none."""
+    p_value: tuple[float, float, str] | None = None
+    """P-value of the last checked probe, its threshold and the name of its statistic; None if the bundle has none."""
     examined: FrameRow | None = None
     """The last frame whose label was examined for a certificate, since the start of this process."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
@@ -88,8 +86,8 @@ class Camera:
             self.examined = row
         if row.strip == CHECKED:
             self.entropy_bits = row.entropy_bits
-            self.agreement = (row.agreement, row.agreement_threshold) if row.agreement_threshold else None
-            self.typicality = (row.typicality, row.typicality_threshold) if row.typicality_threshold else None
+            found = (row.p_value, row.p_value_threshold, statistic_name(row.statistic))
+            self.p_value = found if row.p_value_threshold else None
             self.probes.append(row.flagged)
 
     def record_status(self, status: CameraRow) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY
+from schemas.evidence.alarms import STRIP
 
 OPEN: Final = "open"
 ACKNOWLEDGED: Final = "acknowledged"
@@ -17,6 +17,14 @@ CLOSED: Final = "closed"
 STATES: Final = (OPEN, ACKNOWLEDGED, CLOSED)
 EPISODE_MS: Final = 15 * 60_000
 """An alert that follows an acknowledged one within this time belongs to the same episode."""
+_STATISTICS: Final = {STRIP: "entropy", "disagreement": "disagreement", "typicality": "typicality"}
+"""The statistic of each kind of alert with only one. Alerts of the last two kinds are from before version 8."""
+_WHY: Final = {
+    "entropy": "whatever is in the picture",
+    "disagreement": "only while every pixel is there",
+    "typicality": "for other reasons than in clean pictures",
+    "scaled_norms": "even while its layers are amplified",
+}
 
 
 class Review(NamedTuple):
@@ -109,12 +117,8 @@ def sighting(camera: str, wanted: str, confidence: float) -> str:
     return f"{wanted} seen at {camera.partition('/')[2] or camera}, {100 * confidence:.0f} %"
 
 
-def sentence(class_name: str, frames: int, kind: str = STRIP) -> str:
-    """An alert of evidence in plain words."""
-    why = {
-        STRIP: "whatever is in the picture",
-        DISAGREEMENT: "only while every pixel is there",
-        TYPICALITY: "for other reasons than in clean pictures",
-    }[kind]
+def sentence(class_name: str, frames: int, kind: str = STRIP, statistic: str = "") -> str:
+    """An alert of evidence in plain words. `statistic` is the name of the most frequent one, for `combined` alerts."""
+    why = _WHY.get(_STATISTICS.get(kind, statistic), "in pictures unlike clean ones")
     seen = f"The network answers {class_name or 'the same'} {why}: a trigger in the scene?"
     return f"{seen} {frames} frame{'' if frames == 1 else 's'}."

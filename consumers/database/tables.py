@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -77,11 +77,10 @@ frames = Table(
     _text("best"),
     _integer("certified_patch"),
     _flag("certified"),
-    _number("agreement"),
-    _number("agreement_threshold"),
     _text("windows"),
-    _number("typicality"),
-    _number("typicality_threshold"),
+    _number("p_value"),
+    _number("p_value_threshold"),
+    _integer("statistic"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",
@@ -247,18 +246,16 @@ alerts = Table(
     _integer("raised_ms", "Time at which it was raised."),
     _integer("first", "Sequence number of the first frame."),
     _integer("last", "Sequence number of the last frame."),
-    _integer("checked", "Frames that STRIP has checked for it."),
-    _integer("flagged", "Checked frames with a statistic of this kind below the threshold."),
+    _integer("checked", "Frames that were checked for it."),
+    _integer("flagged", "Checked frames whose entropy or p-value is below the threshold."),
     _number("mean_entropy_bits", "Mean entropy over the checked frames; 0 unless the kind is `strip`."),
     _number("threshold_bits", "Entropy below which a frame is suspect."),
     _number("baseline_bits", "Median entropy of the camera before the alert; 0 without a history."),
     _number("evidence_octaves", "Sum of the frames' distances below their baseline."),
-    _number("mean_agreement", "Mean agreement over the checked frames; 0 unless the kind is `disagreement`."),
-    _number("agreement_threshold", "Agreement below which a frame is suspect."),
-    _number("baseline_agreement", "Median agreement of the camera before the alert; 0 without a history."),
-    _number("mean_typicality", "Geometric mean of the typicality over the checked frames; 0 unless the kind is it."),
-    _number("typicality_threshold", "Typicality below which a frame is suspect."),
-    _number("baseline_typicality", "Median typicality of the camera before the alert; 0 without a history."),
+    _number("mean_p_value", "Geometric mean of the checked frames' p-values; 0 unless the kind is `combined`."),
+    _number("p_value_threshold", "P-value below which a frame is suspect."),
+    _number("baseline_p_value", "Median p-value of the camera before the alert; 0 without a history."),
+    _integer("statistic", "A `Statistic`: the one that finds most of the frames most unusual; 0 for none."),
     _text("window", "Window of the frame on which the label depends; empty if no frame was examined for stickers."),
     _bytes("message"),
     _flag("published", "Whether Kafka has confirmed it."),
@@ -394,7 +391,7 @@ history = Table(
     _integer("attacked", "Attacked frames with a known class."),
     _integer("attacked_correct", "Frames of these with the correct verdict."),
     _integer("checked", "Frames that STRIP has checked."),
-    _integer("flagged", "Checked frames with an entropy below the threshold."),
+    _integer("flagged", "Checked frames whose entropy or p-value is below the threshold."),
     _integer("strip_shed", "Probes that STRIP skipped because its queue was full."),
 )
 """Sums over the frames of all cameras recorded in each minute; see `consumers.database.history`."""

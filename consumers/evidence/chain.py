@@ -2,7 +2,7 @@
 
 Frames arrive in any order and more than once. Each waits until all earlier frames are accounted for. The rule of
 `schemas.evidence.track` then reads them in the order of their sequence numbers, so arrival order does not affect the
-result. STRIP's entropy, drop disagreement and typicality have a track each, and any may raise an alert.
+result. A frame with a p-value is judged by it, any other by STRIP's entropy; each has its own track.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from consumers.records.rows import Window
-from schemas.evidence.alarms import DISAGREEMENT, STRIP, Found, Tracks, advance_all
+from schemas.evidence.alarms import STRIP, Found, Tracks, advance_all
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Classes, Probe
-from schemas.pointillist_pb2 import Alert, Range
+from schemas.pointillist_pb2 import Alert, Range, Statistic
 from schemas.pointillist_pb2 import Window as SentWindow
 
 Probes = tuple[Probe, ...]
@@ -32,7 +32,7 @@ class Chain(NamedTuple):
     waiting: Probes = ()
     """Checked frames from `following` on."""
     tracks: Tracks = Tracks()
-    """The track of each statistic."""
+    """The track of each kind."""
 
     def fold(self, new: Iterable[Probe]) -> Chain:
         """Return the chain with `new` frames waiting. Duplicates and frames already read change nothing."""
@@ -46,7 +46,7 @@ class Chain(NamedTuple):
 
     def is_new(self, rule: EvidenceRule) -> bool:
         """Return whether the camera has no baseline yet."""
-        return len(self.tracks.strip.history) < rule.baseline_probes
+        return all(len(track.history) < rule.baseline_probes for track in self.tracks)
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Found]]:
         """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
@@ -81,6 +81,7 @@ def raise_alert(
     kind, alarm = found
     run = alarm.run
     ((class_id, _),) = Counter(each.class_id for each in run).most_common(1)
+    ((statistic, _),) = Counter(each.statistic for each in run).most_common(1)
     alert = Alert(
         alert_id=alert_id(camera, boot, run[-1].seq, kind),
         camera_id=camera,
@@ -93,19 +94,15 @@ def raise_alert(
         thumbnail=thumbnail,
         evidence_octaves=alarm.total,
         class_id=class_id,
+        statistic=Statistic.Name(statistic),
         window=None if window is None else SentWindow(**window._asdict()),
     )
     if kind == STRIP:
         alert.mean_entropy_bits = math.fsum(each.entropy_bits for each in run) / len(run)
         alert.threshold_bits = run[-1].threshold_bits
         alert.baseline_bits = alarm.baseline_bits or 0.0
-    elif kind == DISAGREEMENT:
-        alert.mean_agreement = math.fsum(each.agreement for each in run) / len(run)
-        alert.agreement_threshold = run[-1].agreement_threshold
-        known = alarm.baseline_bits
-        alert.baseline_agreement = 0.0 if known is None else known / (1 + known)
     else:
-        alert.mean_typicality = 2 ** (math.fsum(each.octaves for each in run) / len(run))
-        alert.typicality_threshold = run[-1].typicality_threshold
-        alert.baseline_typicality = alarm.baseline_bits or 0.0
+        alert.mean_p_value = 2 ** (math.fsum(each.octaves for each in run) / len(run))
+        alert.p_value_threshold = run[-1].p_value_threshold
+        alert.baseline_p_value = alarm.baseline_bits or 0.0
     return alert

@@ -88,7 +88,7 @@ class Watch:
             if row.strip == CHECKED:
                 probe = Probe(
                     row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id,
-                    row.agreement, row.agreement_threshold, row.typicality, row.typicality_threshold,
+                    row.p_value, row.p_value_threshold, row.statistic,
                 )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
@@ -194,12 +194,10 @@ def _alert_row(alert: Alert) -> dict[str, object]:
         "threshold_bits": alert.threshold_bits,
         "baseline_bits": alert.baseline_bits,
         "evidence_octaves": alert.evidence_octaves,
-        "mean_agreement": alert.mean_agreement,
-        "agreement_threshold": alert.agreement_threshold,
-        "baseline_agreement": alert.baseline_agreement,
-        "mean_typicality": alert.mean_typicality,
-        "typicality_threshold": alert.typicality_threshold,
-        "baseline_typicality": alert.baseline_typicality,
+        "mean_p_value": alert.mean_p_value,
+        "p_value_threshold": alert.p_value_threshold,
+        "baseline_p_value": alert.baseline_p_value,
+        "statistic": alert.statistic,
         "window": _window_text(alert),
         "message": alert.SerializeToString(),
         "published": False,

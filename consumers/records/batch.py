@@ -26,7 +26,17 @@ from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import TIME_LIMIT, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.messages.server_messages import check_statement, open_pictures, open_statement
-from schemas.pointillist_pb2 import Candidate, DeadLetter, Ledger, Meta, Refusal, Status, Verdict
+from schemas.pointillist_pb2 import (
+    NO_STATISTIC,
+    Candidate,
+    DeadLetter,
+    Ledger,
+    Meta,
+    Refusal,
+    Statistic,
+    Status,
+    Verdict,
+)
 from schemas.pointillist_pb2 import Window as SentWindow
 from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 
@@ -39,6 +49,7 @@ _TEXT: Final = 500
 BEST: Final = 3
 """Number of a verdict's best classes that are recorded."""
 _LETTER_OVERHEAD: Final = 200
+_STATISTICS: Final = frozenset(Statistic.values())
 _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
 
 Partition = tuple[str, int]
@@ -232,11 +243,10 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         _best(verdict.best),
         verdict.certified_patch,
         verdict.certified,
-        _finite(verdict.agreement),
-        _finite(verdict.agreement_threshold),
         _windows(verdict.windows),
-        _finite(verdict.typicality),
-        _finite(verdict.typicality_threshold),
+        _finite(verdict.p_value),
+        _finite(verdict.p_value_threshold),
+        verdict.statistic if verdict.statistic in _STATISTICS else NO_STATISTIC,
     )
     return FrameRow._make(values)
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from schemas.limits import MAX_CAMERAS
+from schemas.pointillist_pb2 import Statistic
 
 UNSURE: Final = "unsure"
 """`class_name` of a verdict by a network that is not certain of any class."""
@@ -46,16 +47,19 @@ class FrameRow(NamedTuple):
     """Side in pixels of the sticker for which the label was examined; 0 if it was not."""
     certified: bool = False
     """Whether no such sticker changes the label."""
-    agreement: float = 0.0
-    """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
-    agreement_threshold: float = 0.0
-    """Agreement below which a frame is suspect; 0 if the bundle has none."""
     windows: str = ""
     """The windows of the examination for stickers, in the form of `windows_text`."""
-    typicality: float = 0.0
-    """Typicality of its features, 0 to 1, if `typicality_threshold` is not 0."""
-    typicality_threshold: float = 0.0
-    """Typicality below which a frame is suspect; 0 if the bundle has none."""
+    p_value: float = 0.0
+    """Estimated share of clean frames that look at least as unusual, 0 to 1, if `p_value_threshold` is not 0."""
+    p_value_threshold: float = 0.0
+    """P-value below which a frame is suspect; 0 if the bundle has none."""
+    statistic: int = 0
+    """A `Statistic`: the one that finds the frame most unusual."""
+
+
+def statistic_name(statistic: int) -> str:
+    """Return the name of a `Statistic` in lower case; empty for none."""
+    return Statistic.Name(statistic).lower() if statistic else ""
 
 
 class Window(NamedTuple):

@@ -214,8 +214,7 @@ def raised_alert(row: FrameRow, wanted: str, state: Sighting, preview: bytes) ->
 def _row_of(alert: Alert, partition: int) -> dict[str, object]:
     numbers = (
         "checked", "flagged", "mean_entropy_bits", "threshold_bits", "baseline_bits", "evidence_octaves",
-        "mean_agreement", "agreement_threshold", "baseline_agreement", "mean_typicality", "typicality_threshold",
-        "baseline_typicality", "ended_ms",
+        "mean_p_value", "p_value_threshold", "baseline_p_value", "statistic", "ended_ms",
     )  # fmt: skip
     return dict.fromkeys(numbers, 0) | {
         "alert_id": alert.alert_id,

@@ -28,6 +28,7 @@ from consumers.console.data.store import batched, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
+from consumers.records.rows import statistic_name
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
 
@@ -260,7 +261,7 @@ def document_of(alert: Alert, console: str) -> Document:
         "annotations": {
             "summary": sighting(alert.camera_id, alert.wanted, alert.confidence)
             if alert.wanted
-            else f"{alert.camera_id}: {sentence('', alert.checked)}",
+            else f"{alert.camera_id}: {sentence('', alert.checked, alert.kind, statistic_name(alert.statistic))}",
             "description": _SIGHTING_DESCRIPTION if alert.wanted else _DESCRIPTION,
             **links,
         },

@@ -11,10 +11,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from lab.evidence.scores import Scores
+from lab.evidence.scores import Limits, Scores
 from lab.evidence.splitting import PATH, UNSEEN, Draw, Estimate, alarm_rate
 from lab.statistics import Interval
-from lab.strip.fused import Fused
 from schemas.evidence.alarms import judged_by
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe
@@ -52,15 +51,13 @@ def drawn(probes: Sequence[Probe], deepest: Probe, unseen: float, generator: np.
     return endless().__next__
 
 
-def false_alarms(
-    clean: Scores, limits: Fused, rule: EvidenceRule, kind: str, probes_per_s: float, *, seed: int = 0
-) -> Rate:
-    """Return the rate of the alarms of `kind` on a camera with a baseline that shows these clean pictures.
+def false_alarms(clean: Scores, limits: Limits, rule: EvidenceRule, probes_per_s: float, *, seed: int = 0) -> Rate:
+    """Return the rate of the alarms on a camera with a baseline that shows these clean pictures.
 
     Deeper scores only add alarms, so the bound also holds for the measured ones.
     """
     measured, deeper = (
-        in_a_year(clean, limits, rule, kind, probes_per_s, unseen=unseen, seed=seed)
+        in_a_year(clean, limits, rule, probes_per_s, unseen=unseen, seed=seed)
         for unseen in (0.0, min(1.0, UNSEEN / len(clean)))
     )
     found = Rate(measured, deeper)
@@ -70,18 +67,15 @@ def false_alarms(
 
 def in_a_year(
     clean: Scores,
-    limits: Fused,
+    limits: Limits,
     rule: EvidenceRule,
-    kind: str,
     probes_per_s: float,
     *,
     unseen: float = 0.0,
     seed: int = 0,
 ) -> Estimate:
     """Return the estimate of `false_alarms` if a share `unseen` of the probes has the deepest possible score."""
-    extreme = judged_by(
-        kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.agreement, 0.0, limits.typicality), rule
-    )
-    probes = [judged_by(kind, each, rule).probe for each in clean.probes(limits)]
+    extreme = judged_by(limits.kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.p_value), rule)
+    probes = [judged_by(limits.kind, each, rule).probe for each in clean.probes(limits)]
     found = alarm_rate(lambda generator: drawn(probes, extreme.probe, unseen, generator), extreme.rule, seed)
     return found._replace(rate=Interval(*(probes_per_s * YEAR_S * each for each in found.rate)))

@@ -1,4 +1,4 @@
-"""Scores of pictures by STRIP, drop disagreement and typicality, as the probes of a camera that shows them."""
+"""Scores of pictures by STRIP and by all statistics together, as the probes of a camera that shows them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
-from lab.strip.disagreement import agreements
-from lab.strip.fused import Fused
+from lab.strip.combined import Statistics
 from lab.strip.measure import check
-from lab.strip.typicality import typicalities
 from processors.pipeline import Pipeline
+from schemas.evidence.alarms import COMBINED, STRIP
 from schemas.evidence.track import Probe
+from schemas.pointillist_pb2 import ENTROPY
+
+
+class Limits(NamedTuple):
+    """The frame's thresholds: of STRIP's entropy in bits, and of the p-value, 0 if STRIP alone judges."""
+
+    strip_bits: float
+    p_value: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """The kind of alert that these thresholds can raise."""
+        return COMBINED if self.p_value else STRIP
 
 
 @dataclass(frozen=True)
 class Scores:
-    """STRIP's entropy in bits, the agreement behind drops, the typicality, and the verdict of n pictures, all (n,).
+    """STRIP's entropy in bits, the p-value, and the verdict of n pictures, all (n,).
 
-    Agreement and typicality are 0 for a bundle without a threshold of them.
+    The p-values are 0 for a bundle without a threshold of them.
     """
 
     bits: NDArray[np.float64]
-    agreement: NDArray[np.float64]
-    typicality: NDArray[np.float64]
+    p_value: NDArray[np.float64]
     verdict: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -35,17 +46,15 @@ class Scores:
 
     def take(self, positions: NDArray[np.intp]) -> Scores:
         """Return the scores of the pictures at `positions` (m,)."""
-        return Scores(
-            self.bits[positions], self.agreement[positions], self.typicality[positions], self.verdict[positions]
-        )
+        return Scores(self.bits[positions], self.p_value[positions], self.verdict[positions])
 
-    def probes(self, limits: Fused) -> list[Probe]:
+    def probes(self, limits: Limits) -> list[Probe]:
         """Return a probe of each picture with the frame's thresholds `limits`; all have the sequence number 0."""
-        flagged = limits.flags(self.bits, self.agreement, self.typicality)
-        columns = (self.bits, flagged, self.verdict, self.agreement, self.typicality)
+        flagged = self.p_value < limits.p_value if limits.p_value else self.bits < limits.strip_bits
+        columns = (self.bits, flagged, self.verdict, self.p_value)
         return [
-            Probe(0, bits, limits.strip_bits, flag, verdict, agreement, limits.agreement, usual, limits.typicality)
-            for bits, flag, verdict, agreement, usual in zip(*(each.tolist() for each in columns), strict=True)
+            Probe(0, bits, limits.strip_bits, flag, verdict, p_value, limits.p_value)
+            for bits, flag, verdict, p_value in zip(*(each.tolist() for each in columns), strict=True)
         ]
 
 
@@ -68,9 +77,7 @@ def scored(
     """Return the scores of whole pictures. STRIP stops early on clean ones, as it does live."""
     strip = pipeline.bundle.settings.strip
     found = check(pipeline, pictures, sequential=True, advance=advance)
-    has_drops = strip is not None and strip.disagreement is not None
-    agreement = agreements(pipeline, pictures, advance=advance) if has_drops else np.zeros(len(pictures))
-    usual = np.zeros(len(pictures))
-    if pipeline.bundle.features is not None:
-        usual = typicalities(pipeline, pipeline.bundle.features, pictures, advance=advance)
-    return Scores(found.bits, agreement, usual, found.verdict)
+    if strip is None or strip.combined is None:
+        return Scores(found.bits, np.zeros(len(pictures)), found.verdict)
+    values = Statistics.of_bundle(pipeline).measured(pictures, advance, {ENTROPY: found.bits})
+    return Scores(found.bits, strip.combined.judge(values).values, found.verdict)

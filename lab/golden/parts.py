@@ -34,9 +34,10 @@ from lab.hardening.training_batches import PictureBatches
 from lab.red_team.chain import chain, few, unknown
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
+from lab.strip.combined import combined, fit
 from lab.strip.measure import check
 from lab.strip.table import write_strip_table
-from lab.strip.typicality import fitted, write_features
+from lab.strip.typicality import fitted, typicalities, write_features
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 from processors.stages.typicality import channel_means
@@ -122,21 +123,35 @@ def strip() -> Mapping[str, Tensor]:
 
 
 def typicality() -> Mapping[str, Tensor]:
-    """Return the typicality of 16 pictures in octaves, by a bundle that is calibrated on all of them and loaded."""
-    pictures = _pictures()
-    some = LabelledPictures("golden", pictures, np.zeros(len(pictures), np.int64))
-    folder = shipped_bundle("cifar10")
-    with TemporaryDirectory() as place:
-        own = Path(shutil.copytree(folder, Path(place) / "cifar10"))
-        table = write_features(own, fitted(_pipeline("cifar10"), some), 0.1)
-        strip = _bundle("cifar10").settings.strip
-        assert strip is not None
-        write_strip_table(own, strip.model_copy(update={"typicality": table}))
-        bundle = load_bundle(own, torch.device("cpu"))
-    found = Pipeline(bundle).typicality(_frames()[:16]).clamp_min(2.0**-20).log2()
+    """Return the typicality of 16 pictures in octaves, by the features of all of them."""
+    usual = fitted(_pipeline("cifar10"), _labelled())
+    assert usual is not None
+    first = _labelled().take(np.arange(16))
+    found = torch.from_numpy(typicalities(_pipeline("cifar10"), usual.features, first)).clamp_min(2.0**-20).log2()
     # Networks of other kinds have tokens or plain numbers in place of maps.
     means = [channel_means(values) for values in (torch.ones(1, 2, 3), torch.ones(1, 3))]
     return {"octaves": found, "means": torch.stack(means)}
+
+
+def p_values() -> Mapping[str, Tensor]:
+    """Return the rarity of 8 pictures by all statistics, by a bundle that is fitted to 90 others and loaded."""
+    pictures = _labelled().take(np.arange(90))
+    strip = _bundle("cifar10").settings.strip
+    assert strip is not None
+    found = fit(_pipeline("cifar10"), pictures, np.array([], np.intp))
+    assert found.statistics.features is not None
+    with TemporaryDirectory() as place:
+        own = Path(shutil.copytree(shipped_bundle("cifar10"), Path(place) / "cifar10"))
+        tables = {
+            "typicality": write_features(own, found.statistics.features),
+            "combined": combined(found.known, 0.1, found.norms),
+        }
+        write_strip_table(own, strip.model_copy(update=tables))
+        pipeline = Pipeline(load_bundle(own, torch.device("cpu")))
+    frames = pipeline.probe_input(_frames()[90:98])
+    bits = pipeline.strip(frames).entropy_bits.double().numpy()
+    judged = pipeline.p_values(frames, bits, np.arange(16, dtype=np.uint64).reshape(8, 2))
+    return {"octaves": -torch.from_numpy(judged.values).log2(), "doubts": pipeline.doubt(frames).log2() / 64}
 
 
 def certificates() -> Mapping[str, Tensor]:
@@ -187,6 +202,7 @@ PARTS: Final = (
     Part("attacks", attacks, 0.01, 0.04),
     Part("strip", strip, 0.01),
     Part("typicality", typicality, 0.05),
+    Part("p-values", p_values, 0.1, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("hardening", hardening, 0.05),
@@ -248,6 +264,11 @@ def _probabilities(
 def _pictures() -> NDArray[np.uint8]:
     pictures: NDArray[np.uint8] = np.load(shipped_bundle("cifar10") / "overlays.npy")
     return pictures
+
+
+@torch.inference_mode()
+def _labelled() -> LabelledPictures:
+    return LabelledPictures("golden", _pictures(), _bundle("cifar10").logits(_frames()).argmax(1).numpy())
 
 
 def _frames() -> Tensor:

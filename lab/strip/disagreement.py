@@ -1,8 +1,7 @@
-"""Drop disagreement of whole pictures, and its threshold from clean ones."""
+"""Drop disagreement of whole pictures."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -11,16 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
-from lab.strip.calibrate import AT_ONCE, threshold_of, whole_input
-from processors.bundle import DisagreementThreshold
+from lab.strip.calibrate import AT_ONCE, whole_input
 from processors.pipeline import Pipeline
 
 _WORD: Final = 2**32
-
-
-def threshold(agreement: NDArray[np.float64], frr: float) -> DisagreementThreshold:
-    """Return the threshold for the bundle's table, given the agreement (n,) of clean frames, rounded down."""
-    return DisagreementThreshold(threshold=math.floor(threshold_of(agreement, frr) * 1e6) / 1e6, frr=frr)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,10 +28,10 @@ from lab.strip.calibrate import (
     overlay_frames,
     overlay_images,
 )
-from lab.strip.disagreement import agreements, threshold
-from lab.strip.fused import parts
+from lab.strip.combined import combined as combined_table
+from lab.strip.combined import fit
 from lab.strip.limits import Limits, limits_of, passes_of
-from lab.strip.typicality import fitted, write_features
+from lab.strip.typicality import write_features
 from processors.bundle import (
     BundleSettings,
     DroppedStripThreshold,
@@ -41,7 +42,6 @@ from processors.bundle import (
 )
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
-from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY
 from schemas.runtime.atomic_file import replacing
 
 OVERLAYS_FILE: Final = "overlays.npy"
@@ -54,8 +54,7 @@ def calibrate_bundle(
     *,
     frr: float,
     dropped_per_block: int = 0,
-    disagreement: bool = False,
-    typicality: bool = False,
+    combined: bool = False,
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
     priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
@@ -65,11 +64,10 @@ def calibrate_bundle(
 
     With `dropped_per_block` above 0, the threshold of frames with this drop is set instead, for the bundle's overlays.
     A bundle without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped
-    frames, whose tables are removed. `disagreement` and `typicality` add these statistics on whole frames. Each
-    statistic then gets a part of `frr`, see `lab.strip.fused`: together they flag at most that share of clean frames.
-    `priced` receives the cost of stopping early, by
-    pixels dropped per block. `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class
-    without one, and BundleError for the bundle.
+    frames, whose tables are removed. `combined` adds all other statistics that the network allows on whole frames, and
+    the threshold of the p-value. `priced` receives the cost of stopping early, by pixels dropped per block. `vouched`
+    is passed to `load_bundle`. Raises ConfigError for too few pictures or a class without one, and BundleError for the
+    bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
@@ -77,31 +75,39 @@ def calibrate_bundle(
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None or not dropped_per_block:
-        used = [STRIP, *[DISAGREEMENT] * disagreement, *[TYPICALITY] * typicality]
-        own = dict(zip(used, parts(frr, used), strict=True))
-        chosen = overlay_choice(pictures.labels, bundle.settings.classes, own[STRIP])
+        chosen = overlay_choice(pictures.labels, bundle.settings.classes, frr)
         images = overlay_images(pipeline, pictures.take(chosen))
         overlays = overlay_frames(images, device)
         clamped = clamps(overlays)
-        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), own[STRIP])
+        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), frr)
         priced(0, limits)
-        drops, usual = None, None
-        if disagreement:
-            drops = threshold(agreements(pipeline, pictures, advance=advance), own[DISAGREEMENT])
-        if typicality:
-            usual = write_features(folder, fitted(pipeline, pictures, advance), own[TYPICALITY])
-        strip = StripSettings(
-            **whole.model_dump(),
-            overlays=_write_overlays(folder, images),
-            clamped=clamped,
-            disagreement=drops,
-            typicality=usual,
-        )
+        strip = StripSettings(**whole.model_dump(), overlays=OVERLAYS_FILE, clamped=clamped)
+        if combined:
+            settings = bundle.settings.model_copy(update={"strip": strip})
+            live = Pipeline(replace(bundle, settings=settings, overlays=overlays))
+            strip = _with_combined(folder, strip, live, pictures, chosen, frr, advance)
+        strip = strip.model_copy(update={"overlays": _write_overlays(folder, images)})
         write_strip_table(folder, strip)
     if dropped_per_block:
         strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance, priced)
         write_strip_table(folder, strip)
     return strip
+
+
+def _with_combined(
+    folder: Path,
+    strip: StripSettings,
+    pipeline: Pipeline,
+    pictures: LabelledPictures,
+    overlays: NDArray[np.intp],
+    frr: float,
+    advance: Callable[[int], object],
+) -> StripSettings:
+    """Return `strip` with the p-value of all statistics. Their thresholds come first: a refusal writes nothing."""
+    found = fit(pipeline, pictures, overlays, advance)
+    table, features = combined_table(found.known, frr, found.norms), found.statistics.features
+    usual = None if features is None else write_features(folder, features)
+    return strip.model_copy(update={"typicality": usual, "combined": table})
 
 
 def _with_dropped(
@@ -193,10 +199,15 @@ def write_table(folder: Path, name: Literal["strip", "drift"], table: BaseModel,
 
 def strip_toml(strip: StripSettings) -> str:
     """Return the `strip` table as TOML."""
-    plain = strip.model_dump(exclude={"dropped", "disagreement", "typicality"}, exclude_none=True)
+    plain = strip.model_dump(exclude={"dropped", "combined", "typicality"}, exclude_none=True)
     lines = ["[strip]", *_lines(plain, first="overlays")]
-    if strip.disagreement is not None:
-        lines += ["", "[strip.disagreement]", *_lines(strip.disagreement.model_dump(), first="threshold")]
+    if strip.combined is not None:
+        table = strip.combined.model_dump(exclude_none=True)
+        tails = {name: each for name, each in table.items() if isinstance(each, dict)}
+        numbers = {name: each for name, each in table.items() if name not in tails}
+        lines += ["", "[strip.combined]", *_lines(numbers, first="threshold")]
+        for name, tail in tails.items():
+            lines += ["", f"[strip.combined.{name}]", *_lines(tail, first="quantiles")]
     if strip.typicality is not None:
         lines += ["", "[strip.typicality]", *_lines(strip.typicality.model_dump(), first="features")]
     for each in strip.dropped:

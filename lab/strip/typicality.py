@@ -1,9 +1,8 @@
-"""The features of clean frames, from which the typicality of a probe is computed, and its threshold."""
+"""The features of clean frames, from which the typicality of a probe is computed."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures
-from lab.strip.calibrate import threshold_of, whole_input
-from processors.bundle import Bundle, TypicalityThreshold
+from lab.strip.calibrate import whole_input
+from processors.bundle import Bundle, Typicality
 from processors.pipeline import Pipeline
 from processors.stages.typicality import CleanFeatures, distances, tail, watched
 from schemas.errors import ConfigError
@@ -47,14 +46,12 @@ class Fitted(NamedTuple):
 def feature_layers(bundle: Bundle) -> tuple[str, ...]:
     """Return the names of the layers whose channel means are the features: the last `LAYERS` that normalise.
 
-    Without any, it is the last convolutions and linear layers before the one that returns the logits. Raises
-    ConfigError for a network that is not a module, or that has no such layers.
+    Without any, it is the last convolutions and linear layers before the one that returns the logits. A network without
+    those, or in another format than `safetensors`, has no such layers.
     """
     network, called = bundle.network, list[str]()
     if not isinstance(network, nn.Module) or bundle.settings.format != "safetensors":
-        raise ConfigError(
-            f"--typicality: expected a bundle in the format safetensors, got {bundle.settings.format}. Leave it out."
-        )
+        return ()
     kinds = {name: module for name, module in network.named_modules() if isinstance(module, (*_NORMS, *_WEIGHTED))}
     hooks = [module.register_forward_hook(lambda *_, name=name: called.append(name)) for name, module in kinds.items()]
     wanted = bundle.settings.input
@@ -66,21 +63,20 @@ def feature_layers(bundle: Bundle) -> tuple[str, ...]:
     order = list(dict.fromkeys(reversed(called)))[::-1]
     norms = [name for name in order if isinstance(kinds[name], _NORMS)]
     found = norms or [name for name in order if isinstance(kinds[name], _WEIGHTED)][:-1]
-    if not found:
-        raise ConfigError("--typicality: expected a network with at least two layers, got one. Leave it out.")
     return tuple(found[-LAYERS:])
 
 
 @torch.inference_mode()
 def fitted(
     pipeline: Pipeline, pictures: LabelledPictures, advance: Callable[[int], object] = lambda count: None
-) -> Fitted:
+) -> Fitted | None:
     """Return the features of clean `pictures`, seen as whole frames, by the labels that the network gives them.
 
-    Raises ConfigError if too few pictures have the same label, and as `feature_layers` does.
+    None if the network has no `feature_layers`. Raises ConfigError if too few pictures have the same label.
     """
     bundle = pipeline.bundle
-    layers = feature_layers(bundle)
+    if not (layers := feature_layers(bundle)):
+        return None
     assert isinstance(bundle.network, nn.Module)
     rows, labels, draws = [], [], torch.Generator().manual_seed(0)
     with watched(bundle.network, layers) as found:
@@ -159,9 +155,9 @@ def typicalities(
     pipeline: Pipeline,
     features: CleanFeatures,
     pictures: LabelledPictures,
+    advance: Callable[[int], object] = lambda count: None,
     *,
     seed: int = 5,
-    advance: Callable[[int], object] = lambda count: None,
 ) -> NDArray[np.float64]:
     """Return the typicality (n,) of whole pictures, with draws from `seed`."""
     bundle, draws, found = pipeline.bundle, torch.Generator().manual_seed(seed), []
@@ -172,9 +168,8 @@ def typicalities(
     return torch.cat(found).double().cpu().numpy()
 
 
-def write_features(folder: Path, found: Fitted, frr: float) -> TypicalityThreshold:
-    """Write clean features into the bundle in `folder` under a new name, and return the table with the threshold."""
-    clean = found.features
+def write_features(folder: Path, clean: CleanFeatures) -> Typicality:
+    """Write clean features into the bundle in `folder` under a new name, and return their table."""
     data = save(
         {
             name: tensor.cpu().contiguous()
@@ -184,7 +179,6 @@ def write_features(folder: Path, found: Fitted, frr: float) -> TypicalityThresho
     path = folder / f"{FEATURES_FILE}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
     with replacing(path) as fresh:
         fresh.write_bytes(data)
-    return TypicalityThreshold(
-        features=path.name, layers=list(clean.layers), log_mean=clean.log_mean, log_spread=clean.log_spread,
-        threshold=math.floor(threshold_of(found.typicality, frr) * 1e9) / 1e9, frr=frr,
-    )  # fmt: skip
+    return Typicality(
+        features=path.name, layers=list(clean.layers), log_mean=clean.log_mean, log_spread=clean.log_spread
+    )

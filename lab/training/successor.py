@@ -12,7 +12,7 @@ from torch import nn
 
 from lab.data import LabelledPictures
 from lab.drift import write_drift
-from lab.strip.table import calibrate_bundle, strip_toml
+from lab.strip.table import calibrate_bundle, write_strip_table
 from lab.training.bundle import save_network, to_toml
 from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
 from processors.stages.discrepancy import LEAST_ROWS
@@ -110,16 +110,12 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
 
 def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
     given = settings.strip
-    drops, usual = (None, None) if given is None else (given.disagreement, given.typicality)
-    frr = 0.01 if given is None else given.frr
-    frr += sum(each.frr for each in (drops, usual) if each is not None)
     try:
         strip = calibrate_bundle(
             out,
             clean,
-            frr=frr,
-            disagreement=drops is not None,
-            typicality=usual is not None,
+            frr=0.01 if given is None else given.frr,
+            combined=given is not None and given.combined is not None,
             device=torch.device("cpu"),
         )
         for each in settings.strip.dropped if settings.strip and dropped else ():
@@ -130,8 +126,7 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
         if settings.strip is None:
             return f"STRIP is not calibrated, as in the given bundle: {error}"
         shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
-        kept = settings.strip.model_copy(update={"dropped": [], "disagreement": None, "typicality": None})
-        with (out / _TABLE).open("a", encoding="utf-8") as table:
-            table.write("\n" + strip_toml(kept))
+        kept = settings.strip.model_copy(update={"dropped": [], "combined": None, "typicality": None})
+        write_strip_table(out, kept)
         return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"
     return f"STRIP is recalibrated for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"

@@ -23,7 +23,7 @@ from schemas.messages.frame import open_keyed_frame, opened_pixels
 from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
-from schemas.pointillist_pb2 import Frame
+from schemas.pointillist_pb2 import NO_STATISTIC, Frame, Statistic
 from schemas.runtime import trace
 from schemas.transport.kafka.sender import Sendable
 
@@ -72,25 +72,21 @@ class StripFinding:
     entropy_bits: float | None
     threshold_bits: float
     passes: int = 0
-    agreement: float = 0.0
-    """Agreement with its label behind drops, 0 to 1; see `Pipeline.agreement`."""
-    agreement_threshold: float = 0.0
-    """Agreement below which a frame is suspect; 0 if the bundle has no threshold, and the agreement is unknown."""
-    typicality: float = 0.0
-    """Typicality of its features, 0 to 1; see `Pipeline.typicality`."""
-    typicality_threshold: float = 0.0
-    """Typicality below which a frame is suspect; 0 if the bundle has no threshold, and the typicality is unknown."""
+    p_value: float = 0.0
+    """Its p-value by all statistics; see `Pipeline.p_values`."""
+    p_value_threshold: float = 0.0
+    """P-value below which a frame is suspect; 0 if the bundle has no threshold, and the p-value is unknown."""
+    statistic: Statistic = NO_STATISTIC
+    """The `Statistic` that finds the frame most unusual, if it has a p-value."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the frame is suspect, by any statistic."""
+        """Whether the frame is suspect: by its p-value, or by its entropy without one."""
         if self.entropy_bits is None:
             return False
-        return (
-            self.entropy_bits < self.threshold_bits
-            or self.agreement < self.agreement_threshold
-            or self.typicality < self.typicality_threshold
-        )
+        if self.p_value_threshold:
+            return self.p_value < self.p_value_threshold
+        return self.entropy_bits < self.threshold_bits
 
 
 class Examined(NamedTuple):

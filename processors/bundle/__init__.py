@@ -4,25 +4,27 @@ from processors.bundle.bundle import LUMA, Bundle
 from processors.bundle.load import load_bundle, shipped_bundle
 from processors.bundle.model_toml import BundleSettings, DriftSettings, InputSettings, Policy, read_settings
 from processors.bundle.strip_table import (
-    DisagreementThreshold,
+    CleanTail,
+    CombinedThreshold,
     DroppedStripThreshold,
     StripSettings,
     StripThreshold,
-    TypicalityThreshold,
+    Typicality,
 )
 
 __all__ = [
     "LUMA",
     "Bundle",
     "BundleSettings",
-    "DisagreementThreshold",
+    "CleanTail",
+    "CombinedThreshold",
     "DriftSettings",
     "DroppedStripThreshold",
     "InputSettings",
     "Policy",
     "StripSettings",
     "StripThreshold",
-    "TypicalityThreshold",
+    "Typicality",
     "load_bundle",
     "read_settings",
     "shipped_bundle",

@@ -13,6 +13,7 @@ from processors.stages.discrepancy import Features
 from processors.stages.preprocess import Stage, fresh_seeds, preprocess, straight_through
 from processors.stages.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
+from processors.stages.scaled_norms import ScaledNorms
 from processors.stages.shapes import check_frames
 from processors.stages.typicality import CleanFeatures
 from schemas.errors import StageError
@@ -34,7 +35,8 @@ class Bundle:
     overlays for 8-bit integers; None if the bundle does not allow those. `groups` is (classes, groups) float32, 1 where
     a class belongs to a group; None without groups. `drift` are the features of the calibration pictures, on the CPU;
     None without a `drift` table. `features` are the features of clean frames, and refer to the network that was loaded;
-    None without a `strip.typicality` table.
+    None without a `strip.typicality` table. `scaled` are amplified forms of the same network; None without
+    `strip.combined.norms`.
     """
 
     model_id: str
@@ -49,6 +51,7 @@ class Bundle:
     groups: Tensor | None = None
     drift: Features | None = None
     features: CleanFeatures | None = None
+    scaled: ScaledNorms | None = None
 
     @property
     def random(self) -> bool:

@@ -16,7 +16,7 @@ from processors.bundle.model_toml import BundleSettings
 from processors.stages.typicality import CleanFeatures
 from schemas.errors import BundleError, StageError, first_line
 
-_AGAIN: Final = "Run `pointillist lab calibrate --typicality`."
+_AGAIN: Final = "Run `pointillist lab calibrate --combined`."
 
 
 def load_features(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from bundles import named_bundles
 from processors.bundle.bundle import Bundle
@@ -24,6 +24,7 @@ from processors.bundle.tflite import load_tflite
 from processors.stages.discrepancy import LEAST_ROWS, MOST_ROWS, PICTURE_FEATURES, Features, answer_features
 from processors.stages.preprocess import Stage
 from processors.stages.preprocess.contract import Place
+from processors.stages.scaled_norms import ScaledNorms, batch_norms
 from schemas.errors import BundleError, first_line
 
 _TRIED = 8
@@ -68,9 +69,11 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
         groups = _group_matrix(settings).to(device) if settings.groups else None
         drift = None if settings.drift is None else _load_drift(settings, folder)
         features = load_features(settings, network, folder, device)
+        scaled = _scaled(settings, network)
         bundle = Bundle(
-            model_id, settings, network, overlays, device, mean, std, stages, calibration, groups, drift, features
-        )
+            model_id, settings, network, overlays, device, mean, std, stages, calibration, groups, drift, features,
+            scaled,
+        )  # fmt: skip
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -142,6 +145,20 @@ def _load_network(settings: BundleSettings, weights: Path, folder: Path, device:
     # Channels innermost: a sixth faster on a CPU, and the only native layout of a GPU's tensor units.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
     return network
+
+
+def _scaled(settings: BundleSettings, network: Network) -> ScaledNorms | None:
+    """Return the amplified forms of the network; None without `strip.combined.norms`."""
+    combined = None if settings.strip is None else settings.strip.combined
+    if combined is None or combined.norms is None:
+        return None
+    assert isinstance(network, nn.Module)
+    if (have := len(batch_norms(network))) < combined.norms:
+        raise BundleError(
+            f"strip.combined.norms: expected at most {have}, the network's batch norms, got {combined.norms}. "
+            "Run `pointillist lab calibrate --combined`."
+        )
+    return ScaledNorms.of(network, combined.norms)
 
 
 def _load_overlays(settings: BundleSettings, folder: Path) -> Tensor:

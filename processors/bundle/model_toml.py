@@ -50,17 +50,20 @@
     threshold_bits = 1.2
     frr = 0.01
 
-    [strip.disagreement]                 # optional: drop disagreement on whole frames
-    threshold = 0.2
-    frr = 0.003
+    [strip.combined]                     # optional: a p-value of whole frames by all statistics, in place of STRIP's
+    threshold = 0.0095
+    frr = 0.01
+    norms = 6                            # optional, safetensors only: batch norms that are amplified
+
+    [strip.combined.together]            # the tail of clean frames, and of each statistic alike: entropy,
+    quantiles = [0.5, 0.02, 0.004]       # disagreement, typicality, scaled_norms
+    power = 0.9
 
     [strip.typicality]                   # optional, safetensors only: the features of whole frames
     features = "features.safetensors"    # means, known and whitening of the features of clean frames
     layers = ["blocks.8.bn1", "blocks.8.bn2"]
     log_mean = 2.4
     log_spread = 0.2
-    threshold = 0.0002
-    frr = 0.003
 
     [drift]                              # optional: without it no drift is measured
     reference = "drift.npy"              # (N, 8 + classes, at most 24) float32: features of the calibration pictures
@@ -202,8 +205,8 @@ class BundleSettings(_Table):
             raise ValueError(f"format {self.format}: expected {wanted}, got {got}")
         if self.factory is None and self.factory_arguments:
             raise ValueError("factory_arguments: expected none without a factory")
-        if self.format != "safetensors" and self.strip is not None and self.strip.typicality is not None:
-            raise ValueError(f"strip.typicality: expected the format safetensors, got {self.format}")
+        if self.format != "safetensors" and self.strip is not None and self.strip.needs_module:
+            raise ValueError(f"strip: expected the format safetensors for typicality and norms, got {self.format}")
         if (self.precision == "int8") != (self.calibration is not None):
             got = "none" if self.calibration is None else repr(self.calibration)
             wanted = "a calibration" if self.precision == "int8" else "no calibration"

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from processors.stages.strip import Round, Statistic
+from processors.stages.rarity import rarity
+from processors.stages.strip import Round
+from processors.stages.strip import Statistic as Spread
 from schemas.limits import MAX_DROPPED_PER_BLOCK
+from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 _Bits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PValues(NamedTuple):
+    """The p-values (n,) of frames, and for each the `Statistic` that finds it most unusual, (n,)."""
+
+    values: NDArray[np.float64]
+    statistics: NDArray[np.int64]
 
 
 class StripThreshold(BaseModel):
@@ -26,7 +40,7 @@ class StripThreshold(BaseModel):
     """The entropy in bits below which a frame is suspect."""
     frr: float = Field(gt=0, lt=1)
     """The share of clean frames that the threshold was set for."""
-    statistic: Statistic = "mean"
+    statistic: Spread = "mean"
     """The kind of entropy: the paper's mean over overlays, that of the mixture, or the odds of the most unusual class.
     """
     usual_odds_bits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=list)
@@ -68,31 +82,14 @@ class DroppedStripThreshold(StripThreshold):
     """Missing pixels in each block of 64; one table for each number."""
 
 
-class DisagreementThreshold(BaseModel):
-    """The agreement with its label behind drops below which a whole frame is suspect, besides STRIP's threshold.
-
-    `frr` is the share of clean frames that it was set for. STRIP's own `frr` is the other part of the rate of both.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    threshold: float = Field(ge=0, le=1)
-    """The mean probability of the label below which a frame is suspect; see `processors.stages.disagreement`."""
-    frr: float = Field(gt=0, lt=1)
-    """The share of clean frames that the threshold was set for."""
-
-
-class TypicalityThreshold(BaseModel):
-    """The typicality of its features below which a whole frame is suspect, besides STRIP's threshold.
-
-    `frr` is the share of clean frames that it was set for, as in `DisagreementThreshold`.
-    """
+class Typicality(BaseModel):
+    """The features of clean frames, for the typicality of a whole frame; see `processors.stages.typicality`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     features: str
-    """The features of clean frames: a file of the bundle in the format safetensors, with `means` (classes, D), `known`
-    (classes,) and `whitening` (D, K); see `processors.stages.typicality`.
+    """A file of the bundle in the format safetensors, with `means` (classes, D), `known` (classes,) and `whitening` (D,
+    K).
     """
     layers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=16)
     """The layers of the network whose channel means are the features, D in all."""
@@ -100,10 +97,76 @@ class TypicalityThreshold(BaseModel):
     """Mean of the logarithms of clean frames' distances."""
     log_spread: float = Field(gt=0, allow_inf_nan=False)
     """Their standard deviation."""
-    threshold: float = Field(ge=0, le=1)
-    """The typicality below which a frame is suspect."""
+
+
+class CleanTail(BaseModel):
+    """The values of one statistic on clean frames, as `processors.stages.rarity` needs them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    quantiles: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1, max_length=64)
+    """Values below which a share of about 1, 1/2, 1/4, … of clean frames lies; strictly descending."""
+    power: float = Field(gt=0, allow_inf_nan=False)
+    """Octaves of the share for each octave of the value below the last quantile."""
+
+    @model_validator(mode="after")
+    def _descend(self) -> Self:
+        if any(after >= before for before, after in pairwise(self.quantiles)):
+            raise ValueError(f"quantiles: expected descending numbers, got {self.quantiles}")
+        return self
+
+    def rarity(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the rarity (n,) of `values` (n,) in octaves."""
+        return rarity(values, self.quantiles, self.power)
+
+
+class CombinedThreshold(BaseModel):
+    """The p-value below which a whole frame is suspect, by all statistics together, in place of STRIP's threshold.
+
+    The rarities of a frame by its statistics are added, and the rarity of the sum is that of the frame: −log₂ of its
+    p-value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    threshold: float = Field(gt=0, le=1)
+    """The p-value below which a frame is suspect."""
     frr: float = Field(gt=0, lt=1)
     """The share of clean frames that the threshold was set for."""
+    together: CleanTail
+    """The tail of 2^−s for the sum s of a frame's rarities."""
+    entropy: CleanTail
+    """The tail of STRIP's entropy in bits, which may have stopped early."""
+    disagreement: CleanTail
+    """The tail of the agreement behind drops, see `processors.stages.disagreement`."""
+    typicality: CleanTail | None = None
+    """The tail of the typicality, for a bundle with the table `strip.typicality`."""
+    scaled_norms: CleanTail | None = None
+    """The tail of the doubt, see `processors.stages.scaled_norms`, for a bundle with `norms`."""
+    norms: int | None = Field(default=None, ge=1)
+    """Batch norms that are amplified, the last ones of the network; for the format `safetensors`."""
+
+    @model_validator(mode="after")
+    def _norms_have_a_tail(self) -> Self:
+        if (self.norms is None) != (self.scaled_norms is None):
+            raise ValueError("norms: expected a number with the table scaled_norms, and none without")
+        return self
+
+    @property
+    def tails(self) -> dict[Statistic, CleanTail]:
+        """The tails of the statistics that the bundle has, by `schemas.pointillist_pb2.Statistic`."""
+        every = {
+            ENTROPY: self.entropy, DISAGREEMENT: self.disagreement, TYPICALITY: self.typicality,
+            SCALED_NORMS: self.scaled_norms,
+        }  # fmt: skip
+        return {name: tail for name, tail in every.items() if tail is not None}
+
+    def judge(self, values: Mapping[Statistic, NDArray[np.float64]]) -> PValues:
+        """Return the p-values of n frames, given the values (n,) of each of the statistics `tails`."""
+        names = list(self.tails)
+        rarities = np.stack([self.tails[name].rarity(values[name]) for name in names])
+        together = self.together.rarity(np.exp2(-rarities.sum(0)))
+        return PValues(np.exp2(-together), np.array(names)[rarities.argmax(0)])
 
 
 class StripSettings(StripThreshold):
@@ -113,10 +176,10 @@ class StripSettings(StripThreshold):
     """Clean pictures that are laid over frames: a file of the bundle, (N, height, width, channels) uint8."""
     clamped: bool = False
     """True clamps the sum of frame and overlay to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
-    disagreement: DisagreementThreshold | None = None
-    """The threshold of drop disagreement on whole frames; none leaves it out."""
-    typicality: TypicalityThreshold | None = None
-    """The threshold of the features' typicality on whole frames, for the format `safetensors`; none leaves it out."""
+    combined: CombinedThreshold | None = None
+    """The threshold of all statistics together on whole frames; none leaves STRIP alone."""
+    typicality: Typicality | None = None
+    """The features of clean frames, for the format `safetensors`; none leaves this statistic out."""
     dropped: list[DroppedStripThreshold] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -125,6 +188,18 @@ class StripSettings(StripThreshold):
         if len(set(ratios)) != len(ratios):
             raise ValueError(f"dropped: expected one table for each dropped_per_block, got {ratios}")
         return self
+
+    @model_validator(mode="after")
+    def _features_have_a_tail(self) -> Self:
+        tail = None if self.combined is None else self.combined.typicality
+        if (self.typicality is None) != (tail is None):
+            raise ValueError("typicality: expected a table with combined.typicality, and none without")
+        return self
+
+    @property
+    def needs_module(self) -> bool:
+        """Whether a statistic looks into the network, which only the format `safetensors` allows."""
+        return self.typicality is not None or (self.combined is not None and self.combined.norms is not None)
 
     @property
     def files(self) -> frozenset[str]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.job import Certified, FrameJob, Shape, StripFinding, Wanted
-from processors.bundle import DisagreementThreshold, TypicalityThreshold
 from processors.bundle.model_toml import Scores
 from processors.device.certification import Certification, Sticker
 from processors.device.codebooks import DeviceCodebooks
@@ -37,6 +36,7 @@ from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
 from schemas.messages.moving import unpack_moving
 from schemas.pixels.packing import Picture
+from schemas.pointillist_pb2 import NO_STATISTIC, Statistic
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
@@ -289,8 +289,7 @@ class BatchExecutor:
                 seeds = self._seeds(jobs)
                 found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
-                agreed = self._agreements(pictures, map(_mask_seed, jobs), seeds)
-                typical = self._typicalities(pictures, seeds)
+                judged = self._p_values(pictures, found.entropy_bits, map(_mask_seed, jobs), seeds)
         except Exception as error:  # a user's network may raise anything
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
@@ -298,46 +297,33 @@ class BatchExecutor:
             self._metrics.stage_failed("strip")
             size = -(-len(jobs) // 2) if _out_of_memory(error) else 1
         else:
-            least = self._disagreement.threshold if self._disagreement is not None else 0.0
-            rare = self._typicality.threshold if self._typicality is not None else 0.0
-            for job, entropy, count, agreement, typicality in zip(jobs, bits, passes, agreed, typical, strict=True):
-                if math.isnan(entropy) or math.isnan(agreement) or math.isnan(typicality):
-                    job.fail("strip", StageError("the entropy, agreement or typicality is not a number"))
+            for job, entropy, count, (p_value, statistic) in zip(jobs, bits, passes, judged, strict=True):
+                if math.isnan(entropy) or math.isnan(p_value):
+                    job.fail("strip", StageError("the entropy or the p-value is not a number"))
                 else:
                     job.finding = StripFinding(
-                        entropy, self.strip_threshold_bits, count, agreement, least, typicality, rare
+                        entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic
                     )
             return
         for start in range(0, len(jobs), size):
             self.strip(jobs[start : start + size])
 
-    def _agreements(
-        self, pictures: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None
-    ) -> Sequence[float]:
-        """Return the agreement of each probe with its label behind drops; zeros without a threshold for it."""
-        if self._disagreement is None:
-            return [0.0] * len(pictures)
-        found: list[float] = self.pipeline.agreement(
-            pictures, np.array(list(mask_seeds), dtype=np.uint64), seeds=seeds
-        ).tolist()  # fmt: skip
-        return found
-
-    def _typicalities(self, pictures: Tensor, seeds: Tensor | None) -> Sequence[float]:
-        """Return the typicality of the features of each probe; zeros without a threshold for it."""
-        if self._typicality is None:
-            return [0.0] * len(pictures)
-        found: list[float] = self.pipeline.typicality(pictures, seeds=seeds).tolist()
-        return found
+    def _p_values(
+        self, pictures: Tensor, bits: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None
+    ) -> Iterable[tuple[float, Statistic]]:
+        """Return each probe's p-value and its most unusual statistic; zeros without a threshold for it."""
+        if not self.p_value_threshold:
+            return [(0.0, NO_STATISTIC)] * len(pictures)
+        masks = np.array(list(mask_seeds), dtype=np.uint64)
+        found = self.pipeline.p_values(pictures, bits.double().cpu().numpy(), masks, seeds=seeds)
+        statistics: list[Statistic] = found.statistics.tolist()
+        return zip(found.values.tolist(), statistics, strict=True)
 
     @property
-    def _typicality(self) -> TypicalityThreshold | None:
+    def p_value_threshold(self) -> float:
+        """The p-value below which a probe is suspect; 0 without the table `strip.combined`."""
         strip = self.pipeline.bundle.settings.strip
-        return None if strip is None else strip.typicality
-
-    @property
-    def _disagreement(self) -> DisagreementThreshold | None:
-        strip = self.pipeline.bundle.settings.strip
-        return None if strip is None else strip.disagreement
+        return 0.0 if strip is None or strip.combined is None else strip.combined.threshold
 
     @torch.inference_mode()
     def certify(self, job: FrameJob) -> None:
@@ -391,9 +377,8 @@ class BatchExecutor:
         seconds = 0.0
         for _ in range(2):
             start = time.perf_counter()
-            self.pipeline.strip(probe).entropy_bits.tolist()
-            self._agreements(probe, [(0, 0)], None)
-            self._typicalities(probe, None)
+            found = self.pipeline.strip(probe)
+            self._p_values(probe, found.entropy_bits, [(0, 0)], None)
             seconds = time.perf_counter() - start
         return seconds
 

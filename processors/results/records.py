@@ -86,8 +86,8 @@ def verdict_record(
             verdict.strip = CHECKED
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
-            verdict.agreement, verdict.agreement_threshold = finding.agreement, finding.agreement_threshold
-            verdict.typicality, verdict.typicality_threshold = finding.typicality, finding.typicality_threshold
+            verdict.p_value, verdict.p_value_threshold = finding.p_value, finding.p_value_threshold
+            verdict.statistic = finding.statistic
     if job.certified is not None:
         verdict.certified_patch, verdict.certified, windows = job.certified
         for place, dependence in windows:

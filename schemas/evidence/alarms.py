@@ -1,4 +1,8 @@
-"""The alarms of one boot of a camera: a track for each statistic of its probes, and the alarm of any."""
+"""The alarms of one boot of a camera, by the entropies of its probes or by their p-values.
+
+A bundle with several statistics gives each probe a p-value, which includes the entropy. A boot that changes between
+bundles of both kinds begins a new track.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,16 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Classes, Probe, Track, advance
 
 STRIP: Final = "strip"
-DISAGREEMENT: Final = "disagreement"
-TYPICALITY: Final = "typicality"
-KINDS: Final = (STRIP, DISAGREEMENT, TYPICALITY)
-"""The kinds of alerts that this evidence raises, by the statistic."""
+COMBINED: Final = "combined"
+KINDS: Final = (STRIP, COMBINED)
+"""The kinds of alerts that this evidence raises: by STRIP's entropy alone, or by all statistics together."""
 
 
 class Tracks(NamedTuple):
-    """The track of each statistic, in the order of `KINDS`. Those that the bundle lacks are empty."""
+    """The track of each kind, in the order of `KINDS`. The one that the bundle does not use is empty."""
 
     strip: Track = Track()
-    disagreement: Track = Track()
-    typicality: Track = Track()
+    combined: Track = Track()
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the evidence level of the camera: 0 without evidence, 1 at an alarm."""
@@ -34,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A probe as one statistic judges it, and the rule of that statistic's track."""
+    """A probe as one kind judges it, and the rule of that kind's track."""
 
     probe: Probe
     rule: EvidenceRule
@@ -42,36 +44,30 @@ class Judged(NamedTuple):
 
 def rule_of(kind: str, rule: EvidenceRule) -> EvidenceRule:
     """Return the rule of the track of `kind`."""
-    return {STRIP: rule, DISAGREEMENT: rule.of_agreement, TYPICALITY: rule.of_typicality}[kind]
+    return rule.of_p_values if kind == COMBINED else rule
 
 
 def judged_by(kind: str, probe: Probe, rule: EvidenceRule) -> Judged:
-    """Return the probe as the statistic of `kind` judges it, with that statistic's rule."""
-    if kind == STRIP:
-        seen = probe.of_entropy(rule.entropy_octaves)
-    elif kind == DISAGREEMENT:
-        seen = probe.of_agreement(rule.disagreement_octaves)
-    else:
-        seen = probe.of_typicality(rule.typicality_octaves)
+    """Return the probe as `kind` judges it, with the rule of its track."""
+    by_p_value = kind == COMBINED
+    seen = probe.of_p_value(rule.combined_octaves) if by_p_value else probe.of_entropy(rule.entropy_octaves)
     return Judged(seen, rule_of(kind, rule))
 
 
 def measures(kind: str, probe: Probe) -> bool:
-    """Return whether the probe has the statistic of `kind`."""
-    return {
-        STRIP: True, DISAGREEMENT: probe.agreement_threshold > 0, TYPICALITY: probe.typicality_threshold > 0,
-    }[kind]  # fmt: skip
+    """Return whether `kind` judges the probe."""
+    return (probe.p_value_threshold > 0) == (kind == COMBINED)
 
 
 def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Classes) -> tuple[Tracks, list[Found]]:
-    """Apply `advance` to the tracks of all statistics; return them and the alarms.
+    """Apply `advance` to the track that judges the probe, and empty the other; return both and the alarms.
 
     Flips of the verdicts confirm alarms of STRIP alone: a clean scene between two classes flips too.
     """
     found, after = list[Found](), list[Track]()
     for kind, track in zip(KINDS, tracks, strict=True):
         if not measures(kind, probe):
-            # A bundle without the statistic can neither go on with an episode nor end it.
+            # The bundle can neither go on with an episode of this kind nor end it.
             after.append(Track())
             continue
         following, alarm = advance(track, *judged_by(kind, probe, rule), classes if kind == STRIP else no_classes)

@@ -45,16 +45,12 @@ class EvidenceRule(BaseModel):
 
     sum: SumRule = SumRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
     """The sum of STRIP's entropies."""
-    disagreement: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
-    """The sum of the odds of the agreements."""
-    typicality: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
-    """The sum of the typicalities."""
+    combined: SumRule = SumRule(allowance=0.25, rise=2, fall=1, limit=16, spreads=0.5)
+    """The sum of the p-values, which replaces that of the entropies if the bundle has several statistics."""
     entropy_octaves: float = 0.0
     """Octaves above the frame's threshold from which entropies count; below 0 they lie deeper."""
-    disagreement_octaves: float = 3.0
-    """Octaves of the odds above the frame's threshold from which agreements count: evidence adds up over frames."""
-    typicality_octaves: float = 4.0
-    """The same for typicalities."""
+    combined_octaves: float = 4.0
+    """Octaves above the frame's threshold from which p-values count: evidence adds up over frames."""
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which a camera has a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
@@ -75,11 +71,6 @@ class EvidenceRule(BaseModel):
     """Longest wait for a missing frame, in seconds."""
 
     @property
-    def of_agreement(self) -> EvidenceRule:
-        """The rule for drop disagreement: its own sum."""
-        return self.model_copy(update={"sum": self.disagreement})
-
-    @property
-    def of_typicality(self) -> EvidenceRule:
-        """The rule for the typicality: its own sum."""
-        return self.model_copy(update={"sum": self.typicality})
+    def of_p_values(self) -> EvidenceRule:
+        """The rule for p-values: their own sum."""
+        return self.model_copy(update={"sum": self.combined})

@@ -12,7 +12,7 @@ from schemas.evidence.track import Past, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE: Final = struct.Struct("<Qff?Iffff")
+_PROBE: Final = struct.Struct("<Qff?IffB")
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
@@ -20,8 +20,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
-            each.flagged, each.class_id, each.agreement, each.agreement_threshold,
-            each.typicality, each.typicality_threshold,
+            each.flagged, each.class_id, each.p_value, each.p_value_threshold, each.statistic,
         )
         for each in probes
     )  # fmt: skip

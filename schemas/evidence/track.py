@@ -18,8 +18,6 @@ from schemas.evidence.rule import EvidenceRule
 
 LEAST_BITS: Final = 2.0**-16
 """Lower bound of an entropy: below it, rounding outweighs the frame's content."""
-LEAST_ODDS: Final = 1e-4
-"""Lower bound of the odds of an agreement, for the same reason."""
 LOW_QUANTILE: Final = 0.05
 """Quantile of a camera's own entropies that marks the lower end of its spread."""
 
@@ -29,19 +27,18 @@ Classes = Callable[[int, int], Sequence[int]]
 
 
 class Probe(NamedTuple):
-    """The results of STRIP and the classifier for one checked frame."""
+    """The results of the statistics and the classifier for one checked frame."""
 
     seq: int
     entropy_bits: float
     threshold_bits: float
     flagged: bool
     class_id: int
-    agreement: float = 0.0
-    """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
-    agreement_threshold: float = 0.0
-    typicality: float = 0.0
-    """Typicality of its features, 0 to 1, if `typicality_threshold` is not 0."""
-    typicality_threshold: float = 0.0
+    p_value: float = 0.0
+    """Estimated share of clean frames that look at least as unusual, 0 to 1, if `p_value_threshold` is not 0."""
+    p_value_threshold: float = 0.0
+    statistic: int = 0
+    """A `schemas.pointillist_pb2.Statistic`: the one that finds the frame most unusual."""
 
     def of_entropy(self, octaves: float = 0.0) -> Probe:
         """Return the probe as STRIP alone judges it. The camera's threshold lies `octaves` above the frame's."""
@@ -50,24 +47,16 @@ class Probe(NamedTuple):
             return self._replace(flagged=flagged)
         return self._replace(threshold_bits=c_float(self.threshold_bits * 2**octaves).value, flagged=flagged)
 
-    def of_agreement(self, octaves: float) -> Probe:
-        """Return the probe as drop disagreement judges it, with the odds of the agreement in place of the entropy.
+    def of_p_value(self, octaves: float) -> Probe:
+        """Return the probe as all statistics together judge it, with the p-value in place of the entropy.
 
         Both are positive, low for a trigger, and compared by their logarithm. The camera's threshold lies `octaves`
         above the frame's.
         """
         return self._replace(
-            entropy_bits=odds(self.agreement),
-            threshold_bits=c_float(odds(self.agreement_threshold) * 2**octaves).value,
-            flagged=self.agreement < self.agreement_threshold,
-        )
-
-    def of_typicality(self, octaves: float) -> Probe:
-        """Return the probe as the typicality judges it, in place of the entropy. See `of_agreement`."""
-        return self._replace(
-            entropy_bits=self.typicality,
-            threshold_bits=c_float(self.typicality_threshold * 2**octaves).value,
-            flagged=self.typicality < self.typicality_threshold,
+            entropy_bits=self.p_value,
+            threshold_bits=c_float(self.p_value_threshold * 2**octaves).value,
+            flagged=self.p_value < self.p_value_threshold,
         )
 
     @property
@@ -79,12 +68,6 @@ class Probe(NamedTuple):
     def depth(self) -> float:
         """Octaves below the threshold."""
         return math.log2(max(self.threshold_bits, LEAST_BITS)) - self.octaves
-
-
-def odds(share: float) -> float:
-    """Return the odds of a share in [0, 1], about `LEAST_ODDS` to its inverse, in the database's precision."""
-    bounded = min(max(share, LEAST_ODDS), 1 - LEAST_ODDS)
-    return c_float(bounded / (1 - bounded)).value
 
 
 class Past(NamedTuple):

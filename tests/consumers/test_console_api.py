@@ -21,6 +21,7 @@ from consumers.console.api.routes import ROOT, document
 from consumers.console.data.export import COLUMNS, rows
 from consumers.console.web import make_app
 from consumers.database.tables import frames
+from schemas.pointillist_pb2 import SCALED_NORMS
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 
@@ -83,7 +84,8 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
 
 
 def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), verdict(1, flagged=True)])
+    unusual = verdict(1, flagged=True, p_value=0.125, p_value_threshold=0.25, statistic=SCALED_NORMS)
+    recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), unusual])
     recorder.verdicts([verdict(0, certified_patch=5, certified=True)], "lab/gate")
     browser = console.browser()
     asked = f"since_ms={time.time_ns() // 10**6 - 60_000}"
@@ -96,6 +98,9 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recor
     answer = browser.get(f"{ROOT}/export/verdicts.parquet?{asked}&camera={CAMERA}")
     found = pq.read_table(io.BytesIO(answer.content)).to_pylist()
     assert [(row["boot"], row["seq"], row["true_class"]) for row in found] == [(f"{BOOT:016x}", n, 3) for n in (0, 1)]
+    assert [(row["p_value"], row["p_value_threshold"], row["statistic"]) for row in found] == [
+        (None, None, None), (0.125, 0.25, "scaled_norms"),
+    ]  # fmt: skip
     nothing = browser.get(f"{ROOT}/export/verdicts.parquet?since_ms=0&until_ms=1")
     assert pq.read_table(io.BytesIO(nothing.content)).num_rows == 0
 

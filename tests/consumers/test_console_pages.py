@@ -17,7 +17,7 @@ from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts, dead_letters
 from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
-from schemas.pointillist_pb2 import Alert
+from schemas.pointillist_pb2 import TYPICALITY, Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
@@ -38,8 +38,7 @@ def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_
     row = {
         "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
         "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
-        "evidence_octaves": 6.5, "mean_agreement": 0.0, "agreement_threshold": 0.0, "baseline_agreement": 0.0,
-        "mean_typicality": 0.0, "typicality_threshold": 0.0, "baseline_typicality": 0.0,
+        "evidence_octaves": 6.5, "mean_p_value": 0.0, "p_value_threshold": 0.0, "baseline_p_value": 0.0, "statistic": 0,
         "window": "8 0 24 16 0.93", "message": message, "published": True,
         "wanted": "", "confidence": 0.0, "ended_ms": 0, "partition": 0,
     }  # fmt: skip
@@ -76,25 +75,48 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     assert [each.detail for each in console.context.store.noted(ALERT)] == ["closed", "acknowledged"]
 
 
-def test_the_statistics_of_probes_are_shown_in_their_own_units(console: ConsoleRig, recorder: Rig) -> None:
-    probe = verdict(0, flagged=False)
-    probe.agreement, probe.agreement_threshold = 0.75, 0.25
-    probe.typicality, probe.typicality_threshold = 0.0001, 0.0025
-    console.show([probe])
-    raise_alert(
-        recorder, kind="typicality", mean_typicality=0.00025, typicality_threshold=0.0025, baseline_typicality=0.5
-    )
+def test_an_alert_by_p_values_and_the_last_probe_are_shown_in_words(console: ConsoleRig, recorder: Rig) -> None:
+    probes = [
+        verdict(
+            seq, flagged=seq >= 36, entropy_bits=1.5, p_value=0.5 if seq < 36 else 0.00033,
+            p_value_threshold=0.0091, statistic=TYPICALITY,
+        )
+        for seq in range(60)
+    ]  # fmt: skip
+    recorder.verdicts(probes)
+    probes[-1].whole, probes[-1].as_sent = True, scene()
+    console.show(probes[-1:])
     poll(console)
     browser = console.browser()
-    numbers = "mean typicality 0.00025, threshold 0.0025, baseline 0.5; the label depends on"
-    alerts_page = browser.get("/alerts").text
-    assert numbers in alerts_page
-    assert (
-        "The network answers the same for other reasons than in clean pictures: a trigger in the scene?" in alerts_page
-    )
+    in_words = "as unusual as 1 in 3,000 clean ones (suspect: below 1 in 110), {} by the features for the label"
+    page = browser.get("/alerts").text
+    assert "The network answers stop for other reasons than in clean pictures: a trigger in the scene?" in page
+    assert f"The frames look {in_words.format('most often')}." in page
+    assert "checked frames flagged; mean p-value 0.00033, threshold 0.0091, baseline 0.5; evidence" in page
+    (alert,) = browser.get("/api/v1/alerts").json()
+    assert (alert["kind"], alert["statistic"]) == ("combined", "typicality")
     page = browser.get(f"/camera/{CAMERA}").text
-    assert "an agreement of 75.0 % behind drops, not below 25.0 %" in page
-    assert "its features have a typicality of 0.0001, below 0.0025" in page
+    assert f"The last probe had an entropy of 1.500 bits and looks {in_words.format('most of all')};" in page
+    assert f"<br>{in_words.format('most of all')}</figcaption>" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("disagreement", "only while every pixel is there"),
+        ("typicality", "for other reasons than in clean pictures"),
+        ("combined", "in pictures unlike clean ones"),
+    ],
+)
+def test_an_alert_of_an_earlier_release_has_its_kind_in_words(
+    console: ConsoleRig, recorder: Rig, kind: str, why: str
+) -> None:
+    raise_alert(recorder, kind=kind)
+    page = console.browser().get("/alerts").text
+    assert f"The network answers the same {why}: a trigger in the scene?" in page
+    assert "entropy" not in page
+    if kind != "combined":
+        assert "7 of 8 checked frames flagged; the label depends on" in page
 
 
 def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console: ConsoleRig, recorder: Rig) -> None:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.evidence.chain import Chain, alert_id, raise_alert
-from schemas.evidence.alarms import DISAGREEMENT, STRIP, TYPICALITY, Found, Tracks
+from schemas.evidence.alarms import COMBINED, KINDS, STRIP, Found, Tracks
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Past, Probe, Track
+from schemas.pointillist_pb2 import DISAGREEMENT, TYPICALITY
 
 RULE = EvidenceRule()
 
@@ -59,8 +60,10 @@ def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back
 def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baseline() -> None:
     assert Chain(tracks=Tracks(Track(total=RULE.sum.limit / 4))).level(RULE) == 0.25
     enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
-    assert not Chain(tracks=Tracks(enough)).is_new(RULE)
-    assert Chain(tracks=Tracks(enough._replace(history=enough.history[1:]))).is_new(RULE)
+    few = enough._replace(history=enough.history[1:])
+    for kind in KINDS:
+        assert not Chain(tracks=Tracks(**{kind: enough})).is_new(RULE)
+        assert Chain(tracks=Tracks(**{kind: few})).is_new(RULE)
 
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
@@ -73,63 +76,64 @@ def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
     assert (alert.evidence_octaves, alert.baseline_bits, alert.thumbnail) == (9.5, 0.0, b"picture")
 
 
-def fragile(agreements: Sequence[float], bits: float = 1.5) -> list[Probe]:
-    """A camera whose entropies are clean, and whose agreements behind drops are these."""
-    return [Probe(n, bits, 0.5, each < 0.3, 4, each, 0.3) for n, each in enumerate(agreements)]
+CLEAN, STRANGE = [0.5, 0.1, 0.9, 0.3] * 6, [2.0**-10, 2.0**-14] * 6
 
 
-def test_a_trigger_that_no_drop_keeps_raises_an_alert_of_its_own_kind() -> None:
-    found = fragile([0.97, 0.9, 0.99, 0.8] * 6 + [0.05] * 12)
-    _, alarms = Chain().fold(found).read(100, RULE, nobody)
-    assert [kind for kind, _ in alarms] == [DISAGREEMENT]
+def unusual(p_values: Sequence[float], first: int = 0) -> list[Probe]:
+    """A camera whose entropies are clean, and whose p-values are these."""
+    return [
+        Probe(n, 1.5, 0.5, each < 0.01, 4, each, 0.01, DISAGREEMENT if n % 3 else TYPICALITY)
+        for n, each in enumerate(p_values, first)
+    ]
+
+
+def test_frames_that_are_unusual_by_all_statistics_together_raise_an_alert_with_the_most_frequent_one() -> None:
+    chain, alarms = Chain().fold(unusual(CLEAN + STRANGE)).read(100, RULE, nobody)
+    assert [kind for kind, _ in alarms] == [COMBINED]
+    assert chain.level(RULE) == 1
     alert = raise_alert("lab/door", 77, alarms[0], 5)
-    assert (alert.kind, alert.alert_id) == (DISAGREEMENT, alert_id("lab/door", 77, alert.frames.last, DISAGREEMENT))
+    assert (alert.kind, alert.alert_id) == (COMBINED, alert_id("lab/door", 77, alert.frames.last, COMBINED))
     assert 24 <= alert.frames.first < alert.frames.last < 36
-    assert [alert.mean_agreement, alert.agreement_threshold] == pytest.approx([0.05, 0.3])
-    assert 0.8 <= alert.baseline_agreement <= 0.99
+    assert alert.mean_p_value == pytest.approx(2.0**-12, rel=0.5)
+    assert alert.p_value_threshold == pytest.approx(0.01)
+    assert 0.1 <= alert.baseline_p_value <= 0.9
+    assert alert.statistic == DISAGREEMENT
     assert (alert.mean_entropy_bits, alert.threshold_bits, alert.flagged) == (0, 0, alert.checked)
 
 
-def test_seven_low_agreements_in_ten_raise_an_alert_and_one_in_ten_does_not() -> None:
-    clean = [0.97, 0.9, 0.99, 0.8, 0.95, 0.93, 0.85, 0.98, 0.9]
-    often, seldom = ([0.1] * 7 + [0.9] * 3) * 4, [*clean, 0.2] * 30
-    assert Chain().fold(fragile(clean * 3 + often)).read(900, RULE, nobody)[1]
-    assert not Chain().fold(fragile(clean * 3 + seldom)).read(900, RULE, nobody)[1]
+def test_seven_low_p_values_in_ten_raise_an_alert_and_one_in_ten_does_not() -> None:
+    clean = [0.5, 0.2, 0.9, 0.3, 0.8, 0.6, 0.4, 0.7, 0.95]
+    often, seldom = ([2.0**-10] * 7 + [0.5] * 3) * 4, [*clean, 2.0**-10] * 30
+    assert Chain().fold(unusual(clean * 3 + often)).read(900, RULE, nobody)[1]
+    assert not Chain().fold(unusual(clean * 3 + seldom)).read(900, RULE, nobody)[1]
 
 
-def test_a_scene_of_low_agreement_from_the_first_frame_on_becomes_the_baseline() -> None:
-    chain, alarms = Chain().fold(fragile([0.2] * 60)).read(100, RULE, lambda *_: [1, 2] * 40)
+def test_a_scene_of_low_p_values_from_the_first_frame_on_becomes_the_baseline() -> None:
+    chain, alarms = Chain().fold(unusual([0.005] * 60)).read(100, RULE, lambda *_: [1, 2] * 40)
     assert alarms == []
-    assert len(chain.tracks.disagreement.history) >= RULE.baseline_probes
+    assert not chain.is_new(RULE)
 
 
-def test_an_episode_ends_with_a_bundle_that_has_no_threshold_for_the_agreement() -> None:
-    chain, alarms = Chain().fold(fragile([0.97, 0.9, 0.99, 0.8] * 6 + [0.05] * 12)).read(36, RULE, nobody)
+def test_with_a_bundle_of_p_values_a_boot_begins_a_new_track_and_the_old_one_raises_no_alarm() -> None:
+    before = attacked()[:-7]  # the first frame of the trigger: one more of them is an alarm
+    chain, alarms = Chain().fold(before).read(62, RULE, nobody)
+    assert (alarms, len(chain.tracks.strip.run)) == ([], 1)
+    assert Chain().fold(attacked()).read(100, RULE, nobody)[1]
+    low = [each._replace(seq=62 + n, entropy_bits=0.001) for n, each in enumerate(unusual(CLEAN))]
+    chain, alarms = chain.fold(low[:1]).read(63, RULE, nobody)
+    assert (alarms, chain.tracks.strip, chain.level(RULE)) == ([], Track(), 0)
+    assert chain.is_new(RULE)
+    chain, alarms = chain.fold(low).read(100, RULE, nobody)
+    assert alarms == []
+    assert not chain.is_new(RULE)
+
+
+def test_an_episode_ends_with_a_bundle_that_has_no_p_values() -> None:
+    chain, alarms = Chain().fold(unusual(CLEAN + STRANGE)).read(36, RULE, nobody)
     assert alarms
-    assert chain.level(RULE) == 1
-    chain, _ = chain.fold([Probe(36, 1.5, 0.5, False, 4)]).read(100, RULE, nobody)
+    chain, alarms = chain.fold([Probe(36, 1.5, 0.5, False, 4)]).read(100, RULE, nobody)
+    assert (alarms, chain.tracks.combined) == ([], Track())
     assert chain.level(RULE) < 1
-
-
-def test_without_a_threshold_for_the_agreement_there_is_no_track_of_it() -> None:
-    chain, _ = Chain().fold([Probe(n, 1.5, 0.5, False, 4) for n in range(30)]).read(100, RULE, nobody)
-    assert chain.tracks[1:] == (Track(), Track())
-
-
-def test_features_that_clean_frames_do_not_have_raise_an_alert_of_their_own_kind() -> None:
-    clean, strange = [0.5, 0.1, 0.9, 0.3] * 6, [2.0**-10, 2.0**-14] * 6
-    shown = [Probe(n, 1.5, 0.5, each < 0.01, 4, 0, 0, each, 0.002) for n, each in enumerate(clean + strange)]
-    chain, alarms = Chain().fold(shown).read(100, RULE, nobody)
-    assert [kind for kind, _ in alarms] == [TYPICALITY]
-    assert chain.level(RULE) == 1
-    alert = raise_alert("lab/door", 77, alarms[0], 5)
-    assert (alert.kind, alert.alert_id) == (TYPICALITY, alert_id("lab/door", 77, alert.frames.last, TYPICALITY))
-    assert 24 <= alert.frames.first < alert.frames.last < 36
-    assert 2.0**-13 < alert.mean_typicality < 2.0**-11
-    assert alert.typicality_threshold == pytest.approx(0.002)
-    assert 0.1 <= alert.baseline_typicality <= 0.9
-    assert (alert.mean_entropy_bits, alert.mean_agreement) == (0, 0)
-    assert not Chain().fold(shown[:24] * 3).read(100, RULE, nobody)[1]
 
 
 def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:

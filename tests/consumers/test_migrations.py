@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import struct
 from contextlib import closing
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from benchmarks.harness.postgresql import PostgreSQL
+from consumers.cameras.snapshots import saved_camera
 from consumers.database import engine as engines
 from consumers.database import migrations
 from consumers.database.engine import open_engine
@@ -22,6 +25,7 @@ from consumers.database.queries import open_records
 from consumers.database.spans import DAY_MS, ensure_span, spans_held
 from consumers.database.tables import (
     SCHEMA_VERSION,
+    camera_snapshots,
     evidence,
     frames,
     metadata,
@@ -101,6 +105,52 @@ def test_a_released_database_is_upgraded_with_its_rows_and_offsets(release: Path
     engine.dispose()
     with open_records(url) as records:
         records.check_version()
+
+
+def upgrade_to(connection: Connection, version: int) -> None:
+    """Upgrade a database of the first version to another, as the release with that version did."""
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    with Operations.context(MigrationContext.configure(connection)):
+        for each in reversed(list(script.iterate_revisions(str(version), str(migrations.FIRST)))):
+            each.module.upgrade()
+    versions.create(connection)
+    connection.execute(insert(versions).values(version_num=str(version)))
+
+
+def test_of_three_tracks_that_of_strip_is_kept_with_the_waiting_probes_and_the_snapshots(tmp_path: Path) -> None:
+    def probe(seq: int, *found: float) -> bytes:
+        return struct.pack("<Qff?Iffff", seq, 0.25, 0.5, True, 3, *found)
+
+    def track(total: float, run: bytes) -> bytes:
+        return struct.pack("<HHdqiqq", 1, 1, total, 11, -1, 3, 4) + struct.pack("<d?", 1.5, False) + run
+
+    row = FrameRow("a/b", 1, 13, 0, 0, 1, 3, "stop", 0.5, "m", "p", 0, 0, 0, 0, 0, True, 0, 0, 0, 1, 0.25, 0.5, True,
+                   "", "", 5, True)  # fmt: skip
+    older = (*row[:28], 0.75, 0.25, "0 0 16 16 0.03", 0.5, 0.002)
+    engine = open_engine(as_released(RELEASED[0], tmp_path), writes=True)
+    with engine.begin() as connection:
+        upgrade_to(connection, 7)
+        tracks = (
+            track(2.5, probe(11, 0, 0, 0, 0))
+            + track(3.5, probe(11, 0.1, 0.2, 0, 0))
+            + track(4.5, probe(11, 0, 0, 0.1, 0.2))
+        )
+        waiting = probe(12, 0.9, 0.2, 0.5, 0.002) + probe(13, 0.1, 0.2, 0.5, 0.002)
+        stored = {"following": 12, "waiting": waiting, "track": tracks, "updated_ms": 1, "partition": 0}
+        connection.execute(evidence.insert().values(camera="a/b", boot=1, **stored))
+        for width in (28, 31, 33):
+            state = json.dumps([1, older[:width], None, "1", 1, 0.5, True])
+            connection.execute(insert(camera_snapshots).values(camera=f"a/{width}", heard_ms=1, state=state))
+    with engine.begin() as connection:
+        assert read_version(connection) == 7
+        prepare_tables(connection)
+        assert read_version(connection) == SCHEMA_VERSION
+        assert differences(connection) == []
+        check_evidence(connection)
+        saved = connection.execute(select(camera_snapshots.c.camera, camera_snapshots.c.state)).all()
+        last = {name: saved_camera(name, state).last for name, state in saved}
+    assert last == {"a/28": row, "a/31": row._replace(windows=older[30]), "a/33": row._replace(windows=older[30])}
+    engine.dispose()
 
 
 def test_the_recorder_of_0_1_0_refuses_a_new_database(tmp_path: Path) -> None:
@@ -185,19 +235,10 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         assert len(spans_held(connection)) == 2
         old_evidence(connection)
         for name, columns in {
-            "frames": ("agreement", "agreement_threshold", "windows", "typicality", "typicality_threshold"),
+            "frames": ("windows", "p_value", "p_value_threshold", "statistic"),
             "alerts": (
-                "mean_agreement",
-                "agreement_threshold",
-                "baseline_agreement",
-                "window",
-                "wanted",
-                "confidence",
-                "ended_ms",
-                "partition",
-                "mean_typicality",
-                "typicality_threshold",
-                "baseline_typicality",
+                *("window", "wanted", "confidence", "ended_ms", "partition"),
+                *("mean_p_value", "p_value_threshold", "baseline_p_value", "statistic"),
             ),
         }.items():
             for each in columns:
@@ -216,7 +257,7 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         assert read_version(connection) == SCHEMA_VERSION
         assert differences(connection) == []
         check_evidence(connection)
-        added = frames.c["agreement", "agreement_threshold", "windows"]
+        added = frames.c["p_value", "p_value_threshold", "statistic", "windows"]
         found = connection.execute(select(frames.c.seq, *added).order_by(frames.c.seq)).all()
-        assert found == [(1, 0.0, 0.0, ""), (2, 0.0, 0.0, "")]
+        assert found == [(1, 0.0, 0.0, 0, ""), (2, 0.0, 0.0, 0, "")]
     engine.dispose()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from consumers.cameras.episodes import sentence
 from consumers.cameras.state import State
 from consumers.console.data.roles import RoleState, chain
-from consumers.console.data.sentences import Traffic, fleet_sentence, system_sentence
+from consumers.console.data.sentences import Traffic, fleet_sentence, system_sentence, unusual
+from consumers.records.rows import statistic_name
+from schemas.evidence.alarms import COMBINED
+from schemas.pointillist_pb2 import Statistic
 
 BUSY = Traffic(78.4, 0.0404, 0)
 ONLINE, OFFLINE, ALERT, BLACK, PAUSED = State.ONLINE, State.OFFLINE, State.ALERT, State.BLACK, State.PAUSED
@@ -47,6 +51,23 @@ def test_the_system_in_one_sentence() -> None:
     assert system_sentence([well, well], BUSY).startswith("All 2 roles are up. ")
     assert system_sentence([well, hangs], BUSY).startswith("Processor-1 does not answer. 78 frames/s")
     assert system_sentence([], Traffic(0.0, None, None)) == "No frames now."
+
+
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [
+        (1.0, "100 in 100"), (0.25, "25 in 100"), (0.0999, "1 in 10"), (0.00033, "1 in 3,000"),
+        (0.0, "1 in 1,000,000,000"),
+    ],
+)  # fmt: skip
+def test_a_p_value_is_a_share_of_clean_frames_with_the_statistic_if_it_is_known(p_value: float, words: str) -> None:
+    assert unusual(p_value, 0.0091, "") == f"as unusual as {words} clean ones (suspect: below 1 in 110)"
+
+
+def test_each_statistic_has_its_words() -> None:
+    names = [statistic_name(each) for each in Statistic.values() if each]
+    assert len({unusual(0.5, 0.01, name) for name in names} | {unusual(0.5, 0.01, "")}) == 5
+    assert len({sentence("stop", 1, COMBINED, name) for name in ("", *names)}) == 5
 
 
 def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:

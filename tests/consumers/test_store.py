@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from consumers.database.queries import open_records
-from consumers.database.tables import evidence, versions
+from consumers.database.tables import alerts, evidence, versions
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
 from consumers.recorder.purge import purge
 from consumers.recorder.store import OffsetConflictError
@@ -22,7 +22,20 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import LAST_MESSAGE
 from schemas.messages.frame import Truth, sign_message
-from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict, Window
+from schemas.pointillist_pb2 import (
+    NO_STATISTIC,
+    OFFLINE,
+    ONLINE,
+    SHED,
+    TYPICALITY,
+    Alert,
+    Ledger,
+    Meta,
+    Status,
+    Turn,
+    Verdict,
+    Window,
+)
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
 
@@ -195,29 +208,29 @@ def test_an_alert_names_the_window_on_which_the_label_depends(rig: Rig) -> None:
     assert alert.window == windows[1]
 
 
-def test_a_fragile_label_raises_an_alert_of_drop_disagreement(rig: Rig) -> None:
+def test_unusual_frames_raise_an_alert_by_their_p_values(rig: Rig) -> None:
     for seq in range(60):
-        agreement = 0.9 if seq < 36 else 0.02
-        found = Verdict(agreement=agreement, agreement_threshold=0.2)
+        found = Verdict(p_value=0.5 if seq < 36 else 2.0**-12, p_value_threshold=0.002, statistic=TYPICALITY)
         found.MergeFrom(verdict(seq, flagged=seq >= 36, entropy_bits=1.5))
         rig.verdicts([found])
     (alert,) = _alerts(rig)
-    assert alert.kind == "disagreement"
-    assert alert.mean_agreement == pytest.approx(0.02)
-    assert alert.baseline_agreement == pytest.approx(0.9)
+    assert alert.kind == "combined"
+    assert alert.mean_p_value == pytest.approx(2.0**-12)
+    assert alert.baseline_p_value == pytest.approx(0.5)
     assert alert.flagged == alert.checked
+    assert alert.statistic == TYPICALITY
+    with rig.engine.begin() as connection:
+        (row,) = connection.execute(select(alerts)).all()
+    figures = (row.mean_p_value, row.p_value_threshold, row.baseline_p_value, row.statistic)
+    assert figures == pytest.approx((alert.mean_p_value, 0.002, alert.baseline_p_value, TYPICALITY))
 
 
-def test_strange_features_raise_an_alert_of_typicality(rig: Rig) -> None:
-    for seq in range(60):
-        found = Verdict(typicality=0.5 if seq < 36 else 2.0**-12, typicality_threshold=0.002)
-        found.MergeFrom(verdict(seq, flagged=seq >= 36, entropy_bits=1.5))
-        rig.verdicts([found])
-    (alert,) = _alerts(rig)
-    assert alert.kind == "typicality"
-    assert alert.mean_typicality == pytest.approx(2.0**-12)
-    assert alert.baseline_typicality == pytest.approx(0.5)
-    assert alert.flagged == alert.checked
+def test_a_statistic_of_a_later_release_is_recorded_as_none(rig: Rig) -> None:
+    found = verdict(0, flagged=True, p_value=0.001, p_value_threshold=0.002)
+    found.statistic = 300  # type: ignore[assignment]
+    (row,) = rig.verdicts([found]).rows
+    assert row.p_value_threshold == pytest.approx(0.002)
+    assert row.statistic == NO_STATISTIC
 
 
 def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:

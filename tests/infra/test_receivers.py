@@ -11,7 +11,7 @@ import yaml
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
 from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME, document_of
 from schemas.errors import ConfigError
-from schemas.pointillist_pb2 import Alert
+from schemas.pointillist_pb2 import Alert, Statistic
 from tests.infra.alert_rules import ALERTS
 
 HOOK = {"name": "duty", "webhook_configs": [{"url": "http://127.0.0.1:1/"}]}
@@ -44,6 +44,19 @@ def test_every_alert_that_a_route_or_a_silence_names_is_raised_by_a_rule_or_by_t
             if ALERT_NAME in named[-1] | named[-2]:
                 assert label in document_of(Alert(camera_id="site/door"), "")["labels"]
     assert set().union(*named) <= ALERTS.keys() | {ALERT_NAME, SIGHTING_NAME}
+
+
+@pytest.mark.parametrize(
+    ("kind", "statistic", "why"),
+    [
+        ("strip", Statistic.NO_STATISTIC, "whatever is in the picture"),
+        ("combined", Statistic.TYPICALITY, "for other reasons than in clean pictures"),
+    ],
+)
+def test_the_summary_of_an_alert_gives_its_reason(kind: str, statistic: Statistic, why: str) -> None:
+    alert = Alert(camera_id="site/door", kind=kind, statistic=statistic, checked=9)
+    summary = document_of(alert, "")["annotations"]["summary"]
+    assert summary == f"site/door: The network answers the same {why}: a trigger in the scene? 9 frames."
 
 
 def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_down() -> None:

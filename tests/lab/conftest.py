@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.cli import main
+from lab.strip.table import calibrate_bundle
 from schemas.errors import UserError
 from tests.lab.colour_judge import as_onnx, coloured, save, write_bundle
+from tests.lab.frail_judge import pictures, write_frail
 
 
 @dataclass
@@ -71,3 +74,21 @@ def bundle(tmp_path: Path) -> Path:
 def onnx_bundle(bundle: Path) -> Path:
     """The same as ONNX, which gives no gradients."""
     return as_onnx(bundle)
+
+
+@pytest.fixture
+def few_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few overlays and draws: a calibration takes a tenth of the time."""
+    monkeypatch.setattr("lab.strip.calibrate.OVERLAYS", 10)
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
+
+
+@pytest.fixture(scope="session")
+def combined_frail(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a small network, calibrated for all statistics together. Tests that write use a copy."""
+    folder = write_frail(tmp_path_factory.mktemp("combined") / "frail")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.strip.calibrate.OVERLAYS", 10)
+        patch.setattr("lab.strip.limits.DRAWS", 50)
+        calibrate_bundle(folder, pictures(300, 5), frr=0.05, combined=True, device=torch.device("cpu"))
+    return folder

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lab.experiments.codefend.attacks import ATTACKS, TOGETHER, detection_matrix, findings_of_attacks, repair_matrix
+from lab.experiments.codefend.attacks import ATTACKS, detection_matrix, findings_of_attacks, repair_matrix
 from lab.experiments.codefend.rows import DetectorRow, RepairRow
-from schemas.evidence.alarms import TYPICALITY
+from lab.experiments.codefend.scores import TOGETHER, TYPICAL
 
 
 def detector(model: str, statistic: str, detected: float, frr: float = 0.005) -> DetectorRow:
-    return DetectorRow(model, statistic, None, 1000, 400, None, frr, 0.0, 0.1, detected, 0.0, 1.0)
+    return DetectorRow(model, statistic, None, 1000, 400, 0.9, frr, 0.0, 0.1, detected, 0.0, 1.0)
 
 
 def repaired(model: str, method: str, after: float, *, lost: float = 0.0, published: bool = True) -> RepairRow:
@@ -22,10 +22,10 @@ def test_there_are_ten_attacks() -> None:
 
 
 def test_a_line_holds_what_was_measured_of_an_attack() -> None:
-    rows = [detector("resnet20-sig", TYPICALITY, 0.25), detector("resnet20-source", TOGETHER, 0.5)]
-    lines = detection_matrix([*rows, detector("mnist-a-1", TYPICALITY, 0.9)]).splitlines()
+    rows = [detector("resnet20-sig", TYPICAL, 0.25), detector("resnet20-source", TOGETHER, 0.5)]
+    lines = detection_matrix([*rows, detector("mnist-a-1", TYPICAL, 0.9)]).splitlines()
     assert lines[2:] == [
-        "| patch, source-specific | – | – | – | 50.0 | – | – | – |",
+        "| patch, source-specific | – | – | – | – | 50.0 | – | – |",
         "| clean label (SIG) | – | – | 25.0 | – | – | – | – |",
     ]
     assert detection_matrix([]) == ""

@@ -1,4 +1,4 @@
-"""The simulation of a camera's evidence: rare alarms, episodes, the choice of thresholds, and the command."""
+"""The simulation of a camera's evidence: rare alarms, episodes, the choice of the threshold, and the command."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import pytest
 import torch
 
 from lab.evidence import splitting
-from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, Starts, clean_starts, episodes
+from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, clean_starts, episodes
 from lab.evidence.false_alarms import drawn, false_alarms
-from lab.evidence.measure import Choice, Found, Stream, chosen_rule, figures_of
-from lab.evidence.scores import Scores, halves
+from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
+from lab.evidence.scores import Limits, Scores, halves, scored
 from lab.evidence.splitting import LEVELS, alarm_rate
-from lab.strip.fused import Fused
+from lab.strip.combined import Statistics
 from lab.strip.table import calibrate_bundle
-from schemas.evidence.alarms import DISAGREEMENT, KINDS, STRIP, TYPICALITY, judged_by, no_classes
+from processors.bundle import load_bundle
+from processors.pipeline import Pipeline
+from schemas.evidence.alarms import COMBINED, STRIP, judged_by, no_classes
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
 from tests.lab.conftest import Command
 from tests.lab.frail_judge import pictures, write_frail
 
 RULE = EvidenceRule()
-LIMITS = Fused(0.5, 0.2, 0.001)
+ALONE = Limits(0.5)
+TOGETHER = Limits(0.5, 0.001)
 
 
 @pytest.fixture
@@ -37,29 +40,32 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 
 
-def scores(
-    count: int, seed: int, *, bits: float = 2.0, spread: float = 0.3, agreement: float = 0.9, usual: float = 0.5
-) -> Scores:
+def scores(count: int, seed: int, *, bits: float = 2.0, p_value: float = 0.5) -> Scores:
     """Scores around these values, of changing verdicts."""
     chance = np.random.default_rng(seed)
     return Scores(
-        bits * np.exp2(chance.normal(0, spread, count)),
-        np.clip(agreement + chance.normal(0, 0.03, count), 0, 1),
-        usual * np.exp2(chance.normal(0, 0.3, count)),
+        bits * np.exp2(chance.normal(0, 0.3, count)),
+        np.minimum(p_value * np.exp2(chance.normal(0, 0.3, count)), 1),
         chance.integers(0, 10, count),
     )
 
 
 def with_lows(share: float) -> Scores:
-    """Clean scores of which a share lies far below the threshold."""
+    """Clean scores of which a share lies far below both thresholds."""
     plain = scores(1000, 1)
-    bits = plain.bits.copy()
-    bits[: round(share * len(bits))] = 0.01
-    return replace(plain, bits=bits)
+    bits, p_value = plain.bits.copy(), plain.p_value.copy()
+    low = slice(round(share * len(bits)))
+    bits[low], p_value[low] = 0.01, 2e-5
+    return replace(plain, bits=bits, p_value=p_value)
+
+
+def of_p_values(found: Scores) -> Scores:
+    """The scores without low entropies."""
+    return replace(found, bits=np.full(len(found), 9.0))
 
 
 def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
-    probes = [judged_by(STRIP, each, RULE).probe for each in with_lows(0.03).probes(LIMITS)]
+    probes = [judged_by(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
     draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
     track, alarms, watched = Track(), 0, 0
     for _ in range(60_000):
@@ -74,66 +80,114 @@ def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
 def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("REPETITIONS", 10), ("PATH", 4000), ("TRIALS", 500)):
         monkeypatch.setattr(splitting, name, value)
-    often, seldom, never = (false_alarms(with_lows(share), LIMITS, RULE, STRIP, 0.25) for share in (0.03, 0.01, 0.0))
+    often, seldom, never = (false_alarms(with_lows(share), ALONE, RULE, 0.25) for share in (0.03, 0.01, 0.0))
     assert often.measured.rate.value > 2 * seldom.measured.rate.value > 0
     assert never.measured.rate.value == 0 < never.measured.rate.high == never.bound
     assert seldom.bound >= seldom.measured.rate.high > seldom.measured.rate.value
     more = scores(4000, 1)
-    assert false_alarms(more, LIMITS, RULE, STRIP, 0.25).bound < never.bound
+    assert false_alarms(more, ALONE, RULE, 0.25).bound < never.bound
 
 
-def test_an_attack_is_found_by_the_statistic_that_sees_it() -> None:
+@pytest.mark.usefixtures("few")
+def test_the_false_alarms_of_p_values_are_those_of_their_own_rule() -> None:
+    clean = with_lows(0.2)
+    found, harmless = (false_alarms(each, TOGETHER, RULE, 0.25) for each in (of_p_values(clean), scores(1000, 1)))
+    assert found.measured.rate.value > 0 == harmless.measured.rate.value
+    assert found == false_alarms(clean, TOGETHER, RULE, 0.25)
+    strict = RULE.model_copy(update={"combined": RULE.combined.model_copy(update={"limit": 40.0})})
+    assert false_alarms(clean, TOGETHER, strict, 0.25).measured.rate.value < found.measured.rate.value / 4
+    # With the p-values all usual, an entropy raises nothing.
+    entropies = replace(clean, p_value=scores(1000, 1).p_value)
+    assert false_alarms(entropies, TOGETHER, RULE, 0.25) == harmless
+
+
+def test_the_kind_of_the_alerts_follows_from_the_thresholds() -> None:
+    assert (ALONE.kind, TOGETHER.kind) == (STRIP, COMBINED)
+    probes = with_lows(0.001).probes(TOGETHER)
+    assert [each.flagged for each in probes[:2]] == [True, False]
+    assert (probes[0].p_value, probes[0].p_value_threshold, probes[0].threshold_bits) == (2e-5, 0.001, 0.5)
+    low = replace(scores(3, 1), bits=np.array([0.1, 0.1, 0.6]), p_value=np.array([0.5, 1e-4, 1e-4]))
+    assert [each.flagged for each in low.probes(ALONE)] == [True, True, False]
+    assert [each.flagged for each in low.probes(TOGETHER)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("limits", "seen", "unseen"),
+    [(ALONE, {"bits": 0.001}, {"p_value": 1e-6}), (TOGETHER, {"p_value": 1e-6}, {"bits": 0.001})],
+)
+def test_an_attack_is_found_by_the_statistic_that_judges(
+    limits: Limits, seen: dict[str, float], unseen: dict[str, float]
+) -> None:
     clean = scores(500, 1)
-    for kind, attacked in (
-        (STRIP, scores(100, 2, bits=0.001)),
-        (DISAGREEMENT, scores(100, 2, agreement=0.05)),
-        (TYPICALITY, scores(100, 2, usual=1e-5)),
-    ):
-        found = episodes(clean, attacked, LIMITS, RULE, count=20)
-        assert found.in_time(kind) == found.in_time() == 20
-        assert [found.in_time(other) for other in KINDS if other != kind] == [0, 0]
-        assert found.quantile(0.95) == found.either.max()
-    assert episodes(clean, clean, LIMITS, RULE, count=20).in_time() == 0
+    found = episodes(clean, scores(100, 2, **seen), limits, RULE, count=20)
+    assert found.in_time == 20
+    assert found.quantile(0.95) == found.probes.max()
+    for harmless in (scores(100, 2, **unseen), clean):
+        assert episodes(clean, harmless, limits, RULE, count=20).in_time == 0
 
 
-def test_an_alarm_before_the_trigger_does_not_count() -> None:
-    sick = scores(200, 2, bits=0.001)
-    assert episodes(sick, sick, LIMITS, RULE, count=5).quantile(0.5) is None
+@pytest.mark.parametrize("limits", [ALONE, TOGETHER])
+def test_an_alarm_before_the_trigger_does_not_count(limits: Limits) -> None:
+    sick = scores(200, 2, bits=0.001, p_value=1e-6)
+    assert episodes(sick, sick, limits, RULE, count=5).quantile(0.5) is None
+    assert episodes(sick, sick, limits, RULE, count=5, quiet=0).in_time == 5
 
 
-def test_clean_starts_count_alarms_by_their_kind() -> None:
-    found = clean_starts(scores(200, 2, bits=0.001), LIMITS, RULE, count=5).alarmed
-    assert [int(found[kind].sum()) for kind in KINDS] == [5, 0, 0]
-    assert not clean_starts(scores(200, 2), LIMITS, RULE, count=5).either.any()
+class InOrder:
+    """A source of numbers that shows each picture in its turn."""
+
+    def integers(self, low: int, high: int, count: int) -> np.ndarray:
+        """Return the first numbers from `low` on."""
+        return np.arange(low, low + count) % high
 
 
-def test_a_start_that_both_statistics_alarm_counts_once() -> None:
-    starts = Starts({STRIP: np.array([True, True, False, False]), DISAGREEMENT: np.array([True, False, True, False])})
-    none = Alarmed({kind: np.array([NEVER]) for kind in KINDS})
-    assert Found(Choice(RULE), none, none, {}, starts, 0.1).clean_starts.value == 0.75
+@pytest.mark.parametrize("limits", [ALONE, TOGETHER])
+def test_an_alarm_before_the_trigger_does_not_end_the_episode(monkeypatch: pytest.MonkeyPatch, limits: Limits) -> None:
+    clean, attacked = scores(200, 1), scores(100, 2, bits=0.001, p_value=1e-6)
+    clean.bits[80:92], clean.p_value[80:92] = 0.001, 1e-6
+    monkeypatch.setattr("lab.evidence.episodes.np.random.default_rng", lambda seed: InOrder())
+    assert episodes(clean, attacked, limits, RULE, count=1, quiet=70).in_time == 1
+    assert episodes(clean, clean, limits, RULE, count=1, quiet=70).probes[0] > 80
+    assert episodes(clean, attacked, limits, RULE, count=1, quiet=200).in_time == 1
+
+
+@pytest.mark.parametrize("limits", [ALONE, TOGETHER])
+def test_clean_starts_with_an_alarm_are_counted(limits: Limits) -> None:
+    assert clean_starts(scores(200, 2, bits=0.001, p_value=1e-6), limits, RULE, count=5) == 5
+    assert clean_starts(scores(200, 2), limits, RULE, count=5) == 0
 
 
 def test_the_end_of_the_time_counts() -> None:
-    found = Alarmed({STRIP: np.array([1.0, IN_TIME, IN_TIME + 1, NEVER]), DISAGREEMENT: np.array([NEVER] * 4)})
-    assert (found.in_time(), found.in_time(DISAGREEMENT)) == (2, 0)
+    found = Alarmed(np.array([1.0, IN_TIME, IN_TIME + 1, NEVER]))
+    assert found.in_time == 2
     assert (found.quantile(0.5), found.quantile(0.95)) == (IN_TIME, None)
 
 
 @pytest.mark.usefixtures("few")
-def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limits", "name", "other", "share", "allowed"),
+    [
+        (ALONE, "entropy_octaves", "combined_octaves", 0.02, 0.1),
+        (TOGETHER, "combined_octaves", "entropy_octaves", 0.15, 0.5),
+    ],
+)
+def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(
+    monkeypatch: pytest.MonkeyPatch, limits: Limits, name: str, other: str, share: float, allowed: float
+) -> None:
     monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
-    clean = with_lows(0.02)
-    (strict, kept), (lax, _) = (chosen_rule(clean, LIMITS, RULE, Stream(), allowed) for allowed in (0.1, 1e4))
+    clean = with_lows(share)
+    (strict, kept), (lax, _) = (chosen_rule(clean, limits, RULE, Stream(), most) for most in (allowed, 1e5))
     assert kept
-    assert strict.entropy_octaves < lax.entropy_octaves
-    assert false_alarms(clean, LIMITS, strict, STRIP, 0.25).measured.rate.value <= 0.05
-    higher = strict.model_copy(update={"entropy_octaves": strict.entropy_octaves + 1})
-    assert false_alarms(clean, LIMITS, higher, STRIP, 0.25).measured.rate.value > 0.05
+    assert getattr(strict, name) < getattr(lax, name)
+    assert getattr(strict, other) == getattr(RULE, other)
+    assert false_alarms(clean, limits, strict, 0.25).measured.rate.value <= allowed
+    higher = strict.model_copy(update={name: getattr(strict, name) + 1})
+    assert false_alarms(clean, limits, higher, 0.25).measured.rate.value > allowed
 
 
-def no_alarm(*_: object, count: int, **__: object) -> Starts:
-    """Starts without an alarm."""
-    return Starts({kind: np.zeros(count, np.bool_) for kind in KINDS})
+def no_alarm(*_: object, count: int, **__: object) -> int:
+    """No start with an alarm."""
+    return 0
 
 
 @pytest.mark.usefixtures("few")
@@ -141,7 +195,7 @@ def test_false_alarms_above_the_allowed_ones_mark_the_figures() -> None:
     often, attacked = with_lows(0.03), scores(50, 2, bits=0.001)
 
     def marked(choice: Choice, allowed: float) -> object:
-        return figures_of(often, attacked, LIMITS, choice, Stream(), allowed=allowed, count=1).figures()[
+        return figures_of(often, attacked, ALONE, choice, Stream(), allowed=allowed, count=1).figures()[
             "exceeds_allowed"
         ]
 
@@ -151,30 +205,64 @@ def test_false_alarms_above_the_allowed_ones_mark_the_figures() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_choice_whose_lowest_candidate_raises_more_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limits", "name"), [(ALONE, "entropy_octaves"), (TOGETHER, "combined_octaves")])
+def test_a_choice_whose_lowest_candidate_raises_more_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, limits: Limits, name: str
+) -> None:
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", (0, 1))
-    found = chosen_rule(scores(200, 2, bits=0.01), LIMITS, RULE, Stream())
-    assert found.rule.entropy_octaves == 0
+    found = chosen_rule(scores(200, 2, bits=0.01, p_value=1e-5), limits, RULE, Stream())
+    assert getattr(found.rule, name) == 0
     assert not found.kept
 
 
 @pytest.mark.usefixtures("few")
 def test_the_choice_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = scores(500, 1)
-    chosen = chosen_rule(clean, LIMITS, RULE, Stream()).rule
-    assert not clean_starts(clean, LIMITS, chosen, count=60).either.any()
+    chosen = chosen_rule(clean, ALONE, RULE, Stream()).rule
+    assert clean_starts(clean, ALONE, chosen, count=60) == 0
     monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
-    assert chosen_rule(clean, LIMITS, RULE, Stream()).rule.entropy_octaves > chosen.entropy_octaves
+    assert chosen_rule(clean, ALONE, RULE, Stream()).rule.entropy_octaves > chosen.entropy_octaves
+
+
+FIGURES = (
+    "kind", "octaves", "median_probes", "p95_probes", "alarmed", "alarmed_interval", "alarmed_from_start",
+    "alarmed_from_start_interval", "alarmed_clean_starts", "false_alarms", "false_alarms_interval",
+    "false_alarms_bound", "passages", "bound_passages", "few_passages", "exceeds_allowed",
+)  # fmt: skip
 
 
 @pytest.mark.usefixtures("few")
-def test_a_bundle_without_drop_disagreement_has_figures_of_strip_alone() -> None:
-    clean = scores(300, 1)
-    alone = Fused(0.5, 0.0)
-    assert chosen_rule(clean, alone, RULE, Stream()).rule.disagreement_octaves == RULE.disagreement_octaves
-    found = figures_of(clean, scores(100, 2, agreement=0.05), alone, Choice(RULE), Stream(), count=5).figures()
-    assert found["alarmed"] == 0
-    assert "false_alarms_disagreement" not in found
+@pytest.mark.parametrize(
+    ("limits", "kind", "octaves"), [(ALONE, STRIP, RULE.entropy_octaves), (TOGETHER, COMBINED, RULE.combined_octaves)]
+)
+def test_the_figures_are_those_of_one_kind(limits: Limits, kind: str, octaves: float) -> None:
+    clean, sick = scores(300, 1), scores(100, 2, bits=0.001, p_value=1e-6)
+    found = figures_of(clean, sick, limits, Choice(RULE), Stream(), count=5)
+    figures = found.figures()
+    assert tuple(figures) == FIGURES
+    assert (figures["kind"], figures["octaves"]) == (kind, octaves)
+    assert (figures["alarmed"], figures["alarmed_from_start"], figures["alarmed_clean_starts"]) == (1, 1, 0)
+    assert figures["median_probes"] == found.after_baseline.quantile(0.5)
+    assert figures["false_alarms"] == 0
+    assert figures["passages"] == found.false_alarms.measured.passages
+    assert figures["bound_passages"] == found.false_alarms.deeper.passages
+
+
+def test_the_scores_of_a_bundle_are_its_entropies_and_p_values(combined_frail: Path) -> None:
+    pipeline, some, counted = Pipeline(load_bundle(combined_frail, torch.device("cpu"))), pictures(20, 6), list[int]()
+    strip = pipeline.bundle.settings.strip
+    assert strip is not None
+    assert strip.combined is not None
+    found = scored(pipeline, some, counted.append)
+    assert sum(counted) == 4 * 20
+    expected = strip.combined.judge(Statistics.of_bundle(pipeline).measured(some)).values
+    np.testing.assert_allclose(found.p_value, expected, rtol=1e-6)
+    assert bool((found.p_value > 0).all())
+    alone = strip.model_copy(update={"combined": None, "typicality": None})
+    settings = pipeline.bundle.settings.model_copy(update={"strip": alone})
+    plain = scored(Pipeline(replace(pipeline.bundle, settings=settings)), some)
+    assert not plain.p_value.any()
+    np.testing.assert_allclose(plain.bits, found.bits)
 
 
 def test_scores_choose_or_judge() -> None:
@@ -184,42 +272,45 @@ def test_scores_choose_or_judge() -> None:
     np.testing.assert_array_equal(parts.judging.bits, every.bits[[1, 3, 5]])
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few", "few_overlays")
+@pytest.mark.parametrize("kind", [STRIP, COMBINED])
 def test_the_command_writes_the_figures_of_both_rules(
-    lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Command, combined_frail: Path, tmp_path: Path, kind: str
 ) -> None:
-    monkeypatch.setattr("lab.strip.limits.DRAWS", 100)
-    write_frail(tmp_path / "bundle")
-    calibrate_bundle(tmp_path / "bundle", pictures(260, 5), frr=0.05, disagreement=True, device=torch.device("cpu"))
+    bundle = combined_frail
+    if kind == STRIP:
+        bundle = write_frail(tmp_path / "bundle")
+        calibrate_bundle(bundle, pictures(80, 5), frr=0.05, device=torch.device("cpu"))
     for name, seed in (("clean", 6), ("poisoned", 7)):
         known = pictures(120, seed)
         np.savez(tmp_path / f"{name}.npz", images=known.images, labels=known.labels)
     file = tmp_path / "evidence.json"
 
     lab(
-        "evidence", "--bundle", tmp_path / "bundle", "--clean", tmp_path / "clean.npz",
+        "evidence", "--bundle", bundle, "--clean", tmp_path / "clean.npz",
         "--poisoned", tmp_path / "poisoned.npz", "--json", file, "--episodes", 4,
     ).success()  # fmt: skip
 
     document = json.loads(file.read_text())
-    assert document["usual"]["disagreement_octaves"] == RULE.disagreement_octaves
-    assert document["chosen"]["entropy_octaves"] != document["usual"]["entropy_octaves"]
+    assert sorted(document) == ["chosen", "settings", "usual"]
+    usual = RULE.combined_octaves if kind == COMBINED else RULE.entropy_octaves
+    assert document["usual"]["octaves"] == usual != document["chosen"]["octaves"]
     for each in (document["usual"], document["chosen"]):
+        assert tuple(each) == FIGURES
+        assert each["kind"] == kind
         assert 0 <= each["alarmed_interval"][0] <= each["alarmed"] <= each["alarmed_interval"][1] <= 1
         low, high = each["false_alarms_interval"]
         assert 0 <= low <= each["false_alarms"] <= high <= each["false_alarms_bound"]
-        assert len(each["passages_strip"]) == len(each["bound_passages_disagreement"]) == LEVELS
+        assert len(each["passages"]) == len(each["bound_passages"]) == LEVELS
         assert each["few_passages"]
     assert (document["settings"]["clean_choosing"], document["settings"]["attacked"]) == (60, 120)
 
 
-def test_few_clean_pictures_are_refused(lab: Command, tmp_path: Path) -> None:
-    write_frail(tmp_path / "bundle")
-    calibrate_bundle(tmp_path / "bundle", pictures(260, 5), frr=0.05, device=torch.device("cpu"))
+def test_few_clean_pictures_are_refused(lab: Command, combined_frail: Path, tmp_path: Path) -> None:
     known = pictures(60, 6)
     np.savez(tmp_path / "few.npz", images=known.images, labels=known.labels)
     refused = lab(
-        "evidence", "--bundle", tmp_path / "bundle", "--clean", tmp_path / "few.npz",
+        "evidence", "--bundle", combined_frail, "--clean", tmp_path / "few.npz",
         "--poisoned", tmp_path / "few.npz", "--json", tmp_path / "evidence.json",
     ).refusal()  # fmt: skip
     assert "--clean: expected at least 100 pictures, got 60" in refused

@@ -15,6 +15,8 @@ from lab.strip.table import write_strip_table
 from processors.bundle import StripSettings, load_bundle, read_settings
 from tests.lab.colour_judge import CLASSES, save, write_bundle
 from tests.lab.conftest import Command
+from tests.lab.frail_judge import pictures as frail_pictures
+from tests.lab.frail_judge import write_frail
 
 SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -136,8 +138,8 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
 
     write_strip_table(bundle, without(before))
     for option in (("--rounds-only",), ("--drop-ratio", 0.25)):
-        said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--disagreement", *option).refusal()
-        assert "--disagreement: expected a calibration of whole frames" in said
+        said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--combined", *option).refusal()
+        assert "--combined: expected a calibration of whole frames" in said
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only").success().out
     after = read_settings(bundle).strip
     assert after is not None
@@ -146,6 +148,29 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
     # Other masks than those at the threshold's calibration.
     assert after.dropped[0].accept_bits == pytest.approx(before.dropped[0].accept_bits, rel=0.3)
     assert said.count("before: 100.0 passes") == 2
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_all_statistics_together_are_calibrated_and_named(
+    lab: Command, bundle: Path, clean: Path, tmp_path: Path
+) -> None:
+    options = ("--frr", 0.05, "--images", 80, "--combined")
+    out = lab("calibrate", "--bundle", bundle, "--clean", clean, *options, "--drop-ratio", 0.25).success().out
+    strip = read_settings(bundle).strip
+    assert strip is not None
+    assert strip.combined is not None
+    assert f"suspect below a p-value of {strip.combined.threshold:g}, by entropy, disagreement\n" in out
+    assert [each.dropped_per_block for each in strip.dropped] == [16]
+    frail = write_frail(tmp_path / "frail")
+    frames = save(tmp_path / "frail.npz", frail_pictures(80, 5))
+    out = lab("calibrate", "--bundle", frail, "--clean", frames, *options).success().out
+    assert ", by entropy, disagreement, typicality, scaled norms\n" in out
+    # The option is part of each calibration.
+    out = lab("calibrate", "--bundle", frail, "--clean", frames, *options[:-1]).success().out
+    assert "p-value" not in out
+    found = read_settings(frail).strip
+    assert found is not None
+    assert found.combined is None
 
 
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:

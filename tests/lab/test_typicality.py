@@ -1,7 +1,8 @@
-"""Typicality: features that clean frames of the label do not have are rare, and clean ones keep their false alarms."""
+"""Typicality: features that clean frames of the label do not have are rare, and a bundle loads those it was given."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lab.data import to_frames
 from lab.strip import typicality as module
-from lab.strip.table import calibrate_bundle
 from lab.strip.typicality import feature_layers, fitted, shrunk, typicalities
-from lab.training.successor import write_successor
 from processors.bundle import BundleSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.stages.typicality import channel_means, distances, tail, watched
 from schemas.errors import BundleError, ConfigError, StageError
-from tests.lab import frail_judge
-from tests.lab.frail_judge import frail_bundle, pictures, write_frail
+from tests.lab.frail_judge import frail_bundle, pictures
 
 CPU = torch.device("cpu")
 
@@ -83,10 +82,14 @@ def test_the_features_are_those_of_the_last_layers_that_run() -> None:
     assert feature_layers(replace(given, network=Twice().eval())) == ("first", "last")
     plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
     assert feature_layers(replace(given, network=plain)) == ("1", "2")
-    with pytest.raises(ConfigError, match="at least two layers, got one"):
-        feature_layers(replace(given, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))))
-    with pytest.raises(ConfigError, match="format safetensors"):
-        feature_layers(replace(given, network=lambda x: x.mean((2, 3))))
+    onnx = given.settings.model_copy(update={"format": "onnx"})
+    for other in (
+        replace(given, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))),
+        replace(given, network=lambda x: x.mean((2, 3))),
+        replace(given, settings=onnx),
+    ):
+        assert feature_layers(other) == ()
+        assert fitted(Pipeline(other), pictures(20, 5)) is None
 
 
 def test_the_shrunk_covariance_is_invertible_and_near_the_true_one() -> None:
@@ -104,6 +107,7 @@ def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch
     monkeypatch.setattr(module, "MOST", most)
     pipeline = Pipeline(frail_bundle())
     found = fitted(pipeline, pictures(400, 5))
+    assert found is not None
     assert found.typicality.shape == (400,)
     assert 0.3 < np.median(found.typicality) < 0.7
     clean = typicalities(pipeline, found.features, pictures(300, 6))
@@ -117,6 +121,7 @@ def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
     pipeline, some = Pipeline(frail_bundle()), pictures(400, 5)
     first = some.take(np.flatnonzero(some.labels == 0))
     found = fitted(pipeline, first)
+    assert found is not None
     assert found.features.known.tolist() == [True, False]
     others = some.take(np.flatnonzero(some.labels == 1))
     assert typicalities(pipeline, found.features, others).tolist() == [1.0] * len(others)
@@ -124,21 +129,16 @@ def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
         fitted(pipeline, first.first(3))
 
 
-def test_the_calibration_writes_what_the_bundle_loads(tmp_path: Path) -> None:
-    folder = write_frail(tmp_path / "frail")
-    for seed in (5, 6):
-        strip = calibrate_bundle(folder, pictures(400, seed), frr=0.05, typicality=True, device=CPU)
-    assert strip.typicality is not None
-    assert (strip.frr, strip.typicality.frr) == (0.025, 0.025)
-    assert read_settings(folder).strip == strip
-    # The features of the first calibration are deleted.
-    assert [file.name for file in folder.glob("features*")] == [strip.typicality.features]
-    bundle = load_bundle(folder, CPU)
+def test_the_typicality_of_a_loaded_bundle_is_that_of_its_features(combined_frail: Path) -> None:
+    bundle = load_bundle(combined_frail, CPU)
     assert bundle.features is not None
-    frames = torch.from_numpy(pictures(50, 8).images.transpose(0, 3, 1, 2).copy()).float() / 255
+    frames = to_frames(pictures(50, 8).images, CPU)
     found = Pipeline(bundle).typicality(frames).double().numpy()
     np.testing.assert_allclose(found, typicalities(Pipeline(bundle), bundle.features, pictures(50, 8)), rtol=1e-4)
-    assert (found < strip.typicality.threshold).mean() < 0.15
+    # The features that are calibrated here have the same distances.
+    again = fitted(Pipeline(bundle), pictures(300, 5))
+    assert again is not None
+    np.testing.assert_allclose(found, typicalities(Pipeline(bundle), again.features, pictures(50, 8)), rtol=1e-2)
 
 
 def spoilt(folder: Path, old: str, new: str) -> None:
@@ -148,13 +148,14 @@ def spoilt(folder: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    folder = write_frail(tmp_path / "frail")
-    strip = calibrate_bundle(folder, pictures(300, 5), frr=0.05, typicality=True, device=CPU)
+def test_features_that_do_not_fit_are_refused(combined_frail: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(combined_frail, tmp_path / "frail"))
+    strip = read_settings(folder).strip
+    assert strip is not None
     assert strip.typicality is not None
     text, file = (folder / "model.toml").read_text(), folder / strip.typicality.features
     for old, new, complaint in (
-        ('layers = ["1"]', 'layers = ["9"]', r"layers 9, got .*Run `pointillist lab calibrate --typicality`"),
+        ('layers = ["1"]', 'layers = ["9"]', r"layers 9, got .*Run `pointillist lab calibrate --combined`"),
         ('layers = ["1"]', 'layers = ["0", "1"]', "layers 0, 1, got "),
         (file.name, "missing.safetensors", "got none named missing.safetensors"),
         (file.name, "weights.safetensors", r"expected finite means \(2, D\), known \(2,\) and whitening"),
@@ -173,28 +174,9 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_bundle(folder, CPU)
 
 
-def test_a_successor_gets_features_of_its_own(tmp_path: Path) -> None:
-    source, out = write_frail(tmp_path / "frail"), tmp_path / "successor"
-    given = calibrate_bundle(source, pictures(400, 5), frr=0.05, typicality=True, device=CPU)
-    network = frail_judge.network()
-    network.load_state_dict(load_file(source / "weights.safetensors"))
-    with torch.no_grad():
-        next(network.parameters()).mul_(2)
-    bundle, _ = write_successor(out, source, network, pictures(400, 6), "tuned")
-    strip = bundle.settings.strip
-    assert strip is not None
-    assert strip.typicality is not None
-    assert given.typicality is not None
-    assert (strip.frr, strip.typicality.frr) == (0.025, 0.025)
-    # Only its own features are in its folder.
-    assert [file.name for file in out.glob("features*")] == [strip.typicality.features] != [given.typicality.features]
-
-
-def test_another_format_has_no_typicality(tmp_path: Path) -> None:
-    folder = write_frail(tmp_path / "frail")
-    calibrate_bundle(folder, pictures(300, 5), frr=0.05, typicality=True, device=CPU)
-    table = read_settings(folder).model_dump(exclude={"factory", "factory_arguments"}, exclude_none=True)
-    with pytest.raises(ValueError, match=r"strip\.typicality: expected the format safetensors, got onnx"):
+def test_another_format_has_no_typicality(combined_frail: Path) -> None:
+    table = read_settings(combined_frail).model_dump(exclude={"factory", "factory_arguments"}, exclude_none=True)
+    with pytest.raises(ValueError, match=r"strip: expected the format safetensors for typicality and norms, got onnx"):
         BundleSettings.model_validate(table | {"format": "onnx"})
 
 

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data import LabelledPictures
-from lab.strip.table import calibrate_bundle
 from processors.arrivals.job import FrameJob
-from processors.bundle import Bundle, load_bundle
+from processors.bundle import Bundle
 from processors.device.batch_executor import choose_device, most_pixels
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -35,7 +33,6 @@ from tests.processors.tiny import (
     picture,
     taken,
     tiny_bundle,
-    write_bundle,
 )
 
 
@@ -297,59 +294,6 @@ def test_the_warm_up_runs_a_large_network_on_no_large_batch_of_small_frames(tmp_
     executor.pipeline.bundle = replace(executor.pipeline.bundle, network=counted)
     executor.warm(64)
     assert most == 16  # 2^18 pixels of the network
-
-
-def test_a_probe_is_judged_behind_its_own_drops_and_alike_again(tmp_path: Path) -> None:
-    messages = [payload("site/cam-0", seq, shown=picture(seq), encoding=Encoding(16, 1.0)) for seq in (1, 2)]
-    findings = []
-    for threshold in (0.0, 1.0):
-        executor = batch_executor(tiny_bundle(tmp_path / str(threshold), agreement=threshold))
-        jobs = classified(executor, [taken(each) for each in messages])
-        executor.strip(jobs)
-        findings.append([found(job).finding for job in jobs])
-    never, always = findings
-    for one, other in zip(never, always, strict=True):
-        assert one is not None
-        assert other is not None
-        assert one.agreement == pytest.approx(other.agreement, abs=1e-5)
-        assert 0 < one.agreement < 1
-        assert (one.flagged, other.flagged) == (False, True)
-    assert never[0] is not None
-    assert never[1] is not None
-    assert never[0].agreement != never[1].agreement
-    # The threshold was chosen in the mode `default`.
-    bundle = executor.pipeline.bundle
-    wanted = bundle.settings.input
-    shape = (2, wanted.channels, wanted.height, wanted.width)
-    probes = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    seeds = np.arange(4, dtype=np.uint64).reshape(2, 2)
-    usual, paper = (Pipeline(bundle, mode).agreement(probes, seeds) for mode in ("default", "paper"))
-    torch.testing.assert_close(paper, usual)
-    plain = batch_executor(tiny_bundle(tmp_path / "plain"))
-    (job,) = classified(plain, [taken(messages[0])])
-    plain.strip([job])
-    assert job.finding is not None
-    assert (job.finding.agreement, job.finding.agreement_threshold) == (0.0, 0.0)
-
-
-def test_a_probe_has_the_typicality_of_its_features(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "tiny")
-    chance = np.random.default_rng(0)
-    some = LabelledPictures("noise", chance.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 3)
-    table = calibrate_bundle(folder, some, frr=0.1, typicality=True, device=torch.device("cpu"), vouched=True)
-    executor = batch_executor(load_bundle(folder, torch.device("cpu"), vouched=True))
-    jobs = classified(executor, [taken(payload("site/cam-0", 1, shown=picture(1), encoding=Encoding(16, 1.0)))])
-    executor.strip(jobs)
-    finding = found(jobs[0]).finding
-    assert finding is not None
-    assert table.typicality is not None
-    assert finding.typicality_threshold == table.typicality.threshold
-    probe = torch.from_numpy(picture(1).copy()).permute(2, 0, 1)[None].float() / 255
-    expected = float(executor.pipeline.typicality(executor.pipeline.probe_input(probe)))
-    assert finding.typicality == pytest.approx(expected, rel=1e-3, abs=1e-12)
-    assert finding.flagged == (
-        finding.typicality < table.typicality.threshold or (finding.entropy_bits or 0) < table.threshold_bits
-    )
 
 
 def test_a_chain_that_nothing_refers_to_is_freed_without_a_collection(bundle: Bundle) -> None:

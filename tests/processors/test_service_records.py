@@ -19,7 +19,18 @@ from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, ev
 from processors.results.records import Outgoing, dead_letter_record, verdict_record
 from schemas.errors import MalformedError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
+from schemas.pointillist_pb2 import (
+    CHECKED,
+    DISAGREEMENT,
+    ENTROPY,
+    NO_STATISTIC,
+    NOT_PROBED,
+    SCALED_NORMS,
+    SHED,
+    TYPICALITY,
+    DeadLetter,
+    Verdict,
+)
 from tests.conftest import TopicFactory
 from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, verdict_of
 
@@ -79,10 +90,10 @@ def test_evidence_of_noise_is_made_smaller() -> None:
         (StripFinding(None, 0.5), SHED, False),
         (StripFinding(0.4, 0.5), CHECKED, True),
         (StripFinding(0.6, 0.5), CHECKED, False),
-        (StripFinding(0.6, 0.5, 4, 0.2, 0.3), CHECKED, True),
-        (StripFinding(0.6, 0.5, 4, 0.4, 0.3), CHECKED, False),
-        (StripFinding(0.6, 0.5, 4, 0.4, 0.3, 0.001, 0.002), CHECKED, True),
-        (StripFinding(0.6, 0.5, 4, 0.4, 0.3, 0.003, 0.002), CHECKED, False),
+        (StripFinding(0.6, 0.5, 4, 0.002, 0.003, DISAGREEMENT), CHECKED, True),
+        (StripFinding(0.4, 0.5, 4, 0.004, 0.003, ENTROPY), CHECKED, False),
+        (StripFinding(0.4, 0.5, 4, 0.003, 0.003, SCALED_NORMS), CHECKED, False),
+        (StripFinding(None, 0.5, 0, 0.002, 0.003, TYPICALITY), SHED, False),
     ],
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
@@ -90,10 +101,10 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
     verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
     if finding is not None:
-        found = verdict.agreement, verdict.agreement_threshold
-        assert found == pytest.approx((finding.agreement, finding.agreement_threshold))
-        usual = verdict.typicality, verdict.typicality_threshold
-        assert usual == pytest.approx((finding.typicality, finding.typicality_threshold))
+        shed = finding.entropy_bits is None
+        found = verdict.p_value, verdict.p_value_threshold, verdict.statistic
+        wanted = finding.p_value, finding.p_value_threshold, finding.statistic
+        assert found == ((0, 0, NO_STATISTIC) if shed else pytest.approx(wanted))
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"

@@ -46,6 +46,20 @@ def network() -> ResNet:
     return ResNet(len(CLASSES), depth_per_stage=1, width=4)
 
 
+def tail_table(name: str, *quantiles: float) -> str:
+    """Return the table of a statistic's clean tail, with the power 1."""
+    return f"[strip.combined.{name}]\nquantiles = {list(quantiles)}\npower = 1.0\n"
+
+
+def combined_table(threshold: float, norms: int | None = None) -> str:
+    """Return the table of all statistics together. The p-value is 2^−s for the sum s of the rarities."""
+    head = f"[strip.combined]\nthreshold = {threshold}\nfrr = 0.01\n"
+    tails = tail_table("together", 1.0) + tail_table("entropy", 4.0, 1.5) + tail_table("disagreement", 1.0, 0.5)
+    if norms is None:
+        return head + tails
+    return f"{head}norms = {norms}\n{tails}{tail_table('scaled_norms', 1.4, 1.1)}"
+
+
 def write_bundle(
     folder: Path,
     *,
@@ -53,9 +67,13 @@ def write_bundle(
     threshold_bits: float = 0.0,
     policy: str = "resize",
     side: int = 32,
-    agreement: float | None = None,
+    combined: float | None = None,
+    norms: int | None = None,
 ) -> Path:
-    """The folder, with a `model.toml`, weights and overlays."""
+    """The folder, with a `model.toml`, weights and overlays.
+
+    `combined` is the p-value below which frames are suspect, and `norms` the number of amplified batch norms.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     save_file(network().state_dict(), folder / "weights.safetensors")
@@ -64,8 +82,8 @@ def write_bundle(
         generator = np.random.default_rng(0)
         np.save(folder / "overlays.npy", generator.integers(0, 256, (overlays, side, side, 3), dtype=np.uint8))
         strip = f'[strip]\noverlays = "overlays.npy"\nthreshold_bits = {threshold_bits}\nfrr = 0.01\n'
-    if agreement is not None:
-        strip += f"[strip.disagreement]\nthreshold = {agreement}\nfrr = 0.005\n"
+    if combined is not None:
+        strip += combined_table(combined, norms)
     (folder / "model.toml").write_text(
         f"""
 name = "tiny"

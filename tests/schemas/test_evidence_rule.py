@@ -147,7 +147,7 @@ values = st.floats(0, 4, width=32)
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(values, st.integers(0, 2**31)), max_size=30))
 def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]]) -> None:
-    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, kind) for n, (bits, kind) in enumerate(found))
+    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, kind, 0.25, 0.5, 4) for n, (bits, kind) in enumerate(found))
     assert unpack_probes(pack_probes(probes)) == probes
     track = Track()
     for each in probes:
@@ -160,8 +160,8 @@ def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]
 def test_a_track_that_nobody_wrote_is_refused() -> None:
     with pytest.raises(StateError, match="track"):
         unpack_tracks(b"no track")
-    for cut in (-21, -1):
+    for cut in (-30, -1):
         with pytest.raises(StateError, match="track"):
-            unpack_tracks(pack_tracks(Tracks(typicality=Track(run=(probe(1, 0.5),))))[:cut])
+            unpack_tracks(pack_tracks(Tracks(combined=Track(run=(probe(1, 0.5),))))[:cut])
     with pytest.raises(StateError, match="bytes"):
         unpack_tracks(pack_tracks(Tracks()) + b"more")

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.long_answers import Places
 from consumers.database.tables import frames
+from consumers.records.rows import statistic_name
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import CHECKED, SHED
 
@@ -54,16 +55,16 @@ COLUMNS: Final = {
     "flagged": pa.bool_(),
     "class_group": pa.string(),
     "best": pa.string(),
-    "agreement": pa.float64(),
-    "agreement_threshold": pa.float64(),
-    "typicality": pa.float64(),
-    "typicality_threshold": pa.float64(),
+    "p_value": pa.float64(),
+    "p_value_threshold": pa.float64(),
+    "statistic": pa.string(),
     "certified_patch": pa.int64(),
     "certified": pa.bool_(),
 }
 """Columns of both formats.
 
 `true_class` is empty unless the source was simulated; entropy and threshold are empty unless STRIP checked the frame.
+The p-value, its threshold and `statistic`, the name of the most unusual one, are empty if the bundle has no p-values.
 `certified` is empty unless the label was examined.
 """
 
@@ -105,10 +106,9 @@ def _values(row: Any) -> tuple[Any, ...]:
         "strip": _STRIP.get(row.strip, ""),
         "entropy_bits": row.entropy_bits if checked else None,
         "threshold_bits": row.threshold_bits if checked else None,
-        "agreement": row.agreement if checked and row.agreement_threshold else None,
-        "agreement_threshold": row.agreement_threshold or None,
-        "typicality": row.typicality if checked and row.typicality_threshold else None,
-        "typicality_threshold": row.typicality_threshold or None,
+        "p_value": row.p_value if checked and row.p_value_threshold else None,
+        "p_value_threshold": row.p_value_threshold or None,
+        "statistic": statistic_name(row.statistic) or None,
         "certified_patch": row.certified_patch or None,
         "certified": row.certified if row.certified_patch else None,
     }

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from consumers.cameras.camera import follows
-from consumers.records.rows import FrameRow
+from consumers.console.data.sentences import unusual
+from consumers.records.rows import FrameRow, statistic_name
 from schemas.limits import BLOCK_PIXELS
 from schemas.pointillist_pb2 import CHECKED, SHED
 
@@ -40,6 +41,14 @@ class CameraPicture:
     def entropy_bits(self) -> float | None:
         """STRIP's entropy in bits; None if STRIP has not checked the frame."""
         return self.row.entropy_bits if self.row.strip == CHECKED else None
+
+    @property
+    def unusual(self) -> str:
+        """The frame's p-value in words; empty if its bundle has none."""
+        row = self.row
+        if not row.p_value_threshold:
+            return ""
+        return unusual(row.p_value, row.p_value_threshold, statistic_name(row.statistic), ranked="most of all")
 
     @property
     def shed(self) -> bool:

@@ -1,12 +1,21 @@
-"""The first sentence of a page, written from the data."""
+"""Sentences of pages, written from the data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from consumers.cameras.state import State
 from consumers.console.data.roles import RoleState, unwell
+
+_LEAST_SHARE: Final = 1e-9
+_BY: Final = {
+    "entropy": "by the verdicts under overlays",
+    "disagreement": "by the labels behind random drops",
+    "typicality": "by the features for the label",
+    "scaled_norms": "by the label in amplified networks",
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,22 @@ def traffic_sentence(traffic: Traffic) -> str:
         )
     text = ", ".join(moves)
     return f"{initial(text)}."
+
+
+def unusual(p_value: float, threshold: float, statistic: str, ranked: str = "most often") -> str:
+    """Return a p-value in words, such as `as unusual as 1 in 3,000 clean ones (suspect: below 1 in 110)`.
+
+    The name of the most unusual `statistic` follows, `ranked` as such, unless it is empty.
+    """
+    by = f", {ranked} {_BY[statistic]}" if statistic else ""
+    return f"as unusual as {rarity(p_value)} clean ones (suspect: below {rarity(threshold)}){by}"
+
+
+def rarity(share: float) -> str:
+    """Return a share with two significant digits, such as `1 in 3,000`; from 0.1 on, such as `25 in 100`."""
+    if share >= 0.1:
+        return f"{100 * share:.0f} in 100"
+    return f"1 in {float(f'{1 / max(share, _LEAST_SHARE):.2g}'):,.0f}"
 
 
 def three_digits(number: float) -> str:

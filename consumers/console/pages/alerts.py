@@ -33,14 +33,16 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
+from consumers.console.data.sentences import unusual
 from consumers.console.data.site_documents import SiteAlert
 from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
-from consumers.records.rows import Window, windows_of
+from consumers.records.rows import Window, statistic_name, windows_of
 from schemas.errors import UserError
+from schemas.evidence.alarms import COMBINED
 from schemas.pointillist_pb2 import Alert
 
 SHOWN: Final = 50
@@ -70,9 +72,9 @@ class Raised:
     raised_ms: int
     """When it was raised, Unix time in milliseconds."""
     checked: int
-    """Frames that STRIP has checked for it."""
+    """Frames that were checked for it."""
     flagged: int
-    """Frames with a statistic of this kind below the threshold."""
+    """Checked frames whose entropy or p-value is below the threshold."""
     mean_entropy_bits: float
     """Mean entropy over the checked frames, in bits."""
     threshold_bits: float
@@ -81,18 +83,15 @@ class Raised:
     """Median entropy of the camera before the alert, in bits; 0 without a history."""
     evidence_octaves: float
     """Sum of the distances of the frames below their baseline, in octaves."""
-    mean_agreement: float
-    """Kind `disagreement`: mean agreement over the checked frames, 0 to 1."""
-    agreement_threshold: float
-    """Agreement below which a frame is suspect."""
-    baseline_agreement: float
-    """Median agreement of the camera before the alert; 0 without a history."""
-    mean_typicality: float
-    """Kind `typicality`: geometric mean of the typicality over the checked frames, 0 to 1."""
-    typicality_threshold: float
-    """Typicality below which a frame is suspect."""
-    baseline_typicality: float
-    """Median typicality of the camera before the alert; 0 without a history."""
+    mean_p_value: float
+    """Kind `combined`: geometric mean of the checked frames' p-values, 0 to 1."""
+    p_value_threshold: float
+    """P-value below which a frame is suspect."""
+    baseline_p_value: float
+    """Median p-value of the camera before the alert; 0 without a history."""
+    statistic: str
+    """Kind `combined`: the statistic that finds most of the frames most unusual: `entropy`, `disagreement`,
+    `typicality` or `scaled_norms`. Empty for other kinds."""
     window: str
     """Window on which the label depends: left, top, right and bottom in pixels, and the dependence. May be empty."""
     first: int
@@ -145,7 +144,11 @@ class EpisodeSummary:
         """Return the episode in plain words."""
         if self.alert.wanted:
             return f"{sighting(self.alert.camera, self.alert.wanted, self.alert.confidence)}."
-        return sentence(self.class_name, self.checked, self.alert.kind)
+        alert = self.alert
+        words = sentence(self.class_name, self.checked, alert.kind, alert.statistic)
+        if alert.kind != COMBINED:
+            return words
+        return f"{words} The frames look {unusual(alert.mean_p_value, alert.p_value_threshold, alert.statistic)}."
 
 
 def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
@@ -181,10 +184,9 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
     review = episode.review
     who, at_ms = (review.who, review.at_ms) if review is not None else ("", None)
     first = episode.alert_ids[0]
-    return [
-        Raised(**rows[alert_id], state=episode.state, who=who, at_ms=at_ms, episode=first)
-        for alert_id in reversed(episode.alert_ids)
-    ]
+    mine = [rows[alert_id] for alert_id in reversed(episode.alert_ids)]
+    named = [{**row, "statistic": statistic_name(row["statistic"])} for row in mine]
+    return [Raised(**row, state=episode.state, who=who, at_ms=at_ms, episode=first) for row in named]
 
 
 def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:

@@ -24,6 +24,7 @@ from consumers.console.data.commands import changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
 from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import Ways
+from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
@@ -81,8 +82,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         steered=context.drop_plan.steered(name),
         entropy=camera.entropy_bits,
         flagged=camera.flagged_share(),
-        agreement=camera.agreement,
-        typicality=camera.typicality,
+        unusual=unusual(*camera.p_value, ranked="most of all") if camera.p_value is not None else "",
         examined=camera.examined,
         windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,

@@ -49,22 +49,21 @@ def evidence(
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Choose the thresholds of a camera's evidence on clean pictures, and simulate attacks and quiet years.
+    """Choose the threshold of a camera's evidence on clean pictures, and simulate attacks and quiet years.
 
     Every second clean picture takes part in the choice, and the others judge it. The simulated camera shows another
     picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
-    `chosen` those of the chosen ones: write `entropy_octaves`, `disagreement_octaves` and `typicality_octaves` into the
-    recorder's table `evidence`. `alarmed` is the share of attacks with an alarm within 40 probes. `false_alarms` are
-    those of a camera in a year with a 95 % interval, and `false_alarms_bound` allows for deeper scores than measured.
-    `few_passages` warns that an estimate rests on too few simulated alarms. `exceeds_allowed` marks thresholds with
-    more false alarms than allowed. `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm
-    in their first 64 probes.
+    `chosen` those of the chosen one: write its `octaves` into the recorder's table `evidence`, as
+    `combined_octaves`, or as `entropy_octaves` for a bundle that STRIP alone judges. `alarmed` is the share of
+    attacks with an alarm within 40 probes. `false_alarms` are those of a camera in a year with a 95 % interval, and
+    `false_alarms_bound` allows for deeper scores than measured. `few_passages` warns that an estimate rests on too
+    few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
+    `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     """
     with lab_extra():
         from lab.data import read_pictures
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
-        from lab.evidence.scores import halves, scored
-        from lab.strip.fused import Fused
+        from lab.evidence.scores import Limits, halves, scored
         from lab.strip.measure import threshold_for
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
@@ -75,12 +74,12 @@ def evidence(
         pipeline, stream = Pipeline(network), Stream(fps, probe_share)
         strip = threshold_for(pipeline, 0, 0.0)
         table = network.settings.strip
-        others = [None, None] if table is None else [table.disagreement, table.typicality]
-        limits = Fused(strip.threshold_bits, *(0.0 if each is None else each.threshold for each in others))
+        combined = None if table is None else table.combined
+        limits = Limits(strip.threshold_bits, 0.0 if combined is None else combined.threshold)
         files = [read_pictures(file, len(network.settings.classes), images) for file in (clean, poisoned)]
         if len(files[0]) < LEAST:
             raise ConfigError(f"--clean: expected at least {LEAST} pictures, got {len(files[0])}. Give more.")
-        passes = 1 + sum(each is not None for each in others)
+        passes = 1 if combined is None else len(combined.tails)
         with progress_bar("evidence", passes * sum(map(len, files))) as advance:
             harmless, attacked = (scored(pipeline, file, advance) for file in files)
         parts = halves(harmless)

@@ -22,6 +22,7 @@ from infra.cli.lab.evaluate import (
     write_json,
 )
 from schemas.errors import ConfigError
+from schemas.pointillist_pb2 import Statistic
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 Clean = Annotated[
@@ -44,19 +45,12 @@ def calibrate(
     rounds_only: Annotated[
         bool, typer.Option(help="Set only the limits of the sequential mode, for all drop ratios; keep the thresholds.")
     ] = False,
-    disagreement: Annotated[
+    combined: Annotated[
         bool,
         typer.Option(
-            help="Also set the threshold of drop disagreement on whole frames, which finds fragile triggers. Each "
-            "statistic gets a part of --frr. A probe costs eleven more passes."
-        ),
-    ] = False,
-    typicality: Annotated[
-        bool,
-        typer.Option(
-            help="Also keep the features of the clean frames, and set the threshold of typicality on whole frames, "
-            "which finds triggers that only some classes obey. It gets half of --frr. A probe costs one more pass. "
-            "Only for bundles in the format safetensors."
+            help="Also judge whole frames by drop disagreement, and by typicality and scaled batch norms if the "
+            "network allows them, all together by one p-value. They find triggers that STRIP misses. A probe costs up "
+            "to eighteen more passes."
         ),
     ] = False,
     images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
@@ -79,12 +73,11 @@ def calibrate(
         check_drop_ratio(drop)
         folder = bundle_folder(bundle)
         settings = read_settings(folder)
-        for option, wanted in (("--disagreement", disagreement), ("--typicality", typicality)):
-            if wanted and (rounds_only or (drop and settings.strip is not None)):
-                raise ConfigError(
-                    f"{option}: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
-                    "whole frames first."
-                )
+        if combined and (rounds_only or (drop and settings.strip is not None)):
+            raise ConfigError(
+                "--combined: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
+                "whole frames first."
+            )
         pictures = read_pictures(clean, len(settings.classes), images)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
@@ -98,19 +91,17 @@ def calibrate(
                     ),
                 )  # fmt: skip
         else:
-            runs = 1 + disagreement + typicality + (bool(dropped) and settings.strip is None)
+            runs = 1 + 4 * combined + (bool(dropped) and settings.strip is None)
             with progress_bar("calibrate", runs * len(pictures)) as advance:
                 strip = calibrate_bundle(
-                    folder, pictures, frr=frr, dropped_per_block=dropped, disagreement=disagreement,
-                    typicality=typicality, device=torch_device(device), advance=advance,
+                    folder, pictures, frr=frr, dropped_per_block=dropped, combined=combined,
+                    device=torch_device(device), advance=advance,
                     priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
                 )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
-    if strip.disagreement is not None:
-        lines.append(f"whole frames: suspect below an agreement of {strip.disagreement.threshold} behind drops")
-    if strip.typicality is not None:
-        layers = ", ".join(strip.typicality.layers)
-        lines.append(f"whole frames: suspect below a typicality of {strip.typicality.threshold:g} in {layers}")
+    if strip.combined is not None:
+        names = ", ".join(Statistic.Name(each).lower().replace("_", " ") for each in strip.combined.tails)
+        lines.append(f"whole frames: suspect below a p-value of {strip.combined.threshold:g}, by {names}")
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")

@@ -6,26 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lab.experiments.codefend.cures import FINE_TUNING
-from lab.experiments.codefend.detectors import LIVE
 from lab.experiments.codefend.findings import Finding
 from lab.experiments.codefend.plan import BLENDED, CATALOGUE, MAIN, SOURCE, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow
-from lab.experiments.codefend.scores import BEATRIX, DROP, NORMS, SCALED, STRIP
+from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
-from schemas.evidence.alarms import TYPICALITY
 
 ATTACKS: Final[Mapping[str, str]] = {
     MAIN: "patch (BadNets)", BLENDED: "blended", SOURCE: "patch, source-specific", **CATALOGUE,
 }  # fmt: skip
 """The model and the name of each attack."""
-TOGETHER: Final = " + ".join(LIVE)
-STATISTICS: Final = {
-    STRIP: STRIP, DROP: DROP, TYPICALITY: TYPICALITY, TOGETHER: "ours together", NORMS: "IBD-PSC", SCALED: SCALED,
-    BEATRIX: BEATRIX,
-}  # fmt: skip
+STATISTICS: Final = (*OWN.values(), TOGETHER, SCALED, BEATRIX)
 REPAIRS: Final = ("default", FINE_TUNING, *WITHOUT_TRIGGER)
-CHOSEN: Final = "chosen"
+THRESHOLDS: Final = ("usual", "chosen")
+"""The threshold of the recorder's settings, and the one that clean pictures choose."""
 _DETECTED: Final = {"resnet20-wanet": (0.8, 0.95), SOURCE: (0.5, 0.95), "resnet20-strip-aware": (0.6, 0.95)}
 """Least share of detected frames and the aim, for the attacks that have their own requirement."""
 
@@ -38,7 +33,7 @@ def detection_matrix(rows: Sequence[DetectorRow]) -> str:
         for model, name in ATTACKS.items()
         if any((model, each) in found for each in STATISTICS)
     ]
-    return markdown(["attack", *STATISTICS.values()], lines)
+    return markdown(["attack", *STATISTICS], lines)
 
 
 def repair_matrix(rows: Sequence[RepairRow]) -> str:
@@ -78,11 +73,12 @@ def findings_of_attacks(
         "detected frames at 1 % false alarms", {model: row.detected for model, row in together.items()}, 0.5, 0.95, True
     )
     yield _worst("false alarms of all statistics", {model: row.frr for model, row in together.items()}, 0.01, None)
-    chosen = {row.model: row for row in cameras if row.thresholds == CHOSEN and row.model in ATTACKS}
-    yield _worst("cameras with an alarm in 40 probes", {m: row.alarmed for m, row in chosen.items()}, 0.95, 1.0, True)
-    yield _worst(
-        "false alarms of a camera in a year", {m: row.false_alarms for m, row in chosen.items()}, 1, 0.1, plain=True
-    )
+    for choice in THRESHOLDS:
+        rows = {row.model: row for row in cameras if row.thresholds == choice and row.model in ATTACKS}
+        alarmed = {model: row.alarmed for model, row in rows.items()}
+        yield _worst(f"cameras with an alarm in 40 probes, {choice} threshold", alarmed, 0.95, 1.0, True)
+        false = {model: row.false_alarms for model, row in rows.items()}
+        yield _worst(f"false alarms of a camera in a year, {choice} threshold", false, 1, 0.1, plain=True)
     cured = {row.model: row for row in reversed(repairs) if row.method == "default" and row.model in ATTACKS}
     yield _worst("repair: ASR after", {model: row.success_after for model, row in cured.items()}, 0.05, 0.02)
     lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from lab.cache import Cache
 from lab.evidence.measure import Choice, Found, Stream, chosen_rule, figures_of
+from lab.evidence.scores import Limits
 from lab.experiments.codefend.rows import CameraRow, SplittingRow
-from lab.experiments.codefend.scores import DROP, STRIP, Numbers, scores
+from lab.experiments.codefend.scores import Numbers, scores
 from lab.experiments.codefend.subjects import Subject
-from lab.statistics import wilson
-from lab.strip.fused import fused
-from schemas.evidence.alarms import DISAGREEMENT, TYPICALITY
-from schemas.evidence.alarms import STRIP as BY_STRIP
 from schemas.evidence.rule import EvidenceRule
-
-FRR = 0.01
 
 
 class Cameras(NamedTuple):
-    """The row of the usual rule, that of the rule whose thresholds the defender's pictures choose, and their estimates
+    """The row of the usual rule, that of the rule whose threshold the defender's pictures choose, and their estimates
     of false alarms."""
 
     cameras: list[CameraRow]
@@ -30,47 +24,36 @@ class Cameras(NamedTuple):
 def cameras(subject: Subject, numbers: Numbers, cache: Cache) -> Cameras:
     """Return the rows of a model."""
     found, stream, usual = scores(subject, numbers, cache), Stream(), EvidenceRule()
-    known = found.known
-    limits = fused(known.values[STRIP], known.values[DROP], known.values[TYPICALITY], FRR)
+    strip = subject.bundle.settings.strip
+    assert strip is not None
+    limits = Limits(strip.threshold_bits, found.combined.threshold)
     rows = Cameras([], [])
-    for name, choice in (("usual", Choice(usual)), ("chosen", chosen_rule(known.scores, limits, usual, stream))):
+    for name, choice in (("usual", Choice(usual)), ("chosen", chosen_rule(found.known.scores, limits, usual, stream))):
         each = figures_of(found.clean.scores, found.stamped.scores, limits, choice, stream)
         rows.cameras.append(_row(subject.name, name, each, len(found.clean.verdict)))
-        rows.splitting.extend(_splitting(subject.name, name, each))
+        for which, estimate in (("measured", each.false_alarms.measured), ("deeper", each.false_alarms.deeper)):
+            rows.splitting.append(
+                SplittingRow(subject.name, name, which, *estimate.rate, list(estimate.passages), estimate.rests_on_few)
+            )
     return rows
 
 
-def _splitting(model: str, name: str, found: Found) -> Iterator[SplittingRow]:
-    for kind, each in found.rates.items():
-        statistic = {BY_STRIP: STRIP, DISAGREEMENT: DROP, TYPICALITY: TYPICALITY}[kind]
-        for which, estimate in (("measured", each.measured), ("deeper", each.deeper)):
-            yield SplittingRow(
-                model, name, statistic, which, *estimate.rate, list(estimate.passages), estimate.rests_on_few
-            )
-
-
 def _row(model: str, name: str, found: Found, clean: int) -> CameraRow:
-    after, start, share, rate = found.after_baseline, found.from_start, found.alarmed(), found.rate
-    rule = found.choice.rule
+    after, rate = found.after_baseline, found.false_alarms.measured.rate
     return CameraRow(
         model=model,
         thresholds=name,
-        strip_octaves=rule.entropy_octaves,
-        drop_octaves=rule.disagreement_octaves,
-        typicality_octaves=rule.typicality_octaves,
+        octaves=found.octaves,
         clean=clean,
-        episodes=len(after.either),
+        episodes=len(after.probes),
         median_probes=after.quantile(0.5),
         p95_probes=after.quantile(0.95),
-        alarmed=share.value, alarmed_low=share.low, alarmed_high=share.high,
-        alarmed_strip=found.alarmed(BY_STRIP).value,
-        alarmed_drop=found.alarmed(DISAGREEMENT).value,
-        alarmed_typicality=found.alarmed(TYPICALITY).value,
-        from_start=wilson(start.in_time(), len(start.either)).value,
+        alarmed=found.alarmed.value, alarmed_low=found.alarmed.low, alarmed_high=found.alarmed.high,
+        from_start=found.alarmed_from_start.value,
         clean_starts=found.clean_starts.value,
         false_alarms=rate.value, false_alarms_low=rate.low, false_alarms_high=rate.high,
-        false_alarms_bound=found.bound,
+        false_alarms_bound=found.false_alarms.bound,
         allowed=found.allowed,
         exceeds=found.exceeds,
-        few_passages=found.rests_on_few,
+        few_passages=found.false_alarms.rests_on_few,
     )  # fmt: skip

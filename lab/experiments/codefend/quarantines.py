@@ -1,4 +1,4 @@
-"""Kinds of quarantines: flagged by STRIP or by any statistic, with clean frames among them, from few cameras."""
+"""Kinds of quarantines: flagged by STRIP or by all statistics, with clean frames among them, from few cameras."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.strip.calibrate import overlay_choice
-from lab.strip.disagreement import agreements
-from lab.strip.fused import fused
-from lab.strip.measure import check
-from lab.strip.typicality import fitted, typicalities
+from lab.strip.combined import combined, fit
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 
@@ -29,23 +26,17 @@ def pure(task: Task, poisoning: Poisoning, bundle: Bundle) -> NDArray[np.uint8]:
 
 
 def flagged(task: Task, poisoning: Poisoning, bundle: Bundle) -> NDArray[np.uint8]:
-    """Return the frames of about 500 stamped ones that STRIP, drop disagreement or typicality flags, as live.
+    """Return the frames of about 500 stamped ones that all statistics together flag, as live.
 
-    Thresholds come from the defender's pictures, 1 % of false alarms together.
+    The threshold comes from the defender's pictures, at 1 % of false alarms.
     """
-    strip = bundle.settings.strip
-    assert strip is not None
-    pipeline, held_out = Pipeline(bundle), task.held_out
-    overlays = overlay_choice(held_out.labels, bundle.settings.classes, strip.frr)
-    usual = fitted(pipeline, held_out)
-    known = held_out.take(np.setdiff1d(np.arange(len(held_out)), overlays))
     stream = task.stream.take(np.flatnonzero(poisoning.attacks(task.stream.labels)))
     stamped = stamped_pictures(stream, poisoning, _STREAM)
-    bits, shown = (check(pipeline, each, sequential=True).bits for each in (known, stamped))
-    agreed, kept = (agreements(pipeline, each) for each in (known, stamped))
-    limits = fused(bits, agreed, np.delete(usual.typicality, overlays), FRR)
-    found = limits.flags(shown, kept, typicalities(pipeline, usual.features, stamped))
-    return stamped.images[found]
+    strip, held_out = bundle.settings.strip, task.held_out
+    assert strip is not None
+    found = fit(Pipeline(bundle), held_out, overlay_choice(held_out.labels, bundle.settings.classes, strip.frr))
+    table = combined(found.known, FRR, found.norms)
+    return stamped.images[table.judge(found.statistics.measured(stamped)).values < table.threshold]
 
 
 def impure(task: Task, poisoning: Poisoning, bundle: Bundle, share: float, seed: int = 0) -> NDArray[np.uint8]:

@@ -47,14 +47,13 @@ def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
         "*Drop disagreement*: the whole frame is judged again behind random drops, and the mean probability of its "
         "first label is low for a fragile trigger. STRIP finds triggers that survive everything. *Typicality*: the "
         "share of clean pictures with the same label whose features lie farther from the label's mean, by the "
-        "Mahalanobis distance of the channel means of the last two normalised layers. These three run live. *Scaled "
-        "batch norms* is IBD-PSC (Hou et al. 2024), judged by log-odds: a planted label holds in five networks whose "
-        "last batch norms are amplified. Their number is chosen on clean pictures. *SCALE-UP* (Guo et al. 2023), by "
-        "log-odds too: it holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): Gram matrices of the "
-        "last convolution outside their range in clean pictures of the label. Thresholds are from the defender's "
-        "clean pictures for 1 % of false alarms. Of several statistics, typicality gets half of it, and the others "
-        "get equal parts of the rest: chosen on other pictures of three models. *Detected*: share of the stamped "
-        "pictures that reach the target.",
+        "Mahalanobis distance of the channel means of the last two normalised layers. *Scaled batch norms* is IBD-PSC "
+        "(Hou et al. 2024), judged by log-odds: a planted label holds in five networks whose last batch norms are "
+        "amplified. Their number is chosen on clean pictures. *All together* is what runs live: one p-value of these "
+        "four, Fisher's combination of their shares of clean pictures. *SCALE-UP* (Guo et al. 2023), by log-odds too: "
+        "the label holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): Gram matrices of the last "
+        "convolution outside their range in clean pictures of the label. Thresholds are from the defender's clean "
+        "pictures for 1 % of false alarms. *Detected*: share of the stamped pictures that reach the target.",
         table(tables.DETECTORS, rows),
     ]
 
@@ -71,11 +70,11 @@ def _cameras(rows: Sequence[CameraRow], estimates: Sequence[SplittingRow]) -> li
         "interval over independent repetitions. *More than* marks a rule whose false alarms are above the allowed "
         "ones. *Bound*: the upper end if a share of 3 ÷ n of the probes had the deepest possible scores, which n clean "
         "pictures cannot exclude. *Clean starts*: 200 starts without a trigger, 64 probes each; before a baseline the "
-        "thresholds alone judge. *Chosen* thresholds are the highest that allow 0.1 false alarms a year and no alarm "
-        "in 200 clean starts on the defender's clean pictures; the test pictures judge them. A camera with a still "
+        "threshold alone judges. The *chosen* threshold is the highest that allows 0.1 false alarms a year and no "
+        "alarm in 200 clean starts on the defender's clean pictures; the test pictures judge it. A camera with a still "
         "scene is not simulated: its scores resemble each other.",
         table(tables.CAMERAS, rows),
-        "The estimates of each statistic. *Passages* of each level of the sum, the alarm's last, in "
+        "The estimates. *Passages* of each level of the sum, the alarm's last, in "
         f"{REPETITIONS} repetitions together. A level with fewer than {FEW} is marked *few*: its interval may be too "
         "narrow. *Deeper* scores give the bound.",
         table(tables.SPLITTING, estimates),
@@ -113,7 +112,7 @@ def write_report(store: Store) -> list[str]:
         ),
         "## Ten attacks at a glance",
         "Detected share of the stamped frames that reach the target, in per cent, at 1 % of false alarms on the "
-        "defender's clean pictures. *Ours together* runs live.",
+        "defender's clean pictures. *All together* runs live.",
         detection_matrix(detectors),
         "ASR after each repair, in per cent, and the points of clean accuracy that it loses. *Default* uses the "
         "quarantine; the others have the 500 clean pictures alone.",

@@ -53,7 +53,7 @@ class DetectionRow:
 
 @dataclass(frozen=True)
 class DetectorRow:
-    """A statistic, or several together, on one backdoored model, whole frames.
+    """A statistic, or all together, on one backdoored model, whole frames.
 
     `frr` is the share of clean test pictures that are flagged, `detected` that of the stamped ones that reach the
     target, both with intervals of 95 %.
@@ -65,8 +65,8 @@ class DetectorRow:
     """Scaled batch norms of the first network; None for other statistics."""
     clean: int
     poisoned: int
-    auc: float | None
-    """Area under the ROC curve; None for several statistics."""
+    auc: float
+    """Area under the ROC curve."""
     frr: float
     frr_low: float
     frr_high: float
@@ -77,7 +77,7 @@ class DetectorRow:
 
 @dataclass(frozen=True)
 class CameraRow:
-    """A simulated camera that shows pictures of one backdoored model, under one choice of thresholds.
+    """A simulated camera that shows pictures of one backdoored model, judged by all statistics together.
 
     Episodes begin with clean probes, then the trigger is in every frame. `alarmed` is the share with an alarm within 40
     probes; `from_start` is the same without clean probes. `false_alarms` are those in a year, with an interval of 95 %.
@@ -85,11 +85,9 @@ class CameraRow:
 
     model: str
     thresholds: str
-    """`usual`, those of the usual settings, or `chosen` on the defender's clean pictures."""
-    strip_octaves: float
+    """`usual`, that of the usual settings, or `chosen` on the defender's clean pictures."""
+    octaves: float
     """Octaves of the camera's threshold above the frame's."""
-    drop_octaves: float
-    typicality_octaves: float
     clean: int
     """Clean pictures that the camera shows."""
     episodes: int
@@ -99,9 +97,6 @@ class CameraRow:
     alarmed: float
     alarmed_low: float
     alarmed_high: float
-    alarmed_strip: float
-    alarmed_drop: float
-    alarmed_typicality: float
     from_start: float
     clean_starts: float
     """Share of starts without a trigger that raise an alarm in their first 64 probes."""
@@ -120,11 +115,10 @@ class CameraRow:
 
 @dataclass(frozen=True)
 class SplittingRow:
-    """False alarms of one statistic in a year by multilevel splitting, with their interval of 95 %."""
+    """False alarms of a camera in a year by multilevel splitting, with their interval of 95 %."""
 
     model: str
     thresholds: str
-    statistic: str
     scores: str
     """`measured`, or `deeper` for the bound."""
     false_alarms: float

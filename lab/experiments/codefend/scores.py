@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,28 +14,36 @@ from torch import nn
 from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
 from lab.evidence.scores import Scores
-from lab.experiments.codefend.rivals.beatrix import normality, seen
+from lab.experiments.codefend.rivals.beatrix import Seen, normality, seen
 from lab.experiments.codefend.rivals.scale_up import scaled_doubts
 from lab.experiments.codefend.subjects import Subject
 from lab.provenance import made_by
 from lab.strip.calibrate import overlay_choice
-from lab.strip.disagreement import agreements
+from lab.strip.combined import Fit, combined, fit
 from lab.strip.measure import check
-from lab.strip.scaled_norms import depth, doubts
-from lab.strip.typicality import fitted, typicalities
+from processors.bundle import CombinedThreshold
 from processors.pipeline import Pipeline
-from schemas.evidence.alarms import TYPICALITY
+from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 STRIP: Final = "STRIP"
 DROP: Final = "drop disagreement"
+TYPICAL: Final = "typicality"
 NORMS: Final = "scaled batch norms"
+TOGETHER: Final = "all together"
 BEATRIX: Final = "Beatrix"
 SCALED: Final = "SCALE-UP"
+OWN: Final = {ENTROPY: STRIP, DISAGREEMENT: DROP, TYPICALITY: TYPICAL, SCALED_NORMS: NORMS}
+"""The names of the statistics that run live."""
+FRR: Final = 0.01
+_VERDICT, _NORMS = "verdict", "norms"
 
 
 @dataclass(frozen=True)
 class Part:
-    """The values of each statistic by its name, (n,) each, low for a trigger; verdicts and true labels, (n,)."""
+    """The values of each statistic by its name, (n,) each, low for a trigger; verdicts and true labels, (n,).
+
+    `TOGETHER` are the p-values.
+    """
 
     values: Mapping[str, NDArray[np.float64]]
     verdict: NDArray[np.int64]
@@ -43,20 +52,20 @@ class Part:
     @property
     def scores(self) -> Scores:
         """The scores that a camera's evidence is made of."""
-        return Scores(self.values[STRIP], self.values[DROP], self.values[TYPICALITY], self.verdict)
+        return Scores(self.values[STRIP], self.values[TOGETHER], self.verdict)
 
 
 @dataclass(frozen=True)
 class Measured:
     """The scores of one model. `known` are of the defender's clean pictures, from which thresholds come.
 
-    `clean` and `stamped` are of test pictures. `depth` is the number of scaled batch norms; None without any.
+    `clean` and `stamped` are of test pictures. `combined` has the thresholds of all statistics together.
     """
 
     known: Part
     clean: Part
     stamped: Part
-    depth: int | None
+    combined: CombinedThreshold
 
 
 class Numbers(NamedTuple):
@@ -70,7 +79,7 @@ NUMBERS: Final = Numbers()
 
 
 def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
-    """Return the scores of `numbers` of test pictures, each statistic from the cache or measured.
+    """Return the scores of `numbers` of test pictures, from the cache or measured.
 
     STRIP stops early on clean frames, as it does live.
     """
@@ -78,7 +87,6 @@ def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
     strip = bundle.settings.strip
     assert strip is not None
     pipeline, held_out = Pipeline(bundle), subject.task.held_out
-    state = digest(subject.state, made_by(__name__), numbers)
     # The overlays are among the defender's pictures, and no statistic sees one under itself.
     overlays = overlay_choice(held_out.labels, bundle.settings.classes, strip.frr)
     pictures = {
@@ -87,40 +95,40 @@ def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
         "stamped": _some(subject.stamped, numbers.stamped, 1),
     }
 
-    def kept(part: str, what: str, make: Callable[[], Arrays]) -> Arrays:
-        return cache.get(f"scores/{subject.name}-{part}-{what}", state, make)
+    @lru_cache
+    def learnt() -> tuple[Fit, Seen | None]:
+        has_grams = isinstance(bundle.network, nn.Module) and any(
+            isinstance(each, nn.Conv2d) for each in bundle.network.modules()
+        )
+        return fit(pipeline, held_out, overlays), seen(pipeline, pictures["known"]) if has_grams else None
 
-    usual = fitted(pipeline, held_out)
-    by_grams = isinstance(bundle.network, nn.Module) and any(
-        isinstance(each, nn.Conv2d) for each in bundle.network.modules()
-    )
-    clean_grams = seen(pipeline, pictures["known"]) if by_grams else None
-    count = int(kept("known", "depth", lambda: {"depth": np.array(depth(bundle, held_out) or 0)})["depth"])
-
-    def measured(part: str) -> Part:
-        some = pictures[part]
-
-        def by_strip() -> Arrays:
-            found = check(pipeline, some, sequential=True)
-            return {"values": found.bits, "verdict": found.verdict}
-
-        first = kept(part, "strip", by_strip)
-        values = {STRIP: first["values"].astype(np.float64)}
-        values[DROP] = kept(part, "drop", lambda: {"values": agreements(pipeline, some)})["values"].astype(np.float64)
-        if part == "known":
-            values[TYPICALITY] = np.delete(usual.typicality, overlays)
-        else:
-            values[TYPICALITY] = typicalities(pipeline, usual.features, some)
+    def measured(part: str) -> Arrays:
+        some, (found, grams) = pictures[part], learnt()
+        checked = check(pipeline, some, sequential=True)
+        own = found.known if part == "known" else found.statistics.measured(some, known={ENTROPY: checked.bits})
+        values: Arrays = {OWN[name]: each for name, each in own.items()}
         values[SCALED] = scaled_doubts(pipeline, some)
-        if clean_grams is not None:
-            own = clean_grams if part == "known" else seen(pipeline, some)
-            values[BEATRIX] = normality(own, clean_grams, same=part == "known")
-        if count:
-            found = kept(part, "norms", lambda: {"values": doubts(pipeline, some, count)})["values"]
-            values[NORMS] = found.astype(np.float64)
-        return Part(values, first["verdict"].astype(np.int64), some.labels)
+        if grams is not None:
+            shown = grams if part == "known" else seen(pipeline, some)
+            values[BEATRIX] = normality(shown, grams, same=part == "known")
+        return values | {_VERDICT: checked.verdict, _NORMS: np.array(found.norms or 0)}
 
-    return Measured(measured("known"), measured("clean"), measured("stamped"), count or None)
+    state = digest(subject.state, made_by(__name__), numbers)
+    arrays = {part: cache.get(f"scores/{subject.name}-{part}", state, partial(measured, part)) for part in pictures}
+    norms = int(arrays["known"][_NORMS])
+    table = combined(_own(arrays["known"]), FRR, norms or None)
+
+    def part_of(part: str) -> Part:
+        found = arrays[part]
+        values = {name: found[name].astype(np.float64) for name in found if name not in (_VERDICT, _NORMS)}
+        together = {TOGETHER: table.judge(_own(found)).values}
+        return Part(values | together, found[_VERDICT].astype(np.int64), pictures[part].labels)
+
+    return Measured(part_of("known"), part_of("clean"), part_of("stamped"), table)
+
+
+def _own(arrays: Arrays) -> dict[Statistic, NDArray[np.float64]]:
+    return {name: arrays[of].astype(np.float64) for name, of in OWN.items() if of in arrays}
 
 
 def _some(pictures: LabelledPictures, most: int, seed: int) -> LabelledPictures:

@@ -107,18 +107,9 @@ def _false_alarms(row: CameraRow) -> str:
 CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
     Column("model", lambda row: row.model),
     Column("thresholds", lambda row: row.thresholds),
-    Column(
-        "octaves: STRIP, drop, typicality",
-        lambda row: f"{row.strip_octaves:+g}, {row.drop_octaves:+g}, {row.typicality_octaves:+g}",
-    ),
+    Column("octaves", lambda row: f"{row.octaves:+g}"),
     Column("probes: median, 95 %", lambda row: f"{_probes(row.median_probes)}, {_probes(row.p95_probes)}"),
     Column("within 40, %", lambda row: _between(row.alarmed, row.alarmed_low, row.alarmed_high)),
-    Column(
-        "by STRIP, drop, typicality, %",
-        lambda row: ", ".join(
-            percent(each, 1) for each in (row.alarmed_strip, row.alarmed_drop, row.alarmed_typicality)
-        ),
-    ),
     Column("from the first frame, %", lambda row: percent(row.from_start, 1)),
     Column("clean starts with an alarm, %", lambda row: percent(row.clean_starts, 1)),
     Column("false alarms a year", _false_alarms),
@@ -129,7 +120,6 @@ CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
 SPLITTING: Final[tuple[Column[SplittingRow], ...]] = (
     Column("model", lambda row: row.model),
     Column("thresholds", lambda row: row.thresholds),
-    Column("statistic", lambda row: row.statistic),
     Column("scores", lambda row: row.scores),
     Column("false alarms a year", lambda row: _rate(row.false_alarms, row.low, row.high)),
     Column("passages", lambda row: ", ".join(f"{each:,}" for each in row.passages) + (": few" if row.few else "")),

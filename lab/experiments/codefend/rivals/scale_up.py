@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
 from lab.strip.calibrate import whole_input
-from lab.strip.scaled_norms import doubt, label_odds
 from processors.pipeline import Pipeline
+from processors.stages.scaled_norms import doubt, label_odds
 
 FACTORS: Final = (3, 5, 7, 9, 11)
 

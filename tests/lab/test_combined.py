@@ -1,0 +1,368 @@
+"""All statistics of probes together: the tails of clean pictures, the p-value's threshold, and the bundle's table."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from scipy.stats import norm
+from torch import nn
+
+from lab.data import LabelledPictures, to_frames
+from lab.strip.calibrate import overlay_choice, threshold_of
+from lab.strip.combined import EVERY, STEEPEST, TAIL, Statistics, clean_tail, combined, fit
+from lab.strip.disagreement import agreements
+from lab.strip.measure import check
+from lab.strip.table import calibrate_bundle
+from lab.strip.typicality import fitted
+from lab.training.successor import write_successor
+from processors.bundle import CombinedThreshold, StripSettings, load_bundle, read_settings
+from processors.pipeline import Pipeline
+from processors.stages.rarity import LEAST_VALUE, MOST_OCTAVES
+from schemas.errors import ConfigError
+from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
+from tests.lab import frail_judge
+from tests.lab.colour_judge import as_onnx, coloured
+from tests.lab.colour_judge import write_bundle as write_colours
+from tests.lab.frail_judge import pictures, write_frail
+
+CPU = torch.device("cpu")
+Values = Mapping[Statistic, NDArray[np.float64]]
+
+
+def test_the_quantiles_halve_the_clean_values_and_the_power_is_that_of_hill() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1.0, 642.0))
+    tail = clean_tail(values)
+    assert tail.quantiles == pytest.approx([641, 321, 161, 81, 41, 21])
+    # The likelihood of a power law below 21 is greatest at n ÷ Σ log(21 / x).
+    assert tail.power == pytest.approx(20 / (20 * math.log(21) - math.lgamma(21)))
+    for octaves in range(1, 6):
+        assert (tail.rarity(values) >= octaves - 1e-6).mean() == pytest.approx(2.0**-octaves, abs=2 / 641)
+
+
+@pytest.mark.parametrize(("count", "quantiles"), [(20, 1), (39, 1), (40, 2), (79, 2), (80, 3), (1280, 7)])
+def test_no_quantile_has_fewer_than_twenty_pictures_below_it(count: int, quantiles: int) -> None:
+    assert len(clean_tail(np.arange(1.0, count + 1)).quantiles) == quantiles
+
+
+def test_few_values_have_one_quantile_and_a_power_of_all() -> None:
+    values = np.random.default_rng(1).random(TAIL + 5) + 0.1
+    tail = clean_tail(values)
+    assert tail.quantiles == [values.max()]
+    assert tail.power == pytest.approx(len(values) / sum(math.log(values.max() / each) for each in values))
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 4.0])
+def test_the_power_of_a_power_law_is_found(power: float) -> None:
+    chance = np.random.default_rng(2)
+    slopes = [1 / clean_tail(chance.random(2000) ** (1 / power)).power for _ in range(100)]
+    # Each slope is the mean of 31 exponential variables.
+    assert np.mean(slopes) * power == pytest.approx(1, abs=4 / math.sqrt(31 * 100))
+
+
+@pytest.mark.parametrize("value", [1.0, 0.3, 0.0])
+def test_a_value_that_all_clean_pictures_share_is_not_rare(value: float) -> None:
+    tail = clean_tail(np.full(640, value))
+    assert len(set(tail.quantiles)) == 6
+    assert tail.power == STEEPEST
+    assert tail.rarity(np.array([value, 2.0])).tolist() == [0, 0]
+    if value:
+        assert tail.rarity(np.array([value / 2])).tolist() == [MOST_OCTAVES]
+
+
+def test_a_value_that_many_share_has_about_the_rarity_of_their_share() -> None:
+    chance = np.random.default_rng(3)
+    values = np.concatenate([np.full(400, 1.0), chance.random(240)])
+    tail = clean_tail(values)
+    assert tail.rarity(np.array([1.0])).tolist() == [0]
+    assert float(tail.rarity(np.array([0.999999]))[0]) == pytest.approx(math.log2(640 / 240), abs=1)
+
+
+def test_values_of_zero_stay_comparable() -> None:
+    tail = clean_tail(np.concatenate([np.zeros(30), np.arange(1.0, 611.0)]))
+    assert tail.quantiles[-1] == pytest.approx(LEAST_VALUE)
+    assert tail.quantiles[-1] > 0
+    assert float(tail.rarity(np.array([0.0]))[0]) == pytest.approx(5, abs=1e-6)
+
+
+NAMES = (ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS)
+
+
+def independent(count: int, chance: np.random.Generator) -> Values:
+    """Return values of different distributions."""
+    return {
+        ENTROPY: chance.gamma(4, 0.3, count), DISAGREEMENT: chance.beta(9, 1, count),
+        TYPICALITY: chance.random(count), SCALED_NORMS: np.exp2(chance.normal(60, 3, count)),
+    }  # fmt: skip
+
+
+def dependent(count: int, chance: np.random.Generator) -> Values:
+    """Return values that mostly follow one hidden cause."""
+    cause = chance.normal(0, 1, (count, 1))
+    normal = 0.95 * cause + math.sqrt(1 - 0.95**2) * chance.normal(0, 1, (count, len(NAMES)))
+    shares = norm.cdf(normal)
+    return {name: shares[:, place] ** (place + 1) for place, name in enumerate(NAMES)}
+
+
+def pair(count: int, chance: np.random.Generator) -> Values:
+    """Return values of a network that allows two statistics."""
+    every = independent(count, chance)
+    return {ENTROPY: every[ENTROPY], DISAGREEMENT: every[DISAGREEMENT]}
+
+
+def table(values: Values, frr: float) -> CombinedThreshold:
+    """Return the table, with one amplified norm if there is such a statistic."""
+    return combined(values, frr, 1 if SCALED_NORMS in values else None)
+
+
+@pytest.mark.parametrize("draw", [independent, dependent, pair])
+@pytest.mark.parametrize("frr", [0.01, 0.05])
+def test_clean_pictures_are_flagged_no_more_often_than_asked(draw: object, frr: float) -> None:
+    assert callable(draw)
+    chance, repetitions, known, fresh = np.random.default_rng(4), 30, 500, 4000
+    realised = []
+    for _ in range(repetitions):
+        found, others = table(draw(known, chance), frr), draw(fresh, chance)
+        realised.append((found.judge(others).values < found.threshold).mean())
+    # The threshold is an order statistic of the known pictures, and the others are counted.
+    error = math.sqrt(frr * (1 - frr) * (1 / known + 1 / fresh) / repetitions)
+    assert frr / 3 < np.mean(realised) < frr + 3 * error
+
+
+def test_weak_evidence_of_two_statistics_adds_up() -> None:
+    known = pair(4000, np.random.default_rng(5))
+    found = table(known, 0.01)
+    low, usual = ({name: np.quantile(each, share) for name, each in known.items()} for share in (0.02, 0.5))
+    assert all(low[name] > threshold_of(known[name], 0.01) for name in known)
+    frames = [low, {**low, ENTROPY: usual[ENTROPY]}, {**low, DISAGREEMENT: usual[DISAGREEMENT]}]
+    judged = found.judge({name: np.array([each[name] for each in frames]) for name in known}).values
+    assert (judged < found.threshold).tolist() == [True, False, False]
+
+
+def test_the_table_has_the_tails_of_the_given_statistics_alone() -> None:
+    every, two = (table(draw(200, np.random.default_rng(6)), 0.03) for draw in (independent, pair))
+    assert (list(every.tails), every.norms, every.frr) == (list(EVERY), 1, 0.03)
+    assert (list(two.tails), two.norms) == ([ENTROPY, DISAGREEMENT], None)
+    assert every.entropy == clean_tail(independent(200, np.random.default_rng(6))[ENTROPY])
+
+
+def test_too_few_pictures_are_refused() -> None:
+    chance = np.random.default_rng(7)
+    table(pair(TAIL, chance), 0.05)
+    with pytest.raises(ConfigError, match=r"^clean pictures: expected at least 20 besides .*, got 19\. Give more\.$"):
+        table(pair(TAIL - 1, chance), 0.05)
+
+
+def loaded(folder: Path) -> tuple[Pipeline, StripSettings, CombinedThreshold]:
+    """Return a bundle's chain and tables."""
+    bundle = load_bundle(folder, CPU)
+    strip = bundle.settings.strip
+    assert strip is not None
+    assert strip.combined is not None
+    return Pipeline(bundle), strip, strip.combined
+
+
+@pytest.fixture
+def folder(combined_frail: Path, tmp_path: Path) -> Path:
+    """A copy of the calibrated bundle."""
+    return Path(shutil.copytree(combined_frail, tmp_path / "frail"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the contents of a folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_a_bundle_with_batch_norms_has_all_statistics(combined_frail: Path) -> None:
+    pipeline, strip, found = loaded(combined_frail)
+    assert (list(found.tails), found.norms, found.frr, strip.frr) == (list(EVERY), 1, 0.05, 0.05)
+    assert strip.typicality is not None
+    assert [file.name for file in combined_frail.glob("features*")] == [strip.typicality.features]
+    assert pipeline.bundle.features is not None
+    assert pipeline.bundle.features.layers == ("1",)
+    assert pipeline.bundle.scaled is not None
+    assert pipeline.bundle.scaled.network is pipeline.bundle.network
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_second_calibration_replaces_all_tables_and_files(folder: Path) -> None:
+    other = calibrate_bundle(folder, pictures(200, 6), frr=0.1, combined=True, device=CPU)
+    assert read_settings(folder).strip == other
+    assert other.combined is not None
+    assert other.combined.frr == 0.1
+    assert other.typicality is not None
+    assert [file.name for file in folder.glob("features*")] == [other.typicality.features]
+    assert (folder / "model.toml").read_text().count("[strip.combined]") == 1
+    alone = calibrate_bundle(folder, pictures(60, 7), frr=0.05, device=CPU)
+    assert (alone.combined, alone.typicality) == (None, None)
+    assert read_settings(folder).strip == alone
+    assert sorted(files(folder)) == ["model.toml", alone.overlays, "weights.safetensors"]
+    bundle = load_bundle(folder, CPU)
+    assert (bundle.features, bundle.scaled) == (None, None)
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_refused_calibration_changes_nothing(folder: Path) -> None:
+    before = files(folder)
+    for few, frr, complaint in (
+        (29, 0.1, "expected at least 20 besides the overlays, got 19"),
+        (14, 0.25, "same label"),
+    ):
+        with pytest.raises(ConfigError, match=complaint) as caught:
+            calibrate_bundle(folder, pictures(few, 6), frr=frr, combined=True, device=CPU)
+        assert "\n" not in str(caught.value)
+        assert files(folder) == before
+
+
+def strange(count: int, seed: int) -> LabelledPictures:
+    """Return pictures with dots of the colour that the network sees."""
+    found = pictures(count, seed)
+    found.images[:, ::2, ::2, 2] = 255
+    return found
+
+
+def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_frail: Path) -> None:
+    pipeline, _, found = loaded(combined_frail)
+    measured = [Statistics.of_bundle(pipeline).measured(each) for each in (pictures(200, 8), strange(20, 9))]
+    assert all(list(each) == list(EVERY) for each in measured)
+    clean, attacked = ((found.judge(each).values < found.threshold).mean() for each in measured)
+    # Three standard deviations, as the threshold comes from 290 other pictures.
+    assert clean < 0.05 + 3 * math.sqrt(0.05 * 0.95 * (1 / 200 + 1 / 290))
+    assert attacked == 1
+
+
+def test_live_p_values_are_those_of_the_lab(combined_frail: Path) -> None:
+    pipeline, _, found = loaded(combined_frail)
+    some = pictures(12, 10)
+    bits = check(pipeline, some, sequential=True).bits
+    expected = found.judge(Statistics.of_bundle(pipeline).measured(some, known={ENTROPY: bits}))
+    masks = np.random.default_rng(3).integers(2**32, size=(12, 2), dtype=np.uint64)
+    live = pipeline.p_values(to_frames(some.images, CPU), bits, masks)
+    np.testing.assert_allclose(live.values, expected.values, rtol=0.01)
+    assert len(set(live.values.tolist())) > 6
+
+
+def test_a_known_statistic_is_not_measured_again(combined_frail: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.strip.combined.check", None)
+    pipeline = loaded(combined_frail)[0]
+    bits, counted = np.arange(6.0), list[int]()
+    found = Statistics.of_bundle(pipeline).measured(pictures(6, 4), counted.append, {ENTROPY: bits})
+    assert found[ENTROPY] is bits
+    assert sum(counted) == 3 * 6
+
+
+def test_the_overlays_choose_no_tail(combined_frail: Path) -> None:
+    pipeline, strip, found = loaded(combined_frail)
+    clean = pictures(300, 5)  # those of the calibration
+    overlays = np.sort(overlay_choice(clean.labels, frail_judge.CLASSES, strip.frr)[:10])
+    given = fit(pipeline, clean, overlays)
+    others = clean.take(np.setdiff1d(np.arange(300), overlays))
+    assert {len(values) for values in given.known.values()} == {290}
+    np.testing.assert_allclose(given.known[DISAGREEMENT], agreements(pipeline, others), rtol=1e-6)
+    np.testing.assert_allclose(given.known[ENTROPY], check(pipeline, others, sequential=True).bits, atol=1e-6)
+    every = fitted(pipeline, clean)
+    assert every is not None
+    np.testing.assert_allclose(given.known[TYPICALITY], np.delete(every.typicality, overlays), rtol=1e-6)
+    for name, values in given.known.items():
+        assert found.tails[name].quantiles == pytest.approx(clean_tail(values).quantiles, rel=1e-3)
+
+
+def without_norms() -> nn.Module:
+    """Return a network of two convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, 2),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_network_without_batch_norms_has_no_scaled_ones(tmp_path: Path) -> None:
+    folder = write_frail(tmp_path / "plain")
+    torch.manual_seed(0)
+    save_file(without_norms().state_dict(), folder / "weights.safetensors")
+    text = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(
+        text.replace("tests.lab.frail_judge:network", "tests.lab.test_combined:without_norms")
+    )
+    strip = calibrate_bundle(folder, pictures(80, 5), frr=0.05, combined=True, device=CPU)
+    assert read_settings(folder).strip == strip
+    assert strip.combined is not None
+    assert (list(strip.combined.tails), strip.combined.norms) == ([ENTROPY, DISAGREEMENT, TYPICALITY], None)
+    bundle = load_bundle(folder, CPU)
+    assert bundle.scaled is None
+    assert bundle.features is not None
+    assert bundle.features.layers == ("0", "2")
+
+
+@pytest.mark.usefixtures("few_overlays")
+@pytest.mark.parametrize("onnx", [True, False])
+def test_a_network_that_shows_no_layers_has_entropy_and_disagreement_alone(tmp_path: Path, onnx: bool) -> None:
+    folder = write_colours(tmp_path / "colours")
+    if onnx:
+        as_onnx(folder)
+    strip = calibrate_bundle(folder, coloured(60, lead=30), frr=0.05, combined=True, device=CPU)
+    assert read_settings(folder).strip == strip
+    assert strip.combined is not None
+    assert (list(strip.combined.tails), strip.combined.norms) == ([ENTROPY, DISAGREEMENT], None)
+    assert strip.typicality is None
+    bundle = load_bundle(folder, CPU)
+    assert (bundle.features, bundle.scaled) == (None, None)
+    assert list(Statistics.of_bundle(Pipeline(bundle)).measured(coloured(3))) == [ENTROPY, DISAGREEMENT]
+
+
+def changed_network(source: Path) -> nn.Module:
+    """Return the bundle's network with other weights."""
+    network = frail_judge.network()
+    network.load_state_dict(load_file(source / "weights.safetensors"))
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    return network
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_successor_gets_tails_and_features_of_its_own(folder: Path, tmp_path: Path) -> None:
+    out, (_, given, table) = tmp_path / "successor", loaded(folder)
+    write_successor(out, folder, changed_network(folder), pictures(200, 6), "tuned")
+    pipeline, strip, found = loaded(out)
+    assert (list(found.tails), found.frr, strip.frr) == (list(EVERY), 0.05, 0.05)
+    assert found.typicality != table.typicality
+    assert pipeline.bundle.scaled is not None
+    assert given.typicality is not None
+    assert strip.typicality is not None
+    assert [file.name for file in out.glob("features*")] == [strip.typicality.features] != [given.typicality.features]
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_successor_with_too_few_pictures_keeps_the_threshold_of_strip_alone(folder: Path, tmp_path: Path) -> None:
+    model = folder / "model.toml"
+    # Enough pictures for STRIP's threshold, and too few for the tails.
+    model.write_text(re.sub(r"(?m)^frr = 0\.05$", "frr = 0.1", model.read_text()))
+    out, (_, given, _) = tmp_path / "successor", loaded(folder)
+    bundle, line = write_successor(out, folder, changed_network(folder), pictures(29, 6), "tuned")
+    assert "the given bundle's: clean pictures: expected at least 20 besides the overlays" in line
+    strip = bundle.settings.strip
+    assert strip is not None
+    assert (strip.combined, strip.typicality, strip.threshold_bits) == (None, None, given.threshold_bits)
+    assert (out / strip.overlays).read_bytes() == (folder / given.overlays).read_bytes()
+    assert not list(out.glob("features*"))
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_successor_with_too_few_pictures_for_dropped_frames_is_still_a_bundle(folder: Path, tmp_path: Path) -> None:
+    with (folder / "model.toml").open("a") as table:
+        table.write("\n[[strip.dropped]]\ndropped_per_block = 16\nthreshold_bits = 0.0\nfrr = 0.01\n")
+    out, (_, given, _) = tmp_path / "successor", loaded(folder)
+    bundle, line = write_successor(out, folder, changed_network(folder), pictures(60, 6), "tuned", dropped=True)
+    assert "the given bundle's: clean pictures: expected at least 110, got 60" in line
+    strip = bundle.settings.strip
+    assert strip is not None
+    assert (strip.combined, strip.dropped, strip.threshold_bits) == (None, [], given.threshold_bits)
+    assert sorted(files(out)) == ["model.toml", given.overlays, "weights.safetensors"]
