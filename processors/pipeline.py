@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.bundle.strip_table import PValues
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, PValues
 from processors.stages.at_scale import at_scale, density, reach
 from processors.stages.classify import Ranked, classify, ranked
 from processors.stages.denoise import denoise
@@ -39,7 +39,6 @@ from processors.stages.squares import Squares, cut_out, square
 from processors.stages.strip import StripResult, most_at_once, strip
 from schemas.errors import StageError
 from schemas.messages.moving import Box
-from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
 """Stages in the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`,
@@ -441,7 +440,7 @@ class Pipeline:
         combined = None if self.bundle.settings.strip is None else self.bundle.settings.strip.combined
         if combined is None:
             raise StageError("p-values: expected a bundle with the table strip.combined, this one has none")
-        others: dict[Statistic, Callable[[], Tensor]] = {
+        others: dict[str, Callable[[], Tensor]] = {
             DISAGREEMENT: lambda: self.agreement(probes, mask_seeds, seeds=seeds),
             TYPICALITY: lambda: self.typicality(probes, seeds=seeds),
             SCALED_NORMS: lambda: self.doubt(probes, seeds=seeds),

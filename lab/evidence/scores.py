@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lab.data import LabelledPictures
 from lab.strip.combined import Statistics
 from lab.strip.measure import check
+from processors.bundle.strip_table import ENTROPY
 from processors.pipeline import Pipeline
 from schemas.evidence.alarms import COMBINED, STRIP
 from schemas.evidence.track import Probe
-from schemas.pointillist_pb2 import ENTROPY
 
 
 class Limits(NamedTuple):

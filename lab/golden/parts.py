@@ -1,7 +1,8 @@
 """The golden batch: what it computes, and the comparison with the stored outputs.
 
 The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
-of code: the judge, its gradient, the attacks, STRIP, typicality, certificates, the rows of scenes, and one hardening.
+of code: the judge, its gradient, the attacks, STRIP, the other statistics of probes, certificates, the rows of scenes,
+and one hardening.
 Other kinds have none.
 """
 
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from types import SimpleNamespace
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from lab.attacks.eot import loss_gradient
 from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.certified.measure import Subject, certified
+from lab.experiments.codefend.scores import TOGETHER, Numbers, scores
+from lab.experiments.codefend.subjects import Subject as Sick
 from lab.experiments.hardening.scene import attacked, hard
 from lab.experiments.scale.measure import CONDITIONS, scenes
 from lab.hardening.processes import Processes
@@ -154,6 +158,23 @@ def p_values() -> Mapping[str, Tensor]:
     return {"octaves": -torch.from_numpy(judged.values).log2(), "doubts": pipeline.doubt(frames).log2() / 64}
 
 
+def detection() -> Mapping[str, Tensor]:
+    """Return the p-values of 8 pictures in octaves, as the experiment on backdoors computes them.
+
+    The defender has the pictures and their mirror images.
+    """
+    pictures = np.concatenate([_pictures(), _pictures()[:, :, ::-1]])
+    frames = to_frames(pictures, torch.device("cpu"))
+    with torch.inference_mode():
+        clean = LabelledPictures("golden", pictures, _bundle("cifar10").logits(frames).argmax(1).numpy())
+    some = clean.take(np.arange(90, 98))
+    task = SimpleNamespace(held_out=clean, test=some)
+    subject = SimpleNamespace(name="golden", bundle=_bundle("cifar10"), task=task, stamped=some, state="")
+    with TemporaryDirectory() as place:
+        found = scores(cast(Sick, subject), Numbers(len(some), len(some)), Cache(Path(place)))
+    return {"octaves": -torch.from_numpy(found.clean.values[TOGETHER]).log2()}
+
+
 def certificates() -> Mapping[str, Tensor]:
     """Return the shares of two small scenes that are certified and keep their label, and the passes."""
     subject = Subject("scene", "scenes-64x48", 4, 4, count=2, windows=2)
@@ -203,6 +224,7 @@ PARTS: Final = (
     Part("strip", strip, 0.01),
     Part("typicality", typicality, 0.05),
     Part("p-values", p_values, 0.1, 0.1),
+    Part("detection", detection, 0.1, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("hardening", hardening, 0.05),

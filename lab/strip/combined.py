@@ -22,19 +22,19 @@ from lab.strip.measure import check
 from lab.strip.scaled_norms import depth, doubts
 from lab.strip.typicality import fitted, typicalities
 from processors.bundle import CleanTail, CombinedThreshold
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.rarity import LEAST_VALUE
 from processors.stages.scaled_norms import ScaledNorms
 from processors.stages.typicality import CleanFeatures
 from schemas.errors import ConfigError
-from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 EVERY: Final = (ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS)
 TAIL: Final = 20
 """Fewest clean pictures below a quantile, and those to which the power law is fitted."""
 STEEPEST: Final = 64.0
 """Largest power: values that are nearly alike show no slope."""
-_APART: Final = 1 - 1e-9
+_APART: Final = 1 - 1e-6
 """Factor between quantiles that are equal on clean pictures: a value that many share is not rare."""
 
 
@@ -53,9 +53,7 @@ def clean_tail(values: NDArray[np.float64]) -> CleanTail:
     return CleanTail(quantiles=quantiles, power=min(STEEPEST, 1 / max(slope, 1 / STEEPEST)))
 
 
-def combined(
-    values: Mapping[Statistic, NDArray[np.float64]], frr: float, norms: int | None = None
-) -> CombinedThreshold:
+def combined(values: Mapping[str, NDArray[np.float64]], frr: float, norms: int | None = None) -> CombinedThreshold:
     """Return the table for the statistics with these `values` (n,) on clean pictures, to flag a share `frr` of them.
 
     `norms` is the number of amplified batch norms, if that statistic is among them. Raises ConfigError for fewer than
@@ -91,7 +89,7 @@ class Statistics:
         return cls(pipeline, pipeline.bundle.features, pipeline.bundle.scaled)
 
     def measure(
-        self, name: Statistic, pictures: LabelledPictures, advance: Callable[[int], object] = lambda count: None
+        self, name: str, pictures: LabelledPictures, advance: Callable[[int], object] = lambda count: None
     ) -> NDArray[np.float64] | None:
         """Return the values (n,) of one statistic on whole pictures; None for one that the network does not allow.
 
@@ -109,8 +107,8 @@ class Statistics:
         self,
         pictures: LabelledPictures,
         advance: Callable[[int], object] = lambda count: None,
-        known: Mapping[Statistic, NDArray[np.float64]] | None = None,
-    ) -> dict[Statistic, NDArray[np.float64]]:
+        known: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> dict[str, NDArray[np.float64]]:
         """Return the values (n,) of all statistics on whole pictures. Those of some may be `known`."""
         given = known or {}
         found = {name: given[name] if name in given else self.measure(name, pictures, advance) for name in EVERY}
@@ -121,7 +119,7 @@ class Fit(NamedTuple):
     """Statistics that know clean pictures, and their values on those."""
 
     statistics: Statistics
-    known: dict[Statistic, NDArray[np.float64]]
+    known: dict[str, NDArray[np.float64]]
     """Values (n,) on the clean pictures that are no overlays; typicality judges each by the others."""
     norms: int | None
     """Batch norms that are amplified; None without that statistic."""

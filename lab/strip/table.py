@@ -141,14 +141,19 @@ def calibrate_rounds(
 ) -> StripSettings:
     """Set new limits of the sequential mode, for whole and dropped frames. Overlays and thresholds stay.
 
-    `priced` also receives the clean frames' passes `before`. Raises ConfigError for too few pictures, and BundleError
-    for a bundle without a strip table.
+    `priced` also receives the clean frames' passes `before`. Raises ConfigError for too few pictures and for a bundle
+    with p-values, and BundleError for one without a strip table.
     """
     bundle = load_bundle(folder, device)
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None:
         raise BundleError(f"{folder}: expected a strip table whose limits can be replaced, got none")
+    if strip.combined is not None:
+        raise ConfigError(
+            "--rounds-only: expected a bundle that STRIP alone judges, because p-values depend on the limits; got one "
+            "with strip.combined. Calibrate with --combined instead."
+        )
     clamped = strip.clamped
 
     def limits_for(table: StripThreshold, dropped: int) -> Limits:

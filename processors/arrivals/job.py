@@ -23,7 +23,7 @@ from schemas.messages.frame import open_keyed_frame, opened_pixels
 from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
-from schemas.pointillist_pb2 import NO_STATISTIC, Frame, Statistic
+from schemas.pointillist_pb2 import Frame
 from schemas.runtime import trace
 from schemas.transport.kafka.sender import Sendable
 
@@ -76,8 +76,8 @@ class StripFinding:
     """Its p-value by all statistics; see `Pipeline.p_values`."""
     p_value_threshold: float = 0.0
     """P-value below which a frame is suspect; 0 if the bundle has no threshold, and the p-value is unknown."""
-    statistic: Statistic = NO_STATISTIC
-    """The `Statistic` that finds the frame most unusual, if it has a p-value."""
+    statistic: str = ""
+    """The name of the statistic that finds the frame most unusual; empty without a p-value."""
 
     @property
     def flagged(self) -> bool:

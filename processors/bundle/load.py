@@ -239,8 +239,12 @@ def _try(bundle: Bundle) -> None:
         raise BundleError(
             "the network: expected finite logits for a black picture, got NaN or infinity. Correct its weights."
         )
+    black = bundle.normalised(torch.zeros(shape, device=bundle.device))
     if bundle.features is not None:
-        try_features(bundle.features, bundle.normalised(torch.zeros(shape, device=bundle.device)))
+        try_features(bundle.features, black)
+    if bundle.scaled is not None:
+        for form in bundle.scaled.forms:
+            form(black)
 
 
 @torch.inference_mode()

@@ -205,7 +205,7 @@ class BundleSettings(_Table):
             raise ValueError(f"format {self.format}: expected {wanted}, got {got}")
         if self.factory is None and self.factory_arguments:
             raise ValueError("factory_arguments: expected none without a factory")
-        if self.format != "safetensors" and self.strip is not None and self.strip.needs_module:
+        if self.strip is not None and self.strip.needs_module and self.format != "safetensors":
             raise ValueError(f"strip: expected the format safetensors for typicality and norms, got {self.format}")
         if (self.precision == "int8") != (self.calibration is not None):
             got = "none" if self.calibration is None else repr(self.calibration)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from processors.stages.rarity import rarity
-from processors.stages.strip import Round
-from processors.stages.strip import Statistic as Spread
+from processors.stages.strip import Round, Statistic
 from schemas.limits import MAX_DROPPED_PER_BLOCK
-from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
+ENTROPY: Final = "entropy"
+DISAGREEMENT: Final = "disagreement"
+TYPICALITY: Final = "typicality"
+SCALED_NORMS: Final = "scaled_norms"
 _Bits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PValues(NamedTuple):
-    """The p-values (n,) of frames, and for each the `Statistic` that finds it most unusual, (n,)."""
+    """The p-values (n,) of frames, and for each the name of the statistic that finds it most unusual, n in all."""
 
     values: NDArray[np.float64]
-    statistics: NDArray[np.int64]
+    statistics: list[str]
 
 
 class StripThreshold(BaseModel):
@@ -40,7 +42,7 @@ class StripThreshold(BaseModel):
     """The entropy in bits below which a frame is suspect."""
     frr: float = Field(gt=0, lt=1)
     """The share of clean frames that the threshold was set for."""
-    statistic: Spread = "mean"
+    statistic: Statistic = "mean"
     """The kind of entropy: the paper's mean over overlays, that of the mixture, or the odds of the most unusual class.
     """
     usual_odds_bits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=list)
@@ -153,20 +155,20 @@ class CombinedThreshold(BaseModel):
         return self
 
     @property
-    def tails(self) -> dict[Statistic, CleanTail]:
-        """The tails of the statistics that the bundle has, by `schemas.pointillist_pb2.Statistic`."""
+    def tails(self) -> dict[str, CleanTail]:
+        """The tails of the statistics that the bundle has, by name."""
         every = {
             ENTROPY: self.entropy, DISAGREEMENT: self.disagreement, TYPICALITY: self.typicality,
             SCALED_NORMS: self.scaled_norms,
         }  # fmt: skip
         return {name: tail for name, tail in every.items() if tail is not None}
 
-    def judge(self, values: Mapping[Statistic, NDArray[np.float64]]) -> PValues:
+    def judge(self, values: Mapping[str, NDArray[np.float64]]) -> PValues:
         """Return the p-values of n frames, given the values (n,) of each of the statistics `tails`."""
         names = list(self.tails)
         rarities = np.stack([self.tails[name].rarity(values[name]) for name in names])
         together = self.together.rarity(np.exp2(-rarities.sum(0)))
-        return PValues(np.exp2(-together), np.array(names)[rarities.argmax(0)])
+        return PValues(np.exp2(-together), [names[place] for place in rarities.argmax(0).tolist()])
 
 
 class StripSettings(StripThreshold):

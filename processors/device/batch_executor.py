@@ -36,7 +36,6 @@ from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
 from schemas.messages.moving import unpack_moving
 from schemas.pixels.packing import Picture
-from schemas.pointillist_pb2 import NO_STATISTIC, Statistic
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
@@ -310,14 +309,13 @@ class BatchExecutor:
 
     def _p_values(
         self, pictures: Tensor, bits: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None
-    ) -> Iterable[tuple[float, Statistic]]:
+    ) -> Iterable[tuple[float, str]]:
         """Return each probe's p-value and its most unusual statistic; zeros without a threshold for it."""
         if not self.p_value_threshold:
-            return [(0.0, NO_STATISTIC)] * len(pictures)
+            return [(0.0, "")] * len(pictures)
         masks = np.array(list(mask_seeds), dtype=np.uint64)
         found = self.pipeline.p_values(pictures, bits.double().cpu().numpy(), masks, seeds=seeds)
-        statistics: list[Statistic] = found.statistics.tolist()
-        return zip(found.values.tolist(), statistics, strict=True)
+        return zip(found.values.tolist(), found.statistics, strict=True)
 
     @property
     def p_value_threshold(self) -> float:

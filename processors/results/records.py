@@ -87,7 +87,8 @@ def verdict_record(
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
             verdict.p_value, verdict.p_value_threshold = finding.p_value, finding.p_value_threshold
-            verdict.statistic = finding.statistic
+            if finding.statistic:
+                verdict.MergeFrom(Verdict(statistic=finding.statistic.upper()))
     if job.certified is not None:
         verdict.certified_patch, verdict.certified, windows = job.certified
         for place, dependence in windows:

@@ -52,7 +52,10 @@ def amplified(network: nn.Module, count: int) -> Forward:
 
 @dataclass(frozen=True)
 class ScaledNorms:
-    """A network, and its amplified `forms`."""
+    """A network, and its amplified `forms`.
+
+    A form replaces the network's parameters while it runs: one thread at a time may use them and the network.
+    """
 
     network: nn.Module
     forms: tuple[Forward, ...]

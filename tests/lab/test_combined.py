@@ -25,17 +25,17 @@ from lab.strip.table import calibrate_bundle
 from lab.strip.typicality import fitted
 from lab.training.successor import write_successor
 from processors.bundle import CombinedThreshold, StripSettings, load_bundle, read_settings
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.rarity import LEAST_VALUE, MOST_OCTAVES
 from schemas.errors import ConfigError
-from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 from tests.lab import frail_judge
 from tests.lab.colour_judge import as_onnx, coloured
 from tests.lab.colour_judge import write_bundle as write_colours
 from tests.lab.frail_judge import pictures, write_frail
 
 CPU = torch.device("cpu")
-Values = Mapping[Statistic, NDArray[np.float64]]
+Values = Mapping[str, NDArray[np.float64]]
 
 
 def test_the_quantiles_halve_the_clean_values_and_the_power_is_that_of_hill() -> None:

@@ -37,7 +37,6 @@ from lab.strip.combined import combined
 from lab.strip.table import calibrate_bundle
 from processors.bundle import CombinedThreshold, StripSettings, load_bundle
 from schemas.evidence.rule import EvidenceRule
-from schemas.pointillist_pb2 import Statistic
 from tests.lab.frail_judge import CLASSES, pictures, write_frail
 
 NUMBERS = Numbers(20, 10)
@@ -53,7 +52,7 @@ def part(count: int, seed: int, *, planted: tuple[str, ...] = (), times: float =
     return Part(values, np.full(count, 3), np.arange(count) % 3)
 
 
-def own(of: Part) -> dict[Statistic, np.ndarray]:
+def own(of: Part) -> dict[str, np.ndarray]:
     """Return the values of the statistics that run live."""
     return {name: of.values[called] for name, called in OWN.items() if called in of.values}
 

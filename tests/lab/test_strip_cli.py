@@ -165,6 +165,9 @@ def test_all_statistics_together_are_calibrated_and_named(
     frames = save(tmp_path / "frail.npz", frail_pictures(80, 5))
     out = lab("calibrate", "--bundle", frail, "--clean", frames, *options).success().out
     assert ", by entropy, disagreement, typicality, scaled norms\n" in out
+    # The p-values were fitted to entropies with the limits of this calibration.
+    said = lab("calibrate", "--bundle", frail, "--clean", frames, "--rounds-only").refusal()
+    assert "--rounds-only: expected a bundle that STRIP alone judges" in said
     # The option is part of each calibration.
     out = lab("calibrate", "--bundle", frail, "--clean", frames, *options[:-1]).success().out
     assert "p-value" not in out

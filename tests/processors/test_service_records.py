@@ -14,6 +14,7 @@ from infra.local.kafka import Kafka
 from processors.arrivals.job import FrameJob, ServingModel, StripFinding
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle.model_toml import Answer, Scores
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
 from processors.results.records import Outgoing, dead_letter_record, verdict_record
@@ -21,14 +22,11 @@ from schemas.errors import MalformedError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import (
     CHECKED,
-    DISAGREEMENT,
-    ENTROPY,
     NO_STATISTIC,
     NOT_PROBED,
-    SCALED_NORMS,
     SHED,
-    TYPICALITY,
     DeadLetter,
+    Statistic,
     Verdict,
 )
 from tests.conftest import TopicFactory
@@ -103,7 +101,11 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
     if finding is not None:
         shed = finding.entropy_bits is None
         found = verdict.p_value, verdict.p_value_threshold, verdict.statistic
-        wanted = finding.p_value, finding.p_value_threshold, finding.statistic
+        wanted = (
+            finding.p_value,
+            finding.p_value_threshold,
+            Statistic.Value(finding.statistic.upper() or "NO_STATISTIC"),
+        )
         assert found == ((0, 0, NO_STATISTIC) if shed else pytest.approx(wanted))
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"

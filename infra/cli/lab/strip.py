@@ -22,7 +22,6 @@ from infra.cli.lab.evaluate import (
     write_json,
 )
 from schemas.errors import ConfigError
-from schemas.pointillist_pb2 import Statistic
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 Clean = Annotated[
@@ -100,7 +99,7 @@ def calibrate(
                 )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     if strip.combined is not None:
-        names = ", ".join(Statistic.Name(each).lower().replace("_", " ") for each in strip.combined.tails)
+        names = ", ".join(each.replace("_", " ") for each in strip.combined.tails)
         lines.append(f"whole frames: suspect below a p-value of {strip.combined.threshold:g}, by {names}")
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():

@@ -22,8 +22,8 @@ from lab.strip.calibrate import overlay_choice
 from lab.strip.combined import Fit, combined, fit
 from lab.strip.measure import check
 from processors.bundle import CombinedThreshold
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
-from schemas.pointillist_pb2 import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, Statistic
 
 STRIP: Final = "STRIP"
 DROP: Final = "drop disagreement"
@@ -127,7 +127,7 @@ def scores(subject: Subject, numbers: Numbers, cache: Cache) -> Measured:
     return Measured(part_of("known"), part_of("clean"), part_of("stamped"), table)
 
 
-def _own(arrays: Arrays) -> dict[Statistic, NDArray[np.float64]]:
+def _own(arrays: Arrays) -> dict[str, NDArray[np.float64]]:
     return {name: arrays[of].astype(np.float64) for name, of in OWN.items() if of in arrays}
 
 
