@@ -45,12 +45,15 @@ class EvidenceRule(BaseModel):
 
     sum: SumRule = SumRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
     """The sum of STRIP's entropies."""
-    combined: SumRule = SumRule(allowance=0.25, rise=2, fall=1, limit=16, spreads=0.5)
+    combined: SumRule = SumRule(allowance=0.25, rise=3, fall=1, limit=16, spreads=0.5)
     """The sum of the p-values, which replaces that of the entropies if the bundle has several statistics."""
     entropy_octaves: float = 0.0
     """Octaves above the frame's threshold from which entropies count; below 0 they lie deeper."""
-    combined_octaves: float = 4.0
-    """Octaves above the frame's threshold from which p-values count: evidence adds up over frames."""
+    combined_octaves: float = 0.0
+    """Octaves above the frame's threshold from which p-values count.
+
+    Above 0 they also find triggers that are weak or miss their target, and raise an alert on unusual clean scenes.
+    """
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which a camera has a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
