@@ -81,14 +81,6 @@ def log_interval(values: NDArray[np.float64]) -> Interval:
     return Interval(mean, mean / factor, mean * factor)
 
 
-def sum_interval(parts: Sequence[Interval]) -> Interval:
-    """Return the sum of independent estimates with its interval, recovered from theirs (Zou and Donner 2008)."""
-    value = math.fsum(each.value for each in parts)
-    below = math.hypot(*(each.value - each.low for each in parts))
-    above = math.hypot(*(each.high - each.value for each in parts))
-    return Interval(value, value - below, value + above)
-
-
 def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
     """Return the difference of two shares of the same n pictures, and its adjusted Wald interval (Bonett, Price 2012).
 

@@ -2,8 +2,7 @@
 
 The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
 of code: the judge, its gradient, the attacks, STRIP, the other statistics of probes, certificates, the rows of scenes,
-and one hardening.
-Other kinds have none.
+and one hardening. Other kinds have none.
 """
 
 from __future__ import annotations

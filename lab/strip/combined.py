@@ -1,7 +1,7 @@
 """All statistics of probes together: their tails on clean pictures, and the p-value below which a frame is suspect.
 
-The p-value is Fisher's combination. Weak evidence of several statistics adds up so. With one threshold for each, every
-statistic would have a part of the false alarms only, and set its threshold by very few clean pictures.
+The p-value is Fisher's combination, in which weak evidence of several statistics adds up. With a threshold for each,
+every statistic would have only a part of the false alarms, and would set its threshold by very few clean pictures.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def combined(values: Mapping[str, NDArray[np.float64]], frr: float, norms: int |
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics of probes that a network allows: without `features` or `scaled`, it has not those."""
+    """The statistics of probes that a network allows: no typicality without `features`, and no scaled batch norms
+    without `scaled`.
+    """
 
     pipeline: Pipeline
     features: CleanFeatures | None

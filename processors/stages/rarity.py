@@ -1,7 +1,7 @@
 """Rarity: how few clean frames have a value as low as a frame's, in octaves.
 
-Statistics of different kinds become comparable so, and add up: the sum over the statistics is Fisher's (1932, section
-21.1, "The combination of probabilities from tests of significance"), with the logarithm to base 2.
+This makes statistics of different kinds comparable. Their sum is Fisher's (1932, section 21.1, "The combination of
+probabilities from tests of significance"), with the logarithm to base 2.
 """
 
 from __future__ import annotations

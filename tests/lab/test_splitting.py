@@ -10,7 +10,7 @@ import pytest
 from lab.evidence import splitting
 from lab.evidence.false_alarms import drawn
 from lab.evidence.splitting import LEVELS, TRIALS, Estimate, Repetition, alarm_rate, estimate
-from lab.statistics import Interval, log_interval, sum_interval
+from lab.statistics import Interval, log_interval
 from schemas.evidence.rule import EvidenceRule, SumRule
 from schemas.evidence.track import Probe
 
@@ -110,8 +110,3 @@ def test_the_interval_of_a_logarithm_is_students() -> None:
     for refused in ([1.0], [0.0, 0.0], [2.0, -1.0]):
         with pytest.raises(ValueError, match="expected two or more"):
             log_interval(np.array(refused))
-
-
-def test_the_interval_of_a_sum_is_recovered_from_its_parts() -> None:
-    assert sum_interval([Interval(5, 2, 9), Interval(7, 3, 10)]) == pytest.approx((12, 7, 17))
-    assert sum_interval([Interval(1, 0, 3)]) == (1, 0, 3)
