@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY, PValues
+from processors.bundle.strip_table import (
+    DISAGREEMENT,
+    ENTROPY,
+    LAYER_DISAGREEMENT,
+    SCALED_NORMS,
+    TYPICALITY,
+    PValues,
+)
 from processors.stages.at_scale import at_scale, density, reach
 from processors.stages.classify import Ranked, classify, ranked
 from processors.stages.denoise import denoise
@@ -37,6 +44,7 @@ from processors.stages.resample import fitted, resize, window
 from processors.stages.scaled_norms import ScaledNorms, doubt, label_odds
 from processors.stages.squares import Squares, cut_out, square
 from processors.stages.strip import StripResult, most_at_once, strip
+from processors.stages.typicality import FeatureValues
 from schemas.errors import StageError
 from schemas.messages.moving import Box
 
@@ -399,8 +407,8 @@ class Pipeline:
             parts.append(self.bundle.logits(rebuilt, None if own is None else own[some]))
         return drop_agreement(first, torch.cat(parts).view(len(probes), DROPS, -1))
 
-    def typicality(self, probes: Tensor, *, seeds: Tensor | None = None) -> Tensor:
-        """Return the typicality (B,) in [0, 1] of the features of the result of `probe_input`, low for a trigger.
+    def feature_values(self, probes: Tensor, *, seeds: Tensor | None = None) -> FeatureValues:
+        """Return the statistics by the features of the result of `probe_input`, low for a trigger.
 
         See `processors.stages.typicality`. `seeds` (B,) are those of `logits`. Raises StageError for a bundle without
         features of clean frames.
@@ -408,7 +416,7 @@ class Pipeline:
         features = self.bundle.features
         if features is None:
             raise StageError("typicality: expected a bundle with features of clean frames, this one has none")
-        return features.typicality(self.bundle.normalised(self.bundle.preprocess(probes, seeds)))
+        return features.values(self.bundle.normalised(self.bundle.preprocess(probes, seeds)))
 
     def doubt(self, probes: Tensor, *, seeds: Tensor | None = None) -> Tensor:
         """Return the doubt (B,) in the labels of the result of `probe_input` behind scaled batch norms, low for a
@@ -440,13 +448,13 @@ class Pipeline:
         combined = None if self.bundle.settings.strip is None else self.bundle.settings.strip.combined
         if combined is None:
             raise StageError("p-values: expected a bundle with the table strip.combined, this one has none")
-        others: dict[str, Callable[[], Tensor]] = {
-            DISAGREEMENT: lambda: self.agreement(probes, mask_seeds, seeds=seeds),
-            TYPICALITY: lambda: self.typicality(probes, seeds=seeds),
-            SCALED_NORMS: lambda: self.doubt(probes, seeds=seeds),
-        }
-        found = {name: others[name]().double().cpu().numpy() for name in combined.tails if name in others}
-        return combined.judge({ENTROPY: bits, **found})
+        found = {DISAGREEMENT: self.agreement(probes, mask_seeds, seeds=seeds)}
+        if TYPICALITY in combined.tails:
+            typicality, layers = self.feature_values(probes, seeds=seeds)
+            found |= {TYPICALITY: typicality} | ({} if layers is None else {LAYER_DISAGREEMENT: layers})
+        if SCALED_NORMS in combined.tails:
+            found[SCALED_NORMS] = self.doubt(probes, seeds=seeds)
+        return combined.judge({ENTROPY: bits} | {name: each.double().cpu().numpy() for name, each in found.items()})
 
 
 def _placed(frames: Tensor | Unplaced) -> Tensor:

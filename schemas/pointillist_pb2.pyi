@@ -35,6 +35,7 @@ class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DISAGREEMENT: _ClassVar[Statistic]
     TYPICALITY: _ClassVar[Statistic]
     SCALED_NORMS: _ClassVar[Statistic]
+    LAYER_DISAGREEMENT: _ClassVar[Statistic]
 
 class Slot(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +66,7 @@ ENTROPY: Statistic
 DISAGREEMENT: Statistic
 TYPICALITY: Statistic
 SCALED_NORMS: Statistic
+LAYER_DISAGREEMENT: Statistic
 NO_SLOT: Slot
 SHADOW: Slot
 CANARY: Slot

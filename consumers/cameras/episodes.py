@@ -23,6 +23,7 @@ _WHY: Final = {
     "entropy": "whatever is in the picture",
     "disagreement": "only while every pixel is there",
     "typicality": "for other reasons than in clean pictures",
+    "layer_disagreement": "although earlier layers see another class",
     "scaled_norms": "even while its layers are amplified",
 }
 

@@ -129,13 +129,12 @@ def _distrust(settings: dict[str, str]) -> str | None:
     """Return the reason for our distrust, worded as for all servers; None for any other fault."""
     try:
         context = Tls(Path(settings["sslrootcert"]).read_text()).context()
-        plain = socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S)
-        plain.sendall(_SSL_REQUEST)
-        if plain.recv(1) != b"S":
-            plain.close()
-            return "it does not speak TLS"
-        with closing(secured(plain, context, settings["host"], _ANSWER_S)):
-            return None
+        with socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S) as plain:
+            plain.sendall(_SSL_REQUEST)
+            if plain.recv(1) != b"S":
+                return "it does not speak TLS"
+            with closing(secured(plain, context, settings["host"], _ANSWER_S)):
+                return None
     except ssl.SSLError as error:
         return tls_refusal(error)
     except ConfigError as error:

@@ -16,24 +16,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lab.data import LabelledPictures
-from lab.strip.calibrate import threshold_of
 from lab.strip.disagreement import agreements
 from lab.strip.measure import check
 from lab.strip.scaled_norms import depth, doubts
-from lab.strip.typicality import fitted, typicalities
+from lab.strip.typicality import feature_values, fitted
 from processors.bundle import CleanTail, CombinedThreshold
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.rarity import LEAST_VALUE
 from processors.stages.scaled_norms import ScaledNorms
 from processors.stages.typicality import CleanFeatures
 from schemas.errors import ConfigError
 
-EVERY: Final = (ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS)
+EVERY: Final = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
 TAIL: Final = 20
 """Fewest clean pictures below a quantile, and those to which the power law is fitted."""
 STEEPEST: Final = 64.0
 """Largest power: values that are nearly alike show no slope."""
+CONFIDENCE: Final = 0.9
+"""Probability that the threshold flags no more clean frames than asked."""
 _APART: Final = 1 - 1e-6
 """Factor between quantiles that are equal on clean pictures: a value that many share is not rare."""
 
@@ -54,7 +55,7 @@ def clean_tail(values: NDArray[np.float64]) -> CleanTail:
 
 
 def combined(values: Mapping[str, NDArray[np.float64]], frr: float, norms: int | None = None) -> CombinedThreshold:
-    """Return the table for the statistics with these `values` (n,) on clean pictures, to flag a share `frr` of them.
+    """Return the table for the statistics with these `values` (n,) on clean pictures, to flag at most a share `frr`.
 
     `norms` is the number of amplified batch norms, if that statistic is among them. Raises ConfigError for fewer than
     `TAIL` pictures.
@@ -67,18 +68,36 @@ def combined(values: Mapping[str, NDArray[np.float64]], frr: float, norms: int |
     together = clean_tail(np.exp2(-sums))
     p_values = np.exp2(-together.rarity(np.exp2(-sums)))
     # Rounded down: a frame at the threshold is still not flagged.
-    threshold = math.floor(threshold_of(p_values, frr) * 1e9) / 1e9
+    threshold = math.floor(np.sort(p_values)[flagged(least, frr)] * 1e9) / 1e9
     return CombinedThreshold(
         threshold=max(threshold, 1e-9), frr=frr, together=together, entropy=tails[ENTROPY],
-        disagreement=tails[DISAGREEMENT], typicality=tails.get(TYPICALITY), scaled_norms=tails.get(SCALED_NORMS),
-        norms=norms,
+        disagreement=tails[DISAGREEMENT], typicality=tails.get(TYPICALITY),
+        layer_disagreement=tails.get(LAYER_DISAGREEMENT), scaled_norms=tails.get(SCALED_NORMS), norms=norms,
     )  # fmt: skip
+
+
+def flagged(count: int, frr: float) -> int:
+    """Return how many of `count` clean pictures may lie below a threshold that flags at most a share `frr` of all.
+
+    The threshold is a tolerance limit (Wilks 1941): with a probability of `CONFIDENCE`, at most a share `frr` of other
+    clean frames lies below it. Even 0 of few pictures promise less.
+    """
+    below, share = 0, 0.0
+    while (share := share + _chance_of(below, count, frr)) <= 1 - CONFIDENCE:
+        below += 1
+    return max(0, below - 1)
+
+
+def _chance_of(below: int, count: int, frr: float) -> float:
+    """Return the binomial probability that `below` of `count` pictures are among the share `frr`."""
+    ways = math.lgamma(count + 1) - math.lgamma(below + 1) - math.lgamma(count - below + 1)
+    return math.exp(ways + below * math.log(frr) + (count - below) * math.log1p(-frr))
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics of probes that a network allows: no typicality without `features`, and no scaled batch norms
-    without `scaled`.
+    """The statistics of probes that a network allows: those by features need `features`, and scaled batch norms
+    `scaled`.
     """
 
     pipeline: Pipeline
@@ -90,31 +109,25 @@ class Statistics:
         """Return those of the bundle's table `strip.combined`."""
         return cls(pipeline, pipeline.bundle.features, pipeline.bundle.scaled)
 
-    def measure(
-        self, name: str, pictures: LabelledPictures, advance: Callable[[int], object] = lambda count: None
-    ) -> NDArray[np.float64] | None:
-        """Return the values (n,) of one statistic on whole pictures; None for one that the network does not allow.
-
-        STRIP stops early on clean pictures, as it does live.
-        """
-        if name == ENTROPY:
-            return check(self.pipeline, pictures, sequential=True, advance=advance).bits
-        if name == DISAGREEMENT:
-            return agreements(self.pipeline, pictures, advance=advance)
-        if name == TYPICALITY:
-            return None if self.features is None else typicalities(self.pipeline, self.features, pictures, advance)
-        return None if self.scaled is None else doubts(self.pipeline, self.scaled, pictures, advance)
-
     def measured(
         self,
         pictures: LabelledPictures,
         advance: Callable[[int], object] = lambda count: None,
         known: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the values (n,) of all statistics on whole pictures. Those of some may be `known`."""
-        given = known or {}
-        found = {name: given[name] if name in given else self.measure(name, pictures, advance) for name in EVERY}
-        return {name: values for name, values in found.items() if values is not None}
+        """Return the values (n,) of all statistics on whole pictures. Those of STRIP may be `known`.
+
+        STRIP stops early on clean pictures, as it does live.
+        """
+        found = dict(known or {})
+        if ENTROPY not in found:
+            found[ENTROPY] = check(self.pipeline, pictures, sequential=True, advance=advance).bits
+        found[DISAGREEMENT] = agreements(self.pipeline, pictures, advance=advance)
+        if self.features is not None:
+            found |= feature_values(self.pipeline, self.features, pictures, advance)
+        if self.scaled is not None:
+            found[SCALED_NORMS] = doubts(self.pipeline, self.scaled, pictures, advance)
+        return {name: found[name] for name in EVERY if name in found}
 
 
 class Fit(NamedTuple):
@@ -122,7 +135,7 @@ class Fit(NamedTuple):
 
     statistics: Statistics
     known: dict[str, NDArray[np.float64]]
-    """Values (n,) on the clean pictures that are no overlays; typicality judges each by the others."""
+    """Values (n,) on the clean pictures that are no overlays; the features judge each by the others."""
     norms: int | None
     """Batch norms that are amplified; None without that statistic."""
 
@@ -147,5 +160,6 @@ def fit(
     others = clean.take(np.setdiff1d(np.arange(len(clean)), overlays))
     known = Statistics(pipeline, None, scaled).measured(others, advance)
     if usual is not None:
-        known[TYPICALITY] = np.delete(usual.typicality, overlays)
+        known |= {name: np.delete(values, overlays) for name, values in usual.values.items()}
+        known = {name: known[name] for name in EVERY if name in known}
     return Fit(Statistics(pipeline, None if usual is None else usual.features, scaled), known, norms)

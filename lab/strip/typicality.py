@@ -1,4 +1,4 @@
-"""The features of clean frames, from which the typicality of a probe is computed."""
+"""The features of clean frames: the typicality of a probe and the disagreement of earlier layers come from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from torch import Tensor, nn
 from lab.data import LabelledPictures
 from lab.strip.calibrate import whole_input
 from processors.bundle import Bundle, Typicality
+from processors.bundle.strip_table import LAYER_DISAGREEMENT, TYPICALITY
 from processors.pipeline import Pipeline
-from processors.stages.typicality import CleanFeatures, distances, tail, watched
+from processors.stages.layer_disagreement import Discriminant, layer_doubt
+from processors.stages.typicality import CleanFeatures, FeatureValues, distances, tail, watched
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
 
 LAYERS: Final = 2
 """The last layers of the network whose channel means are the features."""
+EARLIER: Final = 3
+"""The layers before those, whose discriminants may disagree with the label."""
 LEAST: Final = 8
 """Fewest clean frames of a label for which its features are known."""
 MOST: Final = 512
@@ -36,22 +40,31 @@ _FLAT: Final = 1e-3
 
 
 class Fitted(NamedTuple):
-    """Clean features, and the typicality (n,) of the pictures that they come from, each judged by the others; 1 for a
-    label with too few pictures."""
+    """Clean features, and the `values` (n,) of their statistics, by name, on the pictures that they come from.
+
+    Each picture is judged by the others. One with a label of too few pictures is not rare.
+    """
 
     features: CleanFeatures
-    typicality: NDArray[np.float64]
+    values: dict[str, NDArray[np.float64]]
 
 
-def feature_layers(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of the layers whose channel means are the features: the last `LAYERS` that normalise.
+class FeatureLayers(NamedTuple):
+    """The names of the `last` layers, whose channel means are the features, and of those before them."""
 
-    Without any, it is the last convolutions and linear layers before the one that returns the logits. A network without
+    last: tuple[str, ...]
+    earlier: tuple[str, ...]
+
+
+def feature_layers(bundle: Bundle) -> FeatureLayers:
+    """Return the last `LAYERS` layers that normalise, and at most `EARLIER` of those before.
+
+    Without any, they are convolutions and linear layers before the one that returns the logits. A network without
     those, or in another format than `safetensors`, has no such layers.
     """
     network, called = bundle.network, list[str]()
     if not isinstance(network, nn.Module) or bundle.settings.format != "safetensors":
-        return ()
+        return FeatureLayers((), ())
     kinds = {name: module for name, module in network.named_modules() if isinstance(module, (*_NORMS, *_WEIGHTED))}
     hooks = [module.register_forward_hook(lambda *_, name=name: called.append(name)) for name, module in kinds.items()]
     wanted = bundle.settings.input
@@ -63,7 +76,7 @@ def feature_layers(bundle: Bundle) -> tuple[str, ...]:
     order = list(dict.fromkeys(reversed(called)))[::-1]
     norms = [name for name in order if isinstance(kinds[name], _NORMS)]
     found = norms or [name for name in order if isinstance(kinds[name], _WEIGHTED)][:-1]
-    return tuple(found[-LAYERS:])
+    return FeatureLayers(tuple(found[-LAYERS:]), tuple(found[:-LAYERS][-EARLIER:]))
 
 
 @torch.inference_mode()
@@ -75,17 +88,18 @@ def fitted(
     None if the network has no `feature_layers`. Raises ConfigError if too few pictures have the same label.
     """
     bundle = pipeline.bundle
-    if not (layers := feature_layers(bundle)):
+    last, earlier = feature_layers(bundle)
+    if not last:
         return None
     assert isinstance(bundle.network, nn.Module)
-    rows, labels, draws = [], [], torch.Generator().manual_seed(0)
-    with watched(bundle.network, layers) as found:
-        for frames, _ in pictures.batches(bundle.device):
-            inputs, seeds = whole_input(pipeline, frames), bundle.seeds(len(frames), draws)
+    rows, labels, draws = list[dict[str, Tensor]](), [], torch.Generator().manual_seed(0)
+    for frames, _ in pictures.batches(bundle.device):
+        inputs, seeds = whole_input(pipeline, frames), bundle.seeds(len(frames), draws)
+        with watched(bundle.network, (*last, *earlier)) as found:
             labels.append(bundle.network(bundle.normalised(bundle.preprocess(inputs, seeds))).argmax(1).cpu())
-            rows.append(torch.cat([found[name] for name in layers], 1).cpu())
-            advance(len(frames))
-    features, given, classes = torch.cat(rows).double(), torch.cat(labels), len(bundle.settings.classes)
+        rows.append({name: each.double().cpu() for name, each in found.items()})
+        advance(len(frames))
+    given, classes = torch.cat(labels), len(bundle.settings.classes)
     known = torch.bincount(given, minlength=classes) >= LEAST
     if not known.any():
         raise ConfigError(
@@ -93,20 +107,50 @@ def fitted(
             f"{int(torch.bincount(given).max())}. Give more."
         )
     judged = known[given]
-    features, given = features[judged], given[judged]
-    lengths, folds = torch.zeros(len(given), dtype=torch.float64), torch.arange(len(given)) % FOLDS
+    own = given[judged]
+    by_layer = {name: torch.cat([each[name] for each in rows])[judged] for name in (*last, *earlier)}
+    features = torch.cat([by_layer[name] for name in last], 1)
+
+    def fits(some: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Discriminant, ...]]:
+        """Return the means and the whitening by these pictures (n,) bool, and the discriminants."""
+        return _fit(features[some], own[some], classes), tuple(
+            Discriminant(name, *_fit(by_layer[name][some], own[some], classes)) for name in earlier
+        )
+
+    lengths, doubts = (torch.zeros(len(own), dtype=torch.float64) for _ in range(2))
+    folds = torch.arange(len(own)) % FOLDS
     for fold in range(FOLDS):
-        own = folds == fold
-        means, whitening = _fit(features[~own], given[~own], classes)
-        lengths[own] = distances(features[own], given[own], means, whitening)
-    means, whitening = _fit(features, given, classes)
+        out = folds == fold
+        usual, discriminants = fits(~out)
+        lengths[out] = distances(features[out], own[out], *usual)
+        if earlier:
+            doubts[out] = layer_doubt([by_layer[name][out] for name in earlier], own[out], known, discriminants)
+    usual, discriminants = fits(torch.ones_like(folds, dtype=torch.bool))
     logarithms = lengths.clamp_min(torch.finfo(torch.float32).tiny).log()
     log_mean, log_spread = float(logarithms.mean()), max(float(logarithms.std()), 1e-3)
-    own, mapped, seen = (each.to(bundle.device) for each in (means.float(), whitening.float(), known))
-    clean = CleanFeatures(bundle.network, layers, own, seen, mapped, log_mean, log_spread)
-    typicality = torch.ones(len(judged), dtype=torch.float64)
-    typicality[judged] = tail(lengths, log_mean, log_spread).double()
-    return Fitted(clean, typicality.numpy())
+    values = FeatureValues(tail(lengths, log_mean, log_spread), doubts if earlier else None)
+    at = bundle.device
+    means, whitening = (each.float().to(at) for each in usual)
+    moved = (
+        Discriminant(each.layer, each.means.float().to(at), each.whitening.float().to(at)) for each in discriminants
+    )
+    clean = CleanFeatures(
+        bundle.network, last, means, known.to(at), whitening, log_mean, log_spread, tuple(moved)
+    )  # fmt: skip
+    return Fitted(clean, {name: _of_all(each, judged) for name, each in by_name(values).items()})
+
+
+def by_name(values: FeatureValues) -> dict[str, Tensor]:
+    """Return the statistics that the features allow."""
+    found = {TYPICALITY: values.typicality, LAYER_DISAGREEMENT: values.layer_doubt}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _of_all(values: Tensor, judged: Tensor) -> NDArray[np.float64]:
+    """Return the values of all pictures (n,), those that are not `judged` (n,) with the largest one."""
+    found = torch.full((len(judged),), float(values.max()), dtype=torch.float64)
+    found[judged] = values.double()
+    return found.numpy()
 
 
 def _fit(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -151,34 +195,33 @@ def shrunk(rows: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def typicalities(
+def feature_values(
     pipeline: Pipeline,
     features: CleanFeatures,
     pictures: LabelledPictures,
     advance: Callable[[int], object] = lambda count: None,
     *,
     seed: int = 5,
-) -> NDArray[np.float64]:
-    """Return the typicality (n,) of whole pictures, with draws from `seed`."""
-    bundle, draws, found = pipeline.bundle, torch.Generator().manual_seed(seed), []
+) -> dict[str, NDArray[np.float64]]:
+    """Return the values (n,) of the statistics by features, by name, for whole pictures, with draws from `seed`."""
+    bundle, draws, found = pipeline.bundle, torch.Generator().manual_seed(seed), list[dict[str, Tensor]]()
     for frames, _ in pictures.batches(bundle.device):
         inputs, seeds = whole_input(pipeline, frames), bundle.seeds(len(frames), draws)
-        found.append(features.typicality(bundle.normalised(bundle.preprocess(inputs, seeds))))
+        found.append(by_name(features.values(bundle.normalised(bundle.preprocess(inputs, seeds)))))
         advance(len(frames))
-    return torch.cat(found).double().cpu().numpy()
+    return {name: torch.cat([each[name] for each in found]).double().cpu().numpy() for name in found[0]}
 
 
 def write_features(folder: Path, clean: CleanFeatures) -> Typicality:
     """Write clean features into the bundle in `folder` under a new name, and return their table."""
-    data = save(
-        {
-            name: tensor.cpu().contiguous()
-            for name, tensor in (("means", clean.means), ("known", clean.known), ("whitening", clean.whitening))
-        }
-    )
+    tensors = {"means": clean.means, "known": clean.known, "whitening": clean.whitening}
+    for place, each in enumerate(clean.discriminants):
+        tensors |= {f"means_{place}": each.means, f"whitening_{place}": each.whitening}
+    data = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     path = folder / f"{FEATURES_FILE}-{hashlib.sha256(data).hexdigest()[:8]}.safetensors"
     with replacing(path) as fresh:
         fresh.write_bytes(data)
     return Typicality(
-        features=path.name, layers=list(clean.layers), log_mean=clean.log_mean, log_spread=clean.log_spread
-    )
+        features=path.name, layers=list(clean.layers), log_mean=clean.log_mean, log_spread=clean.log_spread,
+        earlier=[each.layer for each in clean.discriminants],
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import nn
 
 from lab.data import LabelledPictures
 from lab.drift import write_drift
+from lab.strip.order import shuffled
 from lab.strip.table import calibrate_bundle, write_strip_table
 from lab.training.bundle import save_network, to_toml
 from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
@@ -110,12 +111,15 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
 
 def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
     given = settings.strip
+    combined = given is not None and given.combined is not None
+    if combined:
+        clean = shuffled(clean)
     try:
         strip = calibrate_bundle(
             out,
             clean,
             frr=0.01 if given is None else given.frr,
-            combined=given is not None and given.combined is not None,
+            combined=combined,
             device=torch.device("cpu"),
         )
         for each in settings.strip.dropped if settings.strip and dropped else ():

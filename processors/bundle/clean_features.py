@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from processors.bundle.formats import Network, inside
 from processors.bundle.limits import check_safetensors
 from processors.bundle.model_toml import BundleSettings
+from processors.stages.layer_disagreement import Discriminant
 from processors.stages.typicality import CleanFeatures
 from schemas.errors import BundleError, StageError, first_line
 
@@ -33,28 +35,43 @@ def load_features(
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path.name}: expected a safetensors file, got {first_line(error)}. {_AGAIN}") from error
-    means, known, whitening = (found.get(name, torch.empty(0)) for name in ("means", "known", "whitening"))
-    columns = means.shape[-1]
-    if (
-        not columns
-        or (means.shape, known.shape) != ((classes, columns), (classes,))
-        or (whitening.ndim, len(whitening)) != (2, columns)
-        or not all(bool(each.isfinite().all()) for each in (means, known, whitening))
-    ):
+    known = found.get("known", torch.empty(0))
+    pairs = [_pair(found, each) for each in ("", *(f"_{place}" for place in range(len(table.earlier))))]
+    if known.shape != (classes,) or not all(_fits(*pair, classes) for pair in pairs):
         raise BundleError(
-            f"{path.name}: expected finite means ({classes}, D), known ({classes},) and whitening (D, K), got "
+            f"{path.name}: expected known ({classes},), and finite means ({classes}, D) and whitening (D, K) for the "
+            f"features and for each of {len(table.earlier)} earlier layers, got "
             f"{', '.join(f'{name} {tuple(each.shape)}' for name, each in sorted(found.items())) or 'nothing'}. {_AGAIN}"
         )
-    tensors = means.float().to(device), known.bool().to(device), whitening.float().to(device)
-    return CleanFeatures(network, tuple(table.layers), *tensors, table.log_mean, table.log_spread)
+    (means, whitening), *earlier = (tuple(each.float().to(device) for each in pair) for pair in pairs)
+    return CleanFeatures(
+        network, tuple(table.layers), means, known.bool().to(device), whitening, table.log_mean, table.log_spread,
+        tuple(Discriminant(layer, *pair) for layer, pair in zip(table.earlier, earlier, strict=True)),
+    )  # fmt: skip
+
+
+def _pair(found: Mapping[str, Tensor], suffix: str) -> tuple[Tensor, Tensor]:
+    """Return the means and the whitening of this suffix; empty if they are missing."""
+    nothing = torch.empty(0)
+    return found.get(f"means{suffix}", nothing), found.get(f"whitening{suffix}", nothing)
+
+
+def _fits(means: Tensor, whitening: Tensor, classes: int) -> bool:
+    columns = means.shape[-1]
+    return (
+        columns > 0
+        and means.shape == (classes, columns)
+        and (whitening.ndim, len(whitening)) == (2, columns)
+        and bool(means.isfinite().all() and whitening.isfinite().all())
+    )
 
 
 def try_features(features: CleanFeatures, pictures: Tensor) -> None:
-    """Compute the typicality of normalised pictures once: a fault here would fail every probe. Raises BundleError."""
+    """Compute the statistics of normalised pictures once: a fault here would fail every probe. Raises BundleError."""
+    layers = (*features.layers, *(each.layer for each in features.discriminants))
     try:
-        features.typicality(pictures)
+        features.values(pictures)
     except (StageError, RuntimeError) as error:
         raise BundleError(
-            f"strip.typicality: expected features of the layers {', '.join(features.layers)}, got "
-            f"{first_line(error)}. {_AGAIN}"
+            f"strip.typicality: expected features of the layers {', '.join(layers)}, got {first_line(error)}. {_AGAIN}"
         ) from error

@@ -56,12 +56,13 @@
     norms = 6                            # optional, safetensors only: batch norms that are amplified
 
     [strip.combined.together]            # the tail of clean frames, and of each statistic alike: entropy,
-    quantiles = [0.5, 0.02, 0.004]       # disagreement, typicality, scaled_norms
+    quantiles = [0.5, 0.02, 0.004]       # disagreement, typicality, layer_disagreement, scaled_norms
     power = 0.9
 
     [strip.typicality]                   # optional, safetensors only: the features of whole frames
     features = "features.safetensors"    # means, known and whitening of the features of clean frames
     layers = ["blocks.8.bn1", "blocks.8.bn2"]
+    earlier = ["blocks.7.bn2"]           # optional: earlier layers, which may disagree with the label
     log_mean = 2.4
     log_spread = 0.2
 

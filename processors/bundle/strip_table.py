@@ -17,6 +17,7 @@ from schemas.limits import MAX_DROPPED_PER_BLOCK
 ENTROPY: Final = "entropy"
 DISAGREEMENT: Final = "disagreement"
 TYPICALITY: Final = "typicality"
+LAYER_DISAGREEMENT: Final = "layer_disagreement"
 SCALED_NORMS: Final = "scaled_norms"
 _Bits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -85,13 +86,16 @@ class DroppedStripThreshold(StripThreshold):
 
 
 class Typicality(BaseModel):
-    """The features of clean frames, for the typicality of a whole frame; see `processors.stages.typicality`."""
+    """The features of clean frames, for the typicality of a whole frame and for the disagreement of earlier layers.
+
+    See `processors.stages.typicality` and `processors.stages.layer_disagreement`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     features: str
     """A file of the bundle in the format safetensors, with `means` (classes, D), `known` (classes,) and `whitening` (D,
-    K).
+    K), and `means_0`, `whitening_0` and so on for the layers of `earlier`.
     """
     layers: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=16)
     """The layers of the network whose channel means are the features, D in all."""
@@ -99,6 +103,8 @@ class Typicality(BaseModel):
     """Mean of the logarithms of clean frames' distances."""
     log_spread: float = Field(gt=0, allow_inf_nan=False)
     """Their standard deviation."""
+    earlier: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, max_length=16)
+    """Earlier layers, each with a discriminant of its channel means."""
 
 
 class CleanTail(BaseModel):
@@ -134,7 +140,7 @@ class CombinedThreshold(BaseModel):
     threshold: float = Field(gt=0, le=1)
     """The p-value below which a frame is suspect."""
     frr: float = Field(gt=0, lt=1)
-    """The share of clean frames that the threshold was set for."""
+    """The largest share of clean frames that should be flagged."""
     together: CleanTail
     """The tail of 2^−s for the sum s of a frame's rarities."""
     entropy: CleanTail
@@ -143,6 +149,8 @@ class CombinedThreshold(BaseModel):
     """The tail of the agreement behind drops, see `processors.stages.disagreement`."""
     typicality: CleanTail | None = None
     """The tail of the typicality, for a bundle with the table `strip.typicality`."""
+    layer_disagreement: CleanTail | None = None
+    """The tail of the doubt of earlier layers, for a bundle with `strip.typicality.earlier`."""
     scaled_norms: CleanTail | None = None
     """The tail of the doubt, see `processors.stages.scaled_norms`, for a bundle with `norms`."""
     norms: int | None = Field(default=None, ge=1)
@@ -159,7 +167,7 @@ class CombinedThreshold(BaseModel):
         """The tails of the statistics that the bundle has, by name."""
         every = {
             ENTROPY: self.entropy, DISAGREEMENT: self.disagreement, TYPICALITY: self.typicality,
-            SCALED_NORMS: self.scaled_norms,
+            LAYER_DISAGREEMENT: self.layer_disagreement, SCALED_NORMS: self.scaled_norms,
         }  # fmt: skip
         return {name: tail for name, tail in every.items() if tail is not None}
 
@@ -196,6 +204,9 @@ class StripSettings(StripThreshold):
         tail = None if self.combined is None else self.combined.typicality
         if (self.typicality is None) != (tail is None):
             raise ValueError("typicality: expected a table with combined.typicality, and none without")
+        tail = None if self.combined is None else self.combined.layer_disagreement
+        if (self.typicality is None or not self.typicality.earlier) != (tail is None):
+            raise ValueError("typicality.earlier: expected layers with combined.layer_disagreement, and none without")
         return self
 
     @property

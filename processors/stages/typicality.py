@@ -13,10 +13,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from processors.stages.layer_disagreement import Discriminant, layer_doubt
 from schemas.errors import StageError
 
 
@@ -58,13 +60,23 @@ def channel_means(output: Tensor) -> Tensor:
     raise StageError(f"features: expected (B, C, H, W), (B, T, C) or (B, C), got {tuple(output.shape)}")
 
 
+class FeatureValues(NamedTuple):
+    """The statistics of frames by their features: the typicality (B,), and the doubt (B,) of earlier layers.
+
+    The doubt is None without discriminants.
+    """
+
+    typicality: Tensor
+    layer_doubt: Tensor | None
+
+
 @dataclass(frozen=True)
 class CleanFeatures:
     """The features of clean frames: those of `layers` of `network`, side by side, D in all.
 
     `means` (classes, D) are those of each label, and `known` (classes,) bool is True where clean frames had that label.
     `whitening` (D, K) maps differences to K numbers whose length is the distance. The logarithms of the distances of
-    clean frames have the mean `log_mean` and the deviation `log_spread`.
+    clean frames have the mean `log_mean` and the deviation `log_spread`. `discriminants` are of earlier layers.
     """
 
     network: nn.Module
@@ -74,14 +86,22 @@ class CleanFeatures:
     whitening: Tensor
     log_mean: float
     log_spread: float
+    discriminants: tuple[Discriminant, ...] = ()
 
-    def typicality(self, pictures: Tensor) -> Tensor:
-        """Return the typicality (B,) of normalised pictures (B, C, H, W), see `tail`; 1 for a label without means."""
-        with watched(self.network, self.layers) as found:
+    def values(self, pictures: Tensor) -> FeatureValues:
+        """Return the statistics of normalised pictures (B, C, H, W) by one pass of the network.
+
+        The typicality (see `tail`) is 1 for a label without means. The doubt is that of `layer_doubt`.
+        """
+        earlier = [each.layer for each in self.discriminants]
+        with watched(self.network, (*self.layers, *earlier)) as found:
             labels = self.network(pictures).argmax(1)
-            features = torch.cat([found[name] for name in self.layers], 1)
+        features = torch.cat([found[name] for name in self.layers], 1)
         lengths = distances(features, labels, self.means, self.whitening)
-        return torch.where(self.known[labels], tail(lengths, self.log_mean, self.log_spread), 1.0)
+        typicality = torch.where(self.known[labels], tail(lengths, self.log_mean, self.log_spread), 1.0)
+        seen = [found[name] for name in earlier]
+        doubt = layer_doubt(seen, labels, self.known, self.discriminants) if seen else None
+        return FeatureValues(typicality, doubt)
 
 
 def distances(features: Tensor, labels: Tensor, means: Tensor, whitening: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ def test_a_p_value_is_a_share_of_clean_frames_with_the_statistic_if_it_is_known(
 
 def test_each_statistic_has_its_words() -> None:
     names = [statistic_name(each) for each in Statistic.values() if each]
-    assert len({unusual(0.5, 0.01, name) for name in names} | {unusual(0.5, 0.01, "")}) == 5
-    assert len({sentence("stop", 1, COMBINED, name) for name in ("", *names)}) == 5
+    assert len({unusual(0.5, 0.01, name) for name in names} | {unusual(0.5, 0.01, "")}) == 6
+    assert len({sentence("stop", 1, COMBINED, name) for name in ("", *names)}) == 6
 
 
 def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:

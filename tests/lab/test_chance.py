@@ -41,8 +41,9 @@ class Trained:
 
 def cyclegan(_: Path) -> Tensor:
     settings = CycleGanSettings(epochs=2, decay_from=1)
-    forth, _back = train_cyclegan(frames(), frames(), settings, None, NOWHERE, lambda _: None)
-    return forth.parts(frames(4))[0]
+    forth, _back = train_cyclegan(frames(), frames(), settings, NOWHERE, lambda _: None)
+    found: Tensor = forth(frames(4))
+    return found
 
 
 def mask(_: Path) -> Tensor:

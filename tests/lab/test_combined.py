@@ -13,19 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from scipy.stats import norm
+from scipy.stats import beta, norm
 from torch import nn
 
 from lab.data import LabelledPictures, to_frames
 from lab.strip.calibrate import overlay_choice, threshold_of
-from lab.strip.combined import EVERY, STEEPEST, TAIL, Statistics, clean_tail, combined, fit
+from lab.strip.combined import EVERY, STEEPEST, TAIL, Statistics, clean_tail, combined, fit, flagged
 from lab.strip.disagreement import agreements
 from lab.strip.measure import check
 from lab.strip.table import calibrate_bundle
 from lab.strip.typicality import fitted
 from lab.training.successor import write_successor
 from processors.bundle import CombinedThreshold, StripSettings, load_bundle, read_settings
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.rarity import LEAST_VALUE, MOST_OCTAVES
 from schemas.errors import ConfigError
@@ -35,6 +35,8 @@ from tests.lab.colour_judge import write_bundle as write_colours
 from tests.lab.frail_judge import pictures, write_frail
 
 CPU = torch.device("cpu")
+FRAIL = [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS]
+"""The statistics that the small network allows: it has one layer that normalises."""
 Values = Mapping[str, NDArray[np.float64]]
 
 
@@ -93,14 +95,15 @@ def test_values_of_zero_stay_comparable() -> None:
     assert float(tail.rarity(np.array([0.0]))[0]) == pytest.approx(5, abs=1e-6)
 
 
-NAMES = (ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS)
+NAMES = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
 
 
 def independent(count: int, chance: np.random.Generator) -> Values:
     """Return values of different distributions."""
     return {
         ENTROPY: chance.gamma(4, 0.3, count), DISAGREEMENT: chance.beta(9, 1, count),
-        TYPICALITY: chance.random(count), SCALED_NORMS: np.exp2(chance.normal(60, 3, count)),
+        TYPICALITY: chance.random(count), LAYER_DISAGREEMENT: chance.gamma(9, 0.2, count),
+        SCALED_NORMS: np.exp2(chance.normal(60, 3, count)),
     }  # fmt: skip
 
 
@@ -135,6 +138,24 @@ def test_clean_pictures_are_flagged_no_more_often_than_asked(draw: object, frr: 
     # The threshold is an order statistic of the known pictures, and the others are counted.
     error = math.sqrt(frr * (1 - frr) * (1 / known + 1 / fresh) / repetitions)
     assert frr / 3 < np.mean(realised) < frr + 3 * error
+
+
+@pytest.mark.parametrize(("known", "frr"), [(500, 0.01), (900, 0.01), (300, 0.05)])
+def test_the_threshold_is_the_order_statistic_of_the_tolerance_limit(known: int, frr: float) -> None:
+    # The share below the order statistic k of n is distributed as Beta(k + 1, n − k).
+    def exceeded(below: int) -> float:
+        return float(beta(below + 1, known - below).sf(frr))
+
+    below = flagged(known, frr)
+    assert exceeded(below) <= 0.1 < exceeded(below + 1)
+    chance = np.random.default_rng(8)
+    values = pair(known, chance)
+    found = table(values, frr)
+    assert (found.judge(values).values < found.threshold).sum() == below
+
+
+def test_few_pictures_flag_none_of_themselves() -> None:
+    assert [flagged(count, 0.01) for count in (20, 229)] == [0, 0]
 
 
 def test_weak_evidence_of_two_statistics_adds_up() -> None:
@@ -181,9 +202,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def test_a_bundle_with_batch_norms_has_all_statistics(combined_frail: Path) -> None:
+def test_a_bundle_with_batch_norms_has_all_statistics_without_earlier_layers(combined_frail: Path) -> None:
     pipeline, strip, found = loaded(combined_frail)
-    assert (list(found.tails), found.norms, found.frr, strip.frr) == (list(EVERY), 1, 0.05, 0.05)
+    assert (list(found.tails), found.norms, found.frr, strip.frr) == (FRAIL, 1, 0.05, 0.05)
     assert strip.typicality is not None
     assert [file.name for file in combined_frail.glob("features*")] == [strip.typicality.features]
     assert pipeline.bundle.features is not None
@@ -232,7 +253,7 @@ def strange(count: int, seed: int) -> LabelledPictures:
 def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_frail: Path) -> None:
     pipeline, _, found = loaded(combined_frail)
     measured = [Statistics.of_bundle(pipeline).measured(each) for each in (pictures(200, 8), strange(20, 9))]
-    assert all(list(each) == list(EVERY) for each in measured)
+    assert all(list(each) == FRAIL for each in measured)
     clean, attacked = ((found.judge(each).values < found.threshold).mean() for each in measured)
     # Three standard deviations, as the threshold comes from 290 other pictures.
     assert clean < 0.05 + 3 * math.sqrt(0.05 * 0.95 * (1 / 200 + 1 / 290))
@@ -270,7 +291,7 @@ def test_the_overlays_choose_no_tail(combined_frail: Path) -> None:
     np.testing.assert_allclose(given.known[ENTROPY], check(pipeline, others, sequential=True).bits, atol=1e-6)
     every = fitted(pipeline, clean)
     assert every is not None
-    np.testing.assert_allclose(given.known[TYPICALITY], np.delete(every.typicality, overlays), rtol=1e-6)
+    np.testing.assert_allclose(given.known[TYPICALITY], np.delete(every.values[TYPICALITY], overlays), rtol=1e-6)
     for name, values in given.known.items():
         assert found.tails[name].quantiles == pytest.approx(clean_tail(values).quantiles, rel=1e-3)
 
@@ -332,7 +353,7 @@ def test_a_successor_gets_tails_and_features_of_its_own(folder: Path, tmp_path: 
     out, (_, given, table) = tmp_path / "successor", loaded(folder)
     write_successor(out, folder, changed_network(folder), pictures(200, 6), "tuned")
     pipeline, strip, found = loaded(out)
-    assert (list(found.tails), found.frr, strip.frr) == (list(EVERY), 0.05, 0.05)
+    assert (list(found.tails), found.frr, strip.frr) == (FRAIL, 0.05, 0.05)
     assert found.typicality != table.typicality
     assert pipeline.bundle.scaled is not None
     assert given.typicality is not None

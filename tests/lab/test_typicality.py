@@ -9,19 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lab.data import to_frames
+from lab.data import LabelledPictures, to_frames
 from lab.strip import typicality as module
-from lab.strip.typicality import feature_layers, fitted, shrunk, typicalities
+from lab.strip.typicality import feature_layers, feature_values, fitted, shrunk
 from processors.bundle import BundleSettings, load_bundle, read_settings
+from processors.bundle.strip_table import TYPICALITY
 from processors.pipeline import Pipeline
-from processors.stages.typicality import channel_means, distances, tail, watched
+from processors.stages.typicality import CleanFeatures, channel_means, distances, tail, watched
 from schemas.errors import BundleError, ConfigError, StageError
 from tests.lab.frail_judge import frail_bundle, pictures
 
 CPU = torch.device("cpu")
+
+
+def _typicalities(pipeline: Pipeline, features: CleanFeatures, some: LabelledPictures) -> NDArray[np.float64]:
+    return feature_values(pipeline, features, some)[TYPICALITY]
 
 
 def test_the_distance_is_that_of_mahalanobis() -> None:
@@ -78,17 +84,17 @@ class Twice(nn.Module):
 
 def test_the_features_are_those_of_the_last_layers_that_run() -> None:
     given = frail_bundle()
-    assert feature_layers(given) == ("1",)
-    assert feature_layers(replace(given, network=Twice().eval())) == ("first", "last")
+    assert feature_layers(given).last == ("1",)
+    assert feature_layers(replace(given, network=Twice().eval())).last == ("first", "last")
     plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
-    assert feature_layers(replace(given, network=plain)) == ("1", "2")
+    assert feature_layers(replace(given, network=plain)) == (("1", "2"), ("0",))
     onnx = given.settings.model_copy(update={"format": "onnx"})
     for other in (
         replace(given, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))),
         replace(given, network=lambda x: x.mean((2, 3))),
         replace(given, settings=onnx),
     ):
-        assert feature_layers(other) == ()
+        assert feature_layers(other) == ((), ())
         assert fitted(Pipeline(other), pictures(20, 5)) is None
 
 
@@ -108,13 +114,13 @@ def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch
     pipeline = Pipeline(frail_bundle())
     found = fitted(pipeline, pictures(400, 5))
     assert found is not None
-    assert found.typicality.shape == (400,)
-    assert 0.3 < np.median(found.typicality) < 0.7
-    clean = typicalities(pipeline, found.features, pictures(300, 6))
+    assert found.values[TYPICALITY].shape == (400,)
+    assert 0.3 < np.median(found.values[TYPICALITY]) < 0.7
+    clean = _typicalities(pipeline, found.features, pictures(300, 6))
     assert 0.3 < np.median(clean) < 0.7
     strange = pictures(40, 7)
     strange.images[:, ::2, ::2, 2] = 255  # dots of the colour that the network sees
-    assert np.median(typicalities(pipeline, found.features, strange)) < 1e-3
+    assert np.median(_typicalities(pipeline, found.features, strange)) < 1e-3
 
 
 def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
@@ -124,7 +130,7 @@ def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
     assert found is not None
     assert found.features.known.tolist() == [True, False]
     others = some.take(np.flatnonzero(some.labels == 1))
-    assert typicalities(pipeline, found.features, others).tolist() == [1.0] * len(others)
+    assert _typicalities(pipeline, found.features, others).tolist() == [1.0] * len(others)
     with pytest.raises(ConfigError, match="expected at least 8 with the same label, got 3"):
         fitted(pipeline, first.first(3))
 
@@ -133,12 +139,12 @@ def test_the_typicality_of_a_loaded_bundle_is_that_of_its_features(combined_frai
     bundle = load_bundle(combined_frail, CPU)
     assert bundle.features is not None
     frames = to_frames(pictures(50, 8).images, CPU)
-    found = Pipeline(bundle).typicality(frames).double().numpy()
-    np.testing.assert_allclose(found, typicalities(Pipeline(bundle), bundle.features, pictures(50, 8)), rtol=1e-4)
+    found = Pipeline(bundle).feature_values(frames).typicality.double().numpy()
+    np.testing.assert_allclose(found, _typicalities(Pipeline(bundle), bundle.features, pictures(50, 8)), rtol=1e-4)
     # The features that are calibrated here have the same distances.
     again = fitted(Pipeline(bundle), pictures(300, 5))
     assert again is not None
-    np.testing.assert_allclose(found, typicalities(Pipeline(bundle), again.features, pictures(50, 8)), rtol=1e-2)
+    np.testing.assert_allclose(found, _typicalities(Pipeline(bundle), again.features, pictures(50, 8)), rtol=1e-2)
 
 
 def spoilt(folder: Path, old: str, new: str) -> None:
@@ -158,7 +164,7 @@ def test_features_that_do_not_fit_are_refused(combined_frail: Path, tmp_path: Pa
         ('layers = ["1"]', 'layers = ["9"]', r"layers 9, got .*Run `pointillist lab calibrate --combined`"),
         ('layers = ["1"]', 'layers = ["0", "1"]', "layers 0, 1, got "),
         (file.name, "missing.safetensors", "got none named missing.safetensors"),
-        (file.name, "weights.safetensors", r"expected finite means \(2, D\), known \(2,\) and whitening"),
+        (file.name, "weights.safetensors", r"expected known \(2,\), and finite means \(2, D\) and whitening"),
     ):
         spoilt(folder, old, new)
         with pytest.raises(BundleError, match=complaint):
@@ -182,4 +188,4 @@ def test_another_format_has_no_typicality(combined_frail: Path) -> None:
 
 def test_a_bundle_without_features_has_no_typicality() -> None:
     with pytest.raises(StageError, match="features of clean frames, this one has none"):
-        Pipeline(frail_bundle()).typicality(torch.rand(1, 3, 8, 8))
+        Pipeline(frail_bundle()).feature_values(torch.rand(1, 3, 8, 8))

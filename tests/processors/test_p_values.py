@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from processors.arrivals.job import FrameJob, ServingModel, StripFinding
 from processors.bundle import Bundle, load_bundle
 from processors.bundle.model_toml import Answer
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.device.batch_executor import BatchExecutor
 from processors.pipeline import Pipeline
 from processors.results.records import verdict_record
+from processors.stages.typicality import FeatureValues
 from schemas.errors import StageError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, NO_STATISTIC, Statistic, Verdict
@@ -38,6 +39,7 @@ from tests.processors.tiny import (
 )
 
 CPU = torch.device("cpu")
+EVERY = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
 MODEL = cast(
     ServingModel,
     SimpleNamespace(model_id="m@1+0", policy="resize", answer=lambda scores: Answer("stop", 0.5, "", 0.0, ())),
@@ -45,15 +47,23 @@ MODEL = cast(
 
 
 def complete_bundle(folder: Path) -> Bundle:
-    """Return a bundle with all four statistics."""
+    """Return a bundle with all statistics."""
     write_bundle(folder, combined=0.01, norms=3)
     means = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     known, whitening = torch.ones(3, dtype=torch.bool), torch.eye(4)
-    save_file({"means": means, "known": known, "whitening": whitening}, folder / "features.safetensors")
+    tensors = {
+        "means": means,
+        "known": known,
+        "whitening": whitening,
+        "means_0": means / 2,
+        "whitening_0": 2 * whitening,
+    }
+    save_file(tensors, folder / "features.safetensors")
     with (folder / "model.toml").open("a") as settings:
         settings.write(
             '[strip.typicality]\nfeatures = "features.safetensors"\nlayers = ["bn1"]\n'
-            f"log_mean = 0.0\nlog_spread = 1.0\n{tail_table('typicality', 1.0, 0.5)}"
+            'log_mean = 0.0\nlog_spread = 1.0\nearlier = ["blocks.0.bn1"]\n'
+            f"{tail_table('typicality', 1.0, 0.5)}{tail_table('layer_disagreement', 4.0, 1.0)}"
         )
     return load_bundle(folder, CPU)
 
@@ -99,10 +109,13 @@ def test_a_probe_has_the_p_value_of_all_its_statistics_in_the_verdict(tmp_path: 
         probe = torch.from_numpy(picture(seq).copy()).permute(2, 0, 1)[None].float() / 255
         masks = np.array([key.frame_seed(7, seq)], dtype=np.uint64)
         with torch.inference_mode():
+            seen = pipeline.feature_values(probe)
+            assert seen.layer_doubt is not None
             rarities = {
                 ENTROPY: octaves(found.entropy_bits, 4.0, 1.5),
                 DISAGREEMENT: octaves(float(pipeline.agreement(probe, masks)), 1.0, 0.5),
-                TYPICALITY: octaves(float(pipeline.typicality(probe)), 1.0, 0.5),
+                TYPICALITY: octaves(float(seen.typicality), 1.0, 0.5),
+                LAYER_DISAGREEMENT: octaves(float(seen.layer_doubt), 4.0, 1.0),
                 SCALED_NORMS: octaves(float(pipeline.doubt(probe)), 1.4, 1.1),
             }
         assert min(rarities.values()) > 0.01
@@ -119,16 +132,22 @@ def test_a_probe_has_the_p_value_of_all_its_statistics_in_the_verdict(tmp_path: 
     assert "" not in leading
 
 
-@pytest.mark.parametrize("leading", [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS])
+@pytest.mark.parametrize("leading", EVERY)
 def test_the_verdict_names_the_statistic_that_leads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leading: str
 ) -> None:
     executor = batch_executor(complete_bundle(tmp_path))
-    for name, method in ((DISAGREEMENT, "agreement"), (TYPICALITY, "typicality"), (SCALED_NORMS, "doubt")):
-        value = 1e-3 if name == leading else 0.9
-        monkeypatch.setattr(
-            Pipeline, method, lambda self, probes, *rest, value=value, **options: torch.full((len(probes),), value)
-        )
+    value = {name: 1e-3 if name == leading else 0.9 for name in EVERY}
+
+    def all_have(name: str, probes: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(probes),), value[name])
+
+    def of_features(self: Pipeline, probes: torch.Tensor, **options: object) -> FeatureValues:
+        return FeatureValues(all_have(TYPICALITY, probes), all_have(LAYER_DISAGREEMENT, probes))
+
+    monkeypatch.setattr(Pipeline, "feature_values", of_features)
+    for name, method in ((DISAGREEMENT, "agreement"), (SCALED_NORMS, "doubt")):
+        monkeypatch.setattr(Pipeline, method, lambda self, probes, *rest, name=name, **options: all_have(name, probes))
     if leading == ENTROPY:
         strip = Pipeline.strip
         monkeypatch.setattr(
@@ -179,17 +198,24 @@ def test_the_agreement_is_that_of_the_calibrated_chain(tmp_path: Path) -> None:
     torch.testing.assert_close(paper, usual)
 
 
-@pytest.mark.parametrize("method", ["agreement", "typicality", "doubt"])
+@pytest.mark.parametrize(
+    ("method", "place"), [("agreement", None), ("feature_values", 0), ("feature_values", 1), ("doubt", None)]
+)
 def test_no_number_of_a_statistic_fails_that_probe_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, place: int | None
 ) -> None:
     executor, original = batch_executor(complete_bundle(tmp_path)), getattr(Pipeline, method)
 
-    def broken(self: Pipeline, probes: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
-        found: torch.Tensor = original(self, probes, *rest, **options).clone()
-        if len(found) > 1:
-            found[1] = torch.nan
-        return found
+    def broken(self: Pipeline, probes: torch.Tensor, *rest: object, **options: object) -> object:
+        found = original(self, probes, *rest, **options)
+        spoilt = (found if place is None else found[place]).clone()
+        if len(spoilt) > 1:
+            spoilt[1] = torch.nan
+        return (
+            spoilt
+            if place is None
+            else FeatureValues(*(spoilt if n == place else each for n, each in enumerate(found)))
+        )
 
     monkeypatch.setattr(Pipeline, method, broken)
     jobs = probed(executor)

@@ -15,12 +15,15 @@ from pydantic import ValidationError
 from scipy.stats import chi2
 
 from processors.bundle import CleanTail, CombinedThreshold
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.stages.rarity import LEAST_VALUE, MOST_OCTAVES, rarity
 
 CLOSE = 1e-9
 """Octaves by which logarithms may differ between CPUs."""
-FIELDS = {ENTROPY: "entropy", DISAGREEMENT: "disagreement", TYPICALITY: "typicality", SCALED_NORMS: "scaled_norms"}
+FIELDS = {
+    ENTROPY: "entropy", DISAGREEMENT: "disagreement", TYPICALITY: "typicality",
+    LAYER_DISAGREEMENT: "layer_disagreement", SCALED_NORMS: "scaled_norms",
+}  # fmt: skip
 
 octaves = st.floats(-60, 100)
 powers = st.floats(0.05, 20)
@@ -135,8 +138,8 @@ def table(tails: Mapping[str, CleanTail], together: CleanTail) -> CombinedThresh
 
 @st.composite
 def judgements(draw: st.DrawFn) -> tuple[CombinedThreshold, dict[str, NDArray[np.float64]]]:
-    """Return a table with two to four statistics, and the values of a few frames."""
-    names = [ENTROPY, DISAGREEMENT, *draw(st.sets(st.sampled_from([TYPICALITY, SCALED_NORMS])))]
+    """Return a table with two to five statistics, and the values of a few frames."""
+    names = [ENTROPY, DISAGREEMENT, *draw(st.sets(st.sampled_from([TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS])))]
     count = draw(st.integers(1, 5))
     given = {name: np.array(draw(st.lists(values, min_size=count, max_size=count))) for name in names}
     return table({name: draw(tails) for name in names}, draw(tails)), given
@@ -161,14 +164,14 @@ def test_the_p_value_is_that_of_the_sum_of_the_rarities(
         assert rarities[statistic] >= max(rarities.values()) - 1e-6
 
 
-@pytest.mark.parametrize("leading", [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS])
+@pytest.mark.parametrize("leading", list(FIELDS))
 def test_the_statistic_that_finds_a_frame_most_unusual_is_named(leading: str) -> None:
     tail = CleanTail(quantiles=[1.0], power=1.0)
     combined = table(dict.fromkeys(FIELDS, tail), tail)
-    given = {name: np.array([2.0**-5 if name == leading else 2.0**-3, 1.0]) for name in FIELDS}
+    given = {name: np.array([2.0**-5 if name == leading else 2.0**-2, 1.0]) for name in FIELDS}
     found = combined.judge(given)
     assert found.statistics == [leading, ENTROPY]
-    assert found.values.tolist() == pytest.approx([2.0**-14, 1.0])
+    assert found.values.tolist() == pytest.approx([2.0**-13, 1.0])
 
 
 def test_no_number_of_one_statistic_leaves_no_p_value() -> None:

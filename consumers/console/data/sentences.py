@@ -14,6 +14,7 @@ _BY: Final = {
     "entropy": "by the verdicts under overlays",
     "disagreement": "by the labels behind random drops",
     "typicality": "by the features for the label",
+    "layer_disagreement": "by what earlier layers see",
     "scaled_norms": "by the label in amplified networks",
 }
 

@@ -91,7 +91,7 @@ class Raised:
     """Median p-value of the camera before the alert; 0 without a history."""
     statistic: str
     """Kind `combined`: the statistic that finds most of the frames most unusual: `entropy`, `disagreement`,
-    `typicality` or `scaled_norms`. Empty for other kinds."""
+    `typicality`, `layer_disagreement` or `scaled_norms`. Empty for other kinds."""
     window: str
     """Window on which the label depends: left, top, right and bottom in pixels, and the dependence. May be empty."""
     first: int

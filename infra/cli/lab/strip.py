@@ -47,9 +47,10 @@ def calibrate(
     combined: Annotated[
         bool,
         typer.Option(
-            help="Also judge whole frames by drop disagreement, and by typicality and scaled batch norms if the "
-            "network allows them, all together by one p-value. They find triggers that STRIP misses. A probe costs up "
-            "to eighteen more passes."
+            help="Also judge whole frames by drop disagreement, and by typicality, layer disagreement and scaled batch "
+            "norms if the network allows them, all together by one p-value. They find triggers that STRIP misses. A "
+            "probe costs up to eighteen more passes. With 1,000 pictures and 1 %, at most the share --frr of clean "
+            "frames is flagged in about nine calibrations of ten; with fewer pictures, in fewer."
         ),
     ] = False,
     images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
@@ -65,6 +66,7 @@ def calibrate(
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.calibrate import KEPT
+        from lab.strip.order import shuffled
         from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import read_settings
         from schemas.limits import dropped_per_block
@@ -78,6 +80,8 @@ def calibrate(
                 "whole frames first."
             )
         pictures = read_pictures(clean, len(settings.classes), images)
+        if combined:
+            pictures = shuffled(pictures)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
         if rounds_only:
