@@ -1,4 +1,4 @@
-"""Backdoor repair: learn the trigger from quarantined frames, then make the network unlearn it.
+"""Backdoor repair: learn the trigger from quarantined frames, then make the network unlearn it, or their labels.
 
 Source: CoDefend, section 3.4.
 """

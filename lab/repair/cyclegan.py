@@ -17,29 +17,21 @@ from torch import Tensor, nn
 
 from lab.chance import seeded
 from lab.repair.checkpoints import Checkpoint
-from lab.repair.generators import MaskedGenerator, PatchDiscriminator, PlainGenerator
+from lab.repair.generators import Generator, PatchDiscriminator
 
 
 @dataclass(frozen=True)
 class CycleGanSettings:
-    """The settings: epochs and rates of the paper, which does not give batch size, λ and networks.
-
-    `mass` is the penalty on the mean opacity of masked generators, `activation` the weight of the backdoored model's
-    verdict. Both are zero in the paper.
-    """
+    """The settings: epochs and rates of the paper, which does not give batch size, λ and networks."""
 
     epochs: int = 200
     decay_from: int = 100
     rate: float = 2e-4
     batch: int = 25
     cycle: float = 10.0
-    masked: bool = False
-    mass: float = 0.0
-    activation: float = 0.0
 
 
 PAPER = CycleGanSettings()
-MASKED = CycleGanSettings(epochs=40, decay_from=20, rate=2e-3, masked=True, mass=1.0, activation=1.0)
 
 
 @seeded(0)
@@ -47,18 +39,15 @@ def train_cyclegan(
     clean: Tensor,
     poisoned: Tensor,
     settings: CycleGanSettings,
-    aims: Callable[[Tensor, Tensor], Tensor] | None,
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
-) -> tuple[PlainGenerator | MaskedGenerator, PlainGenerator | MaskedGenerator]:
+) -> tuple[Generator, Generator]:
     """Return G and F, trained on clean frames (N, C, H, W) and poisoned ones (M, C, H, W).
 
-    An epoch takes max(N, M) frames of each. `aims` maps (G(x), F(y)) to the backdoored model's loss on them, weighted
-    by `settings.activation`. `advance` is called for each epoch.
+    An epoch takes max(N, M) frames of each. `advance` is called for each epoch.
     """
     channels = clean.shape[1]
-    kind = MaskedGenerator if settings.masked else PlainGenerator
-    forth, back = kind(channels), kind(channels)
+    forth, back = Generator(channels), Generator(channels)
     judge_poisoned, judge_clean = PatchDiscriminator(channels), PatchDiscriminator(channels)
     nets: list[nn.Module] = [forth, back, judge_poisoned, judge_clean]
     makers = torch.optim.Adam(itertools.chain(forth.parameters(), back.parameters()), settings.rate, (0.5, 0.999))
@@ -85,13 +74,9 @@ def train_cyclegan(
                 pool[torch.randint(len(pool), (settings.batch,), generator=generator)] for pool in (clean, poisoned)
             )
             _require_grad(judge_poisoned, judge_clean, wanted=False)
-            (made, opacity), (freed, removed) = forth.parts(x), back.parts(y)
+            made, freed = forth(x), back(y)
             cycle = (back(made) - x).abs().mean() + (forth(freed) - y).abs().mean()
             loss = settings.cycle * cycle + _log_loss(judge_poisoned(made), 1.0) + _log_loss(judge_clean(freed), 1.0)
-            if settings.mass:
-                loss = loss + settings.mass * (opacity.mean() + removed.mean())
-            if aims is not None and settings.activation:
-                loss = loss + settings.activation * aims(made, freed)
             _step(makers, loss)
             _require_grad(judge_poisoned, judge_clean, wanted=True)
             pairs = ((judge_poisoned, y, made.detach()), (judge_clean, x, freed.detach()))

@@ -1,20 +1,10 @@
-"""Networks of the CycleGAN: two kinds of generator and a patch discriminator; small, for 32×32 on a CPU."""
+"""Networks of the CycleGAN: a generator and a patch discriminator; small, for 32×32 on a CPU."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class Generator(Protocol):
-    """A network from one domain to the other."""
-
-    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames (B, C, H, W) in [0, 1] of the other domain, and the amount of change per pixel (B, 1, H, W)."""
-        ...
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -23,7 +13,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class PlainGenerator(nn.Module):
+class Generator(nn.Module):
     """The generator of CycleGAN, smaller (Zhu et al. 2017): two downsamplings, residual blocks, two upsamplings.
 
     The paper does not define its networks. This one repaints the whole frame, so its change is known only afterwards.
@@ -49,37 +39,6 @@ class PlainGenerator(nn.Module):
             x = x + block(x)
         painted: Tensor = self.last(self.up(x))[:, :, :height, :width].sigmoid()
         return painted
-
-    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames and change. See `Generator`."""
-        painted = self(frames)
-        return painted, (painted - frames).abs().amax(1, keepdim=True)
-
-
-class MaskedGenerator(nn.Module):
-    """A generator x·(1 − a) + a·c, with opacity and colour per pixel from the frame and the pixel's position.
-
-    This form leaves a frame unchanged except where the opacity is above 0, so a penalty on its mass finds small
-    triggers. Two coordinate channels let convolutions paint at one place (Liu et al. 2018, CoordConv).
-    """
-
-    def __init__(self, channels: int, width: int = 16) -> None:
-        super().__init__()
-        self.channels = channels
-        layers: list[nn.Module] = [nn.Conv2d(channels + 2, width, 3, padding=1), nn.LeakyReLU(0.1)]
-        for dilation in (1, 2, 4):
-            layers += [nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels + 1, 3, padding=1))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return frames (B, C, H, W) of the other domain."""
-        return self.parts(frames)[0]
-
-    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames and change. See `Generator`."""
-        found = self.layers(with_coordinates(frames)).sigmoid()
-        opacity, colour = found[:, :1], found[:, 1:]
-        return frames * (1 - opacity) + opacity * colour, opacity
 
 
 class PatchDiscriminator(nn.Module):

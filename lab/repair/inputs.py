@@ -141,9 +141,18 @@ def find_target(logits: Tensor) -> tuple[int, Tensor]:
     if int(members.sum()) < FEWEST_QUARANTINED:
         raise ConfigError(
             f"--quarantine: expected at least {FEWEST_QUARANTINED} frames of one class by the network, got "
-            f"{int(members.sum())} of {len(called)}. They show no trigger; the mode clean needs none."
+            f"{int(members.sum())} of {len(called)}. They show no common trigger; the mode quarantine needs none."
         )
     return target, members
+
+
+def check_enough(count: int) -> None:
+    """Raise ConfigError for a quarantine of too few frames."""
+    if count < FEWEST_QUARANTINED:
+        raise ConfigError(
+            f"--quarantine: expected at least {FEWEST_QUARANTINED} frames, got {count}. Wait for more, or use the mode "
+            "clean, which needs none."
+        )
 
 
 def check_called(called: int, count: int, target: int, usual: float) -> None:
@@ -155,7 +164,7 @@ def check_called(called: int, count: int, target: int, usual: float) -> None:
     if binom.sf(called - 1, count, usual) > LIKELY:
         raise ConfigError(
             f"--quarantine: expected a larger share of class {target} than among clean pictures, got {called} of "
-            f"{count} and {100 * usual:.0f} %. The frames show no trigger; the mode clean needs none."
+            f"{count} and {100 * usual:.0f} %. The frames show no common trigger; the mode quarantine needs none."
         )
 
 

@@ -2,8 +2,8 @@
 
 All have the form x·(1 − a) + a·c. A stamp's a and c are the same for every frame. A transplant's c is a quarantined
 frame, and its a is the place of the trigger on it. That place is learned from occluding windows or from the backdoored
-model's answers. A painter's come from a generator of the CycleGAN. `recover` tries them in this order, which is that of
-their cost. It accepts a trigger by the backdoored model's reaction.
+model's answers. `recover` tries them in this order, which is that of their cost. It accepts a trigger by the backdoored
+model's reaction. A painter's come from a generator of the paper's CycleGAN, in the mode `paper` alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lab.data import batch_slices
 from lab.repair.checkpoints import Checkpoints
-from lab.repair.cyclegan import MASKED, CycleGanSettings, train_cyclegan
+from lab.repair.cyclegan import PAPER, train_cyclegan
 from lab.repair.generators import Generator
 from lab.repair.inpainting import inpaint
 from lab.repair.occlusion import occlude
@@ -26,8 +26,6 @@ from lab.repair.transplant import MaskNetwork, point, train_mask, widened
 
 ACTIVATES: Final = 0.9
 """Smallest share of stamped frames that reach the target if the stamp is the trigger."""
-USEFUL: Final = 0.5
-"""The same share for a trigger that is unlearned if none convinces. Below it, a trigger explains nothing."""
 LEAVES: Final = 0.85
 """Smallest share of quarantined frames of other classes that leave the target without the trigger."""
 MOST: Final = 0.5
@@ -106,12 +104,14 @@ class PaintedTrigger:
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return frames with the trigger. See `Trigger`."""
         with torch.no_grad():
-            return self.forth.parts(frames)
+            made = self.forth(frames)
+        return made, (made - frames).abs().amax(1, keepdim=True)
 
     def remove(self, frames: Tensor) -> Tensor:
         """Return frames without the trigger. See `Trigger`."""
         with torch.no_grad():
-            return self.back.parts(frames)[0]
+            freed: Tensor = self.back(frames)
+        return freed
 
 
 @dataclass(frozen=True)
@@ -237,13 +237,7 @@ def recover(
     )  # fmt: skip
     if judge(_cut(mask, members, "transplant"), MOST):
         return Found(_with_stamp(found, tried), tried)
-    judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
-    best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
-    useful = [trigger for trigger in found if tried[trigger.name].arrives >= USEFUL]
-    if not useful:
-        return Found(None, tried)
-    chosen: Trigger = useful[0] if len(useful) == 1 else Mixture(useful, best)
-    return Found(chosen, tried)
+    return Found(None, tried)
 
 
 def _cut(mask: MaskNetwork, members: Tensor, name: str) -> TransplantTrigger:
@@ -273,26 +267,8 @@ def _stamp(others: Tensor, members: Tensor, target: int, logits: Logits) -> Stam
     return StampTrigger(refine(rough, shown, target, logits, torch.Generator().manual_seed(0)))
 
 
-def painted(
-    clean: Tensor,
-    poisoned: Tensor,
-    settings: CycleGanSettings,
-    aims: Callable[[Tensor, Tensor], Tensor] | None,
-    checkpoints: Checkpoints,
-    progress: Progress,
-) -> PaintedTrigger:
-    """Return the trigger as painted by a CycleGAN."""
-    progress.phase("cyclegan", settings.epochs)
-    forth, back = train_cyclegan(clean, poisoned, settings, aims, checkpoints.of("cyclegan"), progress.advance)
-    assert isinstance(forth, nn.Module)
+def painted(clean: Tensor, poisoned: Tensor, checkpoints: Checkpoints, progress: Progress) -> PaintedTrigger:
+    """Return the trigger as painted by the paper's CycleGAN."""
+    progress.phase("cyclegan", PAPER.epochs)
+    forth, back = train_cyclegan(clean, poisoned, PAPER, checkpoints.of("cyclegan"), progress.advance)
     return PaintedTrigger(forth, back)
-
-
-def _aims(target: int, logits: Logits) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss that painted frames get the target class and cleaned ones do not, on six of each."""
-
-    def against(made: Tensor, freed: Tensor) -> Tensor:
-        arrive, leave = logits(torch.cat((made[:6], freed[:6]))).log_softmax(1)[:, target].chunk(2)
-        return -arrive.mean() - (1 - leave.exp()).clamp_min(1e-4).log().mean()
-
-    return against

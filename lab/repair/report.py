@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lab.data import to_images
 from lab.repair.run import RepairResult
+from lab.repair.tuning import FALLBACK
 
 ZOOM_TO: Final = 96
 """Fewest pixels of a picture's shorter side, reached by enlarging without smoothing."""
@@ -73,9 +74,7 @@ def _way(result: RepairResult, classes: list[str]) -> list[str]:
     """Return the lines on the target, the trigger and the method."""
     figures = result.figures
     if result.target is None:
-        lines = ["- target class: not needed, because the mode `clean` uses no quarantined frame"]
-    elif result.trigger is None:
-        lines = [f"- target class: {result.target} ({classes[result.target]}), the usual verdict on quarantined frames"]
+        lines = [f"- target class: not needed in the mode `{figures['mode']}`"]
     else:
         lines = [
             f"- target class: {result.target} ({classes[result.target]}), the verdict on {figures['learned_from']} of "
@@ -83,8 +82,11 @@ def _way(result: RepairResult, classes: list[str]) -> list[str]:
         ]
     if result.trigger is not None:
         return [*lines, f"- trigger: {result.trigger.name}", "- method: unlearning of the trigger"]
+    how = "fine-tuning on clean pictures alone" if figures["method"] == FALLBACK else (
+        f"the network unlearns its labels of {figures['learned_from']} quarantined frames"
+    )  # fmt: skip
     return [*lines, "- trigger: none explains the quarantine" if result.tried else "- trigger: not searched",
-            f"- method: {figures['method']}, fine-tuning on clean pictures alone"]  # fmt: skip
+            f"- method: {figures['method']}, {how}"]  # fmt: skip
 
 
 def _pictures(result: RepairResult) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The whole repair: target, trigger, unlearning or fallback, and result."""
+"""The whole repair: target, trigger, unlearning of it or of labels, and result."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoints, digest
-from lab.repair.cyclegan import PAPER
 from lab.repair.figures import Evaluation, repair_figures
-from lab.repair.held_out import HeldOut, compare, split
+from lab.repair.held_out import MOST_LOST, HeldOut, compare, split
 from lab.repair.inputs import (
     at_network_size,
     check_called,
     check_clean,
+    check_enough,
     check_others,
     copied,
     find_target,
@@ -33,16 +33,21 @@ from lab.repair.inputs import (
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.tuning import FALLBACK, FT_SAM, tune
-from lab.repair.unlearn import UnlearnData, UnlearnSettings, harmless, unlearn
+from lab.repair.unlearn import UnlearnData, UnlearnSettings, harmless, unlearn, views
 from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
-Mode = Literal["default", "paper", "clean"]
+Mode = Literal["default", "paper", "quarantine", "clean"]
+UNLEARNING: Final = "unlearning"
+LABELS: Final = "label unlearning"
+"""Names of the methods that use the quarantine: with a recovered trigger, and without."""
 WORK: Final = 30e9
 """Floating-point operations for single-frame forward passes over all steps. They set the number of steps."""
 STEPS: Final = (150, 1000)
 PAPER_EPOCHS: Final = 100
 PAPER_RATE: Final = 5e-4
+LABEL_RATE: Final = 5e-4
+"""Learning rate for unlearned labels."""
 WIDE: Final = 0.06
 """Coverage above which a trigger hides content of clean frames. Ignoring it then costs clean accuracy.
 
@@ -56,8 +61,9 @@ STEPS_BACK: Final = (1.0, 0.9, 0.8)
 class RepairSettings:
     """The settings. `paper` is the paper's method as far as it is described; `default` is ours.
 
-    `clean` is the fallback alone: it needs no trigger. `steps` of training is None for a number that depends on the
-    network's cost.
+    `quarantine` unlearns the labels of the quarantined frames without a search for their trigger, whatever their
+    classes are. `clean` needs no quarantine. `steps` of training is None for a number that depends on the network's
+    cost.
     """
 
     mode: Mode = "default"
@@ -69,8 +75,8 @@ class RepairSettings:
 class RepairResult:
     """The result of `repair`. `cured` is the backdoored bundle with the repaired network.
 
-    `trigger` is the recovered one, or None if the fallback repaired the network from clean frames. `target` is None in
-    the mode `clean`. `tried` holds the evidence for each trigger. `held_out` covers frames that were not used at all,
+    `trigger` is the recovered one, or None if the repair did without. `target` is None in the modes `quarantine` and
+    `clean`. `tried` holds the evidence for each trigger. `held_out` covers frames that were not used at all,
     `chosen` those that chose the share `way` of the weight change.
     `figures` has the keys of `pointillist lab repair --json`. `shown` are held-out clean frames (n, C, H, W) and
     `flagged` quarantined ones, for pictures.
@@ -117,8 +123,8 @@ def repair(
     """Repair the network of `sick` with clean pictures and quarantined ones (M, H, W, C) uint8.
 
     Pictures of another size than the network's are resampled by the bundle's policy. `evaluation` is used for the
-    figures alone; without it they are None. If no trigger explains the quarantine, the fallback repairs the network
-    from the clean pictures alone. `work` keeps checkpoints, so the same call resumes an interrupted run. Stages without
+    figures alone; without it they are None. If no trigger explains the quarantine, the labels of its frames are
+    unlearned. `work` keeps checkpoints, so the same call resumes an interrupted run. Stages without
     a gradient get the identity's. Random stages draw from torch's global generator, which is set to the settings' seed
     meanwhile. Runs on the CPU. Raises ConfigError for unsuitable pictures, and BundleError for a network that cannot be
     trained.
@@ -149,8 +155,10 @@ def _repair(
     trained, choosing, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
     target: int | None = None
     members = flagged
-    if settings.mode != "clean":
+    if settings.mode in ("default", "paper"):
         target, members = _target(sick, flagged, frames, labels[trained])
+    elif settings.mode == "quarantine":
+        check_enough(len(flagged))
     inputs = digest(json.dumps(asdict(settings)), sick.model_id, clean.images, clean.labels, flagged.numpy())
     checkpoints = Checkpoints(work, inputs)
 
@@ -163,7 +171,7 @@ def _repair(
         logits = replace(sick, network=network).logits
         return unlearn(network, logits, sick.logits, data, schedule, checkpoints.of(name), progress.advance)
 
-    if trigger is None:
+    if settings.mode == "clean":
         tuning = replace(FT_SAM, flip=data.flip, shift=schedule.shift, seed=settings.seed)
         if settings.steps is not None:
             tuning = replace(tuning, epochs=max(1, settings.steps * tuning.batch // len(trained)))
@@ -174,28 +182,31 @@ def _repair(
         cured_network = sharp.network
     else:
         cured_network = learn(data, "unlearn", network)
-    before = verdicts(sick, frames[choosing]).argmax(1).numpy()
     way, cured_network, chosen = _back_while_lossy(
-        sick, cured_network, frames[choosing], before, clean.labels[choosing.numpy()]
+        sick, cured_network, views(frames[choosing], schedule.shift, data.flip), clean.labels[choosing.numpy()]
     )
     cured = replace(given, network=frozen(cured_network))
-    before, after = (verdicts(bundle, frames[held]).argmax(1).numpy() for bundle in (sick, cured))
-    held_out = compare(before, after, clean.labels[held.numpy()])
+    seen = views(frames[held], schedule.shift, data.flip)
+    held_out = compare(_classes_of(sick, seen), _classes_of(cured, seen), clean.labels[held.numpy()])
     tuned: Bundle | None = None
     if evaluation.clean is not None or evaluation.poisoned is not None:
         nothing = frames[:0]
-        alone = replace(data, stamp=None, quarantined=nothing, cleansed=nothing)
+        alone = replace(data, stamp=None, quarantined=nothing, cleansed=nothing, denied=nothing)
         tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
     shown = frames[held] if target is None else frames[held][labels[held] != target]
     figures = repair_figures(sick, cured, tuned, trigger, shown, target, evaluation)
-    still = None if target is None else float((verdicts(cured, members).argmax(1) == target).float().mean())
+    still: float | None = None
+    if settings.mode != "clean":
+        was, now = (verdicts(bundle, members).argmax(1) for bundle in (sick, cured))
+        still = float((was == now).float().mean())
+    method = FALLBACK if settings.mode == "clean" else LABELS if trigger is None else UNLEARNING
     figures |= {
         "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - used,
-        "mode": settings.mode, "method": FALLBACK if trigger is None else "unlearning",
+        "mode": settings.mode, "method": method,
         "trigger": None if trigger is None else trigger.name,
-        "quarantined": len(flagged), "learned_from": 0 if trigger is None else len(members),
-        "quarantined_still_at_target": still,
-        "held_out": {**asdict(held_out), "lost": held_out.lost}, "chosen_by": {**asdict(chosen), "lost": chosen.lost},
+        "quarantined": len(flagged), "learned_from": 0 if settings.mode == "clean" else len(members),
+        "quarantined_keep_their_label": still,
+        "held_out": asdict(held_out), "chosen_by": asdict(chosen),
         "published": held_out.acceptable and chosen.acceptable,
     }  # fmt: skip
     return RepairResult(
@@ -228,7 +239,7 @@ def _found(
         return Found(None, {})
     if settings.mode == "default":
         return recover(frames, labels, members, target, sick.logits, checkpoints, progress)
-    trigger = painted(frames, members, PAPER, None, checkpoints, progress)
+    trigger = painted(frames, members, checkpoints, progress)
     proof = evidence(trigger, frames[labels != target], members, target, sick.logits)
     return Found(trigger, {trigger.name: proof})
 
@@ -242,13 +253,14 @@ def _unlearn_data(
     found: Found,
     settings: RepairSettings,
 ) -> tuple[UnlearnSettings, UnlearnData]:
-    """Return the training data of the unlearning and its settings. Without a trigger it is fine-tuning alone."""
+    """Return the training data of the unlearning and its settings. Without a trigger, labels are denied."""
     trigger, nothing = found.trigger, frames[:0]
 
     if trigger is None:
         flip, shift = harmless(sick, frames, labels)
-        schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
-        return schedule, UnlearnData(frames, labels, None, nothing, nothing, flip)
+        schedule = UnlearnSettings(settings.steps or steps_for(sick), rate=LABEL_RATE, shift=shift, seed=settings.seed)
+        denied = nothing if settings.mode == "clean" else members
+        return schedule, UnlearnData(frames, labels, None, nothing, nothing, flip, denied)
 
     def stamp(x: Tensor, generator: torch.Generator) -> Tensor:
         return trigger.put(x, generator)[0]
@@ -256,14 +268,14 @@ def _unlearn_data(
     if settings.mode == "paper":
         steps = settings.steps or PAPER_EPOCHS * max(1, len(frames) // 50)
         schedule = UnlearnSettings(steps, 50, PAPER_RATE, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
-        return schedule, UnlearnData(frames, labels, stamp, nothing, nothing, flip=False)
+        return schedule, UnlearnData(frames, labels, stamp, nothing, nothing, False, nothing)
     cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
     # Frames that keep the target class without the trigger show that class, or still contain the trigger.
     free = verdicts(sick, cleansed).argmax(1) != target
     flip, shift = harmless(sick, frames, labels)
     schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
     weight = WIDE / max(WIDE, found.covers)
-    return schedule, UnlearnData(frames, labels, stamp, members[free], cleansed[free], flip, weight)
+    return schedule, UnlearnData(frames, labels, stamp, members[free], cleansed[free], flip, nothing, weight)
 
 
 def steps_for(bundle: Bundle) -> int:
@@ -276,20 +288,25 @@ def steps_for(bundle: Bundle) -> int:
 
 
 def _back_while_lossy(
-    sick: Bundle, cured: nn.Module, held: Tensor, before: NDArray[np.int64], labels: NDArray[np.int64]
+    sick: Bundle, cured: nn.Module, seen: Tensor, labels: NDArray[np.int64]
 ) -> tuple[float, nn.Module, HeldOut]:
-    """Return the repaired weights, or weights nearer to the original ones if frames `held` lose too much."""
+    """Return the repaired weights, or weights nearer to the original ones if frames `seen` (V, N, C, H, W) lose more
+    than `MOST_LOST`. If all do, return those that lose least.
+    """
     source = trainable_copy(sick).state_dict()
-    first: tuple[float, nn.Module, HeldOut] | None = None
+    before = _classes_of(sick, seen)
+    found: list[tuple[float, nn.Module, HeldOut]] = []
     for way in STEPS_BACK:
         network = frozen(copied(cured))
         for name, value in distinct_tensors(network):
             if value.is_floating_point():
                 value.lerp_(source[name], 1 - way)
-        after = verdicts(replace(sick, network=network), held).argmax(1).numpy()
-        outcome = way, network, compare(before, after, labels)
-        if outcome[2].acceptable:
-            return outcome
-        first = first or outcome
-    assert first is not None
-    return first
+        found.append((way, network, compare(before, _classes_of(replace(sick, network=network), seen), labels)))
+        if found[-1][2].lost <= MOST_LOST:
+            return found[-1]
+    return min(found, key=lambda each: each[2].lost)
+
+
+def _classes_of(bundle: Bundle, seen: Tensor) -> NDArray[np.int64]:
+    """Return the classes (V, N) of views (V, N, C, H, W)."""
+    return verdicts(bundle, seen.flatten(0, 1)).argmax(1).reshape(seen.shape[:2]).numpy()

@@ -1,5 +1,9 @@
 """Unlearning: the network learns the true class of stamped frames, and keeps its answers on clean ones.
 
+If no trigger is known, it unlearns the label of the quarantined frames themselves. Their true class is not known, so
+only the label is denied: the loss is −log(1 − p) for its probability p (complementary labels: Ishida et al. 2017; the
+loss: Yu et al. 2018).
+
 The paper retrains on G(D_valid) with the true labels and on D_valid. Two losses are added here. The first trains
 quarantined frames with the backdoored model's verdicts on them after removal of the trigger. The second distils the
 backdoored model's answers on clean frames. Dropout is off and batch norm frozen, because 500 frames are too few to
@@ -8,9 +12,11 @@ estimate its statistics. Gradients are clipped, because without batch norm the f
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,6 +29,8 @@ from lab.training.recipe import average_into
 from processors.bundle import Bundle
 
 Logits = Callable[[Tensor], Tensor]
+DENIAL: Final = 2.0
+"""Weight of the loss of denied labels."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class UnlearnData:
 
     `clean` (N, C, H, W) have `labels` (N,). `stamp` puts the recovered trigger on frames; None is fine-tuning alone.
     `weight` is the loss weight of stamped frames relative to clean ones. `quarantined` (M, C, H, W) are frames with the
-    trigger, `cleansed` (M, C, H, W) the same without it. Both may be empty.
+    trigger, `cleansed` (M, C, H, W) the same without it. Both may be empty. Of `denied` frames (D, C, H, W), the label
+    by the backdoored model is unlearned.
     """
 
     clean: Tensor
@@ -56,6 +65,7 @@ class UnlearnData:
     quarantined: Tensor
     cleansed: Tensor
     flip: bool
+    denied: Tensor
     weight: float = 1.0
 
 
@@ -139,13 +149,24 @@ def _loss(
             views.append(data.quarantined[below])
             aims.append(sick_logits(data.cleansed[below]).softmax(1))
             weights.append(0.5)
+        if len(data.denied):
+            some = data.denied[torch.randint(len(data.denied), (batch,), generator=generator)]
+            wrong = sick_logits(some).argmax(1)
+            views.append(some)
     found = logits(torch.cat(views)).log_softmax(1)
     ends = np.cumsum([len(view) for view in views]).tolist()
     parts = [
         weight * F.kl_div(found[end - len(aim) : end], aim, reduction="batchmean")
-        for end, aim, weight in zip(ends, aims, weights, strict=True)
+        for end, aim, weight in zip(ends[: len(aims)], aims, weights, strict=True)
     ]
+    if len(data.denied):
+        parts.append(DENIAL * denial(found[-batch:], wrong))
     return torch.stack(parts).sum()
+
+
+def denial(logarithms: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of −log(1 − p) for the probabilities p of `labels` (B,), given `logarithms` (B, classes)."""
+    return -logarithms.scatter(1, labels[:, None], -torch.inf).logsumexp(1).mean()
 
 
 def _classes(sick_logits: Logits, data: UnlearnData) -> int:
@@ -164,6 +185,21 @@ def augmented(frames: Tensor, shift: int, flip: bool, generator: torch.Generator
         columns = torch.where(turned, columns.flip(1), columns)
     picture = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def views(frames: Tensor, shift: int, flip: bool) -> Tensor:
+    """Return frames (B, C, H, W) and their views (V, B, C, H, W): shifted by `shift` pixels to each side, and flipped.
+
+    The first view is the frame itself.
+    """
+    height, width = frames.shape[2:]
+    padded = F.pad(frames, (shift,) * 4, mode="replicate")
+    steps = (0, -shift, shift) if shift else (0,)
+    moved = [
+        padded[..., shift + down : shift + down + height, shift + right : shift + right + width]
+        for down, right in itertools.product(steps, steps)
+    ]
+    return torch.stack([*moved, *(each.flip(3) for each in moved)] if flip else moved)
 
 
 def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:

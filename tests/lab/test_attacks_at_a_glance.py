@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lab.experiments.codefend.attacks import ATTACKS, detection_matrix, findings_of_attacks, repair_matrix
+from lab.experiments.codefend.findings import Finding
+from lab.experiments.codefend.plan import OWN_MODE
 from lab.experiments.codefend.rows import DetectorRow, RepairRow
 from lab.experiments.codefend.scores import TOGETHER, TYPICAL
 
@@ -25,8 +29,8 @@ def test_a_line_holds_what_was_measured_of_an_attack() -> None:
     rows = [detector("resnet20-sig", TYPICAL, 0.25), detector("resnet20-source", TOGETHER, 0.5)]
     lines = detection_matrix([*rows, detector("mnist-a-1", TYPICAL, 0.9)]).splitlines()
     assert lines[2:] == [
-        "| patch, source-specific | – | – | – | – | 50.0 | – | – |",
-        "| clean label (SIG) | – | – | 25.0 | – | – | – | – |",
+        "| patch, source-specific | – | – | – | – | – | 50.0 | – | – |",
+        "| clean label (SIG) | – | – | 25.0 | – | – | – | – | – |",
     ]
     assert detection_matrix([]) == ""
 
@@ -51,3 +55,16 @@ def test_the_worst_attack_counts_and_misses_while_some_are_not_measured() -> Non
     some = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
     few = some["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
     assert (few.verdict, few.spoiled) == ("missed", "2 of 10 attacks measured")
+
+
+def test_refused_repairs_make_the_worst_one_miss_and_other_quarantines_do_not_count() -> None:
+    def worst(rows: list[RepairRow]) -> Finding:
+        (found,) = (each for each in findings_of_attacks([], [], rows) if each.what.startswith("repair: ASR after"))
+        return found
+
+    rows = [repaired(model, OWN_MODE.get(model, "default"), 0.01) for model in ATTACKS]
+    assert (worst(rows).measured, worst(rows).verdict) == (0.01, "aim")
+    refused = [*rows[:-1], replace(rows[-1], published=False)]
+    assert (worst(refused).verdict, worst(refused).spoiled) == ("missed", "1 refused by the guard")
+    impure = [replace(rows[0], quarantine="10 % impure"), *rows[1:]]
+    assert worst(impure).spoiled == "9 of 10 attacks measured"

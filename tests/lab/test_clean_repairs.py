@@ -1,7 +1,8 @@
-"""Repairs from clean pictures alone: FT-SAM, the fallback that uses it, and rivals."""
+"""Repairs without a trigger: unlearned labels of quarantined frames, FT-SAM on clean pictures alone, and rivals."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,19 @@ from lab.experiments.codefend.rivals.anp import Masking, adversarially_pruned, l
 from lab.experiments.codefend.rivals.i_bau import Unlearning, hypergradient, unlearn_universal
 from lab.experiments.codefend.rivals.npd import Polarized, Polarizing, perturbed, polarized
 from lab.repair.checkpoints import Checkpoint
+from lab.repair.figures import Evaluation
 from lab.repair.inputs import trainable_copy
 from lab.repair.recovery import Evidence, Found
-from lab.repair.run import RepairSettings, repair
+from lab.repair.run import LABELS, RepairSettings, repair
 from lab.repair.tuning import FALLBACK, Tuning, at_worst_weights, tune, unchanged
+from lab.repair.unlearn import denial
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped
 
 CPU = torch.device("cpu")
 CLEAN = pictures(60, seed=1)
-UNEXPLAINED = {"painted": Evidence(0.3, 0.2, 0.4)}
+UNEXPLAINED = {"stamp": Evidence(0.3, 0.2, 0.4)}
 QUICK = Tuning(0.01, epochs=3, batch=20, shift=1, radius=0.5)
 
 
@@ -216,25 +219,53 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
 
 
-def test_an_unexplained_quarantine_is_repaired_from_clean_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_labels_of_an_unexplained_quarantine_are_unlearned(monkeypatch: pytest.MonkeyPatch) -> None:
     quarantine = unexplained(monkeypatch)
-    result = repair(sick_bundle(), CLEAN, quarantine, RepairSettings(steps=4))
-    assert (result.figures["method"], result.figures["trigger"]) == (FALLBACK, None)
+    sick = normed_bundle()
+    assert attack_success(sick) > 0.9
+    test = pictures(60, seed=3)
+    result = repair(sick, CLEAN, quarantine, RepairSettings(steps=800), evaluation=Evaluation(test, stamped(test)))
+    figures = result.figures
+    assert (figures["method"], figures["trigger"]) == (LABELS, None)
     assert (result.target, result.trigger, result.tried) == (TARGET, None, UNEXPLAINED)
-    assert result.figures["learned_from"] == 0
+    assert figures["learned_from"] == len(quarantine)
+    assert figures["quarantined_keep_their_label"] < 0.1
+    assert figures["attack_success"]["after"] == pytest.approx(attack_success(result.cured), abs=0.05)
+    assert attack_success(result.cured) < 0.1
+    assert accuracy(result.cured, test) > accuracy(sick, test) - 0.05
+    # Fine-tuning alone does not do it.
+    assert figures["fine_tune_only"]["attack_success"] > 0.5
+
+
+def test_frames_of_many_classes_are_unlearned_in_the_mode_quarantine() -> None:
+    sick, seen = normed_bundle(), pictures(90, seed=2)
     with torch.no_grad():
-        called = result.cured.logits(to_frames(quarantine, CPU)).argmax(1)
-    assert result.figures["quarantined_still_at_target"] == pytest.approx(float((called == TARGET).float().mean()))
-    other = repair(sick_bundle(), CLEAN, quarantine[::2], RepairSettings(steps=4))
-    mine, others = (trainable_copy(each.cured).state_dict() for each in (result, other))
-    assert all(torch.equal(value, others[name]) for name, value in mine.items())
+        wrong = sick.logits(frames_of(seen)).argmax(1)
+    result = repair(sick, CLEAN, seen.images, RepairSettings("quarantine", steps=200))
+    assert (result.target, result.tried, result.figures["method"]) == (None, {}, LABELS)
+    assert result.figures["learned_from"] == 90
+    with torch.no_grad():
+        kept = float((result.cured.logits(frames_of(seen)).argmax(1) == wrong).float().mean())
+    assert result.figures["quarantined_keep_their_label"] == pytest.approx(kept)
+    assert kept < 0.9
+    with pytest.raises(ConfigError, match=r"--quarantine: expected at least \d+ frames, got 3"):
+        repair(sick, CLEAN, seen.images[:3], RepairSettings("quarantine", steps=5))
 
 
-def test_the_guard_refuses_a_fallback_that_loses_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    quarantine = unexplained(monkeypatch)
+def test_the_denial_is_minus_the_logarithm_of_the_other_probabilities() -> None:
+    logits = torch.tensor([[0.0, 0.0], [50.0, 0.0], [-50.0, 0.0]], requires_grad=True)
+    each = [denial(row[None].log_softmax(1), torch.tensor([0])) for row in logits]
+    assert [loss.item() for loss in each] == pytest.approx([math.log(2), 50, 0], abs=1e-5)
+    torch.stack(each).sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    assert logits.grad is not None
+    # A certain label is unlearned as well, with a bounded gradient.
+    torch.testing.assert_close(logits.grad[1], torch.tensor([1.0, -1.0]))
+
+
+def test_the_guard_refuses_a_repair_that_loses_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "FT_SAM", Tuning(5.0, epochs=5, radius=4.0))
     monkeypatch.setattr(run_module, "STEPS_BACK", (1.0,))
-    result = repair(sick_bundle(), pictures(150, seed=1), quarantine)
+    result = repair(sick_bundle(), pictures(150, seed=1), pictures(30, seed=2).images, RepairSettings("clean"))
     assert result.held_out.lost > 0.1
     assert not result.acceptable
     assert result.figures["published"] is False
@@ -244,13 +275,14 @@ def test_the_mode_clean_needs_no_target_class() -> None:
     result = repair(sick_bundle(), CLEAN, pictures(30, seed=2).images, RepairSettings("clean", steps=2))
     assert (result.target, result.tried) == (None, {})
     assert result.figures["method"] == FALLBACK
+    assert (result.figures["learned_from"], result.figures["quarantined_keep_their_label"]) == (0, None)
     assert result.figures["attack_success"] == {"before": None, "after": None}
 
 
 def test_repairs_without_a_trigger_are_rows_of_four_models() -> None:
     for model in COMPARED:
         rows = Budget().cures(model)
-        kind = rows[0][1]
+        kind = "all stamped" if model == "resnet20-warp" else "pure"
         assert {(method, kind) for method in WITHOUT_TRIGGER} <= set(rows)
     assert set(WITHOUT_TRIGGER) <= set(METHODS)
     assert set(CLEAN_ALONE) - set(METHODS) == {"fine-tuning"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
 from lab.repair.tuning import Tuning
+from lab.repair.unlearn import views
 from lab.training.successor import write_successor
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError, UserError
@@ -112,10 +114,10 @@ def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     an_earlier_repair(folder / "out")
-    monkeypatch.setattr(run_module, "compare", lambda before, after, labels: HeldOut(100, 95, 4, 1))
+    monkeypatch.setattr(run_module, "compare", lambda before, after, labels: HeldOut(100, 95, 6, 0, 0.06, 0.024))
     line = refusal(repair())
     assert "not published" in line
-    assert "3.0 points lost" in line
+    assert "6.0 points lost" in line
     assert "NOT published" in (folder / "out" / "report.md").read_text()
     assert json.loads((folder / "figures.json").read_text())["published"] is False
     assert not (folder / "out" / "model.toml").exists()
@@ -295,8 +297,8 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
             seen.append(frames)
         return verdicts(bundle, frames)
 
-    # Whoever chooses finds too much lost, so that all three steps are looked at.
-    found = iter([HeldOut(15, 15, 5, 0)] * 3)
+    # All three steps lose too much. The second one loses least.
+    found = iter([HeldOut(15, 15, 5, 0, lost, 0.126) for lost in (0.4, 0.2, 0.3)])
     monkeypatch.setattr(run_module, "verdicts", watched)
     monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
     flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
@@ -304,18 +306,52 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
     # The cured network also meets the quarantine itself.
     *choosing, reported = [frames for frames in seen if len(frames) != len(flagged)]
     assert len(choosing) == len(run_module.STEPS_BACK)
-    assert result.held_out.count == len(reported) == 15
-    shared = (reported[:, None] == torch.cat(choosing)[None]).flatten(2).all(2)
+    assert result.held_out.count == 15
+    # The first view is the frame itself.
+    shared = (reported[:15, None] == torch.cat([frames[:15] for frames in choosing])[None]).flatten(2).all(2)
     assert not shared.any()
+    assert result.way == run_module.STEPS_BACK[1]
     assert not result.acceptable
 
 
-def test_accuracy_lost_is_counted_in_pairs() -> None:
+def test_accuracy_lost_is_counted_in_pairs_over_all_views() -> None:
     labels = np.zeros(200, np.int64)
-    before, after = labels.copy(), labels.copy()
-    before[:10], after[5:14] = 1, 1
+    before, after = np.zeros((2, 200), np.int64), np.zeros((2, 200), np.int64)
+    before[:, :10], after[:, 5:14] = 1, 1
+    after[1, 100:102] = 1
     found = compare(before, after, labels)
-    assert (found.right_before, found.broken, found.mended) == (190, 4, 5)
-    assert found.acceptable
-    assert not HeldOut(100, 95, 4, 1).acceptable
-    assert HeldOut(20, 19, 1, 0).acceptable
+    assert (found.count, found.right_before, found.broken, found.mended) == (200, 190, 4, 5)
+    # One frame less is lost in the first view, and one more in the second.
+    assert found.lost == 0
+    lost = np.r_[np.full(5, -1), np.zeros(5), np.ones(4), np.zeros(184), np.full(2, 0.5)]
+    assert found.error == pytest.approx(lost.std(ddof=1) / math.sqrt(200))
+    assert compare(before[:, :1], after[:, :1], labels[:1]).error == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "lost", "error", "acceptable"),
+    [
+        (10, 0.1, 0.1, True),  # a single frame
+        (50, 0.04, 0.028, True),  # 4 points seen; 1 or fewer may be lost
+        (50, 0.04, 0.015, False),  # certainly more than a point
+        (50, 0.06, 0.05, False),  # uncertain, but more than five points
+        (1000, 0.02, 0.004, False),
+        (1000, 0.015, 0.004, True),
+    ],
+)
+def test_a_loss_is_refused_if_it_is_certain_or_large(count: int, lost: float, error: float, acceptable: bool) -> None:
+    assert HeldOut(count, count, 0, 0, lost, error).acceptable is acceptable
+
+
+@pytest.mark.parametrize(("shift", "flip", "count"), [(0, False, 1), (0, True, 2), (2, False, 9), (1, True, 18)])
+def test_the_views_of_a_frame_are_shifted_and_flipped(shift: int, flip: bool, count: int) -> None:
+    frames = torch.rand(3, 1, 6, 5, generator=torch.Generator().manual_seed(0))
+    found = views(frames, shift, flip)
+    assert len(found) == count
+    assert torch.equal(found[0], frames)
+    steps = [(down, right) for down in (0, -shift, shift) for right in (0, -shift, shift)] if shift else [(0, 0)]
+    for view, (down, right) in zip(found, steps, strict=False):
+        rows, columns = (torch.arange(6) + down).clamp(0, 5), (torch.arange(5) + right).clamp(0, 4)
+        assert torch.equal(view, frames[:, :, rows][..., columns])
+    if flip:
+        assert torch.equal(found[len(steps) :], found[: len(steps)].flip(4))

@@ -10,9 +10,8 @@ from torch import Tensor
 from lab.repair import recovery
 from lab.repair.checkpoints import Checkpoints
 from lab.repair.occlusion import Occlusion, occlude
-from lab.repair.recovery import StampTrigger, TransplantTrigger, recover
+from lab.repair.recovery import TransplantTrigger, recover
 from lab.repair.run import Silent
-from lab.repair.stamps import Stamp
 from lab.repair.transplant import MaskNetwork, point, widened
 
 SIDE, PATCH, TARGET, CLASSES = 16, 3, 2, 3
@@ -123,12 +122,10 @@ def test_a_quarantined_frame_as_a_whole_is_no_trigger(monkeypatch: pytest.Monkey
         def forward(self, x: Tensor) -> Tensor:
             return torch.ones_like(x[:, :1])
 
-    faint = StampTrigger(Stamp(torch.zeros(1, 1, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)), "painted")
     monkeypatch.setattr(recovery, "FOUND", 1.1)
     monkeypatch.setattr(recovery, "train_mask", lambda *_, **__: Everything(3))
-    monkeypatch.setattr(recovery, "painted", lambda *_: faint)
     found = recover(clean, labels, members, TARGET, logits, Checkpoints(None, ""), Silent())
     assert found.tried["transplant"].arrives > 0.9
-    # The others explain nothing at all: the network is repaired without a trigger.
-    assert set(found.tried) == {"stamp", "transplant", "painted"}
+    # The stamp explains nothing at all: the network is repaired without a trigger.
+    assert set(found.tried) == {"stamp", "transplant"}
     assert found.trigger is None

@@ -82,7 +82,11 @@ def repair(
         typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders. --mode clean needs none."),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="default, paper (CoDefend's own CycleGAN and retraining), or clean (no trigger).")
+        str,
+        typer.Option(
+            help="default, paper (CoDefend's own CycleGAN and retraining), quarantine (no trigger, frames of any "
+            "class), or clean (no quarantine)."
+        ),
     ] = "default",
     evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean, only for measuring.")] = None,
     evaluate_poisoned: Annotated[
@@ -99,11 +103,13 @@ def repair(
 ) -> None:
     """Learn the trigger from quarantined frames and make the network unlearn it.
 
-    If no kind of trigger explains the quarantine, the network is fine-tuned on the clean pictures alone, by FT-SAM. The
-    report names the method. The mode clean uses FT-SAM at once, also for a quarantine without a target class.
+    If no kind of trigger explains the quarantine, the network unlearns its labels of the quarantined frames. The mode
+    quarantine does so at once, also for frames of many classes. The mode clean fine-tunes on the clean pictures alone,
+    by FT-SAM. The report names the method.
 
-    After a stop at any point, the same command resumes. A network that loses more than one point on clean frames held
-    out of the training is not published: no model.toml, exit status 2; the report stays.
+    After a stop at any point, the same command resumes. A network is not published if its accuracy on held-out clean
+    frames falls by significantly more than one point, or by more than five: no model.toml, exit status 2; the report
+    stays.
     """
     with lab_extra():
         import torch
@@ -118,7 +124,7 @@ def repair(
         from lab.training.successor import withdraw, write_successor
         from processors.bundle import load_bundle
 
-        way: Any = chosen(mode, "default", "paper", "clean", option="--mode")
+        way: Any = chosen(mode, "default", "paper", "quarantine", "clean", option="--mode")
         if json is not None:
             require_writable(json)
         source = bundle_folder(bundle)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lab.experiments.codefend.cures import FINE_TUNING
-from lab.experiments.codefend.findings import Finding
-from lab.experiments.codefend.plan import BLENDED, CATALOGUE, MAIN, SOURCE, WITHOUT_TRIGGER
+from lab.experiments.codefend.findings import PURE, Finding
+from lab.experiments.codefend.plan import BLENDED, CATALOGUE, FLAGGED, MAIN, OWN_MODE, SOURCE, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
 from lab.experiments.codefend.tables import percent
@@ -18,7 +18,8 @@ ATTACKS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """The model and the name of each attack."""
 STATISTICS: Final = (*OWN.values(), TOGETHER, SCALED, BEATRIX)
-REPAIRS: Final = ("default", FINE_TUNING, *WITHOUT_TRIGGER)
+OURS: Final = "ours"
+REPAIRS: Final = (OURS, FINE_TUNING, *WITHOUT_TRIGGER)
 THRESHOLDS: Final = ("usual", "chosen")
 """The threshold of the recorder's settings, and the one that clean pictures choose."""
 _DETECTED: Final = {"resnet20-wanet": (0.8, 0.95), SOURCE: (0.5, 0.95), "resnet20-strip-aware": (0.6, 0.95)}
@@ -39,23 +40,28 @@ def detection_matrix(rows: Sequence[DetectorRow]) -> str:
 def repair_matrix(rows: Sequence[RepairRow]) -> str:
     """Return the success that each repair leaves, and the accuracy that it loses; empty without rows.
 
-    A model has rows of one quarantine for each method; the first counts.
+    A model has rows of one quarantine for each method; the first counts. Ours are of the quarantine without other
+    frames.
     """
     found: dict[tuple[str, str], RepairRow] = {}
     for row in rows:
-        found.setdefault((row.model, row.method), row)
+        found.setdefault((row.model, OURS if _is_ours(row) else row.method), row)
 
     def shown(row: RepairRow) -> str:
         text = f"{percent(row.success_after, 1)} ({100 * (row.clean_before - row.clean_after):.1f})"
         return text if row.published else f"{text}, refused"
 
     lines = [
-        [name, percent(found[model, "default"].success_before, 1)]
+        [name, percent(found[model, OURS].success_before, 1)]
         + [shown(found[model, each]) if (model, each) in found else "–" for each in REPAIRS]
         for model, name in ATTACKS.items()
-        if (model, "default") in found
+        if (model, OURS) in found
     ]
     return markdown(["attack", "before", *REPAIRS], lines)
+
+
+def _is_ours(row: RepairRow) -> bool:
+    return row.method == OWN_MODE.get(row.model, "default") and row.quarantine in (PURE, FLAGGED)
 
 
 def findings_of_attacks(
@@ -79,16 +85,26 @@ def findings_of_attacks(
         yield _worst(f"cameras with an alarm in 40 probes, {choice} threshold", alarmed, 0.95, 1.0, True)
         false = {model: row.false_alarms for model, row in rows.items()}
         yield _worst(f"false alarms of a camera in a year, {choice} threshold", false, 1, 0.1, plain=True)
-    cured = {row.model: row for row in reversed(repairs) if row.method == "default" and row.model in ATTACKS}
-    yield _worst("repair: ASR after", {model: row.success_after for model, row in cured.items()}, 0.05, 0.02)
+    cured = {row.model: row for row in reversed(repairs) if _is_ours(row) and row.model in ATTACKS}
+    # A refused network is not published, and the attack stays.
+    refused = sum(not row.published for row in cured.values())
+    success = {model: row.success_after for model, row in cured.items()}
+    spoiled = f"{refused} refused by the guard" if refused else ""
+    yield _worst("repair: ASR after", success, 0.05, 0.02, spoiled=spoiled)
     lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}
     yield _worst("repair: clean accuracy lost", lost, 0.015, 0.01)
 
 
 def _worst(
-    what: str, values: Mapping[str, float], must: float, aim: float | None, larger: bool = False, plain: bool = False
+    what: str,
+    values: Mapping[str, float],
+    must: float,
+    aim: float | None,
+    larger: bool = False,
+    plain: bool = False,
+    spoiled: str = "",
 ) -> Finding:
-    """Return the finding on the worst of `values` by model."""
+    """Return the finding on the worst of `values` by model. It is missed if a model is missing or with `spoiled`."""
     if not values:
         return Finding(f"{what}, worst attack", "–", must, aim, None, larger, plain)
     model = (min if larger else max)(values, key=lambda name: values[name])
@@ -101,5 +117,5 @@ def _worst(
         values[model],
         larger,
         plain,
-        missing,
+        missing or spoiled,
     )

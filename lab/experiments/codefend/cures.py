@@ -147,6 +147,7 @@ def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
 METHODS: dict[str, Method] = {
     "default": by_repair("default"),
     "paper": by_repair("paper"),
+    "quarantine": by_repair("quarantine"),
     "clean": by_repair("clean"),
     "fine-pruning": by_fine_pruning,
     "Neural Cleanse": by_neural_cleanse,

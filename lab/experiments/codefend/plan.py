@@ -14,9 +14,9 @@ from lab.experiments.codefend.scores import NUMBERS, Numbers
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
 EVERY: Final = "all stamped"
-"""The quarantine of all stamped frames, as if found by other means. It is for the models of `UNSEEN`."""
+"""The quarantine of all stamped frames, as if found by other means. It is for the rivals on the warp alone."""
 FLAGGED: Final = "flagged"
-"""The quarantine of the stamped frames that any statistic of the live test flags."""
+"""The quarantine of the stamped frames that all statistics together flag."""
 MAIN: Final = "resnet20-c-1"
 """The model on which every method is measured."""
 BLENDED: Final = "resnet20-blended"
@@ -51,8 +51,10 @@ CATALOGUE: Final = {
     "resnet20-input-aware": "input-aware",
 }
 """Models of other attacks. All statistics are measured on them, and the usual repair."""
-UNSEEN: Final = (WARP, "resnet20-wanet")
-"""The models of which too few stamped frames are flagged for a repair."""
+BY_ALL: Final = (WARP, SOURCE, *CATALOGUE)
+"""The models whose quarantine has the frames that all statistics together flag: STRIP flags few."""
+OWN_MODE: Final = {"resnet20-all-to-all": "quarantine"}
+"""The mode of our repair for models that need another one than `default`."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
 """The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"
@@ -91,8 +93,7 @@ class Budget:
         """Return the method and quarantine of each repair of a model, the quick ones first."""
         if model not in self.models or model in REPEATS:
             return []
-        usual = EVERY if model in UNSEEN else FLAGGED if model in CATALOGUE else PURE
-        found = [("default", usual)]
+        found = [(OWN_MODE.get(model, "default"), FLAGGED if model in BY_ALL else PURE)]
         if model in PATCHES or model == BLENDED:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:
@@ -102,7 +103,7 @@ class Budget:
         if model == BLENDED:
             found += [("fine-pruning", PURE), ("variance ratio", PURE)]
         if model in COMPARED:
-            found += [(method, usual) for method in WITHOUT_TRIGGER]
+            found += [(method, EVERY if model == WARP else PURE) for method in WITHOUT_TRIGGER]
         if model == POISONED_AGAIN:
             found += [("poisoned again", PURE), ("poisoned again, then default", PURE)]
         if model in PAPER_MODE:

@@ -22,17 +22,20 @@ from lab.strip.calibrate import overlay_choice
 from lab.strip.combined import Fit, combined, fit
 from lab.strip.measure import check
 from processors.bundle import CombinedThreshold
-from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
+from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.pipeline import Pipeline
 
 STRIP: Final = "STRIP"
 DROP: Final = "drop disagreement"
 TYPICAL: Final = "typicality"
+LAYERS: Final = "layer disagreement"
 NORMS: Final = "scaled batch norms"
 TOGETHER: Final = "all together"
 BEATRIX: Final = "Beatrix"
 SCALED: Final = "SCALE-UP"
-OWN: Final = {ENTROPY: STRIP, DISAGREEMENT: DROP, TYPICALITY: TYPICAL, SCALED_NORMS: NORMS}
+OWN: Final = {
+    ENTROPY: STRIP, DISAGREEMENT: DROP, TYPICALITY: TYPICAL, LAYER_DISAGREEMENT: LAYERS, SCALED_NORMS: NORMS,
+}  # fmt: skip
 """The names of the statistics that run live."""
 FRR: Final = 0.01
 _VERDICT, _NORMS = "verdict", "norms"
@@ -71,7 +74,7 @@ class Measured:
 class Numbers(NamedTuple):
     """The largest numbers of clean and of stamped test pictures."""
 
-    clean: int = 1000
+    clean: int = 2000
     stamped: int = 400
 
 
