@@ -21,6 +21,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from benchmarks.harness.document import report
+from processors.device.cpu_flags import cpu_flags
 
 NEEDED: Final[dict[str, frozenset[str]]] = {
     "default": frozenset(),
@@ -50,12 +51,6 @@ class Run:
 def capabilities(flags: frozenset[str]) -> list[str]:
     """Return the capabilities of a CPU with these flags, the narrowest first."""
     return [name for name, needed in NEEDED.items() if needed <= flags]
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the flags of this machine's CPU."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return frozenset(next((line.split(":")[1] for line in lines if line.startswith("flags")), "").split())
 
 
 def run_tests(capability: str, threads: int, tests: Sequence[str]) -> Run:

@@ -37,6 +37,7 @@ from processors.bundle.formats import Network
 from processors.device.backends.choose import Wish
 from processors.device.backends.engines import Change, engines, restorer_inputs
 from processors.device.backends.openvino_cpu import OpenVino
+from processors.device.cpu_flags import cpu_flags
 from processors.stages.learned import shipped_restorer
 from schemas.errors import first_line
 
@@ -235,8 +236,7 @@ def _read(out: Path) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     flags = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    have = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+    have = cpu_flags()
     return {
         "processor": platform.machine(), "flags": [flag for flag in flags if flag in have], "cores": os.cpu_count(),
         "torch": torch.__version__,

@@ -4,15 +4,20 @@ Jacob et al., "Quantization and training of neural networks for efficient intege
 An input's steps cover the range of the calibration, one range for all its channels. Weights have 255 steps, symmetric,
 with a range for each output channel. Sums are exact. Operations between two of them, such as the addition of a
 shortcut, stay float32 unless the runtime fuses them.
+
+An x86 processor without VNNI adds two products in a signed integer of 16 bits, which saturates. There weights have 127
+steps: two products with the largest input, 2 × 255 × 63, stay below 32,768.
 """
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from processors.device.backends.contract import UnsupportedNetworkError
+from processors.device.cpu_flags import cpu_flags
 
 if TYPE_CHECKING:
     import openvino
@@ -22,6 +27,8 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 _WEIGHTED: Final = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 1}
 """Operations with weights, and the number of leading weight axes that are for output channels."""
 _AT_ONCE: Final = 32
+_EXACT: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
+"""Instructions of x86 processors that add products in 32 bits."""
 
 
 def quantised(
@@ -46,6 +53,7 @@ def quantised(
         raise UnsupportedNetworkError("int8: expected convolutions or products with fixed weights, found none")
     ranges = _ranges(core, model, layers, calibration)
     inputs: dict[tuple[str, int], Any] = {}
+    most = largest_weight()
     for node in layers:
         source, weights = node.input_value(0), _weights(node)
         assert weights is not None
@@ -55,9 +63,17 @@ def quantised(
             inputs[place] = _steps(ops, source, np.float32(low), np.float32(high), 256)
         node.input(0).replace_source_output(inputs[place].output(0))
         largest = np.maximum(np.abs(weights).max(axis=_others(node, weights.ndim), keepdims=True), 1e-12)
+        # The number of steps stays 255: a wider range leaves the outer ones unused.
+        largest *= 127 / most
         node.input(1).replace_source_output(_steps(ops, node.input_value(1), -largest, largest, 255).output(0))
     model.validate_nodes_and_infer_types()
     return model
+
+
+def largest_weight() -> int:
+    """Return the largest integer weight with which sums are exact on this processor."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return 63 if x86 and not _EXACT & cpu_flags() else 127
 
 
 def _steps(ops: Any, source: Any, low: Any, high: Any, levels: int) -> Any:
