@@ -17,7 +17,7 @@ from torch import Tensor
 from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.cells import Attack, Row, Scored, Scores
-from lab.experiments.qusecnets import adversarial, steepness
+from lab.experiments.qusecnets import adversarial, steepness, training
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import worst
@@ -157,15 +157,19 @@ def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, cq2: Bu
         assert found.l_inf.max() <= row.eps + 1e-6
 
 
-def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adversarial, "BATCH", 16)
-    network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
-    first = next(network.network.parameters())
-    before = first.detach().clone()
-    shown = digits(16)
-    adversarial.withstand(network, shown.images, shown.labels, 1, 0)
-    assert not torch.equal(first, before)
-    assert network.thresholds.tolist() == [0.5]
+def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    short = replace(adversarial.ATTACKED, epochs=1, batch=8, bfloat16=False)
+    monkeypatch.setattr(training, "ATTACKED", short)
+    shown, usual = digits(16), replace(short, peak_rate=1e-6)
+    calm, attacked = (
+        training.train(NETWORKS[name], shown.images, shown.labels, usual, tmp_path / name / "checkpoint.pt")
+        for name in ("mnist-cq2", "mnist-cq2-attacked")
+    )
+    before, after = (next(each.network.parameters()) for each in (calm, attacked))
+    assert (after - before).abs().max() > 100 * usual.peak_rate
+    assert attacked.thresholds.tolist() == [0.5]
 
 
 def row(name: str, attack: str, accuracy: float, eps: float | None) -> Row:
@@ -241,27 +245,18 @@ def test_a_vanishing_gradient_is_called_one_where_the_numbers_say_so(bpda: float
     assert "the paper's text has z = 50" in line
 
 
-def test_past_the_layer_the_values_are_the_layers_and_the_gradient_is_the_identitys() -> None:
-    network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
-    # So far from the threshold the layer's own gradient is nothing in float32.
-    frames = torch.full((2, 1, SIDE, SIDE), 0.02).requires_grad_()
-    assert torch.allclose(network.as_if_transparent(frames), network(frames))
-    (past,) = torch.autograd.grad(network.as_if_transparent(frames)[:, 0].sum(), frames)
-    (through,) = torch.autograd.grad(network(frames)[:, 0].sum(), frames)
-    assert past.abs().max() > 1e3 * through.abs().max()
-
-
-def test_training_attacks_stay_within_their_bound_and_move_against_the_label() -> None:
-    network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
+def test_attacked_batches_are_images_within_the_bound_and_move_against_the_label() -> None:
+    network = layered(NETWORKS["mnist-cq2-attacked"])
     shown = digits(8)
-    frames, labels = torch.from_numpy(shown.images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(shown.labels)
+    pictures, labels = torch.from_numpy(shown.images).permute(0, 3, 1, 2), torch.from_numpy(shown.labels)
+    still = replace(adversarial.ATTACKED, batch=8, pad=0, bfloat16=False)
     chance = torch.Generator().manual_seed(0)
-    for found in (
-        adversarial.one_step(network, frames, labels),
-        adversarial.past_the_layer(network, frames, labels, chance),
-    ):
-        assert (found - frames).abs().max() <= adversarial.EPS + 1e-6
-        assert found.min() >= 0
-        assert found.max() <= 1
-        before, after = (F.cross_entropy(network(each), labels) for each in (frames, found))
-        assert after > before
+    ((images, truth),) = adversarial.attacked_batches(network)(pictures, labels, still, chance)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    assert truth.tolist() == labels[order].tolist()
+    frames = pictures[order].float() / 255
+    low, high = box(network.quantised, frames, adversarial.EPS)
+    assert bool((images / 255 >= low - 1e-6).all())
+    assert bool((images / 255 <= high + 1e-6).all())
+    before, after = (F.cross_entropy(network.behind(each), truth) for each in (network.quantised(frames), images / 255))
+    assert after > before

@@ -43,22 +43,29 @@ def preimage(layer: Layer, wanted: Tensor, frames: Tensor, eps: float) -> Tensor
 def in_box(
     layer: Layer, behind: Layer, frames: Tensor, labels: Tensor, *, eps: float, steps: int, chance: torch.Generator
 ) -> Tensor:
-    """Return frames within L∞ `eps` that PGD in the box of `layer` finds, with the loss of `behind` at their images.
+    """Return frames within L∞ `eps` that PGD in the box of `layer` finds, with the loss of `behind` at their images."""
+    found = worst_image(behind, *box(layer, frames, eps), labels, steps=steps, step=STEP, chance=chance)
+    return preimage(layer, found, frames, eps)
 
-    It ascends the cross-entropy to `labels` (B,) from a random point of the box. Each picture keeps its worst point.
+
+def worst_image(
+    behind: Layer, low: Tensor, high: Tensor, labels: Tensor, *, steps: int, step: float, chance: torch.Generator
+) -> Tensor:
+    """Return the points (B, C, H, W) between `low` and `high` that PGD finds from random points between them.
+
+    It ascends the cross-entropy of `behind` to `labels` (B,) by steps of `step` widths of the box. Each picture keeps
+    its worst point.
     """
-    low, high = box(layer, frames, eps)
     width = high - low
-    current = low + width * torch.rand(frames.shape, generator=chance)
-    best, most = current, torch.full((len(frames),), -torch.inf)
+    current = low + width * torch.rand(low.shape, generator=chance)
+    best, most = current, torch.full((len(low),), -torch.inf)
     for number in range(steps + 1):
         point = current.detach().requires_grad_()
-        logits = behind(point)
-        loss = F.cross_entropy(logits, labels, reduction="none")
+        loss = F.cross_entropy(behind(point).float(), labels, reduction="none")
         better = loss.detach() > most
         best = torch.where(better[:, None, None, None], current, best)
         most = torch.where(better, loss.detach(), most)
         if number < steps:
             (gradient,) = torch.autograd.grad(loss.sum(), point)
-            current = torch.minimum(torch.maximum(current + STEP * width * gradient.sign(), low), high)
-    return preimage(layer, best, frames, eps)
+            current = torch.minimum(torch.maximum(current + step * width * gradient.sign(), low), high)
+    return best

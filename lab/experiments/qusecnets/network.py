@@ -24,8 +24,8 @@ TRAINABLE_STEEPNESS: Final = 5.0
 class Quantisation:
     """One network of the paper: its data set, and the number n of `levels` of the layer in front of it.
 
-    Without a layer, `levels` is None. An `attacked` network is then trained against attacks through the layer, unlike
-    the paper's.
+    Without a layer, `levels` is None. An `attacked` network is then trained by PGD in the output box of its layer,
+    unlike the paper's.
     """
 
     data: str
@@ -84,17 +84,19 @@ class QuantisedNetwork(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames (B, C, H, W) in [0, 1] to logits (B, classes)."""
-        return self._behind(self._quantised(frames))
+        return self.behind(self.quantised(frames))
 
-    def as_if_transparent(self, frames: Tensor) -> Tensor:
-        """Return the same logits, with the identity's gradient in place of the layer's (BPDA)."""
-        return self._behind(frames + (self._quantised(frames) - frames).detach())
-
-    def _quantised(self, frames: Tensor) -> Tensor:
+    def quantised(self, frames: Tensor) -> Tensor:
+        """Return the layer's output (B, C, H, W) for frames in [0, 1]."""
         if not len(self.thresholds):
             return frames
         return quantise(frames, *self.layer)
 
-    def _behind(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.network((frames - self.mean) / self.std)
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return outputs of the layer (B, C, H, W) as the network takes them."""
+        return (images - self.mean) / self.std
+
+    def behind(self, images: Tensor) -> Tensor:
+        """Map outputs of the layer (B, C, H, W) to logits (B, classes)."""
+        logits: Tensor = self.network(self.normalised(images))
         return logits

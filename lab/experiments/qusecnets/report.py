@@ -145,9 +145,9 @@ def _published() -> str:
 HOW = (
     "Accuracies are of the first test pictures, right or wrong, ± half of the 95 % interval; in brackets how many. "
     "cq: n constant levels, z = 50 as in the paper; steep: the same weights at a larger z, which is not the paper's; "
-    "tq: thresholds and z trained with the network, one threshold for all pixels, where the paper has one for each "
-    "(`tq…-printed`, not measured). A network's layer is the stage `quantisation` of its bundle, the one that runs "
-    "live. A row that is not there was not measured."
+    "tq: thresholds and z trained with the network, one threshold for all pixels; printed: as in the paper, with the "
+    "squared error and, for tq, one threshold for each pixel. A network's layer is the stage `quantisation` of its "
+    "bundle, the one that runs live. A row that is not there was not measured."
 )
 PAPER_TEXT = (
     "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an "
@@ -162,8 +162,9 @@ HONEST_TEXT = (
     "without gradients or of one step beats those with exact ones, the layer hides its gradient."
 )
 NETWORKS_TEXT = (
-    "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy on clean "
-    "pictures that are shifted (and mirrored on CIFAR-10). No attack takes part, except in `attacked`: that one is "
-    "then trained against attacks through the layer, which the paper does not do, to show what quantisation "
+    "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy (`printed`: "
+    "squared error) on clean pictures that are shifted (and mirrored on CIFAR-10). No attack takes part, except in "
+    "`attacked`: that one is then trained for 40 epochs by PGD in the output box of its layer, the values that the "
+    "layer can return for pictures within .3. The paper does not do this; it shows what quantisation "
     "alone leaves open. Each folder's `training.md` has its accuracy and what a trained layer learned."
 )

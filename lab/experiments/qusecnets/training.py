@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lab.backdoor.tasks import Task, load_task
 from lab.chance import seeded
-from lab.experiments.qusecnets.adversarial import withstand
+from lab.experiments.qusecnets.adversarial import ATTACKED, attacked_batches
 from lab.experiments.qusecnets.network import CONSTANT_STEEPNESS, NETWORKS, Quantisation, QuantisedNetwork
 from lab.networks.basic_cnn import BasicCnn
 from lab.training.bundle import (
@@ -41,7 +41,6 @@ RECIPES: Final = {
     "mnist": Recipe(epochs=4, batch=128, peak_rate=0.05, pad=2, flip=False, average_decay=0.99),
     "cifar10": Recipe(epochs=6, batch=128, peak_rate=0.05, pad=4, flip=True, average_decay=0.995),
 }
-ATTACKED_EPOCHS: Final = 12
 LOWER_RATE: Final = 0.02
 """Learning rate of trained layers on CIFAR-10: at the others' rate the training diverges."""
 
@@ -56,7 +55,10 @@ def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, 
         trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint, cost=cost)
         if wanted.attacked:
             assert isinstance(trained, QuantisedNetwork)
-            withstand(trained, images, labels, ATTACKED_EPOCHS, recipe.seed)
+            later, batches = checkpoint.with_name("attacked.pt"), attacked_batches(trained)
+            trained.network = fit(
+                trained.network, images, labels, trained.normalised, ATTACKED, later, batches=batches
+            )  # fmt: skip
     assert isinstance(trained, QuantisedNetwork)
     return trained
 
@@ -118,7 +120,7 @@ def record(name: str, network: QuantisedNetwork, bundle: Bundle, task: Task, fol
     thresholds = ", ".join(f"{each:.4f}" for each in network.thresholds.tolist()) if shared else "one for each pixel"
     learned = f"; thresholds {thresholds}; steepness {network.log_steepness.exp().item():.2f}" if thresholds else ""
     epochs = f"{recipe(wanted).epochs} epochs" + (
-        f", then {ATTACKED_EPOCHS} against attacks" if wanted.attacked else ""
+        f", then {ATTACKED.epochs} against PGD in the output box" if wanted.attacked else ""
     )
     lines = [
         f"{bundle.model_id}: {len(task.train)} training pictures, {epochs}{learned}",
