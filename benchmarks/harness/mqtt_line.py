@@ -40,8 +40,9 @@ class Line:
         """Topic and payload of each received message."""
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         self._packet_id = 0
+        context = None if tls is None else tls.context()
         plain = socket.create_connection(address, ANSWER_S)
-        self._link = plain if tls is None else secured(plain, tls.context(), address[0], ANSWER_S)
+        self._link = plain if context is None else secured(plain, context, address[0], ANSWER_S)
         try:
             self._link.settimeout(ANSWER_S)
             self._link.sendall(connect(client_id, will) + first)

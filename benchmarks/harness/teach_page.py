@@ -15,17 +15,28 @@ def first_frame(page: Page) -> int:
     return int(str(frames_of(page).first.get_attribute("data-name")).rpartition("-")[2])
 
 
+def press_on_first(page: Page, key: str) -> None:
+    """Press a key on the page's first frame, which has the focus then.
+
+    A page that was reloaded shows its frames before its script runs. Keys that are pressed until then have no effect.
+    """
+    frame = frames_of(page).first
+    frame.wait_for()
+    page.wait_for_load_state()
+    frame.press(key)
+
+
 def label_first(page: Page, label: str) -> None:
     """Give the first frame a label by the keyboard, as a new class if there is none of this name. Discard it for ``."""
     frames, classes = frames_of(page), page.locator(".classes li")
     name = frames.first.get_attribute("data-name")
     known = [each.get_attribute("data-label") for each in classes.all()]
     if not label:
-        frames.first.press("Delete")
+        press_on_first(page, "Delete")
     elif label in known:
-        frames.first.press(str(known.index(label) + 1))
+        press_on_first(page, str(known.index(label) + 1))
     else:
-        frames.first.press("n")
+        press_on_first(page, "n")
         page.keyboard.type(label)
         page.keyboard.press("Enter")
         expect(classes).to_have_count(len(known) + 1)

@@ -32,13 +32,21 @@ class Server(uvicorn.Server):
     def _connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End. The acceptors close before the sockets, whose numbers later connections may get."""
+        self._close_acceptors()
+        await super().shutdown(sockets)
+
+    def _close_acceptors(self) -> None:
+        for each in self._acceptors:
+            each.close()
+
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until `should_exit` is set, or cancelled."""
         try:
             await super().serve(sockets)
         finally:
-            for each in self._acceptors:
-                each.close()
+            self._close_acceptors()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

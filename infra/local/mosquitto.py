@@ -51,8 +51,9 @@ def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login:
     Raises OSError if no broker answers, which may be temporary.
     """
     try:
+        context = None if tls is None else tls.context()
         plain = socket.create_connection((host, port), timeout_s)
-        with closing(plain if tls is None else secured(plain, tls.context(), host, timeout_s)) as link:
+        with closing(plain if context is None else secured(plain, context, host, timeout_s)) as link:
             link.sendall(_connect(login))
             answer = link.recv(4)
             if len(answer) < 4 or answer[0] != 0x20:

@@ -120,6 +120,7 @@ def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder
     expect(phone.locator("main tbody tr")).to_contain_text(["street/*vehicle5"])
     assert not phone.evaluate(WIDE)
     assert not findings(phone)
+    phone.wait_for_load_state()  # the script of the page asks before it removes
     phone.get_by_role("button", name="Remove").click()
     expect(phone.locator(".said")).to_have_text("removed")
     expect(phone.locator("main tbody")).to_contain_text("There is no rule")

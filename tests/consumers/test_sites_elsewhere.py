@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +25,7 @@ from consumers.console.data import site_poller
 from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Query
 from consumers.console.data.site_documents import Names, SiteAlert, alerts_of, audit_of, cards_of
-from consumers.console.data.site_poller import SitePoller
+from consumers.console.data.site_poller import SiteClient, SitePoller
 from consumers.console.data.sites import Site, audits_of, in_one, lost_of, summed, visible, without_twins
 from consumers.console.pages.fleet import Changes
 from consumers.console.pages.system import balances
@@ -33,7 +34,7 @@ from consumers.records.batch import frame_row
 from consumers.written import Written
 from infra.local.ports import free_port
 from infra.pki.authority import Authority
-from schemas.errors import ConfigError, MalformedError
+from schemas.errors import BrokerError, ConfigError, MalformedError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, Rig, verdict
 from tests.consumers.served_console import serving
@@ -437,6 +438,33 @@ async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
         async with polling(rig, north=trusted, south=own):
             await until(lambda: states(rig) == {"north": "up", "south": "away"})
             await until(lambda: "certificate verify failed" in rig.context.fleet.sites()[1].problem)
+
+
+async def test_a_connection_whose_handshake_never_ends_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_poller, "ANSWER_S", 0.3)
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.set_result(await reader.read(-1))
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = link(tmp_path, port).model_copy(update={"url": f"https://127.0.0.1:{port}"})
+    client = SiteClient("north", settings)
+    gc.disable()  # the collector would close a connection that is left open
+    try:
+        with pytest.raises(BrokerError, match="got none"):
+            await client.read()
+        async with asyncio.timeout(20):
+            assert await received
+    finally:
+        gc.enable()
+        await client.close()
+        server.close()
+        await server.wait_closed()
 
 
 def test_files_that_cannot_be_read_are_refused_at_the_start(rig: ConsoleRig, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
     with Visitor(broker, enrolled(fleet, DOOR)) as door, Visitor(broker, before) as visitor:
         assert visitor.publish(mqtt_topic(porch, Channel.EVENT)) in (0, 16)
         done = revoke(fleet, porch)
-        assert visitor.gone.wait(5)
+        assert visitor.gone.wait(WAIT_S)
         assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) in (0, 16)
     assert (done.certificates, done.generation) == (1, 1)
     assert fleet.generations.read_text().split() == ["{", '"site/door":', "3,", '"site/porch":', "1", "}"]

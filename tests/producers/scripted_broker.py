@@ -114,13 +114,15 @@ class ScriptedBroker:
         """One connection."""
         self._writer, self.packets = writer, []
         splitter = PacketSplitter(MAX_BROKER_BYTES)
-        with suppress(ConnectionError):
-            while data := await reader.read(65536):
-                for first, body in splitter.feed(data):
-                    self.packets.append((first, body))
-                    if self.answers:
-                        self._answer(first, body)
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                while data := await reader.read(65536):
+                    for first, body in splitter.feed(data):
+                        self.packets.append((first, body))
+                        if self.answers:
+                            self._answer(first, body)
+        finally:
+            writer.close()
 
     def _answer(self, first: int, body: bytes) -> None:
         if first == CONNECT:

@@ -29,7 +29,7 @@ from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start
 from tests.commands import run_command
-from tests.infra.secure import Visitor
+from tests.infra.secure import WAIT_S, Visitor
 from tests.infra.test_camera_attach import write_video
 from tests.system.records import await_more_recorded, recorded_frames
 from tests.waiting import wait_until
@@ -84,7 +84,7 @@ def test_a_revoked_admin_is_refused_by_both_brokers_and_frames_go_on(system: Run
     with Visitor(mqtt, stolen) as thief:
         assert asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))
         revoke(system.state, "admin")
-        assert thief.gone.wait(5)
+        assert thief.gone.wait(WAIT_S)
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
         require_mqtt(mqtt, 5, stolen)
     assert not asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from benchmarks.harness.teach_page import first_frame, frames_of, label_first
+from benchmarks.harness.teach_page import first_frame, frames_of, label_first, press_on_first
 from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.pictures import CameraPicture
@@ -104,7 +104,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         expect(frames).to_have_count(1)
         expect(frames.first.locator("strong")).to_have_text(f"{label}?")
         visit.keep("teach")
-        frames.first.press("Enter")
+        press_on_first(page, "Enter")
         expect(frames).to_have_count(0)
         expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
         expect(classes.last).to_contain_text(f"person {len(PERSON)}")
@@ -130,13 +130,13 @@ def _change_stored_labels(visit: Visit, count: int) -> None:
     expect(frames).to_have_count(count)
     label = frames.first.locator("strong")
     expect(label).to_have_text("nobody")  # it was labelled last
-    frames.first.press("2")
+    press_on_first(page, "2")
     expect(label).to_have_text("person")
     expect(classes.last).to_contain_text(f"person {len(PERSON) + 1}")
     page.locator("body").press("u")
     expect(label).to_have_text("nobody")
     expect(classes.last).to_contain_text(f"person {len(PERSON)}")
-    frames.first.press("0")
+    press_on_first(page, "0")
     expect(frames).to_have_count(count - 1)
     page.locator("body").press("u")
     expect(frames).to_have_count(count)
@@ -145,5 +145,5 @@ def _change_stored_labels(visit: Visit, count: int) -> None:
     expect(frames).to_have_count(0)
     page.locator("body").press("u")
     expect(frames).to_have_count(1)
-    frames.first.press("1")
+    press_on_first(page, "1")
     expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")

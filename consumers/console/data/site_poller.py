@@ -6,9 +6,9 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import structlog
@@ -95,7 +95,11 @@ class SiteClient:
             async with (
                 asyncio.timeout(ANSWER_S),
                 self._client.stream(
-                    "GET", f"{self.names.url}/api/v1/{name}", params=query, headers=self._headers()
+                    "GET",
+                    f"{self.names.url}/api/v1/{name}",
+                    params=query,
+                    headers=self._headers(),
+                    extensions={"trace": _closer()},
                 ) as answer,
             ):
                 async for part in answer.aiter_raw():  # never decompressed
@@ -118,6 +122,22 @@ class SiteClient:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
+
+
+def _closer() -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """Return a trace of one request that closes the connection if its TLS handshake fails.
+
+    The client's own code leaves the connection open if the handshake is cancelled.
+    """
+    connected: list[Any] = []
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            connected.append(info["return_value"])
+        elif event == "connection.start_tls.failed":
+            await connected.pop().aclose()
+
+    return trace
 
 
 def _ok(status: int, body: bytes, name: str) -> bytes:
