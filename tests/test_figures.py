@@ -15,11 +15,13 @@ from benchmarks.pages.figure import NONE, RESULTS, Figure, Row, Source, Template
 from benchmarks.pages.figures import NAMES, PAGES, README, Block, front
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
+from lab.experiments.harness.store import Made, Store
+from lab.experiments.harness.store import Row as StoredRow
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "pages"
 SOURCES = [source for name in NAMES for source in sources(FOLDER / f"{name}.toml", CASES)]
 
-DOCUMENTS = [source for source in SOURCES if re.fullmatch(r"[^*]*(?<!rows)\.json", source.file)]
+DOCUMENTS = [source for source in SOURCES if re.fullmatch(r"[^*]*\.json", source.file)]
 
 
 @pytest.mark.parametrize("block", [*PAGES, README], ids=lambda block: str(block.name))
@@ -83,6 +85,35 @@ def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> Non
     assert [(row.what, row.must, row.measured) for row in rows] == [
         ("a: speed", "≥ 1", "2.0 m/s"), ("b: speed", "≥ 4", "3.0 m/s"), ("b: wait", "–", "0 s"),
     ]  # fmt: skip
+
+
+def test_figures_that_need_a_row_of_older_code_are_marked_and_no_others(tmp_path: Path) -> None:
+    store = Store(tmp_path / "attacks")
+    for name, share in (("old", 0.9), ("new", 0.5)):
+        store.put(StoredRow(name, Made(), {"shares": [[name, share]]}), {"shares": ["name", "share"]}, [])
+    each = Source("attacks/shares", (Figure("{name}", "{share}"), Figure("the same, twice", "{share}, {share}")), "m",
+                  cases=iter)  # fmt: skip
+    worst = Source("attacks", (Figure("worst of {count}", "{share}"),), "m", cases=_worst)
+    needs_both = Source("attacks", (Figure("new", "{new[share]}"),), "m", cases=_by_name)
+    every = (each, worst, needs_both)
+
+    def measured() -> list[str]:
+        return [row.measured for source in every for row in source.rows(tmp_path)]
+
+    assert measured() == ["0.9", "0.9, 0.9", "0.5", "0.5, 0.5", "0.5", "0.5"]
+    stale = {"attacks": {"stale": ["old"]}, "others": {"stale": ["new"]}}
+    (tmp_path / "stale.json").write_text(json.dumps(stale))
+    assert measured() == ["0.9 †", "0.9, 0.9 †", "0.5", "0.5, 0.5", "0.5 †", "0.5 †"]
+
+
+def _worst(store: Store) -> list[dict[str, Any]]:
+    rows = store.texts("shares")
+    return [{**min(rows, key=lambda row: row["share"]), "count": len(rows)}]
+
+
+def _by_name(store: Store) -> list[dict[str, Any]]:
+    rows = {row["name"]: row for row in store.texts("shares")}
+    return [{"old": rows["old"], "new": rows["new"]}]
 
 
 def test_templates_convert_units_and_summarise() -> None:

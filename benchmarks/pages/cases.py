@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
-from benchmarks.pages.figure import NONE, RESULTS, Case, Cases
+from benchmarks.pages.figure import NONE, Case, Cases
 from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same
 from benchmarks.pages.red_team_figures import CONDITIONS
 from lab.experiments.aigan.whole_split import TEST_PICTURES, whole_split
@@ -86,37 +86,36 @@ def _cost(document: Any) -> Iterator[Case]:
     }
 
 
-def _super_iot(_document: Any) -> Iterator[Case]:
-    store = Store(RESULTS / "super-iot")
+def _super_iot(store: Store) -> Iterator[Case]:
     judges, quality = super_iot_report.read_results(store), store.records("psnr", QualityRow)
     found = [*(judges[0].findings if judges else []), *quality_findings(quality)]
     return super_iot_tables.requirement_cells(found)
 
 
-def _paper_mode(_document: Any) -> Iterator[Case]:
+def _paper_mode(store: Store) -> Iterator[Case]:
     """The paper's own method next to its Table I, at its two main ratios."""
-    for row in _super_iot_rows("paper", rounded=True):
+    for row in _super_iot_rows(store, "paper", rounded=True):
         if row.r in (0.25, 0.5):
             yield _next_to_the_paper(row)
 
 
-def _unrounded(_document: Any) -> Iterator[Case]:
+def _unrounded(store: Store) -> Iterator[Case]:
     """The attacks as the paper has them, before rounding to 8 bits, next to the bare network under them."""
-    for row in _super_iot_rows("default", rounded=False):
+    for row in _super_iot_rows(store, "default", rounded=False):
         if row.r in (0.25, 0.5):
             yield {**_next_to_the_paper(row), "bare": row.undefended}
 
 
-def _below_the_paper(_document: Any) -> Iterator[Case]:
+def _below_the_paper(store: Store) -> Iterator[Case]:
     """The cells of the default below the paper's."""
-    for row in _super_iot_rows("default", rounded=True):
+    for row in _super_iot_rows(store, "default", rounded=True):
         case = _next_to_the_paper(row)
         if row.accuracy < case["published"]:
             yield {**case, "how": "below" if row.ci_high < case["published"] else "below, within the interval"}
 
 
-def _super_iot_rows(defence: str, *, rounded: bool) -> Iterator[Row]:
-    for row in Store(RESULTS / "super-iot").records("accuracy", Row):
+def _super_iot_rows(store: Store, defence: str, *, rounded: bool) -> Iterator[Row]:
+    for row in store.records("accuracy", Row):
         wanted = row.judge, row.scope, row.defence, row.rounded, row.targeted
         paper = row.attack not in ("clean", "deepfool")
         if wanted == ("cifar10", "sweep", defence, rounded, paper) and row.r in PAPER_RATIOS and row.attack in TABLE_1:
@@ -146,8 +145,8 @@ def _general(document: Any) -> Iterator[Case]:
             yield {**row, "must": must}
 
 
-def _codefend(_document: Any) -> Iterator[Case]:
-    return codefend_tables.finding_cells(codefend_report.read_findings(RESULTS / "codefend"))
+def _codefend(store: Store) -> Iterator[Case]:
+    return codefend_tables.finding_cells(codefend_report.read_findings(store))
 
 
 def _sticker_drill(document: Any) -> Iterator[Case]:

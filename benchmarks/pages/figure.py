@@ -3,7 +3,8 @@
 A page has the file `PAGE.toml` with sources:
 
     [[source]]
-    file = "trunk/nodes.json"       # below docs/results: JSON, a pattern of JSON files, or EXPERIMENT/TABLE
+    file = "trunk/nodes.json"       # below docs/results: JSON, a pattern of JSON files, EXPERIMENT for its store
+                                    # of rows, or EXPERIMENT/TABLE for the records of one table
     command = "python -m …"         # if it is not in the document's own `command`
     at = "result"                   # the field that holds the case, as a dotted path (default: the document)
     each = true                     # that field maps names to cases, or lists them; a case gets its key as `name`
@@ -15,6 +16,8 @@ A page has the file `PAGE.toml` with sources:
     ]
 
 All texts of a figure are templates, see `Template`. `needs` names a field without which a case has no such figure.
+
+A figure that reads otherwise without the rows of older code is marked: it needs one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from lab.experiments.harness.store import ROWS, Store
+from lab.experiments.harness.store import Row as StoredRow
+from lab.experiments.harness.store import Store
 from lab.results.markdown import markdown
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -35,7 +39,7 @@ RESULTS: Final = Path(__file__).resolve().parents[2] / "docs" / "results"
 NONE: Final = "–"
 MISSING: Final = "not measured"
 STALE: Final = "stale.json"
-"""The experiments' tables with rows of older code, written by `pointillist lab stale --json`."""
+"""The experiments' rows of older code, written by `pointillist lab stale --json`."""
 MARK: Final = " †"
 FOOTNOTE: Final = (
     "† Made by older code at least in part, and no golden batch shows that the change is harmless. "
@@ -133,26 +137,38 @@ class Source:
 
     def rows(self, results: Path = RESULTS) -> Iterator[Row]:
         """Yield a row for each figure of each case. A missing file that is not optional is one row that states it."""
-        document = read(results, self.file)
+        experiment = self.file.partition("/")[0]
+        old = frozenset((read(results, STALE) or {}).get(experiment, {}).get("stale", ()))
+        current = self._without(results, old) if old else {}
+        for rows in self._cases(results):
+            for row in rows:
+                stale = old and row not in current.get(rows[0].what, ())
+                yield row._replace(measured=f"{row.measured}{MARK}") if stale else row
+
+    def _without(self, results: Path, left_out: frozenset[str]) -> dict[str, list[Row]]:
+        """Return the rows of each case without the rows `left_out` of the store, by the name of the first figure."""
+        try:
+            return {rows[0].what: rows for rows in self._cases(results, left_out)}
+        except (LookupError, ValueError, ArithmeticError):
+            return {}  # a case needs one of them
+
+    def _cases(self, results: Path, left_out: frozenset[str] = frozenset()) -> Iterator[list[Row]]:
+        """Yield the rows of each case that has a figure."""
+        document = read(results, self.file, left_out)
         if not document:
             if not self.optional:
-                yield Row(self.file, "", NONE, NONE, MISSING, "", self.command)
+                yield [Row(self.file, "", NONE, NONE, MISSING, "", self.command)]
                 return
             document = {}
         command = self.command or f"`{document['command']}`"
-        mark = MARK if self._is_stale(results) else ""
         for case in self.cases(document) if self.cases else self._found(document):
-            for figure in self.figures:
-                if not figure.needs or case.get(figure.needs) not in (None, ""):
-                    row = figure.row(case, command, optional=self.optional)
-                    yield row._replace(measured=f"{row.measured}{mark}")
-
-    def _is_stale(self, results: Path) -> bool:
-        """Whether the harness made this table, and a row of it is of older code."""
-        experiment, _, name = self.file.partition("/")
-        tables = read(results, STALE) or {}
-        stale = tables.get(experiment, {}).get("stale_tables", [])
-        return bool(stale) if name == ROWS else name in stale
+            rows = [
+                figure.row(case, command, optional=self.optional)
+                for figure in self.figures
+                if not figure.needs or case.get(figure.needs) not in (None, "")
+            ]
+            if rows:
+                yield rows
 
     def _found(self, document: Any) -> Iterator[Case]:
         for step in filter(None, self.at.split(".")):
@@ -175,17 +191,32 @@ def sources(page: Path, functions: Mapping[str, Cases]) -> list[Source]:
     return found
 
 
-def read(results: Path, file: str) -> Any:
-    """Return the content of a source's file: JSON, or records of text. It is empty or None if the file is missing."""
+@dataclass(frozen=True)
+class _Current(Store):
+    """A store without some of its rows."""
+
+    left_out: frozenset[str] = frozenset()
+
+    def rows(self) -> dict[str, StoredRow]:
+        return {name: row for name, row in super().rows().items() if name not in self.left_out}
+
+
+def read(results: Path, file: str, left_out: frozenset[str] = frozenset()) -> Any:
+    """Return the content of a source's file: JSON, records of text, or a store without the rows `left_out`.
+
+    It is empty or None if the file is missing.
+    """
     if "*" in file:
         found = sorted(results.glob(file))
         return [{"folder": each.parent.name, **json.loads(each.read_text(encoding="utf-8"))} for each in found]
     place = results / file
-    if not place.suffix:
-        return Store(place.parent).texts(place.name)
-    if not place.is_file():
-        return None
-    return json.loads(place.read_text(encoding="utf-8"))
+    if place.suffix:
+        return json.loads(place.read_text(encoding="utf-8")) if place.is_file() else None
+    experiment, _, name = file.partition("/")
+    store = _Current(results / experiment, left_out)
+    if name:
+        return store.texts(name)
+    return store if store.file.is_file() else None
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -34,7 +34,7 @@ FRONT: Final = (
     ),
     (
         "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
-        "what the drop adds to the CIFAR-10 network's worst case, 100 pictures, without AutoAttack through the drop",
+        "what the drop adds to the CIFAR-10 network's worst case, 100 pictures, with one attack made through the drop",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: worst case",
@@ -47,9 +47,16 @@ FRONT: Final = (
     ("robustness", "AI-GAN, cifar10, white-box", "success of a generator of attacks on the plain network, L∞ 8/255"),
     (
         "backdoors", "32 cameras at 2 fps",
-        "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes)",
+        "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes, STRIP alone)",
     ),
-    ("backdoors", "repair, resnet20-c-1: ASR after", "attack success after repair (ResNet-20, one patch)"),
+    (
+        "backdoors", "detected frames at 1 % false alarms, worst of",
+        "detected frames of the worst of ten backdoor attacks, five statistics, at most 1 % false alarms set",
+    ),
+    (
+        "backdoors", "repair: ASR after, worst of",
+        "attack success after repair, the worst of ten attacks, networks that the guard refuses included",
+    ),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
     ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras"),
     ("system", "10,000 cameras × 0.025 fps: p99", "capture to record, p99, 10,000 cameras"),

@@ -16,6 +16,7 @@ from lab.experiments.harness.cell import Cell, Tables, file_state
 from lab.experiments.harness.page import Column, table
 from lab.experiments.harness.plan import Plan, Workplace, staleness
 from lab.experiments.harness.queue import Stale, affordable, measure, only_queue, stale_rows
+from lab.experiments.harness.stale_file import write_stale_file
 from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
 from schemas.errors import ConfigError, UserError
 
@@ -121,6 +122,16 @@ def test_stale_rows_come_in_the_order_of_worth_with_the_cost_of_the_earlier_meas
     assert [(each.cell.name, each.why, each.seconds) for each in found] == [
         ("a", "missing", 60.0), ("b", "code not recorded", 7.0), ("d", "missing", 60.0),
     ]  # fmt: skip
+
+
+def test_the_file_of_stale_rows_names_the_published_ones(tmp_path: Path) -> None:
+    plan = planned(Store(tmp_path), cell("a"), cell("b"), cell("c"), name="first")
+    for name in ("b", "no cell any more"):
+        plan.store.put(stored(name), COLUMNS, [])
+    plan.measure(plan.cells[2], "")
+    write_stale_file(tmp_path / "stale.json", [plan], stale_rows([plan]))
+    found = json.loads((tmp_path / "stale.json").read_text())
+    assert found == {"first": {"published": 3, "not_planned": 1, "stale": ["b"]}}
 
 
 def test_hours_choose_what_fits(tmp_path: Path) -> None:

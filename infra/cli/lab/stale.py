@@ -19,7 +19,7 @@ def stale(
     hours: Annotated[float | None, typer.Option(help="Only rows that fit into this time.", min=0.0)] = None,
     results: Annotated[Path, typer.Option(help="Folder of the rows and pages.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
-    json: Annotated[Path | None, typer.Option(help="Where the tables with stale rows go, for the pages.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the names of the stale rows go, for the pages.")] = None,
 ) -> None:
     """List the rows of experiments that are missing or were made by other code, or measure them.
 
@@ -32,7 +32,7 @@ def stale(
         from lab.experiments.catalogue import experiments
         from lab.experiments.harness.plan import MISSING, Workplace
         from lab.experiments.harness.queue import affordable, measure, only_queue, stale_rows, yield_to_others
-        from lab.experiments.harness.stale_tables import write_stale_tables
+        from lab.experiments.harness.stale_file import write_stale_file
 
         if json is not None and only:
             raise ConfigError(
@@ -44,7 +44,7 @@ def stale(
         plans = [known[name](place) for name in names]
         found = stale_rows(plans)
         if json is not None:
-            write_stale_tables(json, plans, found)
+            write_stale_file(json, plans, found)
         wanted = [each for each in found if not row or any(part in each.cell.name for part in row)]
         wanted = affordable(wanted, hours)
         if run:

@@ -24,7 +24,15 @@ class Published:
 
 _PATCHCLEANSER: Final = "Xiang et al., USENIX Security 2022"
 PUBLISHED: Final = (
-    Published("de-randomised smoothing", "ResNet", "CIFAR-10, 5×5", ".576", ".838", "Levine and Feizi, NeurIPS 2020"),
+    Published(
+        "de-randomised smoothing",
+        "ResNet",
+        "CIFAR-10, 5×5",
+        ".576",
+        ".838",
+        "Levine and Feizi, NeurIPS 2020",
+        checked=False,
+    ),
     Published("PatchCleanser", "ViT-B/16", "ImageNet, 2 %", ".621", ".839", _PATCHCLEANSER),
     Published("PatchCleanser", "ViT-B/16", "CIFAR-10, 2.4 %", "about .89", "about .98", _PATCHCLEANSER, checked=False),
     Published(

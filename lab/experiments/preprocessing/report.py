@@ -201,7 +201,8 @@ RELEASED_TEXT = (
 HONEST_TEXT = (
     "PGD by signs (or of unit L2 length), each step along the mean gradient of several draws at the current picture, "
     "exact through the distortion and the identity in place of the rounding. `worst`: survives every one of the draws"
-    " that judge. The paper's adaptive attack by an auto-encoder (section 6.4) was not measured."
+    " that judge. `By the auto-encoder` is the paper's adaptive attack (section 6.4): the gradient of an auto-encoder "
+    "that imitates the function."
 )
 TABLE_5_TEXT = (
     "PGD at L∞ 8/255 and l2 .05 through the whole defence, three draws a step where it draws. PixelDefend, Crop, TV, "
