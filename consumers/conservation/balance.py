@@ -133,6 +133,11 @@ class Counts:
             frames_foreign=foreign,
         )
 
+    @property
+    def undecided(self) -> int:
+        """Frames whose fate is not final: pending, lost or unread."""
+        return self.frames_pending + self.frames_lost + self.frames_unread
+
     def as_dict(self) -> dict[str, int]:
         """Return the counts by their names in the report."""
         return asdict(self)

@@ -59,9 +59,17 @@ class Audit:
 
 
 def unsettled(layout: Layout, since_ms: int = 0, of: Collection[CameraId] | None = None) -> int:
-    """Count the undecided frames of the boots since then, without reading Kafka's logs."""
-    counts = audit(layout, read_kafka=False, of=of).counts(since_ms)
-    return counts.frames_pending + counts.frames_lost + counts.frames_unread
+    """Count the frames that a run since then must still wait for.
+
+    They are the undecided frames of its own boots and, once there are none, frames of earlier boots in a spool or in
+    Kafka: a camera may have sent those last. Frames that an earlier run has lost never arrive, so they do not count.
+    Kafka's logs are read only if frames of earlier boots are undecided.
+    """
+    found = audit(layout, read_kafka=False, of=of)
+    own = found.counts(since_ms).undecided
+    if own or not found.counts().undecided:
+        return own
+    return audit(layout, of=of).counts().frames_pending
 
 
 def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] | None = None) -> Audit:

@@ -274,8 +274,8 @@ class _Run:
     def drain(self) -> None:
         """Wait until every frame that the fleet has published has its record, at most until the deadline.
 
-        A second interrupt ends the wait. Other cameras do not count: they keep publishing, and their claims may never
-        arrive.
+        That includes frames of earlier runs that the fleet's spools still held. A second interrupt ends the wait. Other
+        cameras do not count: they keep publishing, and their claims may never arrive.
         """
         end = time.monotonic() + self._settings.drain_s
         look, begun, next_look = self._look(), time.monotonic(), math.inf
@@ -330,8 +330,8 @@ class _Run:
         restarts = self._supervisor.restarts
         document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
         everything, here = found.counts(), found.counts(self._started_ms)
-        left = here.frames_lost + here.frames_pending + here.frames_unread
-        older = everything.frames_lost + everything.frames_pending + everything.frames_unread - left
+        left = here.undecided
+        older = everything.undecided - left
         if older:
             self._live.print_line(
                 f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`"

@@ -134,6 +134,11 @@ class Link(MqttConnection):
     def _failed(self, event: str, reason: str) -> None:
         self._broker.complain(event, reason)
 
+    def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
+        # Frames go on to Kafka, but without this topic no confirmation frees them.
+        if refusals:
+            self._failed("mqtt_subscription_refused", refusals[0])
+
     def _read_done(self) -> None:
         self._user.on_read()
 

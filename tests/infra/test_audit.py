@@ -183,6 +183,16 @@ def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
     assert unsettled(layout, since_ms=1001) == 0
 
 
+def test_frames_of_earlier_runs_are_waited_for_while_kafka_holds_them_and_not_if_they_are_lost(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0)
+    log_records(layout, "pointillist.verdicts.v1", [verdict(layout, 1)])
+    assert unsettled(layout, since_ms=1001) == 1
+    record(layout, 1)
+    assert list(audit(layout).boots[0].lost) == [2]
+    assert unsettled(layout, since_ms=1001) == 0
+
+
 def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"pointillist\.sqlite"):
         audit(Layout(tmp_path))

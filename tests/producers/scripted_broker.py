@@ -34,8 +34,8 @@ def read_connect(body: bytes) -> Connect:
     assert body[:7] == b"\x00\x04MQTT\x05"
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     _, size = properties.unpack(body[10:])  # type: ignore[no-untyped-call]
-    name = body[10 + size :]
-    return Connect(name[2:].decode(), bool(body[7] & 2), int.from_bytes(body[8:10], "big"), properties.json())  # type: ignore[no-untyped-call]
+    name = body[12 + size :][: int.from_bytes(body[10 + size : 12 + size], "big")]
+    return Connect(name.decode(), bool(body[7] & 2), int.from_bytes(body[8:10], "big"), properties.json())  # type: ignore[no-untyped-call]
 
 
 def read_filters(body: bytes, *, options: bool) -> list[tuple[str, int]]:

@@ -19,6 +19,7 @@ from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
 from tests.producers.publisher_rig import PICTURE, QUICK, camera, watching
+from tests.producers.scripted_broker import NOT_AUTHORIZED, scripted_broker
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -55,6 +56,15 @@ async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_tha
     found = [each["detail"] for each in said if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
     assert all(f"the key is not that of {camera_id}" in each for each in found)
+
+
+async def test_a_camera_that_may_not_read_its_topics_says_so_once(tmp_path: Path, camera_id: CameraId) -> None:
+    with capture_logs() as said:
+        async with scripted_broker() as broker:
+            broker.suback = NOT_AUTHORIZED
+            async with camera(tmp_path, ("127.0.0.1", broker.port), camera_id):
+                await until(lambda: bool(said))
+    assert [(each["event"], each["detail"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
 
 
 async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_else(

@@ -113,7 +113,9 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     # `up` waits for its own cameras only: valid frames of the hostile ones may still be in Kafka.
     late = audit_boots(layout, of=[CameraId(f"local/intruder-{number}") for number in range(INTRUDERS)])
     pending = late.counts().frames_pending
-    assert (status, counts["frames_lost"], counts["frames_pending"], counts["frames_shed"]) == (0, 0, pending, 0)
+    left = [(boot.camera_id, boot.boot_id, [*boot.pending], [*boot.lost]) for boot in audit_boots(layout).boots]
+    found = (status, counts["frames_lost"], counts["frames_pending"], counts["frames_shed"])
+    assert found == (0, 0, pending, 0), f"{[boot for boot in left if boot[2] or boot[3]]}\n{system.output()}"
     assert counts["frames_recorded"] == counts["frames_published"] - pending
     assert counts["frames_recorded"] >= 7 * 20 + 20 * len(cameras) + 2 * FRAMES
     with open_records(layout.database_url) as records:
