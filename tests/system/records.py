@@ -10,14 +10,17 @@ from infra.state_folder import Layout
 from tests.waiting import wait_until
 
 
-def recorded_frames(layout: Layout, camera: str = "%") -> int:
-    """Return the recorded frames of the cameras whose names are like `camera`; 0 before the recorder has its tables."""
+def recorded_frames(layout: Layout, camera: str = "%", since_ms: int = 0) -> int:
+    """Return the recorded frames of the cameras whose names are like `camera`, captured since then.
+
+    0 before the recorder has its tables.
+    """
     with (
         contextlib.suppress(sqlite3.OperationalError),
         contextlib.closing(sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True)) as connection,
     ):
-        query = "select count(*) from frames where camera like ?"
-        return int(connection.execute(query, (camera,)).fetchone()[0])
+        query = "select count(*) from frames where camera like ? and captured_ms >= ?"
+        return int(connection.execute(query, (camera, since_ms)).fetchone()[0])
     return 0
 
 

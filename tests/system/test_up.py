@@ -26,7 +26,8 @@ from consumers.database.queries import open_records
 from infra.audit.audit import audit as audit_boots
 from infra.pki.roles import SHARE_FILE, role_tls
 from infra.state_folder import Layout
-from schemas.identity import CameraId
+from producers.spool import scan_spool
+from schemas.identity import CameraId, Identity
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, SHED, Command
 from schemas.runtime.trace import STAMPS
@@ -82,7 +83,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
                 system.kill(role)
                 await_more_recorded(system)
             with suppress(AssertionError):
-                wait_until(lambda: recorded_frames(layout, "yard/%") == 2 * FRAMES, within_s=60)
+                wait_until(lambda: recorded_frames(layout, "yard/%") == 2 * FRAMES, within_s=120)
             assert recorded_frames(layout, "yard/%") == 2 * FRAMES, f"of the clip, with all frames: {audit(state)}"
             films.send_signal(signal.SIGINT)
             assert films.wait(60) == 0
@@ -97,7 +98,11 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     with RunningSystem(state, *options_of_fleet(tmp_path, 0.5), "--no-prometheus", "--fleets", 2) as system:
         system.await_role("fleet-2")
         begun_ms = time.time_ns() // 10**6
-        await_more_recorded(system, 20 * len(cameras))
+        # Frames of the earlier run come first. Behind many of them the bridge confirms no new ones.
+        wait_until(
+            lambda: all(recorded_frames(layout, camera, begun_ms) >= 20 for camera in cameras),
+            "20 frames of each camera", within_s=150, every_s=0.5,
+        )  # fmt: skip
         assert audit(state)[1]["frames_foreign"] == 0
         publish_hostile(system, hostile, cameras)
         pids = [entry["pid"] for entry in system.roles().values()]
@@ -129,7 +134,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
         sent = connection.execute(query, (begun_ms, "local/cam-%")).fetchall()
     assert sorted(sent) == [(camera, 32) for camera in cameras]
     check_secrets(layout, shown)
-    check_stamps(tmp_path / "stamps", report, layout.folder / "logs")
+    check_stamps(tmp_path / "stamps", report, layout)
 
 
 def check_report(report: Result) -> None:
@@ -153,7 +158,7 @@ def check_secrets(layout: Layout, shown: list[str]) -> None:
     assert not [file for file in secrets for text in shown if file.read_text().strip().rpartition(":")[2] in text]
 
 
-def check_stamps(folder: Path, report: Result, logs: Path) -> None:
+def check_stamps(folder: Path, report: Result, layout: Layout) -> None:
     """Exactly the frames of this run's boots are stamped by each step. Frames of earlier boots are stamped too."""
     stamped = {what: set[str]() for what in STAMPS}
     for file in folder.iterdir():
@@ -164,15 +169,21 @@ def check_stamps(folder: Path, report: Result, logs: Path) -> None:
     boots = {boot_of(frame) for frame in stamped["spooled"]}
     assert len(boots) == 4
     own = {what: {frame for frame in frames if boot_of(frame) in boots} for what, frames in stamped.items()}
-    exact = own.keys() - {"captured", "taken", "sealed", "checked"}
+    exact = own.keys() - {"captured", "taken", "sealed", "checked", "confirmed"}
     wrong = {what: Counter(map(boot_of, own[what] ^ own["spooled"])) for what in exact if own[what] != own["spooled"]}
-    ends = {file.name: file.read_text().splitlines()[-40:] for file in logs.glob("fleet*.log")} if wrong else {}
-    assert not wrong, f"frames of each boot with a missing stamp: {wrong}; the logs end with {ends}"
+    assert not wrong, f"frames of each boot with a missing stamp: {wrong}"
     # Ctrl-C may come between the capture of a camera's last frame and its spool.
     assert own["captured"] >= own["spooled"]
     assert len(own["captured"] - own["spooled"]) <= len(boots)
     assert own["checked"] <= own["spooled"]
     assert len(own["checked"]) == report["strip_checked"] > 0
+    # While processors lag, a fleet ends before the last confirmations. Its spools keep those frames.
+    kept = {
+        str(Identity(boot.camera_id, boot.boot_id, seq)) for boot in scan_spool(layout.spool) for seq in boot.waiting
+    }
+    assert own["confirmed"] <= own["spooled"]
+    assert own["spooled"] - own["confirmed"] <= kept
+    assert {boot_of(frame) for frame in own["confirmed"]} == boots
 
 
 def boot_of(frame: str) -> str:
@@ -189,7 +200,7 @@ def video_cameras(state: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]
     cameras = [{"name": name, "video": video, **film} for name, video in groups.items()]
     listed.write_text(yaml.safe_dump({"site": "yard", "cameras": cameras}))
     with (folder / "cameras.log").open("wb") as log:
-        command = [*COMMAND, "camera", "run", str(listed), "--state", str(state)]
+        command = [*COMMAND, "camera", "run", str(listed), "--state", str(state), "--drain-s", "200"]
         with subprocess.Popen(command, stdout=log, stderr=log) as running:
             try:
                 yield running
