@@ -28,6 +28,8 @@ class BootAudit:
     dead_lettered: RangeSet = field(default_factory=RangeSet)
     shed: RangeSet = field(default_factory=RangeSet)
     pending: RangeSet = field(default_factory=RangeSet)
+    in_kafka: RangeSet = field(default_factory=RangeSet)
+    """The pending frames that Kafka holds: they need no camera any more."""
     lost: RangeSet = field(default_factory=RangeSet)
     unread: RangeSet = field(default_factory=RangeSet)
     """Frames that are lost unless the unreadable part of the database holds them."""
@@ -63,6 +65,7 @@ class BootAudit:
         for seen in (self.recorded, self.dead_lettered, self.pending):
             self.published.update(seen)
         self.dead_lettered = self.dead_lettered.minus(self.recorded)
+        self.in_kafka = self.in_kafka.minus(self.recorded).minus(self.dead_lettered)
         self.shed = self.shed.minus(self.recorded).minus(self.dead_lettered)
         self.pending = self.pending.minus(self.recorded).minus(self.dead_lettered).minus(self.shed)
         left = self.published

@@ -61,15 +61,15 @@ class Audit:
 def unsettled(layout: Layout, since_ms: int = 0, of: Collection[CameraId] | None = None) -> int:
     """Count the frames that a run since then must still wait for.
 
-    They are the undecided frames of its own boots and, once there are none, frames of earlier boots in a spool or in
-    Kafka: a camera may have sent those last. Frames that an earlier run has lost never arrive, so they do not count.
-    Kafka's logs are read only if frames of earlier boots are undecided.
+    They are the undecided frames of its own boots and, once there are none, frames of earlier boots that Kafka holds: a
+    camera may have sent those last. Other frames of earlier boots do not count, because they may never arrive. Kafka's
+    logs are read only if frames of earlier boots are undecided.
     """
     found = audit(layout, read_kafka=False, of=of)
     own = found.counts(since_ms).undecided
     if own or not found.counts().undecided:
         return own
-    return audit(layout, of=of).counts().frames_pending
+    return sum(len(boot.in_kafka) for boot in audit(layout, of=of).boots)
 
 
 def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] | None = None) -> Audit:
@@ -169,7 +169,8 @@ class _Found:
             boot.take_ledger(early.get(place), late.get(place), spooled=place in spools)
             if place in spools:
                 _take_spool(boot, spools[place])
-            boot.pending.update(waiting.get(place, RangeSet()))
+            boot.in_kafka.update(waiting.get(place, RangeSet()))
+            boot.pending.update(boot.in_kafka)
             complete = fates.take(boot)
             boot.duplicates = duplicates.get(place, 0)
             boot.settle(late[place].confirmed_to if place in late and place not in spools else None)

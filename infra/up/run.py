@@ -274,8 +274,8 @@ class _Run:
     def drain(self) -> None:
         """Wait until every frame that the fleet has published has its record, at most until the deadline.
 
-        That includes frames of earlier runs that the fleet's spools still held. A second interrupt ends the wait. Other
-        cameras do not count: they keep publishing, and their claims may never arrive.
+        That includes frames of earlier runs that Kafka holds. A second interrupt ends the wait. Other cameras do not
+        count: they keep publishing, and their claims may never arrive.
         """
         end = time.monotonic() + self._settings.drain_s
         look, begun, next_look = self._look(), time.monotonic(), math.inf

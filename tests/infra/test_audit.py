@@ -172,6 +172,8 @@ def test_what_waits_in_a_spool_at_hand_is_pending(layout: Layout) -> None:
     try:
         counts = audit(layout).counts()
         assert (counts.frames_published, counts.frames_pending, counts.frames_lost) == (3, 3, 0)
+        assert unsettled(layout) == 3
+        assert unsettled(layout, since_ms=spool.current.started_ms + 1) == 0
     finally:
         spool.close()
 
