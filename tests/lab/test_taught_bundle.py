@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from infra.bundling.create import create
-from infra.bundling.wanted import Wanted
 from lab.data import to_frames
 from lab.repair.tuning import Tuning
 from lab.teach.labelled import read_labelled
@@ -18,12 +16,10 @@ from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
 from tests.infra.command_line import run
 from tests.lab.conftest import Command
-from tests.lab.test_teach import write_shapes
+from tests.lab.test_teach import small_general, write_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("taught")]
 CLASSES = ["bar", "disc"]
-SIDE = 64
-"""Input size of the general network here: a twelfth of its usual cost."""
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +30,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = read_labelled(labels)
     order = np.random.default_rng(0).permutation(len(pictures))
     np.savez(place / "labels.npz", images=np.stack(pictures.pictures)[order], labels=pictures.labels[order])
-    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), place / "general")
-    description = place / "general" / "model.toml"
-    smaller = description.read_text().replace("= 224", f"= {SIDE}")
-    description.write_text(smaller.partition("[strip]")[0])  # its pictures are of the usual size
+    general = small_general(place / "general")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.teach.views.VARIED", 2)
         patch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
-        command = ("teach", "train", labels, "--name", "shapes", "--base", place / "general", "--out", place / "bundle")
+        command = ("teach", "train", labels, "--name", "shapes", "--base", general, "--out", place / "bundle")
         done = run(*command, "--strip-seconds", "1")
     assert done.exit_code == 0, done.output
     return place
@@ -70,6 +63,7 @@ def test_a_taught_bundle_is_hardened(
 ) -> None:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 2)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
+    monkeypatch.setattr("lab.hardening.train.GUARD_STEPS", 2)
     out, report = tmp_path / "hardened", tmp_path / "figures.json"
     command = ("harden", "--bundle", folder / "bundle", "--data", folder / "labels.npz", "--out", out, "--json", report)
     lab(*command, "--epochs", 1, "--batch", 10, "--held-out", 20, "--measured", 8, "--rate", 0.001).success()

@@ -46,6 +46,15 @@ def write_shapes(folder: Path, each: int) -> Path:
     return folder
 
 
+def small_general(folder: Path) -> Path:
+    """Write the general network with an input of 64×64, which costs a twelfth, and no calibration of STRIP."""
+    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
+    description = folder / "model.toml"
+    smaller = description.read_text().replace("= 224", "= 64")
+    description.write_text(smaller.partition("[strip]")[0])  # its pictures are of the usual size
+    return folder
+
+
 class Silent:
     """A receiver of progress that drops it."""
 
@@ -61,8 +70,8 @@ def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, mo
     monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
     monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
     labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
-    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), tmp_path / "general")
-    command = ("teach", "train", labels, "--name", "shapes", "--base", tmp_path / "general", "--out", out)
+    general = small_general(tmp_path / "general")
+    command = ("teach", "train", labels, "--name", "shapes", "--base", general, "--out", out)
     done = run(*command, "--json", figures, "--strip-seconds", "1")
     assert done.exit_code == 0, done.output
     assert "right on 32 held-out labels" in done.output
@@ -98,8 +107,7 @@ def test_the_start_of_the_measured_training_ignores_the_labels_that_measure_it(
         return Trained(head, torch.zeros(20, 2, dtype=torch.float64), better=False)
 
     monkeypatch.setattr("lab.teach.train.train_upper", keep)
-    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), tmp_path / "general")
-    general = load_bundle(tmp_path / "general", torch.device("cpu"))
+    general = load_bundle(small_general(tmp_path / "general"), torch.device("cpu"))
     labelled = read_labelled(write_shapes(tmp_path / "labels", 5))
     last = folds_of(labelled.labels) == 4
     pictures = list(labelled.pictures)
