@@ -158,9 +158,9 @@ def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_
     rig.verdicts([verdict(0)])
     live.refresh(NOTHING)
     rig.verdicts([verdict(1), verdict(2)])
+    earlier_ms = time.time_ns() // 10**6 - 2 * OVERLAP_MS
+    rig.store.frames.make_room(earlier_ms)
     with rig.engine.begin() as connection:
-        connection.execute(
-            update(frames).where(frames.c.seq == 1).values(recorded_ms=frames.c.recorded_ms - 2 * OVERLAP_MS)
-        )
+        connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
     found = live.refresh(NOTHING)
     assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3
