@@ -80,8 +80,8 @@ class Cameras:
         for seq in seqs:
             self.publish(mqtt_topic(camera_id, Channel.FRAME), frame(camera_id, seq))
 
-    async def all_confirmed(self, camera_id: CameraId, seqs: range, seconds: float = 30.0) -> None:
-        """Wait until all these frames are confirmed."""
+    async def all_confirmed(self, camera_id: CameraId, seqs: range, seconds: float = 90.0) -> None:
+        """Wait until all these frames are confirmed: longer than the bridge's deadline for an answer of Kafka, 30 s."""
         await until(
             lambda: RangeSet.of(seqs).minus(self.confirmed[camera_id]) == RangeSet(), f"{seqs} confirmed", seconds
         )
