@@ -29,7 +29,7 @@ class BootAudit:
     shed: RangeSet = field(default_factory=RangeSet)
     pending: RangeSet = field(default_factory=RangeSet)
     in_kafka: RangeSet = field(default_factory=RangeSet)
-    """The pending frames that Kafka holds: they need no camera any more."""
+    """Frames in Kafka that are neither recorded nor dead-lettered: they need no camera any more."""
     lost: RangeSet = field(default_factory=RangeSet)
     unread: RangeSet = field(default_factory=RangeSet)
     """Frames that are lost unless the unreadable part of the database holds them."""

@@ -135,7 +135,7 @@ class Link(MqttConnection):
         self._broker.complain(event, reason)
 
     def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
-        # Frames go on to Kafka, but without this topic no confirmation frees them.
+        # Frames still reach Kafka. Without the topic of confirmations, the spool keeps them all.
         if refusals:
             self._failed("mqtt_subscription_refused", refusals[0])
 
