@@ -41,15 +41,17 @@ TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
 ATTACHED = "street/gate-6"
 
-BRIGHTNESS = """async (selector) => {
+CONTRAST = """async (selector) => {
   const image = document.querySelector(selector), canvas = document.createElement("canvas");
   await image.decode();
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
-  const bytes = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  return bytes.reduce((sum, byte, at) => sum + (at % 4 == 3 ? 0 : byte), 0) / bytes.length;
+  const greens = context.getImageData(0, 0, canvas.width, canvas.height).data.filter((_, at) => at % 4 == 1);
+  const steps = greens.reduce((sum, green, at) => sum + (at % canvas.width && Math.abs(green - greens[at - 1])), 0);
+  return steps / greens.reduce((sum, green) => sum + green, 0);
 }"""
+"""The mean difference of neighbours in a row, as a share of the mean brightness."""
 
 WIDTHS = (390, 900, 1440)
 """A phone, a tablet and a desk, in pixels."""
@@ -466,8 +468,9 @@ def _await_three_ways(visit: Visit) -> None:
     expect(page.locator("#as-sent")).to_contain_text("25.0 % of the pixels dropped")
     # On a busy machine STRIP skips some probes.
     expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"), timeout=60_000)
-    as_sent, rebuilt = (page.evaluate(BRIGHTNESS, f"#{way} img") for way in ("as-sent", "rebuilt"))
-    assert as_sent < 0.9 * rebuilt, "no holes"
+    # The two can be of different frames, one bright and one dark. Simulated scenes reach .3 whole, and .5 with holes.
+    as_sent, rebuilt = (page.evaluate(CONTRAST, f"#{way} img") for way in ("as-sent", "rebuilt"))
+    assert as_sent > 0.4 > rebuilt
     sources = [page.locator(f"#{way} img").get_attribute("src") for way in ("as-sent", "rebuilt", "whole")]
     for way, before in zip(("as-sent", "rebuilt", "whole"), sources, strict=True):
         expect(page.locator(f"#{way} img")).not_to_have_attribute("src", before or "", timeout=60_000)
