@@ -16,6 +16,7 @@ from schemas.messages.camera_status import turn
 from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import Meta
 from schemas.topics import Channel, mqtt_topic
+from tests.waiting import PATIENCE_S
 
 
 class CommandedCamera:
@@ -37,7 +38,7 @@ class CommandedCamera:
         client.connect(mosquitto.host, mosquitto.port)
         client.subscribe([(mqtt_topic(camera_id, channel), 1) for channel in (Channel.SETTINGS, Channel.PROBES)])
         client.loop_start()
-        assert subscribed.wait(10)
+        assert subscribed.wait(PATIENCE_S)
 
     def describe(self) -> None:
         self._messages += 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -17,6 +18,7 @@ from consumers.console.api.routes import ROOT
 from consumers.console.background.drop_steering import MOST_A_ROUND, steer
 from consumers.console.data import store as console_store
 from consumers.console.data.backlogs import LEAST_WAITING
+from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import LEAST_ATTACKED, MOST_TRIES
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
@@ -30,10 +32,13 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, signed, verdict
 from tests.consumers.test_console_pages import poll
 from tests.consumers.test_drop_policy import POLICY
+from tests.waiting import PATIENCE_S
 
 POLICIES = f"{ROOT}/drop-policies"
 SENT = {"cameras": "lab/*", "lowest": 0.25, "highest": 0.5, "evidence": 0.5, "accuracy": 0.6}
 WAIT_MS, CALM_MS = 120_000, 600_000
+PATIENT: dict[str, Any] = {"silent_after_s": 600.0}
+"""Of a console for which no camera is silent while a test goes on."""
 
 
 class Sent:
@@ -96,6 +101,14 @@ async def rounds(console: ConsoleRig, commands: Sent, *times_ms: int, obey: bool
 
 
 @pytest.fixture
+def console(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
+    """A patient console on what `recorder` writes."""
+    made = ConsoleRig(tmp_path, changed=PATIENT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
     found = CommandedCamera(mosquitto, tmp_path / "camera", CameraId(CAMERA), KEYS)
     try:
@@ -106,9 +119,10 @@ def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
 
 @pytest.mark.brokers
 async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_returns_to_it_later(
-    mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path, recorder: Rig
+    mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}"})
+    console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}", **PATIENT})
+    monkeypatch.setattr(Commands.send, "__defaults__", (PATIENCE_S,))
     try:
         recorder.verdicts([verdict(0)])
         console.show([verdict(0)])
@@ -271,7 +285,7 @@ async def test_a_console_that_starts_again_keeps_a_raised_camera_until_it_is_cal
     put(console)
     suspect(console, 1.0)
     assert await rounds(console, commands, 0) == [(CAMERA, 32)]
-    other = ConsoleRig(tmp_path, changed={"owner_file": tmp_path / "other.token"})
+    other = ConsoleRig(tmp_path, changed={"owner_file": tmp_path / "other.token", **PATIENT})
     try:
         assert [each.cameras for each in other.context.drop_plan.policies] == ["lab/*"]
         sent = Sent()

@@ -18,7 +18,9 @@ from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import Rig, verdict
 from tests.consumers.test_console_pages import raise_alert
 from tests.consumers.test_sighting_rules import rules
+from tests.waiting import PATIENCE_S
 
+expect.set_options(timeout=1000 * PATIENCE_S)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MOST_PIXELS = 5_000
 HEIGHT = "document.documentElement.scrollHeight"

@@ -21,6 +21,7 @@ from schemas.pointillist_pb2 import ONLINE, Meta
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import KEYS, verdict
+from tests.waiting import wait_until
 
 PRESETS, SWITCHES = f"{ROOT}/presets", f"{ROOT}/switches"
 DOOR, GATE = "north/door", "north/gate"
@@ -251,7 +252,4 @@ async def test_cameras_at_a_broker_obey_at_once_and_an_absent_one_when_it_is_bac
 
 
 def await_dropped(camera: CommandedCamera, dropped: int) -> None:
-    end_s = time.monotonic() + 10
-    while camera.described.dropped_per_block != dropped:
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
+    wait_until(lambda: camera.described.dropped_per_block == dropped, "the camera to obey")

@@ -73,9 +73,12 @@ class Rig:
             "backend": "torch",
             "threads": 1,
             "batch_frames": 16,
-            # A busy machine must not cost checks.
+            # A busy machine must cost no checks and no candidate, and no second verdict because the group went on.
             "strip_wait_s": 1000,
             "certify_wait_s": 1000,
+            "candidate_timeout_s": 1000,
+            "decoding_timeout_s": 60,
+            "session_timeout_s": 20.0,
         }
         topics: dict[str, object] = {
             "frames_topic": self.topic("frames"),

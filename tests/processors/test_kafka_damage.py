@@ -23,8 +23,9 @@ def passed_over(running: Running) -> float:
 
 @pytest.mark.brokers
 async def test_a_damaged_batch_of_frames_is_passed_over_and_counted_and_those_behind_it_are_classified(
-    kafka: Kafka, tmp_path: Path
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("schemas.transport.kafka.damage.CAREFUL_S", 60.0)
     async with rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as made:
         for first in range(0, 5 * BATCH, BATCH):
             frames = [(CAMERA, payload(CAMERA, seq)) for seq in range(first, first + BATCH)]

@@ -51,7 +51,10 @@ async def remake(made: Rig) -> None:
 async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_next_one(
     kafka: Kafka, bundle: Path
 ) -> None:
-    async with rig(kafka.bootstrap, bundle) as made, made.processor(instance="processor-1") as running:
+    async with (
+        rig(kafka.bootstrap, bundle) as made,
+        made.processor(instance="processor-1", session_timeout_s=6.0) as running,
+    ):
         await publish(made, 0, 40)
         await until(lambda: len(made.verdicts) == 40)
         await delete_topics(kafka.bootstrap, made.topic("frames"))
@@ -70,13 +73,13 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
     # Else the group's leader sees that there is a topic again before it is restarted.
     monkeypatch.setattr(reader, "_GROUP_METADATA_S", 300.0)
     async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor(instance="processor-1") as running:
+        async with made.processor(instance="processor-1", session_timeout_s=6.0) as running:
             await delete_topics(kafka.bootstrap, made.topic("frames"))
             await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
             await shared_out(made, 0)
             await remake(made)
         # The group keeps the place of its static member, with the nothing that it had, and has no leader.
-        again = made.start(instance="processor-1")
+        again = made.start(instance="processor-1", session_timeout_s=6.0)
         try:
             await publish(made, 0, 40)
             # Now and then Kafka shares out anew by itself: what counts is that the member is not left with nothing.
@@ -104,7 +107,10 @@ async def shared_out(made: Rig, partitions: int) -> None:
 
 
 async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:
-    async with rig(kafka.bootstrap, bundle) as made, made.processor(instance="processor-1") as running:
+    async with (
+        rig(kafka.bootstrap, bundle) as made,
+        made.processor(instance="processor-1", session_timeout_s=6.0) as running,
+    ):
         await publish(made, 0, 40)
         await until(lambda: len(made.verdicts) == 40)
         await delete_topics(kafka.bootstrap, made.topic("frames"))
@@ -120,8 +126,8 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
     topic = await kafka_topics(partitions=1)
     async with (
         rig(kafka.bootstrap, bundle) as made,
-        made.processor(instance="one", frames_topic=topic) as first,
-        made.processor(instance="two", frames_topic=topic) as second,
+        made.processor(instance="one", frames_topic=topic, session_timeout_s=6.0) as first,
+        made.processor(instance="two", frames_topic=topic, session_timeout_s=6.0) as second,
     ):
         # Until the second one has joined, the first one's partition is taken from it and given again.
         await until(lambda: assigned(first) and assigned(second) and why(first) == why(second) == "")
@@ -134,5 +140,4 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
             return time.monotonic() > end_s
 
         await until(steady)
-        assert first.healthy()
-        assert second.healthy()
+        await until(lambda: first.healthy() and second.healthy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ async def loaded(it: System, made: Rollout) -> None:
     assert (len(serving), refused, silent) == (1, {}, set())
 
 
+async def are_stored(it: System, count: int, failed: bool = False) -> bool:
+    """Whether Kafka has so many comparisons, or so many of those that failed: they are counted when they are sent."""
+    found = (await comparisons(it)).values()
+    return len([each for each in found if each.candidate.error or not failed]) >= count
+
+
 async def comparisons(it: System) -> dict[tuple[str, int], Comparison]:
     """Return those in the topic, by camera and number."""
     consumer = AIOKafkaConsumer(bootstrap_servers=it.made.bootstrap, auto_offset_reset="earliest")
@@ -94,6 +101,7 @@ async def test_a_shadow_judges_the_chosen_frames_and_gives_no_verdict(kafka: Kaf
             }
             await until(it.done)
             await until(lambda: compared(running) == len(chosen))
+            await until(partial(are_stored, it, len(chosen)), "the comparisons in Kafka")
             found = await comparisons(it)
             assert found.keys() == chosen
             assert set(it.used()) == {first.model_id}
@@ -136,6 +144,7 @@ async def test_a_canary_that_fails_on_each_frame_costs_no_frame_and_ends_with_th
             late = {v.model_id for (_, _, seq), (v,) in it.made.verdicts.items() if seq >= begun}
             assert late == {first.model_id}
             await until(lambda: running.metric("pointillist_comparisons_total", outcome="failed") > 0)
+            await until(partial(are_stored, it, 1, failed=True), "a comparison that failed")
             errors = {each.candidate.error for each in (await comparisons(it)).values() if each.candidate.error}
             assert errors == {"RuntimeError: the network is broken"}
             assessment = Assessment(

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from infra.local.kafka import Kafka
 from processors.arrivals.group_member import GroupMember
 from processors.arrivals.key_frames import read_note
+from processors.results import key_requests
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, VIDEO, Frame, KeyRequest
 from schemas.transport.kafka.reader import Reader, Records
 from tests.processors.rig import Name, Rig, rig
@@ -139,8 +140,9 @@ async def test_a_missing_frame_costs_the_rest_of_its_group_by_name_and_nobody_el
 
 @pytest.mark.usefixtures("keyed_profile")
 async def test_frames_whose_key_frame_is_lost_are_dead_lettered_by_name_and_it_is_asked_for(
-    kafka: Kafka, bundle: Path
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(key_requests, "_AGAIN_S", 60.0)
     lost, well = KeyedCamera("site/lost"), KeyedCamera("site/well")
     key = lost.message()
     orphans = frames([lost], 3)
