@@ -87,6 +87,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka's only node is waited for while it is busy. Where there are several, a client leaves it after 2 s."""
+    monkeypatch.setattr("schemas.transport.kafka.nodes.CONNECT_S", 30.0)
+
+
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 

@@ -26,7 +26,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.transport.access import Tls
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SECRET = bytes(range(32))
 
 

@@ -150,7 +150,7 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path
 ) -> None:
     database = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none"
-    arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine", "--connect-timeout-s", 0.5]
+    arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine"]
     arguments += ["--kafka", secure_kafka.listen, "--kafka-tls", material.role(material.ours, "recorder"), "--group"]
     assert refusal(*arguments, "mine") == (
         f"Kafka at {secure_kafka.listen}: expected the recorder to have the right to join the group mine and join the "
@@ -158,7 +158,7 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
         "with pointillist-recorder."
     )
     # The usual name passes, and then the database is asked for.
-    assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders")
+    assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders", "--connect-timeout-s", 5)
 
 
 MQTT_WRONG = WRONG | {

@@ -51,7 +51,7 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
 ) -> None:
     film = write_video(tmp_path / "grey.mp4")
     command = [*COMMAND, "camera", "attach", str(film), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
-    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain-s", "0"]
+    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--drain-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
 
     def attach(*options: str) -> subprocess.CompletedProcess[str]:
@@ -64,9 +64,14 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
     assert refused.stderr.splitlines()[-1] == (
         f"error: video {film}: expected a region inside 48x32, got 20x20 at (30, 0)"
     )
-    unanswered = attach()
-    assert unanswered.returncode == 3
-    (line,) = [json.loads(each) for each in unanswered.stderr.splitlines() if "nothing_confirmed" in each]
+    with subprocess.Popen([*command, "--loop"], stderr=subprocess.PIPE, text=True, env=environment) as unanswered:
+        assert unanswered.stderr is not None
+        try:
+            line = next(json.loads(each) for each in unanswered.stderr if "nothing_confirmed" in each)
+        finally:
+            unanswered.terminate()
+        assert "nothing_confirmed" not in unanswered.stderr.read()
+        assert unanswered.wait(60) == 3
     assert line["camera"] == "lab/door"
     assert line["detail"] == "the broker has nobody to give frames to: no bridge runs there"
 

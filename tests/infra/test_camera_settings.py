@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from consumers.console.data import commands
 from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
 from schemas.errors import ConfigError
@@ -74,7 +73,7 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
         "frames_per_second": [2.0, None, None],
         "enabled": [False, False, None],
     }
-    forgotten = run_settings(mosquitto, "--reset")
+    forgotten = run_settings(mosquitto, "--reset", "--wait", "60")
     assert forgotten.exit_code == 0, forgotten.output
     assert "it has forgotten" in forgotten.stdout
     assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
@@ -109,9 +108,9 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
-    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"})) == "confirmed"
-    assert console.send(CAMERA, changes_of({"enabled": "false"})) == "confirmed"
-    assert console.send(CAMERA, changes_of({"fps": "0.5"})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 60.0) == "confirmed"
+    assert console.send(CAMERA, changes_of({"enabled": "false"}), 60.0) == "confirmed"
+    assert console.send(CAMERA, changes_of({"fps": "0.5"}), 60.0) == "confirmed"
     now = camera.control.state
     assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
     # A camera that comes later finds the last command only: it holds both.
@@ -122,16 +121,15 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         assert late.control.rate == 0.5
     finally:
         late.close()
-    assert console.send(CAMERA, changes_of({"fps": 0})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"fps": 0}), 60.0) == "confirmed"
     assert (camera.control.rate, camera.control.state.dropped_per_block) == (2.0, 32)
-    assert console.reset(CAMERA) == "confirmed"
+    assert console.reset(CAMERA, 60.0) == "confirmed"
     assert not camera.control.state.HasField("dropped_per_block")
 
 
 def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settings(
-    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(commands, "OBEYED_S", 0.1)
     gone = commanded(mosquitto, tmp_path / "gone")
     gone.describe()
     gone.stop()
@@ -139,8 +137,8 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
         MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
-    assert console.send(CAMERA, changes_of({"enabled": "false"})).startswith("sent")
-    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"})).startswith("sent")
+    assert console.send(CAMERA, changes_of({"enabled": "false"}), 0.1).startswith("sent")
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 0.1).startswith("sent")
     late = commanded(mosquitto, tmp_path / "late")
     try:
         wait_until(lambda: late.control.state.HasField("dropped_per_block"), "the retained command")
@@ -148,8 +146,8 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
         assert (late.control.state.dropped_per_block, late.control.state.enabled) == (32, False)
     finally:
         late.close()
-    assert console.reset(CAMERA).startswith("sent")
-    assert console.send(CAMERA, changes_of({"fps": "0.5"})).startswith("sent")
+    assert console.reset(CAMERA, 0.1).startswith("sent")
+    assert console.send(CAMERA, changes_of({"fps": "0.5"}), 0.1).startswith("sent")
     latest = commanded(mosquitto, tmp_path / "latest")
     try:
         wait_until(lambda: latest.control.rate == 0.5, "the retained command")

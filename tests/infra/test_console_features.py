@@ -92,7 +92,7 @@ def as_jpeg(picture: NDArray[np.float64]) -> bytes:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not VIDEO.is_file(), reason="expected the sample videos in POINTILLIST_DATA")
-def test_the_general_network_sees_content_where_sketches_see_light() -> None:
+def test_the_general_network_sees_content_where_sketches_see_light(monkeypatch: pytest.MonkeyPatch) -> None:
     with av.open(str(VIDEO)) as video:
         frame = next(video.decode(video=0)).reformat(width=384, height=216, format="rgb24").to_ndarray()
     scene = frame.astype(float)
@@ -103,9 +103,12 @@ def test_the_general_network_sees_content_where_sketches_see_light() -> None:
     plain, other, light = (as_jpeg(each) for each in (scene, visitor, shaded))
     assert float(sketch(plain) @ sketch(other)) >= ALIKE
     assert float(sketch(plain) @ sketch(light)) < UNLIKE
+    monkeypatch.setattr(console_features, "_NICENESS", 0)
+    monkeypatch.setattr(console_features, "REPLY_S", 250.0)
     process = FeatureProcess()
     try:
         assert process(b"no picture") is None
+        assert process._process is not None, "it has answered"
         of_plain, of_other, of_light = (process(each) for each in (plain, other, light))
         assert of_plain is not None
         assert of_other is not None

@@ -20,13 +20,14 @@ from infra.local.ports import Ports
 from infra.local.replicas import await_replicas
 from infra.local.topics import TopicSpec, create_topics
 from schemas.transport.kafka.clients import end, leave, start
+from tests.waiting import until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 TOPIC = "three.nodes"
 PARTITIONS = 3
 LIMIT_MS = 30_000
 """Of a client for an answer: without help it would wait so long for a node that hangs."""
-GAP_S = 10.0
+GAP_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,11 @@ async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: Kaf
         consumer.assign([TopicPartition(TOPIC, 0)])
         await consumer.commit({TopicPartition(TOPIC, 0): 0})
         await start(admin)
+
+        async def all_known() -> bool:
+            return all(each["partitions"] for each in await admin.describe_topics([TOPIC, "__consumer_offsets"]))
+
+        await until(all_known, "Kafka's own topic, which is new")
         for topic in await admin.describe_topics([TOPIC, "__consumer_offsets"]):
             assert {len(each["replicas"]) for each in topic["partitions"]} == {3}
             asked = ConfigResource(ConfigResourceType.TOPIC, topic["topic"])

@@ -124,9 +124,9 @@ def test_both_listeners_ask_for_certificates(tmp_path: Path) -> None:
     try:
         health = role_tls(layout.pki, "health")
         for place in (("127.0.0.2", port), (broker.host, broker.port)):
-            require_mqtt(place, 5, health)
+            require_mqtt(place, 60, health)
             with pytest.raises(Exception, match="asks for a certificate"):
-                require_mqtt(place, 5, type(health)(health.authorities))
+                require_mqtt(place, 60, type(health)(health.authorities))
     finally:
         broker.stop()
 

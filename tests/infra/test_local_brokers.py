@@ -172,10 +172,13 @@ def test_a_reserved_port_stays_unless_another_program_takes_it(state_dir: Path) 
 
 
 @pytest.mark.brokers
-def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(state_dir: Path) -> None:
-    broker = Mosquitto(state_dir, ready_s=5)
+def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Mosquitto(state_dir)
     broker.start()
     broker.stop()
+    monkeypatch.setattr(broker, "_ready_s", 1.0)
     with socket.create_server((LOOPBACK, broker.port)), pytest.raises(BrokerError, match=f"port {broker.port}"):
         broker.start()
 
@@ -208,7 +211,7 @@ def test_a_failed_start_quotes_the_log(state_dir: Path, monkeypatch: pytest.Monk
     broken.write_text("no_such_option true\n")
     monkeypatch.setattr(mosquitto_module, "TEMPLATE", broken)
     with pytest.raises(BrokerError, match="no_such_option"):
-        Mosquitto(state_dir, ready_s=10).start()
+        Mosquitto(state_dir).start()
 
 
 @pytest.mark.brokers

@@ -18,7 +18,7 @@ def query(prometheus: Prometheus, expression: str) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
 
     def answered() -> bool:
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             found[:] = [series["metric"] for series in json.load(answer)["data"]["result"]]
         return bool(found)
 

@@ -36,7 +36,7 @@ from tests.infra.command_line import refusal, run
 from tests.infra.secure import WAIT_S, as_tls, make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.test_secure_mosquitto import CONNECT
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_client_that_runs_presents_its_renewed_certificate_and_a_copy_of_the_o
     assert done.mqtt == f"{broker[0]}:{broker[1]}"
     assert let_in(broker, running)
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
-        require_mqtt(broker, 5, Tls.of_folder(stolen))
+        require_mqtt(broker, WAIT_S, Tls.of_folder(stolen))
 
 
 @pytest.mark.brokers
@@ -232,7 +232,7 @@ async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and
         assert await client.list_topics()
         assert await topics(new) == set()
         await grant(admin, generations={"monitor": 1})
-        assert await topics(new)
+        await until(lambda: topics(new), "the rights of the next generation")
         await withdraw(admin, {"monitor": 1})
         assert await client.list_topics() == []
         assert await topics(old) == set()
@@ -241,7 +241,7 @@ async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and
         await client.close()
         await withdraw(admin, {"monitor": 2})
         await grant(admin)
-    assert await topics(old)
+    await until(lambda: topics(old), "the earlier rights again")
 
 
 @pytest.mark.brokers

@@ -112,7 +112,7 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
     write_json(fleet.generations, {DOOR: 3})
     with Visitor(broker, enrolled(fleet, DOOR)) as door, Visitor(broker, before) as visitor:
         assert visitor.publish(mqtt_topic(porch, Channel.EVENT)) in (0, 16)
-        done = revoke(fleet, porch)
+        done = revoke(fleet, porch, WAIT_S)
         assert visitor.gone.wait(WAIT_S)
         assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) in (0, 16)
     assert (done.certificates, done.generation) == (1, 1)
@@ -133,7 +133,7 @@ def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, b
 
     _, session = connect(None)
     assert connect(session)[0] is True
-    revoke(fleet, CameraId("site/gate"))
+    revoke(fleet, CameraId("site/gate"), WAIT_S)
     # The broker may have hung up before the first byte of ours is on its way: then its reason is not read.
     with pytest.raises(OSError, match=r"revoked|EOF occurred|reset by peer"):
         connect(session)
@@ -169,7 +169,7 @@ def test_a_server_with_a_wrong_certificate_is_not_trusted(
     mosquitto.start()
     try:
         with pytest.raises(BrokerError, match=f"the server's certificate is not to be trusted: {words}"):
-            require_mqtt((mosquitto.host, mosquitto.port), 5, role(fleet, "bridge"))
+            require_mqtt((mosquitto.host, mosquitto.port), WAIT_S, role(fleet, "bridge"))
     finally:
         mosquitto.stop()
 

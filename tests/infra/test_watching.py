@@ -60,7 +60,7 @@ def test_each_is_started_and_told_where_the_others_are(
         told = f"{addresses['prometheus']}/api/v1/alertmanagers"
 
         def alertmanagers() -> list[str]:
-            with urllib.request.urlopen(told, timeout=5) as answer:
+            with urllib.request.urlopen(told, timeout=60) as answer:
                 return [each["url"] for each in json.load(answer)["data"]["activeAlertmanagers"]]
 
         wait_until(lambda: alertmanagers() == [f"{addresses['alertmanager']}/api/v2/alerts"], "the Alertmanager")

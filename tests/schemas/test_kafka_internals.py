@@ -14,8 +14,9 @@ from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import end, start
 from schemas.transport.kafka.internals import NetworkClient, force_close, missing_replicas, send_request, sender_task
 from tests.conftest import TopicFactory
+from tests.waiting import until
 
-pytestmark = pytest.mark.brokers
+pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("patient_clients")]
 
 
 @pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
@@ -85,6 +86,10 @@ async def test_a_request_without_a_method_is_answered(kafka: Kafka) -> None:
         await admin.close()
 
 
+async def _knows(admin: Admin, topic: str, partitions: int) -> bool:
+    return len(await admin.partitions(topic)) == partitions
+
+
 async def test_the_administrator_describes_the_cluster_its_partitions_and_groups(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
@@ -95,6 +100,7 @@ async def test_the_administrator_describes_the_cluster_its_partitions_and_groups
     async with Admin(kafka.bootstrap, name="tester") as admin:
         cluster = await admin.cluster()
         assert cluster.controller in cluster.nodes
+        await until(lambda: _knows(admin, topic, 2), "the new topic")
         partitions = await admin.partitions(topic)
         assert sorted(each.place.partition for each in partitions) == [0, 1]
         assert all(each.leader in each.in_sync == each.replicas for each in partitions)

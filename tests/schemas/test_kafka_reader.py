@@ -152,7 +152,7 @@ async def test_a_member_with_a_fixed_name_keeps_its_partitions_until_it_leaves_f
 ) -> None:
     topic = await kafka_topics(2)
     first, second = Assignments(), Assignments()
-    session_s = 25.0
+    session_s = 45.0
     one, two = (
         Reader(kafka.bootstrap, topic, group=Group(f"group-{topic}", session_s, listener, instance=name))
         for name, listener in (("one", first), ("two", second))
@@ -166,7 +166,7 @@ async def test_a_member_with_a_fixed_name_keeps_its_partitions_until_it_leaves_f
         await until(lambda: len(first.held) == 1, "the same place again")
         assert len(second.held) == 1, "nobody was disturbed"
         began = asyncio.get_running_loop().time()
-        await one.close(keeps_place=False)
+        await one.close(20.0, keeps_place=False)
         await until(lambda: len(second.held) == 2, "all with the one that is left")
         assert asyncio.get_running_loop().time() - began < session_s, "before the place expires"
     finally:

@@ -12,13 +12,15 @@ from paho.mqtt.client import Client
 
 from infra.local.mosquitto import Mosquitto
 from schemas.transport.mqtt.internals import SocketClient
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.brokers
+KEEPALIVE_S = 60
 PUBLISH_QOS_0 = b"\x30\x05\x00\x01x\x00!"
 
 
 def drive(client: Client, holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
         connection = client.socket()
@@ -30,7 +32,7 @@ def drive(client: Client, holds: Callable[[], object]) -> None:
 @pytest.fixture
 def client(mosquitto: Mosquitto) -> Iterator[SocketClient]:
     made = SocketClient("internals")
-    made.connect_async(mosquitto.host, mosquitto.port, 1)
+    made.connect_async(mosquitto.host, mosquitto.port, KEEPALIVE_S)
     made.adopt(socket.create_connection((mosquitto.host, mosquitto.port)))
     drive(made, made.is_connected)
     yield made
@@ -76,10 +78,10 @@ def test_silence_ends_the_connection_unless_it_is_excused(
     client: SocketClient, monkeypatch: pytest.MonkeyPatch, excused: bool
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 1.5)
-    monkeypatch.setattr("schemas.transport.mqtt.internals.time.monotonic", lambda: now + 3.0)
+    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 1.5 * KEEPALIVE_S)
+    monkeypatch.setattr("schemas.transport.mqtt.internals.time.monotonic", lambda: now + 3 * KEEPALIVE_S)
     client.loop_misc()  # sends a PINGREQ
-    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 3.0)
+    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 3 * KEEPALIVE_S)
     if excused:
         client.excuse_silence()
     client.loop_misc()
