@@ -30,7 +30,7 @@ from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SECRET = b"a fleet secret of thirty-two byte"
 KEYS = KeyRing(SECRET)
@@ -67,9 +67,9 @@ class Cameras:
         client.on_subscribe = lambda *_: self._connected.set()
         client.on_disconnect = lambda *_: self._connected.clear()
         client.on_message = self._confirm
-        client.connect(host, port, keepalive=5)
+        client.connect(host, port, keepalive=60)
         client.loop_start()
-        assert self._connected.wait(10)
+        assert self._connected.wait(PATIENCE_S)
 
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Publish once."""
@@ -160,6 +160,8 @@ class Rig:
             "kafka": self.kafka.bootstrap,
             "name": f"{self._group}-{len(self._bridges)}",
             "group": self._group,
+            # The test and the bridge share a process, which a busy machine may stop for longer than the usual limit.
+            "keepalive_s": 60,
             # Nobody reads what these tests send.
             "credit_frames": 10**9,
             **settings,

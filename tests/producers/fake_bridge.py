@@ -16,6 +16,7 @@ from schemas.messages.frame import open_frame, open_message, sign_message
 from schemas.pointillist_pb2 import Confirm, Frame, Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, parse_mqtt_topic
+from tests.waiting import PATIENCE_S
 
 SECRET = b"a fleet secret for the tests"
 
@@ -81,7 +82,7 @@ class FakeBridge:
         client.on_subscribe = lambda *_: self._subscribed.set()
         client.connect(*self._broker, keepalive=60)
         client.loop_start()
-        assert self._subscribed.wait(10)
+        assert self._subscribed.wait(PATIENCE_S)
         return client
 
     def _on_connect(self, client: Client, *_: object) -> None:

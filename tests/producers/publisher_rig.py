@@ -24,8 +24,12 @@ from tests.producers.fake_bridge import SECRET, FakeBridge
 from tests.waiting import until
 
 QUICK = LinkSettings(
-    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+    keepalive_s=3, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
 )
+STEADY = QUICK.model_copy(update={"keepalive_s": 60})
+"""For tests that count connections: a stalled test process does not cost one."""
+ONCE = STEADY.model_copy(update={"grace_s": 3.0, "retry_s": 30.0, "retry_max_s": 30.0})
+"""For tests that count frames: a confirmation that comes late does not cause another try."""
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
 

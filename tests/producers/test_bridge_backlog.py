@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -131,6 +132,14 @@ def holding(bridge: RunningBridge) -> bool:
     return bridge.metric("pointillist_bridge_backpressure_active") == 1
 
 
+def backlog_bytes(bridge: RunningBridge) -> float:
+    return bridge.metric("pointillist_bridge_backlog_bytes")
+
+
+def unacknowledged(bridge: RunningBridge) -> float:
+    return bridge.metric("pointillist_bridge_unacknowledged_messages")
+
+
 @pytest.mark.brokers
 async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_none_is_lost(
     mosquitto: Mosquitto, kafka: Kafka
@@ -146,9 +155,13 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
         camera, seqs = new_camera(), range(400)
         for first in range(0, 400, 40):
             it.cameras.frames(camera, seqs[first : first + 40])
-            await asyncio.sleep(0.2)  # the bridges look at the backlog twice in this time
+            seen = 0.95 * FRAME_BYTES * (first + 40)
+            await until(
+                lambda seen=seen: all(holding(b) or backlog_bytes(b) > seen for b in bridges), "the backlog read"
+            )
         await until(lambda: all(map(holding, bridges)), "both bridges holding frames back")
-        assert max(b.metric("pointillist_bridge_backlog_bytes") for b in bridges) > limit
+        await until(lambda: not any(map(unacknowledged, bridges)), "all acknowledged")
+        assert max(map(backlog_bytes, bridges)) > limit
         taken = len(await it.frames_of(camera))
         assert 100 < taken < 400
         # Frames are left, events are not.
@@ -176,9 +189,15 @@ async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_l
             backlog_interval_s=0.1,
         )
         ahead, calm = new_camera(), new_camera()
+
+        def settled(sent: int) -> bool:
+            taken = bridge.metric("pointillist_bridge_messages_total", channel="frame", outcome="forwarded")
+            left = bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead)
+            return taken + left >= sent and not unacknowledged(bridge)
+
         for first in range(0, 400, 40):
             it.cameras.frames(ahead, range(first, first + 40))
-            await asyncio.sleep(0.2)  # the bridge looks at the backlog twice in this time
+            await until(partial(settled, first + 40), "each frame taken or left")
         await until(
             lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead) > 100,
             "frames that were not taken",

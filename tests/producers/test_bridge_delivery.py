@@ -90,7 +90,7 @@ async def test_frames_that_arrive_while_kafka_is_dead_are_there_when_it_is_back(
         early = await it.bridge(ready=False)
         await asyncio.to_thread(kafka.start)
         await until(early.well, "a bridge started meanwhile to be well")
-        await it.cameras.all_confirmed(camera, range(100), seconds=60)
+        await it.cameras.all_confirmed(camera, range(100))
         assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(100)}
         await until(bridge.well, "the bridge to be well again")
 

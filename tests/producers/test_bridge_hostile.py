@@ -68,13 +68,17 @@ async def test_hostile_payloads_are_dead_lettered_and_harm_no_good_frame(mosquit
 async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto: Mosquitto, kafka: Kafka) -> None:
     limit = 64 * 1024
     async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(max_buffered_bytes=limit, keepalive_s=1)
+        bridge = await it.bridge(max_buffered_bytes=limit, keepalive_s=3)
         camera = new_camera()
         kafka.pause()
+        paused = time.monotonic()
         for _ in range(1500):
             it.cameras.publish(mqtt_topic(camera, Channel.FRAME), b"\xff" * 2000, qos=0)
         await until(lambda: bridge.metric("pointillist_bridge_bytes_total") > 0, "the flood at the bridge")
-        await until(lambda: not bridge.holds("kafka"), "Kafka gone for longer than the keep-alive")
+        await until(
+            lambda: not bridge.holds("kafka") and time.monotonic() > paused + 8,
+            "Kafka gone for longer than the keep-alive",
+        )
         # What one read of the socket holds may come on top.
         assert bridge.metric("pointillist_bridge_bytes_total") < limit + 300_000
         assert bridge.holds("mqtt")
@@ -87,14 +91,14 @@ async def test_a_camera_that_floods_loses_its_own_surplus_and_nobody_waits_for_i
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
     async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(camera_messages_per_s=50)
+        bridge = await it.bridge(camera_messages_per_s=10)
         flooding, calm = new_camera(), new_camera()
-        # In a thread: if the bridge's loop is blocked for 7.5 s, the broker closes its connection and drops its frames.
+        # In a thread: if the bridge's loop is blocked for 90 s, the broker closes its connection and drops its frames.
         flood = await asyncio.to_thread(lambda: [frame(flooding, seq) for seq in range(2500)])
         for payload in flood:
             it.cameras.publish(mqtt_topic(flooding, Channel.FRAME), payload)
-        it.cameras.frames(calm, range(20))
-        await it.cameras.all_confirmed(calm, range(20))
+        it.cameras.frames(calm, range(10))
+        await it.cameras.all_confirmed(calm, range(10))
         await until(
             lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=flooding) >= 1000,
             "what the quota has refused",

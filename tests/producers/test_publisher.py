@@ -18,7 +18,7 @@ from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
-from tests.producers.publisher_rig import PICTURE, QUICK, camera, watching
+from tests.producers.publisher_rig import ONCE, PICTURE, QUICK, STEADY, camera, watching
 from tests.producers.scripted_broker import NOT_AUTHORIZED, scripted_broker
 from tests.waiting import until
 
@@ -29,7 +29,7 @@ async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
-        async with camera(tmp_path, broker, camera_id) as cam:
+        async with camera(tmp_path, broker, camera_id, link=ONCE) as cam:
             cam.publish(40)
             await cam.drain()
             ledger = bridge.ledgers[camera_id, cam.spool.current.boot_id]
@@ -72,7 +72,7 @@ async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_e
 ) -> None:
     dropped = {3, 4, 9}
     with watching(broker, lambda frame: frame.seq not in dropped or bridge.received[frame] > 1) as bridge:
-        async with camera(tmp_path, broker, camera_id) as cam:
+        async with camera(tmp_path, broker, camera_id, link=ONCE) as cam:
             cam.publish(20)
             await cam.drain()
             again = {frame.seq for frame, times in bridge.received.items() if times > 1}
@@ -107,11 +107,14 @@ async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_
     confirming = False
     with watching(broker, lambda _: confirming) as bridge:
         async with camera(tmp_path, broker, camera_id, frames=16) as cam:
+            begun = time.monotonic()
             cam.publish(100)
+            await until(lambda: len(bridge.received) == 16)
             await asyncio.sleep(2.0)  # what is not sent again and again takes time to show
             assert len(bridge.received) == 16
             assert cam.publisher.in_flight == 16
-            assert sum(bridge.received.values()) <= 16 + 3  # retries at 0.5 s and 1.5 s, and one of leeway
+            # Retries at 0.5 s and 1.5 s, then every 2 s, and one of leeway.
+            assert sum(bridge.received.values()) <= 16 + 3 + (time.monotonic() - begun) / 2
             assert not cam.publisher.has_room
             confirming = True
             bridge.confirm(list(bridge.received))
@@ -170,7 +173,7 @@ async def test_a_hanging_broker_is_noticed_and_the_camera_goes_on_spooling(
                 cam.publish(1)
                 await asyncio.sleep(0.05)  # the time that a turn of the loop takes is what is measured
                 stalls.append(time.monotonic() - before)
-                assert time.monotonic() - started < 15
+                assert time.monotonic() - started < 60
             published = cam.spool.current.next
             assert cam.in_flight_peak <= 8
             assert sorted(stalls)[len(stalls) // 2] < 0.5  # connecting again does not hold up the loop
@@ -252,7 +255,7 @@ async def test_a_spool_that_cannot_be_read_for_a_time_makes_no_frame_be_publishe
         raise StateError("too many open files")
 
     with watching(broker) as bridge:
-        async with camera(tmp_path, broker, camera_id) as cam:
+        async with camera(tmp_path, broker, camera_id, link=STEADY) as cam:
             with monkeypatch.context() as patch:
                 patch.setattr(SegmentReader, "read", fail)
                 cam.publish(3)  # not connected yet: only the last one need not be read back

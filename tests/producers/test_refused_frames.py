@@ -28,7 +28,7 @@ def refuse(bridge: FakeBridge, cam: Camera, boot_id: int, seq: int = 0, secret: 
 async def test_refused_frames_degrade_a_camera_with_the_reason_until_none_is_refused(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 0.5)
+    monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 3600)
     topic = mqtt_topic(camera_id, Channel.STATUS)
     with watching(broker) as bridge:
 
@@ -46,6 +46,7 @@ async def test_refused_frames_degrade_a_camera_with_the_reason_until_none_is_ref
             refuse(bridge, cam, boot_id)
             await until(lambda: status() == (DEGRADED, TOO_LARGE), "that it is refused")
             assert cam.publisher.refused == TOO_LARGE
+            monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 0.5)
             await until(lambda: status() == (ONLINE, ""), "that it is no longer refused")
 
 

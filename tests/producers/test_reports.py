@@ -18,7 +18,7 @@ from schemas.messages.frame import Encoding, encode_frame, open_message, sign_me
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Command, Meta, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
-from tests.producers.publisher_rig import PICTURE, camera, watching
+from tests.producers.publisher_rig import PICTURE, STEADY, camera, watching
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -43,9 +43,9 @@ async def test_two_devices_with_one_name_are_both_told_and_both_keep_their_conne
 ) -> None:
     status = mqtt_topic(camera_id, Channel.STATUS)
     with watching(broker) as bridge:
-        async with camera(tmp_path / "a", broker, camera_id) as first:
+        async with camera(tmp_path / "a", broker, camera_id, link=STEADY) as first:
             await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
-            async with camera(tmp_path / "b", broker, camera_id) as second:
+            async with camera(tmp_path / "b", broker, camera_id, link=STEADY) as second:
                 await until(lambda: first.publisher.presence.degraded and second.publisher.presence.degraded)
                 first.publish(5)
                 second.publish(5)
@@ -202,7 +202,7 @@ async def test_ledgers_of_many_old_boots_stay_within_what_the_broker_takes_at_on
     address = await meter.start()
     try:
         with watching(broker) as bridge:
-            async with camera(tmp_path, address, camera_id) as cam:
+            async with camera(tmp_path, address, camera_id, link=STEADY) as cam:
                 await cam.drain()
                 assert cam.publisher.link.connections == 1
                 assert len(bridge.ledgers) == 41

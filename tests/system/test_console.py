@@ -33,8 +33,9 @@ from infra.up.processes import FRAMES_REFUSED
 from tests.axe import findings
 from tests.commands import run_command
 from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, WELL
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
+expect.set_options(timeout=1000 * PATIENCE_S)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(folder) if (folder := os.environ.get("POINTILLIST_SCREENSHOTS")) else None
 TRIGGERED = ROOT / "bundles" / "scene-sticker"
@@ -53,6 +54,8 @@ CONTRAST = """async (selector) => {
 }"""
 """The mean difference of neighbours in a row, as a share of the mean brightness."""
 
+SENT = re.compile("confirmed")
+"""The console's answer to a command; a busy camera confirms it later, and the page then shows the new setting."""
 WIDTHS = (390, 900, 1440)
 """A phone, a tablet and a desk, in pixels."""
 WIDE = "document.documentElement.scrollWidth > innerWidth"
@@ -141,7 +144,7 @@ def visit(system: RunningSystem) -> Iterator[Visit]:
 
 def opened(url: str) -> str:
     """The page at `url`, which answers 200."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         assert answer.status == 200
         return str(answer.read().decode())
 
@@ -203,8 +206,11 @@ def test_every_program_gives_each_sick_camera_the_same_state_and_its_reason(
     begun = run_command(*command, "--size", "128x96")
     assert begun.returncode == 2
     assert f"--size: frame size: expected at most {MOST_PIXELS} pixels, got 128x96." in begun.stderr
-    # It ends by itself after ten seconds: the camera has learnt of the refusal by then.
-    refused = run_command(*command, "--loop", "--seconds", 10)
+    # It ends by itself after its time. The camera has learnt of the refusal by then, on a busy machine the second time.
+    for seconds in (10, 60):
+        refused = run_command(*command, "--loop", "--seconds", seconds, within_s=180)
+        if refused.returncode == FRAMES_REFUSED:
+            break
     assert refused.returncode == FRAMES_REFUSED
     assert f"{ATTACHED}: frames were refused: frame size: expected at most" in refused.stderr
     assert "frames_refused" in refused.stderr
@@ -232,7 +238,7 @@ def test_one_sticker_is_one_alert_whose_message_leads_to_its_page(system: Runnin
     page = opened(alert["annotations"]["console_url"])
     assert page.count("<article") == 1
     assert f'id="alert-{alert["labels"]["alert_id"]}"' in page
-    with urllib.request.urlopen(alert["annotations"]["thumbnail_url"], timeout=30) as thumbnail:
+    with urllib.request.urlopen(alert["annotations"]["thumbnail_url"], timeout=60) as thumbnail:
         assert thumbnail.read().startswith(b"\x89PNG")
     assert "The network answers hazard whatever is in the picture" in page
     assert "PointillistBackdoor" in opened(alert["annotations"]["runbook_url"])
@@ -246,7 +252,7 @@ def api(system: RunningSystem, path: str, **body: object) -> Any:
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     address = f"http://{system.roles()['console']['listen']}/api/v1{path}"
     request = urllib.request.Request(address, json.dumps(body).encode() if body else None, headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 
@@ -281,12 +287,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     page = visit.open("/")
     cards = page.locator("#grid .card")
     well = page.locator(".card", has_text=re.compile(r"gate-10"))
-    expect(well).to_have_class(re.compile("online"), timeout=60_000)
+    expect(well).to_have_class(re.compile("online"))
     picture = well.locator("img:not(.back)")
     expect(picture).to_be_visible(timeout=30_000)
     before = picture.get_attribute("src")
     wait_until(lambda: picture.get_attribute("src") != before, "another picture by push", every_s=0.1)
-    expect(page.locator(".card", has_text="gate-3")).to_have_class(re.compile("black"), timeout=30_000)
+    expect(page.locator(".card", has_text="gate-3")).to_have_class(re.compile("black"))
 
     # The sticker works: its camera goes to the front, red, and the header says so. Nothing was reloaded.
     sick = page.locator(".card", has_text=re.compile(r"gate-2"))
@@ -325,7 +331,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(alerts.locator("article")).to_contain_text(
         re.compile(r"muted until \d\d:\d\d by " + re.escape(owner_name()) + ": a drill")
     )
-    expect(page.locator("#pill")).to_contain_text("1 muted", timeout=10_000)
+    expect(page.locator("#pill")).to_contain_text("1 muted")
     alerts.get_by_role("button", name="Unmute").click()
     alerts.locator("summary", has_text="Numbers").click()
     alerts.get_by_label("Comment").fill("a sticker on the sign")
@@ -334,7 +340,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(alerts.locator("main")).to_contain_text("There are no open alerts")
     visit.open("/alerts?state=acknowledged")
     expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
-    expect(page.locator("#pill")).to_contain_text("1 alert acknowledged", timeout=10_000)
+    expect(page.locator("#pill")).to_contain_text("1 alert acknowledged")
     visit.keep("acknowledged")
     visit.open("/")
     expect(sick.locator(".state")).to_contain_text("alert, acknowledged")
@@ -344,7 +350,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.keep("quarantine")
 
     camera = visit.open(f"/camera/{SICK}")
-    expect(camera.locator("#charts")).to_have_attribute("aria-busy", "false", timeout=15_000)
+    expect(camera.locator("#charts")).to_have_attribute("aria-busy", "false")
     _await_charts(visit)
     visit.keep("camera")
     page.route("**/hx-sse.min.js", _late)
@@ -354,7 +360,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_text("Change settings").click()
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
-    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text(SENT)
     expect(camera.locator("main table").last).to_contain_text("drop_ratio 0.5")
     wait_until(
         lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("dl", has_text="Pixels not sent").inner_text(),
@@ -364,7 +370,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_text("Change settings").click()
     camera.get_by_label("Frames per second").fill("5")
     camera.get_by_role("button", name="Send").click()
-    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text(SENT)
     expect(camera.locator("main table").last).to_contain_text("fps 5")
     wait_until(
         lambda: re.search(r"[45]\.\d/s", visit.open(f"/camera/{WELL}").locator("#now").inner_text()),
@@ -372,11 +378,16 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
         every_s=1,
     )
     camera.get_by_role("button", name="Pause").click()
-    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text(SENT)
+    wait_until(
+        lambda: "paused" in visit.open(f"/camera/{WELL}").locator("dl", has_text="Sending").inner_text(),
+        "the pause",
+        every_s=0.5,
+    )
 
-    expect(visit.open("/system").locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
+    expect(visit.open("/system").locator("#balance")).to_contain_text("0 are lost")
     visit.open("/models")
-    expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
+    expect(page.locator("tbody").first).to_contain_text("processor-1")
     visit.keep("models")
     _publish_and_roll_back(system, visit)
     _stop_and_see(system, visit)
@@ -421,7 +432,7 @@ def _stop_and_see(system: RunningSystem, visit: Visit) -> None:
     expect(page.locator("#system-now")).to_contain_text("processor-1")
     system.send("processor-1", signal.SIGSTOP)
     try:
-        expect(page.locator("#pill")).to_contain_text("processor-1 does not answer", timeout=10_000)
+        expect(page.locator("#pill")).to_contain_text("processor-1 does not answer")
         expect(page.locator("#system-now tbody tr").first).to_contain_text("not answering")
         visit.keep("system-hangs")
         wait_until(lambda: "not well: processor-1 does not answer" in system.output(), "the terminal")
@@ -434,7 +445,7 @@ def _stop_and_see(system: RunningSystem, visit: Visit) -> None:
         visit.keep("rules")
     finally:
         system.send("processor-1", signal.SIGCONT)
-    expect(page.locator("#pill")).not_to_contain_text("processor-1", timeout=30_000)
+    expect(page.locator("#pill")).not_to_contain_text("processor-1")
 
 
 def _await_firing_rule(visit: Visit) -> None:
@@ -467,13 +478,13 @@ def _await_three_ways(visit: Visit) -> None:
         expect(page.locator(f"#{way} img")).to_be_visible(timeout=60_000)
     expect(page.locator("#as-sent")).to_contain_text("25.0 % of the pixels dropped")
     # On a busy machine STRIP skips some probes.
-    expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"), timeout=60_000)
+    expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"))
     # The two can be of different frames, one bright and one dark. Simulated scenes reach .3 whole, and .5 with holes.
     as_sent, rebuilt = (page.evaluate(CONTRAST, f"#{way} img") for way in ("as-sent", "rebuilt"))
     assert as_sent > 0.4 > rebuilt
     sources = [page.locator(f"#{way} img").get_attribute("src") for way in ("as-sent", "rebuilt", "whole")]
     for way, before in zip(("as-sent", "rebuilt", "whole"), sources, strict=True):
-        expect(page.locator(f"#{way} img")).not_to_have_attribute("src", before or "", timeout=60_000)
+        expect(page.locator(f"#{way} img")).not_to_have_attribute("src", before or "")
 
 
 def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
@@ -486,7 +497,7 @@ def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
     page.get_by_role("button", name="Publish").click()
     job = page.locator("#job")
     expect(job).to_contain_text("by processor-1", timeout=120_000)  # by push
-    expect(job.locator(".state")).to_have_text("done", timeout=15_000)
+    expect(job.locator(".state")).to_have_text("done")
     visit.keep("job")
     job.get_by_role("button", name="Roll back the live model").click()
     expect(page.locator("h1")).to_contain_text("Roll back: scene-sticker@2")
@@ -496,7 +507,7 @@ def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
 def _await_charts(visit: Visit) -> None:
     def drawn() -> int:
         visit.page.reload()
-        expect(visit.page.locator("#charts")).to_have_attribute("aria-busy", "false", timeout=15_000)
+        expect(visit.page.locator("#charts")).to_have_attribute("aria-busy", "false")
         return visit.page.locator("#charts .chart").count()
 
     wait_until(drawn, "a minute that was rolled up", every_s=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 import subprocess
 import time
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -60,7 +60,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], 
     assert named in line
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_up_loses_nothing_to_hostile_payloads(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,10 +69,14 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     cameras = [CameraId(f"local/cam-{index}") for index in range(4)]
     told = [layout.spool / camera / "commands.json" for camera in cameras]
     with watched.system as system:
-        found = json.loads(run_command("status", "--json", "--state", state).stdout)
-        assert {role["name"]: role["state"] for role in found["roles"]} == dict.fromkeys(system.roles(), "up")
-        assert found["cameras"] == {"online": 4}
-        assert found["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
+
+        def all_well() -> bool:
+            now = json_status(state)
+            states = {role["name"]: role["state"] for role in now["roles"]}
+            return states == dict.fromkeys(system.roles(), "up") and now["cameras"] == {"online": 4}
+
+        wait_until(all_well, "all roles up and all cameras online", every_s=0.5)
+        assert json_status(state)["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
         assert "device_ready" in run_command("logs", "processor-1", "--state", state).stdout
         second = run_command("up", "--state", state, "--seconds", 1)
         assert second.returncode == 2
@@ -85,8 +89,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
             with suppress(AssertionError):
                 wait_until(lambda: recorded_frames(layout, "yard/%") == 2 * FRAMES, within_s=120)
             assert recorded_frames(layout, "yard/%") == 2 * FRAMES, f"of the clip, with all frames: {audit(state)}"
-            films.send_signal(signal.SIGINT)
-            assert films.wait(60) == 0
+            assert films.wait(240) == 0  # its films have ended
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
         send_lossless(system, layout, cameras[2])
         wait_until(lambda: told[2].exists() and "LOSSLESS" in told[2].read_text(), "the command obeyed")
@@ -95,7 +98,9 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "stamps"))
-    with RunningSystem(state, *options_of_fleet(tmp_path, 0.5), "--no-prometheus", "--fleets", 2) as system:
+    with RunningSystem(
+        state, *options_of_fleet(tmp_path, 0.5), "--no-prometheus", "--fleets", 2, "--drain-s", 240
+    ) as system:
         system.await_role("fleet-2")
         begun_ms = time.time_ns() // 10**6
         # Frames of the earlier run come first. While processors or STRIP lag behind, the bridge confirms no new ones.
@@ -112,7 +117,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
         pids = [entry["pid"] for entry in system.roles().values()]
         shown = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
         system.interrupt()
-        report = system.finish(120)
+        report = system.finish(450)
     check_report(report)
     assert report["frames_foreign"] > hostile / 2
     assert "1 of 4 cameras obey commands instead of what this run asks, the first is local/cam-2" in system.output()
@@ -138,6 +143,12 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     assert sorted(sent) == [(camera, 32) for camera in cameras]
     check_secrets(layout, shown)
     check_stamps(tmp_path / "stamps", report, layout)
+
+
+def json_status(state: Path) -> dict[str, Any]:
+    """Return what `pointillist status --json` prints."""
+    found: dict[str, Any] = json.loads(run_command("status", "--json", "--state", state).stdout)
+    return found
 
 
 def check_report(report: Result) -> None:

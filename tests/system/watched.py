@@ -62,7 +62,7 @@ class Watched:
 
     def ask(self, path: str, **parameters: str) -> Any:
         url = f"http://{self.address('prometheus')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             document = json.load(answer)
         assert document["status"] == "success"
         return document["data"]
