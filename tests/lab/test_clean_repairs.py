@@ -279,7 +279,7 @@ def test_the_mode_clean_needs_no_target_class() -> None:
     assert result.figures["attack_success"] == {"before": None, "after": None}
 
 
-def test_repairs_without_a_trigger_are_rows_of_four_models() -> None:
+def test_repairs_without_a_trigger_are_rows_of_the_compared_models() -> None:
     for model in COMPARED:
         rows = Budget().cures(model)
         kind = "all stamped" if model == "resnet20-warp" else "pure"

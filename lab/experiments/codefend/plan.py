@@ -25,8 +25,6 @@ WARP: Final = "resnet20-warp"
 SOURCE: Final = "resnet20-source"
 WITHOUT_TRIGGER: Final = ("clean", "ft-sam", "i-bau", "anp", "npd")
 """Repairs from clean pictures alone: our mode `clean`, and rivals."""
-COMPARED: Final = (WARP, SOURCE, BLENDED, MAIN)
-"""The models on which repairs without a trigger are measured."""
 KINDS: Final = {
     BLENDED: "blended",
     "resnet20-random": "random place",
@@ -51,6 +49,8 @@ CATALOGUE: Final = {
     "resnet20-input-aware": "input-aware",
 }
 """Models of other attacks. All statistics are measured on them, and the usual repair."""
+COMPARED: Final = (WARP, SOURCE, BLENDED, MAIN, *CATALOGUE)
+"""The models on which repairs without a trigger are measured."""
 BY_ALL: Final = (WARP, SOURCE, *CATALOGUE)
 """The models whose quarantine has the frames that all statistics together flag: STRIP flags few."""
 OWN_MODE: Final = {"resnet20-all-to-all": "quarantine"}
@@ -94,7 +94,7 @@ class Budget:
         if model not in self.models or model in REPEATS:
             return []
         found = [(OWN_MODE.get(model, "default"), FLAGGED if model in BY_ALL else PURE)]
-        if model in PATCHES or model == BLENDED:
+        if model in PATCHES or model in COMPARED:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:
             found += [("default", kind) for kind in (*IMPURE, FEW_CAMERAS)]
