@@ -263,7 +263,7 @@ async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs
         other = Store(str(rig.context.store.engine.url))
         other.forget(CAMERA)
         other.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while rig.context.fleet.card(CAMERA) is not None:
                 await asyncio.sleep(0.01)
                 rig.tick()

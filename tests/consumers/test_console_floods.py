@@ -220,13 +220,13 @@ async def test_exports_are_bounded_for_each_user_and_in_all(
 async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_another(
     tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "STUCK_S", 0.3)
     monkeypatch.setattr(export, "MOST_EXPORTS", 1)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         anna = await log_in(port, "anna", PASSWORD)
         stuck = await lines.open(head(EXPORT, cookie=anna), limit=1_024)
         assert await stuck.status() == 200
         assert await (await lines.open(head(EXPORT, cookie=anna))).status() == 503
+        monkeypatch.setattr(connections, "STUCK_S", 0.3)
 
         async def is_let_in() -> bool:
             return await (await lines.open(head(EXPORT, cookie=anna))).status() == 200

@@ -116,7 +116,7 @@ def test_what_reads_all_of_it_holds_up_a_drop_and_no_recording(rig: Rig, clock: 
         reading.execute(text("SELECT count(*) FROM frames"))
         began = time.monotonic()
         assert not purge(rig.store, Bounds(database_age_s=3_600))
-        assert time.monotonic() - began < 10, "others wait behind it"
+        assert time.monotonic() - began < 25, "others wait behind it"
         rig.verdicts([verdict(30)])
         assert len(partitions(rig)) == 3
     assert purge(rig.store, Bounds(database_age_s=3_600))

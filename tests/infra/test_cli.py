@@ -325,12 +325,12 @@ def test_health_page_answers_503_until_all_conditions_hold() -> None:
         for ready in (False, True):
             if ready:
                 health.set("kafka", True)
-                with urllib.request.urlopen(url, timeout=5) as answer:
+                with urllib.request.urlopen(url, timeout=60) as answer:
                     assert json.load(answer)["conditions"]["kafka"]["ok"]
             else:
                 health.set("kafka", False, "not connected")
                 with pytest.raises(urllib.error.HTTPError) as refused:
-                    urllib.request.urlopen(url, timeout=5)
+                    urllib.request.urlopen(url, timeout=60)
                 assert refused.value.code == 503
                 refused.value.close()
         samples = Samples.scrape([f"127.0.0.1:{port}"])

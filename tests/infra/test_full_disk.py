@@ -133,7 +133,7 @@ def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
     watch(supervisor, lambda: role.starts > 1)
     supervisor.close()
     assert lines[0] == "recorder died (no room for it), started again"
-    assert role.child.wait(10) == RestartRequired.exit_code
+    assert role.child.wait(60) == RestartRequired.exit_code
 
 
 LOGS = """

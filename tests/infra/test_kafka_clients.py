@@ -174,7 +174,7 @@ async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
     producer = Ending(fault)
     await asyncio.sleep(0)
-    await asyncio.wait_for(end(producer, 0.01), 3)
+    await asyncio.wait_for(end(producer, 0.01), 20)
     assert producer._sender.sender_task.done()
     assert not producer.open
     assert producer._closed
@@ -183,7 +183,7 @@ async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits
 async def test_a_producer_that_never_started_has_no_task_to_end() -> None:
     producer = Ending(OSError("connection lost"))
     task, producer._sender.sender_task = producer._sender.sender_task, None
-    await asyncio.wait_for(end(producer, 0.01), 3)
+    await asyncio.wait_for(end(producer, 0.01), 20)
     assert not producer.open
     for _ in range(2):
         task.cancel()
@@ -194,6 +194,6 @@ async def test_a_stop_that_hangs_becomes_an_end(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
     producer = Ending(None)
     producer.stop = asyncio.Event().wait  # type: ignore[attr-defined]
-    await asyncio.wait_for(stop(producer, 0.01), 3)
+    await asyncio.wait_for(stop(producer, 0.01), 20)
     assert producer._sender.sender_task.done()
     assert not producer.open

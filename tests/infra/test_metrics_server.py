@@ -28,7 +28,7 @@ def test_half_open_requests_take_few_threads_and_keep_no_scrape_out() -> None:
         crowd.callback(server.server_close)
         crowd.callback(server.shutdown)
         for _ in range(10 * MAX_CONNECTIONS):
-            half = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            half = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             half.sendall(b"GET /metrics HTTP/1.1\r\n")
         for path in ("healthz", "metrics"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as answer:

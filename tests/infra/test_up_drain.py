@@ -20,7 +20,7 @@ from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 
-FAR_S = 60.0
+FAR_S = 240.0
 """Longer than any test waits."""
 
 

@@ -87,11 +87,11 @@ def test_threads_share_one_setting_of_tf32_and_one_that_wants_another_waits() ->
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     with ThreadPoolExecutor(2) as threads:
         with switch.be(True):
-            assert threads.submit(coarse).result(10)
+            assert threads.submit(coarse).result(60)
             waiting = threads.submit(exact)
             assert not entered.wait(0.1)
             assert torch.backends.cuda.matmul.allow_tf32
-        assert not waiting.result(10)
+        assert not waiting.result(60)
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 

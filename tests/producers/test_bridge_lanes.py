@@ -85,7 +85,7 @@ async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
         put(lane, number)
         assert began <= lane.first_at <= time.monotonic()
         assert not lane.due.is_set()
-    await asyncio.wait_for(lane.due.wait(), 2)
+    await asyncio.wait_for(lane.due.wait(), 60)
     assert time.monotonic() - began >= 0.195
     assert taken(lane) == [1, 2]
     assert not lane.due.is_set()
@@ -195,7 +195,7 @@ async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatc
     async with running(kafka, patient(60.0), lambda *_: None) as lanes:
         assert lanes.partitions(KafkaTopic.FRAMES) == [0, 1, 2]
         assert (lanes.stalled_s(), lanes.buffered_bytes) == (0.0, 0)
-        await asyncio.wait_for(lanes.drain(), 1)
+        await asyncio.wait_for(lanes.drain(), 60)
         for number in range(60):
             lanes.put(record(bytes(100), key=b"hall/%d" % (number % 20)), None)
             assert len(lanes._lane_of) <= 4
@@ -203,9 +203,9 @@ async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatc
         draining = asyncio.create_task(lanes.drain())
         await asyncio.sleep(0.05)  # time to end, if it did not wait
         assert not draining.done()
-        assert 0.0 < lanes.stalled_s() < 5.0
+        assert 0.0 < lanes.stalled_s() < 60.0
         kafka.answers.set()
-        await asyncio.wait_for(draining, 5)
+        await asyncio.wait_for(draining, 60)
         assert (lanes.buffered_bytes, lanes.stalled_s()) == (0, 0.0)
     found = [{each.key for each in kafka.log[KafkaTopic.FRAMES.value, partition]} for partition in range(3)]
     assert sorted(key for keys in found for key in keys) == sorted(b"hall/%d" % number for number in range(20))

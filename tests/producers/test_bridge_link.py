@@ -288,8 +288,8 @@ async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> No
         task = asyncio.create_task(it.link.run())
         await until(it.well, "a link that is well")
         it.link.send(pubacks(range(1, 2000)))
-        await asyncio.wait_for(it.link.close(), 5)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(it.link.close(), 20)
+        await asyncio.wait_for(task, 60)
         await until(lambda: broker.count(DISCONNECT) == 1, "a goodbye")
         assert broker.acknowledged == list(range(1, 2000))
         assert len(broker.connects) == 1

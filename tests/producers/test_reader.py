@@ -55,14 +55,14 @@ async def test_a_source_that_can_wait_gives_every_frame() -> None:
     await until(lambda: reader._ahead, "a frame read ahead")
     assert await positions(reader) == list(range(20))
     assert reader.take_skipped() == 0
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
 
 
 async def test_a_live_source_keeps_its_newest_frame_and_counts_the_others() -> None:
     source = Numbers(20, live=True)
     reader = ThreadReader(source)
     source.gate.release(21)
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
     assert await positions(reader) == [19]
     assert reader.take_skipped() == 19
     assert reader.take_skipped() == 0
@@ -72,7 +72,7 @@ async def test_of_a_live_source_of_which_all_are_wanted_several_frames_wait_and_
     source = Numbers(20, live=True)
     reader = ThreadReader(source, ahead=8)
     source.gate.release(21)
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
     assert await positions(reader) == list(range(12, 20))
     assert reader.take_skipped() == 12
 
@@ -89,7 +89,7 @@ async def test_when_fewer_frames_may_wait_the_newest_stay(live: bool) -> None:
     assert (reading.captured.position, reader.take_skipped()) == ((7, 7) if live else (0, 0))
     source.gate.release(13)
     if live:
-        assert await asyncio.to_thread(source.closed.wait, 10)
+        assert await asyncio.to_thread(source.closed.wait, 60)
     assert (await positions(reader))[-1] == 19
     assert reader.take_skipped() == (11 if live else 0)
 
@@ -99,7 +99,7 @@ async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pyte
     source = Numbers(20, live=True)
     reader = ThreadReader(source, ahead=8)
     source.gate.release(21)
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
     assert await positions(reader) == [17, 18, 19]
 
 
@@ -124,7 +124,7 @@ async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
     source = Numbers(1, live=True, failure=SourceHungError("no picture for 1 s"))
     reader = ThreadReader(source)
     source.gate.release(2)
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
     reading = await reader.next()
     assert reading is not None
     assert reading.captured.position == 0
@@ -149,7 +149,7 @@ async def test_closing_ends_a_reader_whose_frame_nobody_takes() -> None:
     source.gate.release(5)
     assert await reader.next() is not None
     reader.close()
-    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await asyncio.to_thread(source.closed.wait, 60)
 
 
 async def test_only_a_source_that_may_block_gets_a_thread() -> None:
@@ -170,4 +170,4 @@ async def test_a_source_that_fails_to_close_has_ended_all_the_same(live: bool) -
     waiting = asyncio.create_task(reader.next())
     await asyncio.sleep(0)  # its turn: from now on it waits
     source.gate.release()
-    assert await asyncio.wait_for(waiting, 10) is None
+    assert await asyncio.wait_for(waiting, 60) is None

@@ -67,14 +67,14 @@ def test_a_closed_port_is_a_source_error() -> None:
 def test_a_camera_that_hangs_is_noticed_in_time_and_one_that_dies_at_once() -> None:
     with RtspServer(login=LOGIN) as server:
         port = server.port
-        source, other = camera(port, hang_s=1.5), camera(port, hang_s=30)
+        source, other = camera(port, hang_s=5), camera(port, hang_s=30)
         assert source.read() is not None
         assert other.read() is not None
         server.pause()
         started = time.monotonic()
-        with pytest.raises(SourceHungError, match=r"127.0.0.1:\d+/live: no frame for 1.5 s"):
+        with pytest.raises(SourceHungError, match=r"127.0.0.1:\d+/live: no frame for 5 s"):
             exhaust(source)
-        assert time.monotonic() - started < 15, "a busy machine may be late, but not by ten times"
+        assert time.monotonic() - started < 25, "before the other camera would be noticed"
         source.close()
         with pytest.raises(SourceHungError, match=r"did not answer for 0.5 s"):
             camera(port, open_s=0.5)
