@@ -89,7 +89,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka's only node is waited for while it is busy. Where there are several, a client leaves it after 2 s."""
+    """Let clients wait for a busy Kafka. They give up on a node after 2 s, which is right where there are others."""
     monkeypatch.setattr("schemas.transport.kafka.nodes.CONNECT_S", 30.0)
 
 

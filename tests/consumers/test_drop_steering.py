@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, partialmethod
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ POLICIES = f"{ROOT}/drop-policies"
 SENT = {"cameras": "lab/*", "lowest": 0.25, "highest": 0.5, "evidence": 0.5, "accuracy": 0.6}
 WAIT_MS, CALM_MS = 120_000, 600_000
 PATIENT: dict[str, Any] = {"silent_after_s": 600.0}
-"""Of a console for which no camera is silent while a test goes on."""
+"""Settings of a console that takes no camera for silent while a test runs."""
 
 
 class Sent:
@@ -122,7 +122,7 @@ async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_return
     mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}", **PATIENT})
-    monkeypatch.setattr(Commands.send, "__defaults__", (PATIENCE_S,))
+    monkeypatch.setattr(Commands, "send", partialmethod(Commands.send, wait_s=PATIENCE_S))
     try:
         recorder.verdicts([verdict(0)])
         console.show([verdict(0)])

@@ -73,7 +73,7 @@ class Rig:
             "backend": "torch",
             "threads": 1,
             "batch_frames": 16,
-            # A busy machine must cost no checks and no candidate, and no second verdict because the group went on.
+            # On a busy machine no check may be skipped, no candidate given up and no frame delivered to another member.
             "strip_wait_s": 1000,
             "certify_wait_s": 1000,
             "candidate_timeout_s": 1000,

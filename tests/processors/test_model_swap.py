@@ -105,12 +105,14 @@ class System:
             await topic.write(withdraw(topic.models, 1))
 
     def used(self) -> list[str]:
-        """The ids of the models, in the order in which they gave verdicts to the camera that most of them judged."""
+        """The ids of the models, in the order in which they gave verdicts to the camera that all of them judged."""
         found: list[list[str]] = []
         for camera in sorted({camera for camera, *_ in self.made.verdicts}):
             own = sorted((v for name, (v,) in self.made.verdicts.items() if name[0] == camera), key=lambda v: v.seq)
             found.append([model_id for model_id, _ in itertools.groupby(v.model_id for v in own)])
-        return max(found, key=len)
+        longest = max(found, key=len)
+        assert {model_id for own in found for model_id in own} == set(longest)
+        return longest
 
 
 @asynccontextmanager
