@@ -34,7 +34,8 @@ FRONT: Final = (
     ),
     (
         "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
-        "what the drop adds to the CIFAR-10 network's worst case, 100 pictures, with one attack made through the drop",
+        "what the drop adds to the hardened CIFAR-10 network's worst case, L∞ 8/255, 100 pictures, with one attack "
+        "made through it (with AutoAttack through it: at most −.02)",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: worst case",
@@ -50,16 +51,20 @@ FRONT: Final = (
         "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes, STRIP alone)",
     ),
     (
-        "backdoors", "detected frames at 1 % false alarms, worst of",
-        "detected frames of the worst of ten backdoor attacks, five statistics, at most 1 % false alarms set",
+        "backdoors", "detected frames at 1 % false alarms, warp with noise",
+        "detected frames of the worst of ten backdoor attacks (WaNet), five statistics, at most 1 % false alarms set",
+    ),
+    (
+        "backdoors", "cameras with an alarm in 40 probes, usual threshold",
+        "cameras with an alarm in 40 probes, usual threshold, the worst of ten attacks (WaNet)",
     ),
     (
         "backdoors", "repair: ASR after, worst of",
-        "attack success after repair, the worst of ten attacks, networks that the guard refuses included",
+        "attack success after repair, the worst of ten attacks (all-to-all by `--mode quarantine`, which the default refuses)",
     ),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
-    ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras"),
-    ("system", "10,000 cameras × 0.025 fps: p99", "capture to record, p99, 10,000 cameras"),
+    ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras × 2 frames/s"),
+    ("system", "10,000 cameras × 0.025 fps: p99", "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s"),
     ("system", "one camera of 768×432", "frames/s of one 768×432 camera on two cores"),
 )  # fmt: skip
 """The README's answers to a newcomer: a page, the beginning of one of its rows, and the figure's name there."""
