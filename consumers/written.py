@@ -18,6 +18,8 @@ class Written:
     """New rows of `frames`."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
     """All verdicts of the batch, which hold the pictures."""
+    recorded_ms: int = 0
+    """Time of the recording, Unix time."""
     duplicates: int = 0
     letters: list[LetterRow] = field(default_factory=list)
     """New rows of `dead_letters`."""

@@ -10,6 +10,7 @@ deadlines.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +44,8 @@ class CameraCache:
         self._heard: OrderedDict[str, Camera] = OrderedDict()
         """Cameras that have sent a frame, the most recent at the end."""
         self._silent_at: list[tuple[float, str]] = []
-        """A heap of the times at which sending cameras fall silent, or earlier ones."""
+        """A heap of the times at which sending cameras fall silent, or earlier ones. Those that are not the camera's
+        `silent_at_ms` are outdated."""
         self._stirred: set[str] = set()
         """Cameras that changed since the last call of `stirred`."""
         self._unsaved: OrderedDict[str, int] = OrderedDict()
@@ -70,6 +72,7 @@ class CameraCache:
                 camera.status_seen_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
             if camera.judged is not None:
                 camera.health.restore(camera.judged.state, clock_ms)
+            camera.known_to_ms = now_ms
             self._unjudged.add(camera.name)
 
     def take(self, written: Written) -> None:
@@ -93,6 +96,10 @@ class CameraCache:
             if not camera.sending or (camera.status is not None and camera.status.state in _STOPPED):
                 self._sends(camera, now_ms)
             self._unjudged.add(camera.name)
+        if written.duplicates:
+            for name in {key[0] for key in written.verdicts}:
+                if name in self._cameras:
+                    self._cameras[name].known_to_ms = written.recorded_ms
         for (name, _, _), verdict in written.verdicts.items():
             if verdict.HasField("changed") and name in touched:
                 touched[name].health.compare(verdict.changed, now_ms)
@@ -106,6 +113,8 @@ class CameraCache:
             camera.record_status(status)
             if camera.last is not None:
                 self._sends(camera, now_ms)
+                # The patience may be shorter now.
+                self._set_deadline(camera, min(camera.silent_at_ms, self._silence_ms(camera)))
             self._unjudged.add(camera.name)
             self._stirred.add(status.camera)
         for name, refusal in written.refusals:
@@ -130,7 +139,12 @@ class CameraCache:
         self._stirred.add(camera.name)
         if not camera.sending:
             camera.sending = True
-            heapq.heappush(self._silent_at, (self._silence_ms(camera), camera.name))
+            self._set_deadline(camera, self._silence_ms(camera))
+
+    def _set_deadline(self, camera: Camera, at_ms: float) -> None:
+        if camera.silent_at_ms != at_ms:
+            camera.silent_at_ms = at_ms
+            heapq.heappush(self._silent_at, (at_ms, camera.name))
 
     def _silence_ms(self, camera: Camera) -> float:
         return camera.heard_ms + 1000 * camera.patience_s(self._silent_after_s)
@@ -138,15 +152,15 @@ class CameraCache:
     def expire(self, now_ms: int) -> None:
         """Note the cameras that have fallen silent by now."""
         while self._silent_at and self._silent_at[0][0] < now_ms:
-            _, name = heapq.heappop(self._silent_at)
+            at_ms, name = heapq.heappop(self._silent_at)
             camera = self._cameras.get(name)
-            if camera is None or not camera.sending:
+            if camera is None or camera.silent_at_ms != at_ms:
                 continue
             until_ms = self._silence_ms(camera)
             if until_ms >= now_ms:
-                heapq.heappush(self._silent_at, (until_ms, name))
+                self._set_deadline(camera, until_ms)
                 continue
-            camera.sending = False
+            camera.sending, camera.silent_at_ms = False, math.inf
             self._stirred.add(name)
             self._unjudged.add(name)
 
@@ -162,7 +176,9 @@ class CameraCache:
                 self._unjudged.add(name)
 
     def judge(self, now_ms: int, unix_ms: int) -> list[tuple[SavedState, int]]:
-        """Judge the cameras that changed; return the states to save, each with the Unix time of its last frame."""
+        """Judge the cameras that changed. Return the states to save, each with the Unix time up to which the camera's
+        frames are known.
+        """
         self.expire(now_ms)
         names, self._unjudged = self._unjudged, set()
         found = []
@@ -174,15 +190,15 @@ class CameraCache:
             if judged.state is State.REFUSED:
                 # No event marks the end of refusals: judge again until they have ended.
                 self._unjudged.add(name)
-            if judged != camera.judged:
+            patience_s = camera.patience_s(self._silent_after_s)
+            if (judged, patience_s) != (camera.judged, camera.judged_patience_s):
                 if camera.judged is None or camera.judged.state is not judged.state:
                     camera.since_ms = unix_ms
-                camera.judged = judged
+                camera.judged, camera.judged_patience_s = judged, patience_s
                 self._faulty.pop(name, None)
                 if judged.state.is_fault:
                     self._faulty[name] = judged.state
-                saved = SavedState(name, judged, camera.since_ms, camera.patience_s(self._silent_after_s))
-                found.append((saved, camera.recorded_ms))
+                found.append((SavedState(name, judged, camera.since_ms, patience_s), camera.known_to_ms))
         return found
 
     def faulty(self, count: int) -> list[tuple[str, State]]:

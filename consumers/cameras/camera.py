@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -46,8 +47,8 @@ class Camera:
     """The last frame whose label was examined for a certificate, since the start of this process."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
     """Whether each of the recent checked probes was flagged."""
-    recorded_ms: int = 0
-    """Time of the last recorded frame, Unix time."""
+    known_to_ms: int = 0
+    """Time up to which its recorded frames are known, duplicates included, Unix time."""
     pictured: tuple[int, int] | None = None
     """Boot and sequence number of the newest frame with a preview."""
     status: CameraRow | None = None
@@ -63,6 +64,8 @@ class Camera:
     """Whether the key generation that it announced last is not accepted any more."""
     judged: Judged | None = None
     """The last judgement, None before the first."""
+    judged_patience_s: float = 0.0
+    """Its patience at the last judgement, in seconds."""
     since_ms: int = 0
     """When that state began, Unix time."""
     meta: Meta | None = None
@@ -75,11 +78,13 @@ class Camera:
     """Whether the camera has no baseline of evidence yet."""
     sending: bool = False
     """Whether its frames come, as far as `CameraCache` has checked."""
+    silent_at_ms: float = math.inf
+    """The time at which `CameraCache` looks whether it has fallen silent; infinity if it does not send."""
 
     def take(self, row: FrameRow, now_ms: int = 0) -> None:
         """Count a recorded frame."""
         self.frames += 1
-        self.heard_ms, self.recorded_ms = now_ms, row.recorded_ms
+        self.heard_ms, self.known_to_ms = now_ms, row.recorded_ms
         if self.last is None or follows(row.boot, row.seq, self.last.boot, self.last.seq):
             self.last = row
         if row.certified_patch:

@@ -6,14 +6,19 @@ has moved, the one with the newer frame wins: the other one takes the camera for
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
 from consumers.cameras.state import Judged, State, current
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
+
+STATES_OVERLAP_MS: Final = 15_000
+"""Milliseconds that readers read again: the time of a row is that at which its transaction began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,11 @@ class CameraStates:
             engine, insertion.on_conflict_do_update(index_elements=[camera_states.c.camera], set_=columns)
         )
 
-    def save(self, changed: Sequence[tuple[SavedState, int]], now_ms: int) -> None:
-        """Write states, each with the Unix time of the last frame that its judge has recorded, 0 for none."""
+    def save(self, changed: Sequence[tuple[SavedState, int]]) -> None:
+        """Write states, each with the Unix time up to which its judge knows the camera's frames, 0 for never."""
         with self._engine.begin() as connection:
+            # Not before: the transaction may have waited, and readers follow this time.
+            now_ms = time.time_ns() // 10**6
             quiet = [saved.camera for saved, _ in changed if saved.judged.state is State.SILENT]
             newest = _newest_frames(connection, quiet)
             rows = [
@@ -59,8 +66,8 @@ class CameraStates:
                     "patience_s": saved.patience_s,
                     "saved_ms": now_ms,
                 }
-                for saved, frame_ms in changed
-                if newest.get(saved.camera, 0) <= frame_ms
+                for saved, known_to_ms in changed
+                if newest.get(saved.camera, 0) <= known_to_ms
             ]
             if rows:
                 self._save.run_each(connection, rows)

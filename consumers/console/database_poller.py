@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.episodes import OPEN, Review
 from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
-from consumers.cameras.saved import SavedState, read_states
+from consumers.cameras.saved import STATES_OVERLAP_MS, SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
@@ -122,7 +122,7 @@ class DatabasePoller:
             statuses = self._read_statuses(connection)
             saved = self._saved(connection)
             polled_ms = time.time_ns() // 10**6
-            states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
+            states = read_states(connection, self._states_to_ms and self._states_to_ms - STATES_OVERLAP_MS)
             self._states_to_ms = polled_ms
             newest = newest_alerts(connection)
             mutes = read_mutes(connection, polled_ms)

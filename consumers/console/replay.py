@@ -8,7 +8,7 @@ frame. The rest is read from Kafka while Kafka retains it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, select
 from consumers.console.access.sight import Sight
 from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
+from consumers.records.batch import STAGE as RECORDER
 from schemas.errors import BrokerError
 from schemas.identity import CameraId, Identity
 from schemas.messages.cloudevents import camera_source, event_headers
@@ -85,12 +86,20 @@ def reasons(engine: Engine, sight: Sight) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: -each["letters"])
 
 
+def is_frame(reason: Mapping[str, Any]) -> bool:
+    """Whether the letters of a row of `reasons` hold frames with a verified identity. The recorder's hold verdicts."""
+    return bool(reason["verified"] and reason["stage"] != RECORDER)
+
+
 def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
     """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
 
     Only frames of these sites count.
     """
-    mine = (dead_letters.c.reason == reason, dead_letters.c.verified, sight.where(dead_letters.c.camera))
+    mine = (
+        dead_letters.c.reason == reason, dead_letters.c.verified, dead_letters.c.stage != RECORDER,
+        sight.where(dead_letters.c.camera),
+    )  # fmt: skip
     with engine.begin() as connection:
         boots = connection.execute(select(dead_letters.c.camera, dead_letters.c.boot).where(*mine).distinct()).all()
     records = Records(engine)

@@ -193,7 +193,8 @@ class Recorder:
             saved = {each.camera: each for each in read_states(connection)}
         for camera in found:
             if (known := saved.get(camera.name)) is not None:
-                camera.judged, camera.since_ms = known.judged, known.since_ms
+                camera.judged, camera.judged_patience_s = known.judged, known.patience_s
+                camera.since_ms = known.since_ms
         return found
 
     # Recording
@@ -377,10 +378,9 @@ class Recorder:
     async def _judge_cameras(self) -> None:
         """Compute the states of changed cameras and save those that differ."""
         self._cameras.revoke(self._keys.accepted_from)
-        now_ms = time.time_ns() // 10**6
-        changed = self._cameras.judge(monotonic_ms(), now_ms)
+        changed = self._cameras.judge(monotonic_ms(), time.time_ns() // 10**6)
         for start in range(0, len(changed), SAVED_AT_ONCE):
-            await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE], now_ms)
+            await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE])
 
     async def _save_cameras(self) -> None:
         changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)

@@ -125,7 +125,7 @@ class Store:
             raise
 
     def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
-        written = Written(verdicts=batch.verdicts, refusals=batch.refusals)
+        written = Written(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
         with self.engine.begin() as connection:

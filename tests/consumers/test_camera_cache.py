@@ -113,6 +113,25 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
     assert impaired() == {"silent"}
 
 
+def test_a_camera_that_sends_often_again_and_then_stops_is_silent_at_once(rig: Rig, clock: Clock) -> None:
+    def sends(fps: float) -> None:
+        turn = Turn(connection=1, message=clock.now_ms, at_ms=clock.now_ms)
+        meta = signed(Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
+        rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), meta, "Meta")])
+        rig.verdicts([verdict(clock.now_ms)])
+
+    for fps in (1 / 1500, 10):
+        sends(fps)
+        clock.now_ms += 5_000
+    rig.cameras.judge(clock(), 0)
+    clock.now_ms += 6_000
+    [(saved, _)] = rig.cameras.judge(clock(), 0)
+    assert saved.judged.state is State.SILENT
+    sends(10)
+    [(saved, _)] = rig.cameras.judge(clock(), 0)
+    assert saved.judged.state is State.ONLINE
+
+
 def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(50)])
     clock.now_ms += 60_000

@@ -75,6 +75,16 @@ def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(console: Co
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
+def test_verdicts_that_the_recorder_refused_are_not_sent_as_frames(console: ConsoleRig, recorder: Rig) -> None:
+    made = dead_letter(1, verified=True, stage="recorder", reason="too_many_boots")
+    recorder.letter(made)
+    assert letters(console.context.engine(), "too_many_boots", ALL) == ([], 0)
+    assert "Replay" not in console.browser().get("/dead-letters?reason=too_many_boots").text
+    recorder.letter(dead_letter(2, verified=True, reason="too_many_boots"))
+    assert [each.seq for each in letters(console.context.engine(), "too_many_boots", ALL)[0]] == [2]
+    assert "Replay" in console.browser().get("/dead-letters?reason=too_many_boots").text
+
+
 @pytest.mark.brokers
 async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_letter(
     console: ConsoleRig, recorder: Rig, kafka: Kafka, kafka_topics: TopicFactory

@@ -102,6 +102,7 @@ def test_a_command_changes_what_is_given(fields: dict[str, object], found: dict[
     ("fields", "message"),
     [
         ({"profile": "zip"}, "profile: expected "),
+        ({"profile": ["raw"]}, "profile: expected "),
         ({"enabled": 1.5}, "enabled: expected true or false, got "),
         ({"colour": 1}, "setting: expected "),
         ({}, "settings: expected "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx2
@@ -10,9 +11,12 @@ import pytest
 
 from consumers.console.access import connections
 from consumers.console.data import stream
+from consumers.console.pages import dead_letters
+from consumers.console.replay import Letter
 from consumers.console.settings import JobSettings
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
+from tests.consumers.recorder_rig import Rig
 from tests.consumers.served_console import get, serving
 from tests.waiting import until
 
@@ -41,6 +45,23 @@ async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
             assert await asyncio.wait_for(reader.readuntil(b": still here"), 20)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_an_answer_that_waits_for_others_may_take_longer_than_the_rest(
+    tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> tuple[list[Letter], int]:
+        time.sleep(2.0)
+        return [], 3
+
+    monkeypatch.setattr(connections, "ANSWER_S", 0.2)
+    monkeypatch.setattr(connections, "_POLL_S", 0.05)
+    monkeypatch.setattr(dead_letters, "letters", slow)
+    async with serving(tmp_path, database=recorder.url) as (port, _), httpx2.AsyncClient(timeout=60) as visitor:
+        headers = {"authorization": f"Bearer {(tmp_path / 'owner.token').read_text().strip()}"}
+        place = f"http://127.0.0.1:{port}/api/v1/dead-letters/replay"
+        answer = await visitor.post(place, json={"reason": "bad_pixels"}, headers=headers)
+    assert answer.json() == {"outcome": "no frame to send again; 3 recorded meanwhile"}
 
 
 async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
 from consumers.database.tables import camera_states
 from consumers.homeassistant.reading import Reading
-from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status
+from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
@@ -44,7 +44,7 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     rig.cameras.looked_at(camera for camera, _ in seen)
     now_ms = time.time_ns() // 10**6
     changed = rig.cameras.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)
-    CameraStates(rig.engine, 1_000).save(changed, now_ms)
+    CameraStates(rig.engine, 1_000).save(changed)
     cameras, left_from_ms = rig.cameras.unsaved(1_000)
     Snapshots(rig.engine, 0).save(cameras, left_from_ms)
 
@@ -149,15 +149,67 @@ def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_
     other = CameraCache(recorder.settings, clock)
     other.take(recorder.verdicts([verdict(0)]))
     states = CameraStates(recorder.engine, 1_000)
-    states.save(other.judge(clock(), 1), 1)
+    states.save(other.judge(clock(), 1))
     time.sleep(0.002)
     recorder.verdicts([verdict(1)])
     clock.now_ms += 60_000
     [(silent, _)] = changed = other.judge(clock(), 2)
     assert silent.judged.state is State.SILENT
-    states.save(changed, 2)
+    states.save(changed)
     with recorder.engine.begin() as connection:
         assert [each.judged.state for each in read_states(connection)] == [State.ONLINE]
+
+
+def saved_state(rig: Rig) -> SavedState:
+    with rig.engine.begin() as connection:
+        [saved] = read_states(connection)
+    return saved
+
+
+def test_a_camera_that_may_send_less_often_is_not_silent_to_others_meanwhile(recorder: Rig) -> None:
+    clock = Clock()
+    recorder.cameras = CameraCache(recorder.settings, clock)
+    for number, (fps, patience_s) in enumerate(((10, 10.0), (0.02, 125.0), (10, 10.0)), 1):
+        turn = Turn(connection=1, message=number, at_ms=number)
+        tell(recorder, Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
+        recorder.verdicts([verdict(number)])
+        housekeeping(recorder, clock())
+        saved = saved_state(recorder)
+        assert (saved.judged.state, saved.patience_s) == (State.ONLINE, patience_s)
+        assert saved.now(0, 40_000).state is (State.ONLINE if patience_s > 40 else State.SILENT)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_restarted_recorder_saves_that_a_camera_is_silent(recorder: Rig, repeated: bool) -> None:
+    recorder.verdicts([verdict(0)])
+    housekeeping(recorder)
+    time.sleep(0.002)
+    recorder.verdicts([verdict(0)])  # a duplicate, whose time of recording is later
+    clock = Clock()
+    cameras = Snapshots(recorder.engine, 0).load()
+    recorder.cameras = CameraCache(recorder.settings, clock)
+    recorder.cameras.restore(cameras)
+    if repeated:
+        time.sleep(0.002)
+        recorder.verdicts([verdict(0)])
+    clock.now_ms += 60_000
+    housekeeping(recorder, clock())
+    assert saved_state(recorder).judged.state is State.SILENT
+
+
+def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    housekeeping(recorder)
+    recorded = Recorded(recorder.url)
+    poller = DatabasePoller(recorded, Fleet(recorder.settings), {}, Health())
+    assert [state.camera for state in poller.poll().states] == [CAMERA]
+    at_ms = time.time_ns() // 10**6
+    for late_ms, seen in ((10_000, [CAMERA]), (60_000, [])):
+        with recorder.engine.begin() as connection:
+            connection.execute(camera_states.update().values(saved_ms=at_ms - late_ms))
+        assert [state.camera for state in poller.poll().states] == seen
+    poller.close()
+    recorded.close()
 
 
 def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(recorder: Rig) -> None:
@@ -165,7 +217,7 @@ def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(r
     housekeeping(recorder)
     judged = Judged(State.OFFLINE, "gone")
     states = CameraStates(recorder.engine, 3)
-    states.save([(SavedState(f"lab/{number}", judged, 1, 10.0), 0) for number in range(2)], 5)
+    states.save([(SavedState(f"lab/{number}", judged, 1, 10.0), 0) for number in range(2)])
 
     def held() -> list[str]:
         with recorder.engine.begin() as connection:
@@ -173,7 +225,7 @@ def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(r
 
     states.purge()
     assert held() == ["lab/0", "lab/1", CAMERA]
-    states.save([(SavedState("lab/2", judged, 1, 10.0), 0)], 5)
+    states.save([(SavedState("lab/2", judged, 1, 10.0), 0)])
     states.purge()
     assert held() == [CAMERA]
 
@@ -182,10 +234,10 @@ def test_a_late_judge_does_not_call_a_camera_silent_that_another_has_heard_since
     recorder.verdicts([verdict(0)])
     silent = SavedState(CAMERA, Judged(State.SILENT, "no frame"), 1, 10.0)
     states = CameraStates(recorder.engine, 3)
-    states.save([(silent, 1)], 5)
+    states.save([(silent, 1)])
     with recorder.engine.begin() as connection:
         assert [each for each in read_states(connection) if each.judged.state is State.SILENT] == []
-    states.save([(silent, 2**52)], 5)
+    states.save([(silent, 2**52)])
     with recorder.engine.begin() as connection:
         assert [each.camera for each in read_states(connection) if each.judged.state is State.SILENT] == [CAMERA]
 

@@ -30,6 +30,8 @@ ANSWER_S: Final = 10.0
 STUCK_S: Final = 10.0
 """For a reader to take the `WRITE_BUFFER` bytes that wait: about 5 kB/s."""
 WRITE_BUFFER: Final = 2**16
+WAITING_S: Final = 120.0
+"""For an answer whose handler waits for Kafka, an MQTT broker or a camera."""
 UNREAD_BYTES: Final = 2**18
 """Bytes of a body that may still arrive after its request was answered."""
 HEALTH: Final = "/health"
@@ -201,7 +203,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
 
-def begin_long_answer(scope: Scope, patience_s: float) -> None:
+def begin_long_answer(scope: Scope, patience_s: float = WAITING_S) -> None:
     """Allow the answer to this request `patience_s` seconds; its reader must still keep up."""
     connection = scope.get("state", {}).get(_CONNECTION)
     if isinstance(connection, Connection):

@@ -110,7 +110,7 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     reset = asked.pop("reset", False)
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
-    outcome = await send_command(context, session_of(request).name, name_of(request), None if reset else asked)
+    outcome = await send_command(context, request, name_of(request), None if reset else asked)
     sent = outcome == "confirmed" or outcome.startswith("sent")
     return JSONResponse({"outcome": outcome}, 200 if sent else 400)
 

@@ -40,7 +40,7 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "probe_share":
             found["probe_share"] = _share(name, value, 1.0)
         elif name == "profile":
-            if value not in PROFILES:
+            if not isinstance(value, str) or value not in PROFILES:
                 raise ConfigError(f"profile: expected {', '.join(PROFILES)}, got {str(value)[:40]!r}")
             found["profile"] = PROFILES[value]
         elif name == "enabled":

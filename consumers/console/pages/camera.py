@@ -12,6 +12,7 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
@@ -168,6 +169,7 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
         return no(404, f"camera: expected one of this fleet, got {name}")
     at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else 0
     clips, complaint = context.clips if at_ms else None, ""
+    begin_long_answer(request.scope)
     data = await context.teach(clips.film, name, at_ms) if clips is not None else b""
     if not data:
         if context.filming.locked():
@@ -200,7 +202,7 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 async def _command(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
-    outcome = await send_command(context, session_of(request).name, name, None if "reset" in fields else asked)
+    outcome = await send_command(context, request, name, None if "reset" in fields else asked)
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
 
 
@@ -231,8 +233,8 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 
-async def send_command(context: ConsoleContext, who: str, name: str, asked: dict[str, Any] | None) -> str:
-    """Send a command to a camera and log it in the audit log. Return the outcome.
+async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
+    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
 
     With `asked` None, reset the camera to its own settings.
     """
@@ -244,6 +246,7 @@ async def send_command(context: ConsoleContext, who: str, name: str, asked: dict
     if policy is not None and asked is not None and "drop_ratio" in asked:
         return f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy."
     detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
+    begin_long_answer(request.scope)
     try:
         if asked is None:
             outcome = await context.command(context.commands.reset, name)
@@ -253,5 +256,5 @@ async def send_command(context: ConsoleContext, who: str, name: str, asked: dict
         return str(error)  # nothing was sent
     except UserError as error:
         outcome = str(error)
-    await context.write(context.store.note, who, "command", name, detail, outcome)
+    await context.write(context.store.note, session_of(request).name, "command", name, detail, outcome)
     return outcome

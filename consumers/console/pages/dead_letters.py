@@ -11,12 +11,13 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from consumers.console.access.connections import WAITING_S, begin_long_answer
 from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext
-from consumers.console.replay import Replayed, letters, reasons, replay
+from consumers.console.replay import Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -55,7 +56,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         reason=reason,
         identity=identity,
         shown=shown,
-        can_replay=may(request, Right.ADMIN) and any(each["verified"] for each in found if each["reason"] == reason),
+        can_replay=may(request, Right.ADMIN) and any(is_frame(each) for each in found if each["reason"] == reason),
         outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
     )
@@ -125,6 +126,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     sight, who, settings = sight_of(request), session_of(request).name, context.settings
     sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
     total, is_done = Replayed(), False
+    begin_long_answer(request.scope, WAITING_S * len(sites))
     for site, part in sites.items():
         try:
             found, recorded = await context.read(letters, context.engine(), reason, part)
