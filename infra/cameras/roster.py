@@ -40,6 +40,15 @@ class Share:
         return int.from_bytes(blake2b(camera.encode(), digest_size=8).digest(), "big") % self.of == self.number - 1
 
 
+def empty_shares(file: Path, of: int) -> set[int]:
+    """Return the numbers of the shares of `file` that have no camera; none if it cannot be read."""
+    try:
+        listed = load_camera_file(file)
+    except ConfigError:
+        return set()
+    return {number for number in range(1, of + 1) if not any(map(Share(number, of).has, listed))}
+
+
 @dataclass(frozen=True)
 class Broker:
     """The broker given next to the file; None when the enrolments name it."""
@@ -66,7 +75,7 @@ class FileOfCameras:
         self._enrolments: tuple[Path, ...] = ()
 
     def stamp(self) -> Hashable:
-        """Return the stamps of the file and of every enrolment that it names."""
+        """Return the stamps of the file and of every place of an enrolment that it names."""
         return tuple(file_version(file) for file in (self._file, *self._enrolments))
 
     def read(self) -> CameraSpecs:
@@ -74,8 +83,7 @@ class FileOfCameras:
         listed = load_camera_file(self._file)
         if self._share is not None:
             listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
-        named = {camera.enrolment for camera in listed.values() if camera.enrolment is not None}
-        self._enrolments = tuple(sorted(named))
+        self._enrolments = tuple(sorted({place for camera in listed.values() for place in camera.enrolment_places}))
         runnable: dict[CameraId, CameraSpec] = {}
         rejected: dict[CameraId, str] = {}
         for name, camera in listed.items():

@@ -157,13 +157,13 @@ def _run() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        Console(emoji=False, stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
         message = f"error: {error.name} is missing: this command needs it. Install pointillist[server]."
-        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        Console(emoji=False, stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         sys.exit(UserError.exit_code)
 
 

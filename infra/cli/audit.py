@@ -77,7 +77,7 @@ def audit(
         found = audit_deployment(bootstrap, url, spool or [], _keys(state))
     attacked = attacked_by_camera(url)
     if json:
-        Console(soft_wrap=True).print_json(data=audit_report(found, attacked))
+        Console(emoji=False, soft_wrap=True).print_json(data=audit_report(found, attacked))
     else:
         _print_tables(found, attacked)
     counts = found.counts()
@@ -96,7 +96,7 @@ def _keys(state: Path | None) -> KeyRing:
 
 
 def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     table = Table("count", "frames", title="audit", title_justify="left")
     for name, value in found.counts().as_dict().items():
         table.add_row(name, str(value))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as json_format
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -107,11 +109,8 @@ def create(
         onnx=onnx, tflite=tflite, torchscript=torchscript, torchvision=torchvision, timm=timm,
         imagenet="EfficientNet-Lite0" if imagenet else None,
     )  # fmt: skip
-    if out is None:
-        if not imagenet:
-            raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
-        out = MADE / "imagenet"
-        shutil.rmtree(out, ignore_errors=True)
+    if out is None and not imagenet:
+        raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
     if options and not up:
         raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
@@ -127,7 +126,9 @@ def create(
     )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
-    made = create_within(limits, wanted, out, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
+    with nullcontext(out) if out is not None else _replacing(MADE / "imagenet") as fresh:
+        made = create_within(limits, wanted, fresh, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
+    out = MADE / "imagenet" if out is None else out
     _print_summary(made, out)
     if imagenet:
         from infra.bundling.choice import cache_choice
@@ -143,6 +144,17 @@ def create(
         publish_model(out, state=publish)
     if up:
         _run_up(out, options or [])
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder to make, which takes the place of `folder` if nothing fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".") as parent:
+        fresh = Path(parent) / folder.name
+        yield fresh
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
 
 
 @bundle_app.command()
@@ -283,7 +295,7 @@ def _shown(share: Interval) -> str:
 
 
 def _printer(err: bool = False) -> Callable[[str], None]:
-    console = Console(stderr=err, soft_wrap=True)
+    console = Console(emoji=False, stderr=err, soft_wrap=True)
 
     def print_line(line: str) -> None:
         console.print(line, markup=False, highlight=False)

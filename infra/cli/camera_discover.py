@@ -52,7 +52,7 @@ def discover(
     known = LoginPlace(file=login).read() if login is not None else None
     answers = [answer for answer in find(seconds) if not host or answer.host in host]
     described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(emoji=False, soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=[_summary(camera) for camera in described])
     elif yaml:

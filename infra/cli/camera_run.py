@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -92,7 +93,7 @@ def _check(file: Path, specs: CameraSpecs) -> int:
     from producers.sources.trial import try_sources
     from producers.video.group import VIDEO_FROM
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(emoji=False, soft_wrap=True, highlight=False)
     tried = try_sources({name: spec.settings.source for name, spec in specs.runnable.items()}, picture=True)
     for name, spec in specs.runnable.items():
         settings, trial = spec.settings, tried[name]
@@ -138,6 +139,7 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
 def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     """Run one process for each share of the cameras."""
     from infra.cameras.processes import run_processes
+    from infra.cameras.roster import empty_shares
     from infra.process.role import run_role
     from infra.process.tracing import require_exporter
     from infra.settings.document import toml
@@ -175,7 +177,14 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
         "camera",
         None,
         lambda _registry, _health, stop: run_processes(
-            settings.processes, arguments, folder / "logs", final, stop, settings.drain_s + _END_S, left_out
+            settings.processes,
+            arguments,
+            folder / "logs",
+            final,
+            stop,
+            settings.drain_s + _END_S,
+            left_out,
+            partial(empty_shares, file, settings.processes),
         ),
     )
     return max(statuses)

@@ -59,7 +59,7 @@ def try_camera(
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
     found = examine(source, settings.seconds)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(emoji=False, soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=found.summary())
     else:

@@ -153,6 +153,6 @@ def doctor(
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:
         table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
-    Console(soft_wrap=True).print(table)
+    Console(emoji=False, soft_wrap=True).print(table)
     if not ready:
         raise typer.Exit(UserError.exit_code)

@@ -68,7 +68,7 @@ class ModelsAccess:
             async with ModelsTopic(where, trusted, signer) as topic:
                 if signer is not None and topic.refused is not None:
                     words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
-                    Console(stderr=True, soft_wrap=True).print(words, markup=False)
+                    Console(emoji=False, stderr=True, soft_wrap=True).print(words, markup=False)
                 return await work(topic)
 
         return asyncio.run(body())
@@ -202,7 +202,7 @@ def show_list(
         ]
 
     rows = access.run(run)
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     if json:
         console.print_json(data=rows)
         return
@@ -246,7 +246,7 @@ def status(
         return found | {"rollout": rollout_of(topic)}
 
     found = access.run(run)
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     if json:
         console.print_json(data=found)
         return
@@ -342,7 +342,7 @@ def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     try:
         first = sign(place.add(folder, checked(folder)), signer)
     except BundleError as error:
-        Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
+        Console(emoji=False, stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
         return Models()
     first.published_ms = int(run.get("started_ms", first.published_ms))
     return Models(published=[first])
@@ -355,7 +355,7 @@ async def report_change(
     topic: ModelsTopic, done: str, wait_s: float, wait: Callable[[float], Awaitable[Answers]] | None = None
 ) -> bool:
     """Print the change and each processor's answer; return whether all running processors have applied it."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(emoji=False, soft_wrap=True, highlight=False)
     console.print(done, markup=False)
     start_s = time.monotonic()
     serve, refuse, silent = await (wait or topic.wait)(wait_s)

@@ -242,7 +242,7 @@ def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
     chosen = picture_files(clean, bundle.settings.classes, _MOST_SCANNED)
     if not chosen.labelled:
         raise ConfigError(f"--clean: expected sub-folders named by class in {clean}, got pictures. Sort them by class.")
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(emoji=False, stderr=True, soft_wrap=True)
     return read_gallery(
         Pipeline(bundle), chosen, lambda file, why: console.print(f"skipped {file}: {why}", markup=False)
     )

@@ -21,7 +21,8 @@ Hosts = Annotated[
 ]
 
 
-Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001)]
+LONGEST_DAYS = 7300.0
+Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001, max=LONGEST_DAYS)]
 ROLE_DAYS = 14.0
 
 
@@ -142,7 +143,7 @@ Mqtt = Annotated[
         help="Broker address host:port as the device reaches it. By default the address of the running or last `up`."
     ),
 ]
-CameraDays = Annotated[float, typer.Option(help="Validity of the certificate in days.", min=0.001)]
+CameraDays = Annotated[float, typer.Option(help="Validity of the certificate in days.", min=0.001, max=LONGEST_DAYS)]
 Within = Annotated[float, typer.Option(help="Seconds that a running broker may take.", min=0.1)]
 
 

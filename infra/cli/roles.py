@@ -78,13 +78,14 @@ def bridge(settings: BridgeSettings) -> None:
     keys = role_keys(settings.state, "bridge")
     keep_freed(KEPT_BYTES)
     run_role(
-        settings.name,
+        "bridge",
         settings.metrics,
         lambda registry, health, stop: following(
             generations_file(settings.state),
             keys,
             run_bridge(settings, keys, registry=registry, health=health, stop=stop),
         ),
+        name=settings.name,
         tracing=settings.tracing,
     )
 
@@ -120,13 +121,14 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     settings = settings.model_copy(update={"bundle": bundle, "model_cache": model_cache, "trust": trust})
     keep_freed(KEPT_BYTES)
     run_role(
-        name,
+        "processor",
         settings.metrics,
         lambda registry, health, stop: following(
             generations_file(settings.state),
             keys,
             run_processor(settings, keys, registry=registry, health=health, stop=stop),
         ),
+        name=name,
         tracing=settings.tracing,
     )
 

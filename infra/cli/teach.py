@@ -48,7 +48,7 @@ class _Shown:
     def __init__(self, *, lines: bool) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
+        console = Console(emoji=False, stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=console, transient=True, disable=lines or not console.is_terminal)
         self._task = self.bars.add_task("teach", total=None)
@@ -105,7 +105,7 @@ def train(
         from lab.teach.train import TeachSettings, teach
         from processors.bundle.model_toml import NAME
 
-        shown = Console(stderr=True, soft_wrap=True)
+        shown = Console(emoji=False, stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
@@ -238,7 +238,7 @@ def _print_counts(done: str, counts: dict[str, int]) -> None:
 
 def print_line(line: str) -> None:
     """Print a line for people on stdout."""
-    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+    Console(emoji=False, soft_wrap=True).print(line, markup=False, highlight=False)
 
 
 def _print_report(taught: TaughtNetwork) -> None:

@@ -44,7 +44,7 @@ def up(
     settings = settings.model_copy(update={"source": resolve(settings.source)})
     if settings.tracing is not None:
         require_exporter()
-    console = Console(soft_wrap=True, stderr=json)
+    console = Console(emoji=False, soft_wrap=True, stderr=json)
     with own_foreground():
         status, document = run_up(settings, Environment(), LiveTable(console))
     if json:

@@ -32,11 +32,6 @@ def software_version() -> str:
         return "unknown"
 
 
-def role_of(name: str) -> str:
-    """Return the role of a process: its name without a number."""
-    return name.rpartition("-")[0] if name[-1].isdigit() else name
-
-
 def role_registry(role: str) -> CollectorRegistry:
     """Return a registry with the metrics of every role: its build and its process."""
     registry = CollectorRegistry()

@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from infra.process.log_lines import readable_line
-from infra.process.metrics_server import role_of, role_registry, serve
+from infra.process.metrics_server import role_registry, serve
 from infra.process.tracing import begin_trace, traced
 from schemas.runtime import trace
 from schemas.runtime.health import Health
@@ -58,21 +58,23 @@ def configure_logs() -> None:
 
 
 def run_role(
-    name: str,
+    role: str,
     metrics: str | None,
     entry: Entry[Result],
     *,
+    name: str | None = None,
     tracing: str | None = None,
     tracing_share: float = 0.0,
 ) -> Result:
     """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once.
 
-    `tracing` is the URL of an OpenTelemetry collector; of its own cameras' frames, `tracing_share` are traced.
+    `name` tells processes of one `role` apart. `tracing` is the URL of an OpenTelemetry collector; of its own cameras'
+    frames, `tracing_share` are traced.
     """
     configure_logs()
-    registry = role_registry(role_of(name))
+    registry = role_registry(role)
     health = Health()
-    begin_trace(name)
+    begin_trace(name or role)
     collect_seldom()
     server = serve(registry, health, address(metrics)) if metrics else None
 
@@ -84,7 +86,7 @@ def run_role(
         return await entry(registry, health, stop)
 
     try:
-        with traced(name, tracing, tracing_share):
+        with traced(role, name or role, tracing, tracing_share):
             return asyncio.run(body())
     finally:
         trace.end()

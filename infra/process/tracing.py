@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Final
 
-from infra.process.metrics_server import role_of
 from infra.state_folder.environment import Environment
 from schemas.errors import ConfigError
 from schemas.runtime import trace
@@ -30,8 +29,10 @@ def begin_trace(name: str) -> None:
 
 
 @contextmanager
-def traced(name: str, endpoint: str | None, share: float) -> Iterator[None]:
+def traced(role: str, name: str, endpoint: str | None, share: float) -> Iterator[None]:
     """Export the spans of sampled frames to `endpoint` while the context is open; None exports none.
+
+    The service is called by `role`, and its instance by `name`.
 
     `share` of the frames of this process's own cameras is sampled. Raises `ConfigError` without the packages for it.
     """
@@ -42,7 +43,7 @@ def traced(name: str, endpoint: str | None, share: float) -> Iterator[None]:
     from infra.process.spans_export import SpansExport
 
     try:
-        exporter = SpansExport(endpoint, role_of(name), f"{name}@{socket.gethostname()}:{os.getpid()}")
+        exporter = SpansExport(endpoint, role, f"{name}@{socket.gethostname()}:{os.getpid()}")
     except ValueError as error:
         raise ConfigError(
             f"OTEL_…: expected variables that OpenTelemetry accepts, got {error}. Correct them."

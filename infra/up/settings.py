@@ -80,7 +80,7 @@ class UpSettings(SamplingSettings):
     """Number of cameras; none is 8 of scenes or a data set, and 1 of a URL, a device or a video file."""
     fps: float = Field(default=2.0, ge=0)
     """Frames a second of each camera; 0 is as fast as back-pressure allows."""
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds after which the run ends; none ends when the sources end, or on Ctrl-C."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     """Share of the pixels that is not sent."""

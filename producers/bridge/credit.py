@@ -48,7 +48,7 @@ class Credit:
         """
         for partition, offset in done.items():
             if offset < self._done.get(partition, 0):
-                self._release(self._waiting[partition])
+                self._release(self._waiting.get(partition, deque()))
             self._done[partition] = offset
             mean = mean_bytes(partition)
             ahead = min(self._frames, max(1, int(self._size_bytes / mean))) if mean else self._frames

@@ -273,12 +273,17 @@ class Camera:
         schedule = self.settings.schedule
         return schedule is None or schedule.holds(time.time())
 
+    def _may_send(self) -> bool:
+        """Whether neither a command nor the end of the hours came while the camera waited for a picture."""
+        return self._control.enabled and self._in_hours()
+
     async def _await_hours(self) -> None:
         """Wait until the schedule includes the current time."""
         schedule, now = self.settings.schedule, time.time()
         if schedule is None or schedule.holds(now):
             return
         self.resting, opens_s = True, schedule.opens_at(now)
+        self._source_gives()  # nothing is wrong with a source that is closed on purpose
         self.publisher.presence.rest("hours", "outside the hours in which it sends")
         _log.info("camera_rests", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
@@ -314,12 +319,15 @@ class Camera:
                 due += late_s
             if not self._control.enabled:
                 await self._stay_off(reader)
-                due = time.monotonic()
+                last = time.monotonic() - 1 / rate
+                continue
             await self._fair_gate.enter()
             asked = time.monotonic()
             reading = await reader.next()
             if reading is None:
                 return True
+            if live and not self._may_send():
+                continue
             answered = time.monotonic()
             await self._publish(reader, reading)
             last = due if answered - asked < _STALLED_S else answered
@@ -341,15 +349,18 @@ class Camera:
                 return False
             if not self._control.enabled:
                 await self._stay_off(reader)
+                continue
             reading = await reader.next()
             if reading is None:
                 return True
+            if live and not self._may_send():
+                continue
             await self._publish(reader, reading)
         return None
 
     async def _stay_off(self, reader: Reader) -> None:
         self.publisher.presence.rest("command", "paused by a command")
-        while not self._control.enabled:
+        while not self._control.enabled and self._in_hours():
             reader.discard()
             await asyncio.sleep(_OFF_S)
         self.publisher.presence.resume("command")

@@ -21,7 +21,7 @@ class _CameraRole(RoleSettings, MqttSettings, SamplingSettings):
 
     spool: Path | None = None
     """Folder of the spools; none is the state folder or, on a device, `~/.local/state/pointillist`."""
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds until the end; none runs until the sources end."""
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds to wait, after the end, for confirmations."""
@@ -85,7 +85,7 @@ class CameraTestSettings(SettingsTable):
     """
     cameras: Path | None = None
     """Camera file, cameras.yaml: test one of its cameras with its settings."""
-    seconds: float = Field(default=5.0, ge=0.1)
+    seconds: float = Field(default=5.0, ge=0.1, allow_inf_nan=False)
     """Seconds to watch, after the first picture."""
     source: StreamSettings = StreamSettings()
     """The stream, and the part of its picture that would be sent."""

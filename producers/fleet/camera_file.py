@@ -34,6 +34,8 @@ class Listed:
     settings: CameraSettings
     enrolment: Path | None
     """The path of the camera's enrolment; None if the file does not name one."""
+    enrolment_places: tuple[Path, ...]
+    """The paths at which the enrolment may lie."""
 
 
 class RealOptions(CameraOptions):
@@ -117,19 +119,20 @@ class CameraFile(BaseModel):
                 options["source"] = _placed(source, folder)
                 # No `index`: the number of a camera changes when another is removed.
                 settings = CameraSettings(camera_id=name, **options)
-                listed[name] = Listed(settings, self._enrolment(group, name, index, folder))
+                places = self._enrolment_places(group, name, index, folder)
+                there = [place for place in places if place.exists()]
+                listed[name] = Listed(settings, next(iter([*there, *places]), None), places)
         return listed
 
-    def _enrolment(self, group: RealGroup, name: CameraId, index: int, folder: Path) -> Path | None:
+    def _enrolment_places(self, group: RealGroup, name: CameraId, index: int, folder: Path) -> tuple[Path, ...]:
         site, _, camera = name.partition("/")
         if group.enrolment is not None:
-            return folder / numbered(group.enrolment, index).replace("{camera}", camera)
+            return (folder / numbered(group.enrolment, index).replace("{camera}", camera),)
         if self.enrolments is None:
-            return None
-        flat, nested = (
+            return ()
+        return tuple(
             folder / self.enrolments / place for place in (f"{camera}.enrolment", f"{site}/{camera}.enrolment")
         )
-        return nested if nested.exists() and not flat.exists() else flat
 
 
 def load_camera_file(path: Path) -> dict[CameraId, Listed]:

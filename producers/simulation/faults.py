@@ -15,8 +15,11 @@ from producers.simulation.lens import attack
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault
 from producers.sources.source import Captured, Source
+from schemas.pixels.planes import to_picture
 
 _DARK_POLL_S: Final = 0.05
+_CHANGES: Final = ("freeze", "black", "sticker", "attack")
+"""Kinds of faults that change the picture."""
 
 
 def _unix_ms() -> int:
@@ -113,6 +116,9 @@ class FaultySource:
 
     def _apply(self, captured: Captured, now_ms: int) -> Captured:
         active = self._plan.active
+        if captured.planes is not None and any(active(kind, now_ms) for kind in _CHANGES):
+            # A camera sends planes where it has them, and the faults change pictures.
+            captured = captured._replace(picture=to_picture(captured.planes), planes=None)
         if active("freeze", now_ms) is None:
             self._frozen = None
         elif self._frozen is None:

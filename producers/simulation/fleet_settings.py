@@ -19,7 +19,7 @@ class FleetSettings(RoleSettings, SamplingSettings):
     mqtt: str = ""
     """MQTT broker, host:port or mqtts://host:port; empty takes it from the state folder. Each camera connects with the
     certificate of its enrolment."""
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds for which the cameras run, counted from their first start; none runs until the sources end."""
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds to wait, after the end, for confirmations."""

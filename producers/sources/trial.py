@@ -85,8 +85,8 @@ def _try(settings: SourceSettings, picture: bool) -> Trial:
             source.close()
     except SourceError as error:
         return Trial(error)
-    except PointillistError as error:
-        return Trial(SourceError(str(error)))
+    except Exception as error:  # without a result its source would seem to give no answer
+        return Trial(SourceError(str(error) if isinstance(error, PointillistError) else type(error).__name__))
     if picture and captured is None:
         return Trial(SourceError("expected a picture, got none: the source is at its end"))
     return Trial(size=(captured.picture.shape[1], captured.picture.shape[0]) if captured is not None else None)

@@ -21,7 +21,8 @@ from schemas.errors import SourceError, SourceHungError
 
 
 def public_address(address: str) -> str:
-    """The address without user, password, query and fragment, as messages may show it.
+    """The address without user, password, path, query and fragment, as messages may show it: some cameras carry the
+    password in the path.
 
     If an @ follows the apparent end of the host, a password may contain it: then only the scheme is shown.
     """
@@ -34,7 +35,8 @@ def public_address(address: str) -> str:
         return f"{scheme}://…"
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return f"{scheme}://…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    hidden = "/…" if parts.path.strip("/") or parts.query or parts.fragment else parts.path
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{hidden}"
 
 
 def open_container(settings: SourceSettings, name: str) -> InputContainer:
@@ -44,11 +46,11 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
     """
     assert settings.address is not None  # by the settings' own check
     address = settings.address.get_secret_value()
-    if settings.login is not None:
-        address = with_login(address, *settings.login.read())
+    login = None if settings.login is None else settings.login.read()
     decoding = accelerator(settings.hardware, name)
     started = time.monotonic()
     try:
+        address = address if login is None else with_login(address, *login)
         container = av.open(
             address,
             mode="r",

@@ -127,6 +127,28 @@ def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments:
         app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
 
 
+@pytest.mark.parametrize("options", [["--size", "abc"], ["--channels", "2"], ["--policy", "wrong"], []])
+def test_a_bundle_that_cannot_be_made_again_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    def fails(*arguments: object) -> None:
+        out = arguments[2]
+        assert isinstance(out, Path)
+        out.mkdir()
+        raise ConfigError("no network")
+
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "model.toml").touch()
+    monkeypatch.setattr("infra.cli.bundle.MADE", tmp_path)
+    monkeypatch.setattr("infra.bundling.trial.create_within", fails)
+    with pytest.raises(ConfigError):
+        app(["bundle", "create", "--imagenet", *options], standalone_mode=False)
+    assert [str(file.relative_to(tmp_path)) for file in sorted(tmp_path.rglob("*"))] == [
+        "imagenet",
+        "imagenet/model.toml",
+    ]
+
+
 @pytest.mark.parametrize(("doubts", "code"), [((), 0), (("the order of the classes is another",), 1)])
 def test_people_read_what_a_check_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubts: tuple[str, ...], code: int

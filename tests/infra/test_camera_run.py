@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from infra.cameras.roster import Broker, FileOfCameras, Share
+from infra.cameras.roster import Broker, FileOfCameras, Share, empty_shares
 from infra.cli.camera_run import run
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
@@ -135,15 +135,16 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     assert ended.value.exit_code == 0
 
 
+@pytest.mark.parametrize("place", ["", "yard"])
 def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_changes_that_camera_alone(
-    tmp_path: Path,
+    tmp_path: Path, place: str
 ) -> None:
     authority = Authority(make_fleet(tmp_path / "fleet").pki)
     folder = tmp_path / "enrolments"
 
     def enrol(name: str) -> None:
         key = derive_camera_key(SECRET, CameraId(f"yard/{name}"))
-        enroll(authority, key, folder / f"{name}.enrolment", "broker.example:8883")
+        enroll(authority, key, folder / place / f"{name}.enrolment", "broker.example:8883")
 
     enrol("gate")
     cameras: list[dict[str, object]] = [
@@ -245,3 +246,19 @@ def test_two_processes_share_the_cameras_and_end_with_their_sources(
     assert len(mine) == 4 * 20
     shares = [json.loads((tmp_path / "spools" / f"cameras-{number}.json").read_text()) for number in (1, 2)]
     assert sorted(name for share in shares for name in share) == [f"{site}/cam-{number}" for number in range(4)]
+
+
+@pytest.mark.brokers
+def test_a_process_without_cameras_ends_with_the_others(
+    mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "cameras.yaml", site, [{"name": "cam", "fps": 0, "source": {"file": str(film)}}])
+    place = f"{mosquitto.host}:{mosquitto.port}"
+    assert len(empty_shares(file, 2)) == 1
+    done = ended(
+        file, "--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sum(identity.camera_id == f"{site}/cam" for identity in bridge.frames) == 20
+    file.write_text("cameras: [")
+    assert empty_shares(file, 2) == set()

@@ -128,10 +128,22 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
             "--prometheus: expected http://host:port or https://host:port, got 'here'",
         ),
         (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
+        (["fleet", "--scenario", "/x.yaml", "--seconds", "inf"], "--seconds: expected"),
+        (["audit", "--state", "/nowhere/:smile:/fd00::a:b"], "/nowhere/:smile:/fd00::a:b"),
     ],
 )
 def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
     assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+@pytest.mark.parametrize("command", ["enroll", "rotate"])
+@pytest.mark.parametrize("days", ["inf", "99999999"])
+def test_a_certificate_for_ever_is_refused_before_anything_is_revoked(tmp_path: Path, command: str, days: str) -> None:
+    out = tmp_path / "door.enrolment"
+    done = run(command, "yard/door", "--out", str(out), "--days", days, "--state", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "less than or equal to 7300" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -97,13 +97,13 @@ def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(tm
     off = {"name": "off", "source": {"kind": "url", "address": "rtsp://u:hidden@127.0.0.1:9/x"}}
     begun = time.monotonic()
     with pytest.raises(
-        SourceError, match=r"^local/off: rtsp://127\.0\.0\.1:9/x: Connection refused\. Start the camera"
+        SourceError, match=r"^local/off: rtsp://127\.0\.0\.1:9/…: Connection refused\. Start the camera"
     ):
         prepare(state, {"site": "local", "cameras": [off]})
     assert time.monotonic() - begun < 20
     assert not list((state).rglob("*.key"))
     lines = prepare(state, {"site": "local", "cameras": [off, {"name": "scene"}]})
-    assert lines == ["local/off: rtsp://127.0.0.1:9/x: Connection refused; it is degraded, and tried again"]
+    assert lines == ["local/off: rtsp://127.0.0.1:9/…: Connection refused; it is degraded, and tried again"]
 
 
 def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(

@@ -40,11 +40,11 @@ def frame_passes() -> None:
 
 
 def test_a_collector_gets_the_spans_with_their_ids_and_times(collector: Collector) -> None:
-    with traced("bridge-2", collector.url + "/", 0.0):
+    with traced("bridge", "bridge-x2k5q", collector.url + "/", 0.0):
         frame_passes()
     whole, wait, publish = collector.received
     assert (whole.service, whole.frame) == ("pointillist-bridge", str(FRAME))
-    assert whole.instance == f"bridge-2@{socket.gethostname()}:{os.getpid()}"
+    assert whole.instance == f"bridge-x2k5q@{socket.gethostname()}:{os.getpid()}"
     assert (whole.name, whole.trace_id, whole.parent_id) == ("bridge", TRACE.trace_id, TRACE.span_id)
     assert (whole.began_ns, whole.ended_ns, whole.incomplete) == (1_000, 5_000, False)
     assert (wait.name, wait.parent_id, wait.began_ns, wait.ended_ns) == ("wait", whole.span_id, 1_000, 2_000)
@@ -57,7 +57,7 @@ def test_a_collector_gets_the_spans_with_their_ids_and_times(collector: Collecto
 
 
 def test_the_camera_begins_the_trace(collector: Collector) -> None:
-    with traced("fleet", collector.url, 1.0):
+    with traced("fleet", "fleet", collector.url, 1.0):
         assert trace.sample(FRAME)
         trace.stamp("captured", FRAME, at_ns=1_000)
     (span,) = collector.received
@@ -108,5 +108,8 @@ def test_the_missing_packages_are_one_clear_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"OpenTelemetry is missing: .* Install pointillist\[tracing\]"):
         require_exporter()
     monkeypatch.setattr("infra.process.tracing.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="OpenTelemetry is missing"), traced("bridge", "http://127.0.0.1:1", 0.0):
+    with (
+        pytest.raises(ConfigError, match="OpenTelemetry is missing"),
+        traced("bridge", "bridge", "http://127.0.0.1:1", 0.0),
+    ):
         pass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,19 @@ import pytest
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
 from producers.simulation.scenario import parse_scenario
+from producers.sources.source import Source
+from schemas.errors import SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
-from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Command, Status
+from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
 from tests.producers.fleet_rig import capturing, offline_camera
+from tests.producers.test_reader import Numbers
 from tests.waiting import until
 
 CAMERA = CameraId("lab/door")
 KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
+OUTSIDE = "outside the hours in which it sends"
 
 
 @dataclass
@@ -36,17 +41,24 @@ class Running:
         if topic == self.camera.publisher.presence.status_topic:
             self.statuses.append(open_own_message(Status, KEY, payload))
 
+    def pause(self) -> None:
+        now_ms = time.time_ns() // 10**6
+        assert self.camera._control.command(sign_message(KEY, Command(issued_ms=now_ms, enabled=False)))
+
     @property
     def states(self) -> list[tuple[int, str]]:
         return [(status.state, status.detail) for status in self.statuses]
 
 
 @asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
-    """It captures into its spool; there is no broker."""
+async def running(
+    folder: Path, wrap: Callable[[Source], Source] | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    """It captures into its spool; there is no broker. `wrap` takes the place of its source."""
     plan: CameraSettings
     [plan] = parse_scenario({"site": "lab", "cameras": [{"name": "door", **settings}]}, "camera").cameras()
     made = Running(offline_camera(plan, KEY, folder))
+    made.camera._wrap_source = wrap
     made.camera.publisher.presence._publish = made.publish
     async with capturing(made.camera):
         yield made
@@ -87,6 +99,71 @@ async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, monkeypatch: p
     async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule={"hours": ["mon 07:00-19:00"]}) as made:
         await until(lambda: made.statuses, "what it says")
         assert made.states == [(PAUSED, "outside the hours in which it sends")]
+
+
+class Live(Numbers):
+    """A live source: the camera waits for each picture until the test lets it come."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__(100, live=True)
+
+
+@pytest.mark.parametrize("fps", [0, 20])
+@pytest.mark.parametrize("why", ["a command", "the hours"])
+async def test_a_picture_that_comes_after_the_end_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: int, why: str
+) -> None:
+    is_open = True
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
+    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+    live = Live()
+    schedule = {"hours": ["mon 07:00-19:00"]}
+    async with running(tmp_path, source={"kind": "scene"}, fps=fps, schedule=schedule, wrap=lambda _: live) as made:
+        ledger, said = made.camera.spool.current, OUTSIDE if why == "the hours" else "paused by a command"
+        live.gate.release()
+        await until(lambda: ledger.next == 1, "a frame")
+        await asyncio.sleep(0.3)  # until it waits for the next picture
+        if why == "the hours":
+            is_open = False
+        else:
+            made.pause()
+        live.gate.release()
+        await until(lambda: made.states[-1:] == [(PAUSED, said)], "what it says")
+        assert ledger.next == 1
+
+
+async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open = True
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
+    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+    live = Live()
+    schedule = {"hours": ["mon 07:00-19:00"]}
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=schedule, wrap=lambda _: live) as made:
+        made.pause()
+        live.gate.release()
+        await until(lambda: (PAUSED, "paused by a command") in made.states, "the pause")
+        is_open = False
+        live.gate.release(50)
+        await until(live.closed.is_set, "a closed source")
+        await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
+
+
+async def test_a_source_that_failed_before_the_end_of_the_hours_is_no_trouble_outside_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open = True
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
+    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+    live = Numbers(0, live=True, failure=SourceError("gone"))
+    live.gate.release(100)
+    schedule = {"hours": ["mon 07:00-19:00"]}
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=schedule, wrap=lambda _: live) as made:
+        await until(lambda: DEGRADED in [state for state, _ in made.states], "trouble")
+        is_open = False
+        await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
+        assert made.camera.trouble == ""
 
 
 async def test_the_heartbeat_of_a_motion_gate_is_the_gap_that_it_announces(tmp_path: Path) -> None:

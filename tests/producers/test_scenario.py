@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from producers.simulation.scenario import Fault, Scenario, load_scenario, parse_
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
 from schemas.messages.frame import Truth
+from schemas.pixels.planes import Planes, to_picture
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.producers.faulty_rig import Pictures, shown
 
@@ -151,6 +153,17 @@ def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("kind", ["freeze", "black", "sticker"])
+def test_faults_change_what_is_sent_of_a_source_of_planes(kind: Literal["freeze", "black", "sticker"]) -> None:
+    plan = FaultPlan([Fault(camera="c", at_s=1, kind=kind, for_s=5)])
+    plan.begin(0)
+    planes = [Planes(np.full((16, 16), 50 + 20 * second, np.uint8), None, None) for second in range(8)]
+    seen = shown(plan, [(frame(second)._replace(planes=planes[second]), 1000 * second) for second in range(8)])
+    sent = [each.picture if each.planes is None else to_picture(each.planes) for each in seen]
+    same = [np.array_equal(sent[second], to_picture(planes[second])) for second in range(8)]
+    assert same == [True, kind == "freeze", False, False, False, False, True, True]
 
 
 def test_paths_of_a_scenario_begin_where_it_lies(tmp_path: Path) -> None:

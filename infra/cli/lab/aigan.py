@@ -85,4 +85,6 @@ def attack(
 
 
 def _print_line(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False)
+    Console(emoji=False, stderr=True, soft_wrap=True).print(
+        f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False
+    )

@@ -54,7 +54,7 @@ def shown_command() -> str:
 def progress_bar(what: str, total: int) -> Iterator[Any]:
     """Provide a bar on stderr if that is a terminal; its function takes the progress since the last call."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
@@ -119,7 +119,7 @@ def print_figures(title: str, document: dict[str, Any]) -> None:
         if isinstance(value, dict):
             continue
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value))
-    Console(soft_wrap=True).print(table)
+    Console(emoji=False, soft_wrap=True).print(table)
 
 
 @lab_app.command()
@@ -208,7 +208,7 @@ def psnr(
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
         run_by = chosen(backend, "auto", "torch", option="--backend")
         skipped: list[dict[str, str]] = []
-        stderr = Console(stderr=True, soft_wrap=True)
+        stderr = Console(emoji=False, stderr=True, soft_wrap=True)
 
         def skip(name: str, why: str) -> None:
             skipped.append({"file": name, "why": why})

@@ -28,7 +28,7 @@ class _Shown:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, soft_wrap=True)
+        self._console = Console(emoji=False, stderr=True, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
         self._task = self.bars.add_task("harden", total=None)

@@ -73,7 +73,7 @@ def learn_table(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
             ) from None
         progress.unlink(missing_ok=True)
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     console.print(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")
     console.print(
         f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"',

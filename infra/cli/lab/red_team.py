@@ -39,7 +39,7 @@ class Reported:
 
     def __init__(self, *, each: bool = False) -> None:
         self._each = each
-        self._console = Console(stderr=True, soft_wrap=True)
+        self._console = Console(emoji=False, stderr=True, soft_wrap=True)
         self._began = datetime.now()
         self._expected = self._done = self._fresh = 0.0
 
@@ -174,7 +174,7 @@ def _strength(text: str) -> float:
 
 
 def _print(result: Result) -> None:
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     table = Table("attack", "n", "accuracy", "every time", title=result.defence.bundle.model_id, title_justify="left")
     for row in result.rows():
         shares = (

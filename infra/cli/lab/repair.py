@@ -30,7 +30,7 @@ class PhaseBars:
     """The phases of a repair: a line each on stderr, and a bar when that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(emoji=False, stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self.bars.add_task("repair", total=None)

@@ -108,7 +108,7 @@ def calibrate(
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
-    console = Console(soft_wrap=True)
+    console = Console(emoji=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
