@@ -107,7 +107,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     certify_queue_bytes: int = Field(default=16 * 2**20, ge=1)
     """Bytes of the frames that wait for their certificate."""
     certify_wait_s: float = Field(default=3.0, gt=0)
-    """Seconds after its classification at which a frame that STRIP has flagged goes on without a certificate."""
+    """Seconds after its classification at which a frame goes on without a certificate. Until then, the confirmations of
+    its partition's cameras may wait for it."""
 
     comparison_queue: int = Field(default=32, ge=1)
     """Frames that wait for the second model of a rollout. Frames that find the queue full are counted and dropped."""

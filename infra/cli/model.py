@@ -148,6 +148,17 @@ def publish(
     access.apply(run, key)
 
 
+Only = Annotated[
+    str | None, typer.Option(help="The id of the model, as `model list` shows it: any other one is refused.")
+]
+
+
+def check_only(only: str | None, model_id: str) -> None:
+    """Raise ConfigError if `only` names another model."""
+    if only is not None and only != model_id:
+        raise ConfigError(f"--only: expected {only}, got {model_id}. Look at `pointillist model status` first.")
+
+
 @model_app.command()
 @with_shared_options
 def rollback(
@@ -155,6 +166,7 @@ def rollback(
     own: Annotated[
         bool, typer.Option(help="Withdraw all published models: each processor then serves its own --bundle.")
     ] = False,
+    only: Only = None,
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
@@ -170,6 +182,7 @@ def rollback(
                 "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
                 "own bundle."
             )
+        check_only(only, live.model_id)
         after = listed.withdraw(rollout.ended(topic.models), time.time_ns() // 1_000_000, everything=own)
         await topic.write(after)
         now = listed.live(after)

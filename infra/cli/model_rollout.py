@@ -13,7 +13,9 @@ from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.model import (
     ModelsChange,
+    Only,
     OtherClasses,
+    check_only,
     checked,
     described,
     folder_of,
@@ -146,6 +148,7 @@ def promote(
     access: ModelsChange,
     to: Annotated[str, typer.Option(help="live, or canary.")] = "live",
     force: Annotated[bool, typer.Option(help="Promote although the gate's rules do not all hold.")] = False,
+    only: Only = None,
 ) -> None:
     """Make the candidate the live model, or a canary.
 
@@ -159,6 +162,7 @@ def promote(
 
     async def run(topic: ModelsTopic) -> bool:
         running = _running(topic)
+        check_only(only, running.candidate.model_id)
         assessment = topic.assessment
         if not force and (assessment is None or assessment.outcome != PASSED):
             raise ConfigError(
@@ -186,6 +190,7 @@ def promote(
 @with_shared_options
 def dismiss(
     access: ModelsChange,
+    only: Only = None,
 ) -> None:
     """End the rollout: the candidate judges no further frame, and the live model stays."""
     from schemas.messages import rollout
@@ -194,6 +199,7 @@ def dismiss(
         if not topic.listed.HasField("rollout"):
             raise ConfigError(_NO_ROLLOUT)
         model_id = topic.listed.rollout.candidate.model_id
+        check_only(only, model_id)
         await topic.write(rollout.ended(topic.models))
         note(access.state, "dismiss", model_id, "by hand", "ended")
         return await report_change(topic, f"dismissed {model_id}", access.wait, topic.wait_for_candidate)

@@ -68,7 +68,7 @@ def run_role(
 ) -> Result:
     """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once.
 
-    `name` tells processes of one `role` apart. `tracing` is the URL of an OpenTelemetry collector; of its own cameras'
+    Processes of one `role` differ by `name`. `tracing` is the URL of an OpenTelemetry collector; of its own cameras'
     frames, `tracing_share` are traced.
     """
     configure_logs()

@@ -53,7 +53,7 @@ def read_labelled(folder: Path, skipped: Callable[[str, str], object] = lambda n
             f"{folder}: expected at least two sub-folders, named by class, got {len(inside)}. Add pictures of another "
             "class, such as `other`."
         )
-    share = MOST // len(inside)
+    share = max(FEWEST, MOST // len(inside))
     pictures: list[NDArray[np.uint8]] = []
     labels, files = [], []
     for number, each in enumerate(inside):

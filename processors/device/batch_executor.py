@@ -114,7 +114,7 @@ class BatchExecutor:
         try:
             self._attempt(batch)
             return
-        except Exception as error:  # a user's network may raise anything
+        except (Exception, SystemExit) as error:  # a user's network may raise anything
             if len(batch) == 1:
                 self._fail(batch[0], error)
                 return
@@ -126,11 +126,10 @@ class BatchExecutor:
         for start in range(0, len(batch), size):
             self.classify(batch[start : start + size])
 
-    def _fail(self, job: FrameJob, error: Exception) -> None:
+    def _fail(self, job: FrameJob, error: BaseException) -> None:
         self._metrics.stage_failed(self._stage)
-        if not isinstance(error, PointillistError):
-            error = StageError(f"{type(error).__name__}: {error}")
-        job.fail(self._stage, error)
+        known = error if isinstance(error, PointillistError) else StageError(f"{type(error).__name__}: {error}")
+        job.fail(self._stage, known)
 
     def _attempt(self, batch: Sequence[FrameJob]) -> None:
         if self._is_planar(batch[0]):
@@ -289,7 +288,7 @@ class BatchExecutor:
                 found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
                 judged = self._p_values(pictures, found.entropy_bits, map(_mask_seed, jobs), seeds)
-        except Exception as error:  # a user's network may raise anything
+        except (Exception, SystemExit) as error:  # a user's network may raise anything
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
                 return
@@ -334,7 +333,9 @@ class BatchExecutor:
                 decoded, draws, done = self._classified([job])
                 if done is None:
                     raise StageError("pixels: expected those of a frame with a class, got none")
-                job.certification = Certification(self.pipeline, done[0], decoded.kept, draws, self._sticker)
+                # A copy: a compiled pipeline's results hold until its next call, and batches run between the turns.
+                frame = done[0].clone() if isinstance(done[0], Tensor) else done[0]
+                job.certification = Certification(self.pipeline, frame, decoded.kept, draws, self._sticker)
             certificate = job.certification.advance()
         if certificate is not None:
             agrees = certificate.certified and certificate.label == job.class_id
@@ -413,6 +414,6 @@ def picture_of(frame: Tensor) -> Picture:
     return np.stack(tuple(array), axis=2)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     # On the CPU torch raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
@@ -27,6 +28,8 @@ from schemas.pointillist_pb2 import BundleFile, Model
 CACHED: Final = 8
 """Number of bundles that a cache keeps, the last used ones."""
 _CHUNK: Final = 2**20
+_ABANDONED_S: Final = 86_400.0
+"""Seconds after which a half-fetched copy is one that nobody finishes."""
 
 
 class StoreUnavailableError(BundleError):
@@ -151,8 +154,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     if folder.is_dir() and _is_whole(folder, model.digest):
         os.utime(folder)
         return folder
-    partial = cache / f".{model.digest}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = cache / f".{model.digest}.{uuid4().hex}"
     try:
         partial.mkdir(parents=True)
         for file in model.files:
@@ -224,7 +226,11 @@ def _is_whole(folder: Path, digest: str) -> bool:
 
 
 def _forget_oldest(cache: Path, used: Path) -> None:
+    """Remove the oldest copies, and what killed processes have left half-fetched."""
     with suppress(OSError):
+        for path in cache.glob(".*"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
         folders = [path for path in cache.iterdir() if path.is_dir() and path != used and not path.name.startswith(".")]
         for path in sorted(folders, key=lambda path: path.stat().st_mtime)[: max(0, len(folders) + 1 - CACHED)]:
             shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from schemas.errors import BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Drift, Model, ServedModel
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
 
@@ -55,13 +57,12 @@ class ModelLoader:
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         metrics = metrics or self._metrics
+        folder, digest = self._settings.bundle, ""
         try:
+            if model is not None:
+                folder, digest = await self._fetched(model), model.digest
             async with asyncio.timeout(self._settings.model_load_s):
-                if model is None:
-                    return await load_model(self._settings, metrics, self._settings.bundle)
-                trusted = TrustedSigners.read(self._settings.trust)
-                folder = await asyncio.to_thread(fetch_bundle, model, self._cache(), trusted)
-                loaded = await load_model(self._settings, metrics, folder, model.digest)
+                loaded = await load_model(self._settings, metrics, folder, digest)
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
@@ -74,6 +75,8 @@ class ModelLoader:
                 f"{name}: expected a bundle that loads, got {type(error).__name__}: {first_line(error)}. Publish "
                 "another one."
             ) from error
+        if model is None:
+            return loaded
         if loaded.model_id != name:
             loaded.close()
             raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
@@ -84,6 +87,19 @@ class ModelLoader:
             loaded.close()
             raise
         return loaded
+
+    async def _fetched(self, model: Model) -> Path:
+        """Return the folder with the model's files. Raises StoreUnavailableError if the store takes too long."""
+        # In a daemon thread: a store that hangs must not keep the process from ending.
+        fetch = partial(fetch_bundle, model, self._cache(), TrustedSigners.read(self._settings.trust))
+        try:
+            async with asyncio.timeout(self._settings.model_load_s):
+                return await run_in_daemon_thread(fetch, "fetch-bundle")
+        except TimeoutError:
+            raise StoreUnavailableError(
+                f"{model.model_id}: expected its files from {model.location} within {self._settings.model_load_s:g} s, "
+                "got none"
+            ) from None
 
     def has_fetched(self) -> bool:
         """Return whether the permanent cache has a whole published bundle."""

@@ -23,7 +23,8 @@ log = structlog.get_logger()
 class Certify(Step):
     """The frames that wait for their certificate. A full queue sheds new ones: they get a verdict without one.
 
-    So do flagged probes that have waited for too long: late evidence does not count.
+    So do frames that have waited for too long: Kafka's offset of their partition waits for them, and with it the
+    confirmations of all its cameras.
 
     `DeviceTurns` lets the oldest one go on when the device is free, a batch of passes at a time.
     """
@@ -50,15 +51,19 @@ class Certify(Step):
         flagged = job.finding is not None and job.finding.flagged
         if job.concluded or not (job.certifies or flagged) or not certifiable(job):
             self.next.submit(job)
-        elif not self._shedding and self._queue.offer(job):
-            # It waits under the bound of this queue, and no longer counts for its partition.
-            self._tracker.release(job)
-            self._arrived.set()
-        else:
+        elif self._shedding:
             self._shed(job)
+        else:
+            shed = self._queue.offer(job)
+            if job not in shed:
+                # It waits under the bound of this queue, and no longer counts for its partition.
+                self._tracker.release(job)
+                self._arrived.set()
+            for each in shed:
+                self._shed(each)
 
     def poll(self, now_s: float) -> None:
-        """Shed the flagged probes that have waited for too long."""
+        """Shed the frames that have waited for too long."""
         for job in self._queue.discard(lambda job: self._is_late(job, now_s)):
             self._shed(job)
         if not self._running:
@@ -82,8 +87,7 @@ class Certify(Step):
             self._shedding = False
 
     def _is_late(self, job: FrameJob, now_s: float) -> bool:
-        flagged = job.finding is not None and job.finding.flagged
-        return flagged and now_s - job.classified_s > self._wait_s
+        return now_s - job.classified_s > self._wait_s
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
@@ -103,7 +107,7 @@ class Certify(Step):
         job, self._running = self._current, True
         try:
             return await job.model.certify(job)
-        except Exception as error:  # a user's network may raise anything, and the verdict stands without
+        except (Exception, SystemExit) as error:  # a user's network may raise anything, and the verdict stands without
             log.warning("certificate_failed", frame=str(job.identity), error=f"{type(error).__name__}: {error}"[:200])
             self._current = None
             job.certification = None

@@ -65,10 +65,8 @@ class Compare(Step):
         if second is None or candidate is None or job.error is not None:
             return
         second.finding = job.finding
-        if self._queue.offer(second):
-            self._classify.arrived.set()
-        else:
-            self._metrics.comparisons["dropped"].inc()
+        self._metrics.comparisons["dropped"].inc(len(self._queue.offer(second)))
+        self._classify.arrived.set()
 
     def clear(self) -> None:
         """Drop the waiting frames: the rollout has changed."""

@@ -15,8 +15,8 @@ from schemas.runtime import trace
 
 
 class Strip(Step):
-    """The probes that wait for STRIP. A full queue sheds new ones, and old ones are shed once they have waited for too
-    long: they get a verdict without a finding.
+    """The probes that wait for STRIP. A full queue sheds the newest of the camera with most, and old ones are shed once
+    they have waited for too long: they get a verdict without a finding.
 
     `DeviceTurns` takes probes when the device is free, and lets them run.
     """
@@ -35,11 +35,13 @@ class Strip(Step):
         """Queue a probe; pass on any other frame."""
         if job.probe is None:
             self.next.submit(job)
-        elif self._queue.offer(job):
-            # It waits under the bound of this queue, and no longer counts for its partition.
-            self._tracker.release(job)
         else:
-            self._shed(job)
+            shed = self._queue.offer(job)
+            if job not in shed:
+                # It waits under the bound of this queue, and no longer counts for its partition.
+                self._tracker.release(job)
+            for each in shed:
+                self._shed(each)
 
     def poll(self, now_s: float) -> None:
         """Shed the probes that have waited for too long, and update the gauge."""

@@ -113,9 +113,14 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         assert "Roll back the live model" in shown
         # What is live is what one would repair next.
         assert f'value="job-{cured.job_id}" selected' in (await browser.get("/quarantine")).text
-        await start(rig, browser, "rollback")
+        assert 'name="model" value="sick@1-repaired+0a"' in shown
+        stale = await browser.post("/jobs/rollback", data=rig.form(model="sick@1+0b"))
+        assert stale.json() == {
+            "error": "model: expected sick@1+0b, as the page showed it, got sick@1-repaired+0a. Reload the page"
+        }
+        await start(rig, browser, "rollback", model="sick@1-repaired+0a")
         withdrawn = await rig.ended()
-        assert rig.given(withdrawn) == ["model", "rollback", "--signer", "key"]
+        assert rig.given(withdrawn) == ["model", "rollback", "--only", "sick@1-repaired+0a", "--signer", "key"]
         assert withdrawn.subject == "sick@1-repaired+0a"
 
 
@@ -286,6 +291,12 @@ def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: 
         answer = browser.post(f"/jobs/{what}", data={"csrf": console.csrf(), "bundle": SICK})
         assert (answer.status_code, answer.json()["error"][:22]) == (409, "jobs.folder is missing")
     assert browser.get(f"{ROOT}/jobs").status_code == 409
+
+
+def test_a_deeply_nested_description_is_a_bundle_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "model.toml").write_text(f"x = {'[' * 5000}{']' * 5000}")
+    assert [(each.choice_id, each.name) for each in laid_down(tmp_path)] == [("bundle-deep", "")]
 
 
 def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:

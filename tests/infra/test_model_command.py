@@ -94,7 +94,10 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
     assert "is live already" in run("publish", third, "--state", state).stdout
     assert listed(state) == [("tiny@3", "live"), ("tiny@2", "before"), ("tiny@1", "before")]
     shutil.rmtree(second)
-    run("rollback", "--state", state)
+    with pytest.raises(ConfigError, match="--only: expected tiny@9, got tiny@3"):
+        run("rollback", "--only", "tiny@9", "--state", state)
+    shown = json.loads(run("list", "--json", "--state", state).stdout)[0]["model_id"]
+    run("rollback", "--only", shown, "--state", state)
     assert listed(state) == [("tiny@3", "withdrawn"), ("tiny@2", "live"), ("tiny@1", "before")]
     assert "live is tiny@1" in run("rollback", "--state", state).stdout
     run("publish", third, "--state", state)

@@ -19,7 +19,7 @@ from lab.data import to_frames
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
 from lab.teach.features import TAPS
 from lab.teach.head import folds_of, held_out_scores, solve, standard_of
-from lab.teach.labelled import read_labelled
+from lab.teach.labelled import FEWEST, read_labelled
 from lab.teach.report import Held
 from lab.teach.thorough import Trained
 from lab.teach.train import Choice, TeachSettings, teach
@@ -133,6 +133,16 @@ def test_a_class_with_too_few_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"disc: expected at least 5 pictures, got 3\. Label more"):
         read_labelled(tmp_path, lambda name, why: skipped.append(name))
     assert skipped == ["disc/00.png", "disc/01.png", "disc/02.png"]
+
+
+def test_many_classes_have_the_fewest_pictures_each(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4))
+    for number in range(151):
+        (tmp_path / f"{number:03d}").mkdir()
+        for name in range(7):
+            picture.save(tmp_path / f"{number:03d}" / f"{name}.png")
+    found = read_labelled(tmp_path)
+    assert found.counts().tolist() == [FEWEST] * 151
 
 
 def test_one_class_is_not_enough(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel, TimeLimit
 from processors.metrics import ProcessorMetrics
+from processors.models import swap
 from processors.models.candidates import Candidates, CandidateState
 from processors.models.store import StoreUnavailableError, UntrustedBundleError
+from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
 from tests.waiting import until
@@ -113,3 +118,16 @@ async def test_a_late_report_on_an_earlier_candidate_does_not_touch_its_successo
     earlier.report("no result")
     assert rig.serving[-1] is not None
     assert rig.candidates.state.error == ""
+
+
+async def test_a_store_that_hangs_is_an_error_that_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(swap, "fetch_bundle", lambda *_: gone.wait(60))
+    settings = ProcessorSettings(kafka="none", bundle=tmp_path, model_cache=tmp_path / "cache", model_load_s=0.1)
+    loader = swap.ModelLoader(settings, ProcessorMetrics(CollectorRegistry()))
+    with pytest.raises(StoreUnavailableError, match=r"expected its files from memory://x within 0\.1 s, got none"):
+        await loader.load(Model(model_id="tiny@1+0", location="memory://x", digest="0" * 64))
+    waiting = [thread for thread in threading.enumerate() if thread.name == "fetch-bundle"]
+    assert [thread.daemon for thread in waiting] == [True]
+    gone.set()
+    waiting[0].join(20)

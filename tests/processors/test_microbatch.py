@@ -229,16 +229,47 @@ def test_sizes_that_vary_are_known_as_their_like_and_one_frame_of_any_size_may_w
 class Probe:
     number: int
     held_bytes: int = 10
+    camera_id: str = "a"
 
 
 def test_a_full_strip_queue_takes_nothing_more() -> None:
     by_count: StripQueue[Probe] = StripQueue(2, 1000)
-    assert [by_count.offer(Probe(i)) for i in range(3)] == [True, True, False]
+    assert [by_count.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
     by_bytes: StripQueue[Probe] = StripQueue(100, 25)
-    assert [by_bytes.offer(Probe(i)) for i in range(3)] == [True, True, False]
+    assert [by_bytes.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
     assert [probe.number for probe in by_bytes.take(5)] == [0, 1]
-    assert by_bytes.offer(Probe(9, held_bytes=10**9))
-    assert not by_bytes.offer(Probe(10, held_bytes=0))
+    assert by_bytes.offer(Probe(9, held_bytes=10**9)) == []
+    assert by_bytes.offer(Probe(10, held_bytes=0)) == [Probe(10, held_bytes=0)]
+
+
+def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
+    queue: StripQueue[Probe] = StripQueue(4, 1000)
+    flood = [Probe(i) for i in range(4)]
+    assert [queue.offer(probe) for probe in flood] == [[]] * 4
+    assert queue.offer(Probe(10, camera_id="b")) == [flood[3]]
+    assert queue.offer(Probe(11, camera_id="c")) == [flood[2]]
+    assert queue.offer(Probe(12)) == [Probe(12)]
+    assert [(probe.camera_id, probe.number) for probe in queue.take(9)] == [("a", 0), ("b", 10), ("c", 11), ("a", 1)]
+    large = Probe(20, held_bytes=900, camera_id="b")
+    assert [queue.offer(probe) for probe in (*flood[:2], large)] == [[]] * 3
+    assert queue.offer(Probe(21, held_bytes=90, camera_id="b")) == [Probe(21, held_bytes=90, camera_id="b")]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 3)), max_size=60))
+def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: list[tuple[str, int, int]]) -> None:
+    queue: StripQueue[Probe] = StripQueue(5, 100)
+    waiting: list[Probe] = []
+    for number, (camera, size, count) in enumerate(steps):
+        waiting.append(Probe(number, size, camera))
+        for gone in queue.offer(waiting[-1]):
+            waiting.remove(gone)
+        assert len(queue) == len(waiting) <= 5
+        assert len(waiting) == 1 or sum(probe.held_bytes for probe in waiting) <= 100
+        for taken in queue.take(count):
+            assert taken == next(probe for probe in waiting if probe.camera_id == taken.camera_id)
+            waiting.remove(taken)
+    assert sorted(probe.number for probe in queue.discard(lambda _: True)) == [probe.number for probe in waiting]
+    assert len(queue) == 0
 
 
 def test_discarded_probes_make_room() -> None:
@@ -246,7 +277,7 @@ def test_discarded_probes_make_room() -> None:
     for i in range(3):
         queue.offer(Probe(i))
     assert [probe.number for probe in queue.discard(lambda probe: probe.number != 1)] == [0, 2]
-    assert queue.offer(Probe(5))
+    assert queue.offer(Probe(5)) == []
     assert [probe.number for probe in queue.take(9)] == [1, 5]
 
 

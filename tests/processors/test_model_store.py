@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_copy_that_another_processor_has_made_meanwhile_stays_as_it_is(
+def test_a_copy_that_another_fetch_has_made_meanwhile_stays_as_it_is(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
@@ -67,13 +68,22 @@ def test_a_copy_that_another_processor_has_made_meanwhile_stays_as_it_is(
     def late(*arguments: object) -> None:
         monkeypatch.setattr(model_store, "_fetch", fetch_file)
         made.append((fetch_bundle(model, tmp_path / "cache", TRUSTED) / "model.toml").stat().st_ino)
-        (tmp_path / "cache" / f".{model.digest}.{os.getpid()}").mkdir()
         fetch_file(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model_store, "_fetch", late)
     fetched = fetch_bundle(model, tmp_path / "cache", TRUSTED)
     assert [(fetched / "model.toml").stat().st_ino] == made
+    assert bundle_files(fetched) == list(model.files)
     assert list((tmp_path / "cache").iterdir()) == [fetched]
+
+
+def test_what_killed_processes_have_half_fetched_is_removed_after_a_day(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for name, age_s in ((".old", 90_000), (".new", 0)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - age_s,) * 2)
+    fetched = fetch_bundle(sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER), cache, TRUSTED)
+    assert sorted(cache.iterdir()) == sorted([cache / ".new", fetched])
 
 
 def test_another_content_is_another_folder(folder: Path, tmp_path: Path) -> None:

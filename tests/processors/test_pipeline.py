@@ -200,7 +200,10 @@ def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
     assert [job.stage for job in outcomes] == ["unpack", "unpack"]
 
 
-def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("the stage's own trouble"), SystemExit("the stage's own trouble")])
+def test_only_frames_that_fail_alone_are_failed(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     executor = batch_executor(bundle)
     white = np.full((32, 32, 3), 255, np.uint8)
     batch = [taken(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
@@ -209,7 +212,7 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         if bool((frames.mean((1, 2, 3)) > 0.7).any()):
-            raise RuntimeError("the stage's own trouble")
+            raise error
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)

@@ -97,15 +97,17 @@ JOB_OPERATIONS: Final = (
     ),
     _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
     _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),
-    _start("rollback", "Withdraw the live model"),
+    _start("rollback", "Withdraw the live model, if it is still `model`", model=TEXT),
     _start(
         "candidate",
         "Scan a bundle, sign it and begin its rollout as shadow; with `by_rule` yes the gate may promote it",
         bundle=TEXT,
         by_rule=TEXT,
     ),
-    _start("promote", "Make the candidate the live model, if the gate has passed it"),
-    _start("dismiss", "End the rollout"),
+    _start(
+        "promote", "Make the candidate the live model, if the gate has passed it and it is still `model`", model=TEXT
+    ),
+    _start("dismiss", "End the rollout, if its candidate is still `model`", model=TEXT),
     _change("cancel", "Cancel a running job"),
     _change("continue", "Resume a cancelled or interrupted repair"),
 )

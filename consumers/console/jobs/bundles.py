@@ -65,7 +65,7 @@ def described(bundle: Path) -> tuple[str, tuple[str, ...]]:
     try:
         with (bundle / TABLE).open("rb") as opened:
             table = tomllib.loads(opened.read(_LARGEST_TABLE).decode())
-    except (OSError, ValueError):  # also invalid TOML
+    except (OSError, ValueError, RecursionError):  # also invalid or deeply nested TOML
         return "", ()
     name, version, classes = table.get("name"), table.get("version"), table.get("classes")
     named = f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""

@@ -38,7 +38,8 @@ def arguments_of(
             str(place / FIGURES), "--progress", *options,
         ]  # fmt: skip
     if choice is None:
-        return ["model", _COMMANDS[job.kind], *(settings.rollback or ())]
+        # The model that the person saw, and no other one.
+        return ["model", _COMMANDS[job.kind], "--only", job.subject, *(settings.rollback or ())]
     replaces = ["--other-classes"] if choice.is_taught else []
     if job.kind in CANDIDATES:
         scan = ["--clean", str(source.file or place / LABELS), "--progress"] if source and source.exists else []

@@ -68,11 +68,11 @@ async def _publish(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: di
     return await jobs.publish(session_of(request).name, text_of(sent, "bundle"))
 
 
-async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     live = context.models.live if context.models is not None else None
     if live is None:
         raise ConfigError("the live model is missing: publish one first")
-    return await jobs.roll_back(session_of(request).name, live.model_id)
+    return await jobs.roll_back(session_of(request).name, _still(sent, live.model_id))
 
 
 async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
@@ -80,12 +80,20 @@ async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: 
     return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"), by_rule=by_rule)
 
 
-async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
-    return await jobs.promote(session_of(request).name, _candidate_of(context))
+async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.promote(session_of(request).name, _still(sent, _candidate_of(context)))
 
 
-async def _dismiss(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
-    return await jobs.dismiss(session_of(request).name, _candidate_of(context))
+async def _dismiss(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.dismiss(session_of(request).name, _still(sent, _candidate_of(context)))
+
+
+def _still(sent: dict[str, Any], now: str) -> str:
+    """Return the model `now`. Raises ConfigError if the page that was sent showed another one."""
+    shown = text_of(sent, "model")
+    if shown and shown != now:
+        raise ConfigError(f"model: expected {shown[:200]}, as the page showed it, got {now}. Reload the page")
+    return now
 
 
 def _candidate_of(context: ConsoleContext) -> str:
