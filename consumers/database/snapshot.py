@@ -14,10 +14,11 @@ from typing import IO, Final
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, delete, func, inspect, select, update
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from consumers.database.engine import database_url, open_engine
 from consumers.database.tables import dead_letters, offsets
-from schemas.errors import StateError
+from schemas.errors import StateError, first_line
 
 Offsets = dict[str, dict[int, int]]
 """The next Kafka offset of each partition, by topic."""
@@ -48,6 +49,10 @@ def snapshot(url: str, target: Path) -> Offsets:
             with target.open("wb") as output:
                 _run("pg_dump", [*options, f"--dbname={_server(parsed)}"], parsed, output=output)
             return found
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        raise StateError(
+            f"database: expected a recorder's, whole and readable, got {first_line(error)}. Restore a backup."
+        ) from None
     finally:
         engine.dispose()
 

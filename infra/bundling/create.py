@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from infra.bundling.certainty import LEAST_PICTURES as LEAST_CERTAIN
 from infra.bundling.certainty import calibrate_certainty
@@ -235,15 +236,24 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
             f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}. "
             "Correct the list."
         )
-    stated = InputSettings(
-        height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
-        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy or network.policy,
-    )  # fmt: skip
-    return BundleSettings(
-        name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
-        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
-        unsure_below=network.unsure_below, temperature=network.temperature, groups=dict(network.groups), input=stated,
-    )  # fmt: skip
+    try:
+        stated = InputSettings(
+            height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
+            mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy or network.policy,
+        )  # fmt: skip
+        return BundleSettings(
+            name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
+            factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
+            unsure_below=network.unsure_below, temperature=network.temperature, groups=dict(network.groups),
+            input=stated,
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{where}: expected a value that model.toml may have, got {str(first['input'])[:80]!r}: {first['msg']}. "
+            "Choose another network or option."
+        ) from None
 
 
 def _name_of(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 from schemas.errors import ConfigError
@@ -62,7 +63,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3):
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
         raise ConfigError(
             f"{option}: expected one number, or three with commas between them, got {text!r}. Correct it."
         )

@@ -99,6 +99,7 @@ def create(
 
     Exit status 1 when the bundle was made but your pictures contradict its description, 2 when it was not made.
     """
+    from infra.bundling.names import check_name
     from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
     from infra.bundling.wanted import Wanted
@@ -117,6 +118,9 @@ def create(
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
     if channels not in (1, 3):
         raise ConfigError(f"--channels: expected 1 or 3, got {channels}. Correct it.")
+    for option, given in (("--name", name), ("--version", version)):
+        if given is not None:
+            check_name(option, given)
     sides = _sides(size)
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,

@@ -9,7 +9,6 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
 import time
 from typing import IO, Final
 
@@ -19,7 +18,7 @@ import structlog
 from bundles import named_bundles
 from consumers.console.data.looks import Vector
 from infra.cli.console_jobs import job_environment
-from infra.local.process import COMMAND, spawn
+from infra.local.process import COMMAND, MODULE, spawn
 from infra.up.settings import GENERAL
 
 REPLY_S: Final = 120.0
@@ -44,7 +43,7 @@ class FeatureProcess:
     """
 
     def __init__(self, command: tuple[str, ...] = (*COMMAND, "teach", "describe")) -> None:
-        self._command = (sys.executable, "-m", "schemas.runtime.priority", str(_NICENESS), *command)
+        self._command = (*MODULE, "schemas.runtime.priority", str(_NICENESS), *command)
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before_s = 0.0
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.local.process import COMMAND, Child
+from infra.local.process import COMMAND, MODULE, Child
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def launcher() -> Callable[[Sequence[str], Path], Child]:
 
     def launch(arguments: Sequence[str], log: Path) -> Child:
         # A job leads its own session, where `nice` alone has no effect.
-        niced = (sys.executable, "-m", "schemas.runtime.priority", str(_NICE.get(arguments[0], _NICE_SHORT)))
+        niced = (*MODULE, "schemas.runtime.priority", str(_NICE.get(arguments[0], _NICE_SHORT)))
         return Child([*niced, *COMMAND, *arguments], log, env=environment)
 
     return launch

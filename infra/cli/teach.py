@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +86,7 @@ def train(
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
     ] = 6.0,
     base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
     json: Annotated[Path | None, typer.Option("--json", help="Where the report goes.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier bundle of this name.")] = False,
     progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
@@ -100,17 +99,17 @@ def train(
     from lab.masks import check_drop_ratio
 
     with lab_extra():
+        from infra.bundling.names import check_name
         from infra.bundling.taught import write_taught
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
-        from processors.bundle.model_toml import NAME
 
         shown = Console(emoji=False, stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
-        if not re.match(NAME, name):
-            raise ConfigError(f"name: expected letters, digits, `.`, `_` and `-`, got {name!r}. Choose another one.")
+        check_name("--name", name)
+        check_name("--version", version)
         place = MADE / name if out is None else out
         replaced = replace and (place / "model.toml").is_file()
         if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):

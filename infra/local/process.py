@@ -17,7 +17,9 @@ from typing import IO
 
 from schemas.runtime.disk import is_full
 
-COMMAND = (sys.executable, "-m", "infra.cli")
+MODULE = (sys.executable, "-P", "-m")
+"""The arguments that run a module of an installed package. A file of its name in the current folder is not run."""
+COMMAND = (*MODULE, "infra.cli")
 """The arguments of `pointillist` by this very interpreter, whatever the path contains."""
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_KEPT_BYTES = 256 * 1024

@@ -31,7 +31,7 @@ from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, rest
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
 from infra.state_folder.layout import Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError, StateError, first_line
 from schemas.runtime.atomic_file import replacing
 
 FORMAT: Final = 1
@@ -181,12 +181,15 @@ def restore_backup(
 def find_backup(given: str) -> str:
     """Return the backup at a path or URL: of a folder, the newest one in it. Raises StateError if there is none."""
     system, path = _system(given)
-    if system.isdir(path):
-        found = sorted(str(each) for each in system.ls(path, detail=False) if each.endswith(SUFFIX))
+    with _reachable(given):
+        found = sorted(str(each) for each in system.ls(path, detail=False)) if system.isdir(path) else None
+        exists = found is not None or system.exists(path)
+    if found is not None:
+        found = [each for each in found if each.endswith(SUFFIX)]
         if not found:
             raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct the place.")
         return found[-1] if _local(given) is not None else str(system.unstrip_protocol(found[-1]))
-    if not system.exists(path):
+    if not exists:
         raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct the place.")
     return given
 
@@ -369,8 +372,10 @@ class _Read(_Hashed):
 @contextmanager
 def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
     system, path = _system(place)
+    with _reachable(place):
+        opened = system.open(path, "rb")
     try:
-        with system.open(path, "rb") as raw:
+        with opened as raw:
             sealed = raw.read(len(MAGIC)) == MAGIC
             if sealed and passphrase is None:
                 raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
@@ -427,6 +432,17 @@ def _read_tar(tar: tarfile.TarFile, place: str, staged: Path) -> None:
 
 def _damaged(place: str, why: str) -> StateError:
     return StateError(f"{place}: expected a whole backup, got a damaged file ({why}). Use another backup.")
+
+
+@contextmanager
+def _reachable(place: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each kind of store has its own errors
+        raise StateError(
+            f"{place}: expected a place that answers, got {type(error).__name__}: {first_line(error)}. Correct the "
+            "place, or its rights."
+        ) from None
 
 
 def _local(url: str) -> Path | None:

@@ -60,7 +60,7 @@ class DecodingProcess:
         self._area = np.frombuffer(self._memory, dtype=np.uint8)
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         numbers = theirs.fileno(), descriptor
-        command = [sys.executable, "-m", "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
+        command = [sys.executable, "-P", "-m", "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
         # No variable of the environment: some hold secrets. OpenBLAS would start threads.
         self._process = subprocess.Popen(
             command,

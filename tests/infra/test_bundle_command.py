@@ -119,6 +119,9 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),
         (["--onnx", "a.onnx", "cameras"], "cameras: expected options of `up` after --up"),
         (["--onnx", "a.onnx", "--channels", "2"], "--channels: expected 1 or 3"),
+        (["--onnx", "a.onnx", "--name", "my net"], "--name: expected at most 64 letters"),
+        (["--onnx", "a.onnx", "--name", "a" * 65], "--name: expected at most 64 letters"),
+        (["--onnx", "a.onnx", "--version", "1/2"], "--version: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
     ],
 )

@@ -130,10 +130,27 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
         (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
         (["fleet", "--scenario", "/x.yaml", "--seconds", "inf"], "--seconds: expected"),
         (["audit", "--state", "/nowhere/:smile:/fd00::a:b"], "/nowhere/:smile:/fd00::a:b"),
+        (["revoke", "a/b", "--state", __file__], "--state: expected a writable folder"),
+        (["restore", "--from", "http://127.0.0.1:1/x", "--state", "/nowhere"], "expected a place that answers"),
+        (["token", "create", "a", "--file", "/proc/x", "--days", "1"], "/proc/x: expected a writable file"),
+        (["lab", "stale", "--only", "certified", "--run", "--hours", "0", "--runs", "/dev/null/x"], "--runs: expected"),
     ],
 )
 def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
     assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+def test_a_file_of_the_current_folder_is_never_run_in_place_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('mine')")
+    done = subprocess.run([*COMMAND, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    arguments = ["lab", "evaluate", "--bundle", "scene", "--data", "x.npz", "--drop-ratio", "0", "--json", "x.json"]
+    done = run(*arguments, "--seed", str(2**64))
+    assert done.returncode == 2
+    assert "less than or equal to 4294967295" in " ".join(done.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("command", ["enroll", "rotate"])

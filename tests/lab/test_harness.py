@@ -74,7 +74,7 @@ def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"rows": {"a": {}}}', '{"columns": {}, "rows": {"a": 3}}'])
+@pytest.mark.parametrize("text", ["", "{", '{"rows": {"a": {}}}', '{"columns": {}, "rows": {"a": 3}}', "[]"])
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     store.file.write_text(text)

@@ -102,9 +102,12 @@ def changing(file: Path, kind: LineFormat[E]) -> Iterator[dict[str, E]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = read_lines(file, kind) if file.exists() else {}
         yield known
-        with replacing(file, private=True) as fresh:
-            fresh.write_text("".join(f"{entry.line()}\n" for entry in known.values()))
-            fresh.chmod(0o600)
+        try:
+            with replacing(file, private=True) as fresh:
+                fresh.write_text("".join(f"{entry.line()}\n" for entry in known.values()))
+                fresh.chmod(0o600)
+        except OSError as error:
+            raise ConfigError(f"{file}: expected a writable file, got {error.strerror}") from None
     finally:
         os.close(lock)
 

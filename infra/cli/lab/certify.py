@@ -17,6 +17,7 @@ from infra.cli.lab.evaluate import (
     lab_extra,
     print_figures,
     progress_bar,
+    require_folder,
     require_writable,
     torch_device,
     write_json,
@@ -66,6 +67,7 @@ def certify(
         from processors.pipeline import Pipeline
 
         require_writable(json)
+        require_folder(runs, "--runs")
         way: Fill = chosen(fill, *FILLS, option="--fill")
         fast = chosen(backend, "torch", "auto", option="--backend") == "auto"
         sizes = [patch_of(each) for each in patch]

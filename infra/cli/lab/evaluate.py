@@ -30,7 +30,7 @@ app.add_typer(lab_app, name="lab")
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
 Masks = Annotated[str, typer.Option(help="Distribution of the dropped pixels: spread, as in cameras, or uniform.")]
-Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0)]
+Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0, max=2**32 - 1)]
 JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
 
 
@@ -110,6 +110,16 @@ def require_writable(file: Path) -> None:
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if file.is_dir() or not there.is_dir():
         raise ConfigError(f"--json: expected a writable file, got {file}. Choose another file.")
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """Make the folder of `option` before the work. Raises ConfigError if that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: expected a writable folder, got {folder}: {error.strerror}. Choose another folder."
+        ) from None
 
 
 def print_figures(title: str, document: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def harden(
         int | None,
         typer.Option(help="Parts of a batch with separate batch statistics; by default one for each process."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:

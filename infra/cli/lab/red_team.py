@@ -18,6 +18,7 @@ from infra.cli.lab.evaluate import (
     bundle_folder,
     lab_app,
     lab_extra,
+    require_folder,
     require_writable,
     shown_command,
     torch_device,
@@ -136,6 +137,7 @@ def red_team(
 
         if json is not None:
             require_writable(json)
+        require_folder(runs, "--runs")
         strength = _strength(eps)
         place, folder = torch_device(device), bundle_folder(bundle)
         network = load_bundle(folder, place)

@@ -95,7 +95,7 @@ def repair(
     json: Annotated[
         Path | None, typer.Option("--json", help="File for the figures, which the report contains too.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the unlearning.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the unlearning.", min=0, max=2**32 - 1)] = 0,
     progress: Annotated[
         bool, typer.Option("--progress", help='Print lines {"phase", "step", "steps"} on stdout during the repair.')
     ] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, shown_command
+from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, require_folder, require_writable, shown_command
 from schemas.errors import ConfigError
 
 
@@ -38,6 +38,9 @@ def stale(
             raise ConfigError(
                 "--json: expected no --only next to it: the file is about all experiments. Leave one out."
             )
+        if json is not None:
+            require_writable(json)
+            require_folder(json.absolute().parent, "--json")
         known = experiments()
         names = [chosen(name, *known, option="--only") for name in only or known]
         place = Workplace(results, runs, Environment().data)
@@ -48,6 +51,7 @@ def stale(
         wanted = [each for each in found if not row or any(part in each.cell.name for part in row)]
         wanted = affordable(wanted, hours)
         if run:
+            require_folder(runs, "--runs")
             with only_queue(runs):
                 yield_to_others()
                 failed = measure(wanted, shown_command(), lambda line: typer.echo(line), hours)

@@ -76,7 +76,7 @@ class Store:
             }
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise ConfigError(
                 f"{self.file}: expected rows of an experiment, got {error!r}. Restore the file."
             ) from None
