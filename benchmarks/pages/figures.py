@@ -60,11 +60,15 @@ FRONT: Final = (
     ),
     (
         "backdoors", "repair: ASR after, worst of",
-        "attack success after repair, the worst of ten attacks (all-to-all by `--mode quarantine`, which the default refuses)",
+        "attack success after repair, the worst of ten attacks (all-to-all by `--mode quarantine`, which the default "
+        "refuses)",
     ),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
     ("system", "8 cameras × 2 fps, capture to record: p99", "capture to record, p99, 8 cameras × 2 frames/s"),
-    ("system", "10,000 cameras × 0.025 fps: p99", "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s"),
+    (
+        "system", "10,000 cameras × 0.025 fps: p99",
+        "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s",
+    ),
     ("system", "one camera of 768×432", "frames/s of one 768×432 camera on two cores"),
 )  # fmt: skip
 """The README's answers to a newcomer: a page, the beginning of one of its rows, and the figure's name there."""

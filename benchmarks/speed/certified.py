@@ -5,7 +5,8 @@ docs/results/certified/live.json`.
 `frames_kept`: recorded frames per second with certificates ÷ without. At a rate that the system keeps up with, it is
 `over_p99`: the 99th percentile from capture to record with ÷ without. Both are medians over the rounds; the order
 changes from round to round. `examined` is the share of the chosen frames whose label was examined: certificates have no
-more than a tenth of a busy device, so other chosen frames get a verdict without one.
+more than a tenth of a busy device, and no frame waits for longer than `certify_wait_s`, so other chosen frames get a
+verdict without one.
 """
 
 from __future__ import annotations

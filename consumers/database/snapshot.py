@@ -14,7 +14,7 @@ from typing import IO, Final
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, delete, func, inspect, select, update
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from consumers.database.engine import database_url, open_engine
 from consumers.database.tables import dead_letters, offsets
@@ -49,9 +49,13 @@ def snapshot(url: str, target: Path) -> Offsets:
             with target.open("wb") as output:
                 _run("pg_dump", [*options, f"--dbname={_server(parsed)}"], parsed, output=output)
             return found
+    except (OperationalError, sqlite3.OperationalError) as error:
+        raise StateError(
+            f"the database: expected one that answers, got {first_line(error)}. Check its address, and the free space."
+        ) from None
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise StateError(
-            f"database: expected a recorder's, whole and readable, got {first_line(error)}. Restore a backup."
+            f"the database: expected a recorder's, whole and readable, got {first_line(error)}. Restore a backup."
         ) from None
     finally:
         engine.dispose()

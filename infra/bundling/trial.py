@@ -50,6 +50,8 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, print_line: PrintLi
     with appearing(out) as folder:
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=_run, args=(limits, wanted, folder, out, sender), daemon=True)
+        # The child takes no module from the current folder, as `python -P`.
+        os.environ["PYTHONSAFEPATH"] = "1"
         child.start()
         sender.close()
         try:

@@ -6,7 +6,7 @@ import json as json_format
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -152,9 +152,15 @@ def create(
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A folder to make, which takes the place of `folder` if nothing fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".") as parent:
+    """Provide a folder that replaces `folder` if the block ends without an error."""
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            parent = held.enter_context(TemporaryDirectory(dir=folder.parent, prefix="."))
+        except OSError as error:
+            raise ConfigError(
+                f"--out: expected a folder that can be made, got {folder}: {error.strerror}. Give --out FOLDER."
+            ) from None
         fresh = Path(parent) / folder.name
         yield fresh
         shutil.rmtree(folder, ignore_errors=True)

@@ -268,10 +268,7 @@ def _write_tar(
             if file.is_file():
                 _add_file(tar, name, file, sums)
         with ExitStack() as held:
-            try:
-                held.enter_context(changing_identities(layout.folder))
-            except OSError as error:
-                raise _unreadable(error) from None
+            held.enter_context(changing_identities(layout.folder))
             for name in entries:
                 if name in _IDENTITIES:
                     _add_all(tar, layout.folder, name, sums)

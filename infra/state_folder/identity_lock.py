@@ -40,7 +40,8 @@ def changing_identities(state: Path) -> Iterator[None]:
             lock = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateError(
-                f"--state: expected a writable folder, got {state}: {error.strerror}. Choose another folder."
+                f"--state: expected a writable folder, got {state}: {error.strerror}. Correct its rights, or choose "
+                "another folder."
             ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

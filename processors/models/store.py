@@ -228,7 +228,7 @@ def _is_whole(folder: Path, digest: str) -> bool:
 def _forget_oldest(cache: Path, used: Path) -> None:
     """Remove the oldest copies, and what killed processes have left half-fetched."""
     with suppress(OSError):
-        for path in cache.glob(".*"):
+        for path in cache.glob(f".{'[0-9a-f]' * 64}.*"):
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(path, ignore_errors=True)
         folders = [path for path in cache.iterdir() if path.is_dir() and path != used and not path.name.startswith(".")]

@@ -47,6 +47,8 @@ class ModelLoader:
         self._settings = settings
         self._metrics = metrics
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
+        self._fetches: dict[str, asyncio.Future[Path]] = {}
+        """Fetches that have not ended, by digest."""
 
     async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> LoadedModel:
         """Load the published model, or the processor's own for None. It counts in `metrics`, or in the processor's.
@@ -58,10 +60,11 @@ class ModelLoader:
         name = model.model_id if model is not None else str(self._settings.bundle)
         metrics = metrics or self._metrics
         folder, digest = self._settings.bundle, ""
+        ends_at = asyncio.get_running_loop().time() + self._settings.model_load_s
         try:
             if model is not None:
-                folder, digest = await self._fetched(model), model.digest
-            async with asyncio.timeout(self._settings.model_load_s):
+                folder, digest = await self._fetched(model, ends_at), model.digest
+            async with asyncio.timeout_at(ends_at):
                 loaded = await load_model(self._settings, metrics, folder, digest)
         except (BundleError, ConfigError):
             raise
@@ -88,13 +91,17 @@ class ModelLoader:
             raise
         return loaded
 
-    async def _fetched(self, model: Model) -> Path:
+    async def _fetched(self, model: Model, ends_at: float) -> Path:
         """Return the folder with the model's files. Raises StoreUnavailableError if the store takes too long."""
-        # In a daemon thread: a store that hangs must not keep the process from ending.
-        fetch = partial(fetch_bundle, model, self._cache(), TrustedSigners.read(self._settings.trust))
+        fetch = self._fetches.get(model.digest)
+        if fetch is None:
+            work = partial(fetch_bundle, model, self._cache(), TrustedSigners.read(self._settings.trust))
+            # In a daemon thread: a store that hangs must not keep the process from ending.
+            fetch = self._fetches[model.digest] = run_in_daemon_thread(work, "fetch-bundle")
+            fetch.add_done_callback(lambda _: self._fetches.pop(model.digest))
         try:
-            async with asyncio.timeout(self._settings.model_load_s):
-                return await run_in_daemon_thread(fetch, "fetch-bundle")
+            async with asyncio.timeout_at(ends_at):
+                return await asyncio.shield(fetch)
         except TimeoutError:
             raise StoreUnavailableError(
                 f"{model.model_id}: expected its files from {model.location} within {self._settings.model_load_s:g} s, "

@@ -21,12 +21,13 @@ log = structlog.get_logger()
 
 
 class Certify(Step):
-    """The frames that wait for their certificate. A full queue sheds new ones: they get a verdict without one.
+    """The frames that wait for their certificate, in turns of their cameras. A full queue sheds the newest of the
+    camera with most: it gets a verdict without one.
 
     So do frames that have waited for too long: Kafka's offset of their partition waits for them, and with it the
     confirmations of all its cameras.
 
-    `DeviceTurns` lets the oldest one go on when the device is free, a batch of passes at a time.
+    `DeviceTurns` lets the first one go on when the device is free, a batch of passes at a time.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Certify(Step):
     # Turns of the device
 
     async def run(self) -> float:
-        """Go on with the oldest certificate, and return the seconds that this took. `pass_on` comes next.
+        """Go on with the first certificate, and return the seconds that this took. `pass_on` comes next.
 
         Does nothing if the last frame was shed after this turn had been chosen.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,8 @@ class CameraFile(BaseModel):
                 # No `index`: the number of a camera changes when another is removed.
                 settings = CameraSettings(camera_id=name, **options)
                 places = self._enrolment_places(group, name, index, folder)
-                there = [place for place in places if place.exists()]
+                # Unlike `Path.exists`, this raises no error for a folder that is closed to this user.
+                there = [place for place in places if os.path.exists(place)]  # noqa: PTH110
                 listed[name] = Listed(settings, next(iter([*there, *places]), None), places)
         return listed
 

@@ -105,6 +105,7 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         assert (published.state, published.outcome) == (JobState.DONE, "served after 0.4 s by processor-1")
         out = rig.folder / "jobs" / "runs" / cured.job_id / "out"
         assert rig.given(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
+        assert "Roll back the live model" in (await browser.get(f"/jobs/{published.job_id}")).text
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
         rig.console.context.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
@@ -114,6 +115,8 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         # What is live is what one would repair next.
         assert f'value="job-{cured.job_id}" selected' in (await browser.get("/quarantine")).text
         assert 'name="model" value="sick@1-repaired+0a"' in shown
+        ended = await browser.get(f"/jobs/{published.job_id}")
+        assert (ended.status_code, 'name="model" value="sick@1-repaired+0a"' in ended.text) == (200, True)
         stale = await browser.post("/jobs/rollback", data=rig.form(model="sick@1+0b"))
         assert stale.json() == {
             "error": "model: expected sick@1+0b, as the page showed it, got sick@1-repaired+0a. Reload the page"

@@ -109,7 +109,7 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
 
 def test_a_damaged_database_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     layout.database.write_bytes(b"SQLite format 3\0" + bytes(5000))
-    with pytest.raises(StateError, match=r"^database: expected a recorder's, whole and readable, got [^\n]+\.$"):
+    with pytest.raises(StateError, match=r"^the database: expected a recorder's, whole and readable, got [^\n]+\.$"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*"))
 

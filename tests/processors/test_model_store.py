@@ -79,11 +79,12 @@ def test_a_copy_that_another_fetch_has_made_meanwhile_stays_as_it_is(
 
 def test_what_killed_processes_have_half_fetched_is_removed_after_a_day(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    for name, age_s in ((".old", 90_000), (".new", 0)):
+    old, fresh, other = f".{'0a' * 32}.1", f".{'0a' * 32}.2", ".other"
+    for name, age_s in ((old, 90_000), (fresh, 0), (other, 90_000)):
         (cache / name).mkdir(parents=True)
         os.utime(cache / name, (time.time() - age_s,) * 2)
     fetched = fetch_bundle(sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER), cache, TRUSTED)
-    assert sorted(cache.iterdir()) == sorted([cache / ".new", fetched])
+    assert sorted(cache.iterdir()) == sorted([cache / fresh, cache / other, fetched])
 
 
 def test_another_content_is_another_folder(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def test_paths_begin_where_the_file_lies_also_those_given_as_an_address() -> Non
     assert [address(found[name]) for name in ("told", "b", "c", "d")] == [
         str(FOLDER / "street.mp4"), "/dev/video0", "udp:10.0.0.1", "rtsp://h/x",
     ]  # fmt: skip
+
+
+def test_an_enrolment_in_a_folder_that_is_closed_to_this_user_costs_its_camera_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", closed)
+    (found,) = listed({"cameras": [{**GATE, "enrolment": "closed/gate.enrolment"}]}).values()
+    assert found.enrolment == FOLDER / "closed/gate.enrolment"
 
 
 def test_loop_of_the_defaults_is_obeyed_by_a_file_named_as_an_address_and_refused_where_nobody_takes_it() -> None:

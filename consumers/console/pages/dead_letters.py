@@ -126,7 +126,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     sight, who, settings = sight_of(request), session_of(request).name, context.settings
     sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
     total, is_done = Replayed(), False
-    begin_long_answer(request.scope, WAITING_S * len(sites))
+    begin_long_answer(request.scope, WAITING_S * max(1, len(sites)))
     for site, part in sites.items():
         try:
             found, recorded = await context.read(letters, context.engine(), reason, part)

@@ -205,6 +205,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "scan": source,
         "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
         "can_again": job.kind is Kind.REPAIR and job.state in AGAIN,
+        "live": context.models.live if context.models is not None else None,
     }
 
 
