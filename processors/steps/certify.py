@@ -11,7 +11,7 @@ import structlog
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
-from processors.device.strip_queue import StripQueue
+from processors.device.fair_queue import FairQueue
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
@@ -38,7 +38,7 @@ class Certify(Step):
         self._metrics = metrics
         self._arrived = arrived
         self._wait_s = settings.certify_wait_s
-        self._queue: StripQueue[FrameJob] = StripQueue(settings.certify_queue, settings.certify_queue_bytes)
+        self._queue: FairQueue[FrameJob] = FairQueue(settings.certify_queue, settings.certify_queue_bytes)
         self._current: FrameJob | None = None
         self._shedding = self._running = False
 

@@ -8,8 +8,8 @@ from copy import copy
 from typing import Final
 
 from processors.arrivals.job import FrameJob, Wanted
+from processors.device.fair_queue import FairQueue
 from processors.device.loaded_model import LoadedModel
-from processors.device.strip_queue import StripQueue
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import preview_jpeg
@@ -49,7 +49,7 @@ class Compare(Step):
         self._classify = classify
         self._emitter = emitter
         self._metrics = metrics
-        self._queue: StripQueue[FrameJob] = StripQueue(settings.comparison_queue, settings.comparison_queue_bytes)
+        self._queue: FairQueue[FrameJob] = FairQueue(settings.comparison_queue, settings.comparison_queue_bytes)
         self._pictures: Throttle[str] = Throttle(_PICTURES_APART_S)
         self._count = 0
         self._unsent = 0

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
-from processors.device.strip_queue import StripQueue
+from processors.device.fair_queue import FairQueue
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
@@ -25,7 +25,7 @@ class Strip(Step):
         self._tracker = tracker
         self._metrics = metrics
         self._wait_s = settings.strip_wait_s
-        self._queue: StripQueue[FrameJob] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
+        self._queue: FairQueue[FrameJob] = FairQueue(settings.strip_queue, settings.strip_queue_bytes)
 
     def __len__(self) -> int:
         """Return the number of waiting probes."""

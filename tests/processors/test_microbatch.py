@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from processors.arrivals.job import Shape
 from processors.device import microbatch
+from processors.device.fair_queue import FairQueue
 from processors.device.microbatch import MicroBatcher
 from processors.device.scheduler import DeviceScheduler
-from processors.device.strip_queue import StripQueue
 
 SMALL = Shape(32, 32, 3)
 GREY = Shape(28, 28, 1)
@@ -232,10 +232,10 @@ class Probe:
     camera_id: str = "a"
 
 
-def test_a_full_strip_queue_takes_nothing_more() -> None:
-    by_count: StripQueue[Probe] = StripQueue(2, 1000)
+def test_a_full_queue_takes_nothing_more_of_the_same_camera() -> None:
+    by_count: FairQueue[Probe] = FairQueue(2, 1000)
     assert [by_count.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
-    by_bytes: StripQueue[Probe] = StripQueue(100, 25)
+    by_bytes: FairQueue[Probe] = FairQueue(100, 25)
     assert [by_bytes.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
     assert [probe.number for probe in by_bytes.take(5)] == [0, 1]
     assert by_bytes.offer(Probe(9, held_bytes=10**9)) == []
@@ -243,7 +243,7 @@ def test_a_full_strip_queue_takes_nothing_more() -> None:
 
 
 def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
-    queue: StripQueue[Probe] = StripQueue(4, 1000)
+    queue: FairQueue[Probe] = FairQueue(4, 1000)
     flood = [Probe(i) for i in range(4)]
     assert [queue.offer(probe) for probe in flood] == [[]] * 4
     assert queue.offer(Probe(10, camera_id="b")) == [flood[3]]
@@ -257,7 +257,7 @@ def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 3)), max_size=60))
 def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: list[tuple[str, int, int]]) -> None:
-    queue: StripQueue[Probe] = StripQueue(5, 100)
+    queue: FairQueue[Probe] = FairQueue(5, 100)
     waiting: list[Probe] = []
     for number, (camera, size, count) in enumerate(steps):
         waiting.append(Probe(number, size, camera))
@@ -273,7 +273,7 @@ def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: l
 
 
 def test_discarded_probes_make_room() -> None:
-    queue: StripQueue[Probe] = StripQueue(3, 1000)
+    queue: FairQueue[Probe] = FairQueue(3, 1000)
     for i in range(3):
         queue.offer(Probe(i))
     assert [probe.number for probe in queue.discard(lambda probe: probe.number != 1)] == [0, 2]
