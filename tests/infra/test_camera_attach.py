@@ -242,7 +242,7 @@ def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolme
 
 
 def test_a_source_that_does_not_open_registers_no_camera(system: Layout) -> None:
-    with pytest.raises(SourceError, match=r"rtsp://127\.0\.0\.1:9/typo: Connection refused"):
+    with pytest.raises(SourceError, match=r"rtsp://127\.0\.0\.1:9/…: Connection refused"):
         attach(settings_of(name="door", state=system.folder), "rtsp://127.0.0.1:9/typo")
     assert not list(system.keys.rglob("*.key"))
     assert not system.spool.exists()
