@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+
+def packages_of(checkout: Path) -> dict[str, str]:
+    """Return the environment in which this Python, and what it starts, takes the packages of another checkout."""
+    return {**os.environ, "PYTHONPATH": str(checkout.resolve())}
 
 
 def run_in_checkout(checkout: Path, script: str, *options: object) -> Any:
@@ -21,6 +27,7 @@ def run_in_checkout(checkout: Path, script: str, *options: object) -> Any:
         subprocess.run(
             [sys.executable, "-m", module, *map(str, options), "--json", str(written)],
             cwd=checkout,
+            env=packages_of(checkout),
             stdout=subprocess.DEVNULL,
             check=True,
         )

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import psutil
 
+from benchmarks.harness.checkout import packages_of
 from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
 from infra.up.processes import health_of
 
@@ -54,7 +55,8 @@ class RunningSystem:
         self.report_file.unlink(missing_ok=True)
         command = [*COMMAND, "up", "--state", str(state), "--report", str(self.report_file), *map(str, options)]
         with self.log.open("ab") as output:
-            self.process = spawn(command, output, cwd=checkout)
+            environment = None if checkout is None else packages_of(checkout)
+            self.process = spawn(command, output, cwd=checkout, env=environment)
 
     def __enter__(self) -> Self:
         return self
