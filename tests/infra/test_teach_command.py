@@ -120,7 +120,7 @@ def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--name", "a b"), "name: expected letters, digits, `.`, `_` and `-`, got 'a b'"),
+        (("--name", "a b"), "--name: expected at most 64 letters, digits, `.`, `_` and `-`, got 'a b'"),
         (("--name", "desk", "--drop-ratio", "0.9"), "drop"),
     ],
 )
