@@ -21,7 +21,6 @@ class Credit:
         self._frames = frames
         self._size_bytes = size_bytes
         self._let_go = let_go
-        self._done: dict[int, int] = {}
         self._limits: dict[int, int] = {}
         self._waiting: dict[int, deque[tuple[int, Receipt]]] = {}
 
@@ -42,14 +41,8 @@ class Credit:
                 waiting.append((offset, receipt))
 
     def advance(self, done: Mapping[int, int], mean_bytes: Callable[[int], float]) -> None:
-        """Update the readers' next offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown.
-
-        If a partition's offset decreases, its topic was created again: what waited in the earlier one is confirmed.
-        """
+        """Update the readers' next offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown."""
         for partition, offset in done.items():
-            if offset < self._done.get(partition, 0):
-                self._release(self._waiting.get(partition, deque()))
-            self._done[partition] = offset
             mean = mean_bytes(partition)
             ahead = min(self._frames, max(1, int(self._size_bytes / mean))) if mean else self._frames
             limit = self._limits[partition] = offset + ahead
@@ -59,11 +52,7 @@ class Credit:
 
     def forget(self) -> None:
         """Handle unknown progress of the readers: nothing waits until it is known again."""
-        self._done.clear()
         self._limits.clear()
         for waiting in self._waiting.values():
-            self._release(waiting)
-
-    def _release(self, waiting: deque[tuple[int, Receipt]]) -> None:
-        while waiting:
-            self._let_go(waiting.popleft()[1])
+            while waiting:
+                self._let_go(waiting.popleft()[1])

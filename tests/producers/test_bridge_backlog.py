@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from infra.local.topics import pointillist_topics
+from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings
 from producers.bridge.kafka.backlog import RECENT, Backlog, RecordSizes
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
@@ -23,6 +23,7 @@ from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.processors.rig import delete_topics
 from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig
 from tests.waiting import until
 
@@ -138,6 +139,29 @@ def backlog_bytes(bridge: RunningBridge) -> float:
 
 def unacknowledged(bridge: RunningBridge) -> float:
     return bridge.metric("pointillist_bridge_unacknowledged_messages")
+
+
+@pytest.mark.brokers
+async def test_after_the_topic_was_made_again_new_frames_are_confirmed_past_those_that_waited_for_the_earlier_one(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
+        bridge = await it.bridge(processors_group=behind.group, credit_frames=5, backlog_interval_s=0.1)
+        camera, frames = new_camera(), KafkaTopic.FRAMES.value
+        it.cameras.frames(camera, range(40))
+        await until(lambda: backlog_bytes(bridge) > 0, "the backlog read")
+        await behind.catch_up()
+        await until(lambda: backlog_bytes(bridge) == 0, "the processors' progress read")
+        it.cameras.frames(camera, range(40, 80))
+        await until(lambda: len(it.cameras.confirmed[camera]) == 45, "five confirmed beyond the progress")
+        await delete_topics(kafka.bootstrap, frames)
+        await create_topics(kafka.bootstrap, {frames: pointillist_topics()[frames]})
+        # Once: frames sent again would move the offsets past those that wait.
+        it.cameras.frames(camera, range(80, 100))
+        async with asyncio.timeout(90):
+            while RangeSet.of(range(80, 100)).minus(it.cameras.confirmed[camera]):
+                await behind.catch_up()
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.brokers

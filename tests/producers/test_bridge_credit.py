@@ -50,21 +50,6 @@ def test_nothing_waits_while_nobody_knows_how_far_the_readers_are() -> None:
     assert len(credit) == 0
 
 
-def test_receipts_of_a_topic_that_was_created_again_are_let_go_and_later_ones_do_not_wait_behind_them() -> None:
-    let_go: list[Receipt] = []
-    credit = Credit(10, 1000, let_go.append)
-    credit.advance({0: 1_000_000}, lambda _: 0.0)
-    credit.add(0, 1_000_300, [receipt(0)])
-    credit.add(0, 0, [receipt(1), receipt(2)])
-    assert [r.seq for r in let_go] == []
-    credit.advance({0: 1}, lambda _: 0.0)
-    assert [r.seq for r in let_go] == [0, 1, 2]
-    credit.add(0, 2, [receipt(seq) for seq in range(3, 20)])
-    assert [r.seq for r in let_go] == list(range(12))
-    credit.advance({0: 19}, lambda _: 0.0)
-    assert len(credit) == 0
-
-
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 20), st.integers(0, 30)), max_size=40), st.integers(1, 15))
 def test_every_receipt_is_let_go_once_in_order_of_its_partition(steps: list[tuple[int, int, int]], frames: int) -> None:
     let_go: list[Receipt] = []

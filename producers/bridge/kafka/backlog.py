@@ -71,8 +71,8 @@ class Backlog:
         waits: Callable[[], bool] = lambda: True,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, or the group
-        makes no progress, up to `SKIPPED` readings are skipped."""
+        of the group per partition, or None when that is unknown or the topic was made again. While nothing `waits` for
+        an advance, or the group makes no progress, up to `SKIPPED` readings are skipped."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -104,6 +104,8 @@ class Backlog:
                             places = await self._places(reader, admin, partitions)
                         backoff.reset()
                         done = {partition: done for partition, (done, _) in places.items()}
+                        if any(offset < self._done.get(partition, 0) for partition, offset in done.items()):
+                            self._advance(None)  # the topic was made again: earlier offsets mean nothing
                         self._unmoved = self._unmoved + 1 if done == self._done else 0
                         self._done = done
                         self._advance(done)

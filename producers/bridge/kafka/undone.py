@@ -12,7 +12,6 @@ class Undone:
     """Frames by partition in the order of their offsets. Pure bookkeeping, bounded by the backlog."""
 
     def __init__(self) -> None:
-        self._done: dict[int, int] = {}
         self._waiting: dict[int, deque[tuple[int, CameraId, int]]] = {}
         self._bytes: Counter[CameraId] = Counter()
 
@@ -31,12 +30,10 @@ class Undone:
             self._bytes[camera] += size
 
     def advance(self, done: Mapping[int, int]) -> None:
-        """Update the processors' next offsets. If one decreases, its topic was created again and holds none of these
-        frames."""
+        """Update the processors' next offsets."""
         for partition, offset in done.items():
-            waiting, is_new = self._waiting.get(partition), offset < self._done.get(partition, 0)
-            self._done[partition] = offset
-            while waiting and (is_new or waiting[0][0] < offset):
+            waiting = self._waiting.get(partition)
+            while waiting and waiting[0][0] < offset:
                 _, camera, size = waiting.popleft()
                 self._bytes[camera] -= size
                 if not self._bytes[camera]:
@@ -44,6 +41,5 @@ class Undone:
 
     def forget(self) -> None:
         """Handle unknown progress of the processors."""
-        self._done.clear()
         self._waiting.clear()
         self._bytes.clear()
