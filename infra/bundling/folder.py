@@ -12,6 +12,25 @@ from schemas.errors import BundleError, ConfigError
 
 
 @contextmanager
+def replacing_folder(place: Path) -> Iterator[Path]:
+    """Provide the path of a folder to make, which takes the place of `place` if the block ends without an error."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        parent = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"--out: expected a folder that can be made, got {place}: {error.strerror}. Choose another folder."
+        ) from None
+    try:
+        fresh = parent / place.name
+        yield fresh
+        shutil.rmtree(place, ignore_errors=True)
+        fresh.rename(place)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+@contextmanager
 def appearing(out: Path) -> Iterator[Path]:
     """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

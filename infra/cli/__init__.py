@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
+from infra.cli.terminal import Console
 from schemas.errors import UserError
 from schemas.runtime.abandoned import end_process
 
@@ -157,13 +157,13 @@ def _run() -> None:
     try:
         app()
     except UserError as error:
-        Console(emoji=False, stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
         message = f"error: {error.name} is missing: this command needs it. Install pointillist[server]."
-        Console(emoji=False, stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         sys.exit(UserError.exit_code)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.passwords import resolve
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def audit(
         found = audit_deployment(bootstrap, url, spool or [], _keys(state))
     attacked = attacked_by_camera(url)
     if json:
-        Console(emoji=False, soft_wrap=True).print_json(data=audit_report(found, attacked))
+        Console(soft_wrap=True).print_json(data=audit_report(found, attacked))
     else:
         _print_tables(found, attacked)
     counts = found.counts()
@@ -96,7 +96,7 @@ def _keys(state: Path | None) -> KeyRing:
 
 
 def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     table = Table("count", "frames", title="audit", title_justify="left")
     for name, value in found.counts().as_dict().items():
         table.add_row(name, str(value))

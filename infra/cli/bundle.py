@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json as json_format
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 
 from bundles import MADE
 from infra.cli import app
 from infra.cli.code import AllowCode
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,6 +97,7 @@ def create(
 
     Exit status 1 when the bundle was made but your pictures contradict its description, 2 when it was not made.
     """
+    from infra.bundling.folder import replacing_folder
     from infra.bundling.names import check_name
     from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
@@ -130,7 +129,7 @@ def create(
     )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
-    with nullcontext(out) if out is not None else _replacing(MADE / "imagenet") as fresh:
+    with nullcontext(out) if out is not None else replacing_folder(MADE / "imagenet") as fresh:
         made = create_within(limits, wanted, fresh, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
     out = MADE / "imagenet" if out is None else out
     _print_summary(made, out)
@@ -148,23 +147,6 @@ def create(
         publish_model(out, state=publish)
     if up:
         _run_up(out, options or [])
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Provide a folder that replaces `folder` if the block ends without an error."""
-    with ExitStack() as held:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            parent = held.enter_context(TemporaryDirectory(dir=folder.parent, prefix="."))
-        except OSError as error:
-            raise ConfigError(
-                f"--out: expected a folder that can be made, got {folder}: {error.strerror}. Give --out FOLDER."
-            ) from None
-        fresh = Path(parent) / folder.name
-        yield fresh
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
 
 
 @bundle_app.command()
@@ -305,7 +287,7 @@ def _shown(share: Interval) -> str:
 
 
 def _printer(err: bool = False) -> Callable[[str], None]:
-    console = Console(emoji=False, stderr=err, soft_wrap=True)
+    console = Console(stderr=err, soft_wrap=True)
 
     def print_line(line: str) -> None:
         console.print(line, markup=False, highlight=False)

@@ -11,9 +11,8 @@ from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from infra.cameras.onvif import Described
+    from infra.cli.terminal import Console
 
 
 @camera_app.command()
@@ -40,9 +39,8 @@ def discover(
     """
     import asyncio
 
-    from rich.console import Console
-
     from infra.cameras.onvif import Described, describe_all, find
+    from infra.cli.terminal import Console
     from producers.sources.login import LoginPlace
 
     if yaml and login is None:
@@ -52,7 +50,7 @@ def discover(
     known = LoginPlace(file=login).read() if login is not None else None
     answers = [answer for answer in find(seconds) if not host or answer.host in host]
     described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=[_summary(camera) for camera in described])
     elif yaml:

@@ -88,12 +88,11 @@ def _broker(settings: CameraRunSettings) -> Broker:
 
 def _check(file: Path, specs: CameraSpecs) -> int:
     """Open each source once and print a line for each camera; return the exit status."""
-    from rich.console import Console
-
+    from infra.cli.terminal import Console
     from producers.sources.trial import try_sources
     from producers.video.group import VIDEO_FROM
 
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     tried = try_sources({name: spec.settings.source for name, spec in specs.runnable.items()}, picture=True)
     for name, spec in specs.runnable.items():
         settings, trial = spec.settings, tried[name]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
+from infra.cli.terminal import Console
 from schemas.errors import StateError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def settings(
     identity = camera_id(name)
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(connect_timeout_s, mqtt=place)
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     with CameraSettingsClient(place, identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused

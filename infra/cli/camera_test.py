@@ -14,8 +14,7 @@ from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from infra.cli.terminal import Console
     from producers.camera.role_settings import CameraTestSettings
     from producers.sources.examine import Found
     from producers.sources.settings import SourceSettings, StreamSettings
@@ -48,7 +47,7 @@ def try_camera(
 
     Exit status 2 when it cannot be opened, with the reason.
     """
-    from rich.console import Console
+    from infra.cli.terminal import Console
 
     if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(
@@ -59,7 +58,7 @@ def try_camera(
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
     found = examine(source, settings.seconds)
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=found.summary())
     else:

@@ -18,8 +18,9 @@ import structlog
 from bundles import named_bundles
 from consumers.console.data.looks import Vector
 from infra.cli.console_jobs import job_environment
-from infra.local.process import COMMAND, MODULE, spawn
+from infra.local.process import COMMAND, spawn
 from infra.up.settings import GENERAL
+from schemas.runtime.module import MODULE
 
 REPLY_S: Final = 120.0
 """Deadline of a reply in seconds. The first one includes the start of the process."""

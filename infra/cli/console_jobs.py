@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.local.process import COMMAND, MODULE, Child
+from infra.local.process import COMMAND, Child
 from schemas.errors import ConfigError
+from schemas.runtime.module import MODULE
 
 if TYPE_CHECKING:
     from consumers.console.settings import ConsoleSettings, JobSettings

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
+from infra.cli.terminal import Console
 from schemas.errors import UserError
 
 FREE_DISK_BYTES = 4 * 2**30
@@ -153,6 +153,6 @@ def doctor(
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:
         table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
-    Console(emoji=False, soft_wrap=True).print(table)
+    Console(soft_wrap=True).print(table)
     if not ready:
         raise typer.Exit(UserError.exit_code)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
@@ -19,6 +18,7 @@ from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
+from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ModelsAccess:
             async with ModelsTopic(where, trusted, signer) as topic:
                 if signer is not None and topic.refused is not None:
                     words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
-                    Console(emoji=False, stderr=True, soft_wrap=True).print(words, markup=False)
+                    Console(stderr=True, soft_wrap=True).print(words, markup=False)
                 return await work(topic)
 
         return asyncio.run(body())
@@ -215,7 +215,7 @@ def show_list(
         ]
 
     rows = access.run(run)
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
         return
@@ -259,7 +259,7 @@ def status(
         return found | {"rollout": rollout_of(topic)}
 
     found = access.run(run)
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
         return
@@ -355,7 +355,7 @@ def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     try:
         first = sign(place.add(folder, checked(folder)), signer)
     except BundleError as error:
-        Console(emoji=False, stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
         return Models()
     first.published_ms = int(run.get("started_ms", first.published_ms))
     return Models(published=[first])
@@ -368,7 +368,7 @@ async def report_change(
     topic: ModelsTopic, done: str, wait_s: float, wait: Callable[[float], Awaitable[Answers]] | None = None
 ) -> bool:
     """Print the change and each processor's answer; return whether all running processors have applied it."""
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)
     start_s = time.monotonic()
     serve, refuse, silent = await (wait or topic.wait)(wait_s)

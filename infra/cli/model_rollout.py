@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
@@ -24,6 +23,7 @@ from infra.cli.model import (
     report_change,
 )
 from infra.cli.shared_options import with_shared_options
+from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
     chosen = picture_files(clean, bundle.settings.classes, _MOST_SCANNED)
     if not chosen.labelled:
         raise ConfigError(f"--clean: expected sub-folders named by class in {clean}, got pictures. Sort them by class.")
-    console = Console(emoji=False, stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True)
     return read_gallery(
         Pipeline(bundle), chosen, lambda file, why: console.print(f"skipped {file}: {why}", markup=False)
     )

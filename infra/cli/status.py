@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from infra.cli import app
 from infra.cli.rows import print_rows
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         )
         for role in roles
     ]  # fmt: skip
-    print_rows(Console(emoji=False, highlight=False), ("role", "is", "listens on", "pid", "waiting", "restarts"), lines)
+    print_rows(Console(highlight=False), ("role", "is", "listens on", "pid", "waiting", "restarts"), lines)
     for role in roles:
         if not role.is_well:
             _print_line(f"{role.sentence}: {role.detail}")
@@ -108,9 +108,7 @@ def cameras(
         (each.name, each.state, str(each.frames), _age(each), _sends(each), frame_sizes(each), each.detail)
         for each in found
     ]
-    print_rows(
-        Console(emoji=False, highlight=False), ("camera", "is", "frames", "last", "sends", "a frame", "why"), lines
-    )
+    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "a frame", "why"), lines)
 
 
 @app.command()
@@ -199,4 +197,4 @@ def frame_sizes(camera: CameraState) -> str:
 
 
 def _print_line(line: str) -> None:
-    Console(emoji=False, soft_wrap=True).print(line, markup=False, highlight=False)
+    Console(soft_wrap=True).print(line, markup=False, highlight=False)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json as json_format
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from bundles import MADE
 from infra.cli import app
 from infra.cli.access import State
+from infra.cli.terminal import Console
 from infra.up.settings import GENERAL
 from schemas.errors import ConfigError
 
@@ -47,7 +46,7 @@ class _Shown:
     def __init__(self, *, lines: bool) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(emoji=False, stderr=True)
+        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=console, transient=True, disable=lines or not console.is_terminal)
         self._task = self.bars.add_task("teach", total=None)
@@ -99,12 +98,13 @@ def train(
     from lab.masks import check_drop_ratio
 
     with lab_extra():
+        from infra.bundling.folder import replacing_folder
         from infra.bundling.names import check_name
         from infra.bundling.taught import write_taught
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
 
-        shown = Console(emoji=False, stderr=True, soft_wrap=True)
+        shown = Console(stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
@@ -121,15 +121,11 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
-        written = place.with_name(f".{place.name}.new") if replaced else place
-        if replaced:
-            shutil.rmtree(written, ignore_errors=True)
-        bundle = write_taught(
-            taught, general, labelled, written, name=name, version=version, strip_s=strip_seconds, print_line=print_line
-        )
-        if replaced:  # not before the new one is whole
-            shutil.rmtree(place)
-            written.rename(place)
+        with replacing_folder(place) if replaced else nullcontext(place) as made:
+            bundle = write_taught(
+                taught, general, labelled, made, name=name, version=version, strip_s=strip_seconds,
+                print_line=print_line,
+            )  # fmt: skip
     if json is not None:
         write_json(json, taught.document() | {"bundle": bundle.model_id})
     _print_report(taught)
@@ -237,7 +233,7 @@ def _print_counts(done: str, counts: dict[str, int]) -> None:
 
 def print_line(line: str) -> None:
     """Print a line for people on stdout."""
-    Console(emoji=False, soft_wrap=True).print(line, markup=False, highlight=False)
+    Console(soft_wrap=True).print(line, markup=False, highlight=False)
 
 
 def _print_report(taught: TaughtNetwork) -> None:

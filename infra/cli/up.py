@@ -6,11 +6,11 @@ import json as json_format
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from infra.cli import app
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
+from infra.cli.terminal import Console
 from infra.settings.command import role_command
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def up(
     settings = settings.model_copy(update={"source": resolve(settings.source)})
     if settings.tracing is not None:
         require_exporter()
-    console = Console(emoji=False, soft_wrap=True, stderr=json)
+    console = Console(soft_wrap=True, stderr=json)
     with own_foreground():
         status, document = run_up(settings, Environment(), LiveTable(console))
     if json:

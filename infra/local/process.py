@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from schemas.runtime.disk import is_full
+from schemas.runtime.module import MODULE
 
-MODULE = (sys.executable, "-P", "-m")
-"""The arguments that run a module of an installed package. A file of its name in the current folder is not run."""
 COMMAND = (*MODULE, "infra.cli")
 """The arguments of `pointillist` by this very interpreter, whatever the path contains."""
 LOG_LIMIT_BYTES = 4 * 1024 * 1024

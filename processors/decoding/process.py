@@ -19,6 +19,7 @@ from processors.decoding.protocol import UNIT_BYTES, Operation, Request, Status,
 from schemas.errors import BadPixelsError
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.pixels.planes import Planes, chroma_shape
+from schemas.runtime.module import MODULE
 
 START_S: Final = 30.0
 """Longest start of a process on a busy machine."""
@@ -60,7 +61,7 @@ class DecodingProcess:
         self._area = np.frombuffer(self._memory, dtype=np.uint8)
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         numbers = theirs.fileno(), descriptor
-        command = [sys.executable, "-P", "-m", "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
+        command = [*MODULE, "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
         # No variable of the environment: some hold secrets. OpenBLAS would start threads.
         self._process = subprocess.Popen(
             command,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from benchmarks.harness.rtsp import RtspServer, counted_number
 from infra.cli.camera_test import _rows, _save, _show, try_camera
+from infra.cli.terminal import Console
 from infra.settings.load import Given, load
 from producers.camera.role_settings import CameraTestSettings
 from producers.sources.examine import Found

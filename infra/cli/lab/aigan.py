@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from infra.cli.lab.evaluate import JsonFile, Seed, lab_app, lab_extra, print_figures, require_writable, write_json
+from infra.cli.terminal import Console
 
 aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
 lab_app.add_typer(aigan_app, name="aigan")
@@ -85,6 +85,4 @@ def attack(
 
 
 def _print_line(line: str) -> None:
-    Console(emoji=False, stderr=True, soft_wrap=True).print(
-        f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False
-    )
+    Console(stderr=True, soft_wrap=True).print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False)

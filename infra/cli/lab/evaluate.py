@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from infra.cli import OWN_PACKAGES, app
 from infra.cli.code import AllowCode
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def shown_command() -> str:
 def progress_bar(what: str, total: int) -> Iterator[Any]:
     """Provide a bar on stderr if that is a terminal; its function takes the progress since the last call."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(emoji=False, stderr=True)
+    console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
@@ -129,7 +129,7 @@ def print_figures(title: str, document: dict[str, Any]) -> None:
         if isinstance(value, dict):
             continue
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value))
-    Console(emoji=False, soft_wrap=True).print(table)
+    Console(soft_wrap=True).print(table)
 
 
 @lab_app.command()
@@ -218,7 +218,7 @@ def psnr(
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
         run_by = chosen(backend, "auto", "torch", option="--backend")
         skipped: list[dict[str, str]] = []
-        stderr = Console(emoji=False, stderr=True, soft_wrap=True)
+        stderr = Console(stderr=True, soft_wrap=True)
 
         def skip(name: str, why: str) -> None:
             skipped.append({"file": name, "why": why})

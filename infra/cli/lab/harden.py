@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.cli.code import AllowCode
@@ -21,6 +20,7 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
+from infra.cli.terminal import Console
 
 
 class _Shown:
@@ -28,7 +28,7 @@ class _Shown:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(emoji=False, stderr=True, soft_wrap=True)
+        self._console = Console(stderr=True, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
         self._task = self.bars.add_task("harden", total=None)

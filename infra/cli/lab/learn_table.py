@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
@@ -19,6 +18,7 @@ from infra.cli.lab.evaluate import (
     progress_bar,
     torch_device,
 )
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 
@@ -73,7 +73,7 @@ def learn_table(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
             ) from None
         progress.unlink(missing_ok=True)
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     console.print(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")
     console.print(
         f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"',

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from infra.cli.code import AllowCode
@@ -24,6 +23,7 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Reported:
 
     def __init__(self, *, each: bool = False) -> None:
         self._each = each
-        self._console = Console(emoji=False, stderr=True, soft_wrap=True)
+        self._console = Console(stderr=True, soft_wrap=True)
         self._began = datetime.now()
         self._expected = self._done = self._fresh = 0.0
 
@@ -176,7 +176,7 @@ def _strength(text: str) -> float:
 
 
 def _print(result: Result) -> None:
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     table = Table("attack", "n", "accuracy", "every time", title=result.defence.bundle.model_id, title_justify="left")
     for row in result.rows():
         shares = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.cli.code import AllowCode
@@ -22,6 +21,7 @@ from infra.cli.lab.evaluate import (
     require_writable,
     write_json,
 )
+from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
 from schemas.runtime.throttle import Throttle
 
@@ -30,7 +30,7 @@ class PhaseBars:
     """The phases of a repair: a line each on stderr, and a bar when that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(emoji=False, stderr=True)
+        self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self.bars.add_task("repair", total=None)

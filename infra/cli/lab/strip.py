@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
@@ -21,6 +20,7 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
+from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
@@ -108,7 +108,7 @@ def calibrate(
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
-    console = Console(emoji=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
