@@ -138,7 +138,6 @@ class CameraCache:
         """Note that frames of the camera come or may come, and set its deadline."""
         self._stirred.add(camera.name)
         if not camera.sending:
-            camera.sending = True
             self._set_deadline(camera, self._silence_ms(camera))
 
     def _set_deadline(self, camera: Camera, at_ms: float) -> None:
@@ -160,7 +159,7 @@ class CameraCache:
             if until_ms >= now_ms:
                 self._set_deadline(camera, until_ms)
                 continue
-            camera.sending, camera.silent_at_ms = False, math.inf
+            camera.silent_at_ms = math.inf
             self._stirred.add(name)
             self._unjudged.add(name)
 

@@ -76,10 +76,13 @@ class Camera:
     """Evidence relative to the alert threshold, 0 to 1; 1 during an episode."""
     is_new: bool = True
     """Whether the camera has no baseline of evidence yet."""
-    sending: bool = False
-    """Whether its frames come, as far as `CameraCache` has checked."""
     silent_at_ms: float = math.inf
     """The time at which `CameraCache` looks whether it has fallen silent; infinity if it does not send."""
+
+    @property
+    def sending(self) -> bool:
+        """Whether its frames come, as far as `CameraCache` has checked."""
+        return self.silent_at_ms < math.inf
 
     def take(self, row: FrameRow, now_ms: int = 0) -> None:
         """Count a recorded frame."""
