@@ -85,7 +85,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Bytes of the frames in progress."""
 
     strip_queue: int = Field(default=64, ge=1)
-    """Probe frames that wait for STRIP. Of more, the newest of the camera with most is counted and not checked."""
+    """Probe frames that wait for STRIP. If there are more, the newest frame of the camera with the most waiting ones is
+    counted and not checked."""
     strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the frames that wait for STRIP."""
     strip_wait_s: float = Field(default=2.0, gt=0)
@@ -103,7 +104,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     certify_windows: int = Field(default=4, ge=2, le=12)
     """Maximum number of windows along a side. More windows certify more labels, and cost the fourth power in passes."""
     certify_queue: int = Field(default=16, ge=1)
-    """Frames that wait for their certificate. Of more, the newest of the camera with most gets a verdict without."""
+    """Frames that wait for their certificate. If there are more, the newest frame of the camera with the most waiting
+    ones gets a verdict without a certificate."""
     certify_queue_bytes: int = Field(default=16 * 2**20, ge=1)
     """Bytes of the frames that wait for their certificate."""
     certify_wait_s: float = Field(default=3.0, gt=0)
@@ -111,8 +113,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     its partition's cameras may wait for it."""
 
     comparison_queue: int = Field(default=32, ge=1)
-    """Frames that wait for the second model of a rollout. Of more, the newest of the camera with most is counted and
-    dropped."""
+    """Frames that wait for the second model of a rollout. If there are more, the newest frame of the camera with the
+    most waiting ones is counted and dropped."""
     comparison_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the frames that wait for the second model."""
     comparison_share: float = Field(default=0.1, gt=0, lt=1)

@@ -1,4 +1,4 @@
-"""The queue of frames that wait for the device without holding back others, in turns of their cameras."""
+"""A bounded queue of frames that takes their cameras in turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Waiting)
 
 
 class FairQueue(Generic[F]):
-    """A bounded queue that may shed. Cameras take turns, so one that sends many frames displaces its own alone."""
+    """Frames that wait for the device. A camera that sends many displaces its own frames, and none of other cameras."""
 
     def __init__(self, limit: int, limit_bytes: int) -> None:
         self._limit = limit
@@ -36,8 +36,10 @@ class FairQueue(Generic[F]):
         return self._count
 
     def offer(self, frame: F) -> list[F]:
-        """Add `frame`. Return those for which there is no room then: the newest of the camera with most frames, if
-        there are too many, or with most bytes. A single frame may have any size.
+        """Add `frame`, and return the frames that had to make room.
+
+        While too many frames wait, the newest frame of the camera with the most frames is removed. While they hold too
+        much memory, it is that of the camera with the most bytes. The last frame stays, whatever its size.
         """
         self._waiting.setdefault(frame.camera_id, deque()).append(frame)
         self._count += 1

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 
 class Certify(Step):
-    """The frames that wait for their certificate, in turns of their cameras. A full queue sheds the newest of the
-    camera with most: it gets a verdict without one.
+    """The frames that wait for their certificate, in turns of their cameras. A full queue sheds the newest frame
+    of the camera with the most waiting ones: it gets a verdict without one.
 
     So do frames that have waited for too long: Kafka's offset of their partition waits for them, and with it the
     confirmations of all its cameras.

@@ -29,8 +29,8 @@ _MOST_UNSENT: Final = 64
 
 
 class Compare(Step):
-    """The frames that wait for the second model, in turns of their cameras. A full queue drops the newest of the camera
-    with most.
+    """The frames that wait for the second model, in turns of their cameras. A full queue drops the newest frame of the
+    camera with the most waiting ones.
 
     A job passes this step at once, and its copy waits. `DeviceTurns` runs a comparison when the device is free.
     """

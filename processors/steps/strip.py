@@ -15,8 +15,8 @@ from schemas.runtime import trace
 
 
 class Strip(Step):
-    """The probes that wait for STRIP. A full queue sheds the newest of the camera with most, and old ones are shed once
-    they have waited for too long: they get a verdict without a finding.
+    """The probes that wait for STRIP. A full queue sheds the newest probe of the camera with the most waiting
+    ones, and probes that have waited for too long are shed as well: they get a verdict without a finding.
 
     `DeviceTurns` takes probes when the device is free, and lets them run.
     """

@@ -29,6 +29,7 @@ from tests.waiting import until
 
 CAMERA = CameraId("lab/door")
 KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
+HOURS = {"hours": ["mon 07:00-19:00"]}
 OUTSIDE = "outside the hours in which it sends"
 
 
@@ -64,6 +65,21 @@ async def running(
         yield made
 
 
+@dataclass
+class Hours:
+    """The hours of a camera with a schedule, which a test opens and closes."""
+
+    are_open: bool = True
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
+    made = Hours()
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: made.are_open)
+    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+    return made
+
+
 def write_video(file: Path) -> Path:
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -93,10 +109,9 @@ async def test_a_camera_whose_file_has_ended_says_so(tmp_path: Path) -> None:
         assert made.states == [(ENDED, "its source has ended")]
 
 
-async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: False)
-    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
-    async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule={"hours": ["mon 07:00-19:00"]}) as made:
+async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, hours: Hours) -> None:
+    hours.are_open = False
+    async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule=HOURS) as made:
         await until(lambda: made.statuses, "what it says")
         assert made.states == [(PAUSED, "outside the hours in which it sends")]
 
@@ -110,21 +125,15 @@ class Live(Numbers):
 
 @pytest.mark.parametrize("fps", [0, 20])
 @pytest.mark.parametrize("why", ["a command", "the hours"])
-async def test_a_picture_that_comes_after_the_end_is_not_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: int, why: str
-) -> None:
-    is_open = True
-    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
-    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+async def test_a_picture_that_comes_after_the_end_is_not_sent(tmp_path: Path, hours: Hours, fps: int, why: str) -> None:
     live = Live()
-    schedule = {"hours": ["mon 07:00-19:00"]}
-    async with running(tmp_path, source={"kind": "scene"}, fps=fps, schedule=schedule, wrap=lambda _: live) as made:
+    async with running(tmp_path, source={"kind": "scene"}, fps=fps, schedule=HOURS, wrap=lambda _: live) as made:
         ledger, said = made.camera.spool.current, OUTSIDE if why == "the hours" else "paused by a command"
         live.gate.release()
         await until(lambda: ledger.next == 1, "a frame")
         await asyncio.sleep(0.3)  # until it waits for the next picture
         if why == "the hours":
-            is_open = False
+            hours.are_open = False
         else:
             made.pause()
         live.gate.release()
@@ -133,35 +142,27 @@ async def test_a_picture_that_comes_after_the_end_is_not_sent(
 
 
 async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its_hours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hours: Hours
 ) -> None:
-    is_open = True
-    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
-    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
     live = Live()
-    schedule = {"hours": ["mon 07:00-19:00"]}
-    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=schedule, wrap=lambda _: live) as made:
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live) as made:
         made.pause()
         live.gate.release()
         await until(lambda: (PAUSED, "paused by a command") in made.states, "the pause")
-        is_open = False
+        hours.are_open = False
         live.gate.release(50)
         await until(live.closed.is_set, "a closed source")
         await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
 
 
 async def test_a_source_that_failed_before_the_end_of_the_hours_is_no_trouble_outside_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hours: Hours
 ) -> None:
-    is_open = True
-    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: is_open)
-    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
     live = Numbers(0, live=True, failure=SourceError("gone"))
     live.gate.release(100)
-    schedule = {"hours": ["mon 07:00-19:00"]}
-    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=schedule, wrap=lambda _: live) as made:
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live) as made:
         await until(lambda: DEGRADED in [state for state, _ in made.states], "trouble")
-        is_open = False
+        hours.are_open = False
         await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
         assert made.camera.trouble == ""
 

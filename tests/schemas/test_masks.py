@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
-from schemas.pixels import masks
+from schemas.pixels import masks, symmetries
 from schemas.pixels.masks import (
     ROWS,
     Mask,
@@ -30,6 +30,14 @@ KEY = derive_camera_key(SECRET, CameraId("site/one"))
 SIDES = st.integers(1, 70)
 DROPPED = st.sampled_from((0, 1, 7, 16, 33, MAX_DROPPED_PER_BLOCK))
 """Few: to make the patterns of a number takes longest."""
+
+
+def test_at_a_quarter_dropped_every_square_of_four_pixels_keeps_one_in_every_pattern() -> None:
+    """So a sample of colour that four pixels share is always sent, as the guarantees say."""
+    patterns = symmetries.turned(masks._pool(16)[:, None], np.arange(512))
+    right, below = patterns >> np.uint64(1), patterns >> np.uint64(8)
+    corners = np.uint64(sum(1 << (8 * y + x) for y in range(0, 8, 2) for x in range(0, 8, 2)))
+    assert ((patterns | right | below | below >> np.uint64(1)) & corners == corners).all()
 
 
 @settings(deadline=None, max_examples=40)
