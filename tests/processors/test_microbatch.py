@@ -253,6 +253,11 @@ def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
     large = Probe(20, held_bytes=900, camera_id="b")
     assert [queue.offer(probe) for probe in (*flood[:2], large)] == [[]] * 3
     assert queue.offer(Probe(21, held_bytes=90, camera_id="b")) == [Probe(21, held_bytes=90, camera_id="b")]
+    queue.discard(lambda _: True)
+    one_each = [Probe(i, camera_id=camera) for i, camera in enumerate("abcd")]
+    assert [queue.offer(probe) for probe in one_each] == [[]] * 4
+    last = Probe(4, camera_id="e")
+    assert queue.offer(last) == [last]  # of equals, the one whose turn comes last
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 3)), max_size=60))
@@ -273,7 +278,7 @@ def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: l
 
 
 def test_discarded_probes_make_room() -> None:
-    queue: FairQueue[Probe] = FairQueue(3, 1000)
+    queue: FairQueue[Probe] = FairQueue(3, 30)
     for i in range(3):
         queue.offer(Probe(i))
     assert [probe.number for probe in queue.discard(lambda probe: probe.number != 1)] == [0, 2]

@@ -77,6 +77,26 @@ def test_a_copy_that_another_fetch_has_made_meanwhile_stays_as_it_is(
     assert list((tmp_path / "cache").iterdir()) == [fetched]
 
 
+def test_a_fetch_that_fails_leaves_alone_what_another_has_fetched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
+    fetch_file = model_store._fetch
+
+    def failing(*_: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    def then_another(*arguments: object) -> None:
+        fetch_file(*arguments)  # type: ignore[arg-type]
+        monkeypatch.setattr(model_store, "_fetch", failing)
+        with pytest.raises(StoreUnavailableError, match="gone"):
+            fetch_bundle(model, tmp_path / "cache", TRUSTED)
+        monkeypatch.setattr(model_store, "_fetch", fetch_file)
+
+    monkeypatch.setattr(model_store, "_fetch", then_another)
+    assert bundle_files(fetch_bundle(model, tmp_path / "cache", TRUSTED)) == list(model.files)
+
+
 def test_what_killed_processes_have_half_fetched_is_removed_after_a_day(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     old, fresh, other = f".{'0a' * 32}.1", f".{'0a' * 32}.2", ".other"
