@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -74,7 +75,10 @@ class Kafka:
             follower.update(taken[topic])
             self._held.labels(topic).set(held[topic])
         for group in await admin.groups():
-            committed = await admin.committed(group)
+            try:
+                committed = await admin.committed(group)
+            except KafkaError:  # its coordinator is moving: the last value stays until the next round
+                continue
             waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -102,14 +103,11 @@ class Camera:
         """Number of frames without motion, which were not sent."""
         self.trouble = ""
         """The reason why the source gives no picture, without its address; empty if it gives pictures."""
-        self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
         self._fair_gate = fair_gate or FairGate()
         self._wrap_source = wrap_source
         self._sleep = InterruptibleSleep()
-        self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
-        self._control.on_rate = self._sleep.interrupt
         # A real camera sends the motion box in every frame, even without a motion gate.
         measures = settings.motion is not None or settings.source.kind in REAL_KINDS
         self._gate = MotionGate(settings.motion or MotionSettings()) if measures else None
@@ -120,24 +118,25 @@ class Camera:
         self._masks: threading.Thread | None = None
         self._kind = ""
         self._phase_s = phase_s
-        self.publisher = Publisher(
-            key,
-            self.spool,
-            self._control,
-            self._meta,
-            broker,
-            settings.window,
-            link,
-            instruments,
-            wrap_link,
-        )
+        self._comparison: Comparison | None = None
+        self.spool = Spool(folder, settings.camera_id, settings.spool)
+        try:
+            self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
+            self._control.on_rate = self._sleep.interrupt
+            self.publisher = Publisher(
+                key, self.spool, self._control, self._meta, broker, settings.window, link, instruments, wrap_link
+            )  # fmt: skip
+            groups = GroupEncoder(key, settings.video, settings.fps)
+            self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
+            self.publisher.on_shed = self._sealing.shed
+            refused = self.spool.shed_signed_otherwise(key)
+        except BaseException:
+            # The next try needs its lock.
+            with contextlib.suppress(StateError):
+                self.spool.close()
+            raise
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
-        groups = GroupEncoder(key, settings.video, settings.fps)
-        self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
-        self._comparison: Comparison | None = None
-        self.publisher.on_shed = self._sealing.shed
-        refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 

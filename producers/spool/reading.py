@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from producers.spool.files import OpenFile
 from producers.spool.segment import Segment
 from schemas.errors import StateError
+
+
+class UnreadableError(StateError):
+    """The disk cannot read these bytes: a fault that passes, or damage."""
 
 
 class SegmentReader:
@@ -16,8 +21,9 @@ class SegmentReader:
         self._open: tuple[Segment, OpenFile] | None = None
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes | None:
-        """Return `length` bytes at `offset`, fewer if the file is shorter; None if it is missing. Raises `StateError`
-        for an error of the system: too many open files, or a failing disk.
+        """Return `length` bytes at `offset`, fewer if the file is shorter; None if it is missing.
+
+        Raises `UnreadableError` for an error of the disk, and `StateError` for another one: too many open files.
         """
         try:
             if self._open is None or self._open[0] is not segment:
@@ -27,7 +33,8 @@ class SegmentReader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(
+            kind = UnreadableError if error.errno == errno.EIO else StateError
+            raise kind(
                 f"spool file {segment.path}: expected a readable file, got {error.strerror}. Check the disk."
             ) from None
 

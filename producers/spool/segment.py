@@ -10,6 +10,7 @@ last frame.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _HEAD: Final = struct.Struct("<HHI")
 _BODY: Final = struct.Struct("<IIIQQQQQ")
 HEADER_BYTES: Final = _HEAD.size + _BODY.size
 SUFFIX: Final = ".segment"
+_BLOCK: Final = 4096
+"""Bytes that are read at once where a disk cannot read all of a file."""
 
 
 class Record(NamedTuple):
@@ -119,13 +122,14 @@ def end_segment(path: Path, content: Content) -> None:
 def read_segment(path: Path) -> Content | None:
     """Return the content of a segment file, None for any other file.
 
-    Only its own records count: those of its boot, in ascending order from the frame in its name.
+    Only its own records count: those of its boot, in ascending order from the frame in its name. What the disk cannot
+    read is damaged.
     """
     name = segment_name(path)
     if name is None:
         return None
     boot_id, first = name
-    data = path.read_bytes()
+    data = _readable(path)
     content = Content(boot_id, first, first, len(data))
     offset, torn = 0, False
     while 0 <= offset <= len(data) - HEADER_BYTES:
@@ -152,6 +156,26 @@ def read_segment(path: Path) -> Content | None:
     if left > HEADER_BYTES and not torn:
         content.unreadable_bytes = left
     return content
+
+
+def _readable(path: Path) -> bytes:
+    """Return the bytes of a file, with zeros for the blocks that the disk cannot read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    with path.open("rb", buffering=0) as file:
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        for start in range(0, len(data), _BLOCK):
+            try:
+                block = os.pread(file.fileno(), _BLOCK, start)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+            else:
+                data[start : start + len(block)] = block
+    return bytes(data)
 
 
 def _record_at(data: bytes, offset: int, boot_id: int) -> tuple[int, Record | None, bool]:

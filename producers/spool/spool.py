@@ -19,7 +19,7 @@ from producers.spool.damage import Damage
 from producers.spool.folder import FolderLock, install_id
 from producers.spool.ledger import BootLedger
 from producers.spool.ledgers import Ledgers
-from producers.spool.reading import SegmentReader
+from producers.spool.reading import SegmentReader, UnreadableError
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
@@ -33,6 +33,8 @@ _log = structlog.get_logger()
 
 _SEGMENTS: Final = 16
 _SEGMENT_BYTES: Final = (64 * 2**10, 4 * 2**20)
+_UNREADABLE_MS: Final = 60_000
+"""Time in ms after which a frame that the disk cannot read counts as damaged. Until then the fault may pass."""
 
 FrameKey = tuple[int, int]
 """Boot id and sequence number: with the camera id, the identity of a frame."""
@@ -102,6 +104,8 @@ class Spool:
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
         self._reader = SegmentReader()
+        self._unreadable: dict[FrameKey, int] = {}
+        """The times since which the disk cannot read frames."""
         for segment, records in zip(past.segments, past.records, strict=True):
             for record in records:
                 self._frames[record.boot_id, record.seq] = SpooledFrame(
@@ -118,7 +122,11 @@ class Spool:
             position=max(past.boots, key=lambda boot: boot.ordinal).position if past.boots else 0,
         )
         self.ledgers = Ledgers(folder, past.boots, current, self._clock, self._first_waiting)
-        self.ledgers.save(current)
+        try:
+            self.ledgers.save(current)
+        except BaseException:
+            self._lock.release()
+            raise
         for boot in past.boots:
             self.ledgers.forget_if_settled(boot.boot_id)
 
@@ -191,8 +199,16 @@ class Spool:
 
         Raises `StateError` if it cannot be read. A damaged frame is shed, and so are all frames of a missing file.
         """
-        segment = frame.segment
-        payload = self._reader.read(segment, frame.offset, frame.length)
+        segment, key = frame.segment, (frame.segment.boot_id, frame.seq)
+        try:
+            payload = self._reader.read(segment, frame.offset, frame.length)
+        except UnreadableError:
+            now_ms = self._clock.now_ms()
+            if now_ms - self._unreadable.setdefault(key, now_ms) >= _UNREADABLE_MS:
+                del self._unreadable[key]
+                self._give_up_damaged(segment, (frame.seq,))
+            raise
+        self._unreadable.pop(key, None)
         if payload is None:
             self._give_up_damaged(segment, range(segment.first, segment.next))
             raise StateError(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.structs import TopicPartition
 
 import schemas.transport.kafka.admin as admin_module
 import schemas.transport.kafka.produce_requests as produce_module
@@ -232,18 +233,14 @@ class Admin(_Client):
         self.kafka.asked.append(("coordinator", group))
         return 42
 
-    async def list_consumer_group_offsets(
-        self, group: str, coordinator: int
-    ) -> dict[TopicPartition, OffsetAndMetadata]:
-        assert coordinator == 42
+    async def _send_request(self, request: OffsetFetchRequest, node: int) -> SimpleNamespace:
+        assert node == 42
         if self.kafka.failures:
             raise self.kafka.failures.popleft()
         await self.kafka.reachable.wait()
-        self.kafka.asked.append(("offsets", group))
-        return {
-            TopicPartition(KafkaTopic.FRAMES.value, partition): OffsetAndMetadata(offset, "")
-            for partition, offset in self.kafka.committed.items()
-        }
+        self.kafka.asked.append(("offsets", request._consumer_group))
+        partitions = [(partition, offset, "", 0) for partition, offset in self.kafka.committed.items()]
+        return SimpleNamespace(error_code=0, topics=[(KafkaTopic.FRAMES.value, partitions)])
 
     async def close(self) -> None:
         await self.stop()

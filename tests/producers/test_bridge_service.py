@@ -122,6 +122,18 @@ async def test_what_is_read_waits_for_half_of_what_may_be_held_to_the_byte(monke
         await until(lambda: it.confirmed() == list(seqs), "all confirmed")
 
 
+async def test_a_backlog_that_stays_unknown_keeps_no_camera_from_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> None:
+        raise KafkaError("away")
+
+    monkeypatch.setattr("tests.producers.kafka_stand_in.Admin._send_request", away)
+    async with bridged(monkeypatch, camera_backlog_bytes=2 * FRAME_BYTES, credit_bytes=1) as it, asyncio.timeout(60):
+        for seq in range(8):
+            while seq not in it.confirmed():
+                it.broker.publish(FRAMES, frame(seq), seq + 1)
+                await asyncio.sleep(0.1)
+
+
 async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn(partitions=1)
     kafka.committed = {0: 0}
@@ -415,7 +427,7 @@ async def test_a_backlog_that_cannot_be_known_lets_confirmations_go(monkeypatch:
             raise AttributeError("a controller that is not known")
 
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
-            patched.setattr("tests.producers.kafka_stand_in.Admin.list_consumer_group_offsets", broken)
+            patched.setattr("tests.producers.kafka_stand_in.Admin._send_request", broken)
             await until(lambda: it.confirmed() == [0, 1, 2], "all confirmed")
             await until(lambda: len(kafka.admins) > 5, "asked again")
             said = [entry["event"] for entry in logs]

@@ -15,13 +15,30 @@ from prometheus_client import CollectorRegistry
 from producers.camera.camera_settings import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits
 from producers.spool.files import OpenFile, OpenFiles
+from producers.spool.segment import HEADER_BYTES
 from producers.spool.writing import DiskFullError, SegmentWriter
-from schemas.errors import StateError
+from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.ranges import RangeSet
 from tests.producers.fleet_rig import offline_camera
-from tests.producers.spool_rig import CAMERA, fill, flip, ledger_copies, payload_of, refuse, scanned, segments_of
+from tests.producers.spool_rig import (
+    CAMERA,
+    PAYLOAD_BYTES,
+    ROOM,
+    Clock,
+    fill,
+    flip,
+    kill,
+    ledger_copies,
+    ledger_of,
+    payload_of,
+    readable,
+    refuse,
+    scanned,
+    segments_of,
+)
 
 SMALL = SpoolLimits(max_bytes=2**12)
 
@@ -63,6 +80,60 @@ def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: 
                 spool.read(frame)
         assert spool.read(frame) == payload_of(0)
     assert spool.frames == 1
+    spool.close()
+
+
+def test_a_frame_that_the_disk_cannot_read_for_a_minute_is_damaged_and_the_others_are_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    spool = Spool(tmp_path, CAMERA, ROOM, clock)
+    boot_id = fill(spool, 3)
+    frame = frame_of(spool, boot_id, 1)
+    pread = os.pread
+
+    def unreadable(fd: int, length: int, offset: int) -> bytes:
+        return refuse(errno.EIO)() if offset == frame.offset else pread(fd, length, offset)
+
+    def attempts(count: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", unreadable)
+            for _ in range(count):
+                with pytest.raises(StateError, match="Input/output"):
+                    spool.read(frame)
+                clock.now_s += 20
+
+    attempts(3)
+    assert spool.read(frame) == payload_of(1)  # the fault has passed, and a later one has a minute again
+    attempts(3)
+    assert spool.frames == 3
+    attempts(1)
+    assert set(scanned(tmp_path, boot_id).shed) == {1}
+    assert readable(spool, boot_id) == RangeSet.of((0, 2))
+    spool.close()
+
+
+def test_blocks_that_the_disk_cannot_read_at_the_start_cost_their_own_frames_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 20)
+    kill(spool)
+    record_bytes, pread, read_bytes = HEADER_BYTES + PAYLOAD_BYTES, os.pread, Path.read_bytes
+
+    def unreadable(fd: int, length: int, offset: int) -> bytes:
+        return refuse(errno.EIO)() if offset <= 10_000 < offset + length else pread(fd, length, offset)
+
+    def whole(path: Path) -> bytes:
+        return refuse(errno.EIO)() if path.suffix == ".segment" else read_bytes(path)
+
+    monkeypatch.setattr(os, "pread", unreadable)
+    monkeypatch.setattr(Path, "read_bytes", whole)
+    lost = {seq for seq in range(20) if seq * record_bytes < 12_288 and (seq + 1) * record_bytes > 8_192}
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    monkeypatch.undo()
+    assert set(ledger_of(spool, boot_id).shed) == lost
+    assert readable(spool, boot_id) == RangeSet.of(set(range(20)) - lost)
     spool.close()
 
 
@@ -229,6 +300,31 @@ def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monk
     with pytest.raises(StateError, match="expected a writable folder") as raised:
         SegmentWriter(tmp_path / "gone", 2**16, 1000.0).begin(7, 0, 0)
     assert not isinstance(raised.value, DiskFullError)
+
+
+def test_a_start_without_room_for_a_ledger_leaves_the_folder_to_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.spool.ledgers.write_ledger", refuse(errno.ENOSPC))
+        with pytest.raises(DiskFullError):
+            Spool(tmp_path, CAMERA)
+    Spool(tmp_path, CAMERA).close()
+
+
+async def test_a_camera_that_cannot_be_made_leaves_its_spool_to_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, key = CameraSettings(camera_id=CAMERA), key_of(1)
+
+    def refused(*_: object) -> None:
+        raise ConfigError("a certificate that is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.camera.camera.Publisher", refused)
+        with pytest.raises(ConfigError, match="damaged"):
+            offline_camera(settings, key, tmp_path)
+    offline_camera(settings, key, tmp_path).spool.close()
 
 
 @pytest.mark.parametrize("damaged", [0, 1, 3])

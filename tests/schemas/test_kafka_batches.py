@@ -269,3 +269,27 @@ async def test_the_options_of_a_producer_are_those_of_its_sender(kafka: KafkaSta
     assert "client_id" not in unnamed
     assert (named["client_id"], named["max_batch_size"]) == ("b1", 77)
     assert (unnamed["acks"], unnamed["enable_idempotence"]) == ("all", True)
+
+
+async def test_a_replaced_producer_stays_open_until_it_has_answered_for_a_topic(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Producer, topic: str) -> set[int]:
+        asked.set()
+        await answers.wait()
+        return {0}
+
+    monkeypatch.setattr(Producer, "partitions_for", slow)
+    question = asyncio.create_task(sender.partitions("t"))
+    await asked.wait()
+    producers = sender._producers
+    connection = await producers.current()
+    producers.replace(connection, KafkaError("late"), broken=True)
+    producers.retire(connection)
+    await asyncio.sleep(0.05)
+    assert kafka.producers[0].ended == 0
+    answers.set()
+    assert await question == [0]
+    await until(lambda: kafka.producers[0].ended > 0, "the end of the producer")

@@ -39,6 +39,22 @@ async def test_the_next_address_of_a_name_is_tried_when_one_refuses(
         assert dialled.getpeername()[1] == listening
 
 
+async def test_an_address_that_is_silent_leaves_time_for_the_next_one(
+    listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def silent_first(dialled: socket.socket, address: tuple[str, int]) -> None:
+        await (asyncio.Event().wait() if address[1] == 1 else connect(dialled, address))
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (1, listening)]
+    monkeypatch.setattr("schemas.transport.mqtt.dial.socket.getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(loop, "sock_connect", silent_first)
+    with await dial("broker", listening, 2.0) as dialled:
+        assert dialled.getpeername()[1] == listening
+
+
 async def test_a_broker_that_does_not_answer_costs_the_timeout(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hangs(_dialled: socket.socket, _address: tuple[str, int]) -> None:
         await asyncio.Event().wait()

@@ -116,8 +116,9 @@ class Backlog:
                                 break
             except Exception as error:
                 # Any error of the client library: frames must not stop because the lag is unknown.
+                if backoff.failures + 1 >= COMPLAIN_AFTER:
+                    self._advance(None)  # each time: what was sent since the last one is unknown too
                 if backoff.failures + 1 == COMPLAIN_AFTER:
-                    self._advance(None)
                     log.warning("lag_not_read", group=self._group, cause=repr(error)[:300])
             await backoff.wait()
 

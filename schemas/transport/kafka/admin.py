@@ -15,6 +15,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     for_code,
 )
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from schemas.transport.access import KafkaAddress, kafka_options
@@ -117,13 +118,21 @@ class Admin:
         try:
             coordinator = await self.coordinator(group) if known is None else known
             async with asyncio.timeout(self._request_s):
-                found = await self._client.list_consumer_group_offsets(group, coordinator)
+                answer = await send_request(self._client, OffsetFetchRequest(group, None), coordinator)
+            # Of the whole group: aiokafka's own method ignores it, and returns no offsets.
+            check_code(answer.error_code)
         except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
             if known is None:
                 raise
             return await self.committed(group)  # the group has another coordinator by now
         self._coordinators[group] = coordinator
-        return {place: at.offset for place, at in found.items() if at.offset >= 0}
+        found = dict[TopicPartition, int]()
+        for topic, partitions in answer.topics:
+            for partition, offset, _, code in partitions:
+                check_code(code)
+                if offset >= 0:
+                    found[TopicPartition(topic, partition)] = offset
+        return found
 
     async def groups(self) -> list[str]:
         """Return the names of all consumer groups."""

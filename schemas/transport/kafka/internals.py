@@ -162,6 +162,6 @@ def missing_replicas(consumer: Any, topics: Iterable[str]) -> int:
     return sum(len(set(each.replicas) - set(each.isr)) for each in partitions)
 
 
-async def send_request(admin: Any, request: Any) -> Any:
-    """Send a request that an administrator has no method for, to any node, and return the response."""
-    return await admin._send_request(request)
+async def send_request(admin: Any, request: Any, node: int | None = None) -> Any:
+    """Send a request that an administrator has no method for, to `node` or to any node, and return the response."""
+    return await admin._send_request(request, node)

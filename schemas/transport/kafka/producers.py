@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Connection:
-    """A started producer, its requests, and the number of batches that use it."""
+    """A started producer, its requests, and the number of batches and other calls that use it."""
 
     def __init__(self, producer: AIOKafkaProducer, deadline_s: float) -> None:
         self.producer = producer
@@ -104,7 +104,12 @@ class Producers:
     async def partitions(self, topic: str, once: bool = False) -> list[int]:
         """Return the partitions of a topic in order. Raises KafkaError for an unknown topic."""
         connection = await self.current(once)
-        return sorted(await connection.producer.partitions_for(topic))
+        connection.users += 1  # a closed client never ends a request for metadata
+        try:
+            return sorted(await connection.producer.partitions_for(topic))
+        finally:
+            connection.users -= 1
+            self.retire(connection)
 
     def replace(self, connection: Connection, error: BaseException, *, broken: bool) -> None:
         """Stop using a producer for new batches. If it is `broken`, batches in flight stop waiting for it."""
@@ -117,7 +122,7 @@ class Producers:
             connection.break_off()
 
     def retire(self, connection: Connection) -> None:
-        """Close a replaced producer that no batch uses any longer."""
+        """Close a replaced producer that nothing uses any longer."""
         if connection.replaced and not connection.users and connection in self._open:
             task = asyncio.create_task(self._close(connection, CLOSE_S), name="producer-retire")
             self._closing.add(task)

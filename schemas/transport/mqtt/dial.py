@@ -20,21 +20,26 @@ async def dial(host: str, port: int, timeout_s: float, tls: ssl.SSLContext | Non
     """
     try:
         async with asyncio.timeout(timeout_s):
-            dialled = await _connected(host, port)
+            dialled = await _connected(host, port, timeout_s)
             return dialled if tls is None else await secured_on_loop(dialled, tls, host)
     except TimeoutError:
         raise TimeoutError("timed out") from None
 
 
-async def _connected(host: str, port: int) -> socket.socket:
-    """Return a socket that is connected to the first address of the host that accepts."""
+async def _connected(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Return a socket that is connected to the first address of the host that accepts.
+
+    One that is silent leaves time for the others.
+    """
     loop = asyncio.get_running_loop()
     problem = OSError(f"{host}: expected an address of this host, got none")
-    for family, kind, protocol, _, address in await _addresses(host, port):
+    addresses = await _addresses(host, port)
+    for family, kind, protocol, _, address in addresses:
         dialled = socket.socket(family, kind, protocol)
         try:
             dialled.setblocking(False)
-            await loop.sock_connect(dialled, address)
+            async with asyncio.timeout(timeout_s / len(addresses)):
+                await loop.sock_connect(dialled, address)
             dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             dialled.close()

@@ -1,0 +1,69 @@
+"""What the administrator makes of Kafka's answers, without a Kafka."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.structs import TopicPartition
+
+from schemas.transport.kafka import admin as admin_module
+from schemas.transport.kafka.admin import Admin
+
+LOADING, NOT_THE_COORDINATOR, NOT_AUTHORISED = 14, 16, 30
+
+
+class Nodes:
+    """What an administrator uses of aiokafka's: the coordinator moves from node 7 to node 8."""
+
+    def __init__(self, **_: object) -> None:
+        self.coordinator = 7
+        self.asked: list[int] = []
+        self.error = 0
+        self.partition_error = 0
+
+    async def find_coordinator(self, group: str) -> int:
+        assert group == "processors"
+        return self.coordinator
+
+    async def _send_request(self, request: OffsetFetchRequest, node: int) -> OffsetFetchResponse_v3:
+        self.asked.append(node)
+        if error := NOT_THE_COORDINATOR if node != self.coordinator else self.error:
+            return OffsetFetchResponse_v3(0, [], error)
+        partitions = [(0, 5, "", self.partition_error), (1, -1, "", 0)]
+        return OffsetFetchResponse_v3(0, [("frames", partitions)], 0)
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    made = Nodes()
+    monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", lambda **_: made)
+    return made
+
+
+async def test_the_offsets_of_a_group_come_from_its_coordinator_also_after_it_has_moved(nodes: Nodes) -> None:
+    admin = Admin("nowhere:1")
+    assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
+    nodes.coordinator = 8
+    assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
+    assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
+    assert nodes.asked == [7, 7, 8, 8]
+
+
+@pytest.mark.parametrize("code", [LOADING, NOT_AUTHORISED])
+async def test_an_error_of_the_whole_group_is_raised_and_is_not_a_group_without_offsets(
+    nodes: Nodes, code: int
+) -> None:
+    admin = Admin("nowhere:1")
+    await admin.committed("processors")
+    nodes.error = code
+    with pytest.raises(GroupAuthorizationFailedError if code == NOT_AUTHORISED else KafkaError):
+        await admin.committed("processors")
+    nodes.error = 0
+    assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
+
+
+async def test_an_error_of_a_partition_is_raised(nodes: Nodes) -> None:
+    nodes.partition_error = LOADING
+    with pytest.raises(KafkaError):
+        await Admin("nowhere:1").committed("processors")
