@@ -18,7 +18,15 @@ from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
 from consumers.written import Written
 from schemas import metrics
-from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedError, RevokedKeyError, TooManyBootsError
+from schemas.errors import (
+    BadPixelsError,
+    BadSizeError,
+    BadTagError,
+    MalformedError,
+    NoKeyFrameError,
+    RevokedKeyError,
+    TooManyBootsError,
+)
 from schemas.evidence.alarms import KINDS
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Alert
@@ -26,6 +34,8 @@ from schemas.runtime.disk import free_bytes
 
 _REFUSING = ("bridge", "validate", "recorder")
 _REFUSALS = (MalformedError, BadTagError, RevokedKeyError, BadSizeError, BadPixelsError, TooManyBootsError)
+_KEY_REFUSALS = (MalformedError, NoKeyFrameError)
+"""Refusals of a processor's stage `key`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Meters:
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
+        self._letter_labels |= {("key", error.reason) for error in _KEY_REFUSALS}
         # Created at once: `increase()` misses the first event of a series that begins with it.
         for kind in KINDS:
             self._alerts.labels(kind)

@@ -71,7 +71,7 @@ def _figures() -> list[Graph | Figure]:
             "Lost frames",
             "Published frames without any record of their fate, by the last audit.",
             "none",
-            Query(total(m.AUDITED, fate="lost")),
+            Query(f"max({series(m.AUDITED, fate='lost')})"),
             0,
             width=3,
             limit=Limit(1),

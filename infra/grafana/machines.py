@@ -65,7 +65,7 @@ def _kafka() -> list[Graph | Figure]:
             "Records accepted",
             "Records that Kafka accepts a second, by topic.",
             "ops",
-            (Query(rate(m.KAFKA_END, "topic", **ROLES), "{{topic}}"),),
+            (Query(f"max by (topic) ({rate(m.KAFKA_END, 'role, topic', **ROLES)})", "{{topic}}"),),
             THIRD,
         ),
         Graph(
@@ -88,27 +88,31 @@ def _kafka() -> list[Graph | Figure]:
 def _mosquitto() -> list[Graph | Figure]:
     return [
         Graph(
-            "Clients", "Connected to mosquitto.", "none", (Query(total(m.MQTT_CLIENTS, **ROLES), "clients"),), QUARTER
+            "Clients",
+            "Connected to mosquitto.",
+            "none",
+            (Query(f"max({series(m.MQTT_CLIENTS, **ROLES)})", "clients"),),
+            QUARTER,
         ),
         Graph(
             "Messages",
             "Messages at mosquitto a second. Dropped messages exceeded its queues.",
             "ops",
-            (Query(rate(m.MQTT_MESSAGES, "direction", **ROLES), "{{direction}}"),),
+            (Query(f"max by (direction) ({rate(m.MQTT_MESSAGES, 'role, direction', **ROLES)})", "{{direction}}"),),
             QUARTER,
         ),
         Graph(
             "Bytes at mosquitto",
             "Bytes a second, by direction.",
             "Bps",
-            (Query(rate(m.MQTT_BYTES, "direction", **ROLES), "{{direction}}"),),
+            (Query(f"max by (direction) ({rate(m.MQTT_BYTES, 'role, direction', **ROLES)})", "{{direction}}"),),
             QUARTER,
         ),
         Graph(
             "Stored by mosquitto",
             "Retained messages, and messages that wait for clients.",
             "bytes",
-            (Query(total(m.MQTT_STORED, **ROLES), "stored"),),
+            (Query(f"max({series(m.MQTT_STORED, **ROLES)})", "stored"),),
             QUARTER,
             limit=Limit(2**30),
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.grafana.panels import Figure, Graph, Limit
-from infra.grafana.promql import Query, or_zero, rate, total
+from infra.grafana.promql import Query, or_zero, rate, series
 from schemas import metrics as m
 
 ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
@@ -99,7 +99,7 @@ def conservation() -> list[Graph | Figure]:
             "Published frames by fate",
             "All published frames with a record, by the last audit.",
             "none",
-            (Query(total(m.AUDITED, "fate"), "{{fate}}"),),
+            (Query(f"max by (fate) ({series(m.AUDITED)})", "{{fate}}"),),
             stacked=True,
         ),
         Graph(

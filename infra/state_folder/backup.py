@@ -41,6 +41,8 @@ CHECKSUMS: Final = "checksums.json"
 DATABASE: Final = "database"
 CONSOLE: Final = "console"
 FILES: Final = "state/"
+KAFKA_NODES: Final = "kafka-nodes.json"
+"""Names the disks that Kafka's nodes had."""
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
@@ -141,7 +143,7 @@ def restore_backup(
     """Restore a backup into a state folder. `database` is the URL of the empty database for a dump of PostgreSQL.
 
     With `new_kafka`, the offsets are removed: a recorder reads the log from its beginning. The topics of dead letters
-    get the backup's time as a suffix.
+    get the backup's time as a suffix. The nodes of Kafka are not restored, because their disks are lost.
 
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
     read and checked first. Raises StateError for a damaged backup, or if something of it already exists.
@@ -160,6 +162,8 @@ def restore_backup(
                 wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
                 raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
             _read_tar(tar, place, staged)
+        if new_kafka:
+            (staged / FILES / KAFKA_NODES).unlink(missing_ok=True)
         dump = staged / DATABASE
         if database is not None:
             with dump.open("rb") as given:

@@ -129,6 +129,7 @@ class _Run:
         self._roles: list[Role] = []
         self._foreign_before = 0
         self._fleets: list[Role] = []
+        self._scraped: list[Role] | None = None
         self._parts = 1
         self._watching = Watching(settings, layout, self._ports)
         self._system = SystemLine(layout)
@@ -213,7 +214,7 @@ class _Run:
         for fleet in local.fleets(self._parts):
             self._fleets.append(fleet)
             self._supervisor.start(fleet)
-        self._watching.scrape([*self._roles, *self._fleets])
+        self._scrape(self._fleets)
         pages = [role for role in self._brokers if role.name in PAGES]
         shown = {role.name: role for role in [*self._roles, *self._fleets, *pages]}
         self._system.start()
@@ -245,7 +246,8 @@ class _Run:
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the user stops the run."""
-        while any(fleet.process.poll() not in fleet.final for fleet in self._fleets):
+        while running := self._unfinished():
+            self._scrape(running)
             self._supervisor.watch()
             self._live.tick()
             if self._asked.count:
@@ -256,15 +258,26 @@ class _Run:
                 self._await_stopped()
                 break
             time.sleep(TICK_S)
+        self._scrape([])
         self._live.stopping()
         if any(fleet.process.poll() == FLEET_PENDING for fleet in self._fleets):
             self._live.print_line("the cameras' spools still held frames at the drain deadline")
+
+    def _unfinished(self) -> list[Role]:
+        return [fleet for fleet in self._fleets if fleet.process.poll() not in fleet.final]
+
+    def _scrape(self, fleets: list[Role]) -> None:
+        """Scrape the roles and these fleets. A finished fleet does not answer and is not down."""
+        if fleets != self._scraped:
+            self._scraped = list(fleets)
+            self._watching.scrape([*self._roles, *fleets])
 
     def _await_stopped(self) -> None:
         with ThreadPoolExecutor(len(self._fleets)) as stopping:
             deadline_s = self._settings.drain_s + STOP_S
             stops = [(fleet, stopping.submit(fleet.process.stop, deadline_s)) for fleet in self._fleets]
             while not all(done.done() for _, done in stops) and self._asked.count < 2:
+                self._scrape(self._unfinished())
                 self._supervisor.watch()
                 time.sleep(TICK_S)
             for fleet, done in stops:

@@ -58,6 +58,8 @@ class Watching:
             run(alertmanager)
         prometheus = self._prometheus = Prometheus(folder, ports, console=console)
         prometheus.set_alertmanager(alertmanager.listen if alertmanager is not None else None)
+        # The targets of an earlier run are still in its file, and the cameras start last.
+        self.scrape(())
         run(prometheus)
         if grafana_binary() is not None:
             grafana = Grafana(folder, ports, prometheus=prometheus.url, console=console)

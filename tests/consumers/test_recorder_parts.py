@@ -1,4 +1,4 @@
-"""Parts of a recorder without Kafka: records that the database refuses, quarantine, thumbnails."""
+"""Parts of a recorder without Kafka: records that the database refuses, quarantine, thumbnails, metrics."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
+from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch
 from schemas.runtime.health import Health
@@ -85,3 +86,10 @@ def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.Monke
         assert (small.format, small.size) == ("PNG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     monkeypatch.setattr(thumbnails, "_LARGEST", 10)
     assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""
+
+
+@pytest.mark.parametrize("reason", ["no_key_frame", "malformed"])
+def test_dead_letters_of_the_stage_key_count_from_0(reason: str) -> None:
+    registry = CollectorRegistry()
+    Meters(registry, Places({}, None))
+    assert registry.get_sample_value("pointillist_dead_letters_total", {"stage": "key", "reason": reason}) == 0

@@ -25,6 +25,8 @@ from consumers.database.tables import alerts, metadata, offsets, tallies
 from consumers.database.tallies import Tallies
 from consumers.records.rows import LetterRow
 from consumers.settings import Bounds
+from infra.local.kafka_quorum import Quorum
+from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout, backup, passphrase
 from infra.state_folder.backup import find_backup, read_manifest, restore_backup, write_backup
@@ -259,6 +261,21 @@ def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(la
     new, refused = record(fresh.database_url, letter(8))
     assert [each.seq for each in new] == [8]
     assert refused == RangeSet([(7, 8)])
+
+
+def test_three_nodes_of_a_new_kafka_begin_with_empty_disks(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    nodes = Quorum(state, Ports(state), 3)
+    for number in (1, 2, 3):
+        nodes.formatted(number)
+    place, _ = write_backup(Layout(state), str(tmp_path / "to"), "1")
+    kept, new = Layout(tmp_path / "kept"), Layout(tmp_path / "new")
+    for restored in (kept, new):
+        restored.folder.mkdir()
+        restore_backup(restored, place, new_kafka=restored is new)
+    assert Quorum(kept.folder, Ports(kept.folder), 3).controllers == nodes.controllers
+    assert Quorum(new.folder, Ports(new.folder), 3).format_options(1)[0] == "--initial-controllers"
 
 
 def test_a_state_folder_with_a_hash_in_its_name_is_saved(tmp_path: Path) -> None:

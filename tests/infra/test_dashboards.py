@@ -10,6 +10,7 @@ import pytest
 
 from infra.grafana import build
 from infra.grafana.build import FOLDER, rendered
+from schemas import metrics
 from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
 
 BOARDS = {file.name: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
@@ -18,6 +19,13 @@ SHOWN: dict[str, dict[str, Any]] = {
     for name, board in BOARDS.items()
     for panel in board["panels"]
     if panel["type"] != "row"
+}
+
+OF_EACH_MONITOR = {
+    name
+    for name, metric in CONTRACT.items()
+    if re.match("pointillist_(audited|kafka|mqtt)_", name)
+    and metric not in (metrics.KAFKA_DAMAGED, metrics.KAFKA_REPLICAS_MISSING, metrics.MQTT_REFUSALS)
 }
 
 
@@ -97,6 +105,13 @@ def test_a_name_that_the_contract_lacks_is_noticed(expression: str, stranger: st
 def test_every_metric_of_the_contract_is_on_a_dashboard() -> None:
     shown = {family(name) for panel in SHOWN.values() for query in queries(panel) for name in named_metrics(query)}
     assert not {name for name, metric in CONTRACT.items() if metric not in shown}
+
+
+def test_a_second_monitor_doubles_no_figure() -> None:
+    """Every monitor measures the same brokers and audits the same frames."""
+    for panel, query in EACH_QUERY:
+        if named_metrics(query) & OF_EACH_MONITOR:
+            assert not re.search(r"\bsum\b(?! by \([^)]*\brole\b)", query), panel["title"]
 
 
 def test_the_command_writes_the_dashboards_and_names_them(

@@ -16,6 +16,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
+from tests.infra.alert_rules import ALERTS
 from tests.infra.command_line import parsed
 from tests.infra.crd_schemas import published
 from tests.infra.kustomize import Resource, build
@@ -69,14 +70,19 @@ def test_every_resource_is_valid_by_its_published_schema() -> None:
         check(resource)
 
 
+def build_with(component: str, folder: Path) -> list[Resource]:
+    """The resources of the base with a component, built in an empty folder."""
+    for name in ("base", "components"):
+        (folder / name).symlink_to(KUBERNETES / name)
+    (folder / "overlay").mkdir()
+    document = {"namespace": "pointillist", "resources": ["../base"], "components": [f"../components/{component}"]}
+    (folder / "overlay" / "kustomization.yaml").write_text(json.dumps(document))
+    return build(folder / "overlay")
+
+
 @pytest.mark.parametrize("name", sorted(each.name for each in (KUBERNETES / "components").iterdir()))
 def test_every_resource_with_a_component_is_valid(tmp_path: Path, name: str) -> None:
-    for folder in ("base", "components"):
-        (tmp_path / folder).symlink_to(KUBERNETES / folder)
-    (tmp_path / "overlay").mkdir()
-    document = {"namespace": "pointillist", "resources": ["../base"], "components": [f"../components/{name}"]}
-    (tmp_path / "overlay" / "kustomization.yaml").write_text(json.dumps(document))
-    for resource in build(tmp_path / "overlay"):
+    for resource in build_with(name, tmp_path):
         if resource not in OVERLAYS["cpu"]:
             check(resource)
 
@@ -100,6 +106,11 @@ def test_there_is_one_workload_for_each_role_and_a_broker(overlay: str) -> None:
     assert of_kind(overlay, "StatefulSet").keys() == {Mosquitto.role, "processor"}
 
 
+def test_a_role_without_a_pod_raises_an_alert() -> None:
+    rule = ALERTS["PointillistRoleMissing"]["expr"]
+    assert set(re.findall(r'absent\(pointillist_build_info\{role="(\w+)"\}\)', rule)) == ROLES
+
+
 @each_overlay
 def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) -> None:
     for name, container, _ in containers(overlay):
@@ -113,6 +124,42 @@ def test_the_console_may_write_its_own_files(overlay: str) -> None:
     (place,) = (each.partition("=")[2] for each in container["args"] if each.startswith("--kept-files="))
     writable = [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
     assert any(place.startswith(f"{each}/") for each in writable)
+
+
+@each_overlay
+def test_pods_that_share_a_volume_of_one_node_are_drawn_to_each_other(overlay: str) -> None:
+    shared = 0
+    for claim, resource in of_kind(overlay, "PersistentVolumeClaim").items():
+        users = {name: spec for name, spec in pods(overlay).items() if claim in claims_of(spec)}
+        if resource["spec"]["accessModes"] == ["ReadWriteOnce"] and len(users) > 1:
+            shared += 1
+            for name, spec in users.items():
+                assert neighbours_of(spec) & (users.keys() - {name}), name
+    assert shared
+
+
+def test_several_recorders_spread_over_the_nodes(tmp_path: Path) -> None:
+    resources = {(each["kind"], each["metadata"]["name"]): each for each in build_with("recorders", tmp_path)}
+    assert resources["PersistentVolumeClaim", "quarantine"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert not neighbours_of(resources["Deployment", "recorder"]["spec"]["template"]["spec"])
+
+
+def claims_of(spec: dict[str, Any]) -> set[str]:
+    return {each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each}
+
+
+def neighbours_of(spec: dict[str, Any]) -> set[str]:
+    """The workloads on whose nodes a pod must or should run."""
+    affinity = spec.get("affinity", {}).get("podAffinity", {})
+    terms = [
+        *affinity.get("requiredDuringSchedulingIgnoredDuringExecution", []),
+        *(each["podAffinityTerm"] for each in affinity.get("preferredDuringSchedulingIgnoredDuringExecution", [])),
+    ]
+    return {
+        each["labelSelector"]["matchLabels"]["app.kubernetes.io/name"]
+        for each in terms
+        if each["topologyKey"] == "kubernetes.io/hostname"
+    }
 
 
 @each_overlay

@@ -10,6 +10,7 @@ import yaml
 
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
 from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME, document_of
+from infra.up.processes import names
 from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import Alert, Statistic
 from tests.infra.alert_rules import ALERTS
@@ -65,6 +66,17 @@ def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_do
     assert len(always) == 7
     for rule in yaml.safe_load(SHIPPED.read_text())["inhibit_rules"]:
         assert not matched(rule["target_matchers"]) & always
+
+
+@pytest.mark.parametrize("role", [*names("fleet", 1), *names("fleet", 2)])
+def test_every_part_of_a_fleet_that_is_down_silences_the_alerts_about_its_cameras(role: str) -> None:
+    silenced: set[str] = set()
+    for rule in yaml.safe_load(SHIPPED.read_text())["inhibit_rules"]:
+        if matched(rule["source_matchers"]) == {"PointillistRoleDown"}:
+            [(equal, pattern)] = re.findall(r'\brole(=~?)"(.*?)"', " ".join(rule["source_matchers"]))
+            if re.fullmatch(pattern if equal == "=~" else re.escape(pattern), role):
+                silenced |= matched(rule["target_matchers"])
+    assert "PointillistCamerasOffline" in silenced
 
 
 def test_the_first_receiver_of_a_file_is_told_of_everything_at_the_shipped_times(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Timer
 from types import SimpleNamespace
@@ -40,7 +40,8 @@ def a_run(folder: Path, drain_s: float, asked: Interrupts) -> up._Run:
     run._settings, run._layout, run._asked = UpSettings(drain_s=drain_s), Layout(folder), asked
     run._supervisor = SimpleNamespace(watch=lambda: None)  # type: ignore[assignment]  # the part that is used
     run._live = SimpleNamespace(tick=lambda: None, print_line=lambda _: None)  # type: ignore[assignment]  # the same
-    run._started_ms, run._cameras = 0, frozenset()
+    run._watching = SimpleNamespace(scrape=lambda _: None)  # type: ignore[assignment]  # the same
+    run._started_ms, run._cameras, run._roles, run._scraped = 0, frozenset(), [], []
     return run
 
 
@@ -119,7 +120,7 @@ def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> N
             released.wait(30)
         released.set()
 
-    fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop))
+    fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop, poll=lambda: None), final=frozenset())
     run = a_run(tmp_path, FAR_S, asked)
     run._fleets = [fleet]
     run._await_stopped()
@@ -138,3 +139,29 @@ def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path,
     run.watch()
     assert ended
     assert any("spools still held frames" in line for line in lines) is named
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Path, stopped: bool) -> None:
+    asked, targets, ended = Interrupts(int(stopped)), list[list[str]](), Event()
+    first, latest_s = iter([None]), time.monotonic() + 5
+
+    def scrape(roles: Any) -> None:
+        targets.append([role.name for role in roles])
+        if targets[-1] == ["bridge", "fleet-2"]:
+            ended.set()
+
+    def fleet(name: str, status: Callable[[], int | None], stop: Callable[[float], object]) -> Any:
+        return SimpleNamespace(name=name, process=SimpleNamespace(poll=status, stop=stop), final={0, FLEET_PENDING})
+
+    run: Any = a_run(tmp_path, FAR_S, asked)
+    run._roles = [SimpleNamespace(name="bridge")]
+    run._fleets = [
+        fleet("fleet-1", lambda: next(first, 0), lambda _: None),
+        fleet("fleet-2", lambda: 0 if ended.is_set() or time.monotonic() > latest_s else None, lambda _: ended.wait(5)),
+    ]
+    run._watching.scrape = scrape
+    run._supervisor.forget = lambda _: None
+    run._live.stopping = lambda: None
+    run.watch()
+    assert targets == [["bridge", "fleet-1", "fleet-2"], ["bridge", "fleet-2"], ["bridge"]]

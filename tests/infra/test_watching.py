@@ -15,6 +15,7 @@ import pytest
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports, free_port
 from infra.local.process import Child, ProcessId
+from infra.local.prometheus import TARGETS, Prometheus
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
 from infra.up.processes import Role
@@ -80,6 +81,19 @@ def test_a_run_goes_on_without_a_grafana_that_cannot_start(
         assert said[0].startswith("going on without dashboards: ")
         assert "no such flag" in said[0]
         assert roles["prometheus"].process.poll() is None
+
+
+def test_prometheus_starts_without_the_targets_of_an_earlier_run(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in ("prometheus", "grafana", "alertmanager"):
+        found = "/usr/bin/prometheus" if server == "prometheus" else None
+        monkeypatch.setattr(f"infra.up.watching.{server}_binary", lambda found=found: found)
+    Prometheus(state_dir).scrape({"fleet": {"metrics": "127.0.0.1:9100"}})
+    targets, begun = state_dir / "prometheus" / TARGETS, list[list[object]]()
+    made = Watching(UpSettings(state=state_dir), Layout(state_dir), Ports(state_dir))
+    made.start(lambda _: begun.append(json.loads(targets.read_text())), lambda _: None, CONSOLE)
+    assert begun == [[]]
 
 
 class Ends:
