@@ -127,8 +127,7 @@ class ConsoleContext:
 
     def published_ms(self) -> list[int]:
         """Times at which models were published or withdrawn, Unix time in milliseconds."""
-        published = self.models.models.published if self.models is not None else ()
-        return sorted({at_ms for each in published for at_ms in (each.published_ms, each.withdrawn_ms) if at_ms})
+        return self.models.changes_ms() if self.models is not None else []
 
     def engine(self) -> Engine:
         """The recorder's database for immediate reading. Raises StateError if it does not exist yet."""

@@ -19,6 +19,8 @@ from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import CHECKED, SHED
 
 MINUTE_MS: Final = 60_000
+LATEST_MS: Final = 30 * 24 * 3_600_000
+"""A capture time earlier than this before the recording is implausible, as is one after it."""
 
 
 class History:
@@ -43,7 +45,8 @@ class History:
 
 
 def _sums(rows: Sequence[FrameRow]) -> dict[str, int]:
-    late_ms = [row.recorded_ms - row.captured_ms for row in rows]
+    # The clock of a single camera may be wrong by years: its frames count as not late.
+    late_ms = [late if 0 <= (late := row.recorded_ms - row.captured_ms) <= LATEST_MS else 0 for row in rows]
     found = {
         "frames": len(rows),
         "frame_bytes": sum([row.frame_bytes for row in rows]),

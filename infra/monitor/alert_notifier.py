@@ -22,7 +22,7 @@ import httpx2
 import structlog
 from sqlalchemy import Connection, Engine, select
 
-from consumers.cameras.episodes import EPISODE_MS, Found, Reviews, episodes, sentence, sighting
+from consumers.cameras.episodes import EPISODE_MS, Episode, Found, Reviews, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.console.data.store import batched, recorded_reviews
 from consumers.database.engine import open_engine
@@ -73,18 +73,21 @@ class AlertNotifier:
         *,
         console: str = "",
         reviews: str = "",
+        published_ms: Callable[[], Sequence[int]] = tuple,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`alertmanager` and `console` are base URLs; `database` and `reviews` are SQLAlchemy URLs.
 
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
-        database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised.
+        database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised. `published_ms` returns the
+        times at which models were published or withdrawn: none of their episodes lasts longer.
         """
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
         self._store = reviews
         self._reviews: Reviews = {}
+        self._published_ms = published_ms
         self._clock_s = clock_s
         self._engine: Engine | None = None
         self._posted: dict[str, _Posted] = {}
@@ -109,7 +112,8 @@ class AlertNotifier:
         mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
         refused: BrokerError | None = None
         try:
-            self._silence({each.subject: _silence_of(each, newest, self._reviews) for each in mutes.values()}, now_s)
+            every = episodes(newest, self._reviews, self._published_ms())
+            self._silence({each.subject: _silence_of(each, every) for each in mutes.values()}, now_s)
         except BrokerError as error:
             refused = error  # a silence that Alertmanager refuses stops no alert
         standing = self._open_ids(newest)
@@ -155,7 +159,11 @@ class AlertNotifier:
         now_ms = time.time_ns() // 10**6
         lasting = [each for each in newest if is_lasting(each, now_ms)]
         if self._store:
-            opened = {alert_id for each in open_episodes(newest, self._reviews) for alert_id in each.alert_ids}
+            opened = {
+                alert_id
+                for each in open_episodes(newest, self._reviews, self._published_ms())
+                for alert_id in each.alert_ids
+            }
             return {each.alert_id: None for each in lasting if each.alert_id in opened}
         return {each.alert_id: None for each in lasting if each.raised_ms >= now_ms - EPISODE_MS}
 
@@ -210,11 +218,11 @@ class AlertNotifier:
             self._engine.dispose()
 
 
-def _silence_of(mute: Mute, newest: Sequence[Found], reviews: Reviews) -> Document:
+def _silence_of(mute: Mute, every: Sequence[Episode]) -> Document:
     """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
     name, value = "camera_id", mute.subject
     if not mute.is_of_camera:
-        mine = (each.alert_ids for each in episodes(newest, reviews) if mute.subject in each.alert_ids)
+        mine = (each.alert_ids for each in every if mute.subject in each.alert_ids)
         name, value = "alert_id", "|".join(next(mine, [mute.subject]))
     return {
         "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],

@@ -39,7 +39,11 @@ async def run_monitor(
     notifier = None
     if settings.alertmanager is not None:
         notifier = AlertNotifier(
-            settings.alertmanager, settings.database, console=settings.console or "", reviews=settings.console_store
+            settings.alertmanager,
+            settings.database,
+            console=settings.console or "",
+            reviews=settings.console_store,
+            published_ms=gate.watch.changes_ms,
         )
     for condition in ("kafka", "mqtt"):
         health.set(condition, False, "not asked yet")

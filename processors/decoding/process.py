@@ -109,14 +109,14 @@ class DecodingProcess:
         length = len(unit.data)
         self._area[:length] = np.frombuffer(unit.data, dtype=np.uint8)
         self._send(Request(operation, decoder, unit.codec, height, width, length))
-        answered = False
+        answered, left_s = False, timeout_s
         if slow is not None and slow.after_s < timeout_s:
             answered = self._answers(slow.after_s)
             if not answered:
                 slow.note()
-            timeout_s -= slow.after_s
+            left_s -= slow.after_s
         if not answered:
-            self._await(timeout_s, used_s + _USED * timeout_s)
+            self._await(left_s, timeout_s, used_s + _USED * timeout_s)
         status, text = self._receive(timeout_s)
         if status != Status.DECODED:
             raise BadPixelsError(f"access unit: {text.decode(errors='replace')}")
@@ -154,10 +154,11 @@ class DecodingProcess:
             pass  # `_receive` meets it again
         return True
 
-    def _await(self, timeout_s: float, least_s: float) -> None:
-        """Wait for a reply. `ProcessLost` if the process has not waited for a core, or for too long."""
-        for _ in range(_STARVED):
-            if self._answers(timeout_s):
+    def _await(self, left_s: float, timeout_s: float, least_s: float) -> None:
+        """Wait for a reply, at first for `left_s`. `ProcessLost` if the process has not waited for a core, or for too
+        long."""
+        for waits_s in (left_s, *[timeout_s] * (_STARVED - 1)):
+            if self._answers(waits_s):
                 return
             if not self._is_starved(least_s):
                 break

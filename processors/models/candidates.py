@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -81,10 +82,10 @@ class Candidates:
         self._wanted = models
         self._changed.set()
 
-    def _give_up(self, model: LoadedModel, error: str) -> None:
+    def _give_up(self, given: weakref.ref[LoadedModel], error: str) -> None:
         """Give up a candidate that exceeds its time limit: it judges no further frame in this rollout."""
-        state = self.state
-        if model is not self._model:  # another candidate has taken its place
+        state, model = self.state, given()
+        if model is None or model is not self._model:  # another candidate has taken its place
             return
         log.error("candidate_gave_no_result", model=model.model_id, error=error)
         self._switch(None)
@@ -148,7 +149,8 @@ class Candidates:
                 self._changed.set()
                 return False
             self._model = model
-            model.limit.seconds, model.limit.report = self._timeout_s, partial(self._give_up, model)
+            # A reference of a model to itself would keep its memory and its thread until a collection of garbage.
+            model.limit.seconds, model.limit.report = self._timeout_s, partial(self._give_up, weakref.ref(model))
             grown = max(0, psutil.Process().memory_info().rss - before)
             self._set(CandidateState(digest, "", grown, now.begun_ms))
             log.info("candidate_loaded", model=model.model_id, grown_bytes=grown)

@@ -124,22 +124,31 @@ class RolloutRecords:
     def __init__(self) -> None:
         self.listed = Models()
         """The list as its last editor signed it."""
-        self._value: bytes | None = None
+        self._value = self._other = b""
+        """The newest record about the listed rollout, and the newest one that was about no listed one."""
 
     def take(self, value: bytes | None) -> None:
         """Accept the value of the record under `ASSESSMENT_KEY`; an older one than the present changes nothing."""
-        before, held = self.assessment, self._value
-        self._value = value
-        if before is not None and ((now := self.assessment) is None or now.at_ms < before.at_ms):
-            self._value = held
+        now, before = self._read(value or b""), self.assessment
+        if before is not None and before == self._read(self._other):
+            self._value, self._other = self._other, b""
+        if now is None:
+            self._other = value or self._other  # its list may come later
+        elif before is None or now.at_ms >= before.at_ms:
+            self._value = value or b""
 
     @property
     def assessment(self) -> Assessment | None:
         """The assessment of the listed rollout; None without one, or if its decider did not sign it."""
-        if not self._value or not self.listed.HasField("rollout"):
+        found = [each for each in map(self._read, (self._value, self._other)) if each is not None]
+        return max(found, key=lambda each: each.at_ms, default=None)
+
+    def _read(self, value: bytes) -> Assessment | None:
+        """Return the assessment in a record, if it is about the listed rollout and its decider signed it."""
+        if not value or not self.listed.HasField("rollout"):
             return None
         try:
-            found = unseal_assessment(self._value, self.listed.rollout)
+            found = unseal_assessment(value, self.listed.rollout)
         except (BadTagError, MalformedError):
             return None
         return found if concerns(found, self.listed.rollout) else None

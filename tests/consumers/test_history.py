@@ -40,6 +40,21 @@ def test_a_minute_holds_the_sums_of_its_frames_each_counted_once(
     assert found[1]["frames"] == 1
 
 
+def test_frames_of_a_camera_with_a_wrong_clock_are_recorded_and_count_as_not_late(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    now_ms = 30_000_000 * MINUTE_MS
+    monkeypatch.setattr(time, "time_ns", lambda: now_ms * 10**6)
+    monkeypatch.setattr("consumers.database.history.LATEST_MS", 1000)
+    rig.verdicts([verdict(n, captured_ms=now_ms - late_ms) for n, late_ms in enumerate((50, 1000, 1001, -1))])
+    ahead = [verdict(n, captured_ms=2**53 - 1) for n in range(1100)]
+    rig.verdicts([verdict(0, captured_ms=1), *ahead], "lab/wrong")
+    with rig.engine.begin() as connection:
+        [found] = minutes(connection, 0)
+    assert (found["frames"], found["late_ms"], found["slowest_ms"]) == (4 + 1100, 1050, 1000)
+
+
 def test_the_history_of_a_day_outlives_its_frames(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1_000))
     rig.verdicts([verdict(n) for n in range(300)])

@@ -198,6 +198,26 @@ def test_the_monitor_keeps_a_silence_for_each_mute(
     notifier.close()
 
 
+def test_a_mute_of_an_alert_does_not_silence_that_of_the_next_model(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, published = Manager(), list[int]()
+    notifier = AlertNotifier("http://x", recorder.url, published_ms=lambda: published)
+    monkeypatch.setattr(notifier, "_client", manager)
+    now_ms = time.time_ns() // 10**6
+    raise_alert(recorder, ago_s=60)
+    made = new_mute(ALERT, "7d", "a new model is on its way", "anna", now_ms)
+    change_recorded(recorder.url, lambda each: save_mute(each, made))
+    published.append(now_ms - 30_000)
+    raise_alert(recorder, OTHER)
+    notifier.notify()
+    assert [each["matchers"][0]["value"] for each in manager.active()] == [ALERT]
+    published.clear()
+    notifier.notify()
+    assert [each["matchers"][0]["value"] for each in manager.active()] == [f"{ALERT}|{OTHER}"]
+    notifier.close()
+
+
 def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path)
     made = Rig(tmp_path, layout.database_url)

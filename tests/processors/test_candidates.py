@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,10 @@ def listed(begun_ms: int = 5, digest: str = "a") -> Models:
     return Models(rollout=Rollout(candidate=Model(digest=digest, model_id="new"), begun_ms=begun_ms, slot=CANARY))
 
 
+class Stub(SimpleNamespace):
+    """A loaded model, to which weak references are possible."""
+
+
 class Rig:
     """Candidates with a load that waits for `gate`, and raises `error` if there is one."""
 
@@ -46,7 +52,7 @@ class Rig:
         self.limit = TimeLimit()
         return cast(
             LoadedModel,
-            SimpleNamespace(digest=model.digest, model_id=model.model_id, limit=self.limit, close=lambda: None),
+            Stub(digest=model.digest, model_id=model.model_id, limit=self.limit, close=lambda: None),
         )
 
 
@@ -57,6 +63,23 @@ async def rig() -> AsyncIterator[Rig]:
     yield made
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_candidate_that_leaves_is_freed_at_once(rig: Rig) -> None:
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: rig.serving, "a candidate that serves")
+    serving = rig.serving.pop()
+    assert serving is not None
+    left = weakref.ref(serving.model)
+    del serving
+    gc.disable()
+    try:
+        rig.candidates.follow(Models())
+        await until(lambda: rig.serving, "no candidate")
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_candidate_that_is_withdrawn_while_it_loads_never_serves(rig: Rig) -> None:

@@ -113,6 +113,22 @@ def test_the_order_of_the_records_does_not_matter_and_an_old_assessment_takes_no
         assert slots(records.models).rollout is None
 
 
+def test_an_assessment_that_comes_before_its_list_counts_although_the_earlier_rollout_had_one() -> None:
+    records, earlier, later = RolloutRecords(), rollout(), rollout()
+    later.begun_ms += 1000
+    records.listed = listed(earlier)
+    records.take(seal_assessment(assessed(FAILED, at_ms=9), GATE))
+    of_later = assessed(FAILED, at_ms=1009)
+    of_later.begun_ms = later.begun_ms
+    records.take(seal_assessment(of_later, GATE))
+    assert records.assessment == assessed(FAILED, at_ms=9)
+    records.listed = listed(later)
+    assert records.assessment == of_later
+    assert slots(records.models).rollout is None
+    records.take(b"damaged")
+    assert records.assessment == of_later
+
+
 def test_a_list_with_shares_out_of_range_is_rejected() -> None:
     for share in (1.5, math.nan):
         made = rollout()

@@ -45,6 +45,11 @@ class ModelsWatch:
         """The model that processors should serve; None if each serves its own bundle."""
         return live(self.models)
 
+    def changes_ms(self) -> list[int]:
+        """Return the times at which models were published or withdrawn, Unix time in milliseconds."""
+        every = (at_ms for each in self.models.published for at_ms in (each.published_ms, each.withdrawn_ms))
+        return sorted({at_ms for at_ms in every if at_ms})
+
     async def run(self) -> None:
         """Read until cancelled."""
         await follow(self._kafka, self._topic, self.take)

@@ -42,7 +42,7 @@ def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: C
     """
     query = select(quarantine.c.name).order_by(quarantine.c.at_ms.desc()).limit(MOST_COPIED)
     if camera:
-        query = query.where(quarantine.c.name.between(f"{camera}/", f"{camera}0"))  # "0" is the character after "/"
+        query = query.where(quarantine.c.name.startswith(f"{camera}/", autoescape=True))
     with engine.begin() as connection:
         names = list(connection.scalars(query))
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ from consumers.console.data.store import (
     set_mark,
 )
 from consumers.database.engine import Prepared, upsert
+from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames
 from schemas.pointillist_pb2 import CHECKED, SHED
 
@@ -45,8 +46,6 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
-_LATEST_MS: Final = 30 * DAY_MS
-"""A capture time earlier than this before the recording is implausible: the frame counts when it was recorded."""
 _SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
 """Minimum age of summed frames: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
@@ -165,10 +164,11 @@ def _addition(engine: Engine, table: Table) -> Prepared:
 
 
 def _counted(span_ms: int) -> Subquery:
-    """Select the frames of a span with their plausible capture time and the start of its minute."""
+    """Select the frames of a span with their capture time and the start of its minute; of an implausible one, with the
+    time of their recording."""
     since: BindParameter[int] = bindparam("since", type_=BigInteger)
     until: BindParameter[int] = bindparam("until", type_=BigInteger)
-    makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - _LATEST_MS, frames.c.recorded_ms)
+    makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - LATEST_MS, frames.c.recorded_ms)
     at_ms = case((makes_sense, frames.c.captured_ms), else_=frames.c.recorded_ms)
     begin_ms = (at_ms - at_ms % literal(span_ms, BigInteger)).label("begin_ms")
     columns = [frames.c[name] for name in _READ]

@@ -101,7 +101,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 def flagged_frames(context: ConsoleContext, name: str) -> list[tuple[str, int]]:
     """Return the camera's newest frames in quarantine: name, and Unix time in milliseconds."""
-    mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" is the character after "/"
+    mine = quarantine.c.name.startswith(f"{name}/", autoescape=True)
     newest = (
         select(quarantine.c.name, quarantine.c.at_ms)
         .where(mine)
