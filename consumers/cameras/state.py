@@ -68,6 +68,8 @@ class State(StrEnum):
 _SEVERITY: Final = {state: place for place, state in enumerate(State)}
 _BROKEN: Final = frozenset({State.ALERT, State.OFFLINE})
 _INTENDED: Final = frozenset({State.PAUSED, State.ENDED, State.REVOKED, State.ONLINE})
+GONE: Final = frozenset({State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.REVOKED, State.ALERT})
+"""States in which a camera may be gone for good, if no frame of it comes."""
 _SENDING: Final = frozenset({State.BLACK, State.FROZEN, State.BLURRED, State.ONLINE})
 """States that hold only while frames come."""
 PICTURE_REASONS: Final = {

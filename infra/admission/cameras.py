@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from infra.admission.camera_revocation import reload_broker, revoke
 from infra.pki.authority import CERTIFICATE_DAYS, Authority
@@ -16,6 +17,10 @@ from infra.up.listener import listener_for_devices
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.runtime.atomic_file import try_replacing
+
+_ENROLMENT_BYTES: Final = 8192
+"""More than an enrolment has."""
 
 
 def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:
@@ -38,9 +43,7 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, 
         try:
             enroll(authority, key, out, mqtt, days)
         except OSError as error:
-            raise ConfigError(
-                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
-            ) from None
+            raise _unwritable(out, error) from None
         readmit(layout.pki, [camera])
         Roles(authority).write_rights()
     reload_broker(layout)
@@ -59,11 +62,17 @@ def rotate(
     Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` is invalid or `out` cannot be written.
     """
     listener_for_devices(layout, mqtt)
-    if not out.parent.is_dir() or out.is_dir():
-        raise ConfigError(f"--out: expected a file in an existing folder, got {out}. Choose another file.")
+    try:
+        try_replacing(out, _ENROLMENT_BYTES)
+    except OSError as error:
+        raise _unwritable(out, error) from None
     with changing_identities(layout.folder):
         generation = revoke(layout, camera, within_s).generation
         if layout.key_file(camera).is_file():
             layout.issue_key(camera, generation)
         admit(layout, camera, out, mqtt, days)
     return generation
+
+
+def _unwritable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file.")

@@ -24,7 +24,8 @@ def replacing_folder(place: Path) -> Iterator[Path]:
     try:
         fresh = parent / place.name
         yield fresh
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            place.rename(parent / f"{place.name}.replaced")
         fresh.rename(place)
     finally:
         shutil.rmtree(parent, ignore_errors=True)

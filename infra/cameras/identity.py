@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from infra.pki.authority import Authority
-from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.enrolment import Enrolment, enroll, is_enrolled
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, accepted_generations, attached_camera_key
 from infra.state_folder.identity_lock import changing_identities
@@ -88,9 +88,9 @@ def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
         key = layout.camera_key(identity)
         if not layout.secure:
             return CameraIdentity(key, home=layout.folder)
-        file = layout.enrolment(identity)
-        if not file.is_file() or Enrolment.read(file).key.export() != key.export():
-            enroll(Authority(layout.pki), key, file)
+        file, authority = layout.enrolment(identity), Authority(layout.pki)
+        if not is_enrolled(file, authority, key):
+            enroll(authority, key, file)
     return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
 
 

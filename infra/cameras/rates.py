@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 
-from infra.local.files import read_json, write_json
+from infra.local.files import write_json
 from infra.state_folder import Layout
 from producers.bridge import BridgeSettings
+from schemas.errors import StateError
 from schemas.identity import CameraId
 
 USUAL_MIB = BridgeSettings.model_fields["camera_bytes_per_s"].default / 2**20
@@ -14,8 +16,20 @@ USUAL_MIB = BridgeSettings.model_fields["camera_bytes_per_s"].default / 2**20
 
 
 def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB) -> None:
-    """Raise the limit of a camera at the bridges of a running `up`; the user who attaches it owns the state folder."""
+    """Give a camera a limit of its own at the bridges of a running `up`, unless it has one: a person may have set it.
+
+    The user who attaches the camera owns the state folder. Raises StateError if the file is damaged.
+    """
     file = layout.camera_rates
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_json(file, read_json(file) | {camera_id: mib_per_s})
+        try:
+            known = json.loads(file.read_text()) if file.exists() else {}
+        except ValueError:
+            known = None
+        if not isinstance(known, dict):
+            raise StateError(
+                f"{file}: expected a JSON object with a rate for each camera, got another form. Correct it."
+            )
+        if camera_id not in known:
+            write_json(file, known | {camera_id: mib_per_s})

@@ -24,7 +24,9 @@ def forget(
 
     Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is not gone.
     """
+    from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store
+    from consumers.settings import SILENT_AFTER_S
     from infra.state_folder import Layout
     from infra.up.system_state import camera_states, scenario_cameras
     from schemas.identity import camera_at
@@ -42,7 +44,8 @@ def forget(
         raise ConfigError(
             f"{identity}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name."
         )
-    if found.state not in ("offline", "silent"):
+    sends = found.age_s is not None and found.age_s <= SILENT_AFTER_S
+    if found.state not in GONE or (sends and found.state not in (State.OFFLINE, State.SILENT)):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
     store = Store(layout.console_url)
     try:

@@ -80,7 +80,7 @@ class AlertNotifier:
 
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
         database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised. `published_ms` returns the
-        times at which models were published or withdrawn: none of their episodes lasts longer.
+        times at which models were published or withdrawn. An episode ends at each of them.
         """
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
 from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -77,8 +77,8 @@ class Kafka:
         for group in await admin.groups():
             try:
                 committed = await admin.committed(group)
-            except KafkaError:  # its coordinator is moving: the last value stays until the next round
-                continue
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+                continue  # the coordinator is moving: the last value stays until the next reading
             waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
 from infra.pki.serials import note_serial
 from infra.state_folder import write_private
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import CameraKey
 from schemas.transport.access import Tls
@@ -74,6 +74,17 @@ class Enrolment:
             )
         authority = text[text.rindex(_BEGIN) :]
         return cls(name, CameraKey.from_export(name, fields["key"]), fields.get("mqtt"), Tls(authority, file))
+
+
+def is_enrolled(file: Path, authority: Authority, key: CameraKey) -> bool:
+    """Return whether `file` is a valid enrolment with this key, of this authority."""
+    if not file.is_file():
+        return False
+    try:
+        found = Enrolment.read(file)
+    except (ConfigError, SecretError):  # also one with a key in the form of an earlier release
+        return False
+    return found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()
 
 
 def enroll(

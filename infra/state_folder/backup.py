@@ -42,7 +42,7 @@ DATABASE: Final = "database"
 CONSOLE: Final = "console"
 FILES: Final = "state/"
 KAFKA_NODES: Final = "kafka-nodes.json"
-"""Names the disks that Kafka's nodes had."""
+"""The file of `infra.local.kafka_quorum`, about the disks of Kafka's nodes."""
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
@@ -148,12 +148,12 @@ def restore_backup(
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
     read and checked first. Raises StateError for a damaged backup, or if something of it already exists.
     """
-    staged = layout.folder / ".restoring"
+    staged, left = layout.folder / ".restoring", {KAFKA_NODES} if new_kafka else set()
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with _input(place, passphrase) as tar:
             manifest = _manifest(tar, place)
-            if there := [name for name in _written(manifest) if (layout.folder / name).exists()]:
+            if there := [name for name in _written(manifest) if name not in left and (layout.folder / name).exists()]:
                 raise StateError(
                     f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, or "
                     "move the old one away."
@@ -162,8 +162,8 @@ def restore_backup(
                 wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
                 raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
             _read_tar(tar, place, staged)
-        if new_kafka:
-            (staged / FILES / KAFKA_NODES).unlink(missing_ok=True)
+        for name in left:
+            (staged / FILES / name).unlink(missing_ok=True)
         dump = staged / DATABASE
         if database is not None:
             with dump.open("rb") as given:

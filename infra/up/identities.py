@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from infra.local.files import write_json
 from infra.local.kafka_quorum import node_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.enrolment import enroll, is_enrolled
 from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
 from infra.state_folder import Layout, issue_role_secrets
@@ -17,9 +17,7 @@ from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
 from infra.up.processes import names
 from infra.up.settings import UpSettings
-from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
-from schemas.keys.keys import CameraKey
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
@@ -56,17 +54,6 @@ def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[Camera
     with changing_identities(layout.folder):
         for camera in cameras:
             key = layout.camera_key(camera)
-            if not _enrolled(layout, authority, key):
-                enroll(authority, key, layout.enrolment(camera))
-
-
-def _enrolled(layout: Layout, authority: Authority, key: CameraKey) -> bool:
-    """Return whether a camera's enrolment exists, holds its present key, and is of this fleet."""
-    file = layout.enrolment(key.camera_id)
-    if not file.is_file():
-        return False
-    try:
-        found = Enrolment.read(file)
-    except (ConfigError, SecretError):  # also one with a key in the form of an earlier release
-        return False
-    return found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()
+            file = layout.enrolment(camera)
+            if not is_enrolled(file, authority, key):
+                enroll(authority, key, file)

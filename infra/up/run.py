@@ -268,9 +268,15 @@ class _Run:
 
     def _scrape(self, fleets: list[Role]) -> None:
         """Scrape the roles and these fleets. A finished fleet does not answer and is not down."""
-        if fleets != self._scraped:
-            self._scraped = list(fleets)
+        if fleets == self._scraped:
+            return
+        try:
             self._watching.scrape([*self._roles, *fleets])
+        except OSError as error:
+            if not is_full(error):  # on a full disk, the next call tries again
+                raise
+        else:
+            self._scraped = list(fleets)
 
     def _await_stopped(self) -> None:
         with ThreadPoolExecutor(len(self._fleets)) as stopping:

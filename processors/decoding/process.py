@@ -155,8 +155,10 @@ class DecodingProcess:
         return True
 
     def _await(self, left_s: float, timeout_s: float, least_s: float) -> None:
-        """Wait for a reply, at first for `left_s`. `ProcessLost` if the process has not waited for a core, or for too
-        long."""
+        """Wait for a reply: first for `left_s`, then for `timeout_s` at a time while the process waits for a core.
+
+        Raises `ProcessLost` if none comes.
+        """
         for waits_s in (left_s, *[timeout_s] * (_STARVED - 1)):
             if self._answers(waits_s):
                 return

@@ -23,10 +23,11 @@ _RATE: Final = "frames_per_second"
 _log = structlog.get_logger()
 
 
-def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandState:
-    """Return the applied commands; empty when the file is missing or damaged.
+def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[CommandState, bool]:
+    """Return the applied commands, and whether the file is out of date; no commands when it is missing or damaged.
 
-    A command is left out if the camera's own setting, or its own rate in frames a second, has changed since.
+    A command is left out if the camera's own setting, or its own rate in frames a second, has changed since. The file
+    must then be written again: the command would return with the former setting.
     """
     path = folder / _FILE
     try:
@@ -37,15 +38,15 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandS
         if before.get(_RATE, own_rate) != own_rate:
             changed.append(_RATE)
     except FileNotFoundError:
-        return CommandState()
+        return CommandState(), False
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
         _log.warning("command_state_unreadable", file=str(path), detail=type(error).__name__)
-        return CommandState()
+        return CommandState(), False
     for name in changed:
         state.ClearField(name)
     if "probe_share" in changed:
         state.ClearField("asked_share")
-    return state
+    return state, bool(changed)
 
 
 def write_command_state(folder: Path, state: CommandState, own: Encoding, own_rate: float) -> None:

@@ -60,7 +60,6 @@ class CameraControl:
         self._own_rate = rate
         self._clock_ms = clock_ms
         self._early: dict[str, Command | ProbeRequest] = {}
-        self._unwritten = False
         self.state = CommandState()
         """The applied commands; read-only."""
         self.encoding = encoding
@@ -69,7 +68,7 @@ class CameraControl:
         """Frames a second, 0 for every frame."""
         self.on_rate: Callable[[], None] = lambda: None
         """Called when `rate` has changed."""
-        state = read_command_state(folder, encoding, rate)
+        state, self._unwritten = read_command_state(folder, encoding, rate)
         try:
             self._set(state)
         except ConfigError:

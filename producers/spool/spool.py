@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 _SEGMENTS: Final = 16
 _SEGMENT_BYTES: Final = (64 * 2**10, 4 * 2**20)
 _UNREADABLE_MS: Final = 60_000
-"""Time in ms after which a frame that the disk cannot read counts as damaged. Until then the fault may pass."""
+"""Time in ms after which frames that the disk cannot read count as damaged. Until then the fault may pass."""
 
 FrameKey = tuple[int, int]
 """Boot id and sequence number: with the camera id, the identity of a frame."""
@@ -104,8 +104,8 @@ class Spool:
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
         self._reader = SegmentReader()
-        self._unreadable: dict[FrameKey, int] = {}
-        """The times since which the disk cannot read frames."""
+        self._unreadable: dict[Path, int] = {}
+        """The times since which the disk cannot read a frame of a file."""
         for segment, records in zip(past.segments, past.records, strict=True):
             for record in records:
                 self._frames[record.boot_id, record.seq] = SpooledFrame(
@@ -199,16 +199,15 @@ class Spool:
 
         Raises `StateError` if it cannot be read. A damaged frame is shed, and so are all frames of a missing file.
         """
-        segment, key = frame.segment, (frame.segment.boot_id, frame.seq)
+        segment = frame.segment
         try:
             payload = self._reader.read(segment, frame.offset, frame.length)
         except UnreadableError:
             now_ms = self._clock.now_ms()
-            if now_ms - self._unreadable.setdefault(key, now_ms) >= _UNREADABLE_MS:
-                del self._unreadable[key]
-                self._give_up_damaged(segment, (frame.seq,))
+            if now_ms - self._unreadable.setdefault(segment.path, now_ms) >= _UNREADABLE_MS:
+                self._give_up_damaged(segment, (frame.seq,))  # the next ones of this file need no further minute
             raise
-        self._unreadable.pop(key, None)
+        self._unreadable.pop(segment.path, None)
         if payload is None:
             self._give_up_damaged(segment, range(segment.first, segment.next))
             raise StateError(

@@ -124,8 +124,10 @@ class RolloutRecords:
     def __init__(self) -> None:
         self.listed = Models()
         """The list as its last editor signed it."""
-        self._value = self._other = b""
-        """The newest record about the listed rollout, and the newest one that was about no listed one."""
+        self._value = b""
+        """The newest assessment record of the listed rollout."""
+        self._other = b""
+        """The newest assessment record of another rollout, whose list may come later."""
 
     def take(self, value: bytes | None) -> None:
         """Accept the value of the record under `ASSESSMENT_KEY`; an older one than the present changes nothing."""

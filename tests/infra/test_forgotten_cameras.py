@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from consumers.cameras.state import State
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots
+from consumers.database.tables import camera_states as saved_states
 from infra.cli import app, camera, camera_forget, status  # noqa: F401  # they register their commands
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
@@ -20,7 +22,7 @@ from infra.up.system_state import camera_states, role_states
 from infra.up.table import LiveTable
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, SourceError, StateError
-from schemas.pointillist_pb2 import OFFLINE
+from schemas.pointillist_pb2 import ENDED, OFFLINE, ONLINE
 from tests.infra.test_system_state import said, write_database
 
 
@@ -63,6 +65,35 @@ def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tm
         layout.scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [{"name": "cam-0"}]}))
         with pytest.raises(ConfigError, match=message):
             forget(name, layout)
+
+
+@pytest.mark.parametrize(
+    ("state", "reported"),
+    [(State.REVOKED, OFFLINE), (State.ALERT, OFFLINE), (State.REFUSED, ONLINE), (State.ENDED, ENDED)],
+)
+def test_a_camera_that_was_revoked_ended_or_alarmed_can_be_forgotten_once_its_frames_have_stopped(
+    tmp_path: Path, state: State, reported: int
+) -> None:
+    for ago_s, is_gone in ((300, True), (1, False)):
+        layout, now_ms = Layout(tmp_path / str(ago_s)), time.time_ns() // 10**6
+        row = said("porch/gate", reported)._replace(state_ms=now_ms - 400_000, seen_ms=now_ms - 400_000)
+        write_database(layout, [row], {})
+        engine = open_engine(layout.database_url, writes=True)
+        with engine.begin() as connection:
+            last_ms = now_ms - 1000 * ago_s
+            connection.execute(
+                boots.insert(), {"camera": row.camera, "boot": 7, "frames": 5, "duplicates": 0, "last_ms": last_ms}
+            )
+            judged = {"camera": row.camera, "state": state.value, "reason": "", "since_ms": last_ms, "saved_ms": now_ms}
+            connection.execute(saved_states.insert(), judged | {"patience_s": 10.0})
+        engine.dispose()
+        assert [each.state for each in camera_states(layout)] == [state]
+        if is_gone:
+            forget(row.camera, layout)
+            assert named(layout) == []
+        else:
+            with pytest.raises(ConfigError, match=f"expected a camera that is gone, got one that is {state}"):
+                forget(row.camera, layout)
 
 
 def prepare(state: Path, document: dict[str, object]) -> list[str]:

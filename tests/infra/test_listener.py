@@ -155,7 +155,16 @@ def test_a_camera_s_key_is_rotated_by_one_command(tmp_path: Path) -> None:
 def test_nothing_is_revoked_where_the_new_enrolment_cannot_be_written(tmp_path: Path) -> None:
     layout = as_of_up(tmp_path / "state")
     assert run("enroll", DOOR, "--out", tmp_path / "door", "--state", layout.folder).exit_code == 0
-    for arguments in (("--out", tmp_path / "none" / "door"), ("--out", tmp_path / "new", "--mqtt", "broker:8883")):
+    before = layout.generations.read_text() if layout.generations.is_file() else None
+    for arguments in (
+        ("--out", tmp_path / "none" / "door"),
+        ("--out", tmp_path),
+        ("--out", Path("/proc/door")),
+        ("--out", tmp_path / ("x" * 254)),
+        ("--out", tmp_path / "new", "--mqtt", "broker:8883"),
+    ):
         refusal(run("rotate", DOOR, *arguments, "--state", layout.folder))
+    assert (layout.generations.read_text() if layout.generations.is_file() else None) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["door", "state"]
     assert refused(layout.pki) == set()
     assert not set(serials(layout.pki, CameraId(DOOR))) & Authority(layout.pki).on_list()

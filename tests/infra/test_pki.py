@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from infra.cameras.identity import issued_identity
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
 from infra.pki import generations
@@ -21,6 +22,8 @@ from infra.pki.generations import following
 from infra.pki.refusals import refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.state_folder import Layout
+from infra.up.identities import prepare_identities
+from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKeyError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
@@ -301,3 +304,24 @@ def test_a_text_with_another_form_of_certificate_is_left_to_openssl(tmp_path: Pa
     plain, trusted = (Authority.create(tmp_path / name).pem for name in ("one", "two"))
     mixed = plain + trusted.replace(" CERTIFICATE-", " X509 CERTIFICATE-")
     assert len(Tls(mixed).context().get_ca_certs()) == 2
+
+
+def test_an_attached_camera_gets_a_new_enrolment_from_a_new_authority_and_after_its_own_has_expired(
+    tmp_path: Path,
+) -> None:
+    layout, camera = Layout(tmp_path / "state"), CameraId("site/attached")
+
+    def handed_out() -> str:
+        issued_identity(layout, camera)
+        return (Enrolment.read(layout.enrolment(camera)).tls.authorities or "").strip()
+
+    prepare_identities(layout, [], UpSettings())
+    assert handed_out() == Authority(layout.pki).pem.strip()
+    same = layout.enrolment(camera).read_text()
+    assert handed_out()
+    assert layout.enrolment(camera).read_text() == same
+    layout.pki.rename(tmp_path / "lost")
+    prepare_identities(layout, [], UpSettings())
+    assert handed_out() == Authority(layout.pki).pem.strip()
+    enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=-0.5)
+    assert handed_out() == Authority(layout.pki).pem.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,9 +145,11 @@ def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path,
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Path, stopped: bool) -> None:
     asked, targets, ended = Interrupts(int(stopped)), list[list[str]](), Event()
-    first, latest_s = iter([None]), time.monotonic() + 5
+    first, latest_s, full = iter([None, None]), time.monotonic() + 5, [errno.ENOSPC]
 
     def scrape(roles: Any) -> None:
+        if full:
+            raise OSError(full.pop(), "the disk is full")
         targets.append([role.name for role in roles])
         if targets[-1] == ["bridge", "fleet-2"]:
             ended.set()

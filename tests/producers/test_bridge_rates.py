@@ -6,10 +6,13 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.rates import CameraRates
+from schemas.errors import StateError
 from schemas.identity import CameraId
 
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
@@ -25,6 +28,19 @@ def test_a_camera_that_is_attached_is_found_in_the_file_at_once(tmp_path: Path) 
     allow_rate(layout, YARD, 2)
     assert rates.changed() == {DOOR: USUAL_MIB * 2**20, YARD: 2 * 2**20}
     assert rates.changed() is None
+
+
+def test_a_limit_that_a_person_has_set_stays_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.camera_rates.write_text(json.dumps({DOOR: 300}))
+    allow_rate(layout, DOOR)
+    allow_rate(layout, YARD)
+    assert json.loads(layout.camera_rates.read_text()) == {DOOR: 300, YARD: USUAL_MIB}
+    for text in (f'{{"{DOOR}": 300,}}', "[]"):
+        layout.camera_rates.write_text(text)
+        with pytest.raises(StateError, match="expected a JSON object with a rate for each camera"):
+            allow_rate(layout, YARD)
+        assert layout.camera_rates.read_text() == text
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:

@@ -147,6 +147,20 @@ async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(mon
         await until(lambda: it.confirmed() == list(range(7)), "seven confirmed")
 
 
+async def test_frames_of_a_topic_that_was_made_again_do_not_wait_for_the_earlier_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = KafkaStandIn(partitions=1)
+    kafka.committed = {0: 2}
+    async with bridged(monkeypatch, kafka=kafka, credit_frames=3) as it:
+        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
+        for seq in range(8):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+        await until(lambda: it.confirmed() == list(range(5)), "five confirmed")
+        it.kafka.committed = {0: 1}
+        await until(lambda: it.confirmed() == list(range(8)), "all confirmed")
+
+
 async def test_a_backlog_counts_each_partition_s_records_by_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras = [CameraId(f"hall/camera-{number}") for number in range(8)]
     partition_of = DefaultPartitioner()

@@ -68,6 +68,14 @@ def test_a_command_leaves_what_an_earlier_one_set_also_after_a_restart(tmp_path:
         assert found.encoding == Encoding(32, 0.05, LOSSLESS)
 
 
+def test_a_command_that_a_new_configuration_has_overruled_does_not_return_with_the_former_one(tmp_path: Path) -> None:
+    assert CameraControl(tmp_path, KEY, OWN, Clock()).command(command(dropped_per_block=32, probe_share=0.5))
+    changed = CameraControl(tmp_path, KEY, Encoding(20, 0.05, RAW), Clock())
+    assert changed.encoding == Encoding(20, 0.5, RAW)
+    assert changed.persist() is None
+    assert CameraControl(tmp_path, KEY, OWN, Clock()).encoding == Encoding(16, 0.5, RAW)
+
+
 def test_of_a_command_and_a_request_for_probes_the_newer_one_sets_the_share(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.probe_request(request(1.0, NOW_MS - 5))

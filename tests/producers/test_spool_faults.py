@@ -88,14 +88,14 @@ def test_a_frame_that_the_disk_cannot_read_for_a_minute_is_damaged_and_the_other
 ) -> None:
     clock = Clock()
     spool = Spool(tmp_path, CAMERA, ROOM, clock)
-    boot_id = fill(spool, 3)
-    frame = frame_of(spool, boot_id, 1)
+    boot_id = fill(spool, 4)
+    bad = [frame_of(spool, boot_id, seq) for seq in (1, 2)]
     pread = os.pread
 
     def unreadable(fd: int, length: int, offset: int) -> bytes:
-        return refuse(errno.EIO)() if offset == frame.offset else pread(fd, length, offset)
+        return refuse(errno.EIO)() if offset in {frame.offset for frame in bad} else pread(fd, length, offset)
 
-    def attempts(count: int) -> None:
+    def attempts(frame: SpooledFrame, count: int) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", unreadable)
             for _ in range(count):
@@ -103,13 +103,14 @@ def test_a_frame_that_the_disk_cannot_read_for_a_minute_is_damaged_and_the_other
                     spool.read(frame)
                 clock.now_s += 20
 
-    attempts(3)
-    assert spool.read(frame) == payload_of(1)  # the fault has passed, and a later one has a minute again
-    attempts(3)
-    assert spool.frames == 3
-    attempts(1)
-    assert set(scanned(tmp_path, boot_id).shed) == {1}
-    assert readable(spool, boot_id) == RangeSet.of((0, 2))
+    attempts(bad[0], 3)
+    assert spool.read(bad[0]) == payload_of(1)  # the fault has passed, and a later one has a minute again
+    attempts(bad[0], 3)
+    assert spool.frames == 4
+    attempts(bad[0], 1)
+    attempts(bad[1], 1)  # of the same file: no further minute
+    assert set(scanned(tmp_path, boot_id).shed) == {1, 2}
+    assert readable(spool, boot_id) == RangeSet.of((0, 3))
     spool.close()
 
 

@@ -1,4 +1,4 @@
-"""What the administrator makes of Kafka's answers, without a Kafka."""
+"""The administrator's handling of Kafka's answers, without a Kafka."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOADING, NOT_THE_COORDINATOR, NOT_AUTHORISED = 14, 16, 30
 
 
 class Nodes:
-    """What an administrator uses of aiokafka's: the coordinator moves from node 7 to node 8."""
+    """A stand-in for aiokafka's client. A test moves the coordinator from node 7 to node 8."""
 
     def __init__(self, **_: object) -> None:
         self.coordinator = 7

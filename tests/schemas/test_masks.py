@@ -33,7 +33,7 @@ DROPPED = st.sampled_from((0, 1, 7, 16, 33, MAX_DROPPED_PER_BLOCK))
 
 
 def test_at_a_quarter_dropped_every_square_of_four_pixels_keeps_one_in_every_pattern() -> None:
-    """So a sample of colour that four pixels share is always sent, as the guarantees say."""
+    """A colour sample that four pixels share is therefore always sent, as the guarantees state."""
     patterns = symmetries.turned(masks._pool(16)[:, None], np.arange(512))
     right, below = patterns >> np.uint64(1), patterns >> np.uint64(8)
     corners = np.uint64(sum(1 << (8 * y + x) for y in range(0, 8, 2) for x in range(0, 8, 2)))

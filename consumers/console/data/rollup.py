@@ -164,8 +164,10 @@ def _addition(engine: Engine, table: Table) -> Prepared:
 
 
 def _counted(span_ms: int) -> Subquery:
-    """Select the frames of a span with their capture time and the start of its minute; of an implausible one, with the
-    time of their recording."""
+    """Select the frames of a span with their time and the start of its minute.
+
+    The time is the capture time, or the recording time if the capture time is implausible.
+    """
     since: BindParameter[int] = bindparam("since", type_=BigInteger)
     until: BindParameter[int] = bindparam("until", type_=BigInteger)
     makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - LATEST_MS, frames.c.recorded_ms)

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.cameras.state import State
+from consumers.cameras.state import GONE, State
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
@@ -23,8 +23,6 @@ from consumers.console.data.stream import Streams
 from consumers.console.data.system_watch import Header
 
 _LONGEST: Final = 200
-_GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.REVOKED, State.ALERT)
-"""States in which a camera may be gone for good."""
 
 
 def fleet_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
@@ -152,7 +150,7 @@ async def forget(context: ConsoleContext, who: str, name: str) -> str:
     card: Card | None = context.fleet.card(name)
     if card is None:
         return f"camera: expected one of this fleet, got {name}"
-    if card.state not in _GONE or card.frames_per_second:
+    if card.state not in GONE or card.frames_per_second:
         return f"{name}: expected a camera that is gone, it is {card.state.value}"
     at_ms = await context.write(context.store.forget, name)
     context.fleet.forget(name, at_ms)

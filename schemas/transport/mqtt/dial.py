@@ -29,16 +29,17 @@ async def dial(host: str, port: int, timeout_s: float, tls: ssl.SSLContext | Non
 async def _connected(host: str, port: int, timeout_s: float) -> socket.socket:
     """Return a socket that is connected to the first address of the host that accepts.
 
-    One that is silent leaves time for the others.
+    The addresses share the remaining time evenly: a silent one leaves time for those after it.
     """
     loop = asyncio.get_running_loop()
+    end_s = loop.time() + timeout_s
     problem = OSError(f"{host}: expected an address of this host, got none")
     addresses = await _addresses(host, port)
-    for family, kind, protocol, _, address in addresses:
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         dialled = socket.socket(family, kind, protocol)
         try:
             dialled.setblocking(False)
-            async with asyncio.timeout(timeout_s / len(addresses)):
+            async with asyncio.timeout((end_s - loop.time()) / (len(addresses) - tried)):
                 await loop.sock_connect(dialled, address)
             dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
