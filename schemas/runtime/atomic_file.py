@@ -27,7 +27,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
     The folder must exist. Nothing is synced to the disk: a power failure may leave either file. Raises OSError.
     """
-    fresh = _fresh(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
     try:
         # The file is created here, not by the caller: at no moment may others read it.
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666))
@@ -44,14 +44,10 @@ def try_replacing(path: Path, size: int) -> None:
     """Raise OSError if `replacing` could not write `size` bytes to a private file at `path`. Nothing is left behind."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    fresh = _fresh(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(bytes(size))
     finally:
         with suppress(OSError):
             fresh.unlink()
-
-
-def _fresh(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
