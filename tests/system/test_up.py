@@ -77,7 +77,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
 
         wait_until(all_well, "all roles up and all cameras online", every_s=0.5)
         assert json_status(state)["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
-        assert "device_ready" in run_command("logs", "processor-1", "--state", state).stdout
+        assert "device_ready" in run_command("logs", "processor-1", "--lines", 1000, "--state", state).stdout
         second = run_command("up", "--state", state, "--seconds", 1)
         assert second.returncode == 2
         assert "in use" in second.stderr
