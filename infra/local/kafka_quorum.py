@@ -16,9 +16,9 @@ from typing import Final
 
 from infra.local.files import read_json, write_json
 from infra.local.ports import LOOPBACK, Ports
+from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 
-NODES_FILE: Final = "kafka-nodes.json"
 SINGLE: Final = "kafka"
 
 
@@ -37,7 +37,7 @@ class Quorum:
         """Raises StateError if the folder's Kafka has another number of nodes, or data without `kafka-nodes.json`."""
         check_count(state, count)
         self._state = state
-        self._file = state / NODES_FILE
+        self._file = state / KAFKA_NODES
         self._changing = threading.Lock()  # nodes are started from several threads
         found = read_json(self._file)
         self._formatted: set[int] = set(found.get("formatted", ()))
@@ -96,7 +96,7 @@ class Quorum:
 
 def check_count(state: Path, count: int) -> None:
     """Raise StateError when the Kafka of this state folder has another number of nodes than `count`."""
-    found = len(read_json(state / NODES_FILE).get("controllers", ()))
+    found = len(read_json(state / KAFKA_NODES).get("controllers", ()))
     if not found and (state / SINGLE / "data").is_dir():
         found = 1
     if found and found != count:
@@ -108,7 +108,7 @@ def check_count(state: Path, count: int) -> None:
 
 def kafka_data(state: Path) -> list[Path]:
     """Return the existing log folders of the Kafka nodes in this state folder."""
-    count = len(read_json(state / NODES_FILE).get("controllers", ())) or 1
+    count = len(read_json(state / KAFKA_NODES).get("controllers", ())) or 1
     return [folder for name in node_names(count) if (folder := state / name / "data").is_dir()]
 
 

@@ -29,7 +29,7 @@ import fsspec  # type: ignore[import-untyped]  # it ships no types
 from consumers.database.engine import database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
-from infra.state_folder.layout import Layout
+from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.errors import ConfigError, StateError, first_line
 from schemas.runtime.atomic_file import replacing
@@ -41,8 +41,6 @@ CHECKSUMS: Final = "checksums.json"
 DATABASE: Final = "database"
 CONSOLE: Final = "console"
 FILES: Final = "state/"
-KAFKA_NODES: Final = "kafka-nodes.json"
-"""The file of `infra.local.kafka_quorum`, about the disks of Kafka's nodes."""
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,

@@ -7,6 +7,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from infra.state_folder.environment import parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
@@ -18,6 +19,9 @@ from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.runtime.atomic_file import replacing
+
+KAFKA_NODES: Final = "kafka-nodes.json"
+"""The file about the disks of several Kafka nodes, written by `infra.local.kafka_quorum`."""
 
 
 @dataclass(frozen=True)

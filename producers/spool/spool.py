@@ -429,6 +429,7 @@ class Spool:
 
     def _unlink(self, segment: Segment) -> None:
         self._segments.remove(segment)
+        self._unreadable.pop(segment.path, None)
         self.bytes -= segment.size
         try:
             self._reader.forget(segment)

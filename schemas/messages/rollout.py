@@ -131,13 +131,15 @@ class RolloutRecords:
 
     def take(self, value: bytes | None) -> None:
         """Accept the value of the record under `ASSESSMENT_KEY`; an older one than the present changes nothing."""
-        now, before = self._read(value or b""), self.assessment
+        if not value:
+            return
+        now, before = self._read(value), self.assessment
         if before is not None and before == self._read(self._other):
             self._value, self._other = self._other, b""
         if now is None:
-            self._other = value or self._other  # its list may come later
+            self._other = value
         elif before is None or now.at_ms >= before.at_ms:
-            self._value = value or b""
+            self._value = value
 
     @property
     def assessment(self) -> Assessment | None:

@@ -40,14 +40,14 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         raise
 
 
+class _Tried(Exception):  # noqa: N818  # no error: it ends a trial
+    pass
+
+
 def try_replacing(path: Path, size: int) -> None:
     """Raise OSError if `replacing` could not write `size` bytes to a private file at `path`. Nothing is left behind."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(bytes(size))
-    finally:
-        with suppress(OSError):
-            fresh.unlink()
+    with suppress(_Tried), replacing(path, private=True) as fresh:
+        fresh.write_bytes(bytes(size))
+        raise _Tried

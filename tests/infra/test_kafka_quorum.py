@@ -11,9 +11,10 @@ import pytest
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
-from infra.local.kafka_quorum import NODES_FILE, Quorum, check_count, kafka_data, node_names
+from infra.local.kafka_quorum import Quorum, check_count, kafka_data, node_names
 from infra.local.ports import Ports
 from infra.local.topics import TopicSpec, acknowledging
+from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 
 
@@ -103,7 +104,7 @@ def test_a_record_is_acknowledged_when_all_copies_but_one_have_it(copies: int, n
 @pytest.mark.parametrize("text", ["{", None])
 def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir: Path, text: str | None) -> None:
     Quorum(state_dir, Ports(state_dir), 3)
-    file = state_dir / NODES_FILE
+    file = state_dir / KAFKA_NODES
     if text is None:
         file.unlink()
     else:

@@ -134,31 +134,24 @@ async def test_a_backlog_that_stays_unknown_keeps_no_camera_from_sending(monkeyp
                 await asyncio.sleep(0.1)
 
 
-async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("before", "now", "first", "then"),
+    [(0, 4, 3, 7), (2, 1, 5, 8)],
+    ids=["the processors go on", "the topic was made again"],
+)
+async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(
+    monkeypatch: pytest.MonkeyPatch, before: int, now: int, first: int, then: int
+) -> None:
     kafka = KafkaStandIn(partitions=1)
-    kafka.committed = {0: 0}
+    kafka.committed = {0: before}
     async with bridged(monkeypatch, kafka=kafka, credit_frames=3) as it:
         await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
         for seq in range(8):
             it.broker.publish(FRAMES, frame(seq), seq + 1)
         await until(lambda: it.broker.acknowledged == list(range(1, 9)), "all acknowledged")
-        await until(lambda: it.confirmed() == [0, 1, 2], "three confirmed")
-        it.kafka.committed = {0: 4}
-        await until(lambda: it.confirmed() == list(range(7)), "seven confirmed")
-
-
-async def test_frames_of_a_topic_that_was_made_again_do_not_wait_for_the_earlier_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kafka = KafkaStandIn(partitions=1)
-    kafka.committed = {0: 2}
-    async with bridged(monkeypatch, kafka=kafka, credit_frames=3) as it:
-        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
-        for seq in range(8):
-            it.broker.publish(FRAMES, frame(seq), seq + 1)
-        await until(lambda: it.confirmed() == list(range(5)), "five confirmed")
-        it.kafka.committed = {0: 1}
-        await until(lambda: it.confirmed() == list(range(8)), "all confirmed")
+        await until(lambda: it.confirmed() == list(range(first)), "the first confirmed")
+        it.kafka.committed = {0: now}
+        await until(lambda: it.confirmed() == list(range(then)), "the later ones confirmed")
 
 
 async def test_a_backlog_counts_each_partition_s_records_by_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
