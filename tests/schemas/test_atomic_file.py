@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing, try_replacing
 
 
 def test_a_reader_finds_the_old_file_until_all_of_the_new_one_is_written(tmp_path: Path) -> None:
@@ -68,3 +68,15 @@ def test_threads_that_write_the_same_file_do_not_mix(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_trial_changes_nothing_and_finds_what_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.write_text("kept")
+    try_replacing(file, 100)
+    try_replacing(tmp_path / "new", 100)
+    for impossible in (tmp_path, tmp_path / "none" / "new", tmp_path / ("x" * 254)):
+        with pytest.raises(OSError):
+            try_replacing(impossible, 100)
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    assert file.read_text() == "kept"
