@@ -26,8 +26,10 @@ from lab.red_team.plan import CLEAN, Speeds
 
 GROUP: Final = 100
 """Most pictures of a batch. Those of one group share the draw if the randomness is fixed."""
+_ON_GPU: Final = 10
+"""Factor of the most pictures and pixels of a batch on a GPU, which small batches do not fill."""
 _PASSES: Final = 40_000
-"""Most passes of a batch, so that an interruption costs minutes: costly attacks have smaller batches."""
+"""Most passes of a batch on a CPU, so that an interruption costs minutes: costly attacks have smaller batches."""
 _SIZES: Final = (100, 50, 25, 20, 10, 5, 4, 2, 1)
 
 
@@ -85,7 +87,7 @@ class Measurement:
         return Speeds(*map(float, found["seconds"]))
 
     def _measure_speeds(self) -> Arrays:
-        frames, labels = self._batch(np.arange(min(len(self.pictures), GROUP, self._most)))
+        frames, labels = self._batch(np.arange(min(len(self.pictures), self._most)))
         seconds = []
         for variant in ("defence", "bare"):
             attacked = self.defence.facing(variant, self.seed).attacked
@@ -132,17 +134,22 @@ class Measurement:
         return reached == job.pictures
 
     def _batches(self, job: Job) -> Iterator[tuple[int, int]]:
-        backward, forward = job.cost
-        affordable = _PASSES / max(1.0, backward + forward / 6)
-        most = max(1.0, min(GROUP, self._most, affordable))
-        size = next(size for size in _SIZES if size <= most)
+        size = self._most
+        if self._device.type == "cpu":
+            backward, forward = job.cost
+            affordable = max(1.0, _PASSES / max(1.0, backward + forward / 6))
+            size = next(each for each in _SIZES if each <= min(size, affordable))
         for start in range(0, job.pictures, size):
             yield start, min(start + size, job.pictures)
 
     @property
+    def _factor(self) -> int:
+        return 1 if self._device.type == "cpu" else _ON_GPU
+
+    @property
     def _most(self) -> int:
         height, width = self.pictures.images.shape[1:3]
-        return max(1, BATCH_PIXELS // int(height * width))
+        return self._factor * max(1, min(GROUP, BATCH_PIXELS // int(height * width)))
 
     def _attacked(self, job: Job, start: int, stop: int) -> NDArray[np.intp]:
         """Return the positions of a batch to attack: correct at least once when clean, and not yet excluded."""
@@ -179,7 +186,7 @@ class Measurement:
         largest = np.zeros(len(positions), np.float32)
         if len(positions):
             frames, labels = self._batch(positions)
-            facing = self.defence.facing(job.variant, self._seed("draw", start // GROUP))
+            facing = self.defence.facing(job.variant, self._seed("draw", start // (self._factor * GROUP)))
             chance = torch.Generator().manual_seed(self._seed(job.name, start))
             if job.effort.kind == "gradients":
                 usable = usable_gradients(facing.attacked, frames, labels, chance).cpu().numpy()

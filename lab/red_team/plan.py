@@ -20,12 +20,10 @@ SAMPLES: Final = 10
 COMPARED: Final = 100
 """Number of first pictures that every affordable attack gets, so that attacks compare.
 
-Beyond them, costly attacks run only on pictures that are still unbroken.
+Beyond them, attacks other than the main one run only on pictures that are still unbroken.
 """
-JUDGED: Final = 300
-"""Pictures of AutoAttack, Square, the transfer and the targeted attack."""
 HARD_LABEL: Final = 25
-"""Pictures of HopSkipJump, and of the attack on published verdicts."""
+"""The same number for HopSkipJump, and for the attack on published verdicts."""
 CURVE_STEPS: Final = 20
 CURVE_SAMPLES: Final = 5
 EOT_SIZES: Final = (1, 10, 30, 100)
@@ -72,7 +70,7 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
         Job("noise", Effort("noise"), eps, some),
         Job("random-search", Effort("random-search", queries=RANDOM_TRIES), eps, some),
         *_strengths(eps, min(samples, CURVE_SAMPLES), some),
-        *_judges(defence, eps, images, samples),
+        *_judges(defence, eps, some, samples),
     ]
     if defence.uncertain:
         jobs.append(Job("fixed/all", Effort("eot-pgd", STEPS), eps, some, "fixed", counts=False))
@@ -91,9 +89,15 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
     if defence.uncertain:
         jobs += [Job(f"eot/{size}", Effort("eot-pgd", EOT_STEPS, size), eps, some) for size in EOT_SIZES]
     # The ensemble costs as much as all others together, so a small budget leaves it out first.
-    ensemble = Effort("auto-attack", random=defence.uncertain)
-    jobs.append(Job("auto-attack", ensemble, eps, min(images, JUDGED), compared=some))
-    return jobs
+    jobs.append(Job("auto-attack", Effort("auto-attack", random=defence.uncertain), eps, some))
+    return [_on_unbroken(job, images) for job in jobs]
+
+
+def _on_unbroken(job: Job, images: int) -> Job:
+    """Return an attack that counts with all `images`: beyond its own pictures, those that are still unbroken."""
+    if job.name in FIRST or not job.counts:
+        return job
+    return replace(job, pictures=images, compared=job.pictures)
 
 
 def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
@@ -104,20 +108,19 @@ def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
     return [Job(f"strength/{each:.4g}", effort, each, pictures, counts=each <= eps) for each in strengths]
 
 
-def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job]:
-    judged, compared = min(images, JUDGED), min(images, COMPARED)
+def _judges(defence: Defence, eps: float, pictures: int, samples: int) -> list[Job]:
     random = defence.uncertain
     square = Effort("square", queries=RANDOM_QUERIES if random else QUERIES, random=random)
     walk = Effort("hop-skip-jump", WALK_STEPS, VOTES if random else 1, queries=WALK_QUERIES)
     jobs = [
-        Job("square", square, eps, judged, compared=compared),
-        Job("targeted", Effort("eot-pgd", STEPS, samples, targeted=True), eps, judged, compared=compared),
-        Job("hop-skip-jump", walk, eps, min(images, HARD_LABEL)),
-        Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
+        Job("square", square, eps, pictures),
+        Job("targeted", Effort("eot-pgd", STEPS, samples, targeted=True), eps, pictures),
+        Job("hop-skip-jump", walk, eps, min(pictures, HARD_LABEL)),
+        Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(pictures, HARD_LABEL)),
     ]
     # A transfer from the very network that is attacked would be the same attack again.
     if defence.surrogate is not None or not defence.undefended:
-        jobs.insert(1, Job("transfer", Effort("transfer", STEPS), eps, judged, "from-bare", compared=compared))
+        jobs.insert(1, Job("transfer", Effort("transfer", STEPS), eps, pictures, "from-bare"))
     return jobs
 
 

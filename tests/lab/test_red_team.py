@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.red_team import measure, plan
 from lab.red_team.defences import Defence
@@ -119,7 +121,7 @@ def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
     told = Silent()
     resumed = attacked(defence, pictures, tmp_path / "parts", told, attacks=attacks)
     assert [kept for _, kept in told.batches] == [True] * 5 + [False] * (len(told.batches) - 5)
-    assert len(told.batches) == 3 + 3 + 1 + 3
+    assert len(told.batches) == 3 + 3 + 3 + 3
     assert without_times(resumed) == without_times(whole)
     assert resumed.outcomes["eot-pgd"].pictures == 12
 
@@ -130,6 +132,33 @@ def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
     other = replace(pictures, images=np.concatenate([pictures.images[:-1], 255 - pictures.images[-1:]]))
     attacked(defence, other, tmp_path / "whole", told, attacks=("eot-pgd",))
     assert [kept for name, kept in told.batches if name == "eot-pgd"] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["fleet", "key-known", "bare"])
+def test_every_attack_that_counts_meets_every_picture_that_still_stands(tmp_path: Path, name: str) -> None:
+    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), coloured(4), name)
+    jobs = {job.name: job for job in plan.wanted_jobs(defence, 0.02, 1000)}
+    counting = [job for job in jobs.values() if job.counts]
+    assert {job.pictures for job in counting} == {1000}
+    assert jobs["eot-pgd"].compared is None
+    assert jobs["auto-attack"].compared == jobs["square"].compared == 100
+    assert jobs["hop-skip-jump"].compared == 25
+    # The others test the attacks themselves.
+    assert all(job.pictures <= 100 and job.compared is None for job in jobs.values() if not job.counts)
+
+
+def test_a_gpu_gets_larger_batches_whatever_they_cost(tmp_path: Path) -> None:
+    pictures = coloured(4)
+    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), pictures, "fleet")
+    many = replace(pictures, images=np.repeat(pictures.images, 300, 0), labels=np.repeat(pictures.labels, 300))
+    costly = next(job for job in plan.wanted_jobs(defence, 0.02, 1200) if job.name == "auto-attack")
+
+    def sizes(at: Defence) -> list[int]:
+        return [stop - start for start, stop in measure.Measurement(at, many, 0, 10, Cache(tmp_path))._batches(costly)]
+
+    assert set(sizes(defence)) == {5}
+    on_gpu = replace(defence, bundle=replace(defence.bundle, device=torch.device("cuda")))
+    assert sizes(on_gpu) == [1000, 200]
 
 
 def without_times(result: Result) -> dict[str, Any]:
