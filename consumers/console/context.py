@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -44,6 +43,7 @@ from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
+from schemas.runtime.moment import moment
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -217,13 +217,3 @@ def size(number: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
-
-
-def moment(at_ms: int | None) -> str:
-    """Format a Unix time in milliseconds."""
-    if not at_ms:
-        return "–"
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return "–"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from infra.cli import app
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
+from schemas.runtime.moment import moment
 
 Passphrase = Annotated[
     Path | None,
@@ -91,8 +91,7 @@ def restore(
             passphrase=_passphrase(passphrase_file),
             new_kafka=new_kafka,
         )
-    made = datetime.fromtimestamp(manifest.made_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    typer.echo(f"{folder}: as of {made}, {manifest.records} records of Kafka")
+    typer.echo(f"{folder}: as of {moment(manifest.made_ms)}, {manifest.records} records of Kafka")
 
 
 def _passphrase(file: Path | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
 from infra.cli.terminal import Console
 from schemas.errors import StateError
+from schemas.runtime.moment import moment
 
 if TYPE_CHECKING:
     from schemas.pointillist_pb2 import Meta
@@ -93,8 +93,8 @@ def _settings(meta: Meta) -> list[dict[str, Any]]:
 
 
 def _table(name: str, meta: Meta) -> Table:
-    command, request = (_at(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
-    at = _at(meta.turn.at_ms)
+    command, request = (moment(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
+    at = moment(meta.turn.at_ms)
     table = Table(
         "setting", "is", f"by the command of {command}", f"by the request of {request}",
         title=f"{name}, as announced at {at}", title_justify="left",
@@ -102,7 +102,3 @@ def _table(name: str, meta: Meta) -> Table:
     for row in _settings(meta):
         table.add_row(row["setting"], *("" if value is None else str(value) for value in list(row.values())[1:]))
     return table
-
-
-def _at(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if ms else "–"

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -20,6 +19,7 @@ from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
+from schemas.runtime.moment import moment
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
@@ -222,7 +222,7 @@ def show_list(
     if not rows:
         console.print("nothing is published: each processor serves its own bundle", markup=False)
         return
-    lines = [(row["model_id"], row["state"], _at(row["published_ms"]), row["location"]) for row in rows]
+    lines = [(row["model_id"], row["state"], moment(row["published_ms"]), row["location"]) for row in rows]
     print_rows(console, ("model", "state", "published", "location"), lines)
 
 
@@ -273,7 +273,7 @@ def status(
     lines = [
         (
             row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"],
-            _at(row["since_ms"]), row["error"] or "",
+            moment(row["since_ms"]), row["error"] or "",
         )
         for row in found["processors"]
     ]  # fmt: skip
@@ -282,10 +282,6 @@ def status(
 
 def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
-
-
-def _at(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:

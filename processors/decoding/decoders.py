@@ -26,7 +26,7 @@ from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
 from processors.decoding.process import DecodingProcess, ProcessLost
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
-from schemas.limits import MAX_CAMERAS, USUAL_FRAME_PIXELS
+from schemas.limits import MAX_CAMERAS, MAX_GROUP_FRAMES, USUAL_FRAME_PIXELS
 from schemas.messages.access_unit import AccessUnit
 from schemas.messages.frame_size import over_size
 from schemas.pixels.planes import Planes
@@ -42,8 +42,6 @@ YIELD_S: Final = 0.005
 """Longest wait of a suspect's unit for the units of usual cameras."""
 _KEPT: Final = 2
 """Most lanes at a time that are kept by one camera each: each of them is one more process."""
-MOST_UNITS: Final = 4096
-"""Units of a group: far more than a camera's settings allow."""
 _SHARE_OF_ONE: Final = 1 / 4
 """Share of the held bytes above which a group loses its own units first."""
 _RESTORED_S: Final = 60.0
@@ -104,10 +102,11 @@ class _Chain:
     """A group, and the units of it that wait."""
 
     group: Group
-    next: int = 0
+    seqs: list[int] = field(default_factory=list)
+    """Sequence numbers of the frames at the places 0, 1, …"""
     held: int = 0
     waiting: dict[int, _Waiting] = field(default_factory=dict)
-    ahead: dict[int, AccessUnit] = field(default_factory=dict)
+    ahead: dict[int, VideoUnit] = field(default_factory=dict)
     """Restored units that came before the units of lower places."""
     under_way: dict[int, Future[Planes]] = field(default_factory=dict)
     gave_up: bool = False
@@ -116,6 +115,18 @@ class _Chain:
     open."""
     displaced: bool = False
     """True once later groups have displaced it: its units are dropped when no frame of it is under way."""
+
+    @property
+    def next(self) -> int:
+        """The place of the next frame."""
+        return len(self.seqs)
+
+    def seq_at(self, place: int) -> int | None:
+        """Return the sequence number of the frame at a place; None if no frame has come there."""
+        if place < self.next:
+            return self.seqs[place]
+        waiting = self.waiting.get(place)
+        return None if waiting is None else waiting.unit.seq
 
     def is_needed(self, now_s: float) -> bool:
         """Return whether its units are needed soon: for frames under way, or for the next one after a takeover."""
@@ -199,10 +210,16 @@ class VideoDecoders:
             group = chain.group
             done.set_exception(
                 MalformedError(
-                    f"{group.name}: expected {group.width}x{group.height} and at most {MOST_UNITS} frames, "
+                    f"{group.name}: expected {group.width}x{group.height} and at most {MAX_GROUP_FRAMES} frames, "
                     f"got {unit.width}x{unit.height} at place {unit.place}"
                 )
             )
+            return done
+        known = chain.seq_at(unit.place)
+        if known not in (None, unit.seq):
+            # Repeated places would decode the group again for each such frame.
+            where = f"{chain.group.name}, place {unit.place}"
+            done.set_exception(MalformedError(f"{where}: expected frame {known}, which has come, got {unit.seq}"))
             return done
         if unit.place in chain.waiting:
             return chain.waiting[unit.place].done
@@ -232,9 +249,9 @@ class VideoDecoders:
             return
         if chain.gave_up:
             return
-        chain.ahead[unit.place] = unit.unit
+        chain.ahead[unit.place] = unit
         while (ahead := chain.ahead.pop(chain.next, None)) is not None:
-            if not self._fits(chain, len(ahead.data)):
+            if not self._fits(chain, len(ahead.unit.data)):
                 self._refuse(chain)
                 return
             self._hold(chain, ahead)
@@ -340,7 +357,7 @@ class VideoDecoders:
 
     def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
         chain.under_way[unit.place] = done
-        own = self._hold(chain, unit.unit)
+        own = self._hold(chain, unit)
         chain.restored_s = None
 
         def passed(_: Future[Planes]) -> None:
@@ -352,10 +369,10 @@ class VideoDecoders:
         done.add_done_callback(passed)
         self._put(chain.group, unit.place, own, done)
 
-    def _hold(self, chain: _Chain, unit: AccessUnit) -> AccessUnit:
+    def _hold(self, chain: _Chain, unit: VideoUnit) -> AccessUnit:
         """Hold the next unit of a group, and return it with its own memory."""
-        chain.next += 1
-        own = _owned(unit)
+        chain.seqs.append(unit.seq)
+        own = _owned(unit.unit)
         if chain.group.units is not None:
             chain.group.units.append(own)
             chain.held += len(own.data)
@@ -479,7 +496,7 @@ class VideoDecoders:
 
 
 def _belongs(chain: _Chain, unit: VideoUnit) -> bool:
-    return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MOST_UNITS
+    return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MAX_GROUP_FRAMES
 
 
 def _is_ready(process: DecodingProcess) -> bool:

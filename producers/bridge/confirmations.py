@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
+from schemas.errors import RevokedKeyError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
@@ -68,7 +69,10 @@ class Confirmations:
                 if self._held[camera_id] <= MAX_HELD:
                     held[boot] = seqs
                 continue
-            key = self._keys.key(camera_id, generation)
+            try:
+                key = self._keys.key(camera_id, generation)
+            except RevokedKeyError:
+                continue  # revoked since the frame came: the camera may read nothing any more
             topic = mqtt_topic(camera_id, Channel.CONFIRM)
             ranges = (Range(first=first, last=last) for first, last in RangeSet.of(seqs).ranges())
             revision = self._revisions.get(boot, 0)

@@ -73,7 +73,8 @@ def open_unit(packed: bytes | memoryview) -> AccessUnit:
     view = memoryview(packed)
     length = int.from_bytes(view[3:HEAD_BYTES], "little")
     end = HEAD_BYTES + length
-    if not length or len(view) != padded_length(end) or bytes(view[end:]).strip(b"\0"):
+    fits = 0 < length <= MAX_FRAME_BYTES and len(view) == padded_length(end)
+    if not fits or bytes(view[end:]).strip(b"\0"):
         raise BadPixelsError(f"access unit: expected a padded unit of {length} bytes, got {len(view)} bytes")
     try:
         codec, colour = Codec(view[0] & 15), Colour(view[0] >> 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ NICENESS: Final = 19
 """The lowest priority."""
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 """The niceness of this session (`man 7 sched`, autogroup)."""
+_RETRIES: Final = 20
+_RETRY_S: Final = 0.05
 _THREADS: Final = Path("/proc/self/task")
 _CHANGING: Final = threading.Lock()
 
@@ -26,7 +29,20 @@ def lower_priority(niceness: int = NICENESS) -> None:
     """
     lowered = os.nice(max(0, niceness - os.nice(0)))
     if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
-        AUTOGROUP.write_text(str(lowered), encoding="ascii")
+        _lower_session(lowered)
+
+
+def _lower_session(niceness: int) -> None:
+    """Set the niceness of this session. Without it, the work goes on at the priority of a session of its own."""
+    for _ in range(_RETRIES):
+        try:
+            AUTOGROUP.write_text(str(niceness), encoding="ascii")
+        except BlockingIOError:  # Linux accepts one such change in a tenth of a second from all users together
+            time.sleep(_RETRY_S)
+        except OSError:  # a read-only /proc
+            return
+        else:
+            return
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -58,19 +59,23 @@ class _Trace:
     def __init__(self, file: Path) -> None:
         self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._stamps: list[tuple[int, str, object]] = []
+        self._changing = threading.Lock()
         self._written_ns = time.time_ns()
 
     def note(self, what: str, frames: Iterable[object], at_ns: int | None) -> None:
         now_ns = time.time_ns()
         stamped_ns = now_ns if at_ns is None else at_ns
-        self._stamps += [(stamped_ns, what, frame) for frame in frames]
+        stamps = [(stamped_ns, what, frame) for frame in frames]
+        with self._changing:
+            self._stamps += stamps
         if now_ns - self._written_ns > WRITE_AFTER_S * 1e9:
             self._written_ns = now_ns
             self.write()
 
     def write(self) -> None:
         # Several threads stamp: the thread that takes a list writes it.
-        stamps, self._stamps = self._stamps, []
+        with self._changing:
+            stamps, self._stamps = self._stamps, []
         lines = (f"{at_ns}\t{what}\t{frame}\n" for at_ns, what, frame in stamps)
         with suppress(OSError):  # a failed measurement ends nothing
             os.write(self._file, "".join(lines).encode())

@@ -11,13 +11,14 @@ import pytest
 from typer.testing import Result
 
 from consumers.console.data.commands import Commands, changes_of
+from infra.cli import camera_settings
 from infra.local.mosquitto import Mosquitto
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.messages.frame import Encoding, sign_message
-from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
+from schemas.pointillist_pb2 import Command, CommandState, Meta, ProbeRequest, Turn
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
 from tests.commanded_camera import CommandedCamera
@@ -177,3 +178,11 @@ def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, object
     with pytest.raises(ConfigError) as refused:
         changes_of(asked)
     assert str(refused.value) == complaint
+
+
+def test_a_camera_whose_clock_is_wild_shows_no_time() -> None:
+    meta = Meta(turn=Turn(at_ms=2**53 - 1), command_state=CommandState(issued_ms=2**64 - 1, asked_ms=1))
+    table = camera_settings._table("lab/told", meta)
+    assert table.title == "lab/told, as announced at –"
+    headers = [str(column.header) for column in table.columns]
+    assert headers[2:] == ["by the command of –", "by the request of 1970-01-01 00:00:00 UTC"]

@@ -152,6 +152,22 @@ def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(m
     assert decoders.counts["duplicate"] == 1
 
 
+def test_another_frame_at_a_place_that_is_taken_is_refused_and_decodes_nothing(make: Make) -> None:
+    decoders, units = make(), chain(3)
+    assert [shows(decoders.submit(unit(units[place], place), 0.0), place) for place in range(2)] == [True, True]
+    assert "place 1: expected frame 1, which has come, got 9" in fails(
+        decoders.submit(unit(units[1], 1, seq=9), 0.0), MalformedError
+    )
+    assert decoders.counts == {"decoded": 2}
+    restored = make()
+    restored.restore(unit(units[0]))
+    fails(restored.submit(unit(units[0], seq=9), 0.0), MalformedError)
+    waiting = restored.submit(unit(units[2], 2), 0.0)
+    fails(restored.submit(unit(units[2], 2, seq=9), 0.0), MalformedError)
+    assert shows(restored.submit(unit(units[1], 1), 0.0), 1)
+    assert shows(waiting, 2)
+
+
 def test_the_signals_that_end_a_processor_do_not_end_its_decoding(make: Make, processes: Processes) -> None:
     decoders = make()
     units = chain(2)

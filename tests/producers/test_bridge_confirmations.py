@@ -108,3 +108,16 @@ def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
     confirmations.take(lambda _: True)
     kept = sum(len(confirmations_of) for confirmations_of in confirmations._frames.values())
     assert len(confirmations._frames) + kept <= MAX_HELD
+
+
+def test_a_camera_that_is_revoked_meanwhile_gets_no_confirmation_and_stops_none_of_the_others() -> None:
+    keys = KeyRing(b"a fleet secret of thirty-two byte")
+    gate = CameraId("hall/gate")
+    confirmations = Confirmations(keys)
+    for camera_id in (CAMERA, gate):
+        confirmations.add(Receipt(camera_id, 77, 0, 1))
+    keys.accept_from({CAMERA: 1})
+    assert [topic for topic, _ in confirmations.take()] == ["pointillist/v1/hall/gate/confirm"]
+    confirmations.add(Receipt(CAMERA, 78, 1, 5))
+    ((_, payload),) = confirmations.take()
+    assert ranges(confirmed(payload, generation=1)) == [(5, 5)]

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from schemas.runtime import priority
 from schemas.runtime.priority import AUTOGROUP, same_scheduling
 
 PROGRAM = """
@@ -48,3 +50,26 @@ def test_a_block_leaves_the_scheduling_of_old_and_new_threads_as_it_was() -> Non
         assert os.sched_getscheduler(own) == before
     finally:
         end.set()
+
+
+def test_a_system_that_is_busy_is_asked_again_and_one_that_refuses_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    class Autogroup:
+        refusals: ClassVar[list[OSError]] = []
+
+        def write_text(self, text: str, encoding: str) -> None:
+            if self.refusals:
+                raise self.refusals.pop()
+            said.append(text)
+
+    monkeypatch.setattr(priority, "AUTOGROUP", Autogroup())
+    monkeypatch.setattr(priority, "_RETRY_S", 0.0)
+    Autogroup.refusals = [BlockingIOError(), BlockingIOError()]
+    priority._lower_session(7)
+    assert said == ["7"]
+    Autogroup.refusals = [PermissionError()]
+    priority._lower_session(8)
+    assert said == ["7"]

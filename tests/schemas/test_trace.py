@@ -66,3 +66,19 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "write", full)
     trace.stamp("gathered", FRAME)
     trace.end()
+
+
+def test_stamps_that_are_written_while_others_are_taken_are_written_once(tmp_path: Path) -> None:
+    trace.begin(tmp_path, "bridge")
+    assert trace._active is not None
+    active = trace._active
+
+    def frames() -> Iterator[str]:
+        active.write()  # as another thread does
+        yield "second"
+
+    trace.stamp("received", "first")
+    active.note("received", frames(), None)
+    trace.end()
+    (file,) = tmp_path.iterdir()
+    assert [line.split("\t")[2] for line in file.read_text().splitlines()] == ["first", "second"]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
-from schemas.messages.access_unit import AccessUnit, Codec, open_unit, pack_unit, padded_length
+from schemas.limits import MAX_FRAME_BYTES
+from schemas.messages.access_unit import HEAD_BYTES, AccessUnit, Codec, open_unit, pack_unit, padded_length
 from schemas.messages.frame import is_key_frame, mask_seq, open_frame, opened_pixels, parse_frame, seal_frame
 from schemas.pixels.planes import Colour
 from schemas.pointillist_pb2 import LOSSLESS, RAW, VIDEO, Frame
@@ -74,6 +75,14 @@ def test_bytes_that_are_no_unit_are_refused(packed: bytes) -> None:
 def test_a_unit_larger_than_a_whole_picture_is_not_sent() -> None:
     with pytest.raises(BadSizeError, match="Lower the quality"):
         pack_unit(UNIT._replace(data=bytes(14 * 2**20 + 1)))
+
+
+def test_a_unit_larger_than_a_whole_picture_is_not_opened() -> None:
+    length = MAX_FRAME_BYTES + 1
+    packed = bytearray(padded_length(HEAD_BYTES + length))
+    packed[3:HEAD_BYTES] = length.to_bytes(HEAD_BYTES - 3, "little")
+    with pytest.raises(BadPixelsError, match="access unit"):
+        open_unit(packed)
 
 
 def test_a_frame_names_its_group_and_its_place() -> None:
