@@ -1,9 +1,11 @@
 """The lines that a change of code touches, and whether the golden batch executes them.
 
 Definitions are compared between two checkouts as `provenance` reaches them. A changed definition counts by its new
-statements: each must be executed. `raise` statements are exempt, because a row that exists did not end in one. A
-changed statement outside functions counts if every function that uses it is executed. A field that was added to a class
-with a constant default is exempt, because code that reads it is changed itself.
+statements: each must be executed, also if it only came from another branch. The branch of a removed statement must be
+executed as well. `raise` statements are exempt, because a row that exists did not end in one. A changed statement
+outside functions counts if every function that uses it is executed. A field that was added to a class with a constant
+default is exempt, because code that reads it is changed itself. A new conditional expression is never covered: its line
+does not tell which side was executed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import ast
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,7 +74,8 @@ def uncovered(older: Repository, newer: Repository, entries: tuple[str, ...], li
         if contents[place] in before.values():
             continue
         own = lines.get(str(place.file.relative_to(newer.root)), set())
-        missed = [line for line in _new_lines(older, newer, place) if not own & set(line.numbers)]
+        changed = _new_lines(older, newer, place)
+        missed = [line for line in changed if line.unclear or not own & set(line.numbers)]
         outside = [line for line in missed if not line.in_function]
         missed = [line for line in missed if line.in_function]
         if outside and not all(_executed(newer, user, lines) for user in users.get(place, [place])):
@@ -80,7 +83,7 @@ def uncovered(older: Repository, newer: Repository, entries: tuple[str, ...], li
         if not missed and not outside and not _executed(newer, place, lines):
             missed = [_Line((_first(newer, place),), True)]
         if missed:
-            where = ", ".join(str(line.numbers[0]) for line in missed[:5])
+            where = ", ".join(str(min(line.numbers, default="removed")) for line in missed[:5])
             name = f"{place.file.relative_to(newer.root)}:{place.name or 'import'}"
             found.append(Uncovered(name, f"not executed: line {where}"))
     return found
@@ -91,6 +94,14 @@ class _Line(NamedTuple):
     in_function: bool
     field: str = ""
     """The name of a field with a constant default."""
+    branch: tuple[str, ...] = ()
+    """The statements around it, with the part of each that it is in."""
+    choices: frozenset[str] = frozenset()
+    """Its conditional expressions."""
+    exempt: bool = False
+    """True if it may be new without being executed."""
+    unclear: bool = False
+    """True if its lines do not tell what was executed."""
 
 
 def _changed_data(older: Repository, newer: Repository, entries: tuple[str, ...]) -> Iterator[str]:
@@ -113,42 +124,84 @@ def _statements(repository: Repository, place: Place) -> list[ast.stmt]:
 
 
 def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line]:
-    """The statements of a definition that its older version does not have."""
+    """The statements of a definition that its older version does not have, and the branches that have lost one."""
     there = Place(older.root / place.file.relative_to(newer.root), place.name)
-    before = list(_heads(_statements(older, there)))
-    left, fields = Counter(head for head, _ in before), {line.field for _, line in before}
+    before, now = (list(_heads(_statements(*each))) for each in ((older, there), (newer, place)))
+    left, fields = Counter((line.branch, head) for head, line in before), {line.field for _, line in before}
+    choices = frozenset[str]().union(*(line.choices for _, line in before))
     found = []
-    for head, line in _heads(_statements(newer, place)):
-        if left[head]:
-            left[head] -= 1
-        elif not line.field or line.field in fields:
-            found.append(line)
-    return found
+    for head, line in now:
+        if left[line.branch, head]:
+            left[line.branch, head] -= 1
+        elif not line.exempt and (not line.field or line.field in fields):
+            found.append(line._replace(unclear=not line.choices <= choices))
+    inside = {line.branch: line.in_function for _, line in before}
+    free = {(line.branch, head) for head, line in before if line.exempt}
+    poorer = {branch for (branch, head), count in left.items() if count and (branch, head) not in free}
+    return [*found, *(_Line(_nearest(branch, now), inside[branch]) for branch in sorted(poorer))]
+
+
+def _nearest(branch: tuple[str, ...], lines: list[tuple[str, _Line]]) -> tuple[int, ...]:
+    """The lines of a branch; if it is gone, those of the one around it."""
+    for depth in range(len(branch), -1, -1):
+        if numbers := [number for _, line in lines if line.branch == branch[:depth] for number in line.numbers]:
+            return tuple(numbers)
+    return ()
 
 
 def _heads(
-    statements: list[ast.stmt], in_function: bool = False, in_class: bool = False
+    statements: Sequence[ast.stmt], branch: tuple[str, ...] = (), in_function: bool = False, in_class: bool = False
 ) -> Iterator[tuple[str, _Line]]:
     """Each statement without the statements inside it: its content, and the lines that it covers."""
     for node in statements:
-        inner = [
-            body for name in ("body", "orelse", "finalbody") if isinstance(body := getattr(node, name, None), list)
-        ]
-        inner += [handler.body for handler in getattr(node, "handlers", [])]
-        parts = [
-            value for name, value in ast.iter_fields(node) if name not in ("body", "orelse", "finalbody", "handlers")
-        ]
-        text = f"{type(node).__name__} " + " ".join(_dumped(part) for part in parts)
+        inner = list(_inner(node))
+        text = f"{type(node).__name__} " + " ".join(map(_dumped, _own(node)))
+        choices = frozenset(_dumped(each) for part in _own(node) for each in _choices(part))
+        function = isinstance(node, _FUNCTIONS)
         documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if not isinstance(node, ast.Raise | ast.Pass | ast.Import | ast.ImportFrom) and not documented:
-            last = inner[0][0].lineno - 1 if inner and inner[0] else node.end_lineno or node.lineno
-            numbers = tuple(range(node.lineno, max(node.lineno, last) + 1))
-            if isinstance(node, _FUNCTIONS):
-                # A changed signature counts if the function runs.
-                numbers = tuple(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
-            yield text, _Line(numbers, in_function or isinstance(node, _FUNCTIONS), _field(node) if in_class else "")
-        for body in inner:
-            yield from _heads(body, in_function or isinstance(node, _FUNCTIONS), isinstance(node, ast.ClassDef))
+        exempt = documented or isinstance(node, ast.Raise | ast.Pass | ast.Import | ast.ImportFrom)
+        first = min((body[0].lineno for _, body in inner if body), default=None)
+        last = first - 1 if first else node.end_lineno or node.lineno
+        numbers = tuple(range(node.lineno, max(node.lineno, last) + 1))
+        if isinstance(node, _FUNCTIONS):
+            # A changed signature counts if the function runs.
+            numbers = tuple(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
+        field = _field(node) if in_class else ""
+        yield text, _Line(numbers, in_function or function, field, branch, choices, exempt)
+        # The head of a function or class may change without a change of what is inside.
+        around = node.name if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) else text
+        for handler in getattr(node, "handlers", []):
+            caught = f"{_dumped(handler.type)} {handler.name}"
+            yield caught, _Line((handler.lineno,), in_function or function, "", (*branch, around))
+        for part, body in inner:
+            yield from _heads(
+                body, (*branch, f"{around} {part}"), in_function or function, isinstance(node, ast.ClassDef)
+            )
+
+
+def _inner(node: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
+    """The parts of a statement that hold statements, by what leads there."""
+    for name in ("body", "orelse", "finalbody"):
+        if isinstance(body := getattr(node, name, None), list):
+            yield name, body
+    for handler in getattr(node, "handlers", []):
+        yield f"except {_dumped(handler.type)}", handler.body
+    for case in getattr(node, "cases", []):
+        yield f"case {_dumped(case.pattern)} {_dumped(case.guard)}", case.body
+
+
+def _own(node: ast.stmt) -> list[object]:
+    """The parts of a statement that hold no statements."""
+    parts = [value for name, value in ast.iter_fields(node) if name not in ("body", "orelse", "finalbody", "handlers")]
+    if isinstance(node, ast.Match):
+        return [node.subject, *(each for case in node.cases for each in (case.pattern, case.guard))]
+    return parts
+
+
+def _choices(part: object) -> Iterator[ast.IfExp]:
+    for each in part if isinstance(part, list) else [part]:
+        if isinstance(each, ast.AST):
+            yield from (found for found in ast.walk(each) if isinstance(found, ast.IfExp))
 
 
 def _field(node: ast.stmt) -> str:

@@ -122,12 +122,14 @@ def harden(
     """
     started = time.monotonic()
     network = trainable_copy(bundle)
-    inputs = digest(inputs, json.dumps(asdict(settings)), bundle.model_id, held_out.images, held_out.labels)
+    own = bundle.settings.model_dump_json(exclude={"strip"})
+    inputs = digest(inputs, json.dumps(asdict(settings)), bundle.model_id, own, held_out.images, held_out.labels)
     checkpoints = Checkpoints(work, inputs)
     seen = held_out.first(measured)
 
     def stands(name: str, some: Bundle) -> Shares:
-        kept = checkpoints.of(name)
+        # Only these depend on the number of pictures; the training does not.
+        kept = Checkpoints(work, digest(inputs, str(len(seen)))).of(name)
         found = kept.load()
         if found is None:
             progress.phase(f"clean and {'attacked' if settings.sticker is None else 'certified'}, {name}", len(seen))

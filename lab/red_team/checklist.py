@@ -15,7 +15,7 @@ from lab.red_team import plan, signs
 from lab.red_team.convergence import convergence
 from lab.red_team.defences import BROKEN, POOL
 from lab.red_team.evidence import Evidence, Verdict
-from lab.red_team.outcomes import Outcome, compare, worst_case
+from lab.red_team.outcomes import Outcome, attacked_pictures, compare, worst_case
 from lab.red_team.plan import CLEAN, LARGE, MAIN
 
 ENOUGH: Final = 1000
@@ -118,7 +118,7 @@ def worst_cases(seen: Evidence) -> Verdict:
         return lacks
     if seen.defence.random and seen.times < plan.RESUBMISSIONS:
         return Verdict("not run", f"each picture was shown {seen.times} times, not {plan.RESUBMISSIONS}")
-    standing = worst_case(seen.outcomes.values(), seen.outcomes[CLEAN].pictures)
+    standing = worst_case(seen.outcomes.values(), attacked_pictures(seen.outcomes.values()))
     if standing.any() and (lacks := seen.missing(["auto-attack"])):
         return lacks
     attacks = sum(each.job.counts for each in seen.outcomes.values())

@@ -106,6 +106,12 @@ def compare(first: Outcome, second: Outcome, *, often: bool = False) -> Comparis
     return Comparison(int(both.sum()), int((~one & other).sum()), int((one & ~other).sum()))
 
 
+def attacked_pictures(outcomes: Iterable[Outcome]) -> int:
+    """Return how many of the first pictures an attack on the defence itself has processed: the others met none."""
+    attacks = (each for each in outcomes if each.job.counts and each.job.effort.kind != "clean")
+    return max((each.pictures for each in attacks), default=0)
+
+
 def worst_case(outcomes: Iterable[Outcome], pictures: int) -> NDArray[np.bool_]:
     """Return which of the first pictures (n,) survive every attack on the defence itself, under every submission."""
     standing = np.ones(pictures, np.bool_)

@@ -91,11 +91,16 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
     return [
         f"[{settings['bundle']}]({name}/README.md)", defence, _strength(found["eps"]), str(found["images"]),
         _share(found["clean_accuracy"], found["intervals"]["clean_accuracy"]),
-        _share(found["worst_case_accuracy"], found["intervals"]["worst_case_accuracy"]),
+        _worst(found),
         "" if judged is None else f"{_share(judged['accuracy'], judged['interval'])} of {judged['images']}",
         str(found["strongest"]), str(len(found["masking_signs"])),
         " / ".join(str(status.count(each)) for each in ("passed", "failed", "not run")),
     ]  # fmt: skip
+
+
+def _worst(found: Mapping[str, Any]) -> str:
+    value = found["worst_case_accuracy"]
+    return "no attack ran" if value is None else _share(value, found["intervals"]["worst_case_accuracy"])
 
 
 def _findings(found: Mapping[str, Any]) -> list[str]:
@@ -144,8 +149,9 @@ def _headlines(result: Result) -> list[list[str]]:
     clean = result.outcomes["clean"]
     lines = [
         ["clean, one submission", _interval(clean.accuracy)],
-        [f"worst case over {len(result.attacks)} attacks and {result.times} submissions, all {result.images} pictures",
-         _interval(result.worst)],
+        [f"worst case over {len(result.attacks)} attacks and {result.times} submissions, "
+         f"{'all' if len(result.standing) == result.images else 'the first'} {len(result.standing)} pictures",
+         "no attack ran" if result.worst is None else _interval(result.worst)],
     ]  # fmt: skip
     if result.worst_judged is not None:
         lines.append(

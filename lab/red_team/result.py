@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lab.red_team.defences import KNOWLEDGE, Defence
 from lab.red_team.evidence import Verdict
-from lab.red_team.outcomes import Outcome, worst_case
+from lab.red_team.outcomes import Outcome, attacked_pictures, worst_case
 from lab.red_team.plan import CLEAN, COMPARED, GRADIENTS, MAIN, Speeds
 from lab.statistics import Interval, wilson
 
@@ -67,13 +67,14 @@ class Result:
 
     @cached_property
     def standing(self) -> NDArray[np.bool_]:
-        """The pictures (n,) that no attack has broken."""
-        return worst_case(self.outcomes.values(), self.outcomes[CLEAN].pictures)
+        """The pictures that no attack has broken, of those (n,) that met one."""
+        outcomes = self.outcomes.values()
+        return worst_case(outcomes, attacked_pictures(outcomes))
 
     @property
-    def worst(self) -> Interval:
-        """The share of pictures that no attack has broken."""
-        return wilson(int(self.standing.sum()), len(self.standing))
+    def worst(self) -> Interval | None:
+        """The share of these pictures; None if no attack ran."""
+        return wilson(int(self.standing.sum()), len(self.standing)) if len(self.standing) else None
 
     @property
     def judges(self) -> list[str]:
@@ -118,17 +119,18 @@ class Result:
         Accuracies are those of one submission per picture. The worst case is over all attacks and submissions.
         """
         clean = self.outcomes[CLEAN]
-        judged = self.worst_judged
+        judged, worst = self.worst_judged, self.worst
         return {
             "clean_accuracy": clean.accuracy.value,
-            "worst_case_accuracy": self.worst.value,
+            "worst_case_accuracy": None if worst is None else worst.value,
+            "worst_case_images": len(self.standing),
             "per_attack": {name: each.accuracy.value for name, each in self.attacks.items()},
             "masking_signs": self.signs,
             "checklist": {point: verdict.status for point, verdict in self.verdicts.items()},
             "reasons": {point: verdict.why for point, verdict in self.verdicts.items()},
             "intervals": {
                 "clean_accuracy": list(clean.accuracy[1:]),
-                "worst_case_accuracy": list(self.worst[1:]),
+                "worst_case_accuracy": None if worst is None else list(worst[1:]),
                 **{name: list(each.accuracy[1:]) for name, each in self.attacks.items()},
             },
             "worst_case_of_judged": None

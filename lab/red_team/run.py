@@ -61,6 +61,8 @@ class RedTeam:
         """
         every = wanted_jobs(self.defence, self.eps, len(self.pictures))
         groups = list(dict.fromkeys(job.group for job in every if job.group != CLEAN))
+        if self.attacks == ():
+            raise ConfigError(f"--attacks: expected some of {', '.join(groups)}, got none")
         if unknown := [name for name in self.attacks or () if name not in groups]:
             raise ConfigError(f"--attacks: expected some of {', '.join(groups)}, got {unknown[0]!r}")
         wanted = [job for job in every if self.attacks is None or job.group in (CLEAN, *self.attacks)]

@@ -192,3 +192,15 @@ def test_the_page_shows_rows_with_intervals_and_published_figures_with_sources()
     text = "\n".join(page([row]))
     assert "0.400 [0.370, 0.430]" in text
     assert "Levine and Feizi, NeurIPS 2020" in text
+
+
+def test_a_sticker_that_is_too_large_is_refused_before_the_others_are_measured(lab: Command, tmp_path: Path) -> None:
+    known = pictures(12, 5)
+    write_frail(tmp_path / "bundle")
+    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    line = lab(
+        "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json",
+        tmp_path / "certified.json", "--patch", "2", "--patch", "999", "--windows", 2, "--runs", tmp_path / "runs",
+    ).refusal()  # fmt: skip
+    assert "patch: expected at most" in line
+    assert not list((tmp_path / "runs").rglob("*.npz"))

@@ -66,10 +66,26 @@ def used(value: int) -> int:
 def unused(value: int) -> int:
     return value + SPARE + Settings().kept
 
+def caught(given: int) -> int:
+    try:
+        return given
+    except KeyError:
+            return 1
+
+def chosen(given: int) -> int:
+    return 0 if given else 2
+
+def matched(given: int) -> int:
+    match given:
+        case 1:
+            return 4
+        case _:
+            return 5
+
 def entry(value: int) -> int:
     if value < 0:
         return unused(value)
-    return used(value)
+    return used(value) + caught(value) + chosen(value) + matched(value)
 """
 
 
@@ -92,6 +108,16 @@ def checkout(root: Path, text: str) -> Repository:
         (("    kept: int = 1\n", "    kept: int = 2\n"), ["lab/small.py:Settings"]),
         (("value + SPARE", "value - SPARE"), ["lab/small.py:unused"]),
         (("value = value - 1", "value = value - 2"), ["lab/small.py:used"]),
+        # Moved into a branch, or removed from one.
+        (("value - 1\n    return value", "value - 1\n        return value\n    return 1"), ["lab/small.py:used"]),
+        (("    if value > LIMIT:\n        value = value - 1\n", ""), []),
+        (("        value = value - 1\n", "        pass\n"), ["lab/small.py:used"]),
+        (("            return 1\n", "            return 3\n"), ["lab/small.py:caught"]),
+        (("except KeyError", "except ValueError"), ["lab/small.py:caught"]),
+        (("return 0 if given else 2", "return 0 if given else 3"), ["lab/small.py:chosen"]),
+        (("            return 5\n", "            return 6\n"), ["lab/small.py:matched"]),
+        (("            return 4\n", "            return 2 + 2\n"), []),
+        (("            return 4\n", "            other = 4\n            return other\n"), []),
     ],
 )  # fmt: skip
 def test_a_change_is_covered_if_each_new_line_is_executed(

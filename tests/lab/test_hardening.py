@@ -21,16 +21,31 @@ from lab.hardening.guard import Look, milder, overfits
 from lab.hardening.measure import Shares, measure
 from lab.hardening.objective import trades_loss
 from lab.hardening.processes import Processes
+from lab.hardening.run import Hardened, harden
 from lab.hardening.settings import HardenSettings
 from lab.hardening.train import Training
 from lab.hardening.training_batches import PictureBatches, TrainingBatch
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
+from processors.bundle import Bundle
 from schemas.errors import ConfigError
 from tests.lab.frail_judge import EPS, frail_bundle, pictures
 
 SMALL = HardenSettings(epochs=3, batch=16, eps=EPS, rate=0.1, average_decay=0.7)
 HELD_OUT = pictures(24, seed=2)
+
+
+class Told:
+    """Keeps the lines of a run."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.print_line = lines.append
+
+    def phase(self, name: str, steps: int) -> None:
+        pass
+
+    def advance(self, steps: int) -> None:
+        pass
 
 
 class StoppedError(Exception):
@@ -94,6 +109,31 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(tmp_path: P
     resumed = training(file=tmp_path / "state.pt", said=said).run()
     assert said[0] == "resumed after step 9 of 18"
     assert same(whole, resumed)
+
+
+def test_the_figures_before_and_after_are_of_the_same_pictures_whatever_an_earlier_run_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.hardening.measure.STEPS", 1)
+    monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
+    epochs, said = replace(SMALL, epochs=1), list[str]()
+
+    def hardened(measured: int, bundle: Bundle) -> Hardened:
+        said.clear()
+        batches = PictureBatches(pictures(96, seed=1), SMALL.batch, SMALL.seed)
+        return harden(
+            bundle, batches, HELD_OUT, epochs, inputs="same", work=tmp_path, processes=Processes(),
+            progress=Told(said), measured=measured,
+        )  # fmt: skip
+
+    bundle = frail_bundle()
+    for measured in (4, 12):
+        found = hardened(measured, bundle)
+        assert (found.before.count, found.after.count) == (measured, measured)
+    assert "resumed after step 6 of 6" in said
+    other = bundle.settings.input.model_copy(update={"std": [2 * each for each in bundle.settings.input.std]})
+    hardened(4, replace(bundle, settings=bundle.settings.model_copy(update={"input": other})))
+    assert any("of other inputs" in line for line in said)
 
 
 def test_a_state_of_other_inputs_is_not_gone_on_from_and_a_line_says_so(tmp_path: Path) -> None:

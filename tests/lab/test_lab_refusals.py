@@ -16,6 +16,7 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--masks", "odd"), "--masks: expected spread or uniform, got 'odd'"),
         (("--attack", "storm"), "attack: expected one of fgsm"),
         (("--attack", "pgd", "--eps", -1), "eps: expected a positive number, got -1.0"),
+        (("--attack", "pgd", "--eps", 0.0019), "--eps: expected at least 1/510 (0.00197), got 0.0019"),
         (("--eps", 0.1), "--attack is missing"),
         (("--attack", "deepfool"), "untargeted"),
         (("--device", "abacus"), "--device: expected auto or cpu or cuda"),
@@ -26,6 +27,9 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
     "red-team": [
         (("--defence", "wall"), "--defence: expected one of fleet, key-known, blind, stages, bare, bit-depth, jpeg"),
         (("--attacks", "storm"), "--attacks: expected some of gradients, eot-pgd"),
+        (("--attacks", ""), "got none"),
+        (("--out", "/dev/null/x"), "--out: expected a writable folder, got /dev/null/x"),
+        (("--eps", "1e400"), "--eps: expected a number or a fraction such as 8/255, got '1e400'"),
         (("--eps", 1.5), "--eps: expected above 0 and at most 1 (frames are in [0, 1]), got 1.5"),
         (("--eps", "8/0"), "--eps: expected a number or a fraction such as 8/255, got '8/0'"),
         (("--budget", 0), "--budget: expected more than 0 minutes, got 0"),

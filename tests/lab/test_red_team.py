@@ -17,9 +17,11 @@ from lab.data import LabelledPictures
 from lab.red_team import measure, plan
 from lab.red_team.defences import Defence
 from lab.red_team.jobs import Effort, Job
+from lab.red_team.pages import write_pages
 from lab.red_team.plan import Speeds, further_jobs
 from lab.red_team.result import Result
 from lab.red_team.run import RedTeam
+from lab.statistics import wilson
 from tests.lab.colour_judge import coloured
 from tests.lab.masked_judges import against, judge
 
@@ -99,7 +101,7 @@ def test_a_network_that_nothing_sways_does_not_pass_for_robust(tmp_path: Path) -
     pictures = coloured(16)
     pictures = replace(pictures, labels=np.zeros_like(pictures.labels))
     found = attacked(against(judge(tmp_path, "tests.lab.masked_judges:constant"), pictures), pictures, tmp_path)
-    assert found.worst.value == 1
+    assert found.document()["worst_case_accuracy"] == 1
     assert any("where nothing of a picture need be left" in sign for sign in found.signs)
     assert any("breaks no picture" in sign for sign in found.signs)
     assert found.verdicts["4 growth with steps and ε"].status == "failed"
@@ -176,6 +178,26 @@ def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path
     assert found.document()["clean_accuracy"] == 1
     assert found.verdicts["6 gradient-free, hard-label, transfer"].status == "not run"
     assert "passed" not in {found.verdicts[point].status for point in found.verdicts if point[0] in "2456789"}
+
+
+def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
+    pictures = coloured(8)
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures)
+    found = attacked(defence, pictures, tmp_path, attacks=("noise",), budget_s=1e-4)
+    document = found.document()
+    assert found.worst is None
+    assert (document["worst_case_accuracy"], document["worst_case_images"]) == (None, 0)
+    assert "no attack ran" in write_pages(tmp_path / "pages", "none", found).read_text()
+    assert "no attack ran" in (tmp_path / "pages" / "none" / "README.md").read_text()
+
+    first = attacked(defence, pictures, tmp_path, attacks=("eot-pgd",))
+    cut = first.outcomes["eot-pgd"]
+    few = replace(cut, **{name: getattr(cut, name)[:3] for name in ("right", "survived", "met", "reached")})
+    cut_short = replace(first, outcomes={**first.outcomes, "eot-pgd": few})
+    assert cut_short.document()["worst_case_images"] == 3
+    assert cut_short.worst == wilson(int(few.survived.sum()), 3)
+    write_pages(tmp_path / "pages", "cut", cut_short)
+    assert "the first 3 pictures" in (tmp_path / "pages" / "cut" / "README.md").read_text()
 
 
 @settings(max_examples=30)

@@ -82,7 +82,7 @@ def test_a_unit_larger_than_a_whole_picture_is_not_opened() -> None:
     packed = bytearray(padded_length(HEAD_BYTES + length))
     packed[3:HEAD_BYTES] = length.to_bytes(HEAD_BYTES - 3, "little")
     with pytest.raises(BadPixelsError, match="access unit"):
-        open_unit(packed)
+        open_unit(bytes(packed))
 
 
 def test_a_frame_names_its_group_and_its_place() -> None:

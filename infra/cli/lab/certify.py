@@ -55,7 +55,7 @@ def certify(
         import torch
 
         from lab.cache import Cache, digest, source_digest
-        from lab.certificates.measure import FILLS, Fill, patch_of
+        from lab.certificates.measure import FILLS, Fill, check_patch, patch_of
         from lab.certificates.parts import measure_in_parts
         from lab.data import read_pictures
         from lab.provenance import made_by
@@ -74,6 +74,8 @@ def certify(
         folder = bundle_folder(bundle)
         network = load_bundle(folder, torch_device(device))
         pictures = read_pictures(data, len(network.settings.classes), images)
+        for size in sizes:
+            check_patch(pictures, size)
         if fast and network.device.type == "cpu":
             pipeline, found_engines = engines(network, Wish())
             runtime = repr(found_engines.runs)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,6 +32,9 @@ Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels t
 Masks = Annotated[str, typer.Option(help="Distribution of the dropped pixels: spread, as in cameras, or uniform.")]
 Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0, max=2**32 - 1)]
 JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
+
+_LEAST_EPS: Final = 1 / 510
+"""Half a level of 8 bits."""
 
 
 @contextmanager
@@ -91,6 +94,11 @@ def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack |
         if eps is not None or untargeted:
             raise ConfigError("--attack is missing: expected an attack for --eps or --untargeted. Give --attack NAME.")
         return None
+    if eps is not None and 0 < eps < _LEAST_EPS:
+        raise ConfigError(
+            f"--eps: expected at least 1/510 (0.00197), got {eps:g}: attacked frames are rounded to 8 bits, and less "
+            "rounds to no change. Give a larger bound."
+        )
     return make_attack(name, eps)
 
 

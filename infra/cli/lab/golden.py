@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.lab.evaluate import lab_app, lab_extra
+from schemas.errors import ConfigError
 
 
 @lab_app.command("golden")
@@ -28,6 +29,8 @@ def golden(
         from lab.experiments.harness.plan import Workplace
         from lab.golden import compare, parts
 
+        if write and since is None:
+            raise ConfigError("--since is missing: expected the revision of the older code with --write. Give it.")
         found, lines = compare.traced_outputs()
         if store:
             np.savez_compressed(parts.FILE, **found)  # type: ignore[arg-type]  # the stub takes `allow_pickle` alone

@@ -138,6 +138,8 @@ def red_team(
         if json is not None:
             require_writable(json)
         require_folder(runs, "--runs")
+        if out is not None:
+            require_folder(out, "--out")
         strength = _strength(eps)
         place, folder = torch_device(device), bundle_folder(bundle)
         network = load_bundle(folder, place)
@@ -171,7 +173,7 @@ def red_team(
 def _strength(text: str) -> float:
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}. Correct it.") from None
 
 
@@ -195,8 +197,10 @@ def _print(result: Result) -> None:
     for line in result.left_out:
         console.print(f"left out: {line}", markup=False, highlight=False)
     clean, worst = result.outcomes["clean"].accuracy, result.worst
+    left = "no attack ran"
+    if worst is not None:
+        left = f"worst case {worst.value:.3f} [{worst.low:.3f}, {worst.high:.3f}] of {len(result.standing)} pictures"
     console.print(
-        f"clean accuracy {clean.value:.3f}, worst case {worst.value:.3f} [{worst.low:.3f}, {worst.high:.3f}] of "
-        f"{result.images} pictures",
+        f"clean accuracy {clean.value:.3f}, {left}",
         markup=False, highlight=False,
     )  # fmt: skip

@@ -55,6 +55,8 @@ def stale(
             with only_queue(runs):
                 yield_to_others()
                 failed = measure(wanted, shown_command(), lambda line: typer.echo(line), hours)
+            if json is not None:
+                write_stale_file(json, plans, stale_rows(plans))
             raise typer.Exit(1 if failed else 0)
     for each in wanted:
         typer.echo(f"{each.plan.name}\t{each.cell.name}\t{each.why}\t{each.seconds / 60:.1f} min")
