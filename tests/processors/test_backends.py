@@ -56,10 +56,12 @@ class Scaled(nn.Module):
 
 
 class FakeTaken:
-    def __init__(self, factors: dict[CpuPrecision, float]) -> None:
-        self._factors = factors
+    def __init__(self, factors: dict[CpuPrecision, float], broken: str) -> None:
+        self._factors, self._broken = factors, broken
 
     def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
+        if precision == self._broken:
+            raise RuntimeError("an input of float16")
         return Scaled(self._factors[precision])
 
     def save(self, precision: CpuPrecision, file: Path) -> None:
@@ -71,8 +73,11 @@ class FakeBackend:
 
     name = "openvino"
 
-    def __init__(self, factors: dict[CpuPrecision, float], lacks: str = "", unsuited: bool = False) -> None:
-        self._factors, self._lacks, self._unsuited = factors, lacks, unsuited
+    def __init__(
+        self, factors: dict[CpuPrecision, float], lacks: str = "", unsuited: bool = False, broken: str = ""
+    ) -> None:
+        """`broken` is the precision that raises, or `all`."""
+        self._factors, self._lacks, self._unsuited, self._broken = factors, lacks, unsuited, broken
         self.taken = 0
 
     def lacks(self) -> str:
@@ -84,8 +89,10 @@ class FakeBackend:
     def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
         if self._unsuited:
             raise UnsupportedNetworkError("openvino: no such network")
+        if self._broken == "all":
+            raise RuntimeError("no such layer")
         self.taken += 1
-        return FakeTaken(self._factors)
+        return FakeTaken(self._factors, self._broken)
 
     def restore(self, file: Path, precision: CpuPrecision) -> Network:
         return Scaled(float(file.read_text()))
@@ -117,6 +124,10 @@ ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
         (FakeBackend(ALL), [1.0, 0.9, 0.9, 0.01], "openvino float32"),
         (FakeBackend({"float32": 2.0, "bf16": 0.0}), [1.0, 0.01, 0.01], "torch float32"),
         (FakeBackend(ALL, unsuited=True), [1.0], "torch float32"),
+        (FakeBackend(ALL, broken="all"), [1.0], "torch float32"),
+        # A precision that fails leaves the others.
+        (FakeBackend(ALL, broken="float32"), [1.0, 0.3], "openvino bf16"),
+        (FakeBackend(ALL, broken="bf16"), [1.0, 0.3], "openvino float32"),
         (FakeBackend(ALL, lacks="the package openvino"), [1.0], "torch float32"),
     ],
 )
@@ -132,6 +143,10 @@ def test_the_fastest_within_its_tolerance_is_taken_and_a_coarser_precision_only_
         (FakeBackend(ALL), Wish(precision="int8"), "^int8: expected a network .*, got int8 is not allowed for it"),
         (FakeBackend(ALL, unsuited=True), Wish("openvino"),
          "^openvino: expected a network that can be run so, got openvino: no such network"),
+        (FakeBackend(ALL, broken="all"), Wish("openvino"),
+         "^openvino: expected a network that can be run so, got openvino: no such layer"),
+        (FakeBackend(ALL, broken="float32"), Wish("openvino", "float32"),
+         "^openvino float32: expected a network .*, got openvino float32: an input of float16"),
     ],
 )  # fmt: skip
 def test_a_wish_that_the_network_does_not_allow_is_refused(

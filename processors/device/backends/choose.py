@@ -214,23 +214,36 @@ def _of_backend(
     refusals: list[str],
 ) -> list[Choice]:
     """Return the candidates within their tolerance; add the reasons for the others to `refusals`."""
-    found = []
     try:
         taken = backend.take(own.network, inputs, free_sides)
-        exact = own.network(inputs)
-        for precision in precisions:
+    except Exception as error:  # a backend may raise anything
+        _refuse(refusals, _reason(error, backend.name))
+        return []
+    found = []
+    exact = own.network(inputs)
+    for precision in precisions:
+        try:
             network = taken.at(precision, calibration, exact_first)
-            wrong = fits(exact, network(inputs), precision)
-            if wrong:
-                refusals.append(f"{backend.name} {precision}: {wrong}")
-            else:
-                save = partial(taken.save, precision)
-                found.append(Choice(_Lasting(network, own.network), backend.name, precision, save=save))
-    except UnsupportedNetworkError as error:
-        refusals.append(str(error))
-    for refusal in refusals:
-        log.info("backend_rejected", reason=refusal)
+            got = network(inputs)
+        except Exception as error:  # the same, and another precision may run
+            _refuse(refusals, _reason(error, f"{backend.name} {precision}"))
+            continue
+        if wrong := fits(exact, got, precision):
+            _refuse(refusals, f"{backend.name} {precision}: {wrong}")
+            continue
+        save = partial(taken.save, precision)
+        found.append(Choice(_Lasting(network, own.network), backend.name, precision, save=save))
     return found
+
+
+def _refuse(refusals: list[str], reason: str) -> None:
+    refusals.append(reason)
+    log.info("backend_rejected", reason=reason)
+
+
+def _reason(error: Exception, name: str) -> str:
+    """Return the reason of a refusal; a backend's own error is one already."""
+    return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 
 def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:

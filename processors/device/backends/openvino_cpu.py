@@ -76,6 +76,7 @@ class OpenVino:
                 model = _converted(network, example)
             sides = [-1, -1] if free_sides else list(example.shape[2:])
             model.reshape([-1, example.shape[1], *sides])
+            model = _with_float32(model)
         except UnsupportedNetworkError:
             raise
         except Exception as error:  # a user's network, a tracer or a frontend may raise anything
@@ -121,6 +122,17 @@ class TakenModel:
         import openvino
 
         openvino.save_model(self._made[precision], file, compress_to_fp16=False)
+
+
+def _with_float32(model: openvino.Model) -> openvino.Model:
+    """Return a model whose pictures and first output are float32, whatever numbers its file has."""
+    from openvino import Type
+    from openvino.preprocess import PrePostProcessor
+
+    processing = PrePostProcessor(model)
+    processing.input().tensor().set_element_type(Type.f32)
+    processing.output(0).tensor().set_element_type(Type.f32)
+    return processing.build()
 
 
 def _compiled(model: openvino.Model, precision: CpuPrecision) -> CompiledNetwork:
