@@ -8,11 +8,14 @@ loaded.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
 from schemas.errors import BundleError
+
+LIBRARIES: Final = ("torchvision", "timm")
+"""The packages that networks come from."""
 
 
 def torchvision_network(name: str, classes: int) -> nn.Module:
@@ -32,7 +35,12 @@ def timm_network(name: str, classes: int, channels: int = 3) -> nn.Module:
 
 
 def library(package: str) -> Any:
-    """Return the imported package; BundleError with the command that installs it."""
+    """Return the imported package, one of `LIBRARIES`; BundleError with the command that installs it.
+
+    A bundle may name this function as its factory: another package would run code without permission.
+    """
+    if package not in LIBRARIES:
+        raise BundleError(f"library: expected {' or '.join(LIBRARIES)}, got {package!r}. Correct the bundle's factory.")
     try:
         return import_module(package)
     except ImportError:

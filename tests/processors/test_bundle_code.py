@@ -105,3 +105,17 @@ def test_what_ships_is_trusted_where_it_ships_and_nowhere_else(tmp_path: Path) -
     ):
         with pytest.raises(BundleError, match="--allow-code"):
             check_code(settings, elsewhere, vouched=False)
+
+
+def test_a_factory_of_the_project_imports_no_package_that_the_bundle_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ran = write_bundle(tmp_path / "bundle"), tmp_path / "ran"
+    table = made / "model.toml"
+    text = table.read_text().replace("tests.processors.tiny:network", "processors.networks.library:library")
+    table.write_text(text.replace("[input]", '[factory_arguments]\npackage = "stray_package"\n\n[input]', 1))
+    (tmp_path / "stray_package.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BundleError, match="library: expected torchvision or timm, got 'stray_package'"):
+        load_bundle(made, CPU)
+    assert not ran.exists()
