@@ -35,7 +35,7 @@ def read_class_names(file: Path) -> list[str]:
         raise ConfigError(
             f"--classes: expected a text in UTF-8, got other bytes in {file}. Correct the file."
         ) from None
-    names = _of_json(text, file) if text.lstrip()[:1] in ("[", "{") else text.rstrip().splitlines()
+    names = _of_json(text, file) if _looks_like_json(text) else text.rstrip().splitlines()
     names = [name.strip() for name in names]
     for number, name in enumerate(names):
         if not name:
@@ -47,6 +47,19 @@ def read_class_names(file: Path) -> list[str]:
             f"--classes: expected at least 2 names ({_FORMS}), got {len(names)} in {file}. Correct the file."
         )
     return names
+
+
+def _looks_like_json(text: str) -> bool:
+    """Return whether a text is JSON, possibly damaged: a first line `[background]` of several is a name."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return False
+    first, *others = text.strip().splitlines()
+    if others and first.rstrip().endswith(("]", "}")):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    return True
 
 
 def _of_json(text: str, file: Path) -> list[str]:

@@ -21,8 +21,13 @@ class Normalisation(NamedTuple):
         if channels == len(self.mean):
             return self
         if channels == 1:
-            return Normalisation(*((round(sum(map(float.__mul__, _GREY, each)), 4),) for each in self))
+            return Normalisation(*((_luma(each),) for each in self))
         return Normalisation(self.mean * channels, self.std * channels)
+
+
+def _luma(values: tuple[float, ...]) -> float:
+    """Return the luma of one value a channel, exactly if all are equal."""
+    return values[0] if len(set(values)) == 1 else round(sum(map(float.__mul__, _GREY, values)), 4)
 
 
 PRESETS: Final[dict[str, Normalisation]] = {
@@ -47,6 +52,10 @@ def normalisation(preset: str | None, mean: str | None, std: str | None, known: 
         given = Normalisation(_numbers("--mean", mean), _numbers("--std", std))
         if len(given.mean) != len(given.std) or min(given.std) <= 0:
             raise ConfigError("--std: expected as many numbers above 0 as in --mean, got another list. Correct it.")
+        if (most := max(given.mean)) > 1:
+            raise ConfigError(
+                f"--mean: expected numbers on the scale 0 to 1, got {most:g}. Divide --mean and --std by 255."
+            )
         return given
     if mean is not None or std is not None:
         raise ConfigError("normalisation: expected --mean and --std together, got one of them. Give both.")

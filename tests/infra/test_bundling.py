@@ -260,8 +260,15 @@ def test_class_names_are_read_as_people_keep_them_and_made_distinct(tmp_path: Pa
     assert distinct(read_class_names(file)) == (["tench", "crane (1)", "crane (2)"], ["crane"])
 
 
+def test_a_first_name_in_brackets_is_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "names"
+    file.write_text("[background]\ncat\n")
+    assert read_class_names(file) == ["[background]", "cat"]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "one", "a\n\nb", '{"0": "a", "2": "b"}', '{"x": "a"}', "[1, 2]", '["a", ', "[[], []]"]
+    "text",
+    ["", "one", '[\n"a",\n"b",\n]', "a\n\nb", '{"0": "a", "2": "b"}', '{"x": "a"}', "[1, 2]", '["a", ', "[[], []]"],
 )
 def test_class_names_that_are_none_are_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "names"
@@ -279,6 +286,9 @@ def test_a_normalisation_is_named_given_or_known() -> None:
     assert normalisation("half", None, None, known) == PRESETS["half"]
     assert normalisation(None, "0.5", "0.25", None).of(3) == Normalisation((0.5,) * 3, (0.25,) * 3)
     assert PRESETS["half"].of(1) == Normalisation((0.5,), (0.5,))
+    assert PRESETS["bytes"].of(1) == Normalisation((0.0,), (1 / 255,))
+    with pytest.raises(ConfigError, match=r"^--mean: expected numbers .*, got 123\.675\. Divide --mean"):
+        normalisation(None, "123.675,116.28,103.53", "58.4,57.1,57.4", None)
     none = (None, None, None)
     for preset, mean, std in (none, ("vgg", None, None), (None, "0.5", None), (None, "1,2", "1,2"), (None, "0", "0")):
         with pytest.raises(ConfigError):
