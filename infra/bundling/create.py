@@ -37,6 +37,8 @@ MOST_PICTURES: Final = 400
 _BLIND_BITS: Final = 0.01
 _TRIED: Final = 8
 _SHARE_ERROR: Final = 1e-2
+_COARSEST: Final = 1 / 128
+"""The largest step of quantised shares, in 7 bits: a larger gap is one between few outputs."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,17 @@ def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped
     settings = _settings(wanted, network, names, out, notes)
     # The loader accepts any outputs of a network described by probabilities; their scale is measured next.
     _write(folder, settings.model_copy(update={"output": "probabilities"}))
-    output = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
-    settings = settings.model_copy(update={"output": output})
+    scale = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
+    settings = settings.model_copy(update={"output": "probabilities" if scale == "probabilities" else "logits"})
     _write(folder, settings)
-    if output == "probabilities":
+    if scale == "probabilities":
         notes.insert(0, 'the network ends in a softmax: model.toml says output = "probabilities"')
+    if scale == "sigmoids":
+        notes.insert(
+            0,
+            "the network seems to end in sigmoids: its outputs are between 0 and 1, and do not sum to 1. A verdict is "
+            "one class per picture: export the network without them",
+        )
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
     if settings.input.channels == 1:
         notes.append(
@@ -201,9 +209,9 @@ def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: lis
 def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
     match wanted.origin:
         case "onnx":
-            return of_onnx(Path(wanted.network), folder, wanted.size)
+            return of_onnx(Path(wanted.network), folder, wanted.size, classes)
         case "tflite":
-            return of_tflite(Path(wanted.network), folder)
+            return of_tflite(Path(wanted.network), folder, wanted.size)
         case "torchscript":
             return of_torchscript(Path(wanted.network), folder, wanted.size, wanted.channels)
         case "torchvision":
@@ -269,11 +277,18 @@ def _write(folder: Path, settings: BundleSettings) -> None:
 
 
 @torch.inference_mode()
-def scale_of(bundle: Bundle) -> Literal["logits", "probabilities"]:
-    """Return whether a network's outputs are shares that sum to 1, measured on noise."""
+def scale_of(bundle: Bundle) -> Literal["logits", "probabilities", "sigmoids"]:
+    """Return the scale of a network's outputs, measured on noise: shares that sum to 1, other shares, or logits.
+
+    Quantised outputs are multiples of a step. A sum of such shares is off by up to half a step for each class.
+    """
     wanted = bundle.settings.input
     shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
     noise = torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
     output = bundle.network(bundle.normalised(noise)).float()
-    shares = bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all())
-    return "probabilities" if shares else "logits"
+    if output.amin() < 0 or output.amax() > 1 + _SHARE_ERROR:
+        return "logits"
+    steps = np.diff(np.unique(output.numpy()))
+    step = min(float(steps.min()), _COARSEST) if len(steps) else 0.0
+    error = max(_SHARE_ERROR, output.shape[1] * step / 2)
+    return "probabilities" if bool(((output.sum(1) - 1).abs() < error).all()) else "sigmoids"

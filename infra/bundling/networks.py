@@ -19,8 +19,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from infra.bundling.onnx_graph import read_graph, save_graph
+from infra.bundling.onnx_graph import check_stated, read_graph, save_graph
 from infra.bundling.presets import Normalisation
+from infra.bundling.tflite_file import without_signatures
+from infra.bundling.trial import lacks_memory
 from lab.training.bundle import Format, input_settings, save_network
 from processors.bundle.code import check_code
 from processors.bundle.formats import load_torchscript
@@ -67,9 +69,9 @@ class Network:
     notes: tuple[str, ...] = ()
 
 
-def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
+def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
     """Write an ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
-    graph = read_graph(file, size)
+    graph = read_graph(file, size, classes)
     save_graph(graph, folder / "network.onnx")
     return Network(
         "onnx", "network.onnx", graph.channels, graph.height, graph.width, graph.classes, "ONNX",
@@ -77,19 +79,27 @@ def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
     )  # fmt: skip
 
 
-def of_tflite(file: Path, folder: Path) -> Network:
-    """Write a TensorFlow Lite classifier; see `processors.bundle.tflite`. Raises BundleError."""
+def of_tflite(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
+    """Write a TensorFlow Lite classifier; see `processors.bundle.tflite`. Raises BundleError.
+
+    The copy has no shape signatures; see `infra.bundling.tflite_file`.
+    """
     if not file.is_file():
         raise BundleError(f"--tflite: expected an existing file, got {file}. Correct the path.")
     check_size(file)
-    network = load_tflite(file)
+    copy = folder / "network.tflite"
+    copy.write_bytes(without_signatures(file.read_bytes()))
+    try:
+        network = load_tflite(copy)
+    except BundleError as error:
+        raise BundleError(str(error).replace(copy.name, file.name, 1)) from None
     channels, height, width = network.shape
+    check_stated(size, (height, width), file)
     classes = _outputs(network(torch.zeros(2, channels, height, width)), file.name)
-    shutil.copyfile(file, folder / "network.tflite")
     notes: tuple[str, ...] = (_NO_GRADIENTS.format("a TensorFlow Lite graph"),)
     if network.batch is not None:
         notes = (*notes, "the graph takes one picture at a time and no other number: batches run one by one")
-    return Network("tflite", "network.tflite", channels, height, width, classes, "TensorFlow Lite", notes=notes)
+    return Network("tflite", copy.name, channels, height, width, classes, "TensorFlow Lite", notes=notes)
 
 
 def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, channels: int) -> Network:
@@ -109,7 +119,19 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
     check_code(described, file.parent, vouched=False)
     check_archive(file)
     network = load_torchscript(file, torch.device("cpu"))
-    classes = _outputs(network(torch.zeros(2, channels, height, width)) if callable(network) else None, file.name)
+    pictures = torch.zeros(2, channels, height, width)
+    try:
+        result: object = network(pictures) if callable(network) else None
+    except Exception as error:  # a user's code may raise anything
+        if lacks_memory(error):
+            raise
+        # The interpreter's own lines come first, and the cause last.
+        cause = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
+        raise BundleError(
+            f"{file.name}: expected a network that accepts {tuple(pictures.shape)} float32, got {cause}. Correct "
+            "--size or --channels, or save the network with weights of float32."
+        ) from None
+    classes = _outputs(result, file.name)
     shutil.copyfile(file, folder / "network.pt")
     return Network("torchscript", "network.pt", channels, height, width, classes, "TorchScript")
 
@@ -229,10 +251,16 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file, or of a state dict that `torch.save` wrote. Raises BundleError."""
     check_size(file)
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         check_safetensors(file)
-        state: object = load_file(file)
+        try:
+            state: object = load_file(file)
+        except SafetensorError as error:
+            raise BundleError(
+                f"--weights: expected a safetensors file, got {file.name}: {first_line(error)}. Save the weights again."
+            ) from None
     else:
         state = _unpickled(file)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

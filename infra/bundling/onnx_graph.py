@@ -1,12 +1,14 @@
-"""An ONNX classifier for a bundle: one file, one picture input (N, C, H, W), the classes as first output.
+"""An ONNX classifier for a bundle: one file, one picture input (N, C, H, W), the classes (N, classes) as first output.
 
 The graph's results stay the same, and the leftovers of exporters are removed. Weights in files next to the graph move
 into it (`infra.bundling.external_data`). A graph with channels last gets a `Transpose` in front, and then takes
-channels first. A fixed batch size is removed if the results stay the same.
+channels first. An output (N, classes, 1, 1) gets a `Flatten` behind it. A fixed batch size is removed if the results
+stay the same.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.bundling.external_data import take_in
+from infra.bundling.wanted import MOST_SIDE
 from processors.bundle.limits import check_size
 from schemas.errors import BundleError, first_line
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 _CHANNELS: Final = (1, 3)
 _INPUT: Final = "pictures"
@@ -39,8 +43,10 @@ class Graph:
     """Changes to the graph, one line each."""
 
 
-def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
+def read_graph(file: Path, size: tuple[int, int] | None, classes: int | None = None) -> Graph:
     """Read the classifier in `file`; `size` (height, width) is for graphs that leave the sides open.
+
+    Of several outputs, the first one with `classes` columns gives the classes.
 
     Raises BundleError in one line for a file that is no ONNX, lacks a single picture input, or has no (N, classes)
     output.
@@ -48,6 +54,7 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
     model = _load(file)
     notes = [f"its weights in {name} came into the bundle" for name in take_in(model, file)]
     taken = _input(model, file)
+    _leave_open(model)
     shape = [each.dim_value or None for each in taken.type.tensor_type.shape.dim]
     if len(shape) != 4:
         raise BundleError(
@@ -66,7 +73,10 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
     height, width = _sides(shape, size, file)
     channels = int(shape[1])
     example = np.random.default_rng(0).random((3, channels, height, width), np.float32)
-    number, classes = _class_output(model, example, file)
+    number, found = _class_output(model, example, file, classes)
+    if len(found) > 2:
+        _flatten(model, number, max(found[1:]))
+        notes.append(f"its output is {_shown([None, *found[1:]])}: the graph now flattens it")
     if number:
         first = model.graph.output[number]
         others = [each for each in model.graph.output if each.name != first.name]
@@ -82,7 +92,7 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
             if free is None
             else f"it was exported for {many}: the graph now takes any number"
         )
-    return Graph(model, channels, height, width, classes, tuple(notes))
+    return Graph(model, channels, height, width, max(found[1:]), tuple(notes))
 
 
 def save_graph(graph: Graph, file: Path) -> None:
@@ -138,13 +148,31 @@ def _input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
     return inputs[0]
 
 
+def _leave_open(model: onnx.ModelProto) -> None:
+    """Leave each side open that is not above 0: some exporters write a free one as 0 or −1."""
+    for each in (*_inputs(model), *model.graph.output):
+        for side in each.type.tensor_type.shape.dim:
+            if side.dim_value <= 0:
+                side.ClearField("dim_value")
+
+
+def check_stated(size: tuple[int, int] | None, stated: tuple[int, int], file: Path) -> None:
+    """Check that a given (height, width) is that of the file's input. Raises BundleError."""
+    if size is not None and size != stated:
+        raise BundleError(
+            f"--size: expected {stated[1]}x{stated[0]}, the input of {file.name}, got {size[1]}x{size[0]}. Correct "
+            "--size."
+        )
+
+
 def _sides(shape: list[int | None], size: tuple[int, int] | None, file: Path) -> tuple[int, int]:
-    stated = shape[2], shape[3]
-    if None not in stated:
-        height, width = int(stated[0] or 0), int(stated[1] or 0)
-        if size is not None and size != (height, width):
+    if shape[2] is not None and shape[3] is not None:
+        height, width = shape[2], shape[3]
+        check_stated(size, (height, width), file)
+        if max(height, width) > MOST_SIDE:
             raise BundleError(
-                f"--size: expected {width}x{height}, the input of {file.name}, got {size[1]}x{size[0]}. Correct --size."
+                f"{file.name}: expected pictures of at most {MOST_SIDE}x{MOST_SIDE}, got {width}x{height}. Choose "
+                "another network."
             )
         return height, width
     if size is None:
@@ -175,24 +203,68 @@ def _channels_first(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> None:
     model.graph.node.extend([turned, *nodes])
 
 
-def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Path) -> tuple[int, int]:
-    """Return the index of the first output of shape (N, classes), and its number of classes."""
+def _class_output(
+    model: onnx.ModelProto, example: NDArray[np.float32], file: Path, classes: int | None
+) -> tuple[int, tuple[int, ...]]:
+    """Return the index and the shape of the output (N, classes), which may have more axes of one element.
+
+    Of several such outputs, it is the first one with as many columns as `classes`.
+    """
     batch = _inputs(model)[0].type.tensor_type.shape.dim[0].dim_value or len(example)
     pictures = np.resize(example, (batch, *example.shape[1:]))
     try:
-        results = _run(model, pictures)
+        session = _session(model)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise BundleError(
-            f"{file.name}: expected a graph that accepts {pictures.shape}, got {first_line(error)}. Correct --size."
+            f"{file.name}: expected an ONNX graph that onnxruntime runs, got {first_line(error)}. Export it with an "
+            "older opset."
         ) from None
-    for number, result in enumerate(results):
-        if getattr(result, "ndim", 0) == 2 and result.shape[0] == batch and result.shape[1] >= 2:
-            return number, result.shape[1]
-    got = ", ".join(str(getattr(result, "shape", type(result).__name__)) for result in results)
-    raise BundleError(
-        f"{file.name}: expected a classifier, whose output is (N, classes), got {got} for {batch} "
-        "pictures. Choose another network."
-    )
+    try:
+        results = _run(session, pictures)
+    except Exception as error:  # the same
+        raise BundleError(
+            f"{file.name}: expected a graph that accepts {pictures.shape}, got {first_line(error)}. Correct --size, "
+            "or export the network again."
+        ) from None
+    columns = {number: max(each.shape[1:]) for number, each in enumerate(results) if _has_columns(each, batch)}
+    if not columns:
+        got = ", ".join(str(getattr(result, "shape", type(result).__name__)) for result in results)
+        raise BundleError(
+            f"{file.name}: expected a classifier, whose output is (N, classes), got {got} for {batch} "
+            "pictures. Choose another network."
+        )
+    fitting = [number for number, count in columns.items() if len(columns) == 1 or classes in (None, count)]
+    if not fitting:
+        got = ", ".join(f"{model.graph.output[number].name} of {count}" for number, count in columns.items())
+        raise BundleError(
+            f"{file.name}: expected an output of {classes} columns, as many as --classes has names, got {got}. "
+            "Correct --classes."
+        )
+    return fitting[0], results[fitting[0]].shape
+
+
+def _has_columns(result: Any, batch: int) -> bool:
+    """Return whether an output is (N, classes), with further axes of one element or without.
+
+    Integers of more than 8 bits are the numbers of classes, and smaller ones may be quantised scores.
+    """
+    if not isinstance(result, np.ndarray) or result.ndim < 2 or len(result) != batch:
+        return False
+    scores = result.dtype.kind == "f" or result.dtype in (np.int8, np.uint8)
+    return scores and max(result.shape[1:]) == math.prod(result.shape[1:]) >= 2
+
+
+def _flatten(model: onnx.ModelProto, number: int, classes: int) -> None:
+    """Put a `Flatten` behind an output, so that it is (N, classes)."""
+    from onnx import helper
+
+    output = model.graph.output[number]
+    name = f"{output.name}_flat"
+    tensor = output.type.tensor_type
+    batch = tensor.shape.dim[0] if tensor.shape.dim else None
+    sides = [(batch.dim_value or batch.dim_param or None) if batch else None, classes]
+    model.graph.node.append(helper.make_node("Flatten", [output.name], [name]))
+    output.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type, sides))
 
 
 def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.ModelProto | None:
@@ -210,8 +282,9 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
     del free.graph.value_info[:]
     _free_shapes(free, fixed)
     try:
-        together = _run(free, example)[0]
-        parts = [_run(model, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
+        together = _run(_session(free), example)[0]
+        session = _session(model)
+        parts = [_run(session, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
     except Exception:  # any error of onnxruntime about a reshape to the fixed batch
         return None
     single = np.concatenate(parts)
@@ -229,7 +302,8 @@ def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:
 
     written = {each.name: each for each in model.graph.initializer}
     for number, node in enumerate(model.graph.node):
-        if node.op_type != "Reshape" or node.input[1] not in written:
+        # Up to opset 4, the shape is an attribute.
+        if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in written:
             continue
         shape = numpy_helper.to_array(written[node.input[1]]).copy()
         if len(shape) > 1 and shape[0] == fixed and (shape[1:] > 0).all():
@@ -239,13 +313,16 @@ def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:
             node.input[1] = own.name
 
 
-def _run(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> list[Any]:
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: onnxruntime.InferenceSession, pictures: NDArray[np.float32]) -> list[Any]:
     taken = session.get_inputs()[0]
     kind = np.float16 if taken.type == "tensor(float16)" else np.float32
     results: list[Any] = session.run(None, {taken.name: pictures.astype(kind)})

@@ -112,18 +112,25 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
         made = fill(wanted, folder, out, sender.send, partial(_skipped, sender))
     except UserError as error:
         sender.send(error)
-    except (MemoryError, RuntimeError) as error:
-        # On the CPU, torch raises a plain RuntimeError when memory is exhausted.
-        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
-            raise
-        sender.send(
-            BundleError(
+    except Exception as error:  # a user's network, and the libraries that read it, may raise anything
+        if lacks_memory(error):
+            refused = (
                 f"{wanted.network}: expected a trial within {limits.memory_gib:g} GiB, got "
-                f"{first_line(error)[:200] or 'no memory'}. If the network is only large, raise --most-memory."
+                f"{first_line(error)[:200]}. If the network is only large, raise --most-memory."
             )
-        )
+        else:
+            refused = (
+                f"{wanted.network}: expected a network that can be tried, got {type(error).__name__}: "
+                f"{first_line(error)[:200]}. Choose another network or option."
+            )
+        sender.send(BundleError(refused))
     else:
         sender.send(made.summary)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether memory is exhausted: on the CPU, torch raises a plain RuntimeError then."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _skipped(sender: Connection, name: str, why: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from infra.bundling.presets import Normalisation
 from lab.statistics import Interval
@@ -13,6 +13,8 @@ from lab.statistics import Interval
 if TYPE_CHECKING:
     from processors.bundle import Policy
 
+MOST_SIDE: Final = 4096
+"""Pixels of the longest side of a network's input, as in `processors.bundle.InputSettings`."""
 Origin = Literal["onnx", "tflite", "torchscript", "torchvision", "timm", "imagenet"]
 PrintLine = Callable[[str], object]
 """Prints a line about the progress."""

@@ -41,24 +41,31 @@ def write_onnx(
     features_first: bool = False,
     channels: int = 3,
     flatten: str = "",
+    half: bool = False,
 ) -> Path:
-    """The file. `last`: channels last; `flatten`: reshaped to the fixed batch, by a shape `written` or `worked out`."""
+    """The file. `last`: channels last; `flatten`: reshaped to the fixed batch, by a shape `written` or `worked out`;
+    `half`: in float16."""
     matrix, bias = weights(order)
     if channels == 1:
         matrix, bias = np.array([[8.0], [-8.0]], np.float32), np.zeros(2, np.float32)
+    number, result_kind = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
+    kind = result_kind if half else kind
     shape = [batch, *sides, channels] if last else [batch, channels, *sides]
     nodes = [
         helper.make_node("ReduceMean", ["frames"], ["means"], axes=[1, 2] if last else [2, 3], keepdims=0),
         helper.make_node("Gemm", ["shaped" if flatten else "means", "matrix", "bias"], ["logits"], transB=1),
     ]
-    made = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(bias, "bias")]
+    made = [
+        numpy_helper.from_array(matrix.astype(number), "matrix"),
+        numpy_helper.from_array(bias.astype(number), "bias"),
+    ]
     if flatten:
         nodes.insert(1, helper.make_node("Reshape", ["means", "to" if flatten == "written" else "found"], ["shaped"]))
         nodes.insert(1, helper.make_node("Identity", ["to"], ["found"]))
         made.append(numpy_helper.from_array(np.array([batch, channels], np.int64), "to"))
     if softmax:
         nodes.append(helper.make_node("Softmax", ["logits"], ["shares"], axis=1))
-    result = helper.make_tensor_value_info("shares" if softmax else "logits", TensorProto.FLOAT, [batch, len(bias)])
+    result = helper.make_tensor_value_info("shares" if softmax else "logits", result_kind, [batch, len(bias)])
     outputs = [result]
     if features_first:
         nodes.append(helper.make_node("Identity", ["frames"], ["features"]))
@@ -68,8 +75,26 @@ def write_onnx(
     return file
 
 
-def write_tflite(file: Path, *, channels: int = 3, flatten: bool = False) -> Path:
-    """The same as a TensorFlow Lite file, by its schema; `flatten` fixes one picture by a shape in the graph."""
+def append_onnx(
+    file: Path, nodes: list[onnx.NodeProto], outputs: dict[str, tuple[int, list[int | str]]], *made: onnx.TensorProto
+) -> Path:
+    """Append nodes to the graph in `file`; its outputs become others, each with its kind and shape."""
+    model = onnx.load(file)
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(made)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, *form) for name, form in outputs.items())
+    onnx.save(model, file)
+    return file
+
+
+def write_tflite(
+    file: Path, *, channels: int = 3, flatten: bool = False, signature: tuple[int, ...] | None = None
+) -> Path:
+    """The same as a TensorFlow Lite file, by its schema; `flatten` fixes one picture by a shape in the graph.
+
+    `signature` are the first sides in the signatures of the tensors' shapes, which Keras converters write.
+    """
     matrix, bias = weights()
     made = flatbuffers.Builder(1024)
     constants = [np.array([1, 2], np.int32), matrix[:, :channels], bias, np.array([1, channels], np.int32)]
@@ -78,10 +103,12 @@ def write_tflite(file: Path, *, channels: int = 3, flatten: bool = False) -> Pat
     shapes = [[1, SIDE, SIDE, channels], [2], list(constants[1].shape), [3], [2], [1, channels], [1, channels], [1, 3]]
     # A buffer of 0 is none: the value is computed. The kinds are float32 (0) and int32 (2).
     stated = zip(shapes, (0, 2, 0, 0, 2, 0, 0, 0), (0, 1, 2, 3, 4, 0, 0, 0), strict=True)
-    tensors = [
-        _table(made, {0: _numbers(made, shape), 1: (kind, "Int8"), 2: (place, "Uint32"), 3: made.CreateString(f"t{i}")})
-        for i, (shape, kind, place) in enumerate(stated)
-    ]
+    tensors = []
+    for i, (shape, kind, place) in enumerate(stated):
+        fields = {0: _numbers(made, shape), 1: (kind, "Int8"), 2: (place, "Uint32"), 3: made.CreateString(f"t{i}")}
+        if signature is not None and place == 0:
+            fields[7] = _numbers(made, [*signature, *shape[len(signature) :]][: len(shape)])
+        tensors.append(_table(made, fields))
     # MEAN, RESHAPE and FULLY_CONNECTED with their operator codes, kinds of options, inputs and output.
     steps = [(0, 27, [0, 1], 5), (1, 17, [5, 4], 6), (2, 8, [6 if flatten else 5, 2, 3], 7)]
     operators = [
@@ -109,7 +136,7 @@ def write_tflite(file: Path, *, channels: int = 3, flatten: bool = False) -> Pat
 
 def _table(made: flatbuffers.Builder, fields: dict[int, int | tuple[int, str]]) -> int:
     """Return a table; a field is the place of another value, or a number with its kind."""
-    made.StartObject(5)
+    made.StartObject(8)
     for slot, value in fields.items():
         if isinstance(value, tuple):
             # A default that no field has: each is written.

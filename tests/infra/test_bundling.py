@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from infra.bundling import create as create_module
 from infra.bundling.class_names import distinct, read_class_names
-from infra.bundling.create import Made, create
+from infra.bundling.create import Made, create, scale_of
 from infra.bundling.gallery import picture_files
 from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
@@ -34,14 +37,24 @@ from infra.bundling.strip_table import (
     calibrate_strip,
     shares,
 )
+from infra.bundling.tflite_file import without_signatures
 from infra.bundling.wanted import Origin, Wanted
 from lab.data import LabelledPictures
 from lab.repair.inputs import trainable_copy
-from processors.bundle import load_bundle
+from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import Wish
 from processors.device.backends.engines import engines
 from schemas.errors import BundleError, ConfigError
-from tests.infra.own_networks import SIDE, Colours, picture, write_names, write_onnx, write_pictures, write_tflite
+from tests.infra.own_networks import (
+    SIDE,
+    Colours,
+    append_onnx,
+    picture,
+    write_names,
+    write_onnx,
+    write_pictures,
+    write_tflite,
+)
 
 CPU = torch.device("cpu")
 
@@ -78,6 +91,7 @@ def right(folder: Path) -> float:
         ({"last": True}, "channels last"),
         ({"softmax": True}, "ends in a softmax"),
         ({"features_first": True}, "of its 2 outputs, logits gives the classes"),
+        ({"batch": -1}, None),
     ],
 )
 def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right(
@@ -90,13 +104,119 @@ def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right
     notes = "\n".join(found.notes)
     assert "repair, harden and attacks that follow gradients" in notes
     assert said is None or said in notes
+    assert ("at a time" in notes) is ("batch" in export and export["batch"] != -1)
+
+
+def test_an_output_with_more_axes_of_one_element_is_flattened(tmp_path: Path) -> None:
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx", batch=1),
+        [helper.make_node("Unsqueeze", ["logits", "axes"], ["map"])],
+        {"map": (TensorProto.FLOAT, [1, 3, 1, 1])},
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+    )
+    found = made(tmp_path, network)
+    assert right(tmp_path / "out") == 1
+    assert "its output is (?, 3, 1, 1): the graph now flattens it" in found.notes
+
+
+def test_of_several_outputs_the_one_with_as_many_columns_as_names_gives_the_classes(tmp_path: Path) -> None:
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx"),
+        [
+            helper.make_node("TopK", ["logits", "k"], ["best", "numbers"]),
+            helper.make_node("Concat", ["means", "means"], ["features"], axis=1),
+        ],
+        {
+            "numbers": (TensorProto.INT64, ["batch", 3]),
+            "features": (TensorProto.FLOAT, ["batch", 6]),
+            "logits": (TensorProto.FLOAT, ["batch", 3]),
+        },
+        numpy_helper.from_array(np.array([3], np.int64), "k"),
+    )
+    found = made(tmp_path, network)
+    assert right(tmp_path / "out") == 1
+    assert "of its 3 outputs, logits gives the classes" in found.notes
+    with pytest.raises(BundleError, match=r"expected an output of 2 columns, .*, got features of 6, logits of 3\."):
+        made(tmp_path, network, out="other", classes=write_names(tmp_path / "two.txt", ("a", "b")))
+
+
+def test_a_network_in_float16_is_served_by_the_backends_of_a_cpu(tmp_path: Path) -> None:
+    made(tmp_path, write_onnx(tmp_path / "network.onnx", half=True))
+    bundle = load_bundle(tmp_path / "out", CPU)
+    frames = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    for backend in ("auto", "openvino"):
+        pipeline, chosen = engines(bundle, Wish(backend, "float32"), "plate")
+        torch.testing.assert_close(pipeline.bundle.logits(frames), bundle.logits(frames), rtol=0.02, atol=0.05)
+    assert str(chosen.classifier) == "openvino float32"
+
+
+def test_a_graph_that_onnxruntime_starts_but_that_rejects_the_size_is_one_line(tmp_path: Path) -> None:
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx", sides=("h", "w")),
+        [helper.make_node("Reshape", ["frames", "to"], ["flat"])],
+        {"flat": (TensorProto.FLOAT, ["batch", 3 * SIDE**2])},
+        numpy_helper.from_array(np.array([-1, 3 * SIDE**2], np.int64), "to"),
+    )
+    with pytest.raises(BundleError, match=r"expected a graph that accepts \(3, 3, 8, 8\), got .* Correct --size, or"):
+        made(tmp_path, network, size=(8, 8))
+
+
+def test_an_old_graph_whose_reshape_has_its_shape_as_an_attribute_becomes_a_bundle(tmp_path: Path) -> None:
+    frames = helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["frames"], ["means"]),
+        helper.make_node("Reshape", ["means"], ["logits"], shape=[1, 3]),
+    ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph(nodes, "old", [frames], [logits])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 4)], ir_version=3), tmp_path / "old.onnx")
+    notes = "\n".join(made(tmp_path, tmp_path / "old.onnx", calibrate=None).notes)
+    assert "it takes 1 picture at a time and no other number" in notes
+
+
+def test_a_network_that_ends_in_sigmoids_is_noticed(tmp_path: Path) -> None:
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx"),
+        [helper.make_node("Sigmoid", ["logits"], ["scores"])],
+        {"scores": (TensorProto.FLOAT, ["batch", 3])},
+    )
+    found = made(tmp_path, network)
+    assert found.bundle.settings.output == "logits"
+    assert any(note.startswith("the network seems to end in sigmoids") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "scale"),
+    [
+        (lambda logits: logits, "logits"),
+        (lambda logits: logits.softmax(1), "probabilities"),
+        # Sums of 100 rounded shares are off by up to .2.
+        (lambda logits: (256 * logits.softmax(1)).round() / 256, "probabilities"),
+        (lambda logits: logits.sigmoid(), "sigmoids"),
+        (lambda logits: (256 * logits.sigmoid()).round() / 256, "sigmoids"),
+        (lambda logits: (logits > 1).float(), "sigmoids"),
+        (lambda logits: torch.full_like(logits, 0.5), "sigmoids"),
+    ],
+)
+def test_the_scale_of_outputs_is_measured_with_their_own_step(
+    outputs: Callable[[torch.Tensor], torch.Tensor], scale: str
+) -> None:
+    logits = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
+    bundle = SimpleNamespace(
+        settings=SimpleNamespace(input=SimpleNamespace(channels=3, height=4, width=4)),
+        normalised=lambda pictures: pictures,
+        network=lambda pictures: outputs(logits),
+    )
+    assert scale_of(cast(Bundle, bundle)) == scale
 
 
 @pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("signature", [None, (-1,)])
 def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_be_trained(
-    tmp_path: Path, flatten: bool
+    tmp_path: Path, flatten: bool, signature: tuple[int, ...] | None
 ) -> None:
-    found = made(tmp_path, write_tflite(tmp_path / "network.tflite", flatten=flatten), origin="tflite")
+    network = write_tflite(tmp_path / "network.tflite", flatten=flatten, signature=signature)
+    found = made(tmp_path, network, origin="tflite")
     assert found.doubts == ()
     assert right(tmp_path / "out") == 1
     notes = "\n".join(found.notes)
@@ -109,6 +229,30 @@ def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_
     assert chosen.classifier.backend == "openvino"
     with pytest.raises(BundleError, match=r"expected a trainable network .* got the format tflite"):
         trainable_copy(bundle)
+
+
+def test_a_tensorflow_lite_file_loses_nothing_but_signatures_and_a_damaged_one_nothing(tmp_path: Path) -> None:
+    plain = write_tflite(tmp_path / "plain.tflite").read_bytes()
+    signed = write_tflite(tmp_path / "signed.tflite", signature=(-1,)).read_bytes()
+    bare = without_signatures(signed)
+    assert without_signatures(plain) == plain
+    assert 0 < sum(before != after for before, after in zip(signed, bare, strict=True)) <= 8
+    assert without_signatures(bare) == bare
+    draws = np.random.default_rng(0)
+    for length in range(0, len(signed), 7):
+        damaged = bytearray(signed)
+        damaged[int(draws.integers(len(signed)))] = int(draws.integers(256))
+        assert len(without_signatures(bytes(damaged))) == len(signed)
+        assert len(without_signatures(signed[:length])) == length
+
+
+def test_a_tensorflow_lite_file_with_another_size_is_refused(tmp_path: Path) -> None:
+    network = write_tflite(tmp_path / "own.tflite", signature=(-1, -1, -1))
+    with pytest.raises(BundleError, match=r"^own\.tflite: expected one input \(1, H, W, 1 or 3\) .*\?,\?,\?,3"):
+        made(tmp_path, network, origin="tflite")
+    network = write_tflite(tmp_path / "own.tflite")
+    with pytest.raises(BundleError, match=r"^--size: expected 16x16, the input of own\.tflite, got 24x12\."):
+        made(tmp_path, network, origin="tflite", size=(12, 24))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +276,11 @@ def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_an
     ("export", "said"),
     [
         ({"kind": TensorProto.UINT8}, "expected an input of floating-point pictures, got frames of uint8"),
-        ({"kind": TensorProto.FLOAT16}, r"network\.onnx: expected a graph that accepts \(3, 3, 16, 16\), got "),
+        (
+            {"kind": TensorProto.FLOAT16},
+            r"network\.onnx: expected an ONNX graph that onnxruntime runs, got .* Export it with an older opset\.",
+        ),
+        ({"sides": (2**40, 2**40)}, f"expected pictures of at most 4096x4096, got {2**40}x{2**40}"),
         ({"channels": 4}, r"expected an input of 1 or 3 channels, got frames \(\?, 4, 16, 16\)"),
         ({"sides": ("h", "w")}, "--size is missing: network.onnx accepts pictures of any size"),
     ],
@@ -318,6 +466,24 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     create(wanted, tmp_path / "out")
     assert right(tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize(("channels", "half", "cause"), [(1, False, "mat1 and mat2"), (3, True, "(?i)half")])
+def test_a_torchscript_file_that_does_not_run_is_one_line_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, half: bool, cause: str
+) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+    network = Colours().half() if half else Colours()
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.script(network.eval()), tmp_path / "network.pt")
+    wanted = Wanted(
+        "torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE),
+        channels=channels,
+    )  # fmt: skip
+    with pytest.raises(BundleError, match=rf"expected a network that accepts \(2, {channels}, 16, 16\)") as refused:
+        create(wanted, tmp_path / "out")
+    assert re.search(cause, str(refused.value))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of_a_state_dict(

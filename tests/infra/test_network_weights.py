@@ -19,10 +19,15 @@ def test_weights_are_read_from_safetensors_or_a_state_dict_and_from_nothing_else
     save_file(state, tmp_path / "a.safetensors")
     torch.save({"state_dict": state}, tmp_path / "b.pt")
     torch.save({"epoch": 3}, tmp_path / "c.pt")
+    header = b'{"weight": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}'
+    (tmp_path / "d.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     for name in ("a.safetensors", "b.pt"):
         assert torch.equal(read_state(tmp_path / name)["weight"], state["weight"])
     with pytest.raises(BundleError, match=r"^--weights: expected a state dict, tensors by name, got another object"):
         read_state(tmp_path / "c.pt")
+    with pytest.raises(BundleError, match=r"^--weights: expected a safetensors file, got d\.safetensors: ") as refused:
+        read_state(tmp_path / "d.safetensors")
+    assert "\n" not in str(refused.value)
 
 
 def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

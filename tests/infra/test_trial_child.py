@@ -59,8 +59,13 @@ def ran(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object
         (ConfigError("--size is missing"), "--size is missing"),
         (MemoryError(), "own.onnx: expected a trial within 2 GiB, got MemoryError. "),
         (RuntimeError("can't allocate memory: 4 GiB\nat x"), "own.onnx: expected a trial within 2 GiB, got can't all"),
+        (
+            RuntimeError("no kernel\nat x"),
+            "own.onnx: expected a network that can be tried, got RuntimeError: no kernel.",
+        ),
+        (OSError("no room"), "own.onnx: expected a network that can be tried, got OSError: no room. "),
     ],
-    ids=["done", "refused", "no memory", "torch without memory"],
+    ids=["done", "refused", "no memory", "torch without memory", "another error", "an error of the system"],
 )
 def test_the_child_sends_its_lines_and_then_its_result_or_the_error_of_the_user(
     monkeypatch: pytest.MonkeyPatch, lowered: dict[int, tuple[int, int]], error: Exception | None, last: str | None
@@ -73,11 +78,6 @@ def test_the_child_sends_its_lines_and_then_its_result_or_the_error_of_the_user(
         assert isinstance(end, UserError)
         assert str(end).startswith(last)
         assert "\n" not in str(end)
-
-
-def test_an_error_of_ours_ends_the_child(monkeypatch: pytest.MonkeyPatch, lowered: dict[int, tuple[int, int]]) -> None:
-    with pytest.raises(RuntimeError, match="a bug"):
-        ran(monkeypatch, RuntimeError("a bug"))
 
 
 def test_memory_time_and_core_files_of_the_child_are_bounded_and_a_lower_hard_limit_stays(
