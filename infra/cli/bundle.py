@@ -60,7 +60,7 @@ def create(
         str, typer.Option(help="Of torchvision and timm: default (their own), random, or a file with a state dict.")
     ] = "default",
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None,
-    channels: Annotated[int, typer.Option(help="Of a TorchScript network: 1 or 3.")] = 3,
+    channels: Annotated[int | None, typer.Option(help="Of a TorchScript network: 1 or 3 (the default).")] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -115,15 +115,18 @@ def create(
         raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
-    if channels not in (1, 3):
+    if channels not in (None, 1, 3):
         raise ConfigError(f"--channels: expected 1 or 3, got {channels}. Correct it.")
+    _check_for(origin, "--channels", channels is not None, "torchscript")
+    _check_for(origin, "--weights", weights != "default", "torchvision", "timm")
+    _check_for(origin, "--size", size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
     for option, given in (("--name", name), ("--version", version)):
         if given is not None:
             check_name(option, given)
     sides = _sides(size)
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
-        None if sides is None else (sides[1], sides[0]), channels,
+        None if sides is None else (sides[1], sides[0]), channels or 3,
         None if policy is None else chosen(policy, *get_args(Policy), option="--policy"), name, version, strip_seconds,
         unsure,
     )  # fmt: skip
@@ -241,16 +244,27 @@ def check(
     raise typer.Exit(DOUBTED if doubts else 0)
 
 
+def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> None:
+    """Check that an option goes with the source of the network. Raises ConfigError."""
+    if given and origin not in origins:
+        allowed = " or ".join(f"--{each}" for each in origins)
+        raise ConfigError(f"{option}: expected it with {allowed}, got --{origin}. Remove {option}.")
+
+
 def _sides(size: str | None) -> list[int] | None:
     """Read width and height; ConfigError names the form."""
+    from infra.bundling.wanted import MOST_SIDE
     from producers.sources.settings import whole_numbers
 
     if size is None:
         return None
     try:
-        return whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
+        sides = whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
     except ValueError as error:
         raise ConfigError(f"--size: {error}. Correct it.") from None
+    if min(sides) < 1 or max(sides) > MOST_SIDE:
+        raise ConfigError(f"--size: expected sides from 1 to {MOST_SIDE}, got {size}. Correct it.")
+    return sides
 
 
 def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
