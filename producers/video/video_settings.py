@@ -6,7 +6,6 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from schemas.limits import MAX_GROUP_FRAMES
 from schemas.messages.access_unit import Codec
 from schemas.settings import SettingsTable
 
@@ -24,7 +23,7 @@ class VideoSettings(SettingsTable):
     encodes a quarter finer, for the pixels that are rebuilt from decoded ones."""
     max_bytes_per_second: int | None = Field(default=None, ge=4096, le=2**27)
     """Maximum bytes a second. Above it, the quality is reduced. By default only the rate factor determines the size."""
-    group_frames: int = Field(default=100, ge=1, le=MAX_GROUP_FRAMES)
+    group_frames: int = Field(default=100, ge=1, le=1000)
     """Maximum frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
     """Maximum seconds of a group."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from producers.video import encoder as encoders
 from producers.video.encoder import software_encoder, without_remarks
@@ -21,6 +22,7 @@ from producers.video.video_settings import VideoSettings
 from schemas.errors import BadSizeError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.limits import MAX_GROUP_FRAMES
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit
 from schemas.messages.frame import Encoding, Truth, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
@@ -234,3 +236,9 @@ def test_av1_gives_no_thread_of_the_process_real_time_priority() -> None:
         assert {policy for policy, _ in _scheduling().values()} == {before}
     finally:
         encoder.close()
+
+
+def test_processors_take_the_largest_group_of_the_settings() -> None:
+    assert VideoSettings(group_frames=MAX_GROUP_FRAMES).group_frames == MAX_GROUP_FRAMES
+    with pytest.raises(ValidationError):
+        VideoSettings(group_frames=MAX_GROUP_FRAMES + 1)
