@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -29,7 +30,11 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
 
     `check` is called while sources open, and raises to give up.
     """
-    cameras = {camera.camera_id: camera.source for camera in settings}
+    now_s = time.time()
+    resting = [each for each in settings if each.schedule is not None and not each.schedule.holds(now_s)]
+    if resting:
+        print_line(f"{len(resting)} of {len(settings)} cameras are outside their hours: their sources are not tried")
+    cameras = {camera.camera_id: camera.source for camera in settings if camera not in resting}
     tried = try_sources(cameras, within_s=TRIAL_S, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:

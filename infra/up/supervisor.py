@@ -42,6 +42,8 @@ class RoleSupervisor:
         self._supervisors: dict[str, Supervisor] = {}
         self._starting: dict[str, Future[None]] = {}
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
+        self._returns: list[threading.Thread] = []
+        """Threads that wait for the return of a role: in the pool, they would leave no room for starts."""
         self._writing = threading.Lock()
         self.away_s: dict[str, float] = {}
         """Downtime of each role in seconds, from its ends until it was ready again."""
@@ -110,7 +112,9 @@ class RoleSupervisor:
                 why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
                 self._print_line(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = self._threads.submit(self._begin, role)
-            self._threads.submit(self._time_return, role, starting, time.monotonic())
+            timing = threading.Thread(target=self._time_return, args=(role, starting, time.monotonic()), daemon=True)
+            timing.start()
+            self._returns = [each for each in self._returns if each.is_alive()] + [timing]
 
     def _time_return(self, role: Role, starting: Future[None], died: float) -> None:
         """Wait until a restarted role is ready, has ended again or is no longer watched."""
@@ -158,6 +162,8 @@ class RoleSupervisor:
         """Stop restarting roles."""
         self._roles.clear()
         self._threads.shutdown(wait=True)
+        for timing in self._returns:
+            timing.join()
 
 
 def ended_by_user_error(role: Role) -> PointillistError:

@@ -122,12 +122,12 @@ class Camera:
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         try:
             self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
-            self._control.on_rate = self._sleep.interrupt
+            self._control.on_rate = self._rate_changed
             self.publisher = Publisher(
                 key, self.spool, self._control, self._meta, broker, settings.window, link, instruments, wrap_link
             )  # fmt: skip
-            groups = GroupEncoder(key, settings.video, settings.fps)
-            self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
+            self._groups = GroupEncoder(key, settings.video, self._control.rate)
+            self._sealing = Sealing(key, self.spool, self.publisher.publish, self._groups)
             self.publisher.on_shed = self._sealing.shed
             refused = self.spool.shed_signed_otherwise(key)
         except BaseException:
@@ -268,13 +268,19 @@ class Camera:
         """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
         return 1 if self._control.rate else _AHEAD
 
-    def _in_hours(self) -> bool:
+    def _rate_changed(self) -> None:
+        self._groups.set_rate(self._control.rate)
+        self._sleep.interrupt()
+
+    @property
+    def in_hours(self) -> bool:
+        """Whether the schedule includes the current time. Outside its hours, the camera's source is closed."""
         schedule = self.settings.schedule
         return schedule is None or schedule.holds(time.time())
 
     def _may_send(self) -> bool:
         """Whether neither a command nor the end of the hours came while the camera waited for a picture."""
-        return self._control.enabled and self._in_hours()
+        return self._control.enabled and self.in_hours
 
     async def _await_hours(self) -> None:
         """Wait until the schedule includes the current time."""
@@ -312,7 +318,7 @@ class Camera:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)
                 continue
-            if not self._in_hours():
+            if not self.in_hours:
                 return False
             if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
@@ -344,7 +350,7 @@ class Camera:
                 await asyncio.sleep(0)
             if not live and not self.publisher.has_room:
                 await self.publisher.wait_for_room()
-            if not self._in_hours():
+            if not self.in_hours:
                 return False
             if not self._control.enabled:
                 await self._stay_off(reader)
@@ -359,7 +365,7 @@ class Camera:
 
     async def _stay_off(self, reader: Reader) -> None:
         self.publisher.presence.rest("command", "paused by a command")
-        while not self._control.enabled and self._in_hours():
+        while not self._control.enabled and self.in_hours:
             reader.discard()
             await asyncio.sleep(_OFF_S)
         self.publisher.presence.resume("command")

@@ -222,7 +222,10 @@ class Fleet:
 
     async def _open_sources(self, strict: bool) -> None:
         await run_in_daemon_thread(self._make_pools, "mask-pools")
-        opening = {asyncio.create_task(camera.open_source()) for camera in self._cameras()}
+        # Outside its hours, a camera may be switched off: it opens its source when they begin.
+        opening = {asyncio.create_task(camera.open_source()) for camera in self._cameras() if camera.in_hours}
+        if not opening:
+            return
         try:
             done, waiting = await asyncio.wait(opening, timeout=_OPENING_S)
             while strict and waiting and all(task.exception() for task in done):
@@ -250,6 +253,11 @@ class Fleet:
             self._list_refused.set(1)
             self._health.set("list", True, f"as before: {error}")
             _log.error("camera_list_refused", detail=str(error))
+            return
+        except Exception:  # a defect in reading the list must not end the cameras
+            self._list_refused.set(1)
+            self._health.set("list", True, "as before: its reading failed, see the log")
+            _log.exception("camera_list_failed")
             return
         self._list_refused.set(0)
         self._health.set("list", True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from schemas.errors import ConfigError
+
 _PROTOCOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -17,7 +19,10 @@ def is_path(address: object) -> bool:
 
 def place(path: str | Path, folder: Path) -> Path:
     """Return the path relative to `folder`; an absolute path, or one that begins with `~`, stays unchanged."""
-    return folder / Path(path).expanduser()
+    try:
+        return folder / Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"path: expected a user with a home folder, got {str(path)!r}. Correct the path.") from None
 
 
 def place_sources(document: Any, folder: Path) -> Any:

@@ -37,7 +37,9 @@ _log = structlog.get_logger()
 VIDEO_FROM: Final = 128
 """Minimum shorter side of a picture that a camera encodes under the profile `video`. It sends smaller ones raw."""
 USUAL_RATE: Final = 25.0
-"""Frames a second if the camera's rate is not set. It only scales the limit of bytes a second."""
+"""Frames a second if the camera's rate is not set. The rate scales the limit of bytes a second, and H.264's quality."""
+_AV1_RATES: Final = 1.0, 240.0
+"""Lowest and highest frames a second of SVT-AV1, whose quality does not depend on them."""
 SCENE_CHANGE: Final = 32.0
 """Mean difference of two pictures' luma, in levels, from which a new group begins."""
 _SAMPLED: Final = 8
@@ -55,6 +57,7 @@ class _Setup(NamedTuple):
     shape: tuple[int, int, int]
     dropped_per_block: int
     colour: Colour
+    rate: float
 
 
 class _Group:
@@ -79,7 +82,7 @@ class GroupEncoder:
         """`rate` is in frames a second, 0 if it is not set."""
         self._key = key
         self._settings = settings
-        self._rate = rate or USUAL_RATE
+        self.set_rate(rate)
         self._group: _Group | None = None
         self._software_only = settings.hardware == "none"
         self._whole: dict[tuple[int, int], Fill] = {}
@@ -88,6 +91,10 @@ class GroupEncoder:
     def group(self) -> tuple[int, int] | None:
         """Boot and sequence number of the open group's key frame."""
         return None if self._group is None else (self._group.setup.boot_id, self._group.seq)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the frames a second, 0 if unknown. At another rate, the next frame is a key frame."""
+        self._rate = rate or USUAL_RATE
 
     def end(self) -> None:
         """End the group: the next frame is a key frame."""
@@ -135,8 +142,9 @@ class GroupEncoder:
             message.whole = True
             unit = AccessUnit(Codec.H264, colour, encode_alone(self._unmasked(picture)))
         else:
+            setup = _Setup(boot_id, shape, encoding.dropped_per_block, colour, self._rate)
             try:
-                unit = self._encode(picture, message, _Setup(boot_id, shape, encoding.dropped_per_block, colour))
+                unit = self._encode(picture, message, setup)
             except BaseException:
                 self.end()
                 raise
@@ -170,16 +178,16 @@ class GroupEncoder:
     def _begin(self, message: Frame, setup: _Setup) -> _Group:
         height, width, _ = setup.shape
         kept = kept_mask(self._key, message.boot_id, message.seq, height, width, setup.dropped_per_block)
-        return _Group(setup, message.seq, message.captured_ms, Fill(kept), self._encoder(height, width))
+        return _Group(setup, message.seq, message.captured_ms, Fill(kept), self._encoder(height, width, setup.rate))
 
-    def _encoder(self, height: int, width: int) -> Encoder:
+    def _encoder(self, height: int, width: int, rate: float) -> Encoder:
         # FFmpeg is loaded on demand: a camera of another profile needs no video library.
         from producers.video.encoder import software_encoder
         from producers.video.hardware import hardware_encoder
 
         chosen = self._settings
         if not self._software_only and chosen.codec_number is Codec.H264:
-            encoder, reason = hardware_encoder(chosen.hardware, height, width, self._rate, chosen.rate_factor)
+            encoder, reason = hardware_encoder(chosen.hardware, height, width, rate, chosen.rate_factor)
             if encoder is not None:
                 return encoder
             self._software_only = True
@@ -187,10 +195,12 @@ class GroupEncoder:
                 "hardware_encoder_missing", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
                 used="libx264",
             )  # fmt: skip
-        rate_factor = chosen.rate_factor - (_FINER if chosen.codec_number is Codec.H264 else 0)
-        return software_encoder(
-            chosen.codec_number, height, width, self._rate, max(0, rate_factor), chosen.max_bytes_per_second
-        )
+        rate_factor: float = chosen.rate_factor
+        if chosen.codec_number is Codec.H264:
+            rate_factor = max(0, rate_factor - _FINER)
+        else:
+            rate = min(max(rate, _AV1_RATES[0]), _AV1_RATES[1])
+        return software_encoder(chosen.codec_number, height, width, rate, rate_factor, chosen.max_bytes_per_second)
 
     def _unmasked(self, picture: Picture | Planes) -> Planes:
         """Return the planes of a whole picture."""

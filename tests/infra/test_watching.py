@@ -213,3 +213,21 @@ def test_a_role_is_forgotten_only_when_its_start_has_ended(supervisor: RoleSuper
     assert process.starts == 2
     assert not supervisor._roles
     assert not supervisor._starting
+
+
+def test_roles_that_are_away_for_long_leave_room_for_the_start_of_another(
+    supervisor: RoleSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Role, "healthy", lambda role: False)
+    waiting, kafka = [Stub() for _ in range(20)], Stub()
+    for number, process in enumerate(waiting):
+        supervisor.start(Role(f"processor-{number}", process))
+    supervisor.start(Role("kafka", kafka))
+    for process in (*waiting, kafka):
+        process.status = -9
+
+    def restarted() -> bool:
+        supervisor.watch()
+        return kafka.starts == 2 and all(process.starts == 2 for process in waiting)
+
+    wait_until(restarted, "the start of all")

@@ -37,6 +37,7 @@ class ListInMemory:
         self.cameras: dict[str, dict[str, Any]] = {}
         self.refused: dict[CameraId, str] = {}
         self.wrong = ""
+        self.defect: Exception | None = None
         self._broker = broker
         self._folder = folder
         self._defaults = defaults
@@ -50,6 +51,8 @@ class ListInMemory:
         return self._changes
 
     def read(self) -> CameraSpecs:
+        if self.defect is not None:
+            raise self.defect
         if self.wrong:
             raise ConfigError(self.wrong)
         said = [{"name": name, **options} for name, options in self.cameras.items()]

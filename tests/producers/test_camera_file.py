@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from producers.fleet.camera_file import Listed, load_camera_file, parse_camera_file
+from producers.settings_file import read_yaml
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 
@@ -177,3 +178,16 @@ def test_a_document_of_another_form_is_refused_in_one_line(document: Any) -> Non
         parse_camera_file(document, Path(), "cameras.yaml")
     assert str(refused.value).startswith("cameras.yaml")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["2024-02-30", "!!int x", "9" * 5000, "[" * 3000])
+def test_a_value_that_yaml_cannot_hold_is_refused_in_one_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / "cameras.yaml").write_text(f"site: yard\ninstalled: {value}\ncameras: []\n")
+    with pytest.raises(ConfigError, match="expected YAML") as refused:
+        read_yaml(tmp_path / "cameras.yaml", "cameras")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_home_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a user with a home folder, got '~nobody-here"):
+        listed({"cameras": [{"name": "gate", "source": {"file": "~nobody-here/x.mp4"}}]})

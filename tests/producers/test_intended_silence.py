@@ -13,9 +13,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from infra.up.preparation import check_sources
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
+from producers.fleet.camera_spec import CameraSpec
+from producers.fleet.real import run_camera
+from producers.gate.schedule import Schedule
 from producers.simulation.scenario import parse_scenario
 from producers.sources.source import Source
 from schemas.errors import SourceError
@@ -23,6 +28,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
+from schemas.runtime.health import Health
 from tests.producers.fleet_rig import capturing, offline_camera
 from tests.producers.test_reader import Numbers
 from tests.waiting import until
@@ -171,3 +177,18 @@ async def test_the_heartbeat_of_a_motion_gate_is_the_gap_that_it_announces(tmp_p
     async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as made:
         made.camera.publisher.presence.greet()
         assert made.statuses[-1].longest_gap_s == 60
+
+
+async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Schedule, "holds", lambda self, now_s: False)
+    source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
+    plan = CameraSettings.model_validate({"camera_id": CAMERA, "source": source, "schedule": "07:00-08:00"})
+    await run_camera(
+        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
+        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
+    )  # fmt: skip
+    said: list[str] = []
+    check_sources([plan], said.append, lambda: None)
+    assert said == ["1 of 1 cameras are outside their hours: their sources are not tried"]

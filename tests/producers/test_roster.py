@@ -137,9 +137,12 @@ async def test_a_list_that_is_wrong_is_said_and_changes_nothing(
         cameras.changed()
         await until(lambda: roster.value("pointillist_camera_list_refused") == 1)
         assert "cameras.0.fps" in str(roster.health.report()[1]["list"]["detail"])
+        cameras.defect = RuntimeError("a bug")
+        cameras.changed()
+        await until(lambda: "see the log" in str(roster.health.report()[1]["list"]["detail"]))
         before = roster.frames("one")
         await until(lambda: roster.frames("one") > before + 5, "frames of what ran")
-        cameras.wrong = ""
+        cameras.wrong, cameras.defect = "", None
         cameras.refused = {roster.id("two"): "expected an enrolment"}
         cameras.changed()
         await until(lambda: roster.value("pointillist_camera_list_refused") == 0)

@@ -242,3 +242,23 @@ def test_processors_take_the_largest_group_of_the_settings() -> None:
     assert VideoSettings(group_frames=MAX_GROUP_FRAMES).group_frames == MAX_GROUP_FRAMES
     with pytest.raises(ValidationError):
         VideoSettings(group_frames=MAX_GROUP_FRAMES + 1)
+
+
+@pytest.mark.parametrize("hold", [None, 8000])
+def test_a_commanded_rate_begins_a_group_with_the_quality_and_the_limit_of_that_rate(hold: int | None) -> None:
+    chosen = VideoSettings(max_bytes_per_second=hold)
+    slow, usual = (GroupEncoder(KEY, chosen, rate) for rate in (0.5, 25.0))
+    messages(slow, 2)
+    slow.set_rate(25.0)
+    frames = messages(slow, 40, first=2)
+    assert places(frames)[:2] == [(2, 0), (2, 1)]
+    wanted = sum(len(each.pixels) for each in messages(usual, 40, first=2))
+    assert sum(len(each.pixels) for each in frames) == pytest.approx(wanted, rel=0.2)
+    slow.set_rate(25.0)
+    assert places(messages(slow, 1, first=42)) == [(2, 40)]
+
+
+@pytest.mark.parametrize("rate", [1000.0, 241.0, 1 / 3600])
+def test_av1_encodes_at_every_rate_of_the_settings(rate: float) -> None:
+    frames = messages(GroupEncoder(KEY, VideoSettings(codec="av1"), rate), 2)
+    assert places(frames) == [(0, 0), (0, 1)]
