@@ -27,7 +27,7 @@ DRIFT_WINDOWS: Final = 3
 """Windows of frames in succession that must exceed the limit of the drift statistics."""
 
 MAX_PUBLISHED: Final = 16
-"""Maximum number of published models in the list, which limits how far a rollback can go."""
+"""Maximum number of published models in the list, withdrawn ones included: it limits how far a rollback can go."""
 MAX_FILES: Final = 256
 MAX_BUNDLE_BYTES: Final = 2 * 2**30
 MAX_NAME: Final = 200
@@ -125,8 +125,12 @@ def live(models: Models) -> Model | None:
 
 
 def publish(models: Models, model: Model) -> Models:
-    """Return the list with `model` in front; the oldest beyond `MAX_PUBLISHED` is dropped."""
-    return Models(published=[model, *models.published][:MAX_PUBLISHED])
+    """Return the list with `model` in front, cut to `MAX_PUBLISHED`: the oldest withdrawn models go first."""
+    kept = [model, *models.published]
+    while len(kept) > MAX_PUBLISHED:
+        oldest = next((place for place in reversed(range(len(kept))) if kept[place].withdrawn_ms), -1)
+        del kept[oldest]
+    return Models(published=kept)
 
 
 def withdraw(models: Models, now_ms: int, *, everything: bool = False) -> Models:

@@ -163,6 +163,20 @@ def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
 
 
 @brokers
+def test_the_live_model_keeps_its_files_however_many_later_ones_are_withdrawn(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.cli.model, "checked", lambda folder: "tiny")
+    monkeypatch.setattr("schemas.messages.models.MAX_PUBLISHED", 2)
+    for version in ("2", "3"):
+        run("publish", bundle(tmp_path, version), "--state", state)
+        run("rollback", "--state", state)
+    rows = json.loads(run("list", "--state", state, "--json").stdout)
+    assert [row["state"] for row in rows] == ["withdrawn", "live"]
+    assert {Path(row["location"].removeprefix("file://")) for row in rows} == set((state / "models").iterdir())
+
+
+@brokers
 def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     kafka: Kafka, state: Path, tmp_path: Path
 ) -> None:

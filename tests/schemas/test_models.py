@@ -60,6 +60,15 @@ def test_what_is_remembered_is_bounded() -> None:
     assert models.published[-1].model_id == "3"
 
 
+def test_withdrawn_models_leave_a_full_list_before_the_standing_ones() -> None:
+    models = publish(publish(Models(), model("oldest")), model("good"))
+    for number in range(MAX_PUBLISHED + 3):
+        models = withdraw(publish(models, model(str(number))), 9)
+        assert names(models) == ["good", "oldest"]
+    assert len(models.published) == MAX_PUBLISHED
+    assert models.published[0].model_id == str(MAX_PUBLISHED + 2)
+
+
 def test_a_signed_list_is_read_back_and_only_from_a_trusted_signer() -> None:
     models = publish(publish(Models(), model("a")), model("b", "model.toml", "code/network.py"))
     value = seal(models, SIGNER)
