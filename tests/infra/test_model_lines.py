@@ -21,7 +21,7 @@ from tests.infra.command_line import refusal, run
 from tests.processors.tiny import SIGNER, write_bundle
 
 SERVED_MS = 1_700_000_000_000
-DAY = "2023-11-14 22:13:20Z"
+DAY = "2023-11-14 22:13:20 UTC"
 
 
 class StandInTopic:
