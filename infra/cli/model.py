@@ -267,7 +267,8 @@ def status(
     if (rollout := found["rollout"]) is not None:
         console.print(f"candidate: {rollout['model_id']}, {rollout['slot']}, {rollout['outcome']}", markup=False)
         for rule in rollout["rules"]:
-            console.print(f"  {rule['name']}: {rule['finding']} ({rule['value']}, limit {rule['limit']})", markup=False)
+            figures = rule.get("reason") or f"{rule['value']}, limit {rule['limit']}"
+            console.print(f"  {rule['name']}: {rule['finding']} ({figures})", markup=False)
     if found["error"]:
         console.print(f"the newest list of models is refused: {found['error']}", markup=False)
     lines = [

@@ -48,8 +48,12 @@ def candidate(
         typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
     ] = None,
     slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
-    frames: Annotated[float, typer.Option(help="Share of the frames that both models classify.", min=0, max=1)] = 0.2,
-    cameras: Annotated[float, typer.Option(help="Share of the cameras that a canary serves.", min=0, max=1)] = 0.25,
+    frames: Annotated[
+        float, typer.Option(help="Share of the frames that both models classify, above 0.", min=0, max=1)
+    ] = 0.2,
+    cameras: Annotated[
+        float, typer.Option(help="Share of the cameras that a canary serves, above 0.", min=0, max=1)
+    ] = 0.25,
     by_rule: Annotated[
         bool,
         typer.Option(
@@ -87,6 +91,9 @@ def candidate(
 
     if slot not in ("shadow", "canary"):
         raise ConfigError(f"--slot: expected shadow or canary, got {slot!r}. Choose one of them.")
+    for option, share in (("--frames", frames), ("--cameras", cameras)):
+        if not share:
+            raise ConfigError(f"{option}: expected a share above 0, got 0. Without frames nothing is compared.")
     if by_rule and clean is None:
         raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
     place, key, state = access.store(store), access.key, access.state

@@ -16,9 +16,11 @@ from typing import Final, Literal, NamedTuple
 from infra.monitor.settings import GateRules
 from lab.statistics import clopper_pearson
 from schemas.messages.frame import Truth
-from schemas.pointillist_pb2 import Comparison
+from schemas.pointillist_pb2 import CANARY, Comparison, Slot
 
 FIRST_LOOK: Final = 16
+MOST_WAIT_S: Final = 3600.0
+"""Seconds within which a loaded candidate must judge its first frame in a slot."""
 _FIRST_OF_EACH: Final = 4
 """Pairs of each camera that count in any case."""
 _SIGNING: Final = 4
@@ -82,6 +84,8 @@ class Rule:
     limit: float
     count: int
     """Number of pairs that the value is about."""
+    reason: str = ""
+    """The cause of a failure and its remedy, if the figures do not show them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Report:
     def as_json(self) -> str:
         """Return the report for the record of the rollout."""
         rules = [
-            {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(rule).items()} for rule in self.rules
+            {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(rule).items() if (k, v) != ("reason", "")}
+            for rule in self.rules
         ]
         return json.dumps({"pairs": self.pairs, "looked": self.looked, "rules": rules})
 
@@ -245,6 +250,16 @@ def by_labels(labelled: Sequence[tuple[Pair, int]], rules: GateRules) -> Rule:
     known = [(pair.live_class == label, not pair.failed and pair.class_id == label) for pair, label in seen]
     found = _paired("labels", known, rules, rules.alpha / len(numbers))
     return found if found.finding == "fails" else _with(found, "passes")
+
+
+def by_frames(pairs: int, waited_s: float, slot: Slot) -> Rule:
+    """Return the rule that at least one frame is compared within `MOST_WAIT_S` after the candidate is loaded."""
+    if pairs or waited_s < MOST_WAIT_S:
+        return Rule("frames", "passes" if pairs else "waits", pairs, None, None, 1, pairs)
+    drawn = "no camera was drawn, or none sent a frame; give a larger --cameras"
+    if slot != CANARY:
+        drawn = "no frame was drawn, or no camera sent one; give a larger --frames"
+    return Rule("frames", "fails", 0, None, None, 1, 0, f"no frame was compared: {drawn}")
 
 
 _TESTS: Final[tuple[Callable[[Sequence[Pair], GateRules, float], Rule], ...]] = (

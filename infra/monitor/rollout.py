@@ -29,6 +29,7 @@ from infra.monitor.gate import (
     Pair,
     Report,
     Rule,
+    by_frames,
     by_labels,
     counts,
     judge,
@@ -93,6 +94,8 @@ class RolloutGate:
         self._found: dict[tuple[int, str, int], dict[FrameName, Pair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
         self._judged: tuple[tuple[int, str, int], Report] | None = None
+        self._waits: tuple[tuple[int, str, int], float] | None = None
+        """The slot, and the monotonic time at which this gate first found its candidate loaded."""
         self._reported_s = 0.0
         self._labels: dict[FrameName, str] = {}
         self._labels_due_s = 0.0
@@ -164,7 +167,9 @@ class RolloutGate:
         if self._live_classes(rollout) != list(rollout.candidate.classes):
             judged = without_comparison(judged, "waits" if rollout.by_rule else "not measured")
         labelled = by_labels(self._labelled(rollout, pairs), self._settings.rollout)
-        report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *self._of_processors(rollout)))
+        processors = self._of_processors(rollout)
+        frames = by_frames(len(pairs), self._waited_s(name, processors), rollout.slot)
+        report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *processors, frames))
         now_ms = time.time_ns() // 10**6
         slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
         outcome, slot = decide(rollout, report)
@@ -177,6 +182,17 @@ class RolloutGate:
             slot_ms=slot_ms if slot == rollout.slot else now_ms,
             report=report.as_json(),
         ), len(pairs)
+
+    def _waited_s(self, name: tuple[int, str, int], processors: Sequence[Rule]) -> float:
+        """Return the seconds since this gate first found the candidate loaded in this slot.
+
+        A restarted gate begins at 0, because it reads the comparisons again.
+        """
+        if not any(rule.name == "load" and rule.finding == "passes" for rule in processors):
+            self._waits = None
+        elif self._waits is None or self._waits[0] != name:
+            self._waits = (name, time.monotonic())
+        return time.monotonic() - self._waits[1] if self._waits is not None else 0.0
 
     def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, Pair]) -> list[tuple[Pair, int]]:
         """Return the pairs of frames that people have labelled by a class of the candidate, with its number."""

@@ -109,7 +109,9 @@ def rolled_out(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> No
         picture=b"a JPEG",
     )
     seal_difference(comparison, CameraId(CAMERA), KEYS)
-    report = '{"pairs": 16, "rules": [{"name": "agreement", "finding": "fails", "value": 0.5, "low": 0.2, "high": 0.7'
+    frames = '{"name": "frames", "finding": "fails", "value": 0, "low": null, "high": null, "limit": 1, "count": 0'
+    report = f'{{"pairs": 16, "rules": [{frames}, "reason": "no frame was compared"}}, {{"name": "agreement"'
+    report += ', "finding": "fails", "value": 0.5, "low": 0.2, "high": 0.7'
     assessment = Assessment(
         digest=comparison.digest,
         begun_ms=5,
@@ -130,6 +132,7 @@ def test_a_rollout_is_shown_with_its_rules_and_the_frames_on_which_the_models_di
     assert "next</strong> is the candidate, as shadow" in page
     assert "agreement" in page
     assert "0.2 to 0.7" in page
+    assert "fails</span> no frame was compared<" in page
     picture = f"/models/differences/5/7/3/{CAMERA}.jpg"
     assert picture in page
     found = rig.browser().get(picture)

@@ -7,12 +7,23 @@ from itertools import cycle, islice
 import pytest
 from scipy.stats import beta
 
-from infra.monitor.gate import Pair, by_labels, counts, judge, looks, pair_of
+from infra.monitor.gate import MOST_WAIT_S, Pair, Report, by_frames, by_labels, counts, judge, looks, pair_of
 from infra.monitor.rollout import decide
 from infra.monitor.settings import GateRules
 from lab.statistics import clopper_pearson
 from schemas.messages.frame import Truth
-from schemas.pointillist_pb2 import CANARY, FAILED, MEASURING, PASSED, PROMOTED, SHADOW, Answer, Comparison, Rollout
+from schemas.pointillist_pb2 import (
+    CANARY,
+    FAILED,
+    MEASURING,
+    PASSED,
+    PROMOTED,
+    SHADOW,
+    Answer,
+    Comparison,
+    Rollout,
+    Slot,
+)
 
 RULES, CAMERAS = GateRules(), 4
 GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None, None)
@@ -149,3 +160,15 @@ def test_the_slots_follow_each_other_only_by_rule() -> None:
     assert decide(Rollout(slot=SHADOW, cameras=0.25), passed) == (PASSED, SHADOW)
     assert decide(canary, failed) == (FAILED, CANARY)
     assert decide(canary, judge([], RULES, CAMERAS)) == (MEASURING, CANARY)
+
+
+@pytest.mark.parametrize(("slot", "option"), [(SHADOW, "--frames"), (CANARY, "--cameras")])
+def test_a_slot_without_any_frame_fails_in_time_and_gives_the_option(slot: Slot, option: str) -> None:
+    rollout = Rollout(slot=slot, cameras=0.25, by_rule=True)
+    early, late = (by_frames(0, waited_s, slot) for waited_s in (MOST_WAIT_S - 1, MOST_WAIT_S))
+    assert decide(rollout, Report(0, 0, (early,))) == (MEASURING, slot)
+    assert decide(rollout, Report(0, 0, (late,))) == (FAILED, slot)
+    assert late.reason.endswith(f"give a larger {option}")
+    assert late.reason in Report(0, 0, (late,)).as_json()
+    assert "reason" not in Report(0, 0, (early,)).as_json()
+    assert by_frames(1, MOST_WAIT_S, slot).finding == "passes"

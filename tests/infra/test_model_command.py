@@ -322,9 +322,11 @@ def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_b
         (("--by-rule",), "--clean is missing"),
         (("--slot", "live"), "--slot: expected shadow or canary"),
         (("--slot", "canary"), "a backdoor scan before a canary"),
+        (("--frames", "0"), "--frames: expected a share above 0"),
+        (("--cameras", "0"), "--cameras: expected a share above 0"),
     ],
 )
-def test_a_rollout_that_could_skip_the_scan_is_refused(
+def test_a_rollout_that_could_skip_the_scan_or_all_frames_is_refused(
     state_dir: Path, tmp_path: Path, options: tuple[str, ...], fault: str
 ) -> None:
     with pytest.raises(ConfigError, match=fault):

@@ -107,7 +107,8 @@ def test_published_models_are_listed_with_their_state_and_place(topic: StandInTo
 def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves(topic: StandInTopic) -> None:
     topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
     rule = '{"name": "agreement", "finding": "holds", "value": 0.99, "limit": 0.95}'
-    topic.assessment = Assessment(outcome=PASSED, report=f'{{"pairs": 9, "rules": [{rule}]}}')
+    frames = '{"name": "frames", "finding": "fails", "value": 0, "limit": 1, "reason": "no frame"}'
+    topic.assessment = Assessment(outcome=PASSED, report=f'{{"pairs": 9, "rules": [{rule}, {frames}]}}')
     topic.refused = ValueError("it is older")
     topic.served = {
         "p-1": ServedModel(model_id="now", digest=f"{1:064x}", runs="torch", since_ms=SERVED_MS),
@@ -116,6 +117,7 @@ def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves
     topic.running_names = {"p-1"}
     output = run("model", "status", COLUMNS="200").output
     assert output.startswith("live: now\ncandidate: next, shadow, passed\n  agreement: holds (0.99, limit 0.95)\n")
+    assert "\n  frames: fails (no frame)\n" in output
     assert "the newest list of models is refused: it is older\n" in output
     assert cells(output, "p-1") == ["p-1", "yes", "now", "yes", "torch", DAY, ""]
     assert cells(output, "p-2") == ["p-2", "no", "before", "no", "torch", DAY, "too large"]

@@ -15,7 +15,7 @@ from consumers.console.data.store import Store
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.engine import open_engine
 from consumers.database.tables import comparisons, metadata
-from infra.monitor.gate import Pair, Report, judge
+from infra.monitor.gate import MOST_WAIT_S, Pair, Report, judge
 from infra.monitor.rollout import RolloutGate
 from infra.monitor.settings import GateRules, MonitorSettings
 from schemas.keys.keys import KeyRing
@@ -303,3 +303,37 @@ async def test_labels_compare_models_of_other_classes_by_their_names(rig: Rig) -
     rig.label(range(48), "stop")
     await rig.gate.look()
     assert rig.findings("fails") == ["labels"]
+
+
+async def test_a_canary_without_cameras_is_withdrawn_an_hour_after_it_is_loaded_and_not_before(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
+    rig.list(rollout(CANARY))
+    rig.gate.watch.served.clear()
+    # The hour begins when a processor has loaded the candidate, and again after a restart.
+    for gate in (rig.gate, rig.fresh()):
+        rig.gate = gate
+        await gate.look()
+        now_s += MOST_WAIT_S
+        rig.list(rollout(CANARY))
+        for _ in range(2):
+            await gate.look()
+            assert slots(gate.watch.models).rollout is not None
+            now_s += MOST_WAIT_S - 1
+    now_s += 2
+    await rig.gate.look()
+    assert slots(rig.gate.watch.models).rollout is None
+    assert rig.findings("fails") == ["frames"]
+
+
+async def test_a_slot_with_one_frame_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
+    rig.list(rollout(CANARY))
+    rig.take(range(1), CANARY)
+    for _ in range(3):
+        await rig.gate.look()
+        assert slots(rig.gate.watch.models).rollout is not None
+        now_s += MOST_WAIT_S
