@@ -116,6 +116,11 @@ def candidate(
         await topic.require(KafkaTopic.COMPARISONS.value)
         before = topic.models if topic.models.published else initial(state, place, key)
         live = listed.live(before)
+        if live is None and by_rule:
+            raise ConfigError(
+                "--by-rule: expected a live model in the list, got none: the classes cannot be compared. Publish the "
+                "processors' bundle first, or omit --by-rule: a person decides."
+            )
         if live is not None:
             next_model = described(folder, model_id)
             if not force:

@@ -163,6 +163,29 @@ def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
 
 
 @brokers
+def test_promotion_by_rule_needs_a_live_model_to_compare_the_classes_with(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean")
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    run("rollback", "--own", "--state", state)
+    with pytest.raises(ConfigError, match="--by-rule: expected a live model in the list, got none"):
+        run(*begin, "--by-rule")
+    run(*begin)
+    assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"]["slot"] == "shadow"
+
+
+@brokers
+def test_promotion_by_rule_compares_with_the_bundle_of_the_system_where_nothing_is_published(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    run("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean", "--by-rule")
+    assert listed(state) == [("tiny@1", "live")]
+
+
+@brokers
 def test_the_live_model_keeps_its_files_however_many_later_ones_are_withdrawn(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
