@@ -19,8 +19,10 @@ from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import CANARY, Comparison, Slot
 
 FIRST_LOOK: Final = 16
-MOST_WAIT_S: Final = 3600.0
-"""Seconds within which a loaded candidate must judge its first frame in a slot."""
+LONG_WAIT_S: Final = 3600.0
+"""Seconds after which a loaded candidate that has judged no frame of its slot gets a remark."""
+MOST_WAIT_S: Final = 4 * 86_400.0
+"""Seconds within which it must judge one: cameras may rest over a long weekend."""
 _FIRST_OF_EACH: Final = 4
 """Pairs of each camera that count in any case."""
 _SIGNING: Final = 4
@@ -254,12 +256,13 @@ def by_labels(labelled: Sequence[tuple[Pair, int]], rules: GateRules) -> Rule:
 
 def by_frames(pairs: int, waited_s: float, slot: Slot) -> Rule:
     """Return the rule that at least one frame is compared within `MOST_WAIT_S` after the candidate is loaded."""
-    if pairs or waited_s < MOST_WAIT_S:
+    if pairs or waited_s < LONG_WAIT_S:
         return Rule("frames", "passes" if pairs else "waits", pairs, None, None, 1, pairs)
     drawn = "no camera was drawn, or none sent a frame; give a larger --cameras"
     if slot != CANARY:
         drawn = "no frame was drawn, or no camera sent one; give a larger --frames"
-    return Rule("frames", "fails", 0, None, None, 1, 0, f"no frame was compared: {drawn}")
+    finding: Finding = "fails" if waited_s >= MOST_WAIT_S else "waits"
+    return Rule("frames", finding, 0, None, None, 1, 0, f"no frame was compared: {drawn}")
 
 
 _TESTS: Final[tuple[Callable[[Sequence[Pair], GateRules, float], Rule], ...]] = (

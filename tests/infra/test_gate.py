@@ -7,7 +7,18 @@ from itertools import cycle, islice
 import pytest
 from scipy.stats import beta
 
-from infra.monitor.gate import MOST_WAIT_S, Pair, Report, by_frames, by_labels, counts, judge, looks, pair_of
+from infra.monitor.gate import (
+    LONG_WAIT_S,
+    MOST_WAIT_S,
+    Pair,
+    Report,
+    by_frames,
+    by_labels,
+    counts,
+    judge,
+    looks,
+    pair_of,
+)
 from infra.monitor.rollout import decide
 from infra.monitor.settings import GateRules
 from lab.statistics import clopper_pearson
@@ -165,8 +176,10 @@ def test_the_slots_follow_each_other_only_by_rule() -> None:
 @pytest.mark.parametrize(("slot", "option"), [(SHADOW, "--frames"), (CANARY, "--cameras")])
 def test_a_slot_without_any_frame_fails_in_time_and_gives_the_option(slot: Slot, option: str) -> None:
     rollout = Rollout(slot=slot, cameras=0.25, by_rule=True)
-    early, late = (by_frames(0, waited_s, slot) for waited_s in (MOST_WAIT_S - 1, MOST_WAIT_S))
-    assert decide(rollout, Report(0, 0, (early,))) == (MEASURING, slot)
+    waits = LONG_WAIT_S - 1, MOST_WAIT_S - 1, MOST_WAIT_S
+    early, long, late = (by_frames(0, waited_s, slot) for waited_s in waits)
+    assert decide(rollout, Report(0, 0, (early,))) == decide(rollout, Report(0, 0, (long,))) == (MEASURING, slot)
+    assert long.reason == late.reason
     assert decide(rollout, Report(0, 0, (late,))) == (FAILED, slot)
     assert late.reason.endswith(f"give a larger {option}")
     assert late.reason in Report(0, 0, (late,)).as_json()
