@@ -232,12 +232,12 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     assert f'data-name="{name}"' in page
     assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
-    assert answer.json() == {"counts": {"open": 1}, "ready": False, "waiting": []}
+    assert answer.json() == {"counts": {"open": 1}, "ready": False, "omitted": [], "waiting": []}
     (found,) = labelled_frames.labelled(5)
     assert (found.label, found.who) == ("open", OWNER)
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
     waiting = [{"name": name, "suggestion": "", "may_label": True}]
-    assert answer.json() == {"counts": {}, "ready": False, "waiting": waiting}
+    assert answer.json() == {"counts": {}, "ready": False, "omitted": [], "waiting": waiting}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
@@ -333,7 +333,7 @@ async def test_the_plain_copies_of_labelled_pictures_are_removed_after_a_trainin
     rig = Watched(tmp_path, mode=mode)
     kept = rig.console.context.labelled_frames
     assert kept is not None
-    for seq, label in enumerate(("open", "shut", "shut")):
+    for seq, label in enumerate(("open", "shut", "shut") * 5):
         kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
     try:
         job = await rig.jobs.teach("ada", "gate", thorough=False)
@@ -341,10 +341,34 @@ async def test_the_plain_copies_of_labelled_pictures_are_removed_after_a_trainin
             await rig.pid()
             await rig.jobs.stop()
         await rig.ended()
-        assert rig.pictures == 3
+        assert rig.pictures == 15
         folder = tmp_path / "jobs" / "runs" / job.job_id
         assert not (folder / "labels").exists()
-        assert kept.counts() == {"open": 1, "shut": 2}
+        assert kept.counts() == {"open": 5, "shut": 10}
+    finally:
+        await rig.close()
+
+
+async def test_a_class_with_few_labels_is_omitted_from_a_training_and_named(tmp_path: Path) -> None:
+    rig = JobsRig(tmp_path, mode="done")
+    kept = rig.console.context.labelled_frames
+    assert kept is not None
+    for seq, label in enumerate(("open", "shut") * 5):
+        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+    stray = kept.keep((CAMERA, 1, 10), scene(10), "new", "car", 0.9)
+    try:
+        async with rig.browser() as browser:
+            assert 'id="omitted" hidden' in (await browser.get("/teach")).text
+            labelled = await browser.post("/teach/label", data=rig.form(names=stray, label="ajar"))
+            assert (labelled.json()["ready"], labelled.json()["omitted"]) == (True, ["ajar"])
+            assert "with fewer than 5 labels: <span>ajar</span>" in (await browser.get("/teach")).text
+        job = await rig.jobs.teach("ada", "gate", thorough=False)
+        await rig.ended()
+        assert rig.jobs.choices()[f"job-{job.job_id}"].classes == ("open", "shut")
+        assert "omitted, fewer than 5 labels: ajar" in rig.jobs.output(job)
+        kept.label([each.name for each in kept.labelled(20) if each.label == "shut"][:1], "", "ada")
+        await rig.jobs.teach("ada", "gate", thorough=False)
+        assert (await rig.ended()).outcome.startswith("labels: expected two classes of 5 or more, got 1")
     finally:
         await rig.close()
 
@@ -353,7 +377,9 @@ async def test_the_page_of_a_training_shows_the_frames_whose_labels_are_doubtful
     rig = JobsRig(tmp_path, mode="done")
     kept = rig.console.context.labelled_frames
     assert kept is not None
-    names = [kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(2)]
+    names = [kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(5)]
+    for seq in range(5, 10):
+        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "open", "ada")
     kept.export(tmp_path / "labels")
     files = [f"shut/{file.name}" for file in sorted((tmp_path / "labels" / "shut").iterdir())]
     assert kept.exported_as([*files, "shut/other.jpg"]) == dict(zip(files, names, strict=True))

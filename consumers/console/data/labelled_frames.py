@@ -43,6 +43,8 @@ MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
 LONGEST_S: Final = 30 * 86_400.0
 """Age of a frame without a label, in seconds. Labelled frames go by `MOST_BYTES` alone."""
+ENOUGH: Final = 5
+"""Labels of a class that a training needs. A class with fewer is omitted."""
 MOST_CLASSES: Final = 50
 LONGEST_CLASS: Final = 64
 _KIND: Final = "lesson"

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from consumers.console.access.sight import ALL, Sight, site_of
-from consumers.console.data.labelled_frames import LabelledFrames
+from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store, now_ms
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
@@ -193,7 +193,10 @@ class Jobs:
         return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id, sight), camera)
 
     async def teach(self, who: str, name: str, *, thorough: bool) -> Job:
-        """Start the training of a classifier from all labels. Raises StateError while another job runs."""
+        """Start the training of a classifier from the classes with enough labels.
+
+        Raises StateError while another job runs.
+        """
         if self._labelled_frames is None:
             raise ConfigError("labels are missing: this console has no key to pictures")
         if not _BUNDLE.fullmatch(name):
@@ -338,7 +341,7 @@ class Jobs:
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
         if job.kind is Kind.TEACH:
             shutil.rmtree(place / OUT, ignore_errors=True)
-            self._copy_labels(now)
+            self._copy_labels(now, self._trainable(place / LOG))
         if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
@@ -352,7 +355,18 @@ class Jobs:
             self._copy_labels(now, choice.classes)
         return arguments_of(self.settings, job, choice, place, source)
 
-    def _copy_labels(self, now: _Running, classes: Sequence[str] | None = None) -> None:
+    def _trainable(self, log_file: Path) -> list[str]:
+        """Return the classes with enough labels, and write the other ones to the job's log."""
+        assert self._labelled_frames is not None
+        counts = self._labelled_frames.counts()
+        found = [name for name, count in counts.items() if count >= ENOUGH]
+        if len(found) < 2:
+            raise ConfigError(f"labels: expected two classes of {ENOUGH} or more, got {len(found)}. Label more.")
+        if omitted := [name for name in counts if name not in found]:
+            log_file.write_text(f"omitted, fewer than {ENOUGH} labels: {', '.join(omitted)}\n")
+        return found
+
+    def _copy_labels(self, now: _Running, classes: Sequence[str]) -> None:
         assert self._labelled_frames is not None
         now.progress = Progress("copying the labels")
         folder = self._place(now.job.job_id) / LABELS

@@ -16,7 +16,7 @@ from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Rig
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext
-from consumers.console.data.labelled_frames import LabelledFrame, LabelledFrames
+from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
 from consumers.console.pages.jobs import acted, offered, text_of
@@ -26,8 +26,6 @@ SHOWN: Final = 60
 """Most frames on the page."""
 CHANGED: Final = 240
 """Most labelled frames on the page, the newest."""
-ENOUGH: Final = 5
-"""Labels that each of two classes needs before a training."""
 GOOD: Final = 20
 """Labels of a class that are a good beginning."""
 _LONGEST: Final = 200
@@ -67,6 +65,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         last=[name for name in last if may(request, Right.OPERATOR, name)],
         counts=counts,
         ready=_ready(counts),
+        omitted=_omitted(counts),
         enough=ENOUGH,
         good=GOOD,
         can_admin=may(request, Right.ADMIN, EVERYWHERE),
@@ -106,11 +105,16 @@ def _state(labelled_frames: LabelledFrames, sight: Sight, may_label: Callable[[s
     """Return the classes and the frames that wait, of the same sites as on the page."""
     counts = labelled_frames.counts(sight)
     waiting = [_document(each, may_label(each.camera)) for each in labelled_frames.waiting(SHOWN, sight)]
-    return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
+    return {"counts": counts, "ready": _ready(counts), "omitted": _omitted(counts), "waiting": waiting}
 
 
 def _ready(counts: Mapping[str, int]) -> bool:
     return sum(count >= ENOUGH for count in counts.values()) >= 2
+
+
+def _omitted(counts: Mapping[str, int]) -> list[str]:
+    """Return the classes that a training now would omit for lack of labels."""
+    return [name for name, count in counts.items() if count < ENOUGH] if _ready(counts) else []
 
 
 def _document(frame: LabelledFrame, may_label: bool) -> dict[str, str | bool]:

@@ -41,6 +41,11 @@
     classes.replaceChildren(...items);
     const more = document.getElementById("more");
     if (more) more.hidden = found.ready;
+    const omitted = document.getElementById("omitted");
+    if (omitted) {
+      omitted.hidden = !found.omitted.length;
+      omitted.querySelector("span").textContent = found.omitted.join(", ");
+    }
     const train = document.querySelector("#train .main");
     if (train) train.disabled = !found.ready;
     if (changes) return;
