@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from consumers.console.access.rights import Right
+from consumers.console.access.sight import ALL
 from consumers.console.access.users import write_user
 from consumers.console.data import labelled_frames as module
 from consumers.console.data.collector import QUIET_MS, Collector
@@ -23,6 +24,7 @@ from consumers.console.data.store import Store
 from consumers.console.jobs.commands import FIGURES, arguments_of
 from consumers.console.jobs.output import teach_report_of
 from consumers.console.jobs.rows import Job, Kind
+from consumers.console.pages.camera import changes_on
 from consumers.console.settings import JobSettings
 from consumers.records.rows import FrameRow
 from infra.local.process import Child
@@ -264,11 +266,27 @@ def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
 def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
     rig.tick()
-    assert "This verdict is wrong" in rig.browser().get(f"/camera/{CAMERA}").text
-    answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()})
-    assert answer.status_code == 303
+    page = rig.browser().get(f"/camera/{CAMERA}").text
+    assert "This verdict is wrong" in page
+    assert '<input type="hidden" form="wrong" name="frame" value="1-1">' in page
+    shown = {"camera": CAMERA, "csrf": rig.csrf(), "frame": "1-1"}
+    assert rig.browser().post("/teach/wrong", data=shown).status_code == 303
     (kept,) = labelled_frames.waiting(5)
     assert (kept.why, kept.verdict) == ("wrong", "car")
+
+
+def test_a_wrong_verdict_keeps_no_other_picture_than_the_one_on_the_page(
+    rig: ConsoleRig, labelled_frames: LabelledFrames
+) -> None:
+    changes = changes_on(rig.context, CAMERA, ALL)
+    for seq, verdict in ((1, "car"), (2, "empty")):
+        rig.context.fleet.take([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): scene(seq)}, {}, 0)
+        rig.tick()
+        assert f'form="wrong" name="frame" value="1-{seq}"' in changes(), "it changes with the picture"
+    for frame in ({"frame": "1-1"}, {}):
+        answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()} | frame)
+        assert (answer.status_code, "it has a newer one" in answer.text) == (409, True)
+    assert labelled_frames.waiting(5) == []
 
 
 def test_a_viewer_sees_the_page_and_changes_nothing(tmp_path: Path) -> None:
