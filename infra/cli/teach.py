@@ -204,7 +204,10 @@ def import_labels(
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
     with _labelled_frames(state, store, kept_files) as labelled_frames:
-        _print_counts("imported", labelled_frames.import_from(folder, getuser()))
+        imported = labelled_frames.import_from(folder, getuser())
+    _print_counts("imported", imported.counts)
+    if imported.skipped:
+        print_line(f"skipped {imported.skipped} without the ending of a picture, such as `.jpg`")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,10 +211,68 @@ def test_labels_survive_an_export_and_an_import(
     assert labelled_frames.export(tmp_path / "out") == {"gate open": 2, "shut": 1}
     labelled_frames.discard([each.name for each in labelled_frames.labelled(10)])
     assert labelled_frames.counts() == {}
-    assert labelled_frames.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}
-    assert labelled_frames.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}, "again changes nothing"
+    assert labelled_frames.import_from(tmp_path / "out", "bob").counts == {"gate open": 2, "shut": 1}
+    assert labelled_frames.import_from(tmp_path / "out", "bob").counts == {"gate open": 2, "shut": 1}, (
+        "again changes nothing"
+    )
     assert labelled_frames.counts() == {"gate open": 2, "shut": 1}
     assert {each.who for each in labelled_frames.labelled(10)} == {"bob"}
+
+
+def given(folder: Path, name: str, pixels: np.ndarray, **options: Any) -> None:
+    """A picture in a folder that is imported."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(folder / name, **options)
+
+
+GREY = np.linspace(0, 255, 32 * 32).reshape(32, 32).round()
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "expected"),
+    [
+        ("16-bit.png", (GREY * 257).astype(np.uint16), GREY),
+        ("integer.tif", (GREY * 257).astype(np.int32), GREY),
+        ("float.tif", (GREY / 100 - 1).astype(np.float32), GREY),
+        ("transparent.png", np.zeros((32, 32, 4), np.uint8), np.full((32, 32), 255)),
+        ("grey-alpha.png", np.zeros((32, 32, 2), np.uint8), np.full((32, 32), 255)),
+        ("black.png", np.zeros((32, 32), np.uint8), np.zeros((32, 32))),
+    ],
+)
+def test_deep_and_transparent_pictures_look_the_same_after_an_import(
+    labelled_frames: LabelledFrames, tmp_path: Path, name: str, pixels: np.ndarray, expected: np.ndarray
+) -> None:
+    given(tmp_path / "given", f"car/{name}", pixels)
+    assert labelled_frames.import_from(tmp_path / "given", "ada") == ({"car": 1}, 0)
+    (frame,) = labelled_frames.labelled(5)
+    with Image.open(io.BytesIO(labelled_frames.picture(frame.name))) as opened:
+        assert np.abs(np.asarray(opened.convert("L"), float) - expected).mean() < 2
+
+
+def test_an_import_reads_sub_folders_and_usual_endings_and_counts_each_frame_once(
+    labelled_frames: LabelledFrames, tmp_path: Path
+) -> None:
+    folder = tmp_path / "given"
+    for number, name in enumerate(("1.bmp", "2.webp", "3.TIF", "4.jpeg", "morning/5.png", "morning/early/6.jpg")):
+        given(folder, f"car/{name}", np.full((32, 32, 3), 40 * number, np.uint8))
+    (folder / "car" / "again.jpeg").write_bytes((folder / "car" / "4.jpeg").read_bytes())
+    for name in ("notes.txt", "morning/clip.mp4", ".hidden"):
+        (folder / "car" / name).touch()
+    assert labelled_frames.import_from(folder, "ada") == ({"car": 6}, 2)
+    assert labelled_frames.counts() == {"car": 6}
+
+
+def test_an_import_that_is_refused_stores_nothing(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    for number, name in enumerate(("car/1.png", "car/2.png", "unsure/3.png")):
+        given(folder, name, np.full((32, 32, 3), 40 * number, np.uint8))
+    with pytest.raises(ConfigError, match="class: expected"):
+        labelled_frames.import_from(folder, "ada")
+    (folder / "unsure").rename(folder / "van")
+    given(folder, "van/4.png", np.full((32, 32, 3), 40, np.uint8))
+    with pytest.raises(ConfigError, match=r"van/4.png: expected a picture of one class, got 'car' and 'van'"):
+        labelled_frames.import_from(folder, "ada")
+    assert labelled_frames.counts() == {}
 
 
 @pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb", "unsure"])

@@ -31,8 +31,11 @@ def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_
         (tmp_path / "given" / name).mkdir(parents=True)
         for number in numbers:
             (tmp_path / "given" / name / f"{number}.jpg").write_bytes(scene(number))
+    (tmp_path / "given" / "car" / "notes.txt").touch()
     done = run("teach", "import", tmp_path / "given", "--state", state)
-    assert done.output.splitlines() == ["imported 3 labelled pictures", "car: 2", "truck: 1"]
+    *lines, last = done.output.splitlines()
+    assert lines == ["imported 3 labelled pictures", "car: 2", "truck: 1"]
+    assert last == "skipped 1 without the ending of a picture, such as `.jpg`"
     assert (state / "quarantine" / "teach").is_dir()
     done = run("teach", "export", tmp_path / "out", "--state", state)
     first, *others = done.output.splitlines()

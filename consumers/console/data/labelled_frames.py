@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -53,7 +54,7 @@ _FOLDER: Final = "teach"
 _MOST_KNOWN: Final = 2_000
 """Labelled frames, the newest ones, that suggestions are made from."""
 _IMPORTED: Final = "imported/pictures"
-_ENDINGS: Final = (".jpg", ".jpeg", ".png")
+_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 labelled_frames = Table(
     "console_labelled_frames",
@@ -114,6 +115,13 @@ def newest_labels(connection: Connection, limit: int) -> dict[tuple[str, int, in
         .limit(limit)
     )
     return {(camera, boot, seq): label for camera, boot, seq, label in connection.execute(query)}
+
+
+class Imported(NamedTuple):
+    """The result of an import: the number of distinct frames of each class, and of files that were skipped."""
+
+    counts: dict[str, int]
+    skipped: int
 
 
 class LabelledFrames:
@@ -307,31 +315,40 @@ class LabelledFrames:
             names = {_exported(*row): row.name for row in connection.execute(query)}
         return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
 
-    def import_from(self, folder: Path, who: str) -> dict[str, int]:
-        """Store the pictures of `folder`/class as labelled frames. Return the number of each class.
+    def import_from(self, folder: Path, who: str) -> Imported:
+        """Store the pictures of `folder`/class and its sub-folders as labelled frames.
 
-        Raises ConfigError for a class name that is not allowed, a file that is not a picture, or more bytes than fit.
+        Raises ConfigError for a class name that is not allowed, a file that is not a picture, a picture of two
+        classes, or more bytes than fit. Nothing is stored then.
         """
-        read: dict[str, int] = {}
-        places = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-        files = {place: sorted(each for each in place.iterdir() if each.suffix.lower() in _ENDINGS) for place in places}
-        size = sum(file.stat().st_size for each in files.values() for file in each)
+        known, skipped = set(self.counts()), 0
+        files: list[tuple[str, Path]] = []
+        for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
+            inside = sorted(each for each in place.rglob("*") if each.is_file() and not each.name.startswith("."))
+            pictures = [each for each in inside if each.suffix.lower() in _ENDINGS]
+            skipped += len(inside) - len(pictures)
+            check_class(place.name, known)
+            known.add(place.name)
+            files += [(place.name, each) for each in pictures]
+        size = sum(file.stat().st_size for _, file in files)
         room = MOST_BYTES - self._labelled_bytes()
         if size > room:
             raise ConfigError(
                 f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,}. Make "
                 "the pictures smaller, or discard labelled frames."
             )
-        known = self.counts()
-        for place in places:
-            check_class(place.name, {**known, **read})
-            for file in files[place]:
-                jpeg = _as_jpeg(file)
-                digest = hashlib.sha256(jpeg).digest()
-                key = (_IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13]))
-                self.keep(key, jpeg, "imported", place.name, 1.0, place.name, who)
-                read[place.name] = read.get(place.name, 0) + 1
-        return read
+        labels: dict[FrameKey, str] = {}
+        for label, file in files:
+            key = _imported_key(_as_jpeg(file))
+            if labels.setdefault(key, label) != label:
+                raise ConfigError(
+                    f"{file}: expected a picture of one class, got {labels[key]!r} and {label!r}. Remove one of the "
+                    "files."
+                )
+        for label, file in files:
+            jpeg = _as_jpeg(file)
+            self.keep(_imported_key(jpeg), jpeg, "imported", label, 1.0, label, who)
+        return Imported(dict(Counter(labels.values())), skipped)
 
     def _labelled_bytes(self) -> int:
         held = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0)).where(labelled_frames.c.label != "")
@@ -385,10 +402,30 @@ def _as_jpeg(file: Path) -> bytes:
             if opened.format == "JPEG":
                 return data
             out = io.BytesIO()
-            opened.convert("RGB").save(out, "JPEG", quality=95)
+            _in_colour(opened).save(out, "JPEG", quality=95)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
     return out.getvalue()
+
+
+def _in_colour(picture: Image.Image) -> Image.Image:
+    """Return a picture as RGB: 16-bit grey by 1/257, floating grey by its range, transparency over white."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        grey = np.asarray(picture).astype(np.float64)
+        if picture.mode == "F":
+            if not np.isfinite(grey).all():
+                raise ValueError("NaN or infinity")
+            grey = (grey - grey.min()) * (65535 / (np.ptp(grey) or 1))
+        picture = Image.fromarray(np.rint(grey.clip(0, 65535) / 257).astype(np.uint8))
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def _imported_key(jpeg: bytes) -> FrameKey:
+    digest = hashlib.sha256(jpeg).digest()
+    return _IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13])
 
 
 def _exported(name: str, camera: str, at_ms: int) -> str:
