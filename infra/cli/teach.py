@@ -114,6 +114,7 @@ def train(
         replaced = replace and (place / "model.toml").is_file()
         if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise ConfigError(f"{place}: expected an empty folder, got an earlier bundle. Give --replace.")
+        _check_classes(folder)
         labelled = read_labelled(
             folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
         )
@@ -131,6 +132,14 @@ def train(
     _print_report(taught)
     print_line(f"{bundle.model_id} in {place}")
     print_line(f"next: pointillist up --bundle {name if out is None else place}")
+
+
+def _check_classes(folder: Path) -> None:
+    """Raise ConfigError for a sub-folder whose name no class of a bundle may have."""
+    from consumers.console.data.labelled_frames import check_class
+
+    for name in sorted(each.name for each in folder.glob("*/") if not each.name.startswith(".")):
+        check_class(name, ())
 
 
 def _general(base: str) -> Bundle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +119,17 @@ def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
     assert done.output.splitlines()[-1] == "next: pointillist up --bundle desk"
     assert (old / "model.toml").read_text() == "new"
     assert [each.name for each in old.parent.iterdir()] == ["desk"]
+
+
+@pytest.mark.parametrize("name", [b"unsure", b"caf\xe9", b"a\x7f", b"x" * 65])
+def test_a_folder_whose_name_no_class_may_have_is_refused_before_the_training(
+    taught: Any, tmp_path: Path, name: bytes
+) -> None:
+    for each in ("car", os.fsdecode(name)):
+        (tmp_path / "labels" / each).mkdir(parents=True)
+    line = refusal(run("teach", "train", tmp_path / "labels", "--name", "desk", "--out", tmp_path / "made"))
+    assert line.startswith("class: expected at most 64 bytes of printable UTF-8")
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(

@@ -380,14 +380,14 @@ class LabelledFrames:
 def check_class(label: str, known: Iterable[str]) -> None:
     """Raise ConfigError for a class name that a folder or a bundle cannot have, or one class too many."""
     if (
-        len(label.encode()) > LONGEST_CLASS
+        len(label.encode(errors="surrogatepass")) > LONGEST_CLASS
         or label.startswith(".")
         or label == UNSURE
         or any(not each.isprintable() or each in "/\\" for each in label)
     ):
         raise ConfigError(
-            f"class: expected at most {LONGEST_CLASS} bytes without a slash or a leading dot, and not `{UNSURE}`, "
-            f"got {label[:80]!r}. Correct it."
+            f"class: expected at most {LONGEST_CLASS} bytes of printable UTF-8 without a slash or a leading dot, and "
+            f"not `{UNSURE}`, got {label[:80]!r}. Correct it."
         )
     classes = set(known)
     if label and label not in classes and len(classes) >= MOST_CLASSES:
