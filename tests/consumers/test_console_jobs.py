@@ -26,7 +26,7 @@ from infra.local.process import ProcessId
 from schemas.errors import StateError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
-from tests.consumers.console_rig import OWNER, ConsoleRig
+from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig, hold, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig
 from tests.consumers.test_console_models import listed
@@ -125,6 +125,24 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         withdrawn = await rig.ended()
         assert rig.given(withdrawn) == ["model", "rollback", "--only", "sick@1-repaired+0a", "--signer", "key"]
         assert withdrawn.subject == "sick@1-repaired+0a"
+
+
+async def test_a_taught_bundle_replaces_other_classes_also_after_repairs(rig: JobsRig) -> None:
+    kept = rig.console.context.labelled_frames
+    assert kept is not None
+    for seq, label in enumerate(("open", "shut") * 5):
+        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, OWNER)
+    taught = await rig.jobs.teach(OWNER, "gate", thorough=False)
+    await rig.ended()
+    source = f"job-{taught.job_id}"
+    async with rig.browser() as browser:
+        for _ in range(2):
+            await start(rig, browser, bundle=source)
+            source = f"job-{(await rig.ended()).job_id}"
+            await start(rig, browser, "publish", bundle=source)
+            published = await rig.ended()
+            out = rig.folder / "jobs" / "runs" / source.removeprefix("job-") / "out"
+            assert rig.given(published)[:4] == ["model", "publish", str(out), "--other-classes"]
 
 
 async def test_a_network_that_loses_too_much_has_a_report_and_cannot_be_published(rig: JobsRig) -> None:

@@ -14,6 +14,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,79}")
 _LARGEST_TABLE: Final = 2**20
 _MOST: Final = 200
 OWN: Final = "own"
+_TAUGHT: Final = ", taught by job "
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Choice:
     classes: tuple[str, ...] = ()
     """The names of its classes; empty if they cannot be read."""
     is_taught: bool = False
-    """Whether a training from labels made it. Its classes replace those of the live model."""
+    """Whether a training from labels made it, or a repair of such a bundle. Its classes replace the live model's."""
 
 
 def laid_down(folder: Path) -> list[Choice]:
@@ -41,13 +42,17 @@ def laid_down(folder: Path) -> list[Choice]:
 
 
 def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
-    """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder."""
-    return _whole([(f"job-{job_id}", f"{subject}, repaired by job {job_id}", place) for job_id, subject, place in runs])
+    """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder.
+
+    The label of a repaired bundle begins with that of its source, whose own job may be deleted by now.
+    """
+    made = [(f"job-{job_id}", f"{subject}, repaired by job {job_id}", place) for job_id, subject, place in runs]
+    return [replace(choice, is_taught=_TAUGHT in choice.label) for choice in _whole(made)]
 
 
 def taught(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
     """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
-    made = [(f"job-{job_id}", f"{subject}, taught by job {job_id}", place) for job_id, subject, place in runs]
+    made = [(f"job-{job_id}", f"{subject}{_TAUGHT}{job_id}", place) for job_id, subject, place in runs]
     return [replace(choice, is_taught=True) for choice in _whole(made)]
 
 
