@@ -5,7 +5,7 @@ statements: each must be executed, also if it only came from another branch. The
 executed as well. `raise` statements are exempt, because a row that exists did not end in one. A changed statement
 outside functions counts if every function that uses it is executed. A field that was added to a class with a constant
 default is exempt, because code that reads it is changed itself. A new conditional expression is never covered: its line
-does not tell which side was executed.
+does not show which side was executed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Line(NamedTuple):
     exempt: bool = False
     """True if it may be new without being executed."""
     unclear: bool = False
-    """True if its lines do not tell what was executed."""
+    """True if its lines do not show what was executed."""
 
 
 def _changed_data(older: Repository, newer: Repository, entries: tuple[str, ...]) -> Iterator[str]:
