@@ -10,7 +10,7 @@ import pytest
 
 from consumers.cameras.picture_health import sharpness
 from consumers.console.access.guesses import Delays
-from consumers.console.context import moment, size
+from consumers.console.context import size
 from consumers.console.data.commands import changes_of
 from consumers.console.jobs.bundles import laid_down
 from consumers.console.pages.system_charts import by_column
@@ -18,6 +18,7 @@ from consumers.console.web import listen
 from consumers.database.history import MINUTE_MS
 from schemas.errors import ConfigError
 from schemas.messages.frame import PROFILES
+from schemas.runtime.moment import moment
 
 
 def test_an_address_that_is_taken_or_not_ours_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
