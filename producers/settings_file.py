@@ -27,8 +27,8 @@ def read_yaml(path: Path, what: str) -> Any:
         raise ConfigError(
             f"{path}:{place} expected YAML, got {getattr(error, 'problem', None) or 'another form'}. Correct the file."
         ) from None
-    except (ValueError, RecursionError) as error:  # YAML, but a value such as 2024-02-30 or a thousand brackets
-        raise ConfigError(f"{path}: expected YAML, got a value that is none: {error}. Correct the file.") from None
+    except (ValueError, RecursionError) as error:  # such as the date 2024-02-30, or a thousand brackets
+        raise ConfigError(f"{path}: expected YAML, got a value beyond it ({error}). Correct the file.") from None
     return values
 
 

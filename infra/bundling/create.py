@@ -37,6 +37,7 @@ MOST_PICTURES: Final = 400
 _BLIND_BITS: Final = 0.01
 _TRIED: Final = 8
 _SHARE_ERROR: Final = 1e-2
+_MOST_ERROR: Final = 0.25
 _COARSEST: Final = 1 / 128
 """The largest step of quantised shares, in 7 bits: a larger gap is one between few outputs."""
 
@@ -290,5 +291,5 @@ def scale_of(bundle: Bundle) -> Literal["logits", "probabilities", "sigmoids"]:
         return "logits"
     steps = np.diff(np.unique(output.numpy()))
     step = min(float(steps.min()), _COARSEST) if len(steps) else 0.0
-    error = max(_SHARE_ERROR, output.shape[1] * step / 2)
+    error = max(_SHARE_ERROR, min(_MOST_ERROR, output.shape[1] * step / 2))
     return "probabilities" if bool(((output.sum(1) - 1).abs() < error).all()) else "sigmoids"

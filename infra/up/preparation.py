@@ -31,16 +31,15 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
     `check` is called while sources open, and raises to give up.
     """
     now_s = time.time()
-    resting = [each for each in settings if each.schedule is not None and not each.schedule.holds(now_s)]
-    if resting:
-        print_line(f"{len(resting)} of {len(settings)} cameras are outside their hours: their sources are not tried")
-    cameras = {camera.camera_id: camera.source for camera in settings if camera not in resting}
+    cameras = {each.camera_id: each.source for each in settings if each.schedule is None or each.schedule.holds(now_s)}
+    if resting := len(settings) - len(cameras):
+        print_line(f"{resting} of {len(settings)} cameras are outside their hours: their sources are not tried")
     tried = try_sources(cameras, within_s=TRIAL_S, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:
         return
     name, error = next(iter(failed.items()))
-    if len(failed) == len(cameras):
+    if len(failed) == len(settings):
         others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
         raise SourceError(f"{name}: {error}{others}. Start the camera, or correct its address.")
     for name, error in list(failed.items())[:MOST_NAMED]:

@@ -118,7 +118,7 @@ def worst_cases(seen: Evidence) -> Verdict:
         return lacks
     if seen.defence.random and seen.times < plan.RESUBMISSIONS:
         return Verdict("not run", f"each picture was shown {seen.times} times, not {plan.RESUBMISSIONS}")
-    standing = worst_case(seen.outcomes.values(), attacked_pictures(seen.outcomes.values()))
+    standing = worst_case(seen.outcomes.values(), attacked_pictures(seen.outcomes))
     if standing.any() and (lacks := seen.missing(["auto-attack"])):
         return lacks
     attacks = sum(each.job.counts for each in seen.outcomes.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.red_team.jobs import Job
+from lab.red_team.plan import MAIN
 from lab.statistics import Interval, mean_interval, sign_test, wilson
 
 UNLIKELY: Final = 0.01
@@ -106,9 +107,11 @@ def compare(first: Outcome, second: Outcome, *, often: bool = False) -> Comparis
     return Comparison(int(both.sum()), int((~one & other).sum()), int((one & ~other).sum()))
 
 
-def attacked_pictures(outcomes: Iterable[Outcome]) -> int:
-    """Return how many of the first pictures an attack on the defence itself has processed: the others met none."""
-    attacks = (each for each in outcomes if each.job.counts and each.job.effort.kind != "clean")
+def attacked_pictures(outcomes: Mapping[str, Outcome]) -> int:
+    """Return how many of the first pictures met the main attack, or without it any attack on the defence itself."""
+    if MAIN in outcomes:
+        return outcomes[MAIN].pictures
+    attacks = (each for each in outcomes.values() if each.job.counts and each.job.effort.kind != "clean")
     return max((each.pictures for each in attacks), default=0)
 
 

@@ -68,8 +68,7 @@ class Result:
     @cached_property
     def standing(self) -> NDArray[np.bool_]:
         """The pictures that no attack has broken, of those (n,) that met one."""
-        outcomes = self.outcomes.values()
-        return worst_case(outcomes, attacked_pictures(outcomes))
+        return worst_case(self.outcomes.values(), attacked_pictures(self.outcomes))
 
     @property
     def worst(self) -> Interval | None:

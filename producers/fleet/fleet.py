@@ -223,9 +223,11 @@ class Fleet:
     async def _open_sources(self, strict: bool) -> None:
         await run_in_daemon_thread(self._make_pools, "mask-pools")
         # Outside its hours, a camera may be switched off: it opens its source when they begin.
-        opening = {asyncio.create_task(camera.open_source()) for camera in self._cameras() if camera.in_hours}
+        cameras = self._cameras()
+        opening = {asyncio.create_task(camera.open_source()) for camera in cameras if camera.in_hours}
         if not opening:
             return
+        strict = strict and len(opening) == len(cameras)
         try:
             done, waiting = await asyncio.wait(opening, timeout=_OPENING_S)
             while strict and waiting and all(task.exception() for task in done):

@@ -28,7 +28,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.jobs import KEPT
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.web import make_app
-from tests.consumers.recorder_rig import BOOT, Rig, dead_letter
+from tests.consumers.recorder_rig import Rig, dead_letter
 from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites, elsewhere
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -79,7 +79,7 @@ FORMS: dict[str, Sequence[Mapping[str, object]]] = {
     "/fleet/forget": [CAMERA],
     "/teach/cameras": [CAMERA, CAMERA | {"wanted": "yes"}],
     "/teach/label": [{"names": f"{THEIRS}/{1:016x}-7", "label": "x"}, {"names": FRAME, "discard": "1"}],
-    "/teach/wrong": [CAMERA | {"frame": f"{BOOT}-3"}],
+    "/teach/wrong": [CAMERA | {"verdict": f"class of {THEIRS.partition('/')[0]}"}],
     "/teach/train": [{"name": "x"}],
     "/dead-letters/replay": [{"reason": "bad_pixels"}],
     "/jobs/repair": [CAMERA | {"bundle": "bundle-sick"}, {"camera": "", "bundle": "bundle-sick"}],

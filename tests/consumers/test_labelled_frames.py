@@ -233,6 +233,7 @@ GREY = np.linspace(0, 255, 32 * 32).reshape(32, 32).round()
     [
         ("16-bit.png", (GREY * 257).astype(np.uint16), GREY),
         ("integer.tif", (GREY * 257).astype(np.int32), GREY),
+        ("small integer.tif", GREY.astype(np.int32), GREY),
         ("float.tif", (GREY / 100 - 1).astype(np.float32), GREY),
         ("transparent.png", np.zeros((32, 32, 4), np.uint8), np.full((32, 32), 255)),
         ("grey-alpha.png", np.zeros((32, 32, 2), np.uint8), np.full((32, 32), 255)),
@@ -258,6 +259,8 @@ def test_an_import_reads_sub_folders_and_usual_endings_and_counts_each_frame_onc
     (folder / "car" / "again.jpeg").write_bytes((folder / "car" / "4.jpeg").read_bytes())
     for name in ("notes.txt", "morning/clip.mp4", ".hidden"):
         (folder / "car" / name).touch()
+    given(folder, "car/.thumbnails/1.jpg", np.full((32, 32, 3), 250, np.uint8))
+    (folder / "unsure").mkdir()  # empty
     assert labelled_frames.import_from(folder, "ada") == ({"car": 6}, 2)
     assert labelled_frames.counts() == {"car": 6}
 
@@ -327,24 +330,25 @@ def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: Lab
     rig.tick()
     page = rig.browser().get(f"/camera/{CAMERA}").text
     assert "This verdict is wrong" in page
-    assert '<input type="hidden" form="wrong" name="frame" value="1-1">' in page
-    shown = {"camera": CAMERA, "csrf": rig.csrf(), "frame": "1-1"}
+    assert '<input type="hidden" form="wrong" name="verdict" value="car">' in page
+    shown = {"camera": CAMERA, "csrf": rig.csrf(), "verdict": "car"}
+    rig.context.fleet.take([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)  # a newer one with the same verdict
     assert rig.browser().post("/teach/wrong", data=shown).status_code == 303
     (kept,) = labelled_frames.waiting(5)
     assert (kept.why, kept.verdict) == ("wrong", "car")
 
 
-def test_a_wrong_verdict_keeps_no_other_picture_than_the_one_on_the_page(
+def test_a_wrong_verdict_keeps_no_picture_with_another_verdict_than_that_on_the_page(
     rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
     changes = changes_on(rig.context, CAMERA, ALL)
     for seq, verdict in ((1, "car"), (2, "empty")):
         rig.context.fleet.take([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): scene(seq)}, {}, 0)
         rig.tick()
-        assert f'form="wrong" name="frame" value="1-{seq}"' in changes(), "it changes with the picture"
-    for frame in ({"frame": "1-1"}, {}):
-        answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()} | frame)
-        assert (answer.status_code, "it has a newer one" in answer.text) == (409, True)
+        assert f'form="wrong" name="verdict" value="{verdict}"' in changes(), "it changes with the picture"
+    for shown in ({"verdict": "car"}, {}):
+        answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()} | shown)
+        assert (answer.status_code, "by now" in answer.text) == (409, True)
     assert labelled_frames.waiting(5) == []
 
 

@@ -305,14 +305,14 @@ async def test_labels_compare_models_of_other_classes_by_their_names(rig: Rig) -
     assert rig.findings("fails") == ["labels"]
 
 
-async def test_a_canary_without_cameras_is_withdrawn_an_hour_after_it_is_loaded_and_not_before(
+async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loaded_and_not_before(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 0.0
     monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
     rig.list(rollout(CANARY))
     rig.gate.watch.served.clear()
-    # The hour begins when a processor has loaded the candidate, and again after a restart.
+    # The days begin when a processor has loaded the candidate, and again after a restart.
     for gate in (rig.gate, rig.fresh()):
         rig.gate = gate
         await gate.look()

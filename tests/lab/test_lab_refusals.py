@@ -17,6 +17,7 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--attack", "storm"), "attack: expected one of fgsm"),
         (("--attack", "pgd", "--eps", -1), "eps: expected a positive number, got -1.0"),
         (("--attack", "pgd", "--eps", 0.0019), "--eps: expected at least 1/510 (0.00197), got 0.0019"),
+        (("--attack", "jsma", "--eps", 0.0019, "--data", "nothing.npz"), "nothing.npz: expected a readable file"),
         (("--eps", 0.1), "--attack is missing"),
         (("--attack", "deepfool"), "untargeted"),
         (("--device", "abacus"), "--device: expected auto or cpu or cuda"),

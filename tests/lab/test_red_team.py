@@ -196,6 +196,10 @@ def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
     cut_short = replace(first, outcomes={**first.outcomes, "eot-pgd": few})
     assert cut_short.document()["worst_case_images"] == 3
     assert cut_short.worst == wilson(int(few.survived.sum()), 3)
+    # A weak attack on all pictures makes no worst case of those that the main attack did not meet.
+    noise = replace(first.outcomes["eot-pgd"], survived=np.ones(8, np.bool_))
+    noisy = replace(cut_short, outcomes={**cut_short.outcomes, "noise": noise})
+    assert noisy.document()["worst_case_images"] == 3
     write_pages(tmp_path / "pages", "cut", cut_short)
     assert "the first 3 pictures" in (tmp_path / "pages" / "cut" / "README.md").read_text()
 

@@ -192,3 +192,15 @@ async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
     said: list[str] = []
     check_sources([plan], said.append, lambda: None)
     assert said == ["1 of 1 cameras are outside their hours: their sources are not tried"]
+
+
+async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: Path, hours: Hours) -> None:
+    source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
+    failing = CameraSettings.model_validate({"camera_id": "lab/day", "source": source})
+    resting = CameraSettings.model_validate({"camera_id": "lab/night", "source": source, "schedule": "07:00-08:00"})
+    hours.are_open = False
+    said: list[str] = []
+    check_sources([failing, resting], said.append, lambda: None)
+    assert "it is degraded, and tried again" in said[1]
+    with pytest.raises(SourceError, match="lab/day"):
+        check_sources([failing], said.append, lambda: None)

@@ -324,9 +324,11 @@ class LabelledFrames:
         known, skipped = set(self.counts()), 0
         files: list[tuple[str, Path]] = []
         for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-            inside = sorted(each for each in place.rglob("*") if each.is_file() and not each.name.startswith("."))
+            inside = sorted(each for each in place.rglob("*") if each.is_file() and not _is_hidden(each, place))
             pictures = [each for each in inside if each.suffix.lower() in _ENDINGS]
             skipped += len(inside) - len(pictures)
+            if not pictures:
+                continue
             check_class(place.name, known)
             known.add(place.name)
             files += [(place.name, each) for each in pictures]
@@ -394,6 +396,10 @@ def check_class(label: str, known: Iterable[str]) -> None:
         raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
 
 
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def _as_jpeg(file: Path) -> bytes:
     data = file.read_bytes()
     try:
@@ -409,13 +415,18 @@ def _as_jpeg(file: Path) -> bytes:
 
 
 def _in_colour(picture: Image.Image) -> Image.Image:
-    """Return a picture as RGB: 16-bit grey by 1/257, floating grey by its range, transparency over white."""
+    """Return a picture as RGB: 16-bit grey by 1/257, floating grey by its range, transparency over white.
+
+    Whole numbers up to 255 of a wider type are 8-bit grey.
+    """
     if picture.mode == "F" or picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.float64)
         if picture.mode == "F":
             if not np.isfinite(grey).all():
                 raise ValueError("NaN or infinity")
             grey = (grey - grey.min()) * (65535 / (np.ptp(grey) or 1))
+        elif picture.mode == "I" and grey.max() <= 255:
+            grey *= 257
         picture = Image.fromarray(np.rint(grey.clip(0, 65535) / 257).astype(np.uint8))
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")

@@ -26,6 +26,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
 from consumers.console.jobs.output import (
+    OMITTED,
     Progress,
     Report,
     TeachReport,
@@ -363,7 +364,7 @@ class Jobs:
         if len(found) < 2:
             raise ConfigError(f"labels: expected two classes of {ENOUGH} or more, got {len(found)}. Label more.")
         if omitted := [name for name in counts if name not in found]:
-            log_file.write_text(f"omitted, fewer than {ENOUGH} labels: {', '.join(omitted)}\n")
+            log_file.write_text(f"{OMITTED}fewer than {ENOUGH} labels: {', '.join(omitted)}\n")
         return found
 
     def _copy_labels(self, now: _Running, classes: Sequence[str]) -> None:

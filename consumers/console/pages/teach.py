@@ -136,7 +136,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _wrong(context: ConsoleContext, request: Request) -> Response:
-    """Keep the picture on the camera's page, whose verdict a user calls wrong, while it is in memory."""
+    """Keep the camera's picture while it has the verdict on the page, which a user calls wrong."""
     labelled_frames, fields = context.labelled_frames, form_of(request)
     camera = fields.get("camera", "")
     require(request, camera)
@@ -144,8 +144,8 @@ async def _wrong(context: ConsoleContext, request: Request) -> Response:
     if labelled_frames is None or picture is None:
         return no(409, NONE if labelled_frames is None else "picture: expected one of this camera, it has none yet")
     row = picture.row
-    if fields.get("frame") != f"{row.boot}-{row.seq}":
-        return no(409, f"{camera}: expected the picture on the page, it has a newer one. Try again.")
+    if fields.get("verdict") != row.class_name:
+        return no(409, f"{camera}: expected the verdict on the page, got {row.class_name!r} by now. Look again.")
     await context.teach(labelled_frames.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
     await context.note(session_of(request).name, "wrong verdict", camera, row.class_name, "kept for labelling")
     return RedirectResponse("/teach", 303)

@@ -35,6 +35,8 @@ JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
 
 _LEAST_EPS: Final = 1 / 510
 """Half a level of 8 bits."""
+_BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjump")
+"""Attacks whose bound is L∞."""
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack |
         if eps is not None or untargeted:
             raise ConfigError("--attack is missing: expected an attack for --eps or --untargeted. Give --attack NAME.")
         return None
-    if eps is not None and 0 < eps < _LEAST_EPS:
+    if eps is not None and 0 < eps < _LEAST_EPS and name in _BY_LEVELS:
         raise ConfigError(
             f"--eps: expected at least 1/510 (0.00197), got {eps:g}: attacked frames are rounded to 8 bits, and less "
             "rounds to no change. Give a larger bound."

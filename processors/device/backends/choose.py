@@ -216,6 +216,8 @@ def _of_backend(
     """Return the candidates within their tolerance; add the reasons for the others to `refusals`."""
     try:
         taken = backend.take(own.network, inputs, free_sides)
+    except MemoryError:
+        raise  # another start may have the memory
     except Exception as error:  # a backend may raise anything
         _refuse(refusals, _reason(error, backend.name))
         return []
@@ -225,6 +227,8 @@ def _of_backend(
         try:
             network = taken.at(precision, calibration, exact_first)
             got = network(inputs)
+        except MemoryError:
+            raise
         except Exception as error:  # the same, and another precision may run
             _refuse(refusals, _reason(error, f"{backend.name} {precision}"))
             continue
