@@ -31,7 +31,7 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
     `check` is called while sources open, and raises to give up.
     """
     now_s = time.time()
-    cameras = {each.camera_id: each.source for each in settings if each.schedule is None or each.schedule.holds(now_s)}
+    cameras = {each.camera_id: each.source for each in settings if each.in_hours(now_s)}
     if resting := len(settings) - len(cameras):
         print_line(f"{resting} of {len(settings)} cameras are outside their hours: their sources are not tried")
     tried = try_sources(cameras, within_s=TRIAL_S, check=check)

@@ -170,9 +170,6 @@ def _heads(
         yield text, _Line(numbers, in_function or function, field, branch, choices, exempt)
         # The head of a function or class may change without a change of what is inside.
         around = node.name if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) else text
-        for handler in getattr(node, "handlers", []):
-            caught = f"{_dumped(handler.type)} {handler.name}"
-            yield caught, _Line((handler.lineno,), in_function or function, "", (*branch, around))
         for part, body in inner:
             yield from _heads(
                 body, (*branch, f"{around} {part}"), in_function or function, isinstance(node, ast.ClassDef)

@@ -136,9 +136,9 @@ def _details(result: Result, document: Mapping[str, Any], drawn: bool) -> str:
 ATTACKS_TEXT: Final = """\
 `accuracy` is of one submission a picture, the mean over its submissions; `every time` of pictures that are right in
 all of them; both over `n` pictures, wrongly classified ones included. Attacks on the first {compared} pictures met
-all of them; beyond, costly ones went only for pictures that everything before had left standing, which counts for the
-worst case and not here. Pictures that are never right when clean are not attacked. Rows below the line are not
-attacks on this defence within ε: they test the attacks themselves."""
+all of them; beyond, attacks other than `eot-pgd` went only for pictures that everything before had left standing,
+which counts for the worst case and not here. Pictures that are never right when clean are not attacked. Rows below the
+line are not attacks on this defence within ε: they test the attacks themselves."""
 
 
 def _compared(result: Result) -> int:
@@ -153,7 +153,7 @@ def _headlines(result: Result) -> list[list[str]]:
          f"{'all' if len(result.standing) == result.images else 'the first'} {len(result.standing)} pictures",
          "no attack ran" if result.worst is None else _interval(result.worst)],
     ]  # fmt: skip
-    if result.worst_judged is not None:
+    if result.worst_judged is not None and result.judged < len(result.standing):
         lines.append(
             [
                 f"the same, the first {result.judged}: they met {', '.join(result.judges)}",

@@ -46,8 +46,9 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     """Return a picture file as (H, W, 1 or 3) uint8. If it contains several pictures, the first counts.
 
     Grey and black-and-white stay one channel. Palette, CMYK and other colour spaces become RGB. Transparent pictures
-    are laid over white. 16-bit and floating grey is scaled to 8 bits: integers by 1/257, floats by their range. Raises
-    ConfigError for files that Pillow cannot read, or sides above 8,192.
+    are laid over white. 16-bit and floating grey is scaled to 8 bits: integers by 1/257, floats by their range.
+    Integers of 32 bits that are at most 255 stay as they are. Raises ConfigError for files that Pillow cannot read, or
+    sides above 8,192.
     """
     try:
         with warnings.catch_warnings():
@@ -75,6 +76,8 @@ def _eight_bits(opened: Image.Image) -> Image.Image:
 
 def _scaled(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     values = grey.astype(np.float64)
+    if grey.dtype == np.int32 and values.max() <= 255:
+        return values.clip(0).astype(np.uint8)
     if np.issubdtype(grey.dtype, np.integer):
         return np.rint(np.clip(values, 0, 65535) / 257).astype(np.uint8)
     if not np.isfinite(values).all():

@@ -275,8 +275,7 @@ class Camera:
     @property
     def in_hours(self) -> bool:
         """Whether the schedule includes the current time. Outside its hours, the camera's source is closed."""
-        schedule = self.settings.schedule
-        return schedule is None or schedule.holds(time.time())
+        return self.settings.in_hours(time.time())
 
     def _may_send(self) -> bool:
         """Whether neither a command nor the end of the hours came while the camera waited for a picture."""

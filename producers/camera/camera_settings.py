@@ -53,6 +53,10 @@ class SendingOptions(SettingsTable):
     window: WindowSettings = WindowSettings()
     """Limits of the frames in flight."""
 
+    def in_hours(self, now_s: float) -> bool:
+        """Return whether the schedule includes this Unix time."""
+        return self.schedule is None or self.schedule.holds(now_s)
+
     @property
     def encoding(self) -> Encoding:
         """The encoding of frames until a command changes it."""

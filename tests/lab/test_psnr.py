@@ -38,6 +38,7 @@ COLOUR = np.stack([RAMP, RAMP + 60, RAMP + 120], axis=2)
         (Image.fromarray(COLOUR).quantize(48), "palette.gif", COLOUR),
         (Image.fromarray(RAMP > 20), "bits.png", np.where(RAMP > 20, 255, 0)[..., None]),
         (Image.fromarray(RAMP.astype(np.uint16) * 257), "deep.png", RAMP[..., None]),
+        (Image.fromarray(RAMP.astype(np.int32)), "small.tif", RAMP[..., None]),
         (Image.fromarray(COLOUR).convert("CMYK"), "print.tif", COLOUR),
     ],
 )

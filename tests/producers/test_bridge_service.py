@@ -14,11 +14,14 @@ import producers.bridge.kafka.lanes as lanes_module
 import producers.bridge.requests.listener as requests_module
 import producers.bridge.service as service_module
 from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.messages.frame import Encoding, encode_frame, open_own_message, sign_message
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest, Refusal
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, Running, bridged, frame
+from tests.producers import bridge_between
+from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, SECRET, Running, bridged, frame
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT
@@ -100,6 +103,24 @@ async def test_confirmations_wait_for_a_connection(monkeypatch: pytest.MonkeyPat
         assert it.metric("confirmations_total") == 0
         it.broker.connack = 0
         await until(lambda: it.confirmed() == [1], "the confirmation")
+
+
+async def test_a_camera_that_is_revoked_while_its_frames_wait_for_kafka_stops_no_other_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys, gate = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE)), CameraId("hall/gate")
+    monkeypatch.setattr(bridge_between, "BRIDGE_KEYS", keys)
+    async with bridged(monkeypatch) as it:
+        it.kafka.answers.clear()
+        revoked = encode_frame(KEYS.current(gate), 7, 0, 1000, PICTURE, Encoding(16))
+        it.broker.publish(mqtt_topic(gate, Channel.FRAME), revoked, 1)
+        it.broker.publish(FRAMES, frame(1), 2)
+        await until(lambda: it.metric("unacknowledged_messages") == 2, "both on the way")
+        keys.accept_from({gate: 1})
+        it.kafka.answers.set()
+        await until(lambda: it.confirmed() == [1], "the other one confirmed")
+        assert it.broker.acknowledged == [1, 2]
+        assert not it.task.done()
 
 
 async def test_what_is_read_waits_for_half_of_what_may_be_held_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from prometheus_client import CollectorRegistry
 from infra.up.preparation import check_sources
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.fleet.camera_spec import CameraSpec
+from producers.fleet.camera_spec import CameraSpec, CameraSpecs
+from producers.fleet.fleet import Fleet
 from producers.fleet.real import run_camera
 from producers.gate.schedule import Schedule
 from producers.simulation.scenario import parse_scenario
 from producers.sources.source import Source
 from schemas.errors import SourceError
 from schemas.identity import CameraId
-from schemas.keys.keys import derive_camera_key
+from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
 from schemas.runtime.health import Health
@@ -196,10 +197,22 @@ async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
 
 async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: Path, hours: Hours) -> None:
     source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
+
+    def key_of(camera: CameraSettings) -> CameraKey:
+        return derive_camera_key(b"a fleet secret for the tests", camera.camera_id)
+
     failing = CameraSettings.model_validate({"camera_id": "lab/day", "source": source})
     resting = CameraSettings.model_validate({"camera_id": "lab/night", "source": source, "schedule": "07:00-08:00"})
     hours.are_open = False
     said: list[str] = []
+    for cameras, strict in (([failing, resting], False), ([failing], True)):
+        specs = CameraSpecs({each.camera_id: CameraSpec(each, key_of(each), ("127.0.0.1", 9)) for each in cameras})
+        async with Fleet(
+            specs, state=tmp_path / str(strict), registry=CollectorRegistry(), health=Health(), stop=asyncio.Event()
+        ) as fleet:
+            fleet.open()
+            with pytest.raises(SourceError) if strict else nullcontext():
+                await fleet.open_sources(strict=True)
     check_sources([failing, resting], said.append, lambda: None)
     assert "it is degraded, and tried again" in said[1]
     with pytest.raises(SourceError, match="lab/day"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import (
     BigInteger,
@@ -115,6 +116,10 @@ def newest_labels(connection: Connection, limit: int) -> dict[tuple[str, int, in
         .limit(limit)
     )
     return {(camera, boot, seq): label for camera, boot, seq, label in connection.execute(query)}
+
+
+Read = Callable[[Path], NDArray[np.uint8]]
+"""Reads a picture file as (H, W, 1 or 3). Raises ConfigError for any other file."""
 
 
 class Imported(NamedTuple):
@@ -315,8 +320,8 @@ class LabelledFrames:
             names = {_exported(*row): row.name for row in connection.execute(query)}
         return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
 
-    def import_from(self, folder: Path, who: str) -> Imported:
-        """Store the pictures of `folder`/class and its sub-folders as labelled frames.
+    def import_from(self, folder: Path, who: str, read: Read) -> Imported:
+        """Store the pictures of `folder`/class and its sub-folders as labelled frames. `read` opens all but JPEG.
 
         Raises ConfigError for a class name that is not allowed, a file that is not a picture, a picture of two
         classes, or more bytes than fit. Nothing is stored then.
@@ -339,18 +344,17 @@ class LabelledFrames:
                 f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,}. Make "
                 "the pictures smaller, or discard labelled frames."
             )
-        labels: dict[FrameKey, str] = {}
+        found: dict[FrameKey, tuple[str, bytes]] = {}
         for label, file in files:
-            key = _imported_key(_as_jpeg(file))
-            if labels.setdefault(key, label) != label:
+            jpeg = _as_jpeg(file, read)
+            other, _ = found.setdefault(_imported_key(jpeg), (label, jpeg))
+            if other != label:
                 raise ConfigError(
-                    f"{file}: expected a picture of one class, got {labels[key]!r} and {label!r}. Remove one of the "
-                    "files."
+                    f"{file}: expected a picture of one class, got {other!r} and {label!r}. Remove one of the files."
                 )
-        for label, file in files:
-            jpeg = _as_jpeg(file)
-            self.keep(_imported_key(jpeg), jpeg, "imported", label, 1.0, label, who)
-        return Imported(dict(Counter(labels.values())), skipped)
+        for key, (label, jpeg) in found.items():
+            self.keep(key, jpeg, "imported", label, 1.0, label, who)
+        return Imported(dict(Counter(label for label, _ in found.values())), skipped)
 
     def _labelled_bytes(self) -> int:
         held = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0)).where(labelled_frames.c.label != "")
@@ -400,38 +404,19 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _as_jpeg(file: Path) -> bytes:
+def _as_jpeg(file: Path, read: Read) -> bytes:
     data = file.read_bytes()
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
             if opened.format == "JPEG":
+                opened.load()
                 return data
-            out = io.BytesIO()
-            _in_colour(opened).save(out, "JPEG", quality=95)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        pixels = read(file)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ConfigError) as error:
         raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
+    out = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB").save(out, "JPEG", quality=95)
     return out.getvalue()
-
-
-def _in_colour(picture: Image.Image) -> Image.Image:
-    """Return a picture as RGB: 16-bit grey by 1/257, floating grey by its range, transparency over white.
-
-    Whole numbers up to 255 of a wider type are 8-bit grey.
-    """
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.float64)
-        if picture.mode == "F":
-            if not np.isfinite(grey).all():
-                raise ValueError("NaN or infinity")
-            grey = (grey - grey.min()) * (65535 / (np.ptp(grey) or 1))
-        elif picture.mode == "I" and grey.max() <= 255:
-            grey *= 257
-        picture = Image.fromarray(np.rint(grey.clip(0, 65535) / 257).astype(np.uint8))
-    elif picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
 
 
 def _imported_key(jpeg: bytes) -> FrameKey:

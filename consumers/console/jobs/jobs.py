@@ -26,7 +26,6 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
 from consumers.console.jobs.output import (
-    OMITTED,
     Progress,
     Report,
     TeachReport,
@@ -342,7 +341,7 @@ class Jobs:
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
         if job.kind is Kind.TEACH:
             shutil.rmtree(place / OUT, ignore_errors=True)
-            self._copy_labels(now, self._trainable(place / LOG))
+            self._copy_labels(now, self._trainable())
         if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
@@ -356,15 +355,12 @@ class Jobs:
             self._copy_labels(now, choice.classes)
         return arguments_of(self.settings, job, choice, place, source)
 
-    def _trainable(self, log_file: Path) -> list[str]:
-        """Return the classes with enough labels, and write the other ones to the job's log."""
+    def _trainable(self) -> list[str]:
+        """Return the classes with enough labels. The page has named the other ones."""
         assert self._labelled_frames is not None
-        counts = self._labelled_frames.counts()
-        found = [name for name, count in counts.items() if count >= ENOUGH]
+        found = [name for name, count in self._labelled_frames.counts().items() if count >= ENOUGH]
         if len(found) < 2:
             raise ConfigError(f"labels: expected two classes of {ENOUGH} or more, got {len(found)}. Label more.")
-        if omitted := [name for name in counts if name not in found]:
-            log_file.write_text(f"{OMITTED}fewer than {ENOUGH} labels: {', '.join(omitted)}\n")
         return found
 
     def _copy_labels(self, now: _Running, classes: Sequence[str]) -> None:

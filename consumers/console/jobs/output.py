@@ -63,13 +63,9 @@ def tail_of(log: Path) -> list[str]:
     return [line[:300] for line in _lines(log) if line.strip() and _progress(line) is None][-_LINES:]
 
 
-OMITTED: Final = "omitted, "
-"""Begins a line about classes that a training leaves out."""
-
-
 def last_message(log: Path) -> str:
     """Return the command's error message, else its last line."""
-    lines = [line for line in tail_of(log) if not line.startswith(OMITTED)]
+    lines = tail_of(log)
     complaints = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (complaints or lines or [""])[-1].strip()
 
