@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Route, expect, sync_playwright
 
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first, press_on_first
 from consumers.console.data.collector import QUIET_MS, Collector
@@ -109,6 +109,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
         expect(classes.last).to_contain_text(f"person {len(PERSON)}")
         _change_stored_labels(visit, len(NOBODY) + len(PERSON))
+        _leave_before_a_label_arrives(visit)
         page.get_by_label("Name").fill("corridor")
         page.get_by_role("button", name="Train").click()
         page.wait_for_url("**/jobs/*")
@@ -138,6 +139,7 @@ def _change_stored_labels(visit: Visit, count: int) -> None:
     expect(classes.last).to_contain_text(f"person {len(PERSON)}")
     press_on_first(page, "0")
     expect(frames).to_have_count(count - 1)
+    expect(classes.first).to_contain_text(f"nobody {len(NOBODY) - 1}")
     page.locator("body").press("u")
     expect(frames).to_have_count(count)
     expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
@@ -147,3 +149,25 @@ def _change_stored_labels(visit: Visit, count: int) -> None:
     expect(frames).to_have_count(1)
     press_on_first(page, "1")
     expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
+
+
+def _leave_before_a_label_arrives(visit: Visit) -> None:
+    """The browser asks before the page is left while a label is on its way, and only then."""
+    page = visit.open("/teach?show=labelled")
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: asked.append(dialog.type))
+    sent: list[Route] = []
+    page.route("**/teach/label", lambda route: sent.append(route))
+    with page.expect_request("**/teach/label"):
+        press_on_first(page, "2")
+    visit.open("/teach?show=labelled")
+    assert asked == ["beforeunload"]
+    for each in sent:
+        each.abort()
+    page.unroute("**/teach/label")
+    press_on_first(page, "2")
+    expect(page.locator(".classes li").last).to_contain_text(f"person {len(PERSON) + 1}")
+    page.locator("body").press("u")
+    expect(page.locator(".classes li").last).to_contain_text(f"person {len(PERSON)}")
+    visit.open("/teach")
+    assert asked == ["beforeunload"]

@@ -62,16 +62,22 @@
     pending += 1;
     busy = busy.then(async () => {
       const body = new URLSearchParams({ names: names.join(" "), ...more });
-      const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf } });
-      if (!answer.ok) { status.textContent = await answer.text(); return false; }
+      const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf }, keepalive: true });
+      if (!answer.ok) { status.textContent = await answer.text(); return null; }
       const found = await answer.json();
       show(found);
-      // More frames wait than the page shows. A reload would cut off labels that are still on their way.
-      if (!changes && !all().length && pending === 1 && found.waiting.some((each) => each.may_label)) location.reload();
-      return true;
-    }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; }).finally(() => { pending -= 1; });
+      return found;
+    }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return null; }).then((found) => {
+      pending -= 1;
+      // More frames wait than the page shows.
+      if (found && !changes && !all().length && !pending && found.waiting.some((each) => each.may_label)) location.reload();
+      return Boolean(found);
+    });
     return busy;
   }
+
+  // Leaving the page would cut off labels that wait for an earlier one.
+  window.addEventListener("beforeunload", (event) => { if (pending) event.preventDefault(); });
 
   function mark(figure, name) {
     figure.dataset.label = name;
