@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Final
 
 import typer
@@ -141,6 +142,8 @@ def command_of(arguments: Sequence[str]) -> str | None:
 
 def main() -> None:
     """Run the command; a user's error becomes one line on stderr and exit status 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character, such as Latin-1
     # One command's modules: those of all commands take longer to import than most commands run.
     register(command_of(sys.argv[1:]))
     from infra.cli.passwords import hide_passwords

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from infra.local.files import write_text
@@ -23,7 +24,6 @@ from infra.state_folder import write_private
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.atomic_file import replacing
-from schemas.runtime.disk import is_full
 from schemas.transport.access import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
@@ -142,6 +142,7 @@ class Kafka(Service):
             self._quorum.formatted(self._number)
         # Without TLS, Kafka loads half as many classes: its archive would save the others half as much.
         if self._pki is not None and not self._archive.is_file():
+            (self.folder / NEW_ARCHIVE).unlink(missing_ok=True)  # a killed run leaves a part of one
             jvm = [*jvm, f"-XX:ArchiveClassesAtExit={NEW_ARCHIVE}"]
         return [*jvm, "kafka.Kafka", "server.properties"]
 
@@ -187,13 +188,9 @@ class Kafka(Service):
         super().stop(deadline_s)
         new = self.folder / NEW_ARCHIVE
         if self._child is not None and self.poll() == STOPPED_BY_SIGTERM and new.is_file():
-            # The cache may be on another disk: copy next to the target, then rename.
-            try:
-                with replacing(self._archive) as fresh:
-                    shutil.copyfile(new, fresh)
-            except OSError as error:
-                if not is_full(error):
-                    raise
+            # The cache may be on another disk: copy next to the target, then rename. It may be full, or read-only.
+            with suppress(OSError), replacing(self._archive) as fresh:
+                shutil.copyfile(new, fresh)
         new.unlink(missing_ok=True)
 
     def _answers(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ POM = INFRA / "kafka" / "pom.xml"
 DIGESTS = INFRA / "kafka" / "jars.sha256"
 """Digests in the form of sha256sum: one line with a digest and a file name for each jar."""
 FETCH_S = 600.0
+_ARCHITECTURE = re.compile(r"-(aarch|x86)_64(?=\.jar$)")
 
 
 def cache_folder() -> Path:
@@ -64,18 +66,24 @@ def jar_folder() -> Path:
 
 
 def kafka_jars() -> list[Path]:
-    """Return Kafka's jars in a fixed order, fetched when the cache has none.
+    """Return Kafka's jars in a fixed order, fetched when the cache lacks one.
 
     Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
     folder = jar_folder().resolve()
-    if not folder.is_dir():
+    if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "fetch.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.is_dir():
+            if not _is_whole(folder):
                 _fetch(folder)
     return sorted(folder.glob("*.jar"))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether `folder` has each listed jar, of one architecture. Cleaners of caches delete old files."""
+    found = {_ARCHITECTURE.sub("", jar.name) for jar in folder.glob("*.jar")}
+    return found == {_ARCHITECTURE.sub("", name) for name in read_digests()}
 
 
 def _fetch(folder: Path) -> None:
@@ -83,6 +91,8 @@ def _fetch(folder: Path) -> None:
         jars = Path(scratch) / "jars"
         _copy(jars)
         check_digests(jars, read_digests())
+        if folder.is_dir():
+            shutil.rmtree(folder)
         jars.rename(folder)
 
 

@@ -52,7 +52,6 @@ class Quorum:
                 f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
                 for number, name in enumerate(node_names(count))
             ]
-            self._write()
 
     def port(self, number: int) -> int:
         """Return the controller's port of the node `number`, from 1 on."""
@@ -66,9 +65,13 @@ class Quorum:
     def format_options(self, number: int) -> list[str]:
         """Return the storage tool's arguments for the empty disk of node `number`: of a new Kafka, or after a loss.
 
+        For a new one, `kafka-nodes.json` is written.
         Raises StateError when most nodes have lost their disks: the acknowledged records can no longer be determined.
         """
         if number not in self._formatted:
+            # Before the first disk, which names the others. Until then, another number of nodes can be chosen.
+            with self._changing:
+                self._write()
             return ["--initial-controllers", ",".join(self.controllers)]
         names = node_names(len(self.controllers))
         whole = [name for name in names if (self._state / name / "data" / "meta.properties").is_file()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import shutil
 import socket
 import ssl
@@ -121,7 +122,7 @@ class Mosquitto(Service):
             DATA="data/",
             # Started by root, it would switch to the user `mosquitto`, who may not write in this folder. A change of
             # user also clears the signal that ends it with its parent.
-            USER=getpass.getuser(),
+            USER=_own_user(),
             MAX_PACKET_BYTES=MAX_BROKER_BYTES,
             LISTENERS=listeners([(self.host, self.port), *self._outside], self._pki),
         )
@@ -130,6 +131,14 @@ class Mosquitto(Service):
     def _answers(self) -> bool:
         tls = role_tls(self._pki, "health") if self._pki is not None else None
         return answers_mqtt(self.host, self.port, tls=tls)
+
+
+def _own_user() -> str:
+    """Return the name of the user of this process. The environment may name another one, as after `su`."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # it has no name, so it is not root, and mosquitto does not change it
+        return str(os.geteuid())
 
 
 def listeners(places: Sequence[tuple[str, int]], pki: Path | None) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from infra.state_folder.environment import parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
@@ -38,12 +39,12 @@ class Layout:
     @property
     def database_url(self) -> str:
         """The same as an SQLAlchemy URL."""
-        return f"sqlite:///{self.database}"
+        return _sqlite_url(self.database)
 
     @property
     def console_url(self) -> str:
         """The console's own database."""
-        return f"sqlite:///{self.folder / 'console.sqlite'}"
+        return _sqlite_url(self.folder / "console.sqlite")
 
     @property
     def users(self) -> Path:
@@ -264,3 +265,8 @@ def write_private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=True) as fresh:
         fresh.write_text(text + "\n")
+
+
+def _sqlite_url(file: Path) -> str:
+    """Return the SQLAlchemy URL of a file. SQLAlchemy decodes it, so that a folder `a%20b` or `a?b` is itself."""
+    return f"sqlite:///{quote(str(file))}"

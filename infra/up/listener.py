@@ -56,7 +56,13 @@ def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
             f"--listen: expected an address of this machine with a free port, got {host}:{port}: "
             f"{why.lower()}. Choose another address."
         ) from None
-    if settings.plain and not ipaddress.ip_address(str(place[0])).is_loopback:
+    loopback = ipaddress.ip_address(str(place[0])).is_loopback
+    if loopback and host not in (*LOCAL_HOSTS, str(place[0])):
+        raise ConfigError(
+            f"--listen: expected an address that other machines reach, got {host}, which is {place[0]} on this one. "
+            "Give the address instead of the name."
+        )
+    if settings.plain and not loopback:
         raise ConfigError(
             f"--listen: expected a loopback address with --plain, got {host}. Without TLS anybody could connect: leave "
             "out --plain."

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from infra.local.disk_space import DiskSpace
 from infra.local.process import last_line
 from infra.local.role_table import RoleTable
-from infra.up.processes import Role
+from infra.up.processes import Role, RoleProcess
 from schemas.errors import BrokerError, ConfigError, PointillistError, RestartRequired
 from schemas.runtime.disk import is_full
 from schemas.runtime.supervisor import RestartPolicy, Step, Supervisor
@@ -23,7 +23,7 @@ MOST_FAILURES = 8
 """A role with this many ends in a row and no steady run cannot work."""
 _RETURN_POLL_S = 0.1
 USER_ERROR = 2
-"""Exit status of a role that only a user can mend."""
+"""Exit status of a role of ours that only a user can mend. Go's programs end with it when they crash."""
 
 
 class RoleSupervisor:
@@ -41,6 +41,8 @@ class RoleSupervisor:
         self._roles: dict[str, Role] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._starting: dict[str, Future[None]] = {}
+        self._failures: dict[str, str] = {}
+        """Why the last start of a role failed."""
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
         self._returns: list[threading.Thread] = []
         """Threads that wait for the return of a role: in the pool, they would leave no room for starts."""
@@ -88,33 +90,43 @@ class RoleSupervisor:
                 if not starting.done():
                     continue
                 del self._starting[role.name]
-                failure = starting.exception()
-                if failure is not None and not (excused or is_full(failure) or isinstance(failure, BrokerError)):
-                    raise failure
+                self._check_start(role, starting.exception(), excused)
             status = role.process.poll()
             if status is None or status in role.final:
                 continue
-            if status == USER_ERROR and role.log is not None and not excused and not role.optional:
+            ours = isinstance(role.process, RoleProcess)
+            if status == USER_ERROR and ours and role.log is not None and not excused and not role.optional:
                 raise ended_by_user_error(role)
             supervisor = self._supervisors[role.name]
             step = supervisor.check(excused=excused)
+            failed = self._failures.get(role.name)
             if step is Step.GIVEN_UP:
+                why = failed or last_words(role)
                 if role.optional:
-                    self._print_line(f"going on without {role.name}: {last_words(role)}")
+                    self._print_line(f"going on without {role.name}: {why}")
                     del self._roles[role.name]
                     continue
-                raise BrokerError(
-                    f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {last_words(role)}"
-                )
+                raise BrokerError(f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {why}")
             if step is not Step.RESTARTS:
                 continue
-            if status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused):
+            if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):
                 why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
                 self._print_line(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = self._threads.submit(self._begin, role)
             timing = threading.Thread(target=self._time_return, args=(role, starting, time.monotonic()), daemon=True)
             timing.start()
             self._returns = [each for each in self._returns if each.is_alive()] + [timing]
+
+    def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
+        """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional."""
+        earlier = self._failures.pop(role.name, None)
+        if failure is None or excused or is_full(failure):
+            return
+        if not isinstance(failure, PointillistError if role.optional else BrokerError):
+            raise failure
+        self._failures[role.name] = why = str(failure).removeprefix(f"{role.name}: ")
+        if earlier is None:
+            self._print_line(f"{role.name} did not start and is tried again: {why}")
 
     def _time_return(self, role: Role, starting: Future[None], died: float) -> None:
         """Wait until a restarted role is ready, has ended again or is no longer watched."""

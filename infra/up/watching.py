@@ -49,8 +49,8 @@ class Watching:
             return
         folder, ports = self._layout.folder, self._ports
 
-        def run(service: Service, *, optional: bool = False) -> None:
-            begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=optional))
+        def run(service: Service) -> None:
+            begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=True))
 
         alertmanager = None
         if self.notifies:
@@ -66,7 +66,7 @@ class Watching:
 
             def beside() -> None:
                 try:
-                    run(grafana, optional=True)
+                    run(grafana)
                     print_line(f"{PAGES[grafana.role]}: {grafana.url}/")
                 except BrokerError as error:  # of any release
                     if not self._closing:

@@ -89,10 +89,12 @@ class Supervisor:
         self._due: float | None = None
 
     def start(self) -> Any:
-        """Start the process and return the result of its `start`."""
-        self._started = self._clock()
-        self._due = None
-        return self.process.start()
+        """Start the process and return the result of its `start`. A start that fails is no steady run."""
+        begun = self._clock()
+        self._started, self._due = inf, None
+        result = self.process.start()
+        self._started = begun
+        return result
 
     def check(self, *, excused: bool = False) -> Step:
         """Return the step that is due. `excused` ends, such as those by a full disk, are no failures.

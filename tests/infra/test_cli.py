@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from sqlalchemy import make_url
 from typer.core import TyperGroup
 
 from consumers.console.access.owner import owner_name
@@ -601,3 +602,17 @@ def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
         assert refused.returncode == 2
         assert "needs users" in refused.stderr
         assert "pointillist user add NAME" in refused.stderr
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
+    program = "from infra import cli; cli._run = lambda: print('p99 \\u2264 0.5 s'); cli.main()"
+    surroundings = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, check=False)
+    assert done.stdout == b"p99 \\u2264 0.5 s\n"
+
+
+@pytest.mark.parametrize("name", ["plain", "a%20b", "a?b", "\u00fc #"])
+def test_the_databases_are_in_the_state_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    layout = Layout(tmp_path / name)
+    assert make_url(layout.database_url).database == str(layout.database)
+    assert make_url(layout.console_url).database == str(layout.folder / "console.sqlite")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,26 @@ def test_jars_with_their_listed_digests_are_used(listed: Path) -> None:
     found = kafka_jars.kafka_jars()
     assert [jar.name for jar in found] == ["kafka_2.13.jar", "lz4.jar"]
     assert set(kafka_jars.read_digests()) == {"kafka_2.13.jar", "lz4.jar"}
+
+
+@pytest.mark.parametrize("kept", [[], ["kafka_2.13.jar"]])
+def test_jars_that_a_cleaner_of_caches_deleted_are_fetched_again(listed: Path, kept: list[str]) -> None:
+    found = kafka_jars.kafka_jars()
+    for jar in found:
+        if jar.name not in kept:
+            jar.unlink()
+    assert kafka_jars.kafka_jars() == found
+    assert all(jar.is_file() for jar in found)
+
+
+def test_the_jar_of_one_architecture_stands_for_that_of_the_other(listed: Path, tmp_path: Path) -> None:
+    names = [f"ciphers-{kind}_64.jar" for kind in ("aarch", "x86")]
+    listed.write_text(listed.read_text() + "".join(f"{hashlib.sha256(b'ciphers').hexdigest()}  {n}\n" for n in names))
+    program = tmp_path / "locked" / "mvn"
+    program.write_text(program.read_text() + f'printf ciphers > "$out/{names[0]}"\n')
+    assert names[0] in [jar.name for jar in kafka_jars.kafka_jars()]
+    program.unlink()
+    kafka_jars.kafka_jars()
 
 
 @pytest.mark.parametrize("changed", ["lz4.jar", "kafka_2.13.jar"])
@@ -113,6 +135,26 @@ def test_the_archive_is_written_once_and_a_kafka_without_tls_uses_it_too(
     assert "SharedArchiveFile" not in second
     assert f"-XX:SharedArchiveFile={archive}" in later
     assert "ArchiveClassesAtExit" not in later
+
+
+def test_a_cache_that_cannot_be_written_costs_the_archive_alone(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java = tmp_path / "java" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(JAVA.format(started=tmp_path / "started"))
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
+    monkeypatch.setattr(kafka_module, "kafka_security", lambda *_: "")
+    kafka = Kafka(tmp_path / "state", pki=tmp_path)
+    kafka.folder.mkdir(parents=True)
+    (kafka.folder / "classes.jsa").write_text("a part, of a killed run")
+    kafka.start()
+    assert not (kafka.folder / "classes.jsa").exists()
+    shutil.rmtree(tmp_path / "cache")
+    kafka.stop()
+    assert not (kafka.folder / "classes.jsa").exists()
 
 
 def test_these_tests_leave_the_users_choices_of_backend_alone() -> None:

@@ -30,6 +30,7 @@ def written(state: Path, name: str) -> None:
 
 
 def test_the_nodes_keep_their_ports_and_folder_ids_from_one_run_to_the_next(state_dir: Path, quorum: Quorum) -> None:
+    quorum.format_options(1)
     again = Quorum(state_dir, Ports(state_dir), 3)
     assert again.controllers == quorum.controllers
     assert [again.port(number) for number in (1, 2, 3)] == [quorum.port(number) for number in (1, 2, 3)]
@@ -63,12 +64,19 @@ def test_when_most_disks_are_lost_no_node_begins_anew(state_dir: Path, quorum: Q
         quorum.format_options(3)
 
 
+def test_until_a_node_has_its_disk_another_number_of_nodes_can_be_chosen(state_dir: Path, quorum: Quorum) -> None:
+    check_count(state_dir, 1)
+    quorum.format_options(2)
+    with pytest.raises(StateError, match="--kafka-nodes: expected 3"):
+        check_count(state_dir, 1)
+
+
 @pytest.mark.parametrize(("made", "asked"), [(1, 3), (3, 1)])
 def test_another_number_of_nodes_than_the_folders_is_refused(state_dir: Path, made: int, asked: int) -> None:
     if made == 1:
         written(state_dir, "kafka")
     else:
-        Quorum(state_dir, Ports(state_dir), made)
+        Quorum(state_dir, Ports(state_dir), made).format_options(1)
     check_count(state_dir, made)
     with pytest.raises(StateError, match=f"--kafka-nodes: expected {made}, the number of .*, got {asked}"):
         KafkaNodes(state_dir, Ports(state_dir), asked)
@@ -78,7 +86,7 @@ def test_the_logs_of_all_nodes_are_found_but_those_that_are_lost(state_dir: Path
     written(state_dir, "kafka")
     assert kafka_data(state_dir) == [state_dir / "kafka" / "data"]
     shutil.rmtree(state_dir / "kafka")
-    Quorum(state_dir, Ports(state_dir), 3)
+    Quorum(state_dir, Ports(state_dir), 3).format_options(1)
     for name in ("kafka-1", "kafka-3"):
         written(state_dir, name)
     assert kafka_data(state_dir) == [state_dir / name / "data" for name in ("kafka-1", "kafka-3")]
@@ -103,14 +111,14 @@ def test_a_record_is_acknowledged_when_all_copies_but_one_have_it(copies: int, n
 
 @pytest.mark.parametrize("text", ["{", None])
 def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir: Path, text: str | None) -> None:
-    Quorum(state_dir, Ports(state_dir), 3)
+    Quorum(state_dir, Ports(state_dir), 3).format_options(1)
     file = state_dir / KAFKA_NODES
     if text is None:
         file.unlink()
     else:
         file.write_text(text)
     Quorum(state_dir, Ports(state_dir), 3)  # none has begun: they are new
-    file.unlink()
+    file.unlink(missing_ok=True)
     written(state_dir, "kafka-2")
     with pytest.raises(StateError, match=r"kafka-nodes\.json is missing"):
         Quorum(state_dir, Ports(state_dir), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_another_machine_s_address_and_a_taken_port_are_one_line(monkeypatch: py
     with pytest.raises(ConfigError, match=r"--listen: expected an address of this machine with a free port, got 192\."):
         outside_listener(UpSettings(listen="192.0.2.1:21602"))
     assert outside_listener(UpSettings()) is None
+
+
+def test_a_name_that_is_a_loopback_address_here_would_let_no_camera_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, resolved = free_port(), socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *given, **named: resolved("127.0.1.1", *given, **named))
+    with pytest.raises(ConfigError, match=r"--listen: .*, got gate, which is 127\.0\.1\.1 on this one\. Give the addr"):
+        outside_listener(UpSettings(listen=f"gate:{port}"))
+    for host in ("localhost", "127.0.1.1"):
+        assert outside_listener(UpSettings(listen=f"{host}:{port}")) == (host, port)
 
 
 def test_without_tls_strangers_are_let_in_from_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:

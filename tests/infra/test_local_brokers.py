@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -154,6 +155,18 @@ def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
         second.start()
         assert second.port != first.port
         second.stop()
+
+
+def test_mosquitto_keeps_the_user_of_its_process_whatever_the_environment_says(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "nobody")
+    broker = Mosquitto(state_dir)
+    broker.folder.mkdir(parents=True)
+    broker.reserve()
+    broker._command()
+    assert f"\nuser {pwd.getpwuid(os.geteuid()).pw_name}\n" in (broker.folder / "mosquitto.conf").read_text()
 
 
 @pytest.mark.brokers

@@ -22,7 +22,7 @@ from infra.up.processes import Role
 from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import Watching
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, ConfigError
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import wait_until
 
@@ -161,10 +161,16 @@ class Stub:
 
 
 @pytest.fixture
-def supervisor(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoleSupervisor]:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(state_dir: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[RoleSupervisor]:
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     with RoleTable(state_dir) as table:
-        made = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), lambda _: None)
+        made = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), said.append)
         yield made
         made.close()
 
@@ -195,6 +201,62 @@ def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupe
         return False
 
     wait_until(raised, "the error of its start")
+
+
+def test_a_role_that_does_not_start_again_says_why_and_is_given_up(
+    supervisor: RoleSupervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.up.supervisor.STEADY_S", 0.0)
+    process = Stub()
+    supervisor.start(Role("kafka", process))
+    process.status, process.failure = -9, BrokerError("kafka: expected its port 9092 to be free again, got one in use.")
+
+    ended: list[str] = []
+
+    def given_up() -> bool:
+        try:
+            supervisor.watch()
+        except BrokerError as error:
+            ended.append(str(error))
+        return bool(ended)
+
+    wait_until(given_up, "that it is given up")
+    assert said == [
+        "kafka died (signal 9), started again",
+        "kafka did not start and is tried again: expected its port 9092 to be free again, got one in use.",
+    ]
+    assert ended[0].endswith("8 ends in a row: expected its port 9092 to be free again, got one in use.")
+
+
+def test_a_program_of_others_that_crashes_is_started_again_whatever_its_status(supervisor: RoleSupervisor) -> None:
+    process = Stub()
+    supervisor.start(Role("prometheus", process, log=Path("/nowhere")))
+    process.status = 2  # as Go's programs end when they panic
+
+    def again() -> bool:
+        supervisor.watch()
+        return process.starts == 2
+
+    wait_until(again, "its restart")
+
+
+def test_the_others_continue_without_a_role_whose_files_are_wrong_at_its_restart(
+    supervisor: RoleSupervisor, said: list[str]
+) -> None:
+    process = Stub()
+    supervisor.start(Role("alertmanager", process, optional=True))
+    process.status, process.failure = 1, ConfigError("receivers.yml: expected a map, got a list")
+
+    def given_up() -> bool:
+        supervisor.watch()
+        return len(said) == 3
+
+    wait_until(given_up, "that it is given up")
+    why = "receivers.yml: expected a map, got a list"
+    assert said[1:] == [
+        f"alertmanager did not start and is tried again: {why}",
+        f"going on without alertmanager: {why}",
+    ]
 
 
 def test_a_role_is_forgotten_only_when_its_start_has_ended(supervisor: RoleSupervisor) -> None:

@@ -85,6 +85,25 @@ def test_a_steady_run_forgets_earlier_failures() -> None:
     assert supervisor.failures == 0
 
 
+def test_a_start_that_fails_is_no_steady_run_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor, program, clock = started()
+
+    def start() -> int:
+        clock.now_s += 60.0
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr(program, "start", start)
+    for failures in (1, 2, 3, 4, 5):
+        program.status = -9
+        while (step := supervisor.check()) is Step.WAITS:
+            clock.now_s += 0.5
+        assert supervisor.failures == failures
+        if step is Step.RESTARTS:
+            with pytest.raises(RuntimeError):
+                supervisor.start()
+    assert step is Step.GIVEN_UP
+
+
 def test_an_excused_end_is_no_failure_and_still_waits() -> None:
     supervisor, program, clock = started()
     for _ in range(20):
