@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test test-lowest test-cpus screenshots mutants coverage lint typecheck docs bench gpu-report release-check sbom clean setup setup-dev lock lock-jars proto dashboards reference
+.PHONY: help up test test-lowest test-cpus screenshots mutants coverage lint typecheck docs bench gpu-report release-check wheel sbom clean setup setup-dev lock lock-jars proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -67,6 +67,9 @@ gpu-report: setup-dev ## Measure all of a GPU in 25 minutes at most, for the pag
 
 release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
 	$(PYTHON) -m benchmarks.reliability.release $(ARGS)
+
+wheel: $(VENV)/.assets | $(UV_FIRST) ## Build the wheel for devices and other machines into dist
+	$(UV) build --quiet --wheel --build-constraints requirements/dev.txt --out-dir dist
 
 sbom: build/sbom/bin/cyclonedx-py ## Write the bill of materials of the wheel, dist/pointillist.cdx.json, from its locked requirements
 	mkdir -p dist

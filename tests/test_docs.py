@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.reference.pages import DOCS, PAGES
+from producers.fleet.camera_file import parse_camera_file
 from tests.system.doc_commands import block_commands, check_mentions, span_commands
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ GUIDES = [name for name in WRITTEN if not name.startswith(("adr/", "howto/")) an
 OPTION = re.compile(r"`(--[a-z][a-z-]*)")
 FOREIGN = {"--enable-feature", "--short", "--web"}
 """Options of other programs and of benchmarks."""
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 WORDS = re.compile(
     r"\b(anew|whoever|whomever|thereof|till|beside|says?|said|tells?|told|hears?|heard)\b", re.IGNORECASE
@@ -77,6 +80,13 @@ def test_a_guide_prints_commands_that_exist(name: str) -> None:
     for command in commands:
         if command.words[0] == "pointillist" and "…" not in command.words[-1]:
             check_mentions(command)
+
+
+def test_the_examples_of_the_file_of_cameras_are_accepted(texts: dict[str, str], tmp_path: Path) -> None:
+    examples = YAML.findall(texts["cameras.md"])
+    assert examples
+    for example in examples:
+        assert parse_camera_file(yaml.safe_load(example), tmp_path, "cameras.yaml")
 
 
 def test_a_decision_fits_a_screen_and_begins_with_its_summary(texts: dict[str, str]) -> None:

@@ -69,7 +69,10 @@ def find(seconds: float) -> list[Answer]:
         from wsdiscovery import QName
         from wsdiscovery.discovery import ThreadedWSDiscovery
     except ImportError:
-        raise ConfigError("ONVIF packages are missing: expected pointillist[onvif]. Install it.") from None
+        raise ConfigError(
+            "ONVIF packages are missing: expected pointillist[onvif]. Install it, or run `make setup-dev` in a "
+            "checkout."
+        ) from None
     # Some cameras repeat the message id of the probe in their answer.
     searching = ThreadedWSDiscovery(relates_to=True)
     try:

@@ -156,6 +156,12 @@ def main() -> None:
         raise
 
 
+def missing_package(name: str, extra: str) -> str:
+    """Return the error for a package that `extra` installs."""
+    remedy = f"Install pointillist[{extra}], or run `make setup-dev` in a checkout."
+    return f"{name} is missing: this command needs it. {remedy}"
+
+
 def _run() -> None:
     try:
         app()
@@ -165,7 +171,7 @@ def _run() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        message = f"error: {error.name} is missing: this command needs it. Install pointillist[server]."
+        message = f"error: {missing_package(error.name, 'server')}"
         Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         sys.exit(UserError.exit_code)
 

@@ -22,10 +22,13 @@ def key(
     ] = 0,
     role: Annotated[
         str | None,
-        typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor or operator."),
+        typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor, operator or console."),
     ] = None,
     roles: Annotated[
-        Path | None, typer.Option(help="Write the secrets of bridge, processor and recorder to DIR/ROLE/role.secret.")
+        Path | None,
+        typer.Option(
+            help="Write the secrets of bridge, processor, recorder, auditor and console to DIR/ROLE/role.secret."
+        ),
     ] = None,
     scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
     state: Annotated[Path | None, typer.Option(help="State folder with the fleet secret and the folder keys.")] = None,

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HERE = Path(".pointillist")
+State = Annotated[
+    Path | None,
+    typer.Option(help="State folder of the system, running or not; by default .pointillist, unless --file is given."),
+]
 
 
-def login_file(file: Path | None, state: Path | None, name: str) -> Path:
-    """Return the given file, or the file `name` of the state folder. Raises ConfigError without either."""
+def login_file(file: Path | None, state: Path | None, name: str) -> tuple[Path, Path | None]:
+    """Return the given file, or the file `name` of the state folder; and the folder whose audit log has the changes.
+
+    A file alone has no such folder. Raises StateError if neither is given and there is no default folder.
+    """
     from infra.state_folder import Layout
-    from schemas.errors import ConfigError
+    from schemas.errors import StateError
 
     if file is None and state is None:
-        raise ConfigError(f"--file is missing: expected the file of {name}. Give --file FILE or --state DIR.")
+        if not HERE.is_dir():
+            raise StateError(
+                f"--state: expected the state folder {HERE} here, got none. Give --state DIR or --file FILE."
+            )
+        state = HERE
     layout = Layout((state or Path()).resolve())
-    return file or (layout.users if name == "users" else layout.tokens)
+    return file or (layout.users if name == "users" else layout.tokens), state

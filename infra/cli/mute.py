@@ -24,8 +24,12 @@ def mute(
             metavar="[CAMERA|ALERT]...",
         ),
     ] = None,
-    length: Annotated[str, typer.Option("--for", help="Length, such as 30m, 2h or 1d.", metavar="LENGTH")] = "1h",
-    reason: Annotated[str, typer.Option(help="The reason, for the people who look after the alerts.")] = "",
+    length: Annotated[
+        str, typer.Option("--for", help="Length, such as 30m, 2h or 1d; at most 30d.", metavar="LENGTH")
+    ] = "1h",
+    reason: Annotated[
+        str, typer.Option(help="The reason, for the people who look after the alerts; required to mute.")
+    ] = "",
     end: Annotated[bool, typer.Option("--end", help="End these mutes now.")] = False,
     state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
 ) -> None:

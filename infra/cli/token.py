@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import State
 from infra.cli.audit_line import note
-from infra.cli.login_file import login_file
+from infra.cli.login_file import State, login_file
 
 token_app = typer.Typer(help="API tokens of the console.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
@@ -23,7 +22,8 @@ TokensFile = Annotated[Path | None, typer.Option(help="File of the tokens; by de
 @token_app.callback()
 def group() -> None:
     """API tokens of the console. Programs send one as `Authorization: Bearer TOKEN`; a running console follows every
-    change. With --state, a change is in the audit log of that folder, also if the console has another `store`."""
+    change. A change is in the audit log of the state folder, also if the console has another `store`; with --file
+    alone, in none."""
 
 
 @token_app.command()
@@ -43,9 +43,10 @@ def create(
     from consumers.console.access.owner import owner_name
     from consumers.console.access.tokens import create_token
 
-    text = create_token(login_file(file, state, "tokens"), name, role, days, owner_name(), time.time())
+    place, noted = login_file(file, state, "tokens")
+    text = create_token(place, name, role, days, owner_name(), time.time())
     typer.echo(text)  # first: nothing can print it again
-    note(state, "token", name, f"{role}, {days} days", "created")
+    note(noted, "token", name, f"{role}, {days} days", "created")
 
 
 @token_app.command("list")
@@ -54,7 +55,7 @@ def list_tokens(file: TokensFile = None, state: State = None) -> None:
     from consumers.console.access.tokens import read_tokens
 
     now_s = time.time()
-    for token in sorted(read_tokens(login_file(file, state, "tokens")).values(), key=lambda each: each.name):
+    for token in sorted(read_tokens(login_file(file, state, "tokens")[0]).values(), key=lambda each: each.name):
         expiry = datetime.fromtimestamp(token.expires_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
         verb = "expires" if now_s < token.expires_s else "expired"
         typer.echo(f"{token.name} {token.roles}, by {token.created_by}, {verb} {expiry}")
@@ -67,7 +68,7 @@ def revoke(
     """Revoke a token; a running console refuses it at once."""
     from consumers.console.access.tokens import revoke_token
 
-    place = login_file(file, state, "tokens")
+    place, noted = login_file(file, state, "tokens")
     revoke_token(place, name)
     typer.echo(f"{name} is revoked: {place}")
-    note(state, "token", name, "", "revoked")
+    note(noted, "token", name, "", "revoked")

@@ -55,12 +55,17 @@ def replicas(
     wait: Annotated[float, typer.Option(help="Seconds to wait until all replicas are present.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    state: Annotated[Path | None, typer.Option(help="The state folder of a running system.")] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="State folder of a running system; by default .pointillist, unless --kafka is given."),
+    ] = None,
 ) -> None:
     """Check that each partition has all its replicas, before the next Kafka node is stopped. Exit status 2 when not."""
     import asyncio
 
     from infra.local.replicas import await_replicas
 
+    if kafka is None and state is None:
+        state = Path(".pointillist")
     asyncio.run(await_replicas(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
     typer.echo("every partition has all its replicas")

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import State
 from infra.cli.audit_line import note
-from infra.cli.login_file import login_file
+from infra.cli.login_file import State, login_file
 from schemas.errors import ConfigError
 
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
@@ -23,8 +22,9 @@ UsersFile = Annotated[Path | None, typer.Option(help="File of the users; by defa
 
 @user_app.callback()
 def group() -> None:
-    """Users of the console. A running console follows every change: sessions of a changed or removed user end.
-    With --state, a change is in the audit log of that folder, also if the console has another `store`."""
+    """Users of the console. A running console follows every change: sessions of a changed or removed user end. A
+    change is in the audit log of the state folder, also if the console has another `store`; with --file alone, in
+    none."""
 
 
 @user_app.command()
@@ -45,7 +45,7 @@ def add(
     from consumers.console.access.private_lines import check_roles
     from consumers.console.access.users import write_user
 
-    place = login_file(file, state, "users")
+    place, noted = login_file(file, state, "users")
     check_roles(role)
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
@@ -55,7 +55,7 @@ def add(
         password = sys.stdin.readline().rstrip("\n")
     write_user(place, name, role, password)
     typer.echo(f"{name} may log in as {role}: {place}")
-    note(state, "user", name, role, "added or changed")
+    note(noted, "user", name, role, "added or changed")
 
 
 @user_app.command("list")
@@ -63,7 +63,7 @@ def list_users(file: UsersFile = None, state: State = None) -> None:
     """Print the users, each with its role."""
     from consumers.console.access.users import read_users
 
-    for user in sorted(read_users(login_file(file, state, "users")).values(), key=lambda each: each.name):
+    for user in sorted(read_users(login_file(file, state, "users")[0]).values(), key=lambda each: each.name):
         typer.echo(f"{user.name} {user.roles}")
 
 
@@ -74,7 +74,7 @@ def remove(
     """Remove a user; a running console ends the user's sessions."""
     from consumers.console.access.users import remove_user
 
-    place = login_file(file, state, "users")
+    place, noted = login_file(file, state, "users")
     remove_user(place, name)
     typer.echo(f"{name} may no longer log in: {place}")
-    note(state, "user", name, "", "removed")
+    note(noted, "user", name, "", "removed")

@@ -15,6 +15,7 @@ from producers.simulation.scenario import Fault, Scenario
 from producers.sources.login import LoginPlace
 from producers.sources.settings import OPTIONAL_KEYS, REQUIRED_KEYS, Kind, SourceSettings
 from producers.spool import SpoolLimits
+from producers.video.video_settings import VideoSettings
 
 _PARTS: Final = (
     ("`login`", LoginPlace),
@@ -22,6 +23,7 @@ _PARTS: Final = (
     ("`motion`", MotionSettings),
     ("`spool`", SpoolLimits),
     ("`window`", WindowSettings),
+    ("`video`", VideoSettings),
 )
 _PLACES: Final[Places] = {
     SourceSettings: "[source](#source)",

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from infra.reference.keys import keys
+from infra.reference.keys import Places, keys
 from infra.reference.markdown import page
-from processors.bundle import BundleSettings, DriftSettings, DroppedStripThreshold, InputSettings, StripSettings
+from processors.bundle import (
+    BundleSettings,
+    CleanTail,
+    CombinedThreshold,
+    DriftSettings,
+    DroppedStripThreshold,
+    InputSettings,
+    StripSettings,
+    Typicality,
+)
 from processors.stages.preprocess.registry import STAGES
 
 _HEAD: Final = """\
@@ -26,6 +35,11 @@ A `factory` is `file.py:function` with the file in the bundle, which is code too
 ships (`processors.networks.…`) or of packages that `--factories` names. `torchvision_network` and `timm_network` of
 `processors.networks.library` make networks of these libraries by `name`, where they are installed.
 """
+_PLACES: Final[Places] = {
+    CombinedThreshold: "[strip.combined](#stripcombined)",
+    CleanTail: "[tail](#stripcombinedtail)",
+    Typicality: "[strip.typicality](#striptypicality)",
+}
 
 
 def model_toml() -> str:
@@ -35,8 +49,11 @@ def model_toml() -> str:
         _HEAD,
         keys("Top of the file", BundleSettings, left_out=("input", "preprocess", "strip", "drift")),
         keys("`[input]`", InputSettings),
-        keys("`[strip]`", StripSettings, left_out=("dropped",)),
+        keys("`[strip]`", StripSettings, _PLACES, left_out=("dropped",)),
         keys("`[[strip.dropped]]`", DroppedStripThreshold),
+        keys("`[strip.combined]`", CombinedThreshold, _PLACES),
+        keys("`[strip.combined.TAIL]`", CleanTail),
+        keys("`[strip.typicality]`", Typicality),
         keys("`[drift]`", DriftSettings),
         "## `[[preprocess]]`\n\nStages before the network, in their order; at most 16.",
         *(keys(f'`stage = "{name}"`', stage, left_out=("stage",), level=3) for name, stage in sorted(STAGES.items())),

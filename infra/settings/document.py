@@ -83,7 +83,7 @@ def _entry(settings: BaseModel, each: SettingsField) -> str:
 
 def value_at(settings: BaseModel, path: str) -> Any:
     """Return the value or the table at a path; None inside a table that is None."""
-    value: Any = settings.model_dump()
+    value: Any = settings.model_dump(warnings=False)  # a partial model has None for a required value
     for name in path.split("."):
         value = value.get(name) if value is not None else None
     return value

@@ -12,11 +12,12 @@ import pytest
 import typer
 
 import infra.cli
+from infra.cli import topics
 from infra.cli.access import mqtt_place, share_of
 from infra.pki.authority import Authority
 from infra.pki.roles import role_folder, share_name
 from infra.state_folder import Layout
-from schemas.errors import BrokerError, ConfigError
+from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE, Tls
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
@@ -49,6 +50,14 @@ def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str
     enrolled = {words for words in named if "--enrolment" in COMMANDS[words]}
     assert named - told <= issued | enrolled
     assert len(told) > 1
+
+
+def test_replicas_without_options_are_those_of_the_usual_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
+        topics.replicas()
 
 
 NAMES = ("publish", "rollback", "list", "status", "candidate", "promote", "dismiss")

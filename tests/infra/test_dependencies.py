@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from infra.cli import OWN_PACKAGES
+from infra.reference.architecture import imported, modules
 
 ROOT = Path(__file__).parents[2]
 PRIVATE = ("aiokafka", "openvino", "paho-mqtt", "prometheus-client", "torch", "uvicorn")
 """Libraries whose private members we use: any release may change them."""
+OF_THE_LAB = ("red_team.py",)
+"""Modules of commands that need the extra `lab`."""
+IMPORTS = """
+import sys
+from importlib import import_module
+
+class Hidden:
+    names = set(sys.argv[1].split(","))
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+for name in sys.argv[2].split(","):
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        print(f"{name} needs {error.name}")
+"""
 
 
 def requirements() -> list[Requirement]:
@@ -21,12 +48,19 @@ def requirements() -> list[Requirement]:
     return [each for each in map(Requirement, lines) if each.name != "pointillist"]
 
 
-def locked() -> dict[str, list[Version]]:
-    """The versions in the lock file, for each Python."""
+def locked(extra: str = "dev") -> dict[str, list[Version]]:
+    """The versions in the lock file of an extra, for each Python."""
     found: dict[str, list[Version]] = {}
-    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "requirements/dev.txt").read_text(), re.M):
+    text = (ROOT / f"requirements/{extra}.txt").read_text()
+    for name, version in re.findall(r"^([a-z0-9-]+)(?:\[[^]]+])?==([^ ;\\]+)", text, re.M):
         found.setdefault(name, []).append(Version(version))
     return found
+
+
+def module_of(name: str) -> str:
+    """The module of the full name of a module or of one of its members."""
+    file = ROOT / name.replace(".", "/")
+    return name if file.is_dir() or file.with_suffix(".py").is_file() else name.rpartition(".")[0]
 
 
 def test_a_library_has_a_lower_bound_and_its_locked_version_is_allowed() -> None:
@@ -47,3 +81,19 @@ def test_a_library_whose_private_members_are_used_has_an_upper_bound_within_its_
 def test_no_starlette_is_allowed_that_builds_its_path_from_the_host_header() -> None:
     specifier = next(each.specifier for each in requirements() if each.name == "starlette")
     assert not specifier.contains("1.0.0")
+
+
+def test_the_commands_need_no_library_that_make_up_does_not_install() -> None:
+    absent = locked("dev").keys() - locked("server").keys()
+    assert {"foolbox", "pytest"} <= absent
+    hidden = [
+        module for module, owners in packages_distributions().items() if set(map(canonicalize_name, owners)) <= absent
+    ]
+    commands = [file for file in modules("infra.cli") if file.name not in OF_THE_LAB]
+    names = {module_of(name) for file in commands for name in imported(file) if name.partition(".")[0] in OWN_PACKAGES}
+    assert {"lab.repair.run", "lab.repair.scan", "lab.hardening.run", "lab.teach.train", "infra.up.run"} <= names
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, ",".join(hidden), ",".join(sorted(names))],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == ""

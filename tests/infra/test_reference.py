@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 from consumers.console.api.routes import OPERATIONS
 from infra.cli import app, register
@@ -24,7 +25,10 @@ from infra.reference.pages import PAGES
 from infra.reference.report import report
 from infra.reference.rest import rest
 from infra.reference.wire_format import wire_format
-from producers.sources.settings import SourceSettings
+from processors.bundle import BundleSettings
+from producers.fleet.camera_file import CameraFile
+from producers.simulation.scenario import Scenario
+from producers.sources.settings import SourceSettings, keys_of
 from schemas import pointillist_pb2
 from schemas.topics import Channel, KafkaTopic
 
@@ -65,10 +69,27 @@ def test_the_command_line_has_every_command_and_option() -> None:
 
 
 def test_the_files_of_cameras_have_every_key() -> None:
-    simulated, real = scenario(), cameras_file()
-    assert [key for key in SourceSettings.model_fields if f"| `{key}` |" not in simulated] == []
-    assert "| `seed` |" not in real  # simulated sources are refused there
-    assert "| `enrolment` |" in real
+    real = cameras_file()
+    simulated = SourceSettings.model_fields.keys() - keys_of("url") - keys_of("video")
+    assert "seed" in simulated
+    assert [key for key in simulated if f"| `{key}` |" in real] == []  # simulated sources are refused there
+    assert keys_left_out(real, CameraFile) - simulated == set()
+    assert keys_left_out(scenario(), Scenario) == set()
+
+
+def test_the_file_of_a_bundle_has_every_key() -> None:
+    said = made("reference/model-toml.md")
+    assert keys_left_out(said, BundleSettings) == {"stage"}  # each stage has a heading
+    assert '### `stage = "jpeg"`' in said
+
+
+def keys_left_out(page: str, kind: Any) -> set[str]:
+    """The keys of a model and of the models in it that have neither a row nor a heading."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return {key for each in get_args(kind) for key in keys_left_out(page, each)}
+    found = {key for info in kind.model_fields.values() for key in keys_left_out(page, info.annotation)}
+    own = {info.alias or name for name, info in kind.model_fields.items()}
+    return found | {key for key in own if not re.search(rf"^(\| `{key}` \||## .*\b{key}\]+`$)", page, re.MULTILINE)}
 
 
 def test_metrics_are_all_there() -> None:

@@ -176,6 +176,10 @@ def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, ro
     assert tomllib.loads(file.read_text())
 
 
+def test_the_listing_without_a_required_value_has_no_warning() -> None:
+    assert "\n# scenario =\n" in listing(load(model_of("fleet"), Given("fleet"), partial=True), "fleet")
+
+
 def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
     sites = {"cn=guards, ou=north": "north=viewer", "*": "lobby=viewer"}
     elsewhere = {"north.1": {"url": "https://n.example", "token_file": "x"}}

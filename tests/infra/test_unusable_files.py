@@ -93,7 +93,8 @@ def test_a_missing_package_of_others_is_named_with_what_installs_it_and_one_of_o
     monkeypatch.setattr(infra.cli, "app", importing)
     with pytest.raises(SystemExit if said else ModuleNotFoundError):
         infra.cli._run()
-    line = "error: openvino is missing: this command needs it. Install pointillist[server].\n"
+    remedy = "Install pointillist[server], or run `make setup-dev` in a checkout."
+    line = f"error: openvino is missing: this command needs it. {remedy}\n"
     assert capsys.readouterr().err == (line if said else "")
     with pytest.raises(UserError if said else ModuleNotFoundError), lab_extra():
         importing()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
 from consumers.console.access.users import read_users
+from consumers.console.data.store import Store
 from infra.cli import user
 from infra.state_folder import Layout
 from schemas.errors import ConfigError
 from schemas.keys.roots import Role
-from tests.infra.command_line import run
+from tests.infra.command_line import refusal, run
 
 
 @pytest.mark.parametrize(("second", "added"), [("a long password", True), ("another password", False)])
@@ -30,6 +32,27 @@ def test_a_password_from_the_terminal_is_given_twice(
         with pytest.raises(ConfigError, match=r"^password: expected the same text twice, got two texts"):
             user.add("anna", "operator", file)
         assert not file.exists()
+
+
+def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("user", "list"), ("token", "create", "ci")):
+        assert refusal(run(*words)).startswith("--state: expected the state folder .pointillist here, got none.")
+    assert list(tmp_path.iterdir()) == []
+    layout = Layout(tmp_path / ".pointillist")
+    layout.folder.mkdir()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+    user.add("anna")
+    assert run("user", "list").stdout == "anna viewer\n"
+    assert run("token", "create", "ci").exit_code == 0
+    assert run("token", "create", "elsewhere", "--file", tmp_path / "tokens").exit_code == 0
+    assert run("token", "list").stdout.startswith("ci viewer")
+    store = Store(layout.console_url)
+    noted = [(each.what, each.subject) for each in store.noted()]
+    store.close()
+    assert noted == [("token", "ci"), ("user", "anna")]
 
 
 def test_the_secrets_of_all_roles_are_written_at_once_for_their_owner_only(tmp_path: Path) -> None:

@@ -123,4 +123,5 @@ def test_a_missing_library_names_the_extra(
 
     monkeypatch.setattr(builtins, "__import__", without)
     ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
-    assert ended.refusal() == "error: foolbox is missing: this command needs it. Install pointillist[lab]."
+    remedy = "Install pointillist[lab], or run `make setup-dev` in a checkout."
+    assert ended.refusal() == f"error: foolbox is missing: this command needs it. {remedy}"

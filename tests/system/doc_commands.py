@@ -6,7 +6,6 @@ import re
 import shlex
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -54,10 +53,8 @@ def check_parses(command: Command) -> None:
                 _check_up(shlex.split(rest[0].removeprefix("ARGS=") if rest else ""))
         case [program, *arguments] if Path(program).name == "pointillist":
             parsed(arguments)
-        case [program, "-m", module, *_] if Path(program).name == "python":
-            assert find_spec(module) is not None, f"no module {module}"
-        case ["pip", "install", wheel]:
-            assert wheel == f"pointillist-{version('pointillist')}-py3-none-any.whl"
+        case ["pipx", "install", wheel]:
+            assert wheel == f"./pointillist-{version('pointillist')}-py3-none-any.whl"
         case _:
             raise AssertionError(f"nobody knows how to check {command}")
 

@@ -55,8 +55,9 @@ PARSED: Final = {
     r"make test": "it would run this test",
     r".venv/bin/pointillist bundle (create|check) .*": "test_bundle_command.py runs both on a network of its own",
     r".venv/bin/pointillist camera discover": "it asks the local network; test_camera_discover.py answers it",
-    r".venv/bin/python -m build --wheel": "`make release-check` builds and installs the wheel",
-    r"pip install pointillist-.*\.whl": "`make release-check` builds and installs the wheel",
+    r"make setup-dev": "the tests run by what it installs",
+    r"make wheel": "`make release-check` builds and installs the wheel",
+    r"pipx install \./pointillist-.*\.whl": "`make release-check` builds and installs the wheel",
     rf"pointillist camera attach {STREAM} --enrolment door\.enrolment .*": "its broker is another machine; "
     "test_secure_mosquitto.py attaches by an enrolment",
 }

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from infra.cli import OWN_PACKAGES, app
+from infra.cli import OWN_PACKAGES, app, missing_package
 from infra.cli.code import AllowCode
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
@@ -47,7 +47,7 @@ def lab_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        raise ConfigError(f"{error.name} is missing: this command needs it. Install pointillist[lab].") from None
+        raise ConfigError(missing_package(error.name, "lab")) from None
 
 
 def shown_command() -> str:

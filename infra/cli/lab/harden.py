@@ -95,7 +95,13 @@ def harden(
         int, typer.Option(help="Number of held-out pictures that are attacked before and after the training.", min=1)
     ] = 256,
     flip: Annotated[bool, typer.Option(help="Whether a mirrored picture keeps its class.")] = True,
-    bfloat16: Annotated[bool, typer.Option("--bf16/--float32", help="bf16 pays on GPUs only.")] = False,
+    bfloat16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16/--float32",
+            help="Compute in bfloat16. It pays on GPUs, and on CPUs with bfloat16 matrix units.",
+        ),
+    ] = False,
     shards: Annotated[
         int | None,
         typer.Option(help="Parts of a batch with separate batch statistics; by default one for each process."),
