@@ -33,7 +33,7 @@ from consumers.console.data.history import RANGES
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
-from consumers.console.pages.alerts import camera_of, find_raised, review
+from consumers.console.pages.alerts import SHOWN, camera_of, find_raised, review
 from consumers.console.pages.camera import name_of, past, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import forget, query_of
@@ -302,7 +302,8 @@ OPERATIONS: Final = (
     Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
-        "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
+        f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings, the newest of each episode before further "
+        "ones. Each has the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
         {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=Reach.PART,
     ),
     Operation(

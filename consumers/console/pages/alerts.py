@@ -27,6 +27,7 @@ from consumers.cameras.episodes import (
     sentence,
     sighting,
 )
+from consumers.cameras.open_alerts import KINDS
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, Sight, site_of
@@ -172,9 +173,8 @@ def in_episodes(
     newest = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
     if camera:
         newest = newest.where(alerts.c.camera == camera)
-    kinds = (alerts.c.wanted == "", alerts.c.wanted != "")  # neither hide the others
     with engine.begin() as connection:
-        found = [row for kind in kinds for row in connection.execute(newest.where(kind)).mappings()]
+        found = [row for kind in KINDS for row in connection.execute(newest.where(kind)).mappings()]
     rows = {row["alert_id"]: row for row in found}
     known = [Found(*(row[name] for name in Found._fields)) for row in found]
     return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
@@ -226,11 +226,17 @@ async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -
 
 
 async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[Raised]:
-    """Return the newest alerts of these sites whose episode is in a state (all states if empty)."""
+    """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
+
+    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
+    """
     newest = await _newest_episodes(context, camera, sight)
-    episodes_of_state = [each for each in newest if state in ("", each[0].state)]
-    found = [each for _, raised in episodes_of_state[:SHOWN] for each in raised]
-    return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
+    mine = [raised for episode, raised in newest if state in ("", episode.state)]
+    further = sorted((each for raised in mine for each in raised[1:]), key=lambda each: -each.raised_ms)
+    found = [*(raised[0] for raised in mine), *further]
+    backdoors = [each for each in found if not each.wanted][:SHOWN]
+    sightings = [each for each in found if each.wanted][:SHOWN]
+    return sorted([*backdoors, *sightings], key=lambda each: -each.raised_ms)
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
@@ -287,7 +293,7 @@ async def _shown(
 ) -> Response:
     """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state.
 
-    `elsewhere` are episodes of other consoles.
+    `elsewhere` are episodes of other consoles. At most `ON_PAGE` are shown, sightings last.
     """
     try:
         shown = await context.read(lambda: summaries(context.engine(), found))
@@ -312,7 +318,7 @@ async def _shown(
         comments=comments,
         page=page,
         page_count=page_count,
-        elsewhere=sorted(elsewhere, key=lambda each: each.raised_ms, reverse=True)[:ON_PAGE],
+        elsewhere=sorted(elsewhere, key=lambda each: (bool(each.wanted), -each.raised_ms))[:ON_PAGE],
         camera=camera,
         alert_id=alert_id,
         verbs=VERBS,
