@@ -196,7 +196,16 @@ def _stranger(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
         return no(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
-    return RedirectResponse(f"/login?then={quote(path)}", 303)
+    return RedirectResponse(f"/login?then={quote(_asked_page(request))}", 303)
+
+
+def _asked_page(request: Request) -> str:
+    """Return path and query of the page that a stranger asks for, or on which the form was."""
+    if request.method in ("GET", "HEAD"):
+        query = request.scope["query_string"].decode("latin-1")
+        return quote(path_of(request)) + (f"?{query}" if query else "")
+    scheme, _, rest = request.headers.get("referer", "").partition(f"://{request.headers.get('host', '')}/")
+    return f"/{rest}" if scheme in ("http", "https") else "/"
 
 
 def path_of(request: Request) -> str:
