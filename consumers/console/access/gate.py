@@ -24,6 +24,7 @@ from consumers.console.access.sessions import Session
 from consumers.console.access.sites import UNSEEN
 from consumers.console.access.users import User
 from consumers.console.failures import Failures
+from schemas.errors import BrokerError, StateError
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -107,10 +108,14 @@ class Gate:
         except RefusedActionError as refused:
             await no(refused.status, str(refused))(scope, visit, sending)
         except Exception as error:
-            self._failures.log(request, error)
+            # The console's health has the reason of those.
+            is_away = isinstance(error, BrokerError | StateError) and not has_begun
+            if not is_away:
+                self._failures.log(request, error)
             if has_begun:
                 raise
-            await no(500, "internal error: see the console's log")(scope, visit, sending)
+            refusal = no(503, str(error)) if is_away else no(500, "internal error: see the console's log")
+            await refusal(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
         state = scope.setdefault("state", {})
