@@ -13,13 +13,15 @@ from consumers.database.tables import alerts
 
 HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""
+KINDS: Final = (alerts.c.wanted == "", alerts.c.wanted != "")
+"""Conditions of backdoor alerts and of sightings. Each kind has a limit of its own, so that neither hides the other."""
 _NEWEST: Final = 1_000
-"""Backdoor alerts that are looked at, the newest, and as many sightings: neither hide the others."""
+"""Maximum number of alerts of each kind that are read, the newest first."""
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
     """Return the newest alerts of all cameras."""
-    return [*_newest(connection, alerts.c.wanted == ""), *_newest(connection, alerts.c.wanted != "")]
+    return [found for kind in KINDS for found in _newest(connection, kind)]
 
 
 def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:

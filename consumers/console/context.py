@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy import Engine
@@ -137,6 +137,10 @@ class ConsoleContext:
         """Run a database query in the reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
 
+    async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query of the recorder's database in the reading thread, see `Recorded.read`."""
+        return await self.read(lambda: self.recorded.read(query, *args, **kwargs))
+
     async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action that writes to the console's own database, in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
@@ -172,6 +176,7 @@ class ConsoleContext:
             "header": self.watch.header(sight),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
+            "no_records": "",
             "runbooks": self.runbooks is not None,
         }
         return HTMLResponse(self.render(template, **{**known, **context}), status)

@@ -101,7 +101,7 @@ def open_desk(
         quarantine = settings.quarantine
 
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
-            return copy_flagged(context.engine(), quarantine, camera, folder, stopped)
+            return context.recorded.read(copy_flagged, quarantine, camera, folder, stopped)
 
         context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.labelled_frames)
     if ways.owner is not None:

@@ -1,7 +1,9 @@
-"""Defects of handlers and bodies that are no JSON: answers with the gate's headers, and the log."""
+"""Defects of handlers, bodies that are no JSON, and a database that is away: answers with the gate's headers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,10 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.failures import EVERY_S, Failures
 from consumers.console.web import make_app
 from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, verdict
 
+AWAY = "the recorder's database does not respond"
+ALERT = "ab" * 16
 PASSWORD = "long enough to guess at"
 
 
@@ -66,6 +71,59 @@ def test_json_that_is_too_deep_or_holds_half_a_character_is_refused(console: Con
         "/api/v1/dead-letters/replay", content=body, headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()) == (400, {"error": "reason: expected a text"})
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path) -> Iterator[ConsoleRig]:
+    """A console whose database refuses connections."""
+    made = ConsoleRig(tmp_path, changed={"database": "postgresql+psycopg://x@127.0.0.1:1/x"})
+    made.show([verdict(0)])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "claim"),
+    [
+        ("/alerts", "There are no open alerts"),
+        ("/dead-letters?reason=bad_tag", "No payload was rejected"),
+        ("/quarantine", "No frame is in quarantine"),
+        ("/sighting-rules", "There is no rule"),
+        (f"/camera/{CAMERA}", "None. This list shows"),
+    ],
+)
+def test_without_its_database_a_page_says_so_and_claims_nothing(cut_off: ConsoleRig, path: str, claim: str) -> None:
+    page = cut_off.browser().get(path)
+    assert page.status_code == 200
+    assert AWAY.capitalize() in unescape(page.text)
+    assert claim not in page.text
+
+
+def test_without_its_database_other_pages_and_charts_have_what_they_can(cut_off: ConsoleRig) -> None:
+    browser = cut_off.browser()
+    assert browser.get("/models").status_code == 200
+    assert AWAY.capitalize() in unescape(browser.get("/system").text)
+    assert AWAY in browser.get("/system/history").json()["note"]
+    assert browser.get(f"/camera/{CAMERA}/history").json()["alerts"] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/alerts",
+        "/api/v1/dead-letters",
+        "/api/v1/sighting-rules",
+        "/api/v1/export/verdicts.csv",
+        "/api/v1/export/verdicts.parquet",
+        f"/alerts/{ALERT}",
+        f"/alerts/{ALERT}.png",
+    ],
+)
+def test_without_its_database_a_request_is_refused_in_one_line_and_not_logged(cut_off: ConsoleRig, path: str) -> None:
+    with capture_logs() as logs:
+        answer = cut_off.browser().get(path)
+    assert (answer.status_code, answer.json()) == (503, {"error": AWAY})
+    assert logs == []
 
 
 def test_by_https_browsers_are_bound_to_it_and_the_session_to_this_host(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
@@ -167,6 +169,38 @@ def test_who_logs_in_is_sent_to_no_other_host(rig: ConsoleRig) -> None:
     ):
         fields = {"name": "viewer", "password": PASSWORDS[Right.VIEWER], "then": then}
         assert rig.browser().post("/login", data=fields).headers["location"] == "/"
+
+
+def then_of(answer: Response) -> str:
+    """The place after the login to which a stranger is sent."""
+    address = urlsplit(answer.headers["location"])
+    assert (answer.status_code, address.path) == (303, "/login")
+    return parse_qs(address.query)["then"][0]
+
+
+def test_a_login_leads_to_the_page_that_was_asked_for_with_its_query(rig: ConsoleRig) -> None:
+    browser, page = rig.browser(), "/alerts?state=closed&camera=lab%2Fdoor"
+    then = then_of(browser.get(page))
+    fields = {"name": "viewer", "password": PASSWORDS[Right.VIEWER], "then": then}
+    assert browser.post("/login", data=fields).headers["location"] == page
+    assert browser.get(page).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("page", "then"),
+    [
+        ("http://127.0.0.1/quarantine?page=2", "/quarantine?page=2"),
+        ("http://127.0.0.1//evil.example", "//evil.example"),  # the login leads to no such place
+        ("http://evil.example/127.0.0.1/", "/"),
+        ("http://evil.example/http://127.0.0.1/", "/"),
+        ("http://127.0.0.1.evil.example/", "/"),
+        ("http://x@127.0.0.1/", "/"),
+        ("http://[", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_login_after_a_form_leads_to_the_page_of_the_form(rig: ConsoleRig, page: str, then: str) -> None:
+    assert then_of(rig.browser().post("/jobs/repair", data={"csrf": "old"}, headers={"referer": page})) == then
 
 
 @pytest.mark.parametrize(

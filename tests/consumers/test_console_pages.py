@@ -13,6 +13,7 @@ from consumers.console.access.sight import ALL
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
+from consumers.console.pages.alerts import SHOWN
 from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts, dead_letters
 from consumers.records.batch import frame_row
@@ -22,7 +23,9 @@ from schemas.runtime.health import Health
 from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
 
-ALERT = "ab" * 16
+ALERT, OTHER = "ab" * 16, "cd" * 16
+MARKS = 100
+"""Maximum number of marks of a kind on a camera's timeline."""
 
 
 def poll(console: ConsoleRig) -> None:
@@ -147,6 +150,21 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
     raise_alert(recorder, "ef" * 16)
     poll(console)
     assert console.context.fleet.alerts() == (1, 0), "what comes after a closing is open"
+
+
+def test_many_sightings_of_one_episode_hide_no_other_alert(console: ConsoleRig, recorder: Rig) -> None:
+    raise_alert(recorder, camera="lab/gate", ago_s=7_200)
+    for number in range(MARKS + 1):
+        raise_alert(recorder, f"{number:032x}", "lab/gate", 60 * number, kind="sighting", wanted="person")
+    raise_alert(recorder, OTHER, "lab/shed", 10_000, kind="sighting", wanted="person")
+    browser = console.browser()
+    found = [each["alert_id"] for each in browser.get("/api/v1/alerts?state=open").json()]
+    assert [each for each in found if each in (ALERT, OTHER)] == [ALERT, OTHER]
+    assert found[0] == f"{0:032x}", "the newest come first"
+    assert len(found) == SHOWN + 1
+    marks = browser.get("/camera/lab/gate/history?range=day").json()["alerts"]
+    assert len(marks) == MARKS + 1
+    assert [each["alert_id"] for each in marks if not each["wanted"]] == [ALERT]
 
 
 def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Rig) -> None:

@@ -123,6 +123,21 @@ def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: Consol
     assert [each.detail for each in console.context.store.noted(CAMERA)] == ["ended", "1h: repairs"]
 
 
+def test_a_camera_with_a_muted_alert_can_be_muted_itself(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder)
+    browser, place = console.browser(), f"/camera/{CAMERA}"
+    fields = {"csrf": console.csrf(), "mute": "8h", "reason": "repairs"}
+    browser.post(f"/alerts/{ALERT}", data=fields)
+    poll(console)
+    page = browser.get(place).text
+    assert "Muted <time" in page
+    assert "Unmute" not in page, "the camera has no mute to end"
+    assert browser.post(f"{place}/mute", data=fields).status_code == 303
+    poll(console)
+    assert "Unmute" in browser.get(place).text
+
+
 def test_several_alerts_are_muted_at_once_and_by_the_api(console: ConsoleRig, recorder: Rig) -> None:
     raise_alert(recorder)
     raise_alert(recorder, OTHER, camera="lab/gate")

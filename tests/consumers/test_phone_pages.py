@@ -1,9 +1,10 @@
-"""Pages with full lists in Chromium, as wide as a phone: nobody scrolls 5,000 pixels."""
+"""Pages in Chromium, as wide as a phone: nobody scrolls 5,000 pixels, and a stream that is refused is tried again."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,6 +26,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MOST_PIXELS = 5_000
 HEIGHT = "document.documentElement.scrollHeight"
 WIDE = "document.documentElement.scrollWidth > innerWidth"
+SILENT = "The console does not respond. This page may be out of date."
+ENDED = "Your login has ended. Reload the page to log in."
+REDIRECTED = """
+const send = window.fetch;
+window.fetch = async (...asked) => Object.defineProperty(await send(...asked), "redirected", { value: true });
+"""
+"""Script after which each answer to a script counts as redirected, as from a console that wants a login."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
@@ -41,7 +49,7 @@ def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
         if place.path.endswith("/live"):
             route.abort()
             return
-        sent = {"content-type": route.request.headers.get("content-type", "")}
+        sent = {name: route.request.headers.get(name, "") for name in ("content-type", "x-csrf-token")}
         path, form = f"{place.path}?{place.query}", route.request.post_data_buffer
         found = browser.request(route.request.method, path, content=form, headers=sent, follow_redirects=True)
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
@@ -128,3 +136,30 @@ def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder
     expect(phone.locator("main tbody")).to_contain_text("There is no rule")
     assert asked == ["Remove the rule for vehicle at street/*?"]
     assert rules(recorder.url) == ()
+
+
+def test_a_refused_stream_is_tried_again_and_an_ended_login_is_named(phone: Page) -> None:
+    now: dict[str, Any] = {"status": 429, "json": {"error": "streams: expected at most 8"}}
+    phone.route("**/live", lambda route: route.fulfill(**now))
+    phone.goto("http://127.0.0.1/")
+    lost = phone.locator("#lost")
+    expect(lost).to_have_text(SILENT)
+    expect(lost).to_be_visible()
+    expect(phone.locator("body")).not_to_contain_text("expected at most 8")
+    now = {"content_type": "text/event-stream", "body": "data: <i></i>\n\n"}
+    expect(lost).to_be_hidden()
+    now = {"status": 401, "json": {"error": "login is missing"}}
+    expect(lost).to_be_visible()
+    expect(lost).to_have_text(ENDED)
+
+
+def test_charts_and_labels_name_an_ended_login(console: ConsoleRig, phone: Page) -> None:
+    console.show([verdict(0)], "street/gate")
+    assert console.context.labelled_frames is not None
+    console.context.labelled_frames.keep(("street/gate", 1, 1), scene(1), "unsure", "unsure", 0.31)
+    phone.add_init_script(REDIRECTED)
+    phone.goto("http://127.0.0.1/camera/street/gate")
+    expect(phone.locator("#charts")).to_contain_text(ENDED)
+    phone.goto("http://127.0.0.1/teach")
+    phone.keyboard.press("Delete")
+    expect(phone.locator("#labelled")).to_have_text(ENDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -215,7 +216,9 @@ def test_the_page_saves_switches_and_removes(console: ConsoleRig, commands: Sent
     assert "drop ratio 0.5" in browser.get("/presets").text
     sent = browser.post("/presets/switch", data=csrf | {"cameras": "north/*", "preset": "night"})
     assert sent.headers["location"].endswith("outcome=switched")
-    assert "2 not sent yet" in browser.get("/presets").text
+    page = browser.get("/presets").text
+    assert "2 not sent yet" in page
+    assert browser.get(re.findall(r'href="(/camera[^"]+)"', page)[0]).status_code == 200
     browser.post("/presets/remove", data=csrf | {"name": "night"})
     assert "There is no preset" in browser.get("/presets").text
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from sqlalchemy import text
 
@@ -18,8 +16,7 @@ NEIGHBOURS = (f"{CAMERA}0", f"{CAMERA}-2", f"{CAMERA[:-1]}_", "north/gate")
 
 def found(rig: Rig, folder: Path) -> tuple[list[str], int]:
     """The names on a camera's page, and the number of frames that a repair copies."""
-    context: Any = SimpleNamespace(engine=lambda: rig.engine)
-    names = [name for name, _ in flagged_frames(context, CAMERA)]
+    names = [name for name, _ in flagged_frames(rig.engine, CAMERA)]
     return names, copy_flagged(rig.engine, f"file://{rig.folder}/quarantine", CAMERA, folder, lambda: False)
 
 

@@ -27,6 +27,7 @@ from consumers.console.data.fleet import Query
 from consumers.console.data.site_documents import Names, SiteAlert, alerts_of, audit_of, cards_of
 from consumers.console.data.site_poller import SiteClient, SitePoller
 from consumers.console.data.sites import Site, audits_of, in_one, lost_of, summed, visible, without_twins
+from consumers.console.pages.alerts import ON_PAGE
 from consumers.console.pages.fleet import Changes
 from consumers.console.pages.system import balances
 from consumers.console.settings import SiteSettings
@@ -229,6 +230,16 @@ def test_pages_lead_to_the_console_of_the_site(rig: ConsoleRig) -> None:
     assert (gone.status_code, gone.headers["location"]) == (303, shown.console)
     asked = {"csrf": rig.csrf(), "drop_ratio": "0.5"}
     assert "expected+one+of+this+fleet" in browser.post("/camera/north/a/command", data=asked).headers["location"]
+
+
+def test_sightings_elsewhere_hide_no_other_alert(rig: ConsoleRig) -> None:
+    backdoor = SiteAlert(ALERT_ID, "north/a", "strip", 5, 8, 7, "open", "https://north.example/alerts/1")
+    seen = [
+        SiteAlert(ALERT_ID, "north/b", "sighting", at_ms, 0, 0, "open", "https://north.example/alerts/2", "person")
+        for at_ms in range(6, 7 + ON_PAGE)
+    ]
+    rig.context.fleet.show_sites([site("north", card("north/a"), alerts=(*seen, backdoor))])
+    assert "https://north.example/alerts/1" in rig.browser().get("/alerts").text
 
 
 def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
         return {**settings.model_dump(), **own}
 
 
+def options_of(name: str) -> set[str]:
+    """The options of a command that is in no group."""
+    return {option for parameter in _whole().commands[name].params for option in parameter.opts}
+
+
 def run(*arguments: object, **variables: str) -> Result:
     """Run a command in this process, with these environment variables besides its own.
 

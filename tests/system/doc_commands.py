@@ -14,7 +14,9 @@ from tests.infra.command_line import parsed
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/howto").glob("*.md"))]
 _BLOCK: Final = re.compile(r"^```(?:sh|bash|shell|console)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_SPAN: Final = re.compile(r"(?<!`)`(pointillist [^`\n]+)`(?!`)")
+TEMPLATES: Final = sorted((ROOT / "consumers/console/templates").glob("*.html"))
+_SPAN: Final = re.compile(r"(?:(?<!`)`|<code>)(pointillist [^`\n<]+)(?:`(?!`)|</code>)")
+_OPTION: Final = re.compile(r"<code>(--[^<]+)</code>")
 _TARGET: Final = re.compile(r"^([a-z-]+):.*## ", re.MULTILINE)
 
 
@@ -37,8 +39,13 @@ def block_commands(page: Path) -> list[Command]:
 
 
 def span_commands(page: Path) -> list[Command]:
-    """The commands `pointillist …` that stand in a page's text."""
+    """The commands `pointillist …` that stand in the text of a page or of a template of the console."""
     return [Command(page.name, tuple(shlex.split(span))) for span in _SPAN.findall(page.read_text())]
+
+
+def named_options(template: Path) -> set[str]:
+    """The options of the console that a template names by themselves."""
+    return set(_OPTION.findall(template.read_text()))
 
 
 def check_parses(command: Command) -> None:

@@ -23,7 +23,18 @@ from infra.state_folder import Layout
 from infra.up.processes import FLEET_PENDING
 from infra.up.system_state import CameraState, camera_states
 from schemas.errors import StateError
-from tests.system.doc_commands import PAGES, ROOT, Command, block_commands, check_mentions, check_parses, span_commands
+from tests.infra.command_line import options_of
+from tests.system.doc_commands import (
+    PAGES,
+    ROOT,
+    TEMPLATES,
+    Command,
+    block_commands,
+    check_mentions,
+    check_parses,
+    named_options,
+    span_commands,
+)
 from tests.waiting import wait_until
 
 STREAM: Final = "rtsp://192.168.0.7/stream"
@@ -64,7 +75,7 @@ PARSED: Final = {
 """Commands that are parsed, and why they do not run here."""
 
 COMMANDS: Final = [command for page in PAGES for command in block_commands(page)]
-SPANS: Final = list(dict.fromkeys(command for page in PAGES for command in span_commands(page)))
+SPANS: Final = list(dict.fromkeys(command for page in (*PAGES, *TEMPLATES) for command in span_commands(page)))
 
 
 def rules_of(command: Command) -> list[str]:
@@ -89,6 +100,12 @@ def test_every_command_parses_and_names_what_exists(command: Command) -> None:
 @pytest.mark.parametrize("command", SPANS, ids=str)
 def test_every_command_in_the_text_names_a_subcommand_and_options_that_exist(command: Command) -> None:
     check_mentions(command)
+
+
+def test_every_option_in_the_consoles_pages_is_one_of_the_console() -> None:
+    named = {option for template in TEMPLATES for option in named_options(template)}
+    assert named
+    assert named <= options_of("console")
 
 
 @pytest.mark.brokers

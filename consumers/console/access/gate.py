@@ -24,6 +24,7 @@ from consumers.console.access.sessions import Session
 from consumers.console.access.sites import UNSEEN
 from consumers.console.access.users import User
 from consumers.console.failures import Failures
+from schemas.errors import BrokerError, StateError
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -107,10 +108,14 @@ class Gate:
         except RefusedActionError as refused:
             await no(refused.status, str(refused))(scope, visit, sending)
         except Exception as error:
-            self._failures.log(request, error)
+            # The console's health has the reason of those.
+            is_away = isinstance(error, BrokerError | StateError) and not has_begun
+            if not is_away:
+                self._failures.log(request, error)
             if has_begun:
                 raise
-            await no(500, "internal error: see the console's log")(scope, visit, sending)
+            refusal = no(503, str(error)) if is_away else no(500, "internal error: see the console's log")
+            await refusal(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
         state = scope.setdefault("state", {})
@@ -196,7 +201,16 @@ def _stranger(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
         return no(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
-    return RedirectResponse(f"/login?then={quote(path)}", 303)
+    return RedirectResponse(f"/login?then={quote(_asked_page(request))}", 303)
+
+
+def _asked_page(request: Request) -> str:
+    """Return path and query of the page that a stranger asks for, or on which the form was."""
+    if request.method in ("GET", "HEAD"):
+        query = request.scope["query_string"].decode("latin-1")
+        return quote(path_of(request)) + (f"?{query}" if query else "")
+    scheme, _, rest = request.headers.get("referer", "").partition(f"://{request.headers.get('host', '')}/")
+    return f"/{rest}" if scheme in ("http", "https") else "/"
 
 
 def path_of(request: Request) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,7 +34,7 @@ from consumers.console.data.history import RANGES
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
-from consumers.console.pages.alerts import camera_of, find_raised, review
+from consumers.console.pages.alerts import SHOWN, camera_of, find_raised, review
 from consumers.console.pages.camera import name_of, past, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import forget, query_of
@@ -42,7 +43,7 @@ from consumers.console.pages.system import audited
 from consumers.console.pages.system import past as past_of_system
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
-from schemas.errors import UserError
+from schemas.errors import ConfigError
 from schemas.identity import camera_id
 
 ROOT: Final = "/api/v1"
@@ -184,11 +185,11 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
         camera = camera_id(asked["camera"]) if "camera" in asked else None
         if not 0 <= since_ms <= until_ms < 2**53 or until_ms - since_ms > LONGEST_MS:
             raise ValueError
-        engine = await context.read(context.engine)
     except ValueError:
         return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
-    except UserError as error:
+    except ConfigError as error:
         return no(400, str(error))
+    engine = await context.read_recorded(_connected)  # an answer that has begun cannot be refused
     found = rows(engine, since_ms, until_ms, sight_of(request), camera)
     made, media = (
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
@@ -197,15 +198,18 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
     return context.exports.answer(request, made, media, headers)
 
 
+def _connected(engine: Engine) -> Engine:
+    """Return the engine of a database that responds."""
+    with engine.begin():
+        return engine
+
+
 async def _audit(context: ConsoleContext, _request: Request) -> Response:
     return JSONResponse(await audited(context))
 
 
 async def _letters(context: ConsoleContext, request: Request) -> Response:
-    try:
-        return JSONResponse(await context.read(lambda: reasons(context.engine(), sight_of(request))))
-    except UserError as error:
-        return no(503, str(error))
+    return JSONResponse(await context.read_recorded(reasons, sight_of(request)))
 
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
@@ -302,7 +306,8 @@ OPERATIONS: Final = (
     Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
-        "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
+        f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings, the newest of each episode before further "
+        "ones. Each has the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
         {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=Reach.PART,
     ),
     Operation(

@@ -8,24 +8,19 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.sighting_rules import REMOVED, SAVED, listed, remove, save
 from consumers.sightings.rules_table import DEFAULTS, RANGES
-from schemas.errors import UserError
 
 _PLACE: Final = "/sighting-rules"
 _WANTED: Final = {"type": "string", "description": "A class of the network, or a group of its classes"}
 
 
 async def _all(context: ConsoleContext, request: Request) -> Response:
-    try:
-        return JSONResponse([each._asdict() for each in await listed(context, sight_of(request))])
-    except UserError as error:
-        return no(503, str(error))
+    return JSONResponse([each._asdict() for each in await listed(context, sight_of(request))])
 
 
 async def _save(context: ConsoleContext, request: Request) -> Response:

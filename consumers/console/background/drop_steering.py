@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.background.sending import send_all
 from consumers.console.context import ConsoleContext
@@ -46,8 +44,8 @@ async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
     if not sight.sites:
         return {}
     try:
-        return await context.read(lambda: backlogs.read(context.engine(), sight))
-    except (UserError, SQLAlchemyError):  # the next round reads them
+        return await context.read_recorded(backlogs.read, sight)
+    except UserError:  # the next round reads them
         return {}
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, select
 
+from consumers.cameras.open_alerts import KINDS
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, spans
 from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
 from consumers.database.tables import alerts
@@ -97,7 +98,10 @@ def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
 
 
 def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
-    """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database."""
+    """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database.
+
+    Backdoor alerts and sightings have a limit each.
+    """
     query = (
         select(*alerts.c["alert_id", "raised_ms", "baseline_bits", "threshold_bits", "wanted"])
         .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
@@ -105,4 +109,5 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
         .limit(_MOST_OUTAGES)
     )
     with engine.begin() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
+        found = [dict(row) for kind in KINDS for row in connection.execute(query.where(kind)).mappings()]
+    return sorted(found, key=lambda each: -each["raised_ms"])

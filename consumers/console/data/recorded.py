@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.database.engine import database_url, open_engine
+from schemas.errors import BrokerError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Recorded:
@@ -32,6 +39,13 @@ class Recorded:
             if self._engine is None:
                 self._engine, self._opened = open_engine(self._url, writes=False), here
             return self._engine
+
+    def read(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query. Raises StateError if the file does not exist, BrokerError if the database does not respond."""
+        try:
+            return query(self.engine(), *args, **kwargs)
+        except SQLAlchemyError as error:
+            raise BrokerError("the recorder's database does not respond") from error
 
     def _identity(self) -> tuple[int, int] | None:
         if self._file is None:

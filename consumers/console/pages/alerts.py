@@ -27,6 +27,7 @@ from consumers.cameras.episodes import (
     sentence,
     sighting,
 )
+from consumers.cameras.open_alerts import KINDS
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, Sight, site_of
@@ -172,9 +173,8 @@ def in_episodes(
     newest = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
     if camera:
         newest = newest.where(alerts.c.camera == camera)
-    kinds = (alerts.c.wanted == "", alerts.c.wanted != "")  # neither hide the others
     with engine.begin() as connection:
-        found = [row for kind in kinds for row in connection.execute(newest.where(kind)).mappings()]
+        found = [row for kind in KINDS for row in connection.execute(newest.where(kind)).mappings()]
     rows = {row["alert_id"]: row for row in found}
     known = [Found(*(row[name] for name in Found._fields)) for row in found]
     return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
@@ -217,26 +217,33 @@ def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[s
 
 
 async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[Raised]]]:
-    """Return the episodes of the newest alerts of these sites, the latest first; none without a database."""
+    """Return the episodes of the newest alerts of these sites, the latest first."""
     reviews = await context.read(context.store.reviewed)
-    try:
-        return await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera, sight))
-    except UserError:
-        return []
+    return await context.read_recorded(in_episodes, reviews, context.published_ms(), camera, sight)
 
 
 async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[Raised]:
-    """Return the newest alerts of these sites whose episode is in a state (all states if empty)."""
+    """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
+
+    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
+    """
     newest = await _newest_episodes(context, camera, sight)
-    episodes_of_state = [each for each in newest if state in ("", each[0].state)]
-    found = [each for _, raised in episodes_of_state[:SHOWN] for each in raised]
-    return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
+    mine = [raised for episode, raised in newest if state in ("", episode.state)]
+    further = sorted((each for raised in mine for each in raised[1:]), key=lambda each: -each.raised_ms)
+    found = [*(raised[0] for raised in mine), *further]
+    backdoors = [each for each in found if not each.wanted][:SHOWN]
+    sightings = [each for each in found if each.wanted][:SHOWN]
+    return sorted([*backdoors, *sightings], key=lambda each: -each.raised_ms)
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
-    newest = await _newest_episodes(context, camera, sight_of(request))
+    newest, no_records = list[tuple[Episode, list[Raised]]](), ""
+    try:
+        newest = await _newest_episodes(context, camera, sight_of(request))
+    except UserError as error:
+        no_records = str(error)
     found = [each for each in newest if each[0].state == state]
     page_count = max(1, -(-len(found) // ON_PAGE))
     page = min(max(1, page_of(request)), page_count)
@@ -254,6 +261,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         page=page,
         page_count=page_count,
         elsewhere=elsewhere,
+        no_records=no_records,
     )
 
 
@@ -262,7 +270,7 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
     reviews = await context.read(context.store.reviewed)
-    found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+    found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
     mine = [
         (episode, sorted(raised, key=lambda each: each.alert_id != alert_id))
         for episode, raised in found
@@ -284,15 +292,13 @@ async def _shown(
     page: int = 1,
     page_count: int = 1,
     elsewhere: Sequence[SiteAlert] = (),
+    no_records: str = "",
 ) -> Response:
     """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state.
 
-    `elsewhere` are episodes of other consoles.
+    `elsewhere` are episodes of other consoles. At most `ON_PAGE` are shown, sightings last.
     """
-    try:
-        shown = await context.read(lambda: summaries(context.engine(), found))
-    except UserError:
-        shown = []
+    shown = await context.read_recorded(summaries, found) if found else []
     stored = await context.read(
         context.store.read_comments, [alert_id for each in shown for alert_id in each.episode.alert_ids]
     )
@@ -312,9 +318,10 @@ async def _shown(
         comments=comments,
         page=page,
         page_count=page_count,
-        elsewhere=sorted(elsewhere, key=lambda each: each.raised_ms, reverse=True)[:ON_PAGE],
+        elsewhere=sorted(elsewhere, key=lambda each: (bool(each.wanted), -each.raised_ms))[:ON_PAGE],
         camera=camera,
         alert_id=alert_id,
+        no_records=no_records,
         verbs=VERBS,
         lengths=LENGTHS,
     )
@@ -324,15 +331,15 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
     await camera_of(context, request, alert_id)
 
-    def read() -> bytes:
-        with context.engine().begin() as connection:
+    def read(engine: Engine) -> bytes:
+        with engine.begin() as connection:
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
         try:
             return Alert.FromString(message or b"").thumbnail
         except DecodeError:
             return b""
 
-    picture = await context.read(read)
+    picture = await context.read_recorded(read)
     if not picture:
         return no(404, "the picture of this alert is missing")
     return Response(picture, media_type="image/png", headers=_CACHED)
@@ -381,7 +388,7 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
         await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
         reviews = await context.read(context.store.reviewed)
-        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+        found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
         mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
         made = await context.write(context.store.review, mine, state, who)
         for each in mine:
@@ -395,11 +402,11 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
 async def camera_of(context: ConsoleContext, request: Request, alert_id: str) -> str:
     """Return the camera of an alert. Raises RefusedActionError for an unknown one, or one of another site."""
 
-    def read() -> str | None:
-        with context.engine().begin() as connection:
+    def read(engine: Engine) -> str | None:
+        with engine.begin() as connection:
             return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
 
-    camera = await context.read(read) if _ID.fullmatch(alert_id) else None
+    camera = await context.read_recorded(read) if _ID.fullmatch(alert_id) else None
     require(request, camera, UNKNOWN)
     assert camera is not None
     return camera
@@ -408,23 +415,25 @@ async def camera_of(context: ConsoleContext, request: Request, alert_id: str) ->
 async def _gallery(context: ConsoleContext, request: Request) -> Response:
     sight = sight_of(request)
 
-    def read() -> list[tuple[str, int]]:
+    def read(engine: Engine) -> list[tuple[str, int]]:
         mine = select(quarantine.c.name, quarantine.c.at_ms).where(sight.where(quarantine.c.name))
         newest = mine.order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
-        with context.engine().begin() as connection:
+        with engine.begin() as connection:
             return [(name, at_ms) for name, at_ms in connection.execute(newest)]
 
+    held, cameras, no_records = list[tuple[str, int]](), dict[str, int](), ""
     try:
-        held = await context.read(read)
-        cameras = await context.read(lambda: cameras_of(context.engine(), sight))
-    except UserError:
-        held, cameras = [], {}
+        held = await context.read_recorded(read)
+        cameras = await context.read_recorded(cameras_of, sight)
+    except UserError as error:
+        no_records = str(error)
     return context.page(
         request,
         "quarantine.html",
         held=held,
         most=GALLERY,
         cameras=cameras,
+        no_records=no_records,
         may_repair_all=may(request, Right.ADMIN, EVERYWHERE),
         **await offered(context, request),
     )
@@ -434,9 +443,9 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
     name = f"{place['site']}/{place['camera']}/{place['name']}"
 
-    def read() -> bytes:
+    def read(engine: Engine) -> bytes:
         # Only names from the recorder's database are read, never a path that a visitor made up.
-        with context.engine().begin() as connection:
+        with engine.begin() as connection:
             known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
         if known is None:
             return b""
@@ -445,7 +454,7 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
         except FileNotFoundError:
             return b""
 
-    picture = await context.read(read) if _FILE.fullmatch(place["name"]) else b""
+    picture = await context.read_recorded(read) if _FILE.fullmatch(place["name"]) else b""
     if not picture:
         return no(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

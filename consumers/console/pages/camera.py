@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -73,6 +73,11 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
             return RedirectResponse(elsewhere.console, 303)
         return context.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
     asked = request.query_params.get("range", USUAL)
+    held, no_records = list[tuple[str, int]](), ""
+    try:
+        held = await context.read_recorded(flagged_frames, name)
+    except UserError as error:
+        no_records = str(error)
     return context.page(
         request,
         "camera.html",
@@ -88,7 +93,8 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,
         operations=await context.read(context.store.noted, name, 20),
-        held=await context.read(flagged_frames, context, name),
+        held=held,
+        no_records=no_records,
         clips=await context.read(context.clips.of, name, SHOWN_CLIPS) if context.clips is not None else None,
         lengths=LENGTHS,
         ranges=list(RANGES),
@@ -99,7 +105,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     )
 
 
-def flagged_frames(context: ConsoleContext, name: str) -> list[tuple[str, int]]:
+def flagged_frames(engine: Engine, name: str) -> list[tuple[str, int]]:
     """Return the camera's newest frames in quarantine: name, and Unix time in milliseconds."""
     mine = quarantine.c.name.startswith(f"{name}/", autoescape=True)
     newest = (
@@ -108,11 +114,8 @@ def flagged_frames(context: ConsoleContext, name: str) -> list[tuple[str, int]]:
         .order_by(quarantine.c.at_ms.desc())
         .limit(SHOWN_FRAMES)
     )
-    try:
-        with context.engine().begin() as connection:
-            return [(name, at_ms) for name, at_ms in connection.execute(newest)]
-    except UserError:  # the recorder has not created its database yet
-        return []
+    with engine.begin() as connection:
+        return [(name, at_ms) for name, at_ms in connection.execute(newest)]
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
@@ -153,7 +156,7 @@ async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()
     try:
-        found["alerts"] = await context.read(lambda: alerts_of(context.engine(), name, until_ms - length_ms))
+        found["alerts"] = await context.read_recorded(alerts_of, name, until_ms - length_ms)
     except UserError:
         found["alerts"] = []
     return found

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -44,11 +44,12 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     reason, identity = (request.query_params.get(name, "")[:80] for name in ("reason", "identity"))
     identity = identity if identity in IDENTITIES else ""
     sight = sight_of(request)
+    found, shown, no_records = list[dict[str, Any]](), list[dict[str, Any]](), ""
     try:
-        found = await context.read(lambda: reasons(context.engine(), sight))
-        shown = await context.read(_newest, context, reason, IDENTITIES.get(identity), sight) if reason else []
-    except UserError:
-        found, shown = [], []
+        found = await context.read_recorded(reasons, sight)
+        shown = await context.read_recorded(_newest, reason, IDENTITIES.get(identity), sight) if reason else []
+    except UserError as error:
+        no_records = str(error)
     return context.page(
         request,
         "dead_letters.html",
@@ -56,33 +57,34 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         reason=reason,
         identity=identity,
         shown=shown,
+        no_records=no_records,
         can_replay=may(request, Right.ADMIN) and any(is_frame(each) for each in found if each["reason"] == reason),
         outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
     )
 
 
-def _newest(context: ConsoleContext, reason: str, verified: bool | None, sight: Sight) -> list[dict[str, Any]]:
+def _newest(engine: Engine, reason: str, verified: bool | None, sight: Sight) -> list[dict[str, Any]]:
     """Return the newest letters of a reason, those with a verified identity first: anybody can send others."""
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
     query = select(*columns).where(dead_letters.c.reason == reason, sight.where(dead_letters.c.camera))
     if verified is not None:
         query = query.where(dead_letters.c.verified == verified)
     query = query.order_by(dead_letters.c.verified.desc(), dead_letters.c.recorded_ms.desc())
-    with context.engine().begin() as connection:
+    with engine.begin() as connection:
         return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
 
 
 async def _letter(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
 
-    def read() -> dict[str, Any] | None:
+    def read(engine: Engine) -> dict[str, Any] | None:
         mine = [dead_letters.c[name] == place[name] for name in ("topic", "partition", "offset")]
-        with context.engine().begin() as connection:
+        with engine.begin() as connection:
             row = connection.execute(select(dead_letters).where(*mine)).mappings().first()
             return dict(row) if row is not None else None
 
-    found = await context.read(read)
+    found = await context.read_recorded(read)
     if found is None or not sight_of(request).sees(found["camera"]):
         return context.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
     return context.page(
@@ -129,7 +131,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     begin_long_answer(request.scope, WAITING_S * max(1, len(sites)))
     for site, part in sites.items():
         try:
-            found, recorded = await context.read(letters, context.engine(), reason, part)
+            found, recorded = await context.read_recorded(letters, reason, part)
             outcome = await replay(settings.kafka, settings.frames_topic, found, recorded) if found else None
         except UserError as error:
             await context.note(who, "replay", reason, "", str(error), site)

@@ -59,7 +59,7 @@ def text_of(sent: dict[str, Any], name: str) -> str:
 async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
     require(request, camera)
-    if camera and camera not in await context.read(lambda: cameras_of(context.engine(), sight_of(request))):
+    if camera and camera not in await context.read_recorded(cameras_of, sight_of(request)):
         raise ConfigError("camera: expected one with frames in quarantine, or none")
     return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera, visible_to(request))
 

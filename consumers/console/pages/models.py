@@ -6,8 +6,7 @@ import time
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,24 +39,24 @@ def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
 async def _page(context: ConsoleContext, request: Request) -> Response:
     watch = context.models
 
-    def judged() -> tuple[float | None, float | None]:
-        with context.engine().begin() as connection:
+    def judged(engine: Engine) -> tuple[float | None, float | None]:
+        with engine.begin() as connection:
             hour = minutes(connection, time.time_ns() // 10**6 - HOUR_MS)
         return _share(hour, "judged"), _share(hour, "attacked")
 
     running = slots(watch.models).rollout if watch is not None else None
     rollout = watch.listed.rollout if watch is not None and watch.listed.HasField("rollout") else None
 
-    def compared() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        with context.engine().begin() as connection:
+    def compared(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        with engine.begin() as connection:
             past = newest_rollouts(connection)
             newest = rollout.begun_ms if rollout is not None else past[0]["begun_ms"] if past else 0
             return past, differences(connection, newest)
 
     try:
-        clean, robust = await context.read(judged)
-        rollouts, differing = await context.read(compared)
-    except (UserError, SQLAlchemyError):  # the recorder of an earlier release has made no such tables
+        clean, robust = await context.read_recorded(judged)
+        rollouts, differing = await context.read_recorded(compared)
+    except UserError:  # the recorder of an earlier release has made no such tables
         clean, robust, rollouts, differing = None, None, [], []
     return context.page(
         request,
@@ -100,16 +99,16 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     camera = f"{asked['site']}/{asked['camera']}"
     frame = (comparisons.c.camera == camera, comparisons.c.boot == asked["boot"], comparisons.c.seq == asked["seq"])
 
-    def sealed() -> bytes:
-        with context.engine().begin() as connection:
+    def sealed(engine: Engine) -> bytes:
+        with engine.begin() as connection:
             found = connection.scalar(
                 select(comparisons.c.picture).where(*frame, comparisons.c.begun_ms == asked["begun_ms"])
             )
             return found or b""
 
     try:
-        found = await context.read(sealed)
-    except (UserError, SQLAlchemyError):
+        found = await context.read_recorded(sealed)
+    except UserError:
         found = b""
     if not found:
         return no(404, "picture: expected a frame of this rollout with a picture, got none")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -75,25 +76,27 @@ async def remove(context: ConsoleContext, request: Request, fields: Mapping[str,
 async def listed(context: ConsoleContext, sight: Sight) -> list[SightingRule]:
     """Return the rules at these sites. Raises UserError without the recorder's database."""
 
-    def read() -> tuple[SightingRule, ...]:
-        with context.engine().begin() as connection:
+    def read(engine: Engine) -> tuple[SightingRule, ...]:
+        with engine.begin() as connection:
             return read_rules(connection)
 
-    return [each for each in await context.read(read) if sight.sees(each.cameras)]
+    return [each for each in await context.read_recorded(read) if sight.sees(each.cameras)]
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = visible_to(request)
+    found, no_records = list[SightingRule](), ""
     try:
         found = await listed(context, sight)
-    except UserError:  # the recorder has not created its database yet
-        found = []
+    except UserError as error:
+        no_records = str(error)
     cards = context.fleet.own_cards(sight)
     sites = sorted({card.site for card in cards})
     return context.page(
         request,
         "sighting_rules.html",
         listed=found,
+        no_records=no_records,
         changeable={each.cameras for each in found if may(request, Right.OPERATOR, each.cameras)},
         can_set=any(may(request, Right.OPERATOR, f"{site}/") for site in sites),
         sites=sites,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -41,14 +41,14 @@ def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
 async def audited(context: ConsoleContext) -> dict[str, Any]:
     """Return the last result of the monitor's live audit, or an object with its `error`."""
 
-    def read() -> dict[str, Any] | None:
-        with context.engine().begin() as connection:
+    def read(engine: Engine) -> dict[str, Any] | None:
+        with engine.begin() as connection:
             return read_result(connection)
 
     try:
-        found = await context.read(read)
-    except (UserError, SQLAlchemyError) as error:
-        return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not respond"}
+        found = await context.read_recorded(read)
+    except UserError as error:
+        return {"error": str(error)}
     return found or {"error": "the monitor has not finished an audit yet"}
 
 

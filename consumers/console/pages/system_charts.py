@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
 from consumers.console.context import ConsoleContext
 from consumers.console.data.rollup import DAY_MS, HOUR_MS
@@ -49,14 +49,14 @@ async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]
     now_ms = time.time_ns() // 10**6
     since_ms = now_ms - length_ms
 
-    def read() -> dict[str, list[float | None]]:
-        with context.engine().begin() as connection:
+    def read(engine: Engine) -> dict[str, list[float | None]]:
+        with engine.begin() as connection:
             return by_column(minutes(connection, since_ms), _raised(connection, since_ms))
 
     try:
-        columns = await context.read(read)
-    except UserError:
-        columns = by_column([], {})
+        columns = await context.read_recorded(read)
+    except UserError as error:
+        columns, note = by_column([], {}), f"{error}. {note}"
     judged = any(value is not None for name in ("accuracy", "robust") for value in columns[name])
     charts = [*CHARTS, *([TRUTH] if judged else [])]
     span_s = (since_ms / 1000, now_ms / 1000)

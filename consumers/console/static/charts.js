@@ -181,6 +181,7 @@
 
   async function load() {
     const answer = await fetch(place.dataset.from);
+    if (answer.redirected) throw new Error(document.getElementById("lost").dataset.ended);
     if (!answer.ok) throw new Error(`${answer.status}`);
     found = await answer.json();
     const note = document.getElementById("charts-note");

@@ -36,7 +36,18 @@
 
   // An ended stream shows a warning; the next message hides it.
   const lost = document.getElementById("lost");
-  document.addEventListener("htmx:sse:error", () => { lost.hidden = false; });
+  const silent = lost.textContent;
+  function warn(status) {
+    lost.textContent = status === 401 ? lost.dataset.ended : silent;
+    lost.hidden = false;
+  }
+  document.addEventListener("htmx:sse:error", (event) => warn(event.detail.status));
+  // The extension retries a stream that has begun. A refused first connection is retried here.
+  for (const name of ["htmx:response:error", "htmx:error"]) document.addEventListener(name, (event) => {
+    if (!event.target.hasAttribute("hx-sse:connect")) return;
+    warn(event.detail.ctx?.response?.status);
+    setTimeout(() => event.target.dispatchEvent(new Event("again")), 5000);
+  });
   document.addEventListener("htmx:sse:after:message", () => { lost.hidden = true; grow(); });
 
   // Keys: / focuses the search, j and k move through cards or rows, g and a letter opens a page.

@@ -64,6 +64,7 @@
       const body = new URLSearchParams({ names: names.join(" "), ...more });
       const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf }, keepalive: true });
       if (!answer.ok) { status.textContent = await answer.text(); return null; }
+      if (answer.redirected) { status.textContent = document.getElementById("lost").dataset.ended; return null; }
       const found = await answer.json();
       show(found);
       return found;
