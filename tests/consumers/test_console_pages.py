@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from consumers.console.access.sight import ALL
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
+from consumers.console.pages import alerts as alerts_page
 from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts, dead_letters
 from consumers.records.batch import frame_row
@@ -21,6 +24,7 @@ from schemas.pointillist_pb2 import TYPICALITY, Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
+from tests.waiting import PATIENCE_S
 
 ALERT = "ab" * 16
 
@@ -202,6 +206,32 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
     (tmp_path / "quarantine" / CAMERA / f"{BOOT:016x}-1.png").write_bytes(b"not the recorder's")
     for other in (f"{CAMERA}/{BOOT:016x}-1", f"{CAMERA}/..", "lab/%2e%2e/x"):
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
+
+
+def test_a_slow_store_of_pictures_holds_up_no_other_page(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.verdicts([verdict(number, flagged=True) for number in range(2)])
+    reads, answers = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> bytes:
+        reads.release()
+        answers.wait(PATIENCE_S)
+        return PNG
+
+    monkeypatch.setattr(alerts_page, "frame_of", slow)
+    browsers = [console.browser() for _ in range(3)]
+    with ThreadPoolExecutor(3) as visitors:
+        try:
+            pictures = [
+                visitors.submit(browser.get, f"/quarantine/{CAMERA}/{BOOT:016x}-{number}.png")
+                for number, browser in enumerate(browsers[:2])
+            ]
+            assert all(reads.acquire(timeout=PATIENCE_S) for _ in pictures)
+            assert visitors.submit(browsers[2].get, "/alerts").result(PATIENCE_S / 4).status_code == 200
+        finally:
+            answers.set()
+        assert [picture.result().content for picture in pictures] == [PNG, PNG]
 
 
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
