@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import Judged, State
 from consumers.conservation.result import save_result
 from consumers.console.access.sight import ALL
 from consumers.console.data.pictures import WHOLE, Pictures
@@ -235,7 +237,7 @@ def test_a_slow_store_of_pictures_holds_up_no_other_page(
 
 
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
+    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 7_200_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
     rollup = Rollup(console.context.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
@@ -247,7 +249,10 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert "drop_ratio 0.5" in page
     found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
     assert found["columns"]["rate"] == [pytest.approx(3 / 3600, rel=1e-3)]
-    assert found["classes"] == {"stop": 3}
+    assert found["classes"] == [["stop", 3]]
+    assert len(found["outages"]) == 1
+    console.context.fleet.judge([SavedState(CAMERA, Judged(State.ONLINE), 1, 10_000.0)])
+    assert browser.get(f"/camera/{CAMERA}/history").json()["outages"] == []
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
     assert browser.get("/camera/lab/none").status_code == 404
 

@@ -355,6 +355,11 @@ class Fleet:
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
 
+    def patience_s(self, name: str) -> float:
+        """Return the seconds without a frame after which a camera is silent."""
+        watched = self._watched.get(name) or Watched(Camera(name))
+        return watched.patience_s(self._states.get(name), self._silent_after_s)
+
     def attacked(self, name: str, since_ms: int) -> list[bool]:
         """Return for each recent attacked frame of a camera whether the verdict was correct."""
         watched = self._watched.get(name)

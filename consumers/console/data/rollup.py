@@ -105,7 +105,7 @@ class Rollup:
         return part is not None and self.add(part)
 
     def read(self, now_ms: int | None = None) -> Part | None:
-        """Return the sums of some more frames; None if no frames are waiting.
+        """Return the sums of some more frames, empty if there are none; None if no time has passed since the last ones.
 
         Two parts must not be read without an `add` in between.
         """
@@ -118,7 +118,7 @@ class Rollup:
             # No frame was recorded in between: skip that time at once.
             first_ms = recorded.scalar(oldest)
             if first_ms is None or first_ms >= settled_ms:
-                return None
+                return Part((), (), settled_ms, has_more=False, took_s=0.0) if settled_ms > begin_ms else None
             end_ms = min(settled_ms, first_ms + round(self._step_ms))
             span = {"since": first_ms, "until": end_ms}
             minutes = [_named(row) for row in recorded.execute(self._by_minute, span)]
@@ -254,11 +254,24 @@ def spans(connection: Connection, table: Table, camera: str, since_ms: int, unti
     return [dict(row) for row in rows.mappings()]
 
 
-def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> dict[str, int]:
-    """Return the predicted classes of a camera with their counts, most frequent first."""
+def summed_to(connection: Connection) -> int:
+    """Return the recording time up to which frames are summed, Unix time in milliseconds."""
+    return mark(connection, _TO)
+
+
+def last_sum_ms(connection: Connection, camera: str) -> int | None:
+    """Return the end of the camera's last minute with frames, or of its last hour with frames if minutes are purged."""
+    for table, length_ms in ((camera_minutes, MINUTE_MS), (camera_hours, HOUR_MS)):
+        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(table.c.camera == camera))
+        if begin_ms is not None:
+            return begin_ms + length_ms
+    return None
+
+
+def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> list[tuple[str, int]]:
+    """Return the predicted classes of a camera with their counts in the hours of that span, most frequent first."""
     counts: defaultdict[str, int] = defaultdict(int)
-    begin_ms = since_ms - since_ms % HOUR_MS
-    mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= begin_ms, class_hours.c.begin_ms < until_ms)
+    mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= since_ms, class_hours.c.begin_ms < until_ms)
     for row in connection.execute(select(class_hours).where(*mine)):
         counts[row.class_name] += row.frames
-    return dict(sorted(counts.items(), key=lambda each: -each[1]))
+    return sorted(counts.items(), key=lambda each: -each[1])
