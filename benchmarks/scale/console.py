@@ -314,7 +314,7 @@ def measure_month(folder: Path, days: int) -> Result:
         answer = httpx2.get(f"{room.page}/camera/drill/cam-1/history?range=month", timeout=30)
         asked_s = time.monotonic() - begun_s
     found = answer.json()
-    counted = sum(found["classes"].values())
+    counted = sum(number for _, number in found["classes"])
     return {
         "frames": total, "counted": counted, "page_s": page, "history_s": asked_s, "points": len(found["columns"]["t"]),
         "rolled_up_s": rolled_s, "steps": steps,

@@ -101,6 +101,7 @@ class ConsoleContext:
     switch_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a switch of a group is saved, so that its commands go out at once."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
+    _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
@@ -140,6 +141,10 @@ class ConsoleContext:
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of the recorder's database in the reading thread, see `Recorded.read`."""
         return await self.read(lambda: self.recorded.read(query, *args, **kwargs))
+
+    async def fetch(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read a file of the quarantine, which may be on another machine, in a thread for such files."""
+        return await asyncio.get_running_loop().run_in_executor(self._fetching, lambda: action(*args, **kwargs))
 
     async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action that writes to the console's own database, in the writing thread."""
@@ -184,7 +189,7 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        for pool in (self._reading, self._writing, self._teaching, self._telling):
+        for pool in (self._reading, self._fetching, self._writing, self._teaching, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
         self.watch.close()
         if self.jobs is not None:

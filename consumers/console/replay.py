@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, case, func, select
 
 from consumers.console.access.sight import Sight
 from consumers.database.queries import Records
@@ -28,7 +28,7 @@ from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import Plain, Sender
 
 MOST: Final = 10_000
-"""Maximum number of letters in one replay: the rest waits for the next."""
+"""Maximum number of frames in one replay."""
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
 
@@ -94,29 +94,33 @@ def is_frame(reason: Mapping[str, Any]) -> bool:
 def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
     """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
 
-    Only frames of these sites count.
+    Only frames of these sites count. Beyond `MOST`, the frames rejected least often are returned, the newest of them.
+    Frames that fail again, and old ones that Kafka no longer holds, therefore keep no others back.
     """
-    mine = (
-        dead_letters.c.reason == reason, dead_letters.c.verified, dead_letters.c.stage != RECORDER,
-        sight.where(dead_letters.c.camera),
-    )  # fmt: skip
+    identity = dead_letters.c["camera", "boot", "seq"]
+    frames = (dead_letters.c.verified, dead_letters.c.stage != RECORDER, sight.where(dead_letters.c.camera))
+    newest_ms = func.max(case((dead_letters.c.reason == reason, dead_letters.c.recorded_ms)))
+    rejected = (
+        select(*identity, func.count().label("letters"), newest_ms.label("newest_ms"))
+        .where(*frames)
+        .group_by(*identity)
+    )
     with engine.begin() as connection:
-        boots = connection.execute(select(dead_letters.c.camera, dead_letters.c.boot).where(*mine).distinct()).all()
+        rows = connection.execute(rejected.having(newest_ms.is_not(None))).all()
     records = Records(engine)
-    recorded = {(camera, boot): records.recorded(camera, boot) for camera, boot in boots}
+    recorded = {boot: records.recorded(*boot) for boot in {(camera, boot) for camera, boot, *_ in rows}}
+    waiting = [row for row in rows if row.seq not in recorded[row.camera, row.boot]]
+    waiting.sort(key=lambda row: (row.letters, -row.newest_ms, -row.seq))
+    chosen = {tuple(row[:3]) for row in waiting[:MOST]}
     columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
-    query = select(*columns).where(*mine).order_by(dead_letters.c.recorded_ms)
+    query = select(*columns).where(*frames, dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms)
     found: dict[tuple[str, int, int], Letter] = {}
-    meanwhile: set[tuple[str, int, int]] = set()
     with engine.begin() as connection:
         for row in connection.execution_options(yield_per=_AT_ONCE).execute(query):
             letter = Letter(*row)
-            identity = letter.camera, letter.boot, letter.seq
-            if letter.seq in recorded.get(identity[:2], ()):
-                meanwhile.add(identity)
-            elif len(found) < MOST:
-                found[identity] = letter
-    return list(found.values()), len(meanwhile)
+            if (key := (letter.camera, letter.boot, letter.seq)) in chosen:
+                found[key] = letter
+    return list(found.values()), len(rows) - len(waiting)
 
 
 async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:

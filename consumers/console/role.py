@@ -200,11 +200,12 @@ async def _roll_up(context: ConsoleContext) -> None:
     purge_at_s = 0.0
     while True:
         try:
-            engine = await context.write(context.engine)
+            engine = await context.read(context.engine)
             if rollup is None or rollup.recorded is not engine:
                 rollup = Rollup(engine, context.store.engine)
             rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
-            more = await context.write(rollup.step)
+            part = await context.read(rollup.read)
+            more = part is not None and await context.write(rollup.add, part)
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S
                 await context.write(rollup.purge)

@@ -73,6 +73,18 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
+def test_a_removed_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second in range(4):
+        monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
+        rig.feed.show(_records(rig, [verdict(5 * second)]))
+    fleet = rig.context.fleet
+    fleet.tick(3_000)
+    assert fleet.traffic().frames_per_second == 5.0
+    fleet.forget_all({CAMERA: time.time_ns() // 10**6})
+    browser = rig.browser()
+    assert {browser.get(page).status_code for page in ("/", "/system", "/api/v1/cameras")} == {200}
+
+
 def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[MadeRecord]:
     topic = rig.context.settings.verdicts_topic
     return [MadeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]

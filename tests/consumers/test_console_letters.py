@@ -144,4 +144,19 @@ def test_only_so_many_letters_are_replayed_at_once(recorder: Rig, monkeypatch: p
     for seq in range(4):
         recorder.letter(refused(seq, frame(seq)))
     found, recorded = letters(recorder.engine, "bad_pixels", ALL)
-    assert ([each.seq for each in found], recorded) == ([0, 1], 0)
+    assert ([each.seq for each in found], recorded) == ([2, 3], 0)
+
+
+def test_frames_that_were_refused_again_keep_no_others_back(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "MOST", 2)
+    for seq in range(5):
+        recorder.letter(refused(seq, frame(seq)))
+    replayed = []
+    for again in ("bad_pixels", "bad_tag", "bad_pixels"):
+        found, _ = letters(recorder.engine, "bad_pixels", ALL)
+        replayed.append([each.seq for each in found])
+        for each in found:
+            made = refused(each.seq, each.payload)
+            made.reason = again
+            recorder.letter(made)
+    assert replayed == [[3, 4], [1, 2], [0, 4]]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
 
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import Judged, State
 from consumers.conservation.result import save_result
 from consumers.console.access.sight import ALL
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
+from consumers.console.pages import alerts as alerts_page
 from consumers.console.pages.alerts import SHOWN
 from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts, dead_letters
@@ -22,6 +27,7 @@ from schemas.pointillist_pb2 import TYPICALITY, Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
+from tests.waiting import PATIENCE_S
 
 ALERT, OTHER = "ab" * 16, "cd" * 16
 MARKS = 100
@@ -222,8 +228,34 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
+def test_a_slow_store_of_pictures_holds_up_no_other_page(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.verdicts([verdict(number, flagged=True) for number in range(2)])
+    reads, answers = threading.Semaphore(0), threading.Event()
+
+    def slow(*_: object) -> bytes:
+        reads.release()
+        answers.wait(PATIENCE_S)
+        return PNG
+
+    monkeypatch.setattr(alerts_page, "frame_of", slow)
+    browsers = [console.browser() for _ in range(3)]
+    with ThreadPoolExecutor(3) as visitors:
+        try:
+            pictures = [
+                visitors.submit(browser.get, f"/quarantine/{CAMERA}/{BOOT:016x}-{number}.png")
+                for number, browser in enumerate(browsers[:2])
+            ]
+            assert all(reads.acquire(timeout=PATIENCE_S) for _ in pictures)
+            assert visitors.submit(browsers[2].get, "/alerts").result(PATIENCE_S / 4).status_code == 200
+        finally:
+            answers.set()
+        assert [picture.result().content for picture in pictures] == [PNG, PNG]
+
+
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
+    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 7_200_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
     rollup = Rollup(console.context.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
@@ -235,7 +267,10 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert "drop_ratio 0.5" in page
     found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
     assert found["columns"]["rate"] == [pytest.approx(3 / 3600, rel=1e-3)]
-    assert found["classes"] == {"stop": 3}
+    assert found["classes"] == [["stop", 3]]
+    assert len(found["outages"]) == 1
+    console.context.fleet.judge([SavedState(CAMERA, Judged(State.ONLINE), 1, 10_000.0)])
+    assert browser.get(f"/camera/{CAMERA}/history").json()["outages"] == []
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
     assert browser.get("/camera/lab/none").status_code == 404
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import event
 
 from consumers.console.access import connections
 from consumers.console.data import stream
 from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter
+from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
-from tests.consumers.recorder_rig import Rig
+from tests.consumers.recorder_rig import Rig, verdict
 from tests.consumers.served_console import get, serving
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_path: Path) -> None:
@@ -62,6 +65,28 @@ async def test_an_answer_that_waits_for_others_may_take_longer_than_the_rest(
         place = f"http://127.0.0.1:{port}/api/v1/dead-letters/replay"
         answer = await visitor.post(place, json={"reason": "bad_pixels"}, headers=headers)
     assert answer.json() == {"outcome": "no frame to send again; 3 recorded meanwhile"}
+
+
+async def test_a_slow_database_of_the_recorder_holds_up_no_line_of_the_audit_log(
+    console: ConsoleRig, recorder: Rig
+) -> None:
+    recorder.verdicts([verdict(0)])
+    reads, answers = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        reads.set()
+        answers.wait(PATIENCE_S)
+
+    event.listen(console.context.engine(), "before_cursor_execute", wait)
+    summing = asyncio.create_task(_roll_up(console.context))
+    try:
+        await until(reads.is_set)
+        async with asyncio.timeout(PATIENCE_S / 4):
+            await console.context.note("anna", "login", "", "", "logged in")
+    finally:
+        answers.set()
+        summing.cancel()
+        await asyncio.gather(summing, return_exceptions=True)
 
 
 async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_path: Path) -> None:

@@ -155,11 +155,37 @@ def test_the_most_evidence_of_a_minute_is_kept(books: Books) -> None:
 def test_a_day_is_drawn_by_the_minute_and_a_month_by_the_hour(books: Books) -> None:
     books.record([verdict(n, captured_ms=NOW_MS + n * MINUTE_MS) for n in range(3)], NOW_MS + 3 * MINUTE_MS)
     books.roll_up()
-    day = history(books.store.engine, CAMERA, NOW_MS - DAY_MS, NOW_MS + HOUR_MS)
-    month = history(books.store.engine, CAMERA, NOW_MS - 31 * DAY_MS, NOW_MS + HOUR_MS)
+    day = history(books.store.engine, CAMERA, NOW_MS - DAY_MS, NOW_MS + HOUR_MS, 10.0)
+    month = history(books.store.engine, CAMERA, NOW_MS - 31 * DAY_MS, NOW_MS + HOUR_MS, 10.0)
     assert (day["step_s"], len(day["columns"]["t"])) == (60, 3)
     assert (month["step_s"], len(month["columns"]["t"])) == (3600, 1)
-    assert day["classes"] == {"stop": 3}
+    assert (day["classes"], day["classes_since_s"]) == ([("stop", 3)], (NOW_MS - DAY_MS) / 1000)
+
+
+def test_a_minute_or_an_hour_is_drawn_when_it_is_over(books: Books) -> None:
+    def rates(since_ms: int, until_ms: int) -> object:
+        return history(books.store.engine, CAMERA, since_ms, until_ms, 10.0)["columns"]["rate"]
+
+    for begin, end in ((0, 60), (60, 90)):
+        made = [verdict(at, captured_ms=NOW_MS + 1_000 * at) for at in range(begin, end)]
+        books.record(made, NOW_MS + 1_000 * end - 1)
+    now_ms = NOW_MS + 105_000
+    books.roll_up(now_ms)
+    assert rates(now_ms - 15 * MINUTE_MS, now_ms) == [1.0]
+    assert rates(now_ms - 31 * DAY_MS, now_ms) == []
+    now_ms = NOW_MS + HOUR_MS + 15_000
+    books.roll_up(now_ms)  # the camera has sent nothing more
+    assert rates(now_ms - DAY_MS, now_ms) == [1.0, 0.5]
+    assert rates(now_ms - 31 * DAY_MS, now_ms) == [0.025]
+
+
+def test_verdicts_are_counted_from_an_hour_on_the_most_frequent_first(books: Books) -> None:
+    for at, name in enumerate(("3", "9", "9", "3", "9")):
+        books.record([verdict(at, captured_ms=NOW_MS + at, class_name=name)], NOW_MS + at)
+    books.roll_up()
+    since_ms = NOW_MS + 50 * MINUTE_MS
+    found = history(books.store.engine, CAMERA, since_ms, since_ms + 9 * MINUTE_MS, 10.0)
+    assert (found["classes"], found["classes_since_s"]) == ([("9", 3), ("3", 2)], NOW_MS / 1000)
 
 
 def test_a_gap_is_drawn_as_one_and_named_as_an_outage(books: Books) -> None:
@@ -168,9 +194,30 @@ def test_a_gap_is_drawn_as_one_and_named_as_an_outage(books: Books) -> None:
     books.roll_up()
     drawn = columns(books.rows(), MINUTE_MS)
     assert [value is None for value in drawn["rate"]] == [False, False, True, False]
-    assert outages([row["begin_ms"] for row in books.rows()], MINUTE_MS) == [  # type: ignore[misc]
+    begins_ms = [NOW_MS + at * MINUTE_MS for at in (0, 1, 5)]
+    assert outages(begins_ms, MINUTE_MS, 10_000, NOW_MS + 6 * MINUTE_MS, NOW_MS + 6 * MINUTE_MS + 9_000) == [
         Outage(NOW_MS + 2 * MINUTE_MS, NOW_MS + 5 * MINUTE_MS)
     ]
+
+
+@pytest.mark.parametrize("until", [20, 3 * 24 * 60, 20 * 24 * 60])
+def test_an_outage_that_lasts_is_named_and_a_slow_camera_has_none_between_its_frames(books: Books, until: int) -> None:
+    for at in (0, 5, 10):
+        books.record([verdict(at, captured_ms=NOW_MS + at * MINUTE_MS)], NOW_MS + at * MINUTE_MS)
+    until_ms = NOW_MS + until * MINUTE_MS
+    books.roll_up(until_ms)
+    present = (NOW_MS + 11 * MINUTE_MS, until_ms - 15_000)
+    between = [(NOW_MS + at * MINUTE_MS, NOW_MS + (at + 4) * MINUTE_MS) for at in (6, 1)]
+
+    def found(since_ms: int, patience_s: float) -> object:
+        return history(books.store.engine, CAMERA, since_ms, until_ms, patience_s)["outages"]
+
+    assert found(until_ms - DAY_MS, 10.0) == [present, *(between if until == 20 else [])]
+    assert found(until_ms - 31 * DAY_MS, 10.0) == [present]
+    assert found(until_ms - DAY_MS, 750.0) == ([] if until == 20 else [present])
+    books.rollup.purge(until_ms)
+    if until > 8 * 24 * 60:  # only its hours are left
+        assert found(until_ms - DAY_MS, 10.0) == [(NOW_MS + HOUR_MS, until_ms - 15_000)]
 
 
 def test_old_minutes_go_and_their_hours_stay(books: Books) -> None:

@@ -131,6 +131,13 @@ def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleR
     assert "expected a running system" in rig.browser().get("/system").text
 
 
+def test_the_sum_is_replaced_under_its_heading(rig: ConsoleRig) -> None:
+    browser = rig.browser()
+    heading, _, replaced = browser.get("/system").text.partition('hx-get="/system/conservation"')
+    assert "Every frame accounted for" in heading
+    assert replaced.partition(">")[2].strip().startswith(browser.get("/system/conservation").text.strip())
+
+
 def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:
     quiet = {**ALERT_JSON, "state": "pending"}
     with answering(alerts=(ALERT_JSON, quiet)) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,12 +12,13 @@ import pytest
 from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
 from sqlalchemy import insert
 
+from consumers.console.data.rollup import Rollup
 from consumers.console.pages.alerts import GALLERY, ON_PAGE
 from consumers.console.pages.teach import SHOWN
 from consumers.database.tables import quarantine
 from tests.axe import findings
 from tests.consumers.console_rig import ConsoleRig, scene
-from tests.consumers.recorder_rig import Rig, verdict
+from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import raise_alert
 from tests.consumers.test_sighting_rules import rules
 from tests.waiting import PATIENCE_S
@@ -106,6 +108,24 @@ def test_the_frames_in_quarantine_are_short(recorder: Rig, phone: Page) -> None:
         connection.execute(insert(quarantine), [columns | {"name": name} for name in names])
     assert is_short(phone, "/quarantine")
     expect(phone.locator("main figure")).to_have_count(GALLERY)
+
+
+def test_a_camera_that_is_gone_has_its_outage_on_the_timeline_and_its_verdicts_by_number(
+    console: ConsoleRig, recorder: Rig, phone: Page
+) -> None:
+    now_ms = time.time_ns() // 10**6
+    for seq, name in enumerate("3999"):
+        recorder.verdicts([verdict(seq, captured_ms=now_ms - 7_200_000, class_name=name)])
+    console.show([verdict(4)])
+    Rollup(console.context.engine(), console.context.store.engine).step(now_ms + 60_000)
+    place = f"http://127.0.0.1/camera/{CAMERA}"
+    phone.goto(f"{place}?range=day")
+    expect(phone.locator("#classes tbody tr")).to_have_text(["93", "31"])
+    expect(phone.locator("#classes-since")).to_contain_text("Counted by the hour, since")
+    phone.goto(place)
+    expect(phone.locator("#outages tbody tr")).to_contain_text(["2.0 h"])
+    expect(phone.locator("#timeline .off")).to_have_count(1)
+    expect(phone.locator("#charts")).to_contain_text("A minute appears here when it is over.")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -285,8 +285,11 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
-        "`span_s`, `step_s`; `columns`, lists of numbers by name, next to the times `t` in Unix seconds; "
-        "`classes`, how often each was the verdict; `outages` and `alerts` in that time.",
+        "`span_s`, `step_s`; `summed_to_s`, the time up to which frames are counted; `columns`, lists of numbers by "
+        "name, next to the times `t` in Unix seconds, for minutes or hours that are over; `classes`, pairs of a class "
+        "and how often it was the verdict since the full hour `classes_since_s`, most frequent first; `outages`, times "
+        "without frames for which the camera was silent, newest first, the present one up to `summed_to_s`; and "
+        "`alerts` in that time.",
         {"range": {"enum": list(RANGES)}},
     ),
     Operation(

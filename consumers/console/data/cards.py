@@ -194,11 +194,15 @@ class Watched:
         (begin_ms, _, first), (end_ms, _, last) = self._samples[0], self._samples[-1]
         return 1000 * (last - first) / max(1, end_ms - begin_ms)
 
+    def patience_s(self, saved: SavedState | None, silent_after_s: float) -> float:
+        """Return the seconds without a frame after which the camera is silent."""
+        return self.camera.patience_s(silent_after_s) if saved is None else saved.patience_s
+
     def card(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> Card:
         """Return the current card, with the recorder's `saved` state if there is one."""
         camera, last = self.camera, self.camera.last
         heard_ms = camera.heard_ms if last is not None else None
-        patience_s = camera.patience_s(silent_after_s) if saved is None else saved.patience_s
+        patience_s = self.patience_s(saved, silent_after_s)
         sends = heard_ms is not None and now_ms - heard_ms <= 1000 * patience_s
         judged = camera.judge(now_ms, silent_after_s) if saved is None else saved.now(heard_ms, now_ms)
         # Muted alerts hide no other state.

@@ -297,7 +297,9 @@ class Fleet:
         lost = self.totals.lost if chosen is None else self._lost()
         chosen = self._order if chosen is None else chosen
         sending = [card for card in chosen if card.frames_per_second]
-        last = [self._watched[card.name].camera.last for card in sending[:200] if not card.console]
+        # A removed camera keeps its card in the order until the next tick.
+        cameras = [self.camera(card.name) for card in sending[:200] if not card.console]
+        last = [camera.last for camera in cameras if camera is not None]
         late_ms = sorted(max(0, row.recorded_ms - row.captured_ms) for row in last if row is not None)
         rate = sum(card.frames_per_second for card in sending)
         latency_s = late_ms[len(late_ms) // 2] / 1000 if late_ms else None
@@ -352,6 +354,11 @@ class Fleet:
         """Return the full record of one camera; None if it is unknown."""
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
+
+    def patience_s(self, name: str) -> float:
+        """Return the seconds without a frame after which a camera is silent."""
+        watched = self._watched.get(name) or Watched(Camera(name))
+        return watched.patience_s(self._states.get(name), self._silent_after_s)
 
     def attacked(self, name: str, since_ms: int) -> list[bool]:
         """Return for each recent attacked frame of a camera whether the verdict was correct."""

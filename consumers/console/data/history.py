@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, select
 
 from consumers.cameras.open_alerts import KINDS
-from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, spans
+from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, last_sum_ms, spans, summed_to
 from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
 from consumers.database.tables import alerts
 
@@ -29,29 +29,34 @@ _MOST_OUTAGES: Final = 100
 
 @dataclass(frozen=True)
 class Outage:
-    """A time span without any captured frame of a camera."""
+    """A time span without any captured frame, after which the camera is silent."""
 
     since_ms: int
     until_ms: int
 
 
-def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[str, Any]:
+def history(engine: Engine, camera: str, since_ms: int, until_ms: int, patience_s: float) -> dict[str, Any]:
     """Return columns over time in uPlot's JSON form. A null value interrupts the line.
 
-    `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour.
+    `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour. A minute or an hour
+    that is not over, or not summed to its end, has no value. Verdicts are counted by the hour, from `classes_since_s`.
     """
     step_ms = MINUTE_MS if until_ms - since_ms <= _BY_THE_HOUR_FROM else HOUR_MS
     table = camera_minutes if step_ms == MINUTE_MS else camera_hours
-    begin_ms = since_ms - since_ms % step_ms
+    begin_ms, hour_ms = since_ms - since_ms % step_ms, since_ms - since_ms % HOUR_MS
     with engine.begin() as connection:
+        summed_ms = min(until_ms, summed_to(connection))
         found = spans(connection, table, camera, begin_ms, until_ms)
-        classes = classes_of(connection, camera, begin_ms, until_ms)
-    gaps = outages([row["begin_ms"] for row in found], step_ms)
+        classes = classes_of(connection, camera, hour_ms, until_ms)
+        last_ms = last_sum_ms(connection, camera)
+    gaps = outages([row["begin_ms"] for row in found], step_ms, 1000 * patience_s, last_ms, summed_ms)
     return {
         "span_s": (begin_ms / 1000, until_ms / 1000),
+        "summed_to_s": summed_ms / 1000,
         "step_s": step_ms // 1000,
         "classes": classes,
-        "columns": columns(found, step_ms),
+        "classes_since_s": hour_ms / 1000,
+        "columns": columns([row for row in found if row["begin_ms"] + step_ms <= summed_ms], step_ms),
         "outages": [(each.since_ms, each.until_ms) for each in gaps],
     }
 
@@ -90,10 +95,18 @@ def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str,
         column.append(at_s if name == "t" else None if value is None else float(f"{value:.5g}"))
 
 
-def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
-    """Return the gaps between minutes (or hours) with captured frames, newest first."""
-    pairs = pairwise(begins_ms)
-    found = [Outage(before + step_ms, after) for before, after in pairs if after - before > step_ms]
+def outages(
+    begins_ms: Sequence[int], step_ms: int, patience_ms: float, last_ms: int | None, summed_ms: int
+) -> list[Outage]:
+    """Return the gaps that are longer than `patience_ms`, after which the camera is silent, newest first.
+
+    They lie between the minutes (or hours) with captured frames, and between the end of the last one, `last_ms`, and
+    the time up to which frames are summed, `summed_ms`.
+    """
+    gaps = [(before + step_ms, after) for before, after in pairwise(begins_ms)]
+    if last_ms is not None:
+        gaps.append((last_ms, summed_ms))
+    found = [Outage(since, until) for since, until in gaps if until - since > patience_ms]
     return found[::-1][:_MOST_OUTAGES]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -62,8 +63,22 @@ _READ: Final = (
 Sums = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Part:
+    """The sums of newly recorded frames, not added yet."""
+
+    minutes: Sequence[Sums]
+    classes: Sequence[Row[Any]]
+    end_ms: int
+    """Recording time up to which they go."""
+    has_more: bool
+    """Whether more frames are waiting."""
+    took_s: float
+    """Duration of the reading in seconds."""
+
+
 class Rollup:
-    """Adds newly recorded frames. For one thread."""
+    """Adds newly recorded frames. For one thread at a time."""
 
     def __init__(self, recorded: Engine, own: Engine) -> None:
         """Open the sums. `recorded` is the recorder's database, which is only read; `own` is the console's."""
@@ -86,6 +101,14 @@ class Rollup:
 
     def step(self, now_ms: int | None = None) -> bool:
         """Add some more frames. Return whether more are waiting."""
+        part = self.read(now_ms)
+        return part is not None and self.add(part)
+
+    def read(self, now_ms: int | None = None) -> Part | None:
+        """Return the sums of some more frames, empty if there are none; None if no time has passed since the last ones.
+
+        Two parts must not be read without an `add` in between.
+        """
         settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self.recorded.dialect.name]
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
@@ -95,16 +118,21 @@ class Rollup:
             # No frame was recorded in between: skip that time at once.
             first_ms = recorded.scalar(oldest)
             if first_ms is None or first_ms >= settled_ms:
-                return False
+                return Part((), (), settled_ms, has_more=False, took_s=0.0) if settled_ms > begin_ms else None
             end_ms = min(settled_ms, first_ms + round(self._step_ms))
             span = {"since": first_ms, "until": end_ms}
             minutes = [_named(row) for row in recorded.execute(self._by_minute, span)]
             classes = recorded.execute(self._by_class, span).fetchall()
-        self._write(minutes, classes, end_ms)
-        took_s = time.monotonic() - begun_s
+        return Part(minutes, classes, end_ms, end_ms < settled_ms, time.monotonic() - begun_s)
+
+    def add(self, part: Part) -> bool:
+        """Add the sums that `read` has returned. Return whether more frames are waiting."""
+        begun_s = time.monotonic()
+        self._write(part.minutes, part.classes, part.end_ms)
+        took_s = part.took_s + time.monotonic() - begun_s
         shortest, longest = _STEPS_MS
         self._step_ms = min(longest, max(shortest, self._step_ms * min(2.0, _STEP_S / max(took_s, 1e-3))))
-        return bool(end_ms < settled_ms)
+        return part.has_more
 
     def _write(self, minutes: Sequence[Sums], classes: Sequence[Row[Any]], end_ms: int) -> None:
         levels = {each["camera"]: self._levels.pop(each["camera"], 0.0) for each in minutes}
@@ -226,11 +254,24 @@ def spans(connection: Connection, table: Table, camera: str, since_ms: int, unti
     return [dict(row) for row in rows.mappings()]
 
 
-def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> dict[str, int]:
-    """Return the predicted classes of a camera with their counts, most frequent first."""
+def summed_to(connection: Connection) -> int:
+    """Return the recording time up to which frames are summed, Unix time in milliseconds."""
+    return mark(connection, _TO)
+
+
+def last_sum_ms(connection: Connection, camera: str) -> int | None:
+    """Return the end of the camera's last minute with frames, or of its last hour with frames if minutes are purged."""
+    for table, length_ms in ((camera_minutes, MINUTE_MS), (camera_hours, HOUR_MS)):
+        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(table.c.camera == camera))
+        if begin_ms is not None:
+            return begin_ms + length_ms
+    return None
+
+
+def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> list[tuple[str, int]]:
+    """Return the predicted classes of a camera with their counts in the hours of that span, most frequent first."""
     counts: defaultdict[str, int] = defaultdict(int)
-    begin_ms = since_ms - since_ms % HOUR_MS
-    mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= begin_ms, class_hours.c.begin_ms < until_ms)
+    mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= since_ms, class_hours.c.begin_ms < until_ms)
     for row in connection.execute(select(class_hours).where(*mine)):
         counts[row.class_name] += row.frames
-    return dict(sorted(counts.items(), key=lambda each: -each[1]))
+    return sorted(counts.items(), key=lambda each: -each[1])

@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -443,18 +444,15 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
     name = f"{place['site']}/{place['camera']}/{place['name']}"
 
-    def read(engine: Engine) -> bytes:
+    def read(engine: Engine) -> str | None:
         # Only names from the recorder's database are read, never a path that a visitor made up.
         with engine.begin() as connection:
-            known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
-        if known is None:
-            return b""
-        try:
-            return frame_of(context.settings.quarantine, known)
-        except FileNotFoundError:
-            return b""
+            return connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
 
-    picture = await context.read_recorded(read) if _FILE.fullmatch(place["name"]) else b""
+    picture, known = b"", await context.read_recorded(read) if _FILE.fullmatch(place["name"]) else None
+    if known is not None:
+        with suppress(FileNotFoundError):
+            picture = await context.fetch(frame_of, context.settings.quarantine, known)
     if not picture:
         return no(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

@@ -151,7 +151,8 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
 
 async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
     """Return a camera's history with its alerts, commands and changes of the model."""
-    found = await context.read(history, context.store.engine, name, until_ms - length_ms, until_ms)
+    patience_s = context.fleet.patience_s(name)
+    found = await context.read(history, context.store.engine, name, until_ms - length_ms, until_ms, patience_s)
     noted = await context.read(context.store.noted, name, MOST_MARKS)
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()

@@ -17,7 +17,7 @@ from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext
-from consumers.console.replay import Replayed, is_frame, letters, reasons, replay
+from consumers.console.replay import MOST, Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -61,6 +61,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         can_replay=may(request, Right.ADMIN) and any(is_frame(each) for each in found if each["reason"] == reason),
         outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
+        most_replayed=MOST,
     )
 
 

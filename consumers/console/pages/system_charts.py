@@ -51,7 +51,8 @@ async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]
 
     def read(engine: Engine) -> dict[str, list[float | None]]:
         with engine.begin() as connection:
-            return by_column(minutes(connection, since_ms), _raised(connection, since_ms))
+            over = [each for each in minutes(connection, since_ms) if each["minute_ms"] + MINUTE_MS <= now_ms]
+            return by_column(over, _raised(connection, since_ms))
 
     try:
         columns = await context.read_recorded(read)

@@ -55,7 +55,7 @@
 
   // The span of the data that there is: the range, or the part of it since the first value.
   function span() {
-    const first = found.columns.t[0], [begin, end] = found.span_s;
+    const [begin, end] = found.span_s, first = found.columns.t[0] ?? begin;
     return [Math.max(begin, Math.min(first, end - 60)), end];
   }
 
@@ -147,7 +147,7 @@
       rect.append(title);
       return rect;
     };
-    const seen = found.columns.t.length ? [1000 * found.columns.t[0], 1000 * (last(found.columns.t) + found.step_s)] : [end, end];
+    const seen = found.columns.t.length ? [1000 * found.columns.t[0], 1000 * found.summed_to_s] : [end, end];
     band.append(part("on", seen[0], Math.min(end, seen[1]), "frames recorded"));
     for (const [since, until] of found.outages || []) if (until > begin) band.append(part("off", since, until, `no frames for ${length(until - since)}`));
     const models = (found.models || []).filter((at) => at >= begin);
@@ -187,15 +187,17 @@
     const note = document.getElementById("charts-note");
     if (note && found.note) note.textContent = found.note;
     const band = document.getElementById("timeline");
-    if (found.columns.t.length) {
-      draw();
-      if (band) timeline(band);
-    } else {
+    if (found.columns.t.length) draw();
+    else {
       place.classList.add("blank");
-      place.textContent = "No data in this time range yet. A minute appears here when it is over.";
-      if (band) band.textContent = "Nothing has happened in this time range.";
+      place.textContent = `No data in this time range yet. ${found.step_s === 3600 ? "An hour" : "A minute"} appears here when it is over.`;
     }
-    if (found.classes) fill("classes", Object.entries(found.classes), "none");
+    if (band && (found.columns.t.length || found.outages.length)) timeline(band);
+    else if (band) band.textContent = "Nothing has happened in this time range.";
+    if (found.classes) {
+      fill("classes", found.classes, "none");
+      document.getElementById("classes-since").textContent = `Counted by the hour, since ${time(1000 * found.classes_since_s, true)}.`;
+    }
     if (found.outages) fill("outages", found.outages.map(([since, until]) => [time(since, true), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");
   }
