@@ -13,6 +13,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
+from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
@@ -143,6 +144,7 @@ def publish(
         for forgotten in before.published:
             if forgotten.digest not in kept:
                 place.discard(forgotten)
+        note(access.state, "publish", model_id, "forced" if force else "by hand", "live")
         return await report_change(topic, f"published {model_id}", access.wait)
 
     access.apply(run, key)
@@ -187,6 +189,7 @@ def rollback(
         await topic.write(after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
+        note(access.state, "roll back", live.model_id, f"live is {name}", "withdrawn")
         return await report_change(topic, f"withdrawn {live.model_id}; live is {name}", access.wait)
 
     access.apply(run)

@@ -300,7 +300,7 @@ def test_a_candidate_is_promoted_only_by_a_passed_gate_or_by_force_and_each_step
     with pytest.raises(ConfigError, match="expected a rollout"):
         run("promote", "--state", state, "--force")
     noted = [(line.who, line.what, line.outcome) for line in Store(Layout(state).console_url).noted()]
-    assert noted == [(OWNER, "promote", "live"), (OWNER, "candidate", "begun")]
+    assert noted == [(OWNER, "promote", "live"), (OWNER, "candidate", "begun"), (OWNER, "publish", "live")]
 
 
 @brokers

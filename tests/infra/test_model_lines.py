@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from consumers.console.data.store import Store
 from infra.cli.model import ModelsAccess, folder_of, initial
 from infra.local.files import write_json
 from infra.state_folder import Layout
@@ -17,6 +18,7 @@ from schemas.errors import BundleError
 from schemas.messages import models as listed
 from schemas.messages import rollout as rollouts
 from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
+from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
 from tests.processors.tiny import SIGNER, write_bundle
 
@@ -192,6 +194,17 @@ def test_a_published_bundle_pushes_the_oldest_out_of_list_and_store(
     assert Path(topic.models.published[0].location.removeprefix("file://")).is_dir()
     again = run("model", "publish", folder, "--state", state)
     assert again.output.splitlines()[0].endswith("is live already")
+
+
+def test_a_publication_and_a_rollback_are_in_the_audit_log(topic: StandInTopic, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    Layout(state).signer()
+    topic.models = topic.listed = published("before")
+    assert run("model", "publish", write_bundle(tmp_path / "bundle"), "--state", state, "--force").exit_code == 0
+    name = topic.models.published[0].model_id
+    assert run("model", "rollback", "--state", state).exit_code == 0
+    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(Layout(state).console_url).noted()]
+    assert noted == [(OWNER, "roll back", name, "withdrawn"), (OWNER, "publish", name, "live")]
 
 
 def test_a_bundle_of_up_that_is_gone_is_not_the_model_before(
