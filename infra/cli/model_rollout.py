@@ -97,6 +97,11 @@ def candidate(
     if by_rule and clean is None:
         raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
     place, key, state = access.store(store), access.key, access.state
+    public = _decider(decider, state)
+    if by_rule and not public:
+        raise ConfigError(
+            "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
+        )
     folder = folder_of(bundle)
     model_id = checked(folder)
     scan = _scanned(folder, clean, progress)
@@ -140,7 +145,7 @@ def candidate(
             frames=frames,
             cameras=cameras,
             by_rule=by_rule,
-            decider=_decider(decider, state),
+            decider=public,
             # With --force a person has decided on a suspect bundle: the gate then measures no scan.
             scan=scan[1] if scan is not None and not suspect else "",
         )
@@ -267,10 +272,19 @@ def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
 
 
 def _decider(given: Path | None, state: Path | None) -> bytes:
-    """Return the gate's public key; empty without one: then only people decide."""
+    """Return the gate's public key; empty without one: then only people decide.
+
+    Raises ConfigError for a file without a key.
+    """
     from infra.state_folder import Layout
     from schemas.keys.signers import TrustedSigners
 
     if given is not None:
-        return next(iter(TrustedSigners.read(given).publics()), b"")
+        publics = TrustedSigners.read(given).publics()
+        if not publics:
+            raise ConfigError(
+                f"--decider: expected the gate's public key as `signer init` prints it, got none in {given}. "
+                "Correct the file."
+            )
+        return publics[0]
     return Layout(state.resolve()).decider().public if state is not None else b""

@@ -15,6 +15,7 @@ from infra.local.files import write_json
 from infra.state_folder import Layout
 from processors.models.store import ModelStore
 from schemas.errors import BundleError
+from schemas.keys.signers import write_signer
 from schemas.messages import models as listed
 from schemas.messages import rollout as rollouts
 from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
@@ -161,6 +162,22 @@ def test_steps_that_cannot_be_are_one_line(
 ) -> None:
     Layout(tmp_path).signer()
     assert words in refusal(run("model", *arguments, "--state", tmp_path))
+    assert topic.models == Models()
+
+
+def test_promotion_by_rule_needs_the_public_key_of_the_gate(topic: StandInTopic, tmp_path: Path) -> None:
+    key, clean, empty = tmp_path / "ada.key", tmp_path / "clean.npz", tmp_path / "gate.pub"
+    write_signer(key, SIGNER)
+    empty.write_text("# nobody yet\n")
+    begin = (
+        "model", "candidate", write_bundle(tmp_path / "bundle"), "--signer", key, "--store", tmp_path / "store"
+    )  # fmt: skip
+    by_rule = refusal(run(*begin, "--clean", clean, "--by-rule"))
+    assert by_rule == (
+        "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
+    )
+    said = refusal(run(*begin, "--decider", empty))
+    assert said.startswith("--decider: expected the gate's public key as `signer init` prints it, got none in ")
     assert topic.models == Models()
 
 
