@@ -43,10 +43,6 @@ _MOST_SCANNED: Final = 250
 def candidate(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
     access: ModelsChange,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
-    ] = None,
     slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
     frames: Annotated[
         float, typer.Option(help="Share of the frames that both models classify, above 0.", min=0, max=1)
@@ -96,7 +92,7 @@ def candidate(
             raise ConfigError(f"{option}: expected a share above 0, got 0. Without frames nothing is compared.")
     if by_rule and clean is None:
         raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
-    place, key, state = access.store(store), access.key, access.state
+    place, key, state = access.bundles, access.key, access.state
     public = _decider(decider, state)
     if by_rule and not public:
         raise ConfigError(
@@ -149,7 +145,7 @@ def candidate(
             # With --force a person has decided on a suspect bundle: the gate then measures no scan.
             scan=scan[1] if scan is not None and not suspect else "",
         )
-        await topic.write(rollout.begin(before, begun))
+        await access.write(topic, rollout.begin(before, begun))
         detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
         note(state, "candidate", model_id, detail, "begun")
         return await report_change(
@@ -192,11 +188,11 @@ def promote(
             )
         model_id = running.candidate.model_id
         if to == "live":
-            await topic.write(rollout.promoted(topic.models))
+            await access.write(topic, rollout.promoted(topic.models))
             note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
             return await report_change(topic, f"promoted {model_id}", access.wait)
         running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
-        await topic.write(rollout.begin(topic.models, running))
+        await access.write(topic, rollout.begin(topic.models, running))
         note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
         return await report_change(topic, f"{model_id} is a canary", access.wait, topic.wait_for_candidate)
 
@@ -217,7 +213,7 @@ def dismiss(
             raise ConfigError(_NO_ROLLOUT)
         model_id = topic.listed.rollout.candidate.model_id
         check_only(only, model_id)
-        await topic.write(rollout.ended(topic.models))
+        await access.write(topic, rollout.ended(topic.models))
         note(access.state, "dismiss", model_id, "by hand", "ended")
         return await report_change(topic, f"dismissed {model_id}", access.wait, topic.wait_for_candidate)
 
