@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
 from infra.cli.terminal import Console
@@ -39,6 +40,7 @@ def settings(
     not answered in time, 2 when the broker holds nothing that the camera has signed.
     """
     from consumers.console.data.camera_settings import CameraSettingsClient
+    from consumers.console.data.commands import outcome_of
     from schemas.identity import camera_id
 
     identity = camera_id(name)
@@ -48,6 +50,8 @@ def settings(
     with CameraSettingsClient(place, identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
+    if forgot is not None:
+        note(state, "command", identity, "own settings", outcome_of(forgot, wait))
     if meta is None and forgot is None:
         why = f"refused: {refused}" if refused is not None else "the broker retains nothing of it"
         raise StateError(

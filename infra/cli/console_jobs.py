@@ -45,9 +45,10 @@ def job_settings(settings: ConsoleSettings) -> JobSettings | None:
             fixed += [option, str(path.resolve())]
     if settings.kafka:
         fixed += ["--kafka", str(settings.kafka)]
-    stored = ["--store", jobs.models] if jobs.models is not None else []
-    arguments = {"publish": (*fixed, *stored), "rollback": tuple(fixed)}
-    return jobs.model_copy(update={name: getattr(jobs, name) or value for name, value in arguments.items()} | found)
+    if jobs.models is not None:
+        fixed += ["--store", jobs.models]
+    arguments = {name: getattr(jobs, name) or tuple(fixed) for name in ("publish", "rollback")}
+    return jobs.model_copy(update=arguments | found)
 
 
 def job_environment() -> dict[str, str]:

@@ -13,12 +13,13 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
+from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from infra.cli.terminal import Console
-from schemas.errors import BundleError, ConfigError
+from schemas.errors import BundleError, ConfigError, first_line
 from schemas.runtime.moment import moment
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ class ModelsChange(ModelsAccess):
 
     signer: SignerFile = None
     wait: _Wait = 60.0
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or fsspec URL of the bundles, which every processor can read; by default in the state folder."
+        ),
+    ] = None
 
     @property
     def key(self) -> Signer:
@@ -90,16 +97,38 @@ class ModelsChange(ModelsAccess):
         """Change the list; exit with status 1 if a processor has not applied the change."""
         raise typer.Exit(0 if self.run(change, key or self.key) else 1)
 
-    def store(self, given: str | None) -> ModelStore:
-        """Return the store of bundles: the given one, else the state folder's. Raises ConfigError without either."""
+    @property
+    def bundles(self) -> ModelStore:
+        """The store of bundles: the given one, else the state folder's. Raises ConfigError without either."""
         from infra.state_folder import Layout
         from processors.models.store import ModelStore
 
-        if given is None and self.state is None:
+        if self.store is None and self.state is None:
             raise ConfigError(
                 "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
             )
-        return ModelStore(given or str(Layout((self.state or Path()).resolve()).models))
+        return ModelStore(self.store or str(Layout((self.state or Path()).resolve()).models))
+
+    async def write(self, topic: ModelsTopic, after: Models) -> None:
+        """Replace the list of models, then remove the bundles from the store that only the list before names.
+
+        The list before is the signed one: it also names a candidate that the gate has ended. Without a store, all
+        bundles stay. The change is in force by then, so a store that fails is a warning.
+        """
+        from schemas.messages.rollout import named
+
+        before = named(topic.listed)
+        await topic.write(after)
+        kept = {each.digest for each in named(after)}
+        gone = [each for each in before if each.digest not in kept]
+        if self.store is None and self.state is None:
+            return
+        try:
+            for model in gone:
+                self.bundles.discard(model)
+        except Exception as error:  # each kind of store has its own errors
+            words = f"warning: the store: expected to remove {model.model_id}, got {first_line(error)}"
+            Console(stderr=True, soft_wrap=True).print(words, markup=False)
 
 
 @model_app.command()
@@ -107,10 +136,6 @@ class ModelsChange(ModelsAccess):
 def publish(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
     access: ModelsChange,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
-    ] = None,
     force: Annotated[
         bool, typer.Option(help="Publish in spite of other classes than the live model's, or a missing STRIP.")
     ] = False,
@@ -125,7 +150,7 @@ def publish(
     from schemas.messages import models as listed
     from schemas.messages import rollout
 
-    place, key = access.store(store), access.key
+    place, key = access.bundles, access.key
     folder = folder_of(bundle)
     model_id = checked(folder)
 
@@ -137,12 +162,8 @@ def publish(
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
             return await report_change(topic, f"{model_id} is live already", access.wait)
-        after = listed.publish(rollout.ended(before), model)
-        await topic.write(after)
-        kept = {each.digest for each in after.published}
-        for forgotten in before.published:
-            if forgotten.digest not in kept:
-                place.discard(forgotten)
+        await access.write(topic, listed.publish(rollout.ended(before), model))
+        note(access.state, "publish", model_id, "forced" if force else "by hand", "live")
         return await report_change(topic, f"published {model_id}", access.wait)
 
     access.apply(run, key)
@@ -184,9 +205,10 @@ def rollback(
             )
         check_only(only, live.model_id)
         after = listed.withdraw(rollout.ended(topic.models), time.time_ns() // 1_000_000, everything=own)
-        await topic.write(after)
+        await access.write(topic, after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
+        note(access.state, "roll back", live.model_id, f"live is {name}", "withdrawn")
         return await report_change(topic, f"withdrawn {live.model_id}; live is {name}", access.wait)
 
     access.apply(run)

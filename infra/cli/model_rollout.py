@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from infra.cli.access import existing_layout
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.model import (
@@ -43,10 +44,6 @@ _MOST_SCANNED: Final = 250
 def candidate(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
     access: ModelsChange,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
-    ] = None,
     slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
     frames: Annotated[
         float, typer.Option(help="Share of the frames that both models classify, above 0.", min=0, max=1)
@@ -96,7 +93,12 @@ def candidate(
             raise ConfigError(f"{option}: expected a share above 0, got 0. Without frames nothing is compared.")
     if by_rule and clean is None:
         raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
-    place, key, state = access.store(store), access.key, access.state
+    place, key, state = access.bundles, access.key, access.state
+    public = _decider(decider, state)
+    if by_rule and not public:
+        raise ConfigError(
+            "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
+        )
     folder = folder_of(bundle)
     model_id = checked(folder)
     scan = _scanned(folder, clean, progress)
@@ -140,11 +142,11 @@ def candidate(
             frames=frames,
             cameras=cameras,
             by_rule=by_rule,
-            decider=_decider(decider, state),
+            decider=public,
             # With --force a person has decided on a suspect bundle: the gate then measures no scan.
             scan=scan[1] if scan is not None and not suspect else "",
         )
-        await topic.write(rollout.begin(before, begun))
+        await access.write(topic, rollout.begin(before, begun))
         detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
         note(state, "candidate", model_id, detail, "begun")
         return await report_change(
@@ -187,11 +189,11 @@ def promote(
             )
         model_id = running.candidate.model_id
         if to == "live":
-            await topic.write(rollout.promoted(topic.models))
+            await access.write(topic, rollout.promoted(topic.models))
             note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
             return await report_change(topic, f"promoted {model_id}", access.wait)
         running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
-        await topic.write(rollout.begin(topic.models, running))
+        await access.write(topic, rollout.begin(topic.models, running))
         note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
         return await report_change(topic, f"{model_id} is a canary", access.wait, topic.wait_for_candidate)
 
@@ -212,7 +214,7 @@ def dismiss(
             raise ConfigError(_NO_ROLLOUT)
         model_id = topic.listed.rollout.candidate.model_id
         check_only(only, model_id)
-        await topic.write(rollout.ended(topic.models))
+        await access.write(topic, rollout.ended(topic.models))
         note(access.state, "dismiss", model_id, "by hand", "ended")
         return await report_change(topic, f"dismissed {model_id}", access.wait, topic.wait_for_candidate)
 
@@ -267,10 +269,18 @@ def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
 
 
 def _decider(given: Path | None, state: Path | None) -> bytes:
-    """Return the gate's public key; empty without one: then only people decide."""
-    from infra.state_folder import Layout
+    """Return the gate's public key; empty without one: then only people decide.
+
+    Raises ConfigError for a file without a key.
+    """
     from schemas.keys.signers import TrustedSigners
 
     if given is not None:
-        return next(iter(TrustedSigners.read(given).publics()), b"")
-    return Layout(state.resolve()).decider().public if state is not None else b""
+        publics = TrustedSigners.read(given).publics()
+        if not publics:
+            raise ConfigError(
+                f"--decider: expected the gate's public key as `signer init` prints it, got none in {given}. "
+                "Correct the file."
+            )
+        return publics[0]
+    return existing_layout(state).decider().public if state is not None else b""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
+from infra.cli.audit_line import note
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
 
@@ -186,6 +187,7 @@ def rotate(
 
     identity = camera_id(camera)
     generation = run(Layout(state.resolve()), identity, out, mqtt, days, within)
+    note(state, "rotate", identity, f"key generation {generation}", "done")
     typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are refused")
 
 
@@ -221,6 +223,7 @@ def revoke(
     done = run(layout, identity, within)
     where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
+    note(state, "revoke", identity, f"{done.certificates} certificates, {keys}", "done")
     typer.echo(f"{identity}: {done.certificates} certificates revoked, {keys}; {where}")
 
 
@@ -232,6 +235,7 @@ def _revoke_role(role: str, state: Path, within: float) -> None:
 
     layout = Layout(state.resolve())
     done = revoke_role(layout, role, within)
+    note(state, "revoke", role, f"certificates of generation {done.generation} for {', '.join(done.names)}", "done")
     typer.echo(f"{role}: new certificates of generation {done.generation} for {', '.join(done.names)}")
     roles = layout.pki / "roles"
     typer.echo(

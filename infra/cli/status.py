@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli import app
+from infra.cli.access import existing_layout
 from infra.cli.rows import print_rows
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
@@ -26,6 +27,8 @@ State = Annotated[Path, typer.Option(help="State folder of the system.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STATE = Path(".pointillist")
 MOST_NAMED = 20
+_RECOGNISED = 4096
+"""Last printed bytes of a log by which `logs --follow` finds its place after a cut."""
 UNWELL = 1
 """Exit status when a role or a camera is not well, or the system has not ended in time."""
 
@@ -40,7 +43,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     from infra.up.system_line import rules_of
     from infra.up.system_state import PAGES, camera_states, is_supervised, page_addresses, role_states
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     roles, cameras = role_states(layout), camera_states(layout)
     firing = rules_of(roles).firing
     supervised = is_supervised(layout)
@@ -96,7 +99,7 @@ def cameras(
     """Every camera with its state, those that are not well first."""
     from infra.up.system_state import camera_states
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     found = [each for each in camera_states(layout) if each.broken or not broken]
     if json:
         typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
@@ -119,24 +122,30 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
     """The log of a role, running or not."""
-    file = _log_files(_layout(state)).get(role)
+    file = _log_files(existing_layout(state)).get(role)
     if file is None:
-        known = ", ".join(sorted(_log_files(_layout(state)))) or "none"
+        known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"
         raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
-        sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
+        text = opened.read()
+        sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:]))
         sys.stdout.buffer.flush()
-        place = opened.tell()
+        place, last = opened.tell(), text[-_RECOGNISED:]
     while follow:
         try:
             time.sleep(0.2)
-            size = file.stat().st_size
-            # A log that has grown too long is cut from the front.
+            is_cut = file.stat().st_size < place
             with file.open("rb") as opened:
-                opened.seek(place if size >= place else 0)
-                sys.stdout.buffer.write(opened.read())
+                opened.seek(0 if is_cut else place)
+                text = opened.read()
+                if is_cut and not text:  # its kept end is not written yet
+                    continue
                 place = opened.tell()
+            # A log that has grown too long is cut from the front: its kept end was printed up to the last bytes.
+            fresh = text.rpartition(last)[2] if is_cut else text
+            sys.stdout.buffer.write(fresh)
             sys.stdout.buffer.flush()
+            last = (last + fresh)[-_RECOGNISED:]
         except (KeyboardInterrupt, BrokenPipeError):
             return
 
@@ -152,7 +161,7 @@ def down(
     """
     from infra.local.role_table import supervisor
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
         raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
@@ -161,14 +170,6 @@ def down(
         _print_line(f"still stopping after {wait:g} s, as pid {process.pid}")
         raise typer.Exit(UNWELL)
     _print_line("stopped")
-
-
-def _layout(state: Path) -> Layout:
-    from infra.state_folder import Layout
-
-    if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
-    return Layout(state.resolve())
 
 
 def _log_files(layout: Layout) -> dict[str, Path]:

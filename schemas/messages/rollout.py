@@ -75,6 +75,11 @@ def settled(models: Models, assessment: Assessment | None) -> Models:
     return models
 
 
+def named(models: Models) -> list[Model]:
+    """Return all models that a list names: the published ones and the candidate."""
+    return [*models.published, *([models.rollout.candidate] if models.HasField("rollout") else ())]
+
+
 def begin(models: Models, rollout: Rollout) -> Models:
     """Return the list with this rollout in place of an earlier one."""
     changed = Models()

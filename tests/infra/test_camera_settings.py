@@ -11,8 +11,10 @@ import pytest
 from typer.testing import Result
 
 from consumers.console.data.commands import Commands, changes_of
+from consumers.console.data.store import Store
 from infra.cli import camera_settings
 from infra.local.mosquitto import Mosquitto
+from infra.state_folder import Layout
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -22,6 +24,7 @@ from schemas.pointillist_pb2 import Command, CommandState, Meta, ProbeRequest, T
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
 from tests.commanded_camera import CommandedCamera
+from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
 from tests.waiting import wait_until
 
@@ -84,8 +87,13 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
 def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path) -> None:
     camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
     camera.describe()
-    done = run_settings(mosquitto, "--reset", "--wait", "0.5")
+    done = run_settings(mosquitto, "--reset", "--wait", "0.5", "--state", str(tmp_path))
     assert done.exit_code == 1
+    (line,) = Store(Layout(tmp_path).console_url).noted()
+    sent = "sent; the camera has not confirmed within 0.5 s"
+    assert (line.who, line.what, line.subject, line.detail, line.outcome) == (
+        OWNER, "command", CAMERA, "own settings", sent
+    )  # fmt: skip
     assert "it will when it is back" in done.stdout
     back = commanded(mosquitto, tmp_path)
     try:

@@ -53,9 +53,9 @@ def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path
     assert found is not None
     fixed = (
         "--signer", str(key), "--trust", str(tmp_path / "trusted"), "--kafka-tls", str(tmp_path / "tls"), "--kafka",
-        "kafka:9092",
+        "kafka:9092", "--store", "s3://models",
     )  # fmt: skip
-    assert (found.publish, found.rollback) == ((*fixed, "--store", "s3://models"), fixed)
+    assert (found.publish, found.rollback) == (fixed, fixed)
     alone = jobs_of({"folder": tmp_path / "jobs"})
     assert alone is not None
     assert (alone.publish, alone.rollback) == (None, None)

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from consumers.console.data.store import Store
 from infra.cli.model import ModelsAccess, folder_of, initial
 from infra.local.files import write_json
 from infra.state_folder import Layout
 from processors.models.store import ModelStore
 from schemas.errors import BundleError
+from schemas.keys.signers import write_signer
 from schemas.messages import models as listed
 from schemas.messages import rollout as rollouts
 from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
+from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
 from tests.processors.tiny import SIGNER, write_bundle
 
@@ -162,6 +165,22 @@ def test_steps_that_cannot_be_are_one_line(
     assert topic.models == Models()
 
 
+def test_promotion_by_rule_needs_the_public_key_of_the_gate(topic: StandInTopic, tmp_path: Path) -> None:
+    key, clean, empty = tmp_path / "ada.key", tmp_path / "clean.npz", tmp_path / "gate.pub"
+    write_signer(key, SIGNER)
+    empty.write_text("# nobody yet\n")
+    begin = (
+        "model", "candidate", write_bundle(tmp_path / "bundle"), "--signer", key, "--store", tmp_path / "store"
+    )  # fmt: skip
+    by_rule = refusal(run(*begin, "--clean", clean, "--by-rule"))
+    assert by_rule == (
+        "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
+    )
+    said = refusal(run(*begin, "--decider", empty))
+    assert said.startswith("--decider: expected the gate's public key as `signer init` prints it, got none in ")
+    assert topic.models == Models()
+
+
 def test_a_candidate_becomes_a_canary_by_a_passed_gate_and_a_scan_or_by_force(
     topic: StandInTopic, tmp_path: Path
 ) -> None:
@@ -192,6 +211,96 @@ def test_a_published_bundle_pushes_the_oldest_out_of_list_and_store(
     assert Path(topic.models.published[0].location.removeprefix("file://")).is_dir()
     again = run("model", "publish", folder, "--state", state)
     assert again.output.splitlines()[0].endswith("is live already")
+
+
+@pytest.mark.parametrize("end", ["dismiss", "replace", "publish", "rollback", "fail"])
+def test_the_bundle_of_an_ended_candidate_leaves_the_store(topic: StandInTopic, tmp_path: Path, end: str) -> None:
+    state, first, second = tmp_path / "state", write_bundle(tmp_path / "1"), write_bundle(tmp_path / "2", overlays=2)
+    options = ("--state", state, "--force")
+    Layout(state).signer()
+    assert run("model", "publish", write_bundle(tmp_path / "0", overlays=3), *options).exit_code == 0
+    assert run("model", "candidate", first, *options).exit_code == 0
+    assert stored(state) == folders(topic.listed)
+    candidate = {folder_name(topic.listed.rollout.candidate)}
+    if end == "fail":  # the gate: the signed list still names the candidate
+        topic.models = rollouts.ended(topic.listed)
+        end = "replace"
+    arguments = {"replace": ("candidate", second, *options), "publish": ("publish", second, *options)}
+    done = run("model", *arguments.get(end, (end, "--state", state)))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert stored(state) == folders(topic.listed)
+    assert not candidate & stored(state)
+    assert run("model", "candidate", first, *options).exit_code == 0
+    assert candidate <= stored(state) == folders(topic.listed)
+
+
+def stored(state: Path) -> set[str]:
+    return {each.name for each in Layout(state).models.iterdir()}
+
+
+def folders(models: Models) -> set[str]:
+    return {folder_name(each) for each in rollouts.named(models)}
+
+
+def folder_name(model: Model) -> str:
+    return model.location.rpartition("/")[2]
+
+
+def test_promoted_and_withdrawn_models_and_a_candidate_that_begins_again_stay_in_the_store(
+    topic: StandInTopic, tmp_path: Path
+) -> None:
+    state, made = tmp_path / "state", write_bundle(tmp_path / "bundle")
+    options = ("--state", state, "--force")
+    Layout(state).signer()
+    assert run("model", "publish", write_bundle(tmp_path / "0", overlays=2), *options).exit_code == 0
+    for arguments in (
+        ("candidate", made, *options), ("candidate", made, *options), ("promote", "--to", "canary", *options),
+        ("promote", *options), ("rollback", "--state", state),
+    ):  # fmt: skip
+        done = run("model", *arguments)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert len(stored(state)) == 2
+        assert stored(state) == folders(topic.listed)
+    # Published again, it is in the list twice.
+    assert run("model", "publish", made, *options).exit_code == 0
+    assert stored(state) == folders(topic.listed)
+
+
+@pytest.mark.parametrize("by_gate", [False, True])
+def test_a_promotion_pushes_the_oldest_out_of_list_and_store(
+    topic: StandInTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_gate: bool
+) -> None:
+    state = tmp_path / "state"
+    monkeypatch.setattr(listed, "MAX_PUBLISHED", 1)
+    Layout(state).signer()
+    assert run("model", "publish", write_bundle(tmp_path / "0", overlays=2), "--state", state).exit_code == 0
+    assert run("model", "candidate", write_bundle(tmp_path / "1"), "--state", state, "--force").exit_code == 0
+    if by_gate:  # the next change of the list removes the files
+        topic.models = rollouts.promoted(topic.listed)
+    next_change = ("rollback",) if by_gate else ("promote", "--force")
+    assert run("model", *next_change, "--state", state).exit_code == 0
+    assert stored(state) == folders(topic.listed)
+    assert len(stored(state)) == 1
+
+
+def test_a_store_that_fails_after_the_change_is_a_warning(topic: StandInTopic, tmp_path: Path) -> None:
+    Layout(tmp_path).signer()
+    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    done = run("model", "dismiss", "--state", tmp_path, "--store", "nothing://here")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "dismissed next")
+    assert done.stderr.startswith("warning: the store: expected to remove next, got the store: expected a folder or")
+    assert not topic.models.HasField("rollout")
+
+
+def test_a_publication_and_a_rollback_are_in_the_audit_log(topic: StandInTopic, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    Layout(state).signer()
+    topic.models = topic.listed = published("before")
+    assert run("model", "publish", write_bundle(tmp_path / "bundle"), "--state", state, "--force").exit_code == 0
+    name = topic.models.published[0].model_id
+    assert run("model", "rollback", "--state", state).exit_code == 0
+    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(Layout(state).console_url).noted()]
+    assert noted == [(OWNER, "roll back", name, "withdrawn"), (OWNER, "publish", name, "live")]
 
 
 def test_a_bundle_of_up_that_is_gone_is_not_the_model_before(

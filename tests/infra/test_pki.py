@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from consumers.console.data.store import Store
 from infra.cameras.identity import issued_identity
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
@@ -28,6 +29,7 @@ from schemas.errors import ConfigError, RevokedKeyError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
+from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
 from tests.infra.secure import SECRET, enrolled
 from tests.waiting import until
@@ -155,6 +157,20 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
     after = Enrolment.read(out)
     assert (before.key.generation, after.key.generation) == (0, 1)
     assert refused(state / "pki") == set()
+
+
+def test_revocations_and_rotations_are_in_the_audit_log(fleet: Layout, tmp_path: Path) -> None:
+    fleet.fleet_secret()
+    options = ("--state", fleet.folder)
+    assert run("revoke", DOOR, *options).exit_code == 0
+    assert run("rotate", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
+    assert run("revoke", "--role", "bridge", *options).exit_code == 0
+    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(fleet.console_url).noted()]
+    assert noted == [
+        (OWNER, "revoke", "bridge", "done"),
+        (OWNER, "rotate", DOOR, "done"),
+        (OWNER, "revoke", DOOR, "done"),
+    ]
 
 
 def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(fleet: Layout, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class Commands:
             command = command_of(self._held(name, camera.meta), changes)
             obeyed = camera.send(command, wait_s)
             self._sent[name] = command
-        return _outcome(obeyed, wait_s)
+        return outcome_of(obeyed, wait_s)
 
     def reset(self, name: str, wait_s: float = OBEYED_S) -> str:
         """Reset a camera to its own settings. Return the outcome after at most `wait_s`.
@@ -124,7 +124,7 @@ class Commands:
             issued_ms = time.time_ns() // 10**6
             obeyed = camera.reset(wait_s)
             self._sent[name] = Command(reset=True, issued_ms=issued_ms)
-        return _outcome(obeyed, wait_s)
+        return outcome_of(obeyed, wait_s)
 
     def _turn(self, name: str) -> Lock:
         return self._turns[hash(name) % _LOCKS]
@@ -141,7 +141,8 @@ class Commands:
         return CameraSettingsClient(self._broker, camera, self._keys)
 
 
-def _outcome(obeyed: bool, wait_s: float) -> str:
+def outcome_of(obeyed: bool, wait_s: float) -> str:
+    """Return the words of the audit log for a command that was sent."""
     return "confirmed" if obeyed else f"sent; the camera has not confirmed within {wait_s:g} s" if wait_s else "sent"
 
 
