@@ -187,12 +187,14 @@ class GroupEncoder:
 
         chosen = self._settings
         if not self._software_only and chosen.codec_number is Codec.H264:
-            encoder, reason = hardware_encoder(chosen.hardware, height, width, rate, chosen.rate_factor)
+            encoder, reason = hardware_encoder(
+                chosen.hardware, height, width, rate, chosen.rate_factor, chosen.max_bytes_per_second
+            )
             if encoder is not None:
                 return encoder
             self._software_only = True
             _log.warning(
-                "hardware_encoder_missing", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
+                "software_encoder_used", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
                 used="libx264",
             )  # fmt: skip
         rate_factor: float = chosen.rate_factor
