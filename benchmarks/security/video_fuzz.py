@@ -73,7 +73,7 @@ def mutated(unit: bytes, other: bytes, random: np.random.Generator) -> bytes:
 def unit(camera: CameraId, codec: Codec, data: bytes, key: int, place: int) -> VideoUnit:
     """Return a unit as a processor gets it."""
     colour = Colour.BT601_LIMITED
-    return VideoUnit(camera, 1, key + place, key, place, False, HEIGHT, WIDTH, AccessUnit(codec, colour, data))
+    return VideoUnit(camera, 1, key + place, key, place, 0, False, HEIGHT, WIDTH, AccessUnit(codec, colour, data))
 
 
 class Honest:

@@ -126,9 +126,10 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
 async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
     """Send the frames of `found` to `topic` again. Raises BrokerError if Kafka does not accept them all.
 
+    A camera's frames are sent in their order, because a processor waits only briefly for a key frame of `video`.
     Frames sent before the error may arrive twice; each is recorded once.
     """
-    payloads = await _payloads(kafka, topic, found)
+    payloads = sorted(await _payloads(kafka, topic, found), key=_order)
     sender = Sender(kafka)
     try:
         async with asyncio.timeout(_PATIENCE_S):
@@ -139,6 +140,11 @@ async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recor
     finally:
         await sender.close()
     return Replayed(len(payloads), recorded, len(found) - len(payloads))
+
+
+def _order(found: tuple[Letter, bytes]) -> tuple[str, int, int]:
+    letter, _ = found
+    return letter.camera, letter.boot, letter.seq
 
 
 def _record(letter: Letter, payload: bytes) -> Plain:

@@ -60,6 +60,7 @@ class VideoUnit(NamedTuple):
     key_seq: int
     """Sequence number of its group's key frame."""
     place: int
+    captured_ms: int
     whole: bool
     height: int
     width: int
@@ -102,6 +103,8 @@ class _Chain:
     """A group, and the units of it that wait."""
 
     group: Group
+    captured_ms: int
+    """Capture time of the unit that came first. The live group of a camera has the latest."""
     seqs: list[int] = field(default_factory=list)
     """Sequence numbers of the frames at the places 0, 1, …"""
     held: int = 0
@@ -295,11 +298,14 @@ class VideoDecoders:
         chain = chains.get(key)
         if chain is None:
             name = f"group {unit.camera_id}/{unit.boot_id}/{unit.key_seq}"
-            chain = chains[key] = _Chain(Group(unit.camera_id, name, unit.height, unit.width))
+            chain = chains[key] = _Chain(Group(unit.camera_id, name, unit.height, unit.width), unit.captured_ms)
             if len(chains) > GROUPS_PER_CAMERA:
-                _, oldest = chains.popitem(last=False)
-                self._fail_waiting(oldest)
-                self._displace(oldest)
+                # Replayed groups displace each other. Boots have no order: only the capture time names the live group.
+                live = max(chains, key=lambda each: (chains[each].captured_ms, each))
+                displaced = chains.pop(next(each for each in chains if each != live))
+                self._fail_waiting(displaced)
+                self._displace(displaced)
+        chains.move_to_end(key)
         return chain
 
     def _forget(self, chain: _Chain) -> None:

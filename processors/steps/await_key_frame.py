@@ -77,7 +77,7 @@ class AwaitKeyFrame(Step):
         self._requests = requests
         self._metrics = metrics
         self._waiting: OrderedDict[Identity, list[FrameJob]] = OrderedDict()
-        self._recalling: dict[Place, Identity | None] = {}
+        self._recalling: set[Place] = set()
         self._partitions: dict[int, _Recall] = {}
         self._restored: defaultdict[int, set[CameraId]] = defaultdict(set)
         """Cameras whose units were read back, by partition."""
@@ -156,7 +156,7 @@ class AwaitKeyFrame(Step):
             while self._unplaced() > self._settings.key_wait_frames:
                 self._give_up(next(name for name in self._waiting if self.held.place(name) is None))
         elif place not in self._recalling:
-            self._recalling[place] = wanted
+            self._recalling.add(place)
             self.recall.want([place])
 
     def _pass_on(self, job: FrameJob, key_frame: KeyFrame) -> None:
@@ -189,7 +189,7 @@ class AwaitKeyFrame(Step):
 
     def recalled(self, place: Place, record: ConsumerRecord | None) -> None:
         """Hold the key frame of a record that was read back; None if Kafka has no such record."""
-        wanted = self._recalling.pop(place, None)
+        self._recalling.discard(place)
         key_frame = None
         if record is not None:
             try:
@@ -202,7 +202,7 @@ class AwaitKeyFrame(Step):
         if key_frame is not None:
             self._metrics.key_frames["recalled"].inc()
             self._arrived(key_frame)
-        if wanted is not None and (key_frame is None or key_frame.identity != wanted):
+        for wanted in [each for each in self._waiting if self.held.place(each) == place]:
             self._give_up(wanted)
         recall = self._partitions.get(place[0])
         if recall is not None:
@@ -252,8 +252,7 @@ class AwaitKeyFrame(Step):
         if not places and span is None:
             return False
         self._partitions[partition] = _Recall(places, span is not None, done)
-        for place in places:
-            self._recalling.setdefault(place, None)
+        self._recalling |= places
         if span is not None:
             self.recall.want_span(partition, span)
         self.recall.want(places)

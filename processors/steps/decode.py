@@ -148,6 +148,7 @@ def video_unit(job: FrameJob) -> VideoUnit:
         frame.seq,
         key_seq,
         frame.place,
+        frame.captured_ms,
         frame.whole,
         frame.height,
         frame.width,

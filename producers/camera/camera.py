@@ -118,6 +118,7 @@ class Camera:
         self._masks: threading.Thread | None = None
         self._kind = ""
         self._phase_s = phase_s
+        self._compares = settings.measure_codec
         self._comparison: Comparison | None = None
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         try:
@@ -405,7 +406,7 @@ class Camera:
         if trace.on():
             trace.stamp("sealed", identity)
         await self._append()
-        if self.settings.measure_codec:
+        if self._compares:
             self._compare(shown, ledger.next - 1, payload)
         changed = self._sizes.changed(captured.stream_frame_bytes, len(payload), time.monotonic())
         if changed or shown.shape != self._size:
@@ -424,9 +425,12 @@ class Camera:
             # FFmpeg is loaded on demand.
             from producers.video.comparison import Comparison
 
-            settings = self.settings
-            self._comparison = Comparison(settings.video, settings.fps, self._instruments.compared)
-        self._comparison.add(shown, seq, payload)
+            self._comparison = Comparison(self.settings.video, self._instruments.compared)
+        try:
+            self._comparison.add(shown, seq, payload, self._control.rate)
+        except SourceError as error:
+            self._compares = False
+            _log.warning("comparison_ended", camera=self.settings.camera_id, detail=str(error))
 
     def _encoding(self, shape: tuple[int, ...]) -> Encoding:
         """Return the encoding of a picture. For a small one a codec saves little, and decoding takes a process."""

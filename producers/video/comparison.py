@@ -10,7 +10,7 @@ from PIL import Image
 from prometheus_client import Counter
 
 from producers.video.encoder import software_encoder
-from producers.video.group import USUAL_RATE
+from producers.video.group import encoder_rate
 from producers.video.video_settings import VideoSettings
 from schemas.messages.frame import is_key_frame, parse_frame
 from schemas.pixels.fill import Fill
@@ -26,18 +26,17 @@ _JPEG_QUALITY: Final = 90
 class Comparison:
     """The comparison of one camera's frames. Probes are left out, because other codings have none."""
 
-    def __init__(self, settings: VideoSettings, rate: float, compared: Counter) -> None:
-        """`rate` is in frames a second, 0 if it is not set. `compared` counts bytes by one of `WAYS`."""
+    def __init__(self, settings: VideoSettings, compared: Counter) -> None:
+        """`compared` counts bytes by one of `WAYS`."""
         self._settings = settings
-        self._rate = rate or USUAL_RATE
         self._compared = compared
         self._before: Picture | Planes | None = None
 
-    def add(self, picture: Picture | Planes, seq: int, payload: bytes) -> None:
+    def add(self, picture: Picture | Planes, seq: int, payload: bytes, rate: float) -> None:
         """Compare a frame if it is due: its picture (H, W, C) uint8 or planes, and the message that was sent.
 
-        The codec predicts it from the frame before, unless it was sent as a key frame. Raises `SourceError` if the
-        encoder fails.
+        `rate` is the camera's in frames a second, 0 if it is not set. The codec predicts the frame from the one before,
+        unless it was sent as a key frame. Raises `SourceError` if the encoder fails.
         """
         if seq % EVERY:
             self._before = picture if (seq + 1) % EVERY == 0 else None
@@ -49,8 +48,9 @@ class Comparison:
             return
         height, width, channels = picture.shape
         settings = self._settings
+        rate = encoder_rate(settings.codec_number, rate)
         encoder = software_encoder(
-            settings.codec_number, height, width, self._rate, settings.rate_factor, settings.max_bytes_per_second
+            settings.codec_number, height, width, rate, settings.rate_factor, settings.max_bytes_per_second
         )
         try:
             if not alone and before is not None:

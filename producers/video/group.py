@@ -187,19 +187,20 @@ class GroupEncoder:
 
         chosen = self._settings
         if not self._software_only and chosen.codec_number is Codec.H264:
-            encoder, reason = hardware_encoder(chosen.hardware, height, width, rate, chosen.rate_factor)
+            encoder, reason = hardware_encoder(
+                chosen.hardware, height, width, rate, chosen.rate_factor, chosen.max_bytes_per_second
+            )
             if encoder is not None:
                 return encoder
             self._software_only = True
             _log.warning(
-                "hardware_encoder_missing", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
+                "software_encoder_used", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
                 used="libx264",
             )  # fmt: skip
         rate_factor: float = chosen.rate_factor
         if chosen.codec_number is Codec.H264:
             rate_factor = max(0, rate_factor - _FINER)
-        else:
-            rate = min(max(rate, _AV1_RATES[0]), _AV1_RATES[1])
+        rate = encoder_rate(chosen.codec_number, rate)
         return software_encoder(chosen.codec_number, height, width, rate, rate_factor, chosen.max_bytes_per_second)
 
     def _unmasked(self, picture: Picture | Planes) -> Planes:
@@ -210,6 +211,12 @@ class GroupEncoder:
         if (height, width) not in self._whole:
             self._whole = {(height, width): Fill(np.ones((height, width), dtype=np.bool_))}
         return self._whole[height, width].picture(picture)
+
+
+def encoder_rate(codec: Codec, rate: float) -> float:
+    """Return the frames a second for a codec's software encoder; `rate` is the camera's, 0 if it is not set."""
+    rate = rate or USUAL_RATE
+    return min(max(rate, _AV1_RATES[0]), _AV1_RATES[1]) if codec is Codec.AV1 else rate
 
 
 def _filled(fill: Fill, picture: Picture | Planes) -> Planes:

@@ -22,12 +22,16 @@ _QUALITY: Final = {"nvenc": "qp", "qsv": "global_quality", "vaapi": "qp"}
 KINDS: Final = tuple(_OPTIONS)
 
 
-def hardware_encoder(kind: str, height: int, width: int, rate: float, crf: int) -> tuple[Encoder | None, str]:
+def hardware_encoder(
+    kind: str, height: int, width: int, rate: float, crf: int, max_bytes_per_second: int | None = None
+) -> tuple[Encoder | None, str]:
     """Return a hardware encoder, or None and the reason. `kind` is one of `KINDS`, or `auto` for the first that opens.
 
     An encoder is tried with two grey pictures: it must return each picture's access unit at once. Their group is then
-    over, and a fresh encoder is returned.
+    over, and a fresh encoder is returned. With a limit of the bytes a second, none is: only software keeps it.
     """
+    if max_bytes_per_second is not None:
+        return None, "max_bytes_per_second: expected none with a hardware encoder. Only software keeps the limit."
     reasons = []
     for each in KINDS if kind == "auto" else (kind,):
         try:

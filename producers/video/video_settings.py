@@ -28,7 +28,8 @@ class VideoSettings(SettingsTable):
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
     """Maximum seconds of a group."""
     hardware: Literal["none", "auto", "nvenc", "qsv", "vaapi", "v4l2m2m"] = "none"
-    """A hardware encoder for H.264. If it does not open, software encodes instead, and the log has the reason."""
+    """A hardware encoder for H.264. If it does not open, or `max_bytes_per_second` is set, software encodes instead,
+    and the log has the reason."""
 
     @property
     def rate_factor(self) -> int:

@@ -201,6 +201,18 @@ def test_a_key_frame_that_kafka_no_longer_has_is_requested(record: FakeRecord | 
     assert isinstance(bench.failed[0][1], NoKeyFrameError)
 
 
+def test_frames_for_which_an_earlier_assignment_recalls_the_key_frame_fail_with_that_recall() -> None:
+    bench, camera, other = Bench(key_cache_bytes=1), KeyedCamera(), KeyedCamera("site/other")
+    bench.submit(taken(camera.message(), camera.name, 40), other.frame())
+    bench.step.recall_partition(0, write_note([40]), lambda: None)
+    bench.step.discard(0)  # revoked, and assigned again without a note
+    frame = camera.frame()
+    bench.submit(frame)
+    bench.step.recalled((0, 40), None)
+    assert [job for job, _ in bench.failed] == [frame]
+    assert len(bench.step) == 0
+
+
 def test_a_partition_begins_when_all_key_frames_of_its_note_are_read_back() -> None:
     bench, camera = Bench(), KeyedCamera()
     message, done = camera.message(), []

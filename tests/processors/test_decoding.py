@@ -53,7 +53,7 @@ def chain(count: int, codec: Codec = Codec.H264) -> list[bytes]:
 def unit(data: bytes, place: int = 0, *, camera: CameraId = DOOR, key: int = 0, **changes: Any) -> VideoUnit:
     codec = changes.pop("codec", Codec.H264)
     made = VideoUnit(
-        camera, 7, key + place, key, place, False, HEIGHT, WIDTH, AccessUnit(codec, Colour.BT601_FULL, data)
+        camera, 7, key + place, key, place, 1000, False, HEIGHT, WIDTH, AccessUnit(codec, Colour.BT601_FULL, data)
     )
     return made._replace(**changes)
 
@@ -196,6 +196,28 @@ def test_a_repeated_key_frame_ends_no_group(make: Make) -> None:
         assert shows(decoders.submit(unit(units[0], key=key), 0.0), 0)
     decoders.restore(unit(units[0], key=30), displace=False)
     assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+
+
+@pytest.mark.parametrize("boot", [7, 8], ids=["this boot", "an earlier boot"])
+def test_replayed_groups_displace_neither_the_live_group_nor_the_one_in_use(make: Make, boot: int) -> None:
+    decoders, units = make(), chain(4)
+
+    def live(place: int) -> Future[Planes]:
+        return decoders.submit(unit(units[place], place, key=90, captured_ms=9000), 0.0)
+
+    def old(key: int, place: int) -> Future[Planes]:
+        return decoders.submit(unit(units[place], place, key=key, boot_id=boot, captured_ms=1000 + key), 0.0)
+
+    assert shows(live(0), 0)
+    waiting = live(3), old(0, 2)
+    for key in (10, 20, 30, 40):
+        assert shows(old(key, 0), 0)
+        assert old(0, 2) is waiting[1]  # in use
+    assert not any(each.done() for each in waiting)
+    assert [shows(live(place), place) for place in (1, 2)] == [True, True]
+    assert shows(waiting[0], 3)
+    assert [shows(old(0, place), place) for place in (0, 1)] == [True, True]
+    assert shows(waiting[1], 2)
 
 
 def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:

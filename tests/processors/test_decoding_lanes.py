@@ -95,7 +95,7 @@ def submit(
     decoders: VideoDecoders, camera: CameraId, place: int, data: bytes = b"unit", key: int = 0
 ) -> Future[Planes]:
     unit = AccessUnit(Codec.H264, Colour.BT601_FULL, data)
-    return decoders.submit(VideoUnit(camera, 7, key + place, key, place, False, 4, 4, unit), 0.0)
+    return decoders.submit(VideoUnit(camera, 7, key + place, key, place, 0, False, 4, 4, unit), 0.0)
 
 
 def decoder(done: Future[Planes]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,11 @@ from producers.camera.camera_settings import CameraSettings
 from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.publisher import WindowSettings
 from producers.sources.settings import SourceSettings
+from producers.video import comparison
+from producers.video.encoder import Encoder, software_encoder
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.messages.access_unit import Codec
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Command
 from tests.producers.fleet_rig import capturing, offline_camera
@@ -79,6 +83,26 @@ async def test_what_is_told_between_two_sleeps_is_not_slept_over(
 
         monkeypatch.setattr(made._fair_gate, "enter", told_meanwhile)
         await until(lambda: made.spool.current.next > 5, "frames at the rate")
+
+
+async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def recorded(codec: Codec, height: int, width: int, rate: float, *others: Any) -> Encoder:
+        rates.append(rate)
+        return software_encoder(codec, height, width, rate, *others)
+
+    monkeypatch.setattr(comparison, "software_encoder", recorded)
+    monkeypatch.setattr(comparison, "EVERY", 1)  # each key frame is compared
+    source = SourceSettings(kind="scene", size=(160, 128))
+    settings = CameraSettings(camera_id=CAMERA, fps=20.0, source=source, profile="video", measure_codec=True)
+    async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
+        await until(lambda: bool(rates), "the first frame")
+        tell(made, 50.0)
+        await until(lambda: 50.0 in rates, "a key frame at the rate")
+    assert set(rates) == {20.0, 50.0}
 
 
 async def test_a_sleep_ends_by_itself_and_when_it_is_told_to() -> None:

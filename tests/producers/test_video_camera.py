@@ -7,10 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import structlog
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from producers.camera.camera_settings import CameraOptions
+from producers.camera.camera_settings import CameraOptions, CameraSettings
 from producers.camera.sealing import Sealing
 from producers.sources.decoder import to_planes, to_rgb
 from producers.sources.opening import open_source
@@ -20,11 +21,14 @@ from producers.video.comparison import WAYS, Comparison
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
 from schemas import metrics
+from schemas.errors import SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, group_of, parse_frame
 from schemas.pixels.planes import Colour, Planes, to_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, VIDEO
+from tests.producers.fleet_rig import capturing, offline_camera
+from tests.waiting import until
 
 CAMERA = CameraId("site/door")
 KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA)
@@ -188,13 +192,38 @@ def test_the_profile_is_a_setting() -> None:
 
 def test_one_frame_in_a_hundred_is_compared_with_other_ways_of_sending_it() -> None:
     compared = metrics.CAMERA_COMPARED.on(registry := CollectorRegistry())
-    groups, comparison = GroupEncoder(KEY, VideoSettings()), Comparison(VideoSettings(), 0.0, compared)
+    groups, comparison = GroupEncoder(KEY, VideoSettings()), Comparison(VideoSettings(), compared)
     for seq in range(201):
         shown = np.roll(smooth(), seq, axis=1)
-        comparison.add(shown, seq, groups.encode(shown, 1, seq, 40 * seq, MASKED))
+        comparison.add(shown, seq, groups.encode(shown, 1, seq, 40 * seq, MASKED), 0.0)
         sent, raw, jpeg, codec = (
             registry.get_sample_value("pointillist_camera_compared_bytes_total", {"way": way}) or 0.0 for way in WAYS
         )
         assert raw == (seq // 100 + 1) * shown.nbytes
         assert 0.5 * codec < sent < 2 * codec < jpeg + codec < raw
     groups.end()
+
+
+async def test_a_comparison_that_fails_costs_neither_frames_nor_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise SourceError("encoder failed")
+
+    monkeypatch.setattr(Comparison, "add", fails)
+    settings = CameraSettings(camera_id=CAMERA, fps=50.0, source=SourceSettings(kind="scene"), measure_codec=True)
+    with structlog.testing.capture_logs() as logs:
+        async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
+            await until(lambda: made.spool.current.next > 3, "frames")
+            assert made.trouble == ""
+    assert [each["event"] for each in logs if "encoder failed" in each.get("detail", "")] == ["comparison_ended"]
+
+
+@pytest.mark.parametrize("rate", [1000.0, 1 / 3600])
+def test_frames_of_av1_are_compared_at_every_rate_of_the_settings(rate: float) -> None:
+    compared = metrics.CAMERA_COMPARED.on(registry := CollectorRegistry())
+    chosen = VideoSettings(codec="av1")
+    groups, comparison = GroupEncoder(KEY, chosen, rate), Comparison(chosen, compared)
+    comparison.add(smooth(), 0, groups.encode(smooth(), 1, 0, 0, MASKED), rate)
+    groups.end()
+    assert (registry.get_sample_value("pointillist_camera_compared_bytes_total", {"way": "codec"}) or 0.0) > 0

@@ -9,12 +9,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from producers.video import encoder as encoders
+from producers.video import hardware
 from producers.video.encoder import software_encoder, without_remarks
 from producers.video.group import GroupEncoder
 from producers.video.hardware import hardware_encoder
@@ -220,6 +222,24 @@ def test_missing_hardware_is_reported_and_software_takes_over() -> None:
         assert "h264_vaapi" in reason
     frames = messages(GroupEncoder(KEY, VideoSettings(hardware="auto")), 2)
     assert len(decoded([unit(frame) for frame in frames])) == 2
+
+
+@pytest.mark.parametrize(("hold", "opened", "logged"), [(None, 4, 0), (8000, 0, 1)])
+def test_software_encodes_instead_of_hardware_if_the_bytes_a_second_are_limited(
+    monkeypatch: pytest.MonkeyPatch, hold: int | None, opened: int, logged: int
+) -> None:
+    found: list[str] = []
+
+    def opens(kind: str, height: int, width: int, rate: float, crf: int) -> Any:
+        found.append(kind)
+        return software_encoder(Codec.H264, height, width, rate, crf)
+
+    monkeypatch.setattr(hardware, "_opened", opens)
+    chosen = VideoSettings(hardware="nvenc", max_bytes_per_second=hold, group_frames=2)
+    with structlog.testing.capture_logs() as logs:
+        messages(GroupEncoder(KEY, chosen), 4)
+    assert len(found) == opened
+    assert ["max_bytes_per_second" in each["detail"] for each in logs] == [True] * logged
 
 
 def test_supplemental_information_is_left_out() -> None:
