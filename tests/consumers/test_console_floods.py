@@ -198,7 +198,10 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         while not ended.is_set():
             yield PIECE
 
-    monkeypatch.setattr(ConsoleContext, "engine", lambda _: None)
+    async def connected(*_: object) -> None:
+        """Without a database."""
+
+    monkeypatch.setattr(ConsoleContext, "read_recorded", connected)
     monkeypatch.setattr(api, "rows", lambda *_: iter(()))
     monkeypatch.setattr(api, "as_csv", lines_of)
     yield ended
