@@ -24,6 +24,7 @@ Offsets = dict[str, dict[int, int]]
 """The next Kafka offset of each partition, by topic."""
 
 _PROGRAMS: Final = "apt-get install postgresql-client"
+_SECRETS: Final = frozenset(("password", "sslpassword"))
 
 
 def snapshot(url: str, target: Path) -> Offsets:
@@ -123,8 +124,8 @@ def _by_topic(rows: Sequence[Sequence[object]]) -> Offsets:
 
 
 def _server(url: URL) -> str:
-    """Return the address for PostgreSQL's programs, without the password: every user can see arguments."""
-    return make_conninfo(**_parameters(url.set(password=None)))
+    """Return the address for PostgreSQL's programs, without passwords: every user can see arguments."""
+    return make_conninfo(**{name: value for name, value in _parameters(url).items() if name not in _SECRETS})
 
 
 def _parameters(url: URL) -> dict[str, str]:
@@ -137,7 +138,8 @@ def _run(
 ) -> None:
     if shutil.which(program) is None:
         raise StateError(f"{program} is missing: expected PostgreSQL's client programs. Install them: {_PROGRAMS}")
-    environment = os.environ | ({"PGPASSWORD": url.password} if url.password else {})
+    password = _parameters(url).get("password")
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
     with subprocess.Popen(
         [program, *options],
         env=environment,
