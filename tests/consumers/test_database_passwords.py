@@ -1,9 +1,10 @@
-"""Passwords of database URLs: absent from the arguments of other programs."""
+"""Passwords of database URLs: absent from the arguments of other programs and from refusals."""
 
 from __future__ import annotations
 
 import io
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 
 from consumers.database import snapshot as snapshots
+from consumers.database.engine import database_url
 from consumers.database.snapshot import restore_postgresql, snapshot
 from consumers.database.tables import offsets
+from schemas.errors import ConfigError
 
 IN_THE_QUERY = "postgresql+psycopg://u@h/db?password=hunter2&sslpassword=hunter3&sslmode=require"
 
@@ -59,3 +62,10 @@ def test_a_password_is_given_to_postgresqls_programs_by_a_variable_alone(
     assert "host=h dbname=db user=u" in " ".join(arguments)
     assert "hunter" not in " ".join(arguments)
     assert password == "hunter2"
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u:p@hunter2:hunter3@h/db", "postgresql+hunter2+x://u@h/db"])
+def test_a_refused_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or postgresql") as refused:
+        database_url(url)
+    assert "hunter" not in "".join(traceback.format_exception(refused.value))
