@@ -100,11 +100,18 @@ def write_backup(
     `database` is the URL of a database outside the state folder. Without a `passphrase`, only a local file that its
     owner alone can read is accepted, because a backup contains keys.
 
-    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read.
+    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read or do not exist.
     """
     local = _local(to)
     if local is None and passphrase is None:
         raise ConfigError(f"--to: expected --passphrase-file with a URL, got none: {to} would hold keys in the clear.")
+    if local is not None and local.resolve().is_relative_to(layout.folder.resolve()):
+        raise ConfigError(
+            f"--to: expected a folder outside the state folder, got {local}: a backup would contain all earlier "
+            "ones. Choose another folder."
+        )
+    if database is None:
+        _require_system(layout)
     made_ms = time.time_ns() // 10**6
     name = f"pointillist-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(made_ms / 1000))}{SUFFIX}"
     with _snapshots(layout) as (main, console):
@@ -197,6 +204,19 @@ def find_backup(given: str) -> str:
 
 
 # Writing
+
+
+def _require_system(layout: Layout) -> None:
+    """Raise StateError if the folder has neither keys nor a database."""
+    try:
+        if any((layout.folder / name).exists() for name in (*_IDENTITIES, layout.database.name, "console.sqlite")):
+            return
+    except OSError as error:
+        raise _unreadable(error) from None
+    raise StateError(
+        f"--state: expected the state folder of a system, got {layout.folder} without keys and without a database. "
+        "Correct the path."
+    )
 
 
 @contextmanager

@@ -201,6 +201,32 @@ def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
+def test_a_folder_above_the_state_folder_is_no_system(tmp_path: Path) -> None:
+    filled(Layout(tmp_path / "work" / ".pointillist"))
+    to = tmp_path / "to"
+    refused = refusal(run("backup", "--to", to, "--state", tmp_path / "work"))
+    assert refused.startswith(f"--state: expected the state folder of a system, got {tmp_path / 'work'} without keys")
+    assert not to.exists()
+    assert [each.name for each in (tmp_path / "work").iterdir()] == [".pointillist"]
+
+
+def test_the_state_folder_of_a_console_alone_is_saved(layout: Layout, tmp_path: Path) -> None:
+    alone = Layout(tmp_path / "console")
+    alone.folder.mkdir()
+    shutil.copy(layout.folder / "console.sqlite", alone.folder)
+    assert write_backup(alone, str(tmp_path / "to"), "1")[1].entries == ["console.sqlite"]
+
+
+@pytest.mark.parametrize("inner", ["", "backups/daily", "../linked"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_backup_into_its_own_state_folder_is_refused(layout: Layout, tmp_path: Path, inner: str, scheme: str) -> None:
+    (tmp_path / "linked").symlink_to(layout.folder / "backups")
+    before = sorted(layout.folder.rglob("*"))
+    refused = refusal(run("backup", "--to", f"{scheme}{layout.folder / inner}", "--state", layout.folder))
+    assert refused.startswith("--to: expected a folder outside the state folder, got ")
+    assert sorted(layout.folder.rglob("*")) == before
+
+
 def test_a_folder_that_keeps_kafka_and_spools_is_filled_and_nothing_replaced(layout: Layout, tmp_path: Path) -> None:
     place, manifest = write_backup(layout, str(tmp_path / "to"), "1")
     with pytest.raises(StateError, match="expected a folder without"):
@@ -266,6 +292,7 @@ def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(la
 def test_three_nodes_of_a_new_kafka_begin_with_empty_disks(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
+    Layout(state).fleet_secret()
     nodes = Quorum(state, Ports(state), 3)
     for number in (1, 2, 3):
         nodes.formatted(number)
