@@ -6,8 +6,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -27,6 +27,22 @@ _PROGRAMS: Final = "apt-get install postgresql-client"
 _SECRETS: Final = frozenset(("password", "sslpassword"))
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Raise StateError in place of any error of the database that the message calls `name`."""
+    try:
+        yield
+    except (OperationalError, sqlite3.OperationalError) as error:
+        raise StateError(
+            f"{name}: expected one that answers, got {first_line(error)}. Check its address, and the free space."
+        ) from None
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        raise StateError(
+            f"{name}: expected a whole and readable one, got {first_line(error)}. Restore a backup."
+        ) from None
+
+
+@readable("the database")
 def snapshot(url: str, target: Path) -> Offsets:
     """Write a consistent copy of the database to the file `target`, next to running writers.
 
@@ -50,22 +66,15 @@ def snapshot(url: str, target: Path) -> Offsets:
             with target.open("wb") as output:
                 _run("pg_dump", [*options, f"--dbname={_server(parsed)}"], parsed, output=output)
             return found
-    except (OperationalError, sqlite3.OperationalError) as error:
-        raise StateError(
-            f"the database: expected one that answers, got {first_line(error)}. Check its address, and the free space."
-        ) from None
-    except (DBAPIError, sqlite3.DatabaseError) as error:
-        raise StateError(
-            f"the database: expected a recorder's, whole and readable, got {first_line(error)}. Restore a backup."
-        ) from None
     finally:
         engine.dispose()
 
 
+@readable("the database")
 def restore_postgresql(url: str, dump: IO[bytes]) -> None:
     """Fill an empty PostgreSQL database from the dump of `snapshot`, in one transaction.
 
-    Raises StateError if the database has tables of a recorder, or `pg_restore` fails.
+    Raises StateError if the database does not answer or has tables of a recorder, or `pg_restore` fails.
     """
     parsed = database_url(url)
     engine = open_engine(url, writes=True)
@@ -79,6 +88,7 @@ def restore_postgresql(url: str, dump: IO[bytes]) -> None:
     _run("pg_restore", [*options, f"--dbname={_server(parsed)}"], parsed, given=dump)
 
 
+@readable("the database")
 def forget_kafka(url: str, until_ms: int) -> None:
     """Remove the stored offsets, which belong to another Kafka: the next recorder reads from the beginning.
 
