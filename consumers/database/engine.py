@@ -39,7 +39,7 @@ def database_url(text: str) -> URL:
     try:
         url = make_url(text)
         name = url.get_dialect().name
-    except (ArgumentError, NoSuchModuleError, ImportError):
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         name = ""
     if name not in ("sqlite", "postgresql"):
         # The URL may hold a password: it is not repeated.

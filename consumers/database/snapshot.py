@@ -6,8 +6,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,8 +24,25 @@ Offsets = dict[str, dict[int, int]]
 """The next Kafka offset of each partition, by topic."""
 
 _PROGRAMS: Final = "apt-get install postgresql-client"
+_SECRETS: Final = frozenset(("password", "sslpassword"))
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Raise StateError in place of any error of the database that the message calls `name`."""
+    try:
+        yield
+    except (OperationalError, sqlite3.OperationalError) as error:
+        raise StateError(
+            f"{name}: expected one that answers, got {first_line(error)}. Check its address, and the free space."
+        ) from None
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        raise StateError(
+            f"{name}: expected a whole and readable one, got {first_line(error)}. Restore a backup."
+        ) from None
+
+
+@readable("the database")
 def snapshot(url: str, target: Path) -> Offsets:
     """Write a consistent copy of the database to the file `target`, next to running writers.
 
@@ -49,22 +66,15 @@ def snapshot(url: str, target: Path) -> Offsets:
             with target.open("wb") as output:
                 _run("pg_dump", [*options, f"--dbname={_server(parsed)}"], parsed, output=output)
             return found
-    except (OperationalError, sqlite3.OperationalError) as error:
-        raise StateError(
-            f"the database: expected one that answers, got {first_line(error)}. Check its address, and the free space."
-        ) from None
-    except (DBAPIError, sqlite3.DatabaseError) as error:
-        raise StateError(
-            f"the database: expected a recorder's, whole and readable, got {first_line(error)}. Restore a backup."
-        ) from None
     finally:
         engine.dispose()
 
 
+@readable("the database")
 def restore_postgresql(url: str, dump: IO[bytes]) -> None:
     """Fill an empty PostgreSQL database from the dump of `snapshot`, in one transaction.
 
-    Raises StateError if the database has tables of a recorder, or `pg_restore` fails.
+    Raises StateError if the database does not answer or has tables of a recorder, or `pg_restore` fails.
     """
     parsed = database_url(url)
     engine = open_engine(url, writes=True)
@@ -78,6 +88,7 @@ def restore_postgresql(url: str, dump: IO[bytes]) -> None:
     _run("pg_restore", [*options, f"--dbname={_server(parsed)}"], parsed, given=dump)
 
 
+@readable("the database")
 def forget_kafka(url: str, until_ms: int) -> None:
     """Remove the stored offsets, which belong to another Kafka: the next recorder reads from the beginning.
 
@@ -123,8 +134,8 @@ def _by_topic(rows: Sequence[Sequence[object]]) -> Offsets:
 
 
 def _server(url: URL) -> str:
-    """Return the address for PostgreSQL's programs, without the password: every user can see arguments."""
-    return make_conninfo(**_parameters(url.set(password=None)))
+    """Return the address for PostgreSQL's programs, without passwords: every user can see arguments."""
+    return make_conninfo(**{name: value for name, value in _parameters(url).items() if name not in _SECRETS})
 
 
 def _parameters(url: URL) -> dict[str, str]:
@@ -137,7 +148,8 @@ def _run(
 ) -> None:
     if shutil.which(program) is None:
         raise StateError(f"{program} is missing: expected PostgreSQL's client programs. Install them: {_PROGRAMS}")
-    environment = os.environ | ({"PGPASSWORD": url.password} if url.password else {})
+    password = _parameters(url).get("password")
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
     with subprocess.Popen(
         [program, *options],
         env=environment,

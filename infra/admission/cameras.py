@@ -10,7 +10,7 @@ from infra.pki.authority import CERTIFICATE_DAYS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
-from infra.state_folder import Layout
+from infra.state_folder import Layout, regular_file
 from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from infra.up.listener import listener_for_devices
@@ -63,7 +63,7 @@ def rotate(
     """
     listener_for_devices(layout, mqtt)
     try:
-        try_replacing(out, _ENROLMENT_BYTES)
+        try_replacing(regular_file(out), _ENROLMENT_BYTES)
     except OSError as error:
         raise _unwritable(out, error) from None
     with changing_identities(layout.folder):

@@ -16,6 +16,7 @@ from rich.table import Table
 from infra.cli import app
 from infra.cli.terminal import Console
 from schemas.errors import UserError
+from schemas.runtime.disk import free_bytes
 
 FREE_DISK_BYTES = 4 * 2**30
 
@@ -99,13 +100,12 @@ def _torch() -> str:
 
 
 def _disk(state: Path) -> str:
-    folder = state if state.exists() else Path.cwd()
-    free = shutil.disk_usage(folder).free
-    if free < FREE_DISK_BYTES:
+    free = free_bytes(state)
+    if not free >= FREE_DISK_BYTES:  # NaN too
         raise OSError(
-            f"expected {FREE_DISK_BYTES / 2**30:.0f} GiB free in {folder.resolve()}, got {free / 2**30:.1f} GiB"
+            f"expected {FREE_DISK_BYTES / 2**30:.0f} GiB free in {state.resolve()}, got {free / 2**30:.1f} GiB"
         )
-    return f"{free / 2**30:.0f} GiB free in {folder.resolve()}"
+    return f"{free / 2**30:.0f} GiB free in {state.resolve()}"
 
 
 def _data() -> str:

@@ -27,11 +27,11 @@ from typing import IO, Any, Final, cast
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 
 from consumers.database.engine import database_url
-from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, restore_postgresql, snapshot
+from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
 from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
-from schemas.errors import ConfigError, StateError, first_line
+from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
 
 FORMAT: Final = 1
@@ -100,11 +100,18 @@ def write_backup(
     `database` is the URL of a database outside the state folder. Without a `passphrase`, only a local file that its
     owner alone can read is accepted, because a backup contains keys.
 
-    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read.
+    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read or do not exist.
     """
     local = _local(to)
     if local is None and passphrase is None:
         raise ConfigError(f"--to: expected --passphrase-file with a URL, got none: {to} would hold keys in the clear.")
+    if local is not None and local.resolve().is_relative_to(layout.folder.resolve()):
+        raise ConfigError(
+            f"--to: expected a folder outside the state folder, got {local}: a backup would contain all earlier "
+            "ones. Choose another folder."
+        )
+    if database is None:
+        _require_system(layout)
     made_ms = time.time_ns() // 10**6
     name = f"pointillist-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(made_ms / 1000))}{SUFFIX}"
     with _snapshots(layout) as (main, console):
@@ -114,7 +121,8 @@ def write_backup(
         if have:
             offsets = snapshot(url, main)
         if (layout.folder / "console.sqlite").is_file():
-            copy_sqlite(layout.folder / "console.sqlite", console)
+            with readable("the console's database"):
+                copy_sqlite(layout.folder / "console.sqlite", console)
         entries = sorted(each.name for each in layout.folder.iterdir() if not is_left_out(each.name))
         databases = [main] if database is None and have else []
         names = {main: layout.database.name, console: "console.sqlite"}
@@ -144,7 +152,8 @@ def restore_backup(
     get the backup's time as a suffix. The nodes of Kafka are not restored, because their disks are lost.
 
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
-    read and checked first. Raises StateError for a damaged backup, or if something of it already exists.
+    read and checked first. Raises StateError for a damaged backup, if something of it already exists, or if the folder
+    cannot be written.
     """
     staged, left = layout.folder / ".restoring", {KAFKA_NODES} if new_kafka else set()
     shutil.rmtree(staged, ignore_errors=True)
@@ -175,6 +184,10 @@ def restore_backup(
             (staged / CONSOLE).rename(layout.folder / "console.sqlite")
         for entry in (staged / FILES).iterdir():
             entry.rename(layout.folder / entry.name)
+    except OSError as error:
+        raise StateError(
+            f"--state: expected a writable folder with room for the backup, got {error}. Choose another one."
+        ) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return manifest
@@ -197,6 +210,19 @@ def find_backup(given: str) -> str:
 
 
 # Writing
+
+
+def _require_system(layout: Layout) -> None:
+    """Raise StateError if the folder has neither keys nor a database."""
+    try:
+        if any((layout.folder / name).exists() for name in (*_IDENTITIES, layout.database.name, "console.sqlite")):
+            return
+    except OSError as error:
+        raise _unreadable(error) from None
+    raise StateError(
+        f"--state: expected the state folder of a system, got {layout.folder} without keys and without a database. "
+        "Correct the path."
+    )
 
 
 @contextmanager
@@ -235,14 +261,15 @@ def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[by
     if local is None:
         system, path = _system(to)
         target = f"{path.rstrip('/')}/{name}"
-        try:
-            with system.open(target, "wb") as remote:
-                yield f"{to.rstrip('/')}/{name}", remote
-        except BaseException:
-            # Closing it has published a cut file, which would be the newest one.
-            with suppress(Exception):
-                system.rm_file(target)
-            raise
+        with _reachable(to):
+            try:
+                with system.open(target, "wb") as remote:
+                    yield f"{to.rstrip('/')}/{name}", remote
+            except BaseException:
+                # Closing it has published a cut file, which would be the newest one.
+                with suppress(Exception):
+                    system.rm_file(target)
+                raise
         return
     try:
         local.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -368,6 +395,18 @@ class _Read(_Hashed):
 # Reading
 
 
+class _Fetched:
+    """A stream of a backup, whose errors must not be those of the state folder."""
+
+    def __init__(self, given: IO[bytes], place: str) -> None:
+        self._given = given
+        self._place = place
+
+    def read(self, size: int = -1) -> bytes:
+        with _reachable(self._place):
+            return self._given.read(size)
+
+
 @contextmanager
 def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
     system, path = _system(place)
@@ -375,12 +414,14 @@ def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
         opened = system.open(path, "rb")
     try:
         with opened as raw:
-            sealed = raw.read(len(MAGIC)) == MAGIC
+            with _reachable(place):
+                sealed = raw.read(len(MAGIC)) == MAGIC
+                if not sealed:
+                    raw.seek(0)
             if sealed and passphrase is None:
                 raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
-            if not sealed:
-                raw.seek(0)
-            given = SealedInput(raw, cast(str, passphrase)) if sealed else raw
+            fetched = cast(IO[bytes], _Fetched(raw, place))
+            given = SealedInput(fetched, cast(str, passphrase)) if sealed else fetched
             with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
                 yield tar
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -437,6 +478,8 @@ def _damaged(place: str, why: str) -> StateError:
 def _reachable(place: str) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # each kind of store has its own errors
         raise StateError(
             f"{place}: expected a place that answers, got {type(error).__name__}: {first_line(error)}. Correct the "
@@ -452,7 +495,10 @@ def _local(url: str) -> Path | None:
 
 
 def _system(url: str) -> tuple[Any, str]:
-    try:
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url}: expected a folder or a URL that fsspec opens, got {error}. Correct it.") from None
+    with _reachable(url):
+        try:
+            return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{url}: expected a folder or a URL that fsspec opens, got {error}. Correct it."
+            ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from infra.state_folder.environment import parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
 from producers.spool.folder import spool_root
-from schemas.errors import SecretError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.keys.roots import Role, Roots
@@ -262,8 +263,19 @@ def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
         write_private(role_file(folder, role), roots.of(role).export())
 
 
+def regular_file(path: Path) -> Path:
+    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
+    return Path(os.path.realpath(path))
+
+
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically."""
+    """Write a file that only its owner can read, atomically. A symbolic link stays, and its target is written.
+
+    Raises OSError, and ConfigError for a folder, a device or a pipe.
+    """
+    path = regular_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=True) as fresh:
         fresh.write_text(text + "\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem  # type: ignore[import-untyped]  # no types
 from sqlalchemy import func, select
 
 from benchmarks.harness.postgresql import PostgreSQL
@@ -21,6 +22,7 @@ from consumers.database.archive import Archive
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
+from consumers.database.snapshot import restore_postgresql
 from consumers.database.tables import alerts, metadata, offsets, tallies
 from consumers.database.tallies import Tallies
 from consumers.records.rows import LetterRow
@@ -111,9 +113,21 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
 
 def test_a_damaged_database_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     layout.database.write_bytes(b"SQLite format 3\0" + bytes(5000))
-    with pytest.raises(StateError, match=r"^the database: expected a recorder's, whole and readable, got [^\n]+\.$"):
+    with pytest.raises(StateError, match=r"^the database: expected a whole and readable one, got [^\n]+\.$"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*"))
+
+
+def test_a_damaged_database_of_the_console_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
+    (layout.folder / "console.sqlite").write_bytes(bytes(5000))
+    refused = refusal(run("backup", "--to", tmp_path / "to", "--state", layout.folder))
+    assert refused.startswith("the console's database: expected a whole and readable one, got file is not a database")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_postgresql_that_does_not_answer_is_one_line_in_a_restore() -> None:
+    with pytest.raises(StateError, match=r"^the database: expected one that answers, got [^\n]+\.$"):
+        restore_postgresql("postgresql+psycopg://u@127.0.0.1:1/db", io.BytesIO())
 
 
 def test_a_backup_beside_a_writer_holds_the_rows_of_its_offsets_alone(layout: Layout, tmp_path: Path) -> None:
@@ -201,6 +215,32 @@ def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
+def test_a_folder_above_the_state_folder_is_no_system(tmp_path: Path) -> None:
+    filled(Layout(tmp_path / "work" / ".pointillist"))
+    to = tmp_path / "to"
+    refused = refusal(run("backup", "--to", to, "--state", tmp_path / "work"))
+    assert refused.startswith(f"--state: expected the state folder of a system, got {tmp_path / 'work'} without keys")
+    assert not to.exists()
+    assert [each.name for each in (tmp_path / "work").iterdir()] == [".pointillist"]
+
+
+def test_the_state_folder_of_a_console_alone_is_saved(layout: Layout, tmp_path: Path) -> None:
+    alone = Layout(tmp_path / "console")
+    alone.folder.mkdir()
+    shutil.copy(layout.folder / "console.sqlite", alone.folder)
+    assert write_backup(alone, str(tmp_path / "to"), "1")[1].entries == ["console.sqlite"]
+
+
+@pytest.mark.parametrize("inner", ["", "backups/daily", "../linked"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_backup_into_its_own_state_folder_is_refused(layout: Layout, tmp_path: Path, inner: str, scheme: str) -> None:
+    (tmp_path / "linked").symlink_to(layout.folder / "backups")
+    before = sorted(layout.folder.rglob("*"))
+    refused = refusal(run("backup", "--to", f"{scheme}{layout.folder / inner}", "--state", layout.folder))
+    assert refused.startswith("--to: expected a folder outside the state folder, got ")
+    assert sorted(layout.folder.rglob("*")) == before
+
+
 def test_a_folder_that_keeps_kafka_and_spools_is_filled_and_nothing_replaced(layout: Layout, tmp_path: Path) -> None:
     place, manifest = write_backup(layout, str(tmp_path / "to"), "1")
     with pytest.raises(StateError, match="expected a folder without"):
@@ -266,6 +306,7 @@ def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(la
 def test_three_nodes_of_a_new_kafka_begin_with_empty_disks(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
+    Layout(state).fleet_secret()
     nodes = Quorum(state, Ports(state), 3)
     for number in (1, 2, 3):
         nodes.formatted(number)
@@ -307,6 +348,64 @@ def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypa
         write_backup(layout, there, "1", passphrase=PASSPHRASE)
     monkeypatch.undo()
     assert find_backup(there).endswith(place.removeprefix("memory:/"))
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1:1/x", "unknown://x"])
+def test_a_server_that_does_not_answer_is_one_line(layout: Layout, tmp_path: Path, place: str) -> None:
+    (tmp_path / "pass").write_text(PASSPHRASE)
+    sealed = ("--passphrase-file", tmp_path / "pass")
+    for command in (
+        ("backup", "--to", place, "--state", layout.folder, *sealed),
+        ("restore", "--from", place, "--state", tmp_path / "fresh", *sealed),
+    ):
+        assert refusal(run(*command)).startswith(f"{place}: expected a ")
+
+
+@pytest.mark.parametrize("broken", ["write", "close"])
+def test_an_upload_that_breaks_is_one_line_and_leaves_no_file(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def breaking(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(MemoryFile, broken, breaking)
+    with pytest.raises(StateError, match=r"^memory://broken: expected a place that answers, got BrokenPipeError: "):
+        write_backup(layout, "memory://broken", "1", passphrase=PASSPHRASE)
+    assert not MemoryFileSystem().exists("/broken") or MemoryFileSystem().ls("/broken") == []
+
+
+@pytest.mark.parametrize("at", [0, 100_000])
+def test_a_download_that_breaks_is_not_blamed_on_the_state_folder(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    place, _ = write_backup(layout, "memory://download", "1", passphrase=PASSPHRASE)
+    read = MemoryFile.read
+
+    def breaking(file: Any, *size: int) -> bytes:
+        if file.tell() >= at:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return bytes(read(file, *size))
+
+    monkeypatch.setattr(MemoryFile, "read", breaking, raising=False)
+    (tmp_path / "fresh").mkdir()
+    with pytest.raises(StateError, match="expected a place that answers, got ConnectionResetError: "):
+        restore_backup(Layout(tmp_path / "fresh"), place, passphrase=PASSPHRASE)
+    assert not any((tmp_path / "fresh").iterdir())
+
+
+def test_a_disk_that_becomes_full_restores_nothing_and_is_one_line(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    (tmp_path / "fresh").mkdir()
+    with pytest.raises(StateError, match=r"^--state: expected a writable folder with room for the backup, got .*28"):
+        restore_backup(Layout(tmp_path / "fresh"), place)
+    assert not any((tmp_path / "fresh").iterdir())
 
 
 def test_an_unreadable_file_of_the_state_is_not_blamed_on_the_target(

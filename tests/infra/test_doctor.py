@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_missing_parts_are_named_and_only_those_that_up_needs_make_it_fail(bare_
     assert found["Prometheus"][:2] == found["Alertmanager"][:2] == (False, False)
     assert found["Grafana"] == (True, False, "/opt/grafana")
     assert found["data sets"][2] == f"POINTILLIST_DATA names {bare_machine / 'none'}, which is not a folder"
+
+
+def test_the_disk_of_a_state_folder_that_does_not_exist_yet_is_that_of_its_nearest_parent(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Mock(wraps=shutil.disk_usage)
+    monkeypatch.setattr(shutil, "disk_usage", measured)
+    done = run("doctor", "--state", bare_machine / "new" / "state", "--json")
+    (disk,) = (part for part in json.loads(done.stdout)["parts"] if part["what"] == "disk")
+    measured.assert_called_once_with(bare_machine)
+    assert disk["found"].startswith(f"expected 1073741824 GiB free in {bare_machine / 'new' / 'state'}, got ")
 
 
 def test_people_read_a_table_and_a_jar_folder_that_maven_can_fill_is_no_fault(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -160,6 +161,28 @@ def test_a_camera_s_key_is_rotated_by_one_command(tmp_path: Path) -> None:
     assert old in on_list
     assert new not in on_list
     assert (role_folder(layout.pki, "mosquitto") / CRL_FILE).read_text() == (layout.pki / CRL_FILE).read_text()
+
+
+@pytest.mark.parametrize("command", ["enroll", "rotate", "key"])
+def test_out_is_written_through_a_symbolic_link_and_never_over_a_pipe(tmp_path: Path, command: str) -> None:
+    layout = as_of_up(tmp_path / "state")
+    layout.fleet_secret()
+    link, pipe, other = tmp_path / "link", tmp_path / "pipe", tmp_path / "other"
+    link.symlink_to("device")
+    os.mkfifo(pipe)
+    other.symlink_to(pipe)
+    assert run(command, DOOR, "--out", link, "--state", layout.folder).exit_code == 0
+    written = (tmp_path / "device").read_text()
+    assert written
+    assert link.is_symlink()
+    before = layout.generations.read_text() if layout.generations.is_file() else None
+    for out in (pipe, other):
+        line = refusal(run(command, DOOR, "--out", out, "--state", layout.folder))
+        assert line == f"{out}: expected a regular file, got a folder, a device or a pipe. Choose another file."
+    assert (layout.generations.read_text() if layout.generations.is_file() else None) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["device", "link", "other", "pipe", "state"]
+    assert pipe.is_fifo()
+    assert other.is_symlink()
 
 
 def test_nothing_is_revoked_where_the_new_enrolment_cannot_be_written(tmp_path: Path) -> None:

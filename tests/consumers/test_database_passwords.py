@@ -1,0 +1,71 @@
+"""Passwords of database URLs: absent from the arguments of other programs and from refusals."""
+
+from __future__ import annotations
+
+import io
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event
+
+from consumers.database import snapshot as snapshots
+from consumers.database.engine import database_url
+from consumers.database.snapshot import restore_postgresql, snapshot
+from consumers.database.tables import offsets
+from schemas.errors import ConfigError
+
+IN_THE_QUERY = "postgresql+psycopg://u@h/db?password=hunter2&sslpassword=hunter3&sslmode=require"
+
+
+def stand_in(*, records: bool) -> Engine:
+    """A database in memory in place of a PostgreSQL server."""
+    engine = create_engine("sqlite://")
+
+    @event.listens_for(engine, "connect")
+    def define(connection: Any, _record: object) -> None:
+        connection.create_function("pg_export_snapshot", 0, lambda: "00000003")
+
+    if records:
+        offsets.create(engine)
+    return engine
+
+
+@pytest.fixture
+def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with the arguments, and the password, of the last program."""
+    written = tmp_path / "printed"
+    for name in ("pg_dump", "pg_restore"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$0" "$@" "$PGPASSWORD" > {written}\n')
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return written
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u:hunter2@h/db", IN_THE_QUERY])
+@pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
+def test_a_password_is_given_to_postgresqls_programs_by_a_variable_alone(
+    tmp_path: Path, printed: Path, monkeypatch: pytest.MonkeyPatch, program: str, url: str
+) -> None:
+    engine = stand_in(records=program == "pg_dump")
+    monkeypatch.setattr(snapshots, "open_engine", lambda *_, **__: engine)
+    if program == "pg_dump":
+        snapshot(url, tmp_path / "dump")
+    else:
+        restore_postgresql(url, io.BytesIO())
+    called, *arguments, password = printed.read_text().splitlines()
+    assert Path(called).name == program
+    assert "host=h dbname=db user=u" in " ".join(arguments)
+    assert "hunter" not in " ".join(arguments)
+    assert password == "hunter2"
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u:p@hunter2:hunter3@h/db", "postgresql+hunter2+x://u@h/db"])
+def test_a_refused_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or postgresql") as refused:
+        database_url(url)
+    assert "hunter" not in "".join(traceback.format_exception(refused.value))
