@@ -12,7 +12,7 @@ import typer
 from pydantic import SecretStr
 
 from infra.cli.passwords import resolve
-from schemas.errors import ConfigError, SecretError
+from schemas.errors import ConfigError, SecretError, StateError
 
 if TYPE_CHECKING:
     from infra.preflight.kafka_rights import Role
@@ -48,6 +48,15 @@ MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 """Settings of a broker's client that have an option."""
 Joined = TypeVar("Joined", bound="RoleSettings")
+
+
+def existing_layout(state: Path) -> Layout:
+    """Return the layout of a state folder. Raises StateError if there is no such folder."""
+    from infra.state_folder import Layout
+
+    if not state.is_dir():
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
+    return Layout(state.resolve())
 
 
 def mqtt_place(

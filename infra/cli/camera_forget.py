@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from infra.cli.access import existing_layout
 from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError
 
 
 @camera_app.command()
@@ -27,13 +28,10 @@ def forget(
     from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store
     from consumers.settings import SILENT_AFTER_S
-    from infra.state_folder import Layout
     from infra.up.system_state import camera_states, scenario_cameras
     from schemas.identity import camera_at
 
-    if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
-    layout, identity = Layout(state.resolve()), camera_at(name)
+    layout, identity = existing_layout(state), camera_at(name)
     if identity in scenario_cameras(layout):
         raise ConfigError(
             f"{identity}: expected a camera outside the scenario, got one of {layout.scenario}. "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from infra.cli.access import existing_layout
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.model import (
@@ -272,7 +273,6 @@ def _decider(given: Path | None, state: Path | None) -> bytes:
 
     Raises ConfigError for a file without a key.
     """
-    from infra.state_folder import Layout
     from schemas.keys.signers import TrustedSigners
 
     if given is not None:
@@ -283,4 +283,4 @@ def _decider(given: Path | None, state: Path | None) -> bytes:
                 "Correct the file."
             )
         return publics[0]
-    return Layout(state.resolve()).decider().public if state is not None else b""
+    return existing_layout(state).decider().public if state is not None else b""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli import app
-from infra.cli.access import KAFKA, MQTT, require_brokers, resolved
+from infra.cli.access import KAFKA, MQTT, existing_layout, require_brokers, resolved
 from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, role_keys
 from infra.settings.command import role_command
@@ -22,11 +22,10 @@ def monitor(settings: MonitorSettings) -> None:
     from infra.cli.signer import trust_file
     from infra.monitor.service import run_monitor
     from infra.process.role import run_role
-    from infra.state_folder import Layout
 
     if settings.state is None and not settings.database:
         raise ConfigError("database is missing: expected a URL. Set database, or state.")
-    layout = Layout((settings.state or Path()).resolve())
+    layout = existing_layout(settings.state or Path())
     settings = resolved(settings, "monitor").model_copy(
         update={
             "database": resolve(settings.database) or layout.database_url,

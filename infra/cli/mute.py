@@ -11,8 +11,9 @@ import typer
 from sqlalchemy import Connection
 
 from infra.cli import app
+from infra.cli.access import existing_layout
 from infra.cli.audit_line import note
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError
 
 
 @app.command()
@@ -36,12 +37,9 @@ def mute(
     from consumers.console.access.owner import owner_name
     from consumers.database.changes import change_recorded
     from consumers.database.mutes import end_mute, new_mute, read_mutes, save_mute
-    from infra.state_folder import Layout
     from schemas.identity import camera_at
 
-    if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
-    layout, now_ms = Layout(state.resolve()), time.time_ns() // 10**6
+    layout, now_ms = existing_layout(state), time.time_ns() // 10**6
     if not subjects:
         if end:
             raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")

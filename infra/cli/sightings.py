@@ -24,10 +24,9 @@ from consumers.sightings.rules_table import (
     words_of,
 )
 from infra.cli import app
+from infra.cli.access import existing_layout
 from infra.cli.audit_line import note
-from infra.state_folder import Layout
 from schemas.camera_groups import group_at
-from schemas.errors import StateError
 
 sightings_app = typer.Typer(
     help="Rules of alerts on what cameras see. The recorder follows a change within seconds; the audit log keeps it.",
@@ -95,6 +94,4 @@ def remove(cameras: Cameras, wanted: Wanted, state: State = HERE) -> None:
 
 
 def _change(state: Path, change: Callable[[Connection], T]) -> T:
-    if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
-    return change_recorded(Layout(state.resolve()).database_url, change)
+    return change_recorded(existing_layout(state).database_url, change)

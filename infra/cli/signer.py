@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli import app
+from infra.cli.access import existing_layout
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,10 +51,15 @@ def init(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_signer(private, signer)
-        public.write_text(line + "\n")
-    except FileExistsError:
+        try:
+            with public.open("x") as fresh:
+                fresh.write(line + "\n")
+        except OSError:
+            private.unlink()
+            raise
+    except FileExistsError as error:
         raise ConfigError(
-            f"{private}: expected no signer of that name, got an existing file. Choose another name."
+            f"{error.filename}: expected no signer of that name, got an existing file. Choose another name."
         ) from None
     except OSError as error:
         raise ConfigError(
@@ -63,8 +69,10 @@ def init(
 
 
 def signer_of(given: Path | None, state: Path | None) -> Signer:
-    """Return the signer: from a key file, else the state folder's. Raises ConfigError without either."""
-    from infra.state_folder import Layout
+    """Return the signer: from a key file, else the state folder's.
+
+    Raises ConfigError without either, StateError if there is no such state folder.
+    """
     from schemas.keys.signers import Signer
 
     if given is not None:
@@ -74,16 +82,17 @@ def signer_of(given: Path | None, state: Path | None) -> Signer:
             "--signer is missing: expected a private key made by `pointillist signer init`. Give --signer "
             "FILE or --state."
         )
-    return Layout(state.resolve()).signer()
+    return existing_layout(state).signer()
 
 
 def trust_file(given: Path | None, state: Path | None) -> Path | None:
-    """Return the file of the trusted signers: the given one, else the state folder's; None without either."""
-    from infra.state_folder import Layout
+    """Return the file of the trusted signers: the given one, else the state folder's; None without either.
 
+    Raises StateError if there is no such state folder.
+    """
     if given is not None or state is None:
         return given
-    layout = Layout(state.resolve())
+    layout = existing_layout(state)
     layout.signer()
     return layout.trusted
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli import app
+from infra.cli.access import existing_layout
 from infra.cli.rows import print_rows
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
@@ -40,7 +41,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     from infra.up.system_line import rules_of
     from infra.up.system_state import PAGES, camera_states, is_supervised, page_addresses, role_states
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     roles, cameras = role_states(layout), camera_states(layout)
     firing = rules_of(roles).firing
     supervised = is_supervised(layout)
@@ -96,7 +97,7 @@ def cameras(
     """Every camera with its state, those that are not well first."""
     from infra.up.system_state import camera_states
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     found = [each for each in camera_states(layout) if each.broken or not broken]
     if json:
         typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
@@ -119,9 +120,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
     """The log of a role, running or not."""
-    file = _log_files(_layout(state)).get(role)
+    file = _log_files(existing_layout(state)).get(role)
     if file is None:
-        known = ", ".join(sorted(_log_files(_layout(state)))) or "none"
+        known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"
         raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
@@ -152,7 +153,7 @@ def down(
     """
     from infra.local.role_table import supervisor
 
-    layout = _layout(state)
+    layout = existing_layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
         raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
@@ -161,14 +162,6 @@ def down(
         _print_line(f"still stopping after {wait:g} s, as pid {process.pid}")
         raise typer.Exit(UNWELL)
     _print_line("stopped")
-
-
-def _layout(state: Path) -> Layout:
-    from infra.state_folder import Layout
-
-    if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
-    return Layout(state.resolve())
 
 
 def _log_files(layout: Layout) -> dict[str, Path]:

@@ -229,6 +229,8 @@ class Layout:
         """Add a signer to those that are trusted here."""
         with changing_identities(self.folder):
             before = self.trusted.read_text() if self.trusted.exists() else ""
+            if before and not before.endswith("\n"):  # an editor may leave the last line open
+                before += "\n"
             with replacing(self.trusted) as fresh:
                 fresh.write_text(f"{before}{signer.line(name)}\n")
 

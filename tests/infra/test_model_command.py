@@ -27,6 +27,7 @@ from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import OWNER
+from tests.infra.command_line import refusal
 from tests.infra.command_line import run as invoked
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
@@ -254,6 +255,34 @@ def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_pat
     with pytest.raises(ConfigError, match="1 to 64 letters, digits"):
         init(tmp_path, "two words")
     assert (private.read_bytes(), public.read_bytes()) == kept
+    private.unlink()
+    with pytest.raises(ConfigError, match=r"ada\.pub: expected no signer of that name"):
+        init(tmp_path, "ada")
+    assert public.read_bytes() == kept[1]
+    assert not private.exists()
+
+
+def test_a_signer_joins_a_file_of_trusted_signers_without_a_final_newline(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.trusted.write_text(SIGNER.line("ada"))
+    own = layout.signer()
+    assert TrustedSigners.read(layout.trusted).publics() == (SIGNER.public, own.public)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model", "status", "--kafka", "127.0.0.1:1"),
+        ("model", "rollback", "--kafka", "127.0.0.1:1"),
+        ("process", "--kafka", "127.0.0.1:1", "--bundle", "scene"),
+        ("monitor", "--kafka", "127.0.0.1:1", "--mqtt", "127.0.0.1:1"),
+    ],
+)
+def test_a_state_folder_that_is_missing_is_refused_and_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    absent = tmp_path / "typo"
+    said = refusal(invoked(*arguments, "--state", absent))
+    assert said == f"--state: expected a state folder of `pointillist up`, got {absent}. Correct the path."
+    assert not absent.exists()
 
 
 def init(folder: Path, name: str) -> Path:
