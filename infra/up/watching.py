@@ -18,10 +18,12 @@ from schemas.errors import BrokerError, ConfigError
 
 
 def check_receivers(settings: UpSettings) -> None:
-    """Raise ConfigError when the file of receivers is invalid, or Prometheus or Alertmanager is missing."""
+    """Raise ConfigError when the file of receivers is invalid, or Prometheus or Alertmanager is off or missing."""
     if settings.receivers is None:
         return
-    if not settings.prometheus or prometheus_binary() is None or alertmanager_binary() is None:
+    if not settings.prometheus:
+        raise ConfigError("--receivers: expected a run with Prometheus, got --no-prometheus. Omit one of them.")
+    if prometheus_binary() is None or alertmanager_binary() is None:
         raise ConfigError(
             "--receivers: expected the programs prometheus and alertmanager, got fewer. Install the Debian "
             "packages prometheus and prometheus-alertmanager."

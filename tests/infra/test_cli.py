@@ -450,7 +450,7 @@ def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
         ([], None, "No such file"),
         ([], "duty", "expected `receivers`"),
         ([], "receivers: [{name: duty, pigeon_configs: []}]", "expected a file that Alertmanager accepts"),
-        (["--no-prometheus"], "receivers: [{name: duty}]", "expected the programs prometheus and alertmanager"),
+        (["--no-prometheus"], "receivers: [{name: duty}]", "expected a run with Prometheus, got --no-prometheus"),
     ],
 )
 def test_receivers_that_cannot_be_told_are_one_line_before_anything_starts(
