@@ -27,6 +27,8 @@ State = Annotated[Path, typer.Option(help="State folder of the system.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STATE = Path(".pointillist")
 MOST_NAMED = 20
+_RECOGNISED = 4096
+"""Last printed bytes of a log by which `logs --follow` finds its place after a cut."""
 UNWELL = 1
 """Exit status when a role or a camera is not well, or the system has not ended in time."""
 
@@ -125,19 +127,25 @@ def logs(
         known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"
         raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
-        sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
+        text = opened.read()
+        sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:]))
         sys.stdout.buffer.flush()
-        place = opened.tell()
+        place, last = opened.tell(), text[-_RECOGNISED:]
     while follow:
         try:
             time.sleep(0.2)
-            size = file.stat().st_size
-            # A log that has grown too long is cut from the front.
+            is_cut = file.stat().st_size < place
             with file.open("rb") as opened:
-                opened.seek(place if size >= place else 0)
-                sys.stdout.buffer.write(opened.read())
+                opened.seek(0 if is_cut else place)
+                text = opened.read()
+                if is_cut and not text:  # its kept end is not written yet
+                    continue
                 place = opened.tell()
+            # A log that has grown too long is cut from the front: its kept end was printed up to the last bytes.
+            fresh = text.rpartition(last)[2] if is_cut else text
+            sys.stdout.buffer.write(fresh)
             sys.stdout.buffer.flush()
+            last = (last + fresh)[-_RECOGNISED:]
         except (KeyboardInterrupt, BrokenPipeError):
             return
 

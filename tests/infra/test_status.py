@@ -51,6 +51,26 @@ def test_logs_follow_what_is_appended_and_a_log_that_is_cut(
     assert capfdbinary.readouterr().out == b"first\nsecond\ncut\n"
 
 
+def test_logs_follow_a_log_that_is_cut_to_its_end_without_a_line_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    log = tmp_path / "logs" / "recorder.log"
+    log.parent.mkdir()
+    old = "".join(f"line {number}\n" for number in range(2000))
+    log.write_text(old)
+    kept = f"{old}second\nthird\n"[-8192:]
+    following = [f"{old}second\n", "", kept, f"{kept}fourth\n"]
+
+    def write_next(_: float) -> None:
+        if not following:
+            raise KeyboardInterrupt
+        log.write_text(following.pop(0))
+
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=write_next))
+    status.logs("recorder", tmp_path, lines=1, follow=True)
+    assert capfdbinary.readouterr().out == b"line 1999\nsecond\nthird\nfourth\n"
+
+
 class SlowSystem:
     """A supervisor that does not end in time."""
 
