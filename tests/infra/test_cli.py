@@ -108,7 +108,7 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
         (["audit", "--state", "/nowhere"], "/nowhere"),
         (["bridge"], "--kafka"),
         (["bridge", "--kafka", "127.0.0.1:1"], "--mqtt"),
-        (["monitor", "--state", "/nowhere"], "roles.json"),
+        (["monitor", "--state", "/nowhere"], "--state: expected a state folder"),
         (["monitor", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"], "database is missing"),
         (
             [
