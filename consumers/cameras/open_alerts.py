@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,16 +16,26 @@ HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""
 _NEWEST: Final = 1_000
 """Backdoor alerts that are looked at, the newest, and as many sightings: neither hide the others."""
+_FOUND: Final = tuple(alerts.c[name] for name in Found._fields)
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
-    """Return the newest alerts of all cameras."""
-    return [*_newest(connection, alerts.c.wanted == ""), *_newest(connection, alerts.c.wanted != "")]
+    """Return the newest alerts of all cameras, and all sightings that last."""
+    return [*_newest(connection, alerts.c.wanted == ""), *_sightings(connection, time.time_ns() // 10**6)]
 
 
 def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:
-    newest = select(*(alerts.c[name] for name in Found._fields)).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
+    newest = select(*_FOUND).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
     return [Found(*row) for row in connection.execute(newest.where(kind))]
+
+
+def _sightings(connection: Connection, now_ms: int) -> list[Found]:
+    """Return the newest sightings, then those that last: each camera has at most one without an end for each class."""
+    sightings, ended = alerts.c.wanted != "", alerts.c.ended_ms
+    found = _newest(connection, sightings)
+    for lasting in (ended == 0, ended > now_ms - round(1000 * HOLD_S)):  # SQLite uses no partial index for OR
+        found += (Found(*row) for row in connection.execute(select(*_FOUND).where(sightings, lasting)))
+    return list(dict.fromkeys(found))
 
 
 def is_lasting(found: Found, now_ms: int) -> bool:
@@ -35,7 +46,7 @@ def is_lasting(found: Found, now_ms: int) -> bool:
 def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[str, ...]]:
     """Return the classes and groups of the sightings that last, by camera, each in alphabetical order."""
     seen: dict[str, set[str]] = {}
-    for each in _newest(connection, alerts.c.wanted != ""):
+    for each in _sightings(connection, now_ms):
         if is_lasting(each, now_ms):
             seen.setdefault(each.camera, set()).add(each.wanted)
     return {camera: tuple(sorted(names)) for camera, names in seen.items()}
