@@ -190,7 +190,7 @@ def camera_name(described: Described, taken: set[str], site: str) -> str:
     text = described.answer.name or described.model or "camera"
     name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[: min(40, most)] or "camera"
     if name in taken:
-        # The end of a long address tells the cameras of one network apart.
+        # Cameras of one network differ in the end of a long address.
         address = re.sub(r"[^a-z0-9]+", "-", described.answer.address).strip("-")[-(most - 2) :]
         name = f"{name[: most - len(address) - 1]}-{address}"
     taken.add(name)
