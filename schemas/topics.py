@@ -64,7 +64,7 @@ def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
 
 
 HOME_ROOT: Final = "pointillist/home/v1"
-"""Topics for Home Assistant, as JSON: `…/status` of each publisher, and `…/{site}/{camera}` of each camera."""
+"""Topics for Home Assistant, as JSON: `…/status-{id}` of each announcer, and `…/{site}/{camera}` of each camera."""
 DISCOVERY_ROOT: Final = "homeassistant"
 """Home Assistant's default topic for device discovery."""
 

@@ -64,7 +64,8 @@ def _narrow(connection: Connection) -> None:
         of_camera = camera_snapshots.c.camera == row.camera
         state = json.dumps([count, last[:_COLUMNS], *rest])
         connection.execute(update(camera_snapshots).where(of_camera).values(state=state))
-    connection.exec_driver_sql("DROP INDEX alerts_of_sightings")
+    for index in ("alerts_of_sightings", "alerts_by_end"):
+        connection.exec_driver_sql(f"DROP INDEX {index}")
     sighting_rules.drop(connection)
     for table, added in _ADDED.items():
         for column in added:

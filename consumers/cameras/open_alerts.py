@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,20 +14,32 @@ from consumers.database.tables import alerts
 
 HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""
-KINDS: Final = (alerts.c.wanted == "", alerts.c.wanted != "")
+BACKDOORS: Final = alerts.c.wanted == ""
+SIGHTINGS: Final = alerts.c.wanted != ""
+KINDS: Final = (BACKDOORS, SIGHTINGS)
 """Conditions of backdoor alerts and of sightings. Each kind has a limit of its own, so that neither hides the other."""
 _NEWEST: Final = 1_000
-"""Maximum number of alerts of each kind that are read, the newest first."""
+"""Maximum number of alerts of each kind that are read, the newest first; sightings that last come in addition."""
+_FOUND: Final = tuple(alerts.c[name] for name in Found._fields)
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
-    """Return the newest alerts of all cameras."""
-    return [found for kind in KINDS for found in _newest(connection, kind)]
+    """Return the newest alerts of all cameras, and all sightings that last."""
+    return [*_newest(connection, BACKDOORS), *_sightings(connection, time.time_ns() // 10**6)]
 
 
 def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:
-    newest = select(*(alerts.c[name] for name in Found._fields)).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
+    newest = select(*_FOUND).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
     return [Found(*row) for row in connection.execute(newest.where(kind))]
+
+
+def _sightings(connection: Connection, now_ms: int) -> list[Found]:
+    """Return the newest sightings, then those that last: each camera has at most one without an end for each class."""
+    ended = alerts.c.ended_ms
+    found = _newest(connection, SIGHTINGS)
+    for lasting in (ended == 0, ended > now_ms - round(1000 * HOLD_S)):  # SQLite uses no partial index for OR
+        found += (Found(*row) for row in connection.execute(select(*_FOUND).where(SIGHTINGS, lasting)))
+    return list(dict.fromkeys(found))
 
 
 def is_lasting(found: Found, now_ms: int) -> bool:
@@ -37,7 +50,7 @@ def is_lasting(found: Found, now_ms: int) -> bool:
 def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[str, ...]]:
     """Return the classes and groups of the sightings that last, by camera, each in alphabetical order."""
     seen: dict[str, set[str]] = {}
-    for each in _newest(connection, alerts.c.wanted != ""):
+    for each in _sightings(connection, now_ms):
         if is_lasting(each, now_ms):
             seen.setdefault(each.camera, set()).add(each.wanted)
     return {camera: tuple(sorted(names)) for camera, names in seen.items()}

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -269,6 +269,12 @@ alerts = Table(
 Index(
     "alerts_of_sightings",
     alerts.c.raised_ms,
+    sqlite_where=alerts.c.wanted != "",
+    postgresql_where=alerts.c.wanted != "",
+)
+Index(
+    "alerts_by_end",
+    alerts.c.ended_ms,
     sqlite_where=alerts.c.wanted != "",
     postgresql_where=alerts.c.wanted != "",
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]  # it ships no types
@@ -14,6 +16,8 @@ from consumers.database.tables import quarantine
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
 from schemas.errors import ConfigError
+
+_FILE: Final = re.compile(r"([^/]+/[^/]+/[0-9a-f]{16}-[0-9]+)\.(png|json)")
 
 
 def name_of(key: FrameKey) -> str:
@@ -55,6 +59,31 @@ class Quarantine:
         except FileNotFoundError:
             return b""
         return data
+
+    def adopt(self, connection: Connection, now_ms: int) -> None:
+        """Enter the existing files if the table is empty, as in the database that replaces a damaged one.
+
+        A file is as old as its last change; if the file system does not have that time, as `now_ms`.
+        """
+        if connection.execute(select(quarantine.c.name).limit(1)).first() is not None:
+            return
+        for _, _, files in self._files.walk(self._root, maxdepth=3, detail=True):  # sites, cameras, files
+            if rows := self._rows_of(files.values(), now_ms):
+                connection.execute(self._insert, rows)
+
+    def _rows_of(self, files: Iterable[dict[str, Any]], now_ms: int) -> list[dict[str, object]]:
+        sizes: dict[str, int] = {}
+        changed_ms: dict[str, int] = {}
+        for file in files:
+            found = _FILE.fullmatch(file["name"].removeprefix(self._root).lstrip("/"))
+            if found is None:
+                continue
+            sizes[found[1]] = sizes.get(found[1], 0) + file["size"]
+            try:
+                changed_ms[found[1]] = round(1000 * self._files.modified(file["name"]).timestamp())
+            except (NotImplementedError, FileNotFoundError):
+                changed_ms[found[1]] = now_ms
+        return [{"name": name, "bytes": size, "at_ms": changed_ms[name]} for name, size in sizes.items()]
 
     def bytes_held(self, connection: Connection) -> int:
         """Return the bytes of all files."""

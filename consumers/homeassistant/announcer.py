@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
+import platform
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import blake2s
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, CameraSnapshot, config, config_topic, state_topic
+from consumers.database.engine import database_url
+from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, config_topic, state_topic, status_topic
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
@@ -25,6 +28,16 @@ from schemas.transport.mqtt.connection import Subscription
 
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
+_HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
+"""Hosts of a database that each machine has for itself."""
+
+
+def announcer_id(settings: AnnouncerSettings) -> str:
+    """Return an id that stays at restarts and differs from that of other systems: of the database and the name."""
+    url = database_url(settings.database)
+    machine = platform.node() if url.host in _HERE else ""
+    parts = (settings.name, machine, url.host, url.port, url.database)  # no user or password: they may change
+    return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
 
 
 async def run_announcer(
@@ -71,12 +84,14 @@ class Announcer:
         self._announced: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
         self._begun_s = time.monotonic()
+        self._id = announcer_id(settings)
+        self._status = status_topic(self._id)
         self._client = BackgroundClient(
             settings.broker,
             self._on_message,
-            name=settings.name,
+            name=f"{settings.name}-{self._id}",
             on_connected=self._on_connected,
-            will=(STATUS_TOPIC, "offline"),
+            will=(self._status, "offline"),
             reconnect_max_s=_AGAIN_S,
         )
 
@@ -105,7 +120,7 @@ class Announcer:
             for camera, each in wanted.items():
                 before = self._announced.get(camera)
                 if before is None:
-                    self._publish(config_topic(camera), config(camera, self._version, self._page(camera)))
+                    self._publish(config_topic(camera), config(camera, self._version, self._id, self._page(camera)))
                 elif each.news() == before[0].news() and (
                     each == before[0] or now_s - before[1] < self._settings.numbers_s
                 ):
@@ -123,7 +138,7 @@ class Announcer:
     def end(self) -> None:
         """Publish the offline status and disconnect."""
         if self.is_connected:
-            self._client.publish(STATUS_TOPIC, "offline", wait_s=_STOP_S)
+            self._client.publish(self._status, "offline", wait_s=_STOP_S)
         self._client.close()
 
     def _is_wanted(self, camera: str) -> bool:
@@ -147,13 +162,13 @@ class Announcer:
             # A broker that has lost its retained messages receives all of them again.
             self._announced.clear()
         self._client.subscribe([Subscription(f"{DISCOVERY_ROOT}/device/+/config", 1)])
-        self._client.publish(STATUS_TOPIC, "online")
+        self._client.publish(self._status, "online")
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Record an announced device: it may be one of an earlier run that is gone since."""
+        """Record a device of this announcer: it may be one of an earlier run that is gone since."""
         try:
             document = json.loads(payload)
-            ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == STATUS_TOPIC
+            ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == self._status
             camera = str(document["state_topic"]).removeprefix(state_topic(""))
         except (ValueError, KeyError, TypeError):
             return

@@ -14,8 +14,6 @@ from typing import Any, Final
 from consumers.cameras.state import State
 from schemas.topics import DISCOVERY_ROOT, HOME_ROOT
 
-STATUS_TOPIC: Final = f"{HOME_ROOT}/status"
-"""`online` while the announcer runs, `offline` by its last will."""
 ORIGIN: Final = "Pointillist"
 LONGEST_STATE: Final = 255
 """Characters of a state that Home Assistant accepts."""
@@ -68,6 +66,11 @@ class CameraSnapshot:
         }
 
 
+def status_topic(announcer: str) -> str:
+    """Return the topic of an announcer's status: `online` while it runs, `offline` by its last will."""
+    return f"{HOME_ROOT}/status-{announcer}"
+
+
 def state_topic(camera: str) -> str:
     """Return the topic of a camera's state."""
     return f"{HOME_ROOT}/{camera}"
@@ -83,8 +86,8 @@ def config_topic(camera: str) -> str:
     return f"{DISCOVERY_ROOT}/device/{object_id(camera)}/config"
 
 
-def config(camera: str, version: str, console: str | None = None) -> dict[str, Any]:
-    """Return the discovery message of the device; `console` is the URL of its page."""
+def config(camera: str, version: str, announcer: str, console: str | None = None) -> dict[str, Any]:
+    """Return the discovery message of the device from the announcer of this id; `console` is the URL of its page."""
     site, _, name = camera.partition("/")
     own = object_id(camera)
 
@@ -104,7 +107,7 @@ def config(camera: str, version: str, console: str | None = None) -> dict[str, A
             **({"configuration_url": console} if console else {}),
         },
         "origin": {"name": ORIGIN, "sw_version": version},
-        "availability_topic": STATUS_TOPIC,
+        "availability_topic": status_topic(announcer),
         "state_topic": state_topic(camera),
         "qos": 1,
         "components": {

@@ -17,7 +17,7 @@ class AnnouncerSettings(RoleSettings, MqttSettings):
     console: HttpUrl | None = None
     """URL of the console, http:// or https://, that the devices link to."""
     name: str = "announcer"
-    """MQTT client id."""
+    """Name of the announcer. The MQTT client id is this name with a hash of it and the database."""
     look_s: float = Field(default=2.0, gt=0)
     """Seconds between two readings of the database. A large fleet is read less often: for a quarter of the time at
     most."""

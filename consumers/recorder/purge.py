@@ -88,7 +88,8 @@ def _purge_kind(connection: Connection, kind: ColumnElement[bool], bounds: Bound
     excess = (connection.scalar(select(func.count()).select_from(alerts).where(kind)) or 0) - bounds.alert_rows
     if excess <= 0:
         return 0
-    # An alert without Kafka's confirmation stays.
-    oldest = select(alerts.c.alert_id).where(kind, alerts.c.published).order_by(alerts.c.raised_ms)
+    # An alert without Kafka's confirmation stays, and so does a sighting until it ends.
+    is_over = (alerts.c.wanted == "") | (alerts.c.ended_ms != 0)
+    oldest = select(alerts.c.alert_id).where(kind, alerts.c.published, is_over).order_by(alerts.c.raised_ms)
     ids = oldest.limit(min(excess, bounds.purge_rows))
     return connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount

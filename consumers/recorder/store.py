@@ -72,10 +72,13 @@ class Store:
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
-        """Create or upgrade the tables, and load the state. Raises `StateError` for tables of a later release."""
+        """Create or upgrade the tables, enter quarantined files of a lost database, and load the state.
+
+        Raises `StateError` for tables of a later release."""
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
             prepare_tables(connection)
+            self.quarantine.adopt(connection, time.time_ns() // 10**6)
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:

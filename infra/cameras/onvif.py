@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from schemas.errors import ConfigError
+from schemas.identity import CAMERA_ID_CHARACTERS, SITE_NAME
 
 _NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
 _DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
@@ -20,6 +21,8 @@ ANSWER_S: Final = 10.0
 """Seconds that one camera may take for all queries."""
 _MOST: Final = 1024
 """The most answers to a probe that are examined; anything on the network may answer."""
+_SITE_CHARACTERS: Final = 40
+"""Maximum length of the site: the rest of a camera's id holds the last four groups of an IPv6 address and the port."""
 _UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]")
 
 
@@ -175,11 +178,23 @@ async def _ask(camera: Any, answer: Answer) -> Described:
     return Described(answer, seen(f"{information.Manufacturer} {information.Model}"), tuple(streams))
 
 
-def camera_name(described: Described, taken: set[str]) -> str:
-    """Return a valid camera name for a site, from its own name, and with its address if that name is taken."""
+def check_site(site: str) -> None:
+    """Raise ConfigError if `site` is no name of a site, or leaves no room for the names of cameras."""
+    if not SITE_NAME.fullmatch(site) or len(site) > _SITE_CHARACTERS:
+        raise ConfigError(
+            f"site: expected a name of a-z 0-9 _ . -, at most {_SITE_CHARACTERS} characters, got {site[:80]!r}. Use "
+            "another one."
+        )
+
+
+def camera_name(described: Described, taken: set[str], site: str) -> str:
+    """Return a valid camera name for `site`, from its own name, and with its address if that name is taken."""
+    most = CAMERA_ID_CHARACTERS - len(f"{site}/")
     text = described.answer.name or described.model or "camera"
-    name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:40] or "camera"
+    name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[: min(40, most)] or "camera"
     if name in taken:
-        name = f"{name}-{re.sub(r'[^a-z0-9]+', '-', described.answer.address)}"[:63]
+        # Cameras of one network differ in the end of a long address.
+        address = re.sub(r"[^a-z0-9]+", "-", described.answer.address).strip("-")[-(most - 2) :]
+        name = f"{name[: most - len(address) - 1]}-{address}"
     taken.add(name)
     return name

@@ -39,10 +39,11 @@ def discover(
     """
     import asyncio
 
-    from infra.cameras.onvif import Described, describe_all, find
+    from infra.cameras.onvif import Described, check_site, describe_all, find
     from infra.cli.terminal import Console
     from producers.sources.login import LoginPlace
 
+    check_site(site)
     if yaml and login is None:
         raise ConfigError(
             "--login is missing: a camera lists its streams only after a login. Give --login FILE with --yaml."
@@ -98,7 +99,7 @@ def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
 
     taken: set[str] = set()
     cameras = [
-        {"name": camera_name(camera, taken), "source": {"address": camera.streams[0].uri}}
+        {"name": camera_name(camera, taken, site), "source": {"address": camera.streams[0].uri}}
         for camera in described
         if camera.streams
     ]

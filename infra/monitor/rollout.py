@@ -93,6 +93,8 @@ class RolloutGate:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self._found: dict[tuple[int, str, int], dict[FrameName, Pair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
+        self._pending: list[tuple[Assessment, str, bool]] = []
+        """Published assessments that the databases do not have yet, with the model's id and whether they decide."""
         self._judged: tuple[tuple[int, str, int], Report] | None = None
         self._waits: tuple[tuple[int, str, int], float] | None = None
         """The slot, and the monotonic time at which this gate first found its candidate loaded."""
@@ -139,6 +141,9 @@ class RolloutGate:
         except BaseException:
             self._unsaved = [*unsaved, *self._unsaved][-_UNSAVED:]
             raise
+        while self._pending:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._save_assessment, *self._pending[0])
+            del self._pending[0]
 
     async def _look(self) -> None:
         watch = self.watch
@@ -266,8 +271,8 @@ class RolloutGate:
         model_id = rollout.candidate.model_id
         if decided:
             log.info("candidate_assessed", model=model_id, slot=Slot.Name(now.slot), outcome=Outcome.Name(now.outcome))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._save_assessment, now, model_id, decided)
+        # Of those that decide nothing, the newest replaces the others.
+        self._pending = [*(each for each in self._pending if each[2]), (now, model_id, decided)]
 
     def _save(self, found: Sequence[tuple[str, Comparison]]) -> None:
         engine = open_engine(self._settings.database, writes=True)

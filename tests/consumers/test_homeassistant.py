@@ -23,8 +23,15 @@ from sqlalchemy import delete
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.database.tables import alerts, camera_snapshots
-from consumers.homeassistant.announcer import run_announcer
-from consumers.homeassistant.discovery import STATUS_TOPIC, CameraSnapshot, config, config_topic, object_id, state_topic
+from consumers.homeassistant.announcer import announcer_id, run_announcer
+from consumers.homeassistant.discovery import (
+    CameraSnapshot,
+    config,
+    config_topic,
+    object_id,
+    state_topic,
+    status_topic,
+)
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
@@ -44,7 +51,7 @@ names = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,62}/[a-z0-9][a-z0-9_.-]{0,62}", fu
 @settings(deadline=None, max_examples=25)
 @given(names)
 def test_a_camera_of_any_name_is_announced_as_home_assistant_documents_it(camera: str) -> None:
-    document = config(camera, "0.1.0", "https://console.example/camera/x")
+    document = config(camera, "0.1.0", "0123abcd", "https://console.example/camera/x")
     jsonschema.Draft202012Validator(DEVICE).validate(document)
     assert re.fullmatch(DISCOVERY_TOPIC, config_topic(camera))
     ids = [entity["unique_id"] for entity in document["components"].values()]
@@ -60,10 +67,10 @@ def test_no_two_cameras_are_one_device(one: str, other: str) -> None:
 
 def test_every_template_names_what_the_state_has() -> None:
     said = CameraSnapshot(CAMERA, "online", "stop", backdoor=True).document()
-    for entity in config(CAMERA, "1")["components"].values():
+    for entity in config(CAMERA, "1", "0123abcd")["components"].values():
         (key,) = re.findall(r"value_json\.(\w+)", entity["value_template"])
         assert key in said
-    components = config(CAMERA, "1")["components"]
+    components = config(CAMERA, "1", "0123abcd")["components"]
     assert said["state"] in components["state"]["options"]
     assert said["backdoor"] == components["backdoor"].get("payload_on", "ON")
     assert said["sighting"] == components["sighting"].get("payload_off", "OFF")
@@ -181,10 +188,14 @@ def house(mosquitto: Mosquitto) -> Iterator[House]:
             made.client.publish(topic, b"", 1, retain=True).wait_for_publish(10)
 
 
+def set_up(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AnnouncerSettings:
+    places = {"database": rig.url, "mqtt": f"{mosquitto.host}:{mosquitto.port}"}
+    return AnnouncerSettings.model_validate(places | {"look_s": 0.05, "numbers_s": 0.2} | changed)
+
+
 @contextlib.asynccontextmanager
 async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIterator[Health]:
-    places = {"database": rig.url, "mqtt": f"{mosquitto.host}:{mosquitto.port}"}
-    made = AnnouncerSettings.model_validate(places | {"look_s": 0.05, "numbers_s": 0.2} | changed)
+    made = set_up(rig, mosquitto, **changed)
     stop, health = asyncio.Event(), Health()
     task = asyncio.create_task(run_announcer(made, "0.1.0", registry=CollectorRegistry(), health=health, stop=stop))
     try:
@@ -204,9 +215,10 @@ async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
     slow = Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=1 / 60, dropped_per_block=16, turn=turn(1, 1))
     recorder.feed([recorder.record(recorder.settings.events_topic, CAMERA.encode(), signed(slow), "Meta")])
     saved(recorder)
+    status = status_topic(announcer_id(set_up(recorder, mosquitto)))
     async with announcing(recorder, mosquitto):
         await until(lambda: house.state(CAMERA) and house.devices(), "the camera")
-        await until(lambda: house.held.get(STATUS_TOPIC) == b"online", "the announcer")
+        await until(lambda: house.held.get(status) == b"online", "the announcer")
         document = json.loads(house.held[config_topic(CAMERA)])
         jsonschema.Draft202012Validator(DEVICE).validate(document)
         assert document["state_topic"] == state_topic(CAMERA)
@@ -218,7 +230,7 @@ async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
         with recorder.engine.begin() as connection:
             connection.execute(delete(camera_snapshots))
         await until(lambda: not house.devices() and house.state(CAMERA) is None, "that it is gone")
-    await until(lambda: house.held[STATUS_TOPIC] == b"offline", "that nobody tells any more")
+    await until(lambda: house.held[status] == b"offline", "that nobody tells any more")
 
 
 @pytest.mark.brokers
@@ -285,11 +297,46 @@ async def test_what_an_earlier_run_has_announced_of_a_camera_that_is_gone_is_tak
     foreign = {"device": {"identifiers": ["x"]}, "origin": {"name": "zigbee2mqtt"}, "state_topic": "zigbee2mqtt/lamp"}
     lamp = "homeassistant/device/lamp/config"
     house.client.publish(lamp, json.dumps(foreign), 1, retain=True).wait_for_publish(10)
-    house.client.publish(config_topic(GATE), json.dumps(config(GATE, "0.0.1")), 1, retain=True).wait_for_publish(10)
+    mine = announcer_id(set_up(recorder, mosquitto))
+    elsewhere = config_topic("elsewhere/door")
+    for camera, announcer in ((GATE, mine), ("elsewhere/door", "another")):
+        document = json.dumps(config(camera, "0.0.1", announcer))
+        house.client.publish(config_topic(camera), document, 1, retain=True).wait_for_publish(10)
     recorder.verdicts([verdict(0)])
     saved(recorder)
     async with announcing(recorder, mosquitto, forgotten_s=0.1):
-        await until(lambda: house.devices() == {lamp, config_topic(CAMERA)}, "the camera that is there, and the lamp")
+        await until(lambda: house.devices() == {lamp, elsewhere, config_topic(CAMERA)}, "its own camera alone")
+
+
+@pytest.mark.brokers
+async def test_two_announcers_on_one_broker_leave_each_other_alone(
+    recorder: Rig, mosquitto: Mosquitto, house: House
+) -> None:
+    for camera in (CAMERA, GATE):
+        recorder.verdicts([verdict(0)], camera)
+    saved(recorder)
+    status = status_topic(announcer_id(set_up(recorder, mosquitto)))
+    async with announcing(recorder, mosquitto, only=(CAMERA,)) as first:
+        await until(lambda: house.held.get(status) == b"online" and house.state(CAMERA), "the first one")
+        house.held.pop(status)
+        async with announcing(recorder, mosquitto, only=(GATE,), name="second") as second:
+            await until(lambda: house.state(GATE) and second.report()[0], "the second one")
+            assert first.report()[0]
+        other = status_topic(announcer_id(set_up(recorder, mosquitto, name="second")))
+        await until(lambda: house.held.get(other) == b"offline", "the end of the second one")
+        # Nothing was published on the status of the first one since: neither a new connection nor an end.
+        assert status not in house.held
+
+
+def test_an_announcer_is_known_by_its_database_on_its_machine_and_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def known(database: str, name: str = "announcer", machine: str = "one") -> str:
+        monkeypatch.setattr("platform.node", lambda: machine)
+        return announcer_id(AnnouncerSettings(mqtt="broker:1", database=database, name=name))
+
+    local, far = "sqlite:////srv/state/pointillist.sqlite", "postgresql+psycopg://a:b@db:5432/pointillist"
+    assert known(local) == known(local)
+    assert len({known(local), known(local, machine="two"), known(local, "second"), known(far)}) == 4
+    assert known(far) == known(far.replace("a:b", "c:d"), machine="two")
 
 
 @pytest.mark.brokers

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import fsspec  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from consumers.database.tables import quarantine
@@ -19,7 +22,7 @@ from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
 from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
-from consumers.records.batch import Batch
+from consumers.records.batch import Batch, frame_row
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, Rig, picture, verdict
 
@@ -62,6 +65,36 @@ def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(r
         assert held.bytes_held(connection) == 9
         assert held.purge(connection, 0, 0, 10) == 1
         assert held.bytes_held(connection) == 0
+
+
+@pytest.mark.parametrize("place", ["", "memory://adopted"])
+def test_a_new_database_enters_the_quarantined_files_and_purges_them_by_age_and_size(rig: Rig, place: str) -> None:
+    url = place or str(rig.folder / "quarantine")
+    held = Quarantine(url, rig.engine)
+    files, root = fsspec.core.url_to_fs(url)
+    rows = [frame_row((CAMERA, BOOT, seq), verdict(seq), 1) for seq in range(3)]
+    others = [f"{root}/{CAMERA}/notes.txt", f"{root}/clips/{CAMERA}/00000000000001.sealed"]
+    with rig.engine.begin() as connection:
+        for row in rows:
+            held.write(connection, row, b"png", 1)
+        before = connection.execute(select(quarantine.c.name, quarantine.c.bytes).order_by(quarantine.c.name)).all()
+        connection.execute(quarantine.delete())
+    for other in others:
+        files.makedirs(other.rpartition("/")[0], exist_ok=True)
+        files.pipe_file(other, b"of others")
+    if not place:
+        for ending in ("png", "json"):
+            os.utime(f"{root}/{name_of((CAMERA, BOOT, 0))}.{ending}", (7, 7))
+    rig.store.quarantine = held
+    rig.store.prepare()
+    rig.store.prepare()
+    with rig.engine.begin() as connection:
+        found = connection.execute(select(quarantine).order_by(quarantine.c.name)).all()
+        assert [(row.name, row.bytes) for row in found] == before
+        if not place:
+            assert (found[0].at_ms, held.purge(connection, 2**30, 7001, 10)) == (7000, 1)
+        assert held.purge(connection, 0, 0, 10) == (3 if place else 2)
+    assert sorted(files.find(root)) == sorted(others)
 
 
 class Pictures:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from consumers.cameras.open_alerts import HOLD_S, muted_cameras, newest_alerts, open_episodes
+from consumers.cameras.open_alerts import HOLD_S, lasting_sightings, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages.alerts import in_episodes
@@ -205,13 +205,36 @@ def test_sightings_count_as_no_backdoor_and_hide_none(make_rig: MakeRig) -> None
         assert records.alert_count() == 1
         assert records.alerts_by_camera() == {CAMERA: 1}
     with rig.engine.begin() as connection:
-        connection.execute(alerts.update().values(published=True))
+        connection.execute(alerts.update().values(published=True, ended_ms=1))
     assert purge(rig.store, rig.bounds) in (True, False)
     assert sorted(row["kind"] for row in rows(rig)) == ["sighting", "sighting", "strip"]
     with open_records(rig.url) as records:
         assert records.alert_count() == 1
     with rig.engine.begin() as connection:
         assert sorted(each.wanted for each in newest_alerts(connection)) == ["", "vehicle", "vehicle"]
+
+
+def test_a_sighting_lasts_however_many_newer_ones_there_are(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
+    rig = make_rig(bounds=Bounds(alert_rows=2))
+    want(rig)
+    rig.verdicts(cars(0))
+    for n in range(3):
+        rig.verdicts(cars(0), f"lab/gate-{n}")
+    now_ms = time.time_ns() // 10**6
+    with rig.engine.begin() as connection:
+        mine = alerts.c.camera == CAMERA
+        connection.execute(alerts.update().where(mine).values(raised_ms=now_ms - 7_200_000))
+        connection.execute(alerts.update().where(~mine).values(ended_ms=now_ms - 3_600_000))
+        connection.execute(alerts.update().values(published=True))
+        assert lasting_sightings(connection, now_ms) == {CAMERA: ("vehicle",)}
+        found = newest_alerts(connection)
+    assert (len(found), [each.ended_ms for each in found if each.camera == CAMERA]) == (3, [0])
+    purge(rig.store, rig.bounds)
+    assert CAMERA in {row["camera"] for row in rows(rig)}
+    with rig.engine.begin() as connection:
+        connection.execute(alerts.update().where(mine).values(ended_ms=now_ms - 1000))
+        assert lasting_sightings(connection, now_ms) == {CAMERA: ("vehicle",)}
 
 
 def test_what_no_rule_needs_is_dropped_from_memory(make_rig: MakeRig) -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from benchmarks.harness.rtsp import RtspServer
 from infra.cameras import onvif
-from infra.cameras.onvif import Answer, Described, camera_name
-from infra.cli.camera_discover import discover
+from infra.cameras.onvif import Answer, Described, Stream, camera_name
+from infra.cli.camera_discover import _cameras_yaml, discover
 from producers.fleet.camera_file import parse_camera_file
 from producers.sources.opening import open_source
 from schemas.errors import ConfigError
@@ -115,8 +115,27 @@ def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_hav
     answer = Answer("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
     assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb" + "x" * 75
     taken: set[str] = set()
-    names = [camera_name(Described(answer), taken) for _ in range(2)]
+    names = [camera_name(Described(answer), taken, "site") for _ in range(2)]
     assert names == ["t-r-2j-..-x", "t-r-2j-..-x-10-0-0-1-80"]
+
+
+@pytest.mark.parametrize("site", ["main-building", "s" * 40])
+@pytest.mark.parametrize("hosts", [("10.0.0.1", "10.0.0.2"), ("fd00:1111:2222:3333:4444:5555:6666:7771",
+                                   "fd00:1111:2222:3333:4444:5555:6666:7772"), ("fe80::1", "fe80::2")])  # fmt: skip
+def test_cameras_of_one_long_name_are_in_a_file_that_is_accepted(site: str, hosts: tuple[str, ...]) -> None:
+    stream = Stream("main", "rtsp://10.0.0.1/live")
+    cameras = [
+        Described(Answer(host, 65535, False, f"{'A very long name of a model of ' * 2}7", ""), streams=(stream,))
+        for host in ("192.0.2.1", *hosts)
+    ]
+    printed = yaml.safe_load(_cameras_yaml(cameras, site, Path("/etc/login")))
+    assert len(parse_camera_file(printed, Path("/etc"), "cameras.yaml")) == 3
+
+
+@pytest.mark.parametrize("site", ["Site A", "", "s" * 41, "a/b"])
+def test_a_site_that_cameras_cannot_have_is_refused_before_the_search(site: str) -> None:
+    with pytest.raises(ConfigError, match=r"^site: expected a name of [^\n]*$"):
+        discover(site=site)
 
 
 class Service:

@@ -234,6 +234,28 @@ async def test_comparisons_that_the_database_did_not_take_are_saved_later(
         assert len(connection.execute(select(comparisons)).all()) == 24
 
 
+@pytest.mark.parametrize("broken", ["database", "console_store"])
+async def test_a_decision_that_a_database_did_not_take_is_saved_and_noted_later(rig: Rig, broken: str) -> None:
+    rig.list(rollout())
+    rig.take(range(256))
+    nowhere = {broken: f"sqlite:///{rig.settings.trust}/x.sqlite"}
+    rig.gate._settings = rig.settings.model_copy(update=nowhere)
+    with pytest.raises(FileExistsError):
+        await rig.gate.look()
+    rig.take(range(1000, 1032), CANARY, agrees=False)
+    with pytest.raises(FileExistsError):
+        await rig.gate.look()
+    assert slots(rig.gate.watch.models).rollout is None
+    rig.gate._settings = rig.settings
+    for _ in range(2):
+        await rig.gate.look()
+    with rig.engine.begin() as connection:
+        (record,) = newest_rollouts(connection)
+        assert (record["outcome"], record["slot"]) == ("failed", "canary")
+    noted = Store(rig.settings.console_store).noted()
+    assert sorted(line.outcome for line in noted) == ["measuring", "rolled back"]
+
+
 async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) -> None:
     made = rollout()
     made.decider = PERSON.public
