@@ -17,6 +17,7 @@ from processors.device.microbatch import MicroBatcher
 from processors.device.previews import PreviewTurns
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
+from processors.steps.certify import certifiable
 from processors.steps.step import Step
 from schemas.errors import OverQuotaError
 from schemas.runtime import trace
@@ -89,8 +90,6 @@ class Classify(Step):
         now_s = time.monotonic()
         for job in batch:
             job.wanted = self.previews.take(job, now_s)
-            sampled = self._certify_share > 0 and random.random() < self._certify_share
-            job.certifies = self.requests.take(job.camera_id, now_s) or sampled
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))
@@ -135,6 +134,10 @@ class Classify(Step):
         now_s = time.monotonic()
         for job in batch:
             job.classified_s = now_s
+            # A request is for frames that can have a certificate.
+            if job.error is None and certifiable(job):
+                sampled = self._certify_share > 0 and random.random() < self._certify_share
+                job.certifies = self.requests.take(job.camera_id, now_s) or sampled
             if self.candidate is not None and job.error is None and self.candidate.compares(job):
                 # With its decoded picture, which its verdict does not need any more.
                 job.second = copy(job)

@@ -28,7 +28,7 @@ from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
-from schemas.errors import NoKeyFrameError
+from schemas.errors import NoKeyFrameError, StageError
 from schemas.pointillist_pb2 import VIDEO
 from tests.processors.tiny import CLASSES, KEYS, Last, payload, taken
 from tests.waiting import until
@@ -264,6 +264,30 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
     video.model, video.certifies, video.frame.profile = cast(LoadedModel, bench.device), True, VIDEO
     bench.certify.submit(video)
     assert (len(bench.certify), bench.last.jobs) == (1, [video])
+
+
+async def test_a_request_for_certificates_waits_for_frames_that_can_have_one() -> None:
+    bench = Bench()
+    bench.classify.requests.request("site/a", 1)
+    jobs = [taken(payload("site/a", seq), "site/a") for seq in range(5)]
+    video, moving, canary, failed, fit = jobs
+    video.frame.profile, moving.frame.moving = VIDEO, 1
+
+    async def run(job: FrameJob, policy: str = "resize", certifies: bool = True) -> None:
+        bench.device.policy, bench.device.certifies = policy, certifies
+        await bench.classify.run([job])
+        if job is failed:
+            job.fail("classify", StageError("a fault"))
+        bench.classify.pass_on([job])
+
+    await run(video)
+    await run(moving, policy="motion")
+    await run(canary, certifies=False)
+    await run(failed)
+    await run(fit)
+    await run(taken(payload("site/a", 5), "site/a"))
+    assert [job.certifies for job in jobs] == [False, False, False, False, True]
+    assert (len(bench.certify), len(bench.last.jobs)) == (1, 5)
 
 
 @pytest.mark.parametrize("flagged", [False, True])
