@@ -56,12 +56,27 @@ async def run_processor(
     loader = ModelLoader(settings, metrics)
     following = asyncio.create_task(feed.run(), name="model feed")
     try:
+        loaded = await _first_model(feed, loader, stop)
+        if loaded is None:
+            return
+        service = _Service(settings, keys, loaded, feed, loader, metrics, health)
         # Not kept here: a replaced model must leave memory.
-        service = _Service(settings, keys, await first_model(feed, loader), feed, loader, metrics, health)
+        del loaded
         await service.run(stop, following)
     finally:
         await _cancel(following)
         loader.close()
+
+
+async def _first_model(feed: ModelFeed, loader: ModelLoader, stop: asyncio.Event) -> LoadedModel | None:
+    """Return the first model; None if `stop` is set before it has loaded."""
+    loading = asyncio.create_task(first_model(feed, loader), name="first model")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return loading.result() if loading.done() else None
+    finally:
+        await _cancel(loading, stopped)
 
 
 class _Service:

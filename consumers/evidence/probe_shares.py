@@ -102,10 +102,8 @@ class Probing:
         self._known[seen.camera] = seen
         self._rate += seen.meta.frames_per_second - (before.meta.frames_per_second if before is not None else 0.0)
         commanded = self.commanded.get(seen.camera)
-        shares = (self._plan.rising_share, self._plan.new_share)
-        if commanded is not None and _differ(seen.meta.probe_share, *commanded, *shares):
-            # Somebody else has set the share since: it is now the camera's own share.
-            self.commanded[seen.camera] = CommandedShare(seen.meta.probe_share, commanded.commanded_share)
+        if commanded is not None:
+            self.commanded[seen.camera] = commanded._replace(own_share=self._own_share(seen.meta, commanded))
         was = before is not None and self._is_suspect(before)
         if self._is_suspect(seen):
             self._suspect.add(seen.camera)
@@ -165,6 +163,17 @@ class Probing:
             else:
                 self.commanded[change.camera] = change.commanded
         return changed
+
+    def _own_share(self, meta: Meta, commanded: CommandedShare) -> float:
+        """Return the camera's own share: the user may have set another one since the request."""
+        state = meta.command_state
+        if state.HasField("probe_share"):
+            return state.probe_share
+        # Without a request in force, the announced share is the camera's own.
+        unasked = meta.HasField("command_state") and not state.HasField("asked_share")
+        if unasked or _differ(meta.probe_share, *commanded, self._plan.rising_share, self._plan.new_share):
+            return meta.probe_share
+        return commanded.own_share
 
     def _wait(self, camera: str) -> None:
         if camera not in self._is_waiting:

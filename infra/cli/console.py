@@ -59,7 +59,7 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
         "console",
         settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(state),
+            generations_file(state, "console"),
             keys,
             serve(found, keys, registry=registry, health=health, stop=stop),
         ),

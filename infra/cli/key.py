@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from infra.cli import app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from infra.state_folder import Layout
+    from schemas.identity import CameraId
     from schemas.keys.roots import Role
 
 
@@ -18,8 +21,13 @@ if TYPE_CHECKING:
 def key(
     camera: Annotated[str | None, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")] = None,
     generation: Annotated[
-        int, typer.Option(help="Key generation; raise it after a key was stolen.", min=0, max=65535)
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="Key generation; default: the accepted one of --state, else 0. Raise it after a key was stolen.",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
     role: Annotated[
         str | None,
         typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor, operator or console."),
@@ -40,6 +48,7 @@ def key(
     """
     from infra.state_folder import Layout, issue_role_secrets, write_private
     from infra.state_folder.environment import Environment, fleet_secret
+    from infra.state_folder.identity_lock import changing_identities
     from schemas.identity import camera_id
     from schemas.keys.keys import derive_camera_key
     from schemas.keys.roots import Roots
@@ -51,6 +60,8 @@ def key(
         )
     if not in_bulk and (camera is None) == (role is None):
         raise ConfigError("key: expected SITE/CAMERA, --role, --roles or --scenario, got none. Give one of them.")
+    if generation is not None and camera is None and scenario is None:
+        raise ConfigError("--generation: expected it with SITE/CAMERA or --scenario, got a role. Leave it out.")
     layout = Layout(state.resolve()) if state is not None else None
     has_secret = layout is not None and layout.secret_file.is_file()
     secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())
@@ -63,12 +74,15 @@ def key(
             raise ConfigError(
                 "--state is missing: the keys of --scenario are written to its folder keys/. Give --state DIR."
             )
-        for planned in load_scenario(scenario).cameras():
-            layout.issue_key(planned.camera_id, generation, secret)
+        cameras = [planned.camera_id for planned in load_scenario(scenario).cameras()]
+        with changing_identities(layout.folder):
+            for planned, issued in _generations(layout, cameras, generation).items():
+                layout.issue_key(planned, issued, secret)
     if in_bulk:
         return
     if camera is not None:
-        text = derive_camera_key(secret, camera_id(camera), generation).export()
+        identity = camera_id(camera)
+        text = derive_camera_key(secret, identity, _generations(layout, [identity], generation)[identity]).export()
     else:
         text = Roots.of_fleet(secret).of(_role(role)).export()
     if out is None:
@@ -80,6 +94,20 @@ def key(
             raise ConfigError(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
             ) from None
+
+
+def _generations(layout: Layout | None, cameras: Sequence[CameraId], asked: int | None) -> dict[CameraId, int]:
+    """Return the generation of each camera's key: `asked`, or the lowest that is accepted. ConfigError for less."""
+    from infra.state_folder.environment import accepted_generations
+
+    accepted = accepted_generations(layout.generations if layout is not None and layout.generations.is_file() else None)
+    found = {}
+    for camera in cameras:
+        lowest = accepted.get(camera, 0)
+        found[camera] = lowest if asked is None else asked
+        if found[camera] < lowest:
+            raise ConfigError(f"--generation: expected at least {lowest} for {camera}, got {asked}. Leave it out.")
+    return found
 
 
 def _role(name: str | None) -> Role:

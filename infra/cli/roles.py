@@ -44,19 +44,27 @@ def role_keys(state: Path | None, role: str) -> Any:
     roots = layout.roots(Role(role)) if layout is not None else None
     if layout is None or roots is None:
         return key_ring(Environment(), Role(role))
-    generations = layout.generations if layout.generations.is_file() else None
-    return KeyRing(roots, accepted_generations(generations))
+    file = generations_file(state, role)
+    # The first revocation writes the state folder's own file.
+    missing = file == layout.generations and not layout.generations.is_file()
+    return KeyRing(roots, accepted_generations(None if missing else file))
 
 
-def generations_file(state: Path | None) -> Path | None:
-    """Return the file of the accepted key generations, which may change while a role runs; None without one."""
+def generations_file(state: Path | None, role: str) -> Path | None:
+    """Return the file of the accepted key generations, which may change while a role runs; None without one.
+
+    It is in the state folder if the role's secret is. If `POINTILLIST_GENERATIONS_FILE` names another one, only a
+    state folder with the fleet secret takes precedence.
+    """
     from infra.state_folder import Layout
     from infra.state_folder.environment import Environment
+    from schemas.keys.roots import Role
 
     layout = Layout(state.resolve()) if state is not None else None
-    if layout is None or not layout.secret_file.is_file():
-        return Environment().generations_file
-    return layout.generations
+    named = Environment().generations_file
+    if layout is None or layout.roots(Role(role)) is None:
+        return named
+    return layout.generations if named is None or layout.secret_file.is_file() else named
 
 
 @role_command(
@@ -81,7 +89,7 @@ def bridge(settings: BridgeSettings) -> None:
         "bridge",
         settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(settings.state),
+            generations_file(settings.state, "bridge"),
             keys,
             run_bridge(settings, keys, registry=registry, health=health, stop=stop),
         ),
@@ -124,7 +132,7 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
         "processor",
         settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(settings.state),
+            generations_file(settings.state, "processor"),
             keys,
             run_processor(settings, keys, registry=registry, health=health, stop=stop),
         ),
@@ -154,7 +162,7 @@ def record(settings: RecorderSettings) -> None:
         "recorder",
         settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(settings.state),
+            generations_file(settings.state, "recorder"),
             keys,
             run_recorder(settings, keys, registry=registry, health=health, stop=stop),
         ),

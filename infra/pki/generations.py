@@ -11,9 +11,8 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from infra.state_folder.environment import accepted_generations
-from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
-from schemas.runtime.file_version import file_version
+from schemas.runtime.file_version import FileVersion, file_version
 
 POLL_S: Final = 0.25
 """Seconds between two checks of the file; each costs one call of `stat`."""
@@ -37,17 +36,21 @@ async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, 
 
 async def _follow(file: Path, keys: KeyRing) -> None:
     # Changes since the role read the file at its start count too.
-    seen: object = None
+    seen: FileVersion = None
+    failure = ""
     while True:
         now = file_version(file)
         if now != seen and now is not None:
             try:
                 lowest = accepted_generations(file)
-            except ConfigError as error:
-                # Revocations stay in force: a damaged file makes no generation acceptable.
-                log.error("generations_not_read", detail=str(error))
-            else:
                 keys.accept_from(lowest)
+            except Exception as error:  # whatever it is, the next poll tries again
+                # Revocations stay in force: a damaged file makes no generation acceptable.
+                detail = str(error) or type(error).__name__
+                if failure != detail:
+                    failure = detail
+                    log.error("generations_not_read", detail=failure)
+            else:
+                seen, failure = now, ""
                 log.info("generations_read", raised=len(lowest))
-        seen = now
         await asyncio.sleep(POLL_S)

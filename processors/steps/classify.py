@@ -17,6 +17,7 @@ from processors.device.microbatch import MicroBatcher
 from processors.device.previews import PreviewTurns
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
+from processors.steps.certify import certifiable
 from processors.steps.step import Step
 from schemas.errors import OverQuotaError
 from schemas.runtime import trace
@@ -89,26 +90,26 @@ class Classify(Step):
         now_s = time.monotonic()
         for job in batch:
             job.wanted = self.previews.take(job, now_s)
-            sampled = self._certify_share > 0 and random.random() < self._certify_share
-            job.certifies = self.requests.take(job.camera_id, now_s) or sampled
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))
         self._linger.begin(now_s)
         try:
-            seconds = await self._classify(batch)
+            seconds, charged_s = await self._classify(batch)
         finally:
             self._linger.end(time.monotonic())
         if trace.on():
             trace.stamp("classified", *(job.identity for job in batch))
-        self._batcher.took(batch, seconds)
+        self._batcher.took(batch, charged_s)
         self._fail_over_quota()
         return seconds
 
-    async def _classify(self, batch: Sequence[FrameJob]) -> float:
+    async def _classify(self, batch: Sequence[FrameJob]) -> tuple[float, float]:
         """Classify the frames of canaries by the candidate, and all others by the live model.
 
         The live model also classifies frames on which the candidate fails: no frame is lost for a bad candidate.
+        Return the seconds that this took, and those to charge to the cameras. If the live model ran, no frame is
+        charged more than its time for a frame: a slow candidate is not the cameras' fault.
         """
         loaded, candidate = self.loaded, self.candidate
         theirs = [job for job in batch if candidate is not None and candidate.serves(job)]
@@ -117,24 +118,31 @@ class Classify(Step):
         if candidate is not None and theirs:
             for job in theirs:
                 job.model = candidate.model
-            seconds += await candidate.model.classify(theirs)
+            seconds = await candidate.model.classify(theirs)
             for job in theirs:
                 job.by_candidate = job.error is None
                 if job.error is not None:
                     job.candidate_error = str(job.error)[:200] or type(job.error).__name__
                     job.stage, job.error = "", None
                     own.append(job)
+        charged_s = seconds
         if own:
             for job in own:
                 job.model = loaded
-            seconds += await loaded.classify(own)
-        return seconds
+            live_s = await loaded.classify(own)
+            seconds += live_s
+            charged_s = min(seconds, live_s * len(batch) / len(own))
+        return seconds, charged_s
 
     def pass_on(self, batch: Sequence[FrameJob]) -> None:
         """Pass on a batch that has run."""
         now_s = time.monotonic()
         for job in batch:
             job.classified_s = now_s
+            # A request is for frames that can have a certificate.
+            if job.error is None and certifiable(job):
+                sampled = self._certify_share > 0 and random.random() < self._certify_share
+                job.certifies = self.requests.take(job.camera_id, now_s) or sampled
             if self.candidate is not None and job.error is None and self.candidate.compares(job):
                 # With its decoded picture, which its verdict does not need any more.
                 job.second = copy(job)

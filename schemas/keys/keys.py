@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from hashlib import blake2b
+from threading import Lock
 from typing import Final
 
 from schemas.errors import BadTagError, RevokedKeyError, SecretError
@@ -194,7 +195,7 @@ def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int 
 
 class KeyRing:
     """A role's view of all keys. A camera's key is derived on first use, in 10 µs. A bounded number of keys, 5 KiB
-    each, is cached.
+    each, is cached. Several threads may call `key` and `accept_from`.
 
     `accepted_from` maps a camera to the lowest key generation that is still accepted; the default is 0. Raising it
     revokes a stolen key.
@@ -208,27 +209,30 @@ class KeyRing:
         self._accepted_from = dict(accepted_from or {})
         self._capacity = capacity
         self._keys: OrderedDict[tuple[CameraId, int], CameraKey] = OrderedDict()
+        self._lock = Lock()
 
     def key(self, camera_id: CameraId, generation: int) -> CameraKey:
         """Return the key that a message claims to be signed with; `RevokedKeyError` for a generation not accepted."""
-        found = self._keys.get((camera_id, generation))
-        if found is not None:
-            self._keys.move_to_end((camera_id, generation))
-            return found
-        lowest = self._accepted_from.get(camera_id, 0)
-        if not lowest <= generation <= MAX_GENERATION:
-            raise RevokedKeyError(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
-        key = _camera_key(self._roots, camera_id, generation)
-        self._keys[camera_id, generation] = key
-        if len(self._keys) > self._capacity:
-            self._keys.popitem(last=False)
-        return key
+        with self._lock:
+            found = self._keys.get((camera_id, generation))
+            if found is not None:
+                self._keys.move_to_end((camera_id, generation))
+                return found
+            lowest = self._accepted_from.get(camera_id, 0)
+            if not lowest <= generation <= MAX_GENERATION:
+                raise RevokedKeyError(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
+            key = _camera_key(self._roots, camera_id, generation)
+            self._keys[camera_id, generation] = key
+            if len(self._keys) > self._capacity:
+                self._keys.popitem(last=False)
+            return key
 
     def accept_from(self, lowest: Mapping[str, int]) -> None:
         """Accept these generations and later ones from now on, instead of the previous ones."""
-        self._accepted_from = dict(lowest)
-        for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
-            del self._keys[camera_id, generation]
+        with self._lock:
+            self._accepted_from = dict(lowest)
+            for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
+                del self._keys[camera_id, generation]
 
     @property
     def accepted_from(self) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ from consumers.cameras.camera import Camera
 from consumers.evidence.probe_shares import Change, CommandedShare, Probing, Seen, load_commanded, store_commanded
 from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
-from schemas.pointillist_pb2 import LOSSLESS, Meta
+from schemas.pointillist_pb2 import LOSSLESS, CommandState, Meta
 from tests.consumers.recorder_rig import MakeRig
 
 PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0, rising_level=0.2, again_s=3.0)
@@ -21,6 +21,8 @@ class Fleet:
         self.level = dict.fromkeys(self.share, 0.0)
         self.new = set[str]()
         self.known = set[str]()
+        self.state: dict[str, CommandState] = {}
+        """The applied commands of cameras that announce them."""
         self.now_s = 100.0
 
     def plan(self, *, obey: bool = True, strained: bool = False) -> dict[str, float]:
@@ -30,13 +32,21 @@ class Fleet:
         self.known = set(self.share)
         for camera, share in self.share.items():
             meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)
+            if camera in self.state:
+                meta.command_state.CopyFrom(self.state[camera])
             self.probing.observe(Seen(camera, self.level[camera], camera in self.new, meta))
         changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
         told = {each.camera: each.request.probe_share for each in changes if each.request is not None}
         if obey:
             self.share |= told
+            for camera in told.keys() & self.state.keys():
+                self.state[camera].asked_share = told[camera]
         return told
+
+    def command(self, camera: str, share: float) -> None:
+        """The operator commands a share, and the camera obeys."""
+        self.share[camera], self.state[camera] = share, CommandState(probe_share=share)
 
 
 def test_a_camera_on_its_way_to_an_alert_probes_more_and_goes_back_when_calm() -> None:
@@ -120,6 +130,41 @@ def test_a_setting_that_somebody_else_has_changed_becomes_the_cameras_own() -> N
     fleet.level["lab/0"] = 0.0
     fleet.plan()
     assert fleet.share["lab/0"] == 0.3
+
+
+@pytest.mark.parametrize(("level", "raised"), [(1.0, 1.0), (0.0, 0.5)])
+def test_a_command_of_the_very_share_that_the_plan_has_set_stays(level: float, raised: float) -> None:
+    fleet = Fleet(1)
+    fleet.state["lab/0"] = CommandState()
+    fleet.level["lab/0"], fleet.new = level, {"lab/0"}
+    assert fleet.plan() == {"lab/0": raised}
+    fleet.command("lab/0", raised)
+    fleet.level["lab/0"], fleet.new = 0.0, set()
+    assert fleet.plan() == {}
+    assert (fleet.share["lab/0"], fleet.probing.commanded) == (raised, {})
+
+
+def test_a_command_that_a_request_has_overtaken_is_returned_to() -> None:
+    fleet = Fleet(1)
+    fleet.state["lab/0"] = CommandState()
+    fleet.level["lab/0"] = 1.0
+    assert fleet.plan() == {"lab/0": 1.0}
+    fleet.command("lab/0", 0.5)
+    fleet.share["lab/0"] = fleet.state["lab/0"].asked_share = 1.0  # by a repeated request
+    fleet.level["lab/0"] = 0.0
+    assert fleet.plan() == {"lab/0": 0.5}
+
+
+def test_after_a_reset_the_announced_share_is_the_cameras_own() -> None:
+    fleet = Fleet(1)
+    fleet.command("lab/0", 0.3)
+    fleet.level["lab/0"] = 1.0
+    assert fleet.plan() == {"lab/0": 1.0}
+    fleet.share["lab/0"], fleet.state["lab/0"] = 0.5, CommandState()
+    fleet.now_s += PLAN.again_s
+    assert fleet.plan() == {"lab/0": 1.0}
+    fleet.level["lab/0"] = 0.0
+    assert fleet.plan() == {"lab/0": 0.5}
 
 
 def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:

@@ -6,13 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from infra.cli.roles import generations_file, role_keys
+from infra.local.files import write_json
 from infra.local.ports import Ports
-from infra.state_folder import Layout, issue_role_secrets, role_file
+from infra.state_folder import Layout, issue_role_secrets, role_file, write_private
 from infra.state_folder.environment import Environment, role_roots
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import SecretError
+from schemas.identity import CameraId
+from schemas.keys.keys import CameraKey
 from schemas.keys.roots import Role, Root, Roots
 from tests.infra.command_line import refusal, run
 
@@ -42,6 +47,8 @@ def test_key_prints_what_a_role_needs_and_nothing_more(tmp_path: Path) -> None:
         ([], "--role"),
         (["site/door", "--role", "bridge"], "--role"),
         (["site/door", "--roles", "/nowhere"], "--roles"),
+        (["--role", "bridge", "--generation", "1"], "--generation: expected it with SITE/CAMERA or --scenario"),
+        (["--roles", "/nowhere", "--generation", "0"], "--generation: expected it with SITE/CAMERA or --scenario"),
     ],
 )
 def test_what_key_is_not_told_is_named(arguments: list[str], named: str) -> None:
@@ -110,3 +117,41 @@ def test_a_role_needs_no_fleet_secret_in_its_state_folder(tmp_path: Path) -> Non
     assert found is not None
     assert found.export() == FLEET.of(Role.RECORDER).export()
     assert not layout.secret_file.exists()
+
+
+def test_a_role_follows_the_generations_that_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, named = Layout(tmp_path / "state"), tmp_path / "named.json"
+    assert generations_file(layout.folder, "bridge") is None
+    write_private(role_file(layout.roles, Role.BRIDGE), FLEET.of(Role.BRIDGE).export())
+    assert generations_file(layout.folder, "bridge") == layout.generations
+    assert role_keys(layout.folder, "bridge").accepted_from == {}
+    write_json(layout.generations, {"site/door": 1})
+    assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 1}
+    write_json(named, {"site/door": 2})
+    monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(named))
+    assert generations_file(layout.folder, "bridge") == named
+    assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 2}
+    write_private(layout.secret_file, SECRET)
+    assert generations_file(layout.folder, "bridge") == layout.generations
+    assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 1}
+
+
+def test_key_gives_the_accepted_generation_of_a_state_folder_and_refuses_an_earlier_one(tmp_path: Path) -> None:
+    layout, scenario = Layout(tmp_path / "state"), tmp_path / "scenario.yaml"
+    cameras = [{"name": name, "source": {"kind": "scene"}} for name in ("door", "gate")]
+    scenario.write_text(yaml.safe_dump({"site": "site", "cameras": cameras}))
+    write_private(layout.secret_file, SECRET)
+    write_json(layout.generations, {"site/door": 2})
+
+    def generation(*arguments: str) -> int:
+        done = run("key", *arguments, "--state", layout.folder)
+        return CameraKey.from_export(CameraId(arguments[0]), done.stdout).generation
+
+    assert (generation("site/door"), generation("site/gate")) == (2, 0)
+    assert generation("site/door", "--generation", "3") == 3
+    for arguments in (("site/door",), ("--scenario", scenario)):
+        line = refusal(run("key", *arguments, "--generation", "1", "--state", layout.folder))
+        assert "--generation: expected at least 2 for site/door, got 1." in line
+    assert not layout.keys.exists()
+    assert run("key", "--scenario", scenario, "--state", layout.folder).exit_code == 0
+    assert [layout.camera_key(CameraId(f"site/{name}")).generation for name in ("door", "gate")] == [2, 0]

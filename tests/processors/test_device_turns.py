@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.job import Certified, FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.bundle.model_toml import Answer, Scores
+from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
@@ -28,8 +29,8 @@ from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
-from schemas.errors import NoKeyFrameError
-from schemas.pointillist_pb2 import VIDEO
+from schemas.errors import NoKeyFrameError, StageError
+from schemas.pointillist_pb2 import CANARY, VIDEO, Rollout
 from tests.processors.tiny import CLASSES, KEYS, Last, payload, taken
 from tests.waiting import until
 
@@ -207,6 +208,39 @@ async def test_a_batch_that_passes_on_begins_the_wait_of_its_frames() -> None:
     assert before_s <= job.classified_s <= time.monotonic()
 
 
+class CandidateModel(Device):
+    """A candidate that reports `seconds` for each batch, and has exceeded its limit if it `hangs`."""
+
+    def __init__(self, seconds: float, hangs: bool) -> None:
+        super().__init__()
+        self._seconds, self._hangs = seconds, hangs
+
+    async def classify(self, jobs: Sequence[FrameJob]) -> float:
+        await super().classify(jobs)
+        for job in jobs if self._hangs else ():
+            job.fail("classify", StageError("no result"))
+        return self._seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hangs", "each_s"),
+    [(10.0, True, 0.01), (9.0, False, 0.02), (0.01, False, 0.015)],
+    ids=["hangs", "slow", "quick"],
+)
+async def test_a_camera_is_not_charged_for_a_candidate_slower_than_the_live_model(
+    seconds: float, hangs: bool, each_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    bench.device.each_s = 0.02
+    batch = [taken(payload(name, 1), name) for name in ("site/canary", "site/other")]
+    model = cast(LoadedModel, CandidateModel(seconds, hangs))
+    bench.classify.candidate = Candidate(model, Rollout(slot=CANARY))
+    monkeypatch.setattr(Candidate, "serves", lambda self, job: job is batch[0])
+    assert await bench.classify.run(batch) == seconds + 0.02
+    shares = bench.classify._batcher._shares
+    assert [shares.had_s(job.camera_id) for job in batch] == [each_s] * 2
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)])
 async def test_a_comparison_that_raises_costs_no_frame(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(LINGER_S)
@@ -264,6 +298,30 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
     video.model, video.certifies, video.frame.profile = cast(LoadedModel, bench.device), True, VIDEO
     bench.certify.submit(video)
     assert (len(bench.certify), bench.last.jobs) == (1, [video])
+
+
+async def test_a_request_for_certificates_waits_for_frames_that_can_have_one() -> None:
+    bench = Bench()
+    bench.classify.requests.request("site/a", 1)
+    jobs = [taken(payload("site/a", seq), "site/a") for seq in range(5)]
+    video, moving, canary, failed, fit = jobs
+    video.frame.profile, moving.frame.moving = VIDEO, 1
+
+    async def run(job: FrameJob, policy: str = "resize", certifies: bool = True) -> None:
+        bench.device.policy, bench.device.certifies = policy, certifies
+        await bench.classify.run([job])
+        if job is failed:
+            job.fail("classify", StageError("a fault"))
+        bench.classify.pass_on([job])
+
+    await run(video)
+    await run(moving, policy="motion")
+    await run(canary, certifies=False)
+    await run(failed)
+    await run(fit)
+    await run(taken(payload("site/a", 5), "site/a"))
+    assert [job.certifies for job in jobs] == [False, False, False, False, True]
+    assert (len(bench.certify), len(bench.last.jobs)) == (1, 5)
 
 
 @pytest.mark.parametrize("flagged", [False, True])

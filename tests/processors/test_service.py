@@ -12,6 +12,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from infra.local.kafka import Kafka
+from processors.device import loaded_model
 from processors.device.batch_executor import BatchExecutor
 from processors.pipeline import Pipeline
 from processors.service import run_processor
@@ -20,6 +21,7 @@ from schemas.errors import BundleError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, Truth, parse_frame
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
+from schemas.runtime.abandoned import abandoned
 from schemas.runtime.health import Health
 from tests.processors.rig import Name, rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
@@ -290,3 +292,24 @@ async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(
     stop.set()
     async with asyncio.timeout(10):
         await task
+
+
+async def test_a_stop_ends_the_load_of_the_first_model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, hangs, stop, before = threading.Event(), threading.Event(), asyncio.Event(), abandoned()
+
+    def load(*arguments: object, **options: object) -> None:
+        loads.set()
+        hangs.wait(60)
+        raise BundleError("the end of the test")
+
+    monkeypatch.setattr(loaded_model, "load_bundle", load)
+    settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=bundle, device="cpu")
+    task = asyncio.create_task(run_processor(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=stop))
+    try:
+        await until(loads.is_set)
+        stop.set()
+        async with asyncio.timeout(10):
+            await task
+    finally:
+        hangs.set()
+    await until(lambda: abandoned() == before)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -129,6 +130,28 @@ def test_raising_a_cameras_generation_revokes_its_older_keys_alone() -> None:
     assert keys.key(ONE, 3).generation == 3
     assert keys.current(ONE).generation == 2
     assert keys.current(TWO).generation == 0
+
+
+def test_a_revocation_holds_while_another_thread_uses_keys() -> None:
+    keys = KeyRing(SECRET)
+    for camera in (TWO, ONE):
+        keys.key(camera, 0)
+    uses: list[threading.Thread] = []
+
+    class Lowest(dict[str, int]):
+        """Generations during whose reading another thread uses a cached key."""
+
+        def get(self, camera: str, default: int = 0) -> int:  # type: ignore[override]  # all that is used of it
+            if not uses:
+                uses.append(threading.Thread(target=keys.key, args=(TWO, 0)))
+                uses[0].start()
+                uses[0].join(0.1)  # without a lock, the thread ends by then
+            return super().get(camera, default)
+
+    keys.accept_from(Lowest({ONE: 1}))
+    uses[0].join()
+    with pytest.raises(RevokedKeyError):
+        keys.key(ONE, 0)
 
 
 def test_every_generation_of_a_key_ring_reads_what_was_signed_before_a_revocation() -> None:
