@@ -166,6 +166,7 @@ def enroll(
 
     identity = camera_id(camera)
     admit(Layout(state.resolve()), identity, out, mqtt, days)
+    note(state, "enroll", identity, f"a certificate of {days:g} days", "done")
 
 
 @app.command()

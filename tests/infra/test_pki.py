@@ -160,14 +160,16 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
     assert refused(state / "pki") == set()
 
 
-def test_revocations_and_rotations_are_in_the_audit_log(fleet: Layout, tmp_path: Path) -> None:
+def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout, tmp_path: Path) -> None:
     fleet.fleet_secret()
     options = ("--state", fleet.folder)
     assert run("revoke", DOOR, *options).exit_code == 0
     assert run("rotate", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
     assert run("revoke", "--role", "bridge", *options).exit_code == 0
+    assert run("enroll", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
     noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(fleet.console_url).noted()]
     assert noted == [
+        (OWNER, "enroll", DOOR, "done"),
         (OWNER, "revoke", "bridge", "done"),
         (OWNER, "rotate", DOOR, "done"),
         (OWNER, "revoke", DOOR, "done"),
