@@ -204,7 +204,14 @@ def test_a_login_after_a_form_leads_to_the_page_of_the_form(rig: ConsoleRig, pag
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}]
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://["},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
 )
 def test_a_form_from_somebody_elses_page_changes_nothing(rig: ConsoleRig, headers: dict[str, str]) -> None:
     browser = logged_in(rig, Right.OPERATOR)
