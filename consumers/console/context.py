@@ -101,6 +101,7 @@ class ConsoleContext:
     switch_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a switch of a group is saved, so that its commands go out at once."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
+    _recorded: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="recorded"))
     _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))
@@ -135,12 +136,16 @@ class ConsoleContext:
         return self.recorded.engine()
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a database query in the reading thread."""
+        """Run a query of the console's own database in a reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
 
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query of the recorder's database in the reading thread, see `Recorded.read`."""
-        return await self.read(lambda: self.recorded.read(query, *args, **kwargs))
+        """Run a query of the recorder's database, see `Recorded.read`."""
+        return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))
+
+    async def use_recorder(self, action: Callable[[], T]) -> T:
+        """Run an action that reads the recorder's database, in a thread for such actions: the database may be slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._recorded, action)
 
     async def fetch(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read a file of the quarantine, which may be on another machine, in a thread for such files."""
@@ -189,7 +194,7 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        for pool in (self._reading, self._fetching, self._writing, self._teaching, self._telling):
+        for pool in (self._reading, self._recorded, self._fetching, self._writing, self._teaching, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
         self.watch.close()
         if self.jobs is not None:

@@ -200,11 +200,11 @@ async def _roll_up(context: ConsoleContext) -> None:
     purge_at_s = 0.0
     while True:
         try:
-            engine = await context.read(context.engine)
+            engine = await context.use_recorder(context.engine)
             if rollup is None or rollup.recorded is not engine:
                 rollup = Rollup(engine, context.store.engine)
             rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
-            part = await context.read(rollup.read)
+            part = await context.use_recorder(rollup.read)
             more = part is not None and await context.write(rollup.add, part)
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
+import structlog
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Connection, Engine, delete, func, select
 
@@ -17,6 +18,7 @@ from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
 from schemas.errors import ConfigError
 
+log = structlog.get_logger()
 _FILE: Final = re.compile(r"([^/]+/[^/]+/[0-9a-f]{16}-[0-9]+)\.(png|json)")
 
 
@@ -63,13 +65,23 @@ class Quarantine:
     def adopt(self, connection: Connection, now_ms: int) -> None:
         """Enter the existing files if the table is empty, as in the database that replaces a damaged one.
 
-        A file is as old as its last change; if the file system does not have that time, as `now_ms`.
+        A file is as old as its last change; if the file system does not have that time, as `now_ms`. If the files
+        cannot be listed, none is entered: the next start tries again.
         """
         if connection.execute(select(quarantine.c.name).limit(1)).first() is not None:
             return
-        for _, _, files in self._files.walk(self._root, maxdepth=3, detail=True):  # sites, cameras, files
-            if rows := self._rows_of(files.values(), now_ms):
-                connection.execute(self._insert, rows)
+        rows: list[dict[str, object]] = []
+        try:
+            # Sites, cameras, files.
+            for _, _, files in self._files.walk(self._root, maxdepth=3, detail=True, on_error="raise"):
+                rows += self._rows_of(files.values(), now_ms)
+        except FileNotFoundError:  # there is no folder yet
+            return
+        except Exception as error:  # each kind of store has its own errors
+            log.warning("quarantine_not_read", detail=str(error) or type(error).__name__)
+            return
+        if rows:
+            connection.execute(self._insert, rows)
 
     def _rows_of(self, files: Iterable[dict[str, Any]], now_ms: int) -> list[dict[str, object]]:
         sizes: dict[str, int] = {}

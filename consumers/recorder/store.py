@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
+from consumers.database.damage import damaged_files
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
@@ -72,13 +74,17 @@ class Store:
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
-        """Create or upgrade the tables, enter quarantined files of a lost database, and load the state.
+        """Create or upgrade the tables, and load the state.
 
-        Raises `StateError` for tables of a later release."""
+        A database that replaces a damaged one gets the quarantined files of that one. Raises `StateError` for tables of
+        a later release.
+        """
+        replaces = self.engine.dialect.name == "sqlite" and damaged_files(Path(self.engine.url.database or ""))
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
             prepare_tables(connection)
-            self.quarantine.adopt(connection, time.time_ns() // 10**6)
+            if replaces:
+                self.quarantine.adopt(connection, time.time_ns() // 10**6)
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:

@@ -92,7 +92,9 @@ def cut_off(tmp_path: Path) -> Iterator[ConsoleRig]:
         (f"/camera/{CAMERA}", "None. This list shows"),
     ],
 )
-def test_without_its_database_a_page_says_so_and_claims_nothing(cut_off: ConsoleRig, path: str, claim: str) -> None:
+def test_without_its_database_a_page_names_the_reason_and_claims_nothing(
+    cut_off: ConsoleRig, path: str, claim: str
+) -> None:
     page = cut_off.browser().get(path)
     assert page.status_code == 200
     assert AWAY.capitalize() in unescape(page.text)

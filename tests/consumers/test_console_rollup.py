@@ -155,8 +155,8 @@ def test_the_most_evidence_of_a_minute_is_kept(books: Books) -> None:
 def test_a_day_is_drawn_by_the_minute_and_a_month_by_the_hour(books: Books) -> None:
     books.record([verdict(n, captured_ms=NOW_MS + n * MINUTE_MS) for n in range(3)], NOW_MS + 3 * MINUTE_MS)
     books.roll_up()
-    day = history(books.store.engine, CAMERA, NOW_MS - DAY_MS, NOW_MS + HOUR_MS, 10.0)
-    month = history(books.store.engine, CAMERA, NOW_MS - 31 * DAY_MS, NOW_MS + HOUR_MS, 10.0)
+    day = history(books.store.engine, CAMERA, NOW_MS - DAY_MS, NOW_MS + HOUR_MS, 10.0, sends=True)
+    month = history(books.store.engine, CAMERA, NOW_MS - 31 * DAY_MS, NOW_MS + HOUR_MS, 10.0, sends=True)
     assert (day["step_s"], len(day["columns"]["t"])) == (60, 3)
     assert (month["step_s"], len(month["columns"]["t"])) == (3600, 1)
     assert (day["classes"], day["classes_since_s"]) == ([("stop", 3)], (NOW_MS - DAY_MS) / 1000)
@@ -164,7 +164,7 @@ def test_a_day_is_drawn_by_the_minute_and_a_month_by_the_hour(books: Books) -> N
 
 def test_a_minute_or_an_hour_is_drawn_when_it_is_over(books: Books) -> None:
     def rates(since_ms: int, until_ms: int) -> object:
-        return history(books.store.engine, CAMERA, since_ms, until_ms, 10.0)["columns"]["rate"]
+        return history(books.store.engine, CAMERA, since_ms, until_ms, 10.0, sends=True)["columns"]["rate"]
 
     for begin, end in ((0, 60), (60, 90)):
         made = [verdict(at, captured_ms=NOW_MS + 1_000 * at) for at in range(begin, end)]
@@ -184,7 +184,7 @@ def test_verdicts_are_counted_from_an_hour_on_the_most_frequent_first(books: Boo
         books.record([verdict(at, captured_ms=NOW_MS + at, class_name=name)], NOW_MS + at)
     books.roll_up()
     since_ms = NOW_MS + 50 * MINUTE_MS
-    found = history(books.store.engine, CAMERA, since_ms, since_ms + 9 * MINUTE_MS, 10.0)
+    found = history(books.store.engine, CAMERA, since_ms, since_ms + 9 * MINUTE_MS, 10.0, sends=True)
     assert (found["classes"], found["classes_since_s"]) == ([("9", 3), ("3", 2)], NOW_MS / 1000)
 
 
@@ -209,9 +209,10 @@ def test_an_outage_that_lasts_is_named_and_a_slow_camera_has_none_between_its_fr
     present = (NOW_MS + 11 * MINUTE_MS, until_ms - 15_000)
     between = [(NOW_MS + at * MINUTE_MS, NOW_MS + (at + 4) * MINUTE_MS) for at in (6, 1)]
 
-    def found(since_ms: int, patience_s: float) -> object:
-        return history(books.store.engine, CAMERA, since_ms, until_ms, patience_s)["outages"]
+    def found(since_ms: int, patience_s: float, sends: bool = False) -> object:
+        return history(books.store.engine, CAMERA, since_ms, until_ms, patience_s, sends=sends)["outages"]
 
+    assert found(until_ms - DAY_MS, 10.0, sends=True) == (between if until == 20 else [])
     assert found(until_ms - DAY_MS, 10.0) == [present, *(between if until == 20 else [])]
     assert found(until_ms - 31 * DAY_MS, 10.0) == [present]
     assert found(until_ms - DAY_MS, 750.0) == ([] if until == 20 else [present])

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
@@ -68,7 +69,9 @@ def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(r
 
 
 @pytest.mark.parametrize("place", ["", "memory://adopted"])
-def test_a_new_database_enters_the_quarantined_files_and_purges_them_by_age_and_size(rig: Rig, place: str) -> None:
+def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and_purges_them(
+    rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = place or str(rig.folder / "quarantine")
     held = Quarantine(url, rig.engine)
     files, root = fsspec.core.url_to_fs(url)
@@ -86,6 +89,16 @@ def test_a_new_database_enters_the_quarantined_files_and_purges_them_by_age_and_
         for ending in ("png", "json"):
             os.utime(f"{root}/{name_of((CAMERA, BOOT, 0))}.{ending}", (7, 7))
     rig.store.quarantine = held
+    rig.store.prepare()
+    with rig.engine.begin() as connection:  # another database's files are none of its business
+        assert held.bytes_held(connection) == 0
+    if rig.engine.dialect.name != "sqlite":  # no file of it is set aside
+        return
+    file = Path(rig.engine.url.database or "")
+    file.with_name(f"{file.name}.damaged-1").touch()
+    with monkeypatch.context() as broken:
+        broken.setattr(type(files), "ls", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no answer")))
+        rig.store.prepare()
     rig.store.prepare()
     rig.store.prepare()
     with rig.engine.begin() as connection:

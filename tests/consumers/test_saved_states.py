@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from structlog.testing import capture_logs
 
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import monotonic_ms
@@ -16,6 +19,7 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
 from consumers.database.tables import camera_states
 from consumers.homeassistant.reading import Reading
+from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
@@ -209,6 +213,19 @@ def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> N
             connection.execute(camera_states.update().values(saved_ms=at_ms - late_ms))
         assert [state.camera for state in poller.poll().states] == seen
     poller.close()
+    recorded.close()
+
+
+def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig) -> None:
+    recorded = Recorded(recorder.url)
+    for error, lines in ((OperationalError, 0), (ProgrammingError, 1)):
+
+        def fail(_: Engine, error: type[DBAPIError] = error) -> None:
+            raise error("select", {}, ValueError("no value for a parameter"))
+
+        with capture_logs() as logged, pytest.raises(BrokerError, match="does not respond"):
+            recorded.read(fail)
+        assert len(logged) == lines
     recorded.close()
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -157,16 +158,18 @@ def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
         second.stop()
 
 
-def test_mosquitto_keeps_the_user_of_its_process_whatever_the_environment_says(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("known", "name"), [({os.geteuid(): "owner"}, "owner"), ({}, str(os.geteuid()))])
+def test_mosquitto_keeps_the_user_of_its_process_in_any_environment(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, known: dict[int, str], name: str
 ) -> None:
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.setenv(name, "nobody")
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "nobody")
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: SimpleNamespace(pw_name=known[user]))
     broker = Mosquitto(state_dir)
     broker.folder.mkdir(parents=True)
     broker.reserve()
     broker._command()
-    assert f"\nuser {pwd.getpwuid(os.geteuid()).pw_name}\n" in (broker.folder / "mosquitto.conf").read_text()
+    assert f"\nuser {name}\n" in (broker.folder / "mosquitto.conf").read_text()
 
 
 @pytest.mark.brokers

@@ -108,7 +108,7 @@ class Gate:
         except RefusedActionError as refused:
             await no(refused.status, str(refused))(scope, visit, sending)
         except Exception as error:
-            # The console's health has the reason of those.
+            # The console's health has the reason why a broker or the database is away.
             is_away = isinstance(error, BrokerError | StateError) and not has_begun
             if not is_away:
                 self._failures.log(request, error)

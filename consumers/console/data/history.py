@@ -35,8 +35,12 @@ class Outage:
     until_ms: int
 
 
-def history(engine: Engine, camera: str, since_ms: int, until_ms: int, patience_s: float) -> dict[str, Any]:
+def history(
+    engine: Engine, camera: str, since_ms: int, until_ms: int, patience_s: float, *, sends: bool
+) -> dict[str, Any]:
     """Return columns over time in uPlot's JSON form. A null value interrupts the line.
+
+    A camera that `sends` now has no outage that lasts: its newest frames may have been captured long ago.
 
     `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour. A minute or an hour
     that is not over, or not summed to its end, has no value. Verdicts are counted by the hour, from `classes_since_s`.
@@ -48,7 +52,7 @@ def history(engine: Engine, camera: str, since_ms: int, until_ms: int, patience_
         summed_ms = min(until_ms, summed_to(connection))
         found = spans(connection, table, camera, begin_ms, until_ms)
         classes = classes_of(connection, camera, hour_ms, until_ms)
-        last_ms = last_sum_ms(connection, camera)
+        last_ms = None if sends else last_sum_ms(connection, camera)
     gaps = outages([row["begin_ms"] for row in found], step_ms, 1000 * patience_s, last_ms, summed_ms)
     return {
         "span_s": (begin_ms / 1000, until_ms / 1000),
@@ -100,8 +104,8 @@ def outages(
 ) -> list[Outage]:
     """Return the gaps that are longer than `patience_ms`, after which the camera is silent, newest first.
 
-    They lie between the minutes (or hours) with captured frames, and between the end of the last one, `last_ms`, and
-    the time up to which frames are summed, `summed_ms`.
+    They lie between the minutes (or hours) with captured frames. One more lasts from the end of the last one,
+    `last_ms`, to the time up to which frames are summed, `summed_ms`, unless `last_ms` is None.
     """
     gaps = [(before + step_ms, after) for before, after in pairwise(begins_ms)]
     if last_ms is not None:

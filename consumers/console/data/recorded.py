@@ -7,12 +7,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 
+import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from consumers.database.damage import reason
 from consumers.database.engine import database_url, open_engine
 from schemas.errors import BrokerError
 
+log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,10 +45,15 @@ class Recorded:
             return self._engine
 
     def read(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query. Raises StateError if the file does not exist, BrokerError if the database does not respond."""
+        """Run a query. Raises StateError if the file does not exist, BrokerError if the database does not respond.
+
+        Other errors of the database, such as tables of another release, are logged and raise BrokerError too.
+        """
         try:
             return query(self.engine(), *args, **kwargs)
         except SQLAlchemyError as error:
+            if not isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+                log.warning("records_not_read", detail=reason(error))
             raise BrokerError("the recorder's database does not respond") from error
 
     def _identity(self) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import GuardedRoute, Right
@@ -151,8 +152,10 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
 
 async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
     """Return a camera's history with its alerts, commands and changes of the model."""
-    patience_s = context.fleet.patience_s(name)
-    found = await context.read(history, context.store.engine, name, until_ms - length_ms, until_ms, patience_s)
+    patience_s, camera = context.fleet.patience_s(name), context.fleet.camera(name)
+    age_s = None if camera is None else camera.age_s(monotonic_ms())
+    sends, since_ms = age_s is not None and age_s <= patience_s, until_ms - length_ms
+    found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
     noted = await context.read(context.store.noted, name, MOST_MARKS)
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()
