@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +41,7 @@ from consumers.console.data.system_watch import SystemWatch
 from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
+from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.runtime.moment import moment
@@ -59,6 +60,14 @@ PAGES: Final = (
 )
 _OF_THE_FLEET: Final = ("/models", "/system")
 """Pages that need a role for all sites."""
+
+
+async def unless_away(reading: Awaitable[T], otherwise: T) -> tuple[T, str]:
+    """Return the result of a reading of the recorder's database, and ""; without it, `otherwise` and the reason."""
+    try:
+        return await reading, ""
+    except UserError as error:
+        return otherwise, str(error)
 
 
 @dataclass

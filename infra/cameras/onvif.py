@@ -66,16 +66,11 @@ class Described:
 def find(seconds: float) -> list[Answer]:
     """Return the devices that answer a multicast probe on any of this machine's networks in time, by address.
 
-    Raises ConfigError when the libraries are not installed, or the network cannot be used.
+    Raises ConfigError if the network cannot be used.
     """
-    try:
-        from wsdiscovery import QName
-        from wsdiscovery.discovery import ThreadedWSDiscovery
-    except ImportError:
-        raise ConfigError(
-            "ONVIF packages are missing: expected pointillist[onvif]. Install it, or run `make setup-dev` in a "
-            "checkout."
-        ) from None
+    from wsdiscovery import QName
+    from wsdiscovery.discovery import ThreadedWSDiscovery
+
     # Some cameras repeat the message id of the probe in their answer.
     searching = ThreadedWSDiscovery(relates_to=True)
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Final
@@ -12,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from infra.cli.terminal import Console
-from schemas.errors import UserError
+from schemas.errors import ConfigError, UserError
 from schemas.runtime.abandoned import end_process
 
 VARIABLES: Final = {
@@ -156,24 +157,25 @@ def main() -> None:
         raise
 
 
-def missing_package(name: str, extra: str) -> str:
-    """Return the error for a package that `extra` installs."""
-    remedy = f"Install pointillist[{extra}], or run `make setup-dev` in a checkout."
-    return f"{name} is missing: this command needs it. {remedy}"
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Raise ConfigError that names `extra` in place of a ModuleNotFoundError for a library that it installs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        remedy = f"Install pointillist[{extra}], or run `make setup-dev` in a checkout."
+        raise ConfigError(f"{error.name} is missing: this command needs it. {remedy}") from None
 
 
 def _run() -> None:
     try:
-        app()
+        with needs_extra("server"):
+            app()
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
-            raise
-        message = f"error: {missing_package(error.name, 'server')}"
-        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
-        sys.exit(UserError.exit_code)
 
 
 OWN_PACKAGES = frozenset(("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles"))

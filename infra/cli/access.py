@@ -46,6 +46,8 @@ CONNECT_TIMEOUT_S = 10.0
 State = Annotated[Path | None, typer.Option(help="State folder of the running system, with its brokers and secret.")]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
+DEFAULT_STATE: Final = Path(".pointillist")
+"""The state folder of `up`, which commands use if none is named."""
 """Settings of a broker's client that have an option."""
 Joined = TypeVar("Joined", bound="RoleSettings")
 

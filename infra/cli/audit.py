@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from infra.cli import app
-from infra.cli.access import CONNECT_TIMEOUT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.access import CONNECT_TIMEOUT_S, DEFAULT_STATE, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.passwords import resolve
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from infra.audit.audit import Audit
     from infra.audit.report import Attacked
     from schemas.keys.keys import KeyRing
-
-DEFAULT_STATE = Path(".pointillist")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
+from infra.cli.access import DEFAULT_STATE
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 from schemas.runtime.moment import moment
@@ -26,7 +27,7 @@ Passphrase = Annotated[
 @app.command()
 def backup(
     to: Annotated[str, typer.Option(help="Folder, or a URL that fsspec opens, such as s3://bucket/prefix.")],
-    state: Annotated[Path, typer.Option(help="State folder of a system, running or not.")] = Path(".pointillist"),
+    state: Annotated[Path, typer.Option(help="State folder of a system, running or not.")] = DEFAULT_STATE,
     database: Annotated[
         str | None, typer.Option(help="SQLAlchemy URL of a PostgreSQL that recorders use in place of the state folder.")
     ] = None,
@@ -63,7 +64,7 @@ def restore(
     source: Annotated[str, typer.Option("--from", help="Backup, or a folder: its newest backup.", metavar="URL")],
     state: Annotated[
         Path, typer.Option(help="State folder to fill. It may hold Kafka's log and spools, and nothing of the backup.")
-    ] = Path(".pointillist"),
+    ] = DEFAULT_STATE,
     database: Annotated[
         str | None, typer.Option(help="SQLAlchemy URL of an empty PostgreSQL, for a backup of a PostgreSQL.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli import needs_extra
 from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
 
@@ -49,8 +50,9 @@ def discover(
             "--login is missing: a camera lists its streams only after a login. Give --login FILE with --yaml."
         )
     known = LoginPlace(file=login).read() if login is not None else None
-    answers = [answer for answer in find(seconds) if not host or answer.host in host]
-    described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
+    with needs_extra("onvif"):
+        answers = [answer for answer in find(seconds) if not host or answer.host in host]
+        described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
     console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=[_summary(camera) for camera in described])

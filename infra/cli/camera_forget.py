@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.access import existing_layout
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
@@ -19,7 +19,7 @@ def forget(
         str,
         typer.Argument(help="The camera as SITE/CAMERA, or CAMERA of the site `local`.", metavar="SITE/CAMERA"),
     ],
-    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
+    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = DEFAULT_STATE,
 ) -> None:
     """Remove a camera that is gone from the console, `status` and `cameras`, until it sends again.
 

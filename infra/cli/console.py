@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli import app
-from infra.cli.access import KAFKA, MQTT, require_brokers, resolved
+from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, require_brokers, resolved
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, generations_file, role_keys, with_records
@@ -38,7 +37,7 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     state = settings.state
     if state is None and not settings.store:
         raise ConfigError("store is missing: expected a URL. Set store, or state.")
-    layout = Layout((state or Path(".pointillist")).resolve())
+    layout = Layout((state or DEFAULT_STATE).resolve())
     users = layout.users if settings.users is None and state is not None and layout.users.is_file() else settings.users
     found = with_records(resolved(settings, "console")).model_copy(
         update={

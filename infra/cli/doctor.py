@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from infra.cli import app
+from infra.cli.access import DEFAULT_STATE
 from infra.cli.terminal import Console
 from schemas.errors import UserError
 from schemas.runtime.disk import free_bytes
@@ -130,7 +131,7 @@ def _bundles() -> str:
 
 @app.command()
 def doctor(
-    state: Annotated[Path, typer.Option(help="State folder that `up` will use.")] = Path(".pointillist"),
+    state: Annotated[Path, typer.Option(help="State folder that `up` will use.")] = DEFAULT_STATE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report what is installed, what is missing, and how to install it. Exit status 2 when `up` cannot work."""

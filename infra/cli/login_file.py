@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-HERE = Path(".pointillist")
+from infra.cli.access import DEFAULT_STATE, existing_layout
+
 State = Annotated[
     Path | None,
     typer.Option(help="State folder of the system, running or not; by default .pointillist, unless --file is given."),
@@ -20,13 +21,8 @@ def login_file(file: Path | None, state: Path | None, name: str) -> tuple[Path, 
     A file alone has no such folder. Raises StateError if neither is given and there is no default folder.
     """
     from infra.state_folder import Layout
-    from schemas.errors import StateError
 
     if file is None and state is None:
-        if not HERE.is_dir():
-            raise StateError(
-                f"--state: expected the state folder {HERE} here, got none. Give --state DIR or --file FILE."
-            )
-        state = HERE
+        state = existing_layout(DEFAULT_STATE).folder
     layout = Layout((state or Path()).resolve())
     return file or (layout.users if name == "users" else layout.tokens), state

@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import Connection
 
 from infra.cli import app
-from infra.cli.access import existing_layout
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.errors import ConfigError
 
@@ -32,7 +32,7 @@ def mute(
         str, typer.Option(help="The reason, for the people who look after the alerts; required to mute.")
     ] = "",
     end: Annotated[bool, typer.Option("--end", help="End these mutes now.")] = False,
-    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
+    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = DEFAULT_STATE,
 ) -> None:
     """Mute cameras or alerts for a time: nobody is notified, and the console does not count them.
 

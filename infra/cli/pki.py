@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
+from infra.cli.access import DEFAULT_STATE
 from infra.cli.audit_line import note
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
@@ -29,7 +30,7 @@ ROLE_DAYS = 14.0
 
 @ca_app.command("init")
 def init(
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     host: Hosts = None,
     keep: Annotated[
         bool,
@@ -93,7 +94,7 @@ def role(
     name: Annotated[
         str, typer.Argument(help="The role, with -NUMBER if there are several instances, such as bridge-2.")
     ],
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     host: Hosts = None,
     days: Days = ROLE_DAYS,
 ) -> None:
@@ -115,7 +116,7 @@ def role(
 
 @ca_app.command("renew")
 def renew(
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     days: Days = ROLE_DAYS,
     every: Annotated[float, typer.Option(help="Hours between two renewals; 0 renews once.", min=0)] = 0.0,
 ) -> None:
@@ -152,7 +153,7 @@ Within = Annotated[float, typer.Option(help="Seconds that a running broker may t
 def enroll(
     camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
     out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
     days: CameraDays = 825,
 ) -> None:
@@ -173,7 +174,7 @@ def enroll(
 def rotate(
     camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
     out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
     days: CameraDays = 825,
     within: Within = 5.0,
@@ -197,7 +198,7 @@ def revoke(
     camera: Annotated[
         str | None, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA", show_default=False)
     ] = None,
-    state: State = Path(".pointillist"),
+    state: State = DEFAULT_STATE,
     within: Within = 5.0,
     role: Annotated[
         str | None,

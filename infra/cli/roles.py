@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 
 from infra.cli import app
-from infra.cli.access import KAFKA, MQTT, enrolments, mqtt_place, require_brokers, resolved, share_of
+from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, enrolments, mqtt_place, require_brokers, resolved, share_of
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
 from infra.cli.signer import trust_file
@@ -178,7 +178,7 @@ def with_records(settings: Records) -> Records:
         for name in ("database", "quarantine"):
             if not getattr(settings, name):
                 raise ConfigError(f"{name} is missing: expected a URL. Set {name}, or state.")
-    layout = Layout((settings.state or Path(".pointillist")).resolve())
+    layout = Layout((settings.state or DEFAULT_STATE).resolve())
     return settings.model_copy(
         update={
             "database": resolve(settings.database) or layout.database_url,

@@ -24,7 +24,7 @@ from consumers.sightings.rules_table import (
     words_of,
 )
 from infra.cli import app
-from infra.cli.access import existing_layout
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.camera_groups import group_at
 
@@ -40,7 +40,6 @@ Cameras = Annotated[
 ]
 Wanted = Annotated[str, typer.Argument(help="A class of the network, or a group of its classes, such as vehicle.")]
 State = Annotated[Path, typer.Option(help="State folder of the system, running or not.")]
-HERE = Path(".pointillist")
 
 
 def _range(name: str, meaning: str) -> str:
@@ -49,7 +48,7 @@ def _range(name: str, meaning: str) -> str:
 
 
 @sightings_app.command("list")
-def list_rules(state: State = HERE) -> None:
+def list_rules(state: State = DEFAULT_STATE) -> None:
     """Print the rules, each with its author."""
     for each in _change(state, read_rules):
         typer.echo(f"{each.cameras} {words_of(each)}, by {each.who}")
@@ -71,7 +70,7 @@ def set_rule(
     cooldown_s: Annotated[
         float, typer.Option(help=_range("cooldown_s", "Least seconds between two alerts of a camera"))
     ] = DEFAULTS["cooldown_s"],
-    state: State = HERE,
+    state: State = DEFAULT_STATE,
 ) -> None:
     """Set a rule, or replace that of the same cameras and the same class. An alert is raised when cameras see the
     class."""
@@ -85,7 +84,7 @@ def set_rule(
 
 
 @sightings_app.command()
-def remove(cameras: Cameras, wanted: Wanted, state: State = HERE) -> None:
+def remove(cameras: Cameras, wanted: Wanted, state: State = DEFAULT_STATE) -> None:
     """Remove a rule; its sightings end."""
     known, name = group_at(cameras), wanted_of(wanted)
     _change(state, lambda each: remove_rule(each, known, name))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli import app
-from infra.cli.access import existing_layout
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.rows import print_rows
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError, StateError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 State = Annotated[Path, typer.Option(help="State folder of the system.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_STATE = Path(".pointillist")
 MOST_NAMED = 20
 _RECOGNISED = 4096
 """Last printed bytes of a log by which `logs --follow` finds its place after a cut."""

@@ -13,7 +13,7 @@ import typer
 
 from bundles import MADE
 from infra.cli import app
-from infra.cli.access import State
+from infra.cli.access import DEFAULT_STATE, State
 from infra.cli.terminal import Console
 from infra.up.settings import GENERAL
 from schemas.errors import ConfigError
@@ -231,11 +231,11 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     from infra.cli.roles import role_keys
     from infra.state_folder import Layout
 
-    layout = Layout((state or Path(".pointillist")).resolve())
+    layout = Layout((state or DEFAULT_STATE).resolve())
     opened = Store(resolve(store) or layout.console_url)
     try:
         opened.prepare()
-        keys = role_keys(state or Path(".pointillist"), "console")
+        keys = role_keys(state or DEFAULT_STATE, "console")
         yield LabelledFrames(opened.engine, kept_files or str(layout.quarantine), keys.previews)
     finally:
         opened.close()

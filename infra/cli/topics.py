@@ -10,6 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import (
     CONNECT_TIMEOUT_S,
+    DEFAULT_STATE,
     ConnectTimeout,
     Kafka,
     KafkaLogin,
@@ -66,6 +67,6 @@ def replicas(
     from infra.local.replicas import await_replicas
 
     if kafka is None and state is None:
-        state = Path(".pointillist")
+        state = DEFAULT_STATE
     asyncio.run(await_replicas(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
     typer.echo("every partition has all its replicas")

@@ -19,7 +19,7 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
 from consumers.database.tables import camera_states
 from consumers.homeassistant.reading import Reading
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
@@ -218,12 +218,12 @@ def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> N
 
 def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig) -> None:
     recorded = Recorded(recorder.url)
-    for error, lines in ((OperationalError, 0), (ProgrammingError, 1)):
+    for error, raised, lines in ((OperationalError, BrokerError, 0), (ProgrammingError, StateError, 1)):
 
         def fail(_: Engine, error: type[DBAPIError] = error) -> None:
             raise error("select", {}, ValueError("no value for a parameter"))
 
-        with capture_logs() as logged, pytest.raises(BrokerError, match="does not respond"):
+        with capture_logs() as logged, pytest.raises(raised, match="the recorder's database"):
             recorded.read(fail)
         assert len(logged) == lines
     recorded.close()

@@ -7,11 +7,10 @@ from typing import Final
 
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.background.sending import send_all
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.backlogs import Backlog
 from consumers.console.data.drop_plan import DropChange
 from consumers.console.data.drop_policies import read_policies
-from schemas.errors import UserError
 
 MOST_A_ROUND: Final = 32
 """Commands in one round: a camera that does not confirm takes one of the places for 8 s."""
@@ -43,10 +42,8 @@ async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
     backlogs, sight = context.drop_plan.backlogs, context.drop_plan.uplinks()
     if not sight.sites:
         return {}
-    try:
-        return await context.read_recorded(backlogs.read, sight)
-    except UserError:  # the next round reads them
-        return {}
+    found, _ = await unless_away(context.read_recorded(backlogs.read, sight), {})  # the next round reads them
+    return found
 
 
 async def _note(context: ConsoleContext, change: DropChange, outcome: str) -> None:

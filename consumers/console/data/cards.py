@@ -198,12 +198,16 @@ class Watched:
         """Return the seconds without a frame after which the camera is silent."""
         return self.camera.patience_s(silent_after_s) if saved is None else saved.patience_s
 
+    def sends(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> bool:
+        """Return whether its last frame was recorded within its patience; `now_ms` is on the clock of `heard_ms`."""
+        age_s = self.camera.age_s(now_ms)
+        return age_s is not None and age_s <= self.patience_s(saved, silent_after_s)
+
     def card(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> Card:
         """Return the current card, with the recorder's `saved` state if there is one."""
         camera, last = self.camera, self.camera.last
         heard_ms = camera.heard_ms if last is not None else None
-        patience_s = self.patience_s(saved, silent_after_s)
-        sends = heard_ms is not None and now_ms - heard_ms <= 1000 * patience_s
+        sends = self.sends(saved, now_ms, silent_after_s)
         judged = camera.judge(now_ms, silent_after_s) if saved is None else saved.now(heard_ms, now_ms)
         # Muted alerts hide no other state.
         loud = self.mute is None or self.mute.is_of_camera

@@ -357,8 +357,15 @@ class Fleet:
 
     def patience_s(self, name: str) -> float:
         """Return the seconds without a frame after which a camera is silent."""
-        watched = self._watched.get(name) or Watched(Camera(name))
-        return watched.patience_s(self._states.get(name), self._silent_after_s)
+        return self._any(name).patience_s(self._states.get(name), self._silent_after_s)
+
+    def sends(self, name: str, now_ms: int) -> bool:
+        """Return whether a camera sends frames; `now_ms` is on the clock of `tick`."""
+        return self._any(name).sends(self._states.get(name), now_ms, self._silent_after_s)
+
+    def _any(self, name: str) -> Watched:
+        """Return the record of a camera, an empty one for an unknown camera."""
+        return self._watched.get(name) or Watched(Camera(name))
 
     def attacked(self, name: str, since_ms: int) -> list[bool]:
         """Return for each recent attacked frame of a camera whether the verdict was correct."""

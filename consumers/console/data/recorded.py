@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from consumers.database.damage import reason
 from consumers.database.engine import database_url, open_engine
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, StateError
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -45,16 +45,18 @@ class Recorded:
             return self._engine
 
     def read(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query. Raises StateError if the file does not exist, BrokerError if the database does not respond.
+        """Run a query.
 
-        Other errors of the database, such as tables of another release, are logged and raise BrokerError too.
+        Raises StateError if the file does not exist, or if the query fails, as with tables of another release; the log
+        has the database's error then. Raises BrokerError if the database does not respond.
         """
         try:
             return query(self.engine(), *args, **kwargs)
-        except SQLAlchemyError as error:
-            if not isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
-                log.warning("records_not_read", detail=reason(error))
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise BrokerError("the recorder's database does not respond") from error
+        except SQLAlchemyError as error:
+            log.warning("records_not_read", detail=reason(error))
+            raise StateError("the recorder's database cannot be read: see the console's log") from error
 
     def _identity(self) -> tuple[int, int] | None:
         if self._file is None:

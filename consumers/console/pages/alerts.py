@@ -33,7 +33,7 @@ from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.data.sentences import unusual
 from consumers.console.data.site_documents import SiteAlert
@@ -43,7 +43,6 @@ from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
 from consumers.records.rows import Window, statistic_name, windows_of
-from schemas.errors import UserError
 from schemas.evidence.alarms import COMBINED
 from schemas.pointillist_pb2 import Alert
 
@@ -240,11 +239,7 @@ async def find_raised(context: ConsoleContext, state: str, camera: str, sight: S
 async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
-    newest, no_records = list[tuple[Episode, list[Raised]]](), ""
-    try:
-        newest = await _newest_episodes(context, camera, sight_of(request))
-    except UserError as error:
-        no_records = str(error)
+    newest, no_records = await unless_away(_newest_episodes(context, camera, sight_of(request)), [])
     found = [each for each in newest if each[0].state == state]
     page_count = max(1, -(-len(found) // ON_PAGE))
     page = min(max(1, page_of(request)), page_count)
@@ -416,18 +411,14 @@ async def camera_of(context: ConsoleContext, request: Request, alert_id: str) ->
 async def _gallery(context: ConsoleContext, request: Request) -> Response:
     sight = sight_of(request)
 
-    def read(engine: Engine) -> list[tuple[str, int]]:
+    def read(engine: Engine) -> tuple[list[tuple[str, int]], Mapping[str, int]]:
         mine = select(quarantine.c.name, quarantine.c.at_ms).where(sight.where(quarantine.c.name))
         newest = mine.order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
         with engine.begin() as connection:
-            return [(name, at_ms) for name, at_ms in connection.execute(newest)]
+            held = [(name, at_ms) for name, at_ms in connection.execute(newest)]
+        return held, cameras_of(engine, sight)
 
-    held, cameras, no_records = list[tuple[str, int]](), dict[str, int](), ""
-    try:
-        held = await context.read_recorded(read)
-        cameras = await context.read_recorded(cameras_of, sight)
-    except UserError as error:
-        no_records = str(error)
+    (held, cameras), no_records = await unless_away(context.read_recorded(read), ([], {}))
     return context.page(
         request,
         "quarantine.html",

@@ -19,7 +19,7 @@ from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, visible_to
 from consumers.console.background.clip_keeper import film_around
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.cards import Card
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS
 from consumers.console.data.commands import changes_of, settings_of
@@ -74,11 +74,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
             return RedirectResponse(elsewhere.console, 303)
         return context.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
     asked = request.query_params.get("range", USUAL)
-    held, no_records = list[tuple[str, int]](), ""
-    try:
-        held = await context.read_recorded(flagged_frames, name)
-    except UserError as error:
-        no_records = str(error)
+    held, no_records = await unless_away(context.read_recorded(flagged_frames, name), [])
     return context.page(
         request,
         "camera.html",
@@ -152,17 +148,13 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
 
 async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
     """Return a camera's history with its alerts, commands and changes of the model."""
-    patience_s, camera = context.fleet.patience_s(name), context.fleet.camera(name)
-    age_s = None if camera is None else camera.age_s(monotonic_ms())
-    sends, since_ms = age_s is not None and age_s <= patience_s, until_ms - length_ms
+    patience_s, sends = context.fleet.patience_s(name), context.fleet.sends(name, monotonic_ms())
+    since_ms = until_ms - length_ms
     found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
     noted = await context.read(context.store.noted, name, MOST_MARKS)
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()
-    try:
-        found["alerts"] = await context.read_recorded(alerts_of, name, until_ms - length_ms)
-    except UserError:
-        found["alerts"] = []
+    found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), [])
     return found
 
 

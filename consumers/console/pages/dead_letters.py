@@ -16,7 +16,7 @@ from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.replay import MOST, Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
@@ -44,12 +44,12 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     reason, identity = (request.query_params.get(name, "")[:80] for name in ("reason", "identity"))
     identity = identity if identity in IDENTITIES else ""
     sight = sight_of(request)
-    found, shown, no_records = list[dict[str, Any]](), list[dict[str, Any]](), ""
-    try:
-        found = await context.read_recorded(reasons, sight)
-        shown = await context.read_recorded(_newest, reason, IDENTITIES.get(identity), sight) if reason else []
-    except UserError as error:
-        no_records = str(error)
+
+    def read(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        newest = _newest(engine, reason, IDENTITIES.get(identity), sight) if reason else []
+        return reasons(engine, sight), newest
+
+    (found, shown), no_records = await unless_away(context.read_recorded(read), ([], []))
     return context.page(
         request,
         "dead_letters.html",

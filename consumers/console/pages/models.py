@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from consumers.console.access.gate import no
 from consumers.console.access.rights import GuardedRoute, Reach
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS
 from consumers.console.pages.jobs import offered
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.history import minutes
 from consumers.database.tables import comparisons
-from schemas.errors import MalformedError, UserError
+from schemas.errors import MalformedError
 from schemas.identity import CameraId
 from schemas.messages.models import DRIFT_WINDOWS
 from schemas.messages.rollout import slots
@@ -53,11 +53,9 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
             newest = rollout.begun_ms if rollout is not None else past[0]["begun_ms"] if past else 0
             return past, differences(connection, newest)
 
-    try:
-        clean, robust = await context.read_recorded(judged)
-        rollouts, differing = await context.read_recorded(compared)
-    except UserError:  # the recorder of an earlier release has made no such tables
-        clean, robust, rollouts, differing = None, None, [], []
+    # The recorder of an earlier release has made no such tables.
+    (clean, robust), _ = await unless_away(context.read_recorded(judged), (None, None))
+    (rollouts, differing), _ = await unless_away(context.read_recorded(compared), ([], []))
     return context.page(
         request,
         "models.html",
@@ -106,10 +104,7 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
             )
             return found or b""
 
-    try:
-        found = await context.read_recorded(sealed)
-    except UserError:
-        found = b""
+    found, _ = await unless_away(context.read_recorded(sealed), b"")
     if not found:
         return no(404, "picture: expected a frame of this rollout with a picture, got none")
     comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=found)

@@ -16,7 +16,7 @@ from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.database.changes import change_recorded
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import SightingRule
@@ -85,11 +85,7 @@ async def listed(context: ConsoleContext, sight: Sight) -> list[SightingRule]:
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = visible_to(request)
-    found, no_records = list[SightingRule](), ""
-    try:
-        found = await listed(context, sight)
-    except UserError as error:
-        no_records = str(error)
+    found, no_records = await unless_away(listed(context, sight), [])
     cards = context.fleet.own_cards(sight)
     sites = sorted({card.site for card in cards})
     return context.page(

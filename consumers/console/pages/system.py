@@ -15,14 +15,13 @@ from consumers.console.access.gate import no
 from consumers.console.access.rights import GuardedRoute, Reach
 from consumers.console.access.sight import ALL
 from consumers.console.access.sites import sight_of
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.roles import chain
 from consumers.console.data.sentences import system_sentence
 from consumers.console.data.sites import FATES, Site, audits_of, summed
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system_charts import RANGES, USUAL, system_past
-from schemas.errors import UserError
 
 
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
@@ -45,10 +44,9 @@ async def audited(context: ConsoleContext) -> dict[str, Any]:
         with engine.begin() as connection:
             return read_result(connection)
 
-    try:
-        found = await context.read_recorded(read)
-    except UserError as error:
-        return {"error": str(error)}
+    found, no_records = await unless_away(context.read_recorded(read), None)
+    if no_records:
+        return {"error": no_records}
     return found or {"error": "the monitor has not finished an audit yet"}
 
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select
 
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import DAY_MS, HOUR_MS
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
-from schemas.errors import BrokerError, UserError
+from schemas.errors import BrokerError
 
 RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "15 minutes"
@@ -54,10 +54,8 @@ async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]
             over = [each for each in minutes(connection, since_ms) if each["minute_ms"] + MINUTE_MS <= now_ms]
             return by_column(over, _raised(connection, since_ms))
 
-    try:
-        columns = await context.read_recorded(read)
-    except UserError as error:
-        columns, note = by_column([], {}), f"{error}. {note}"
+    columns, no_records = await unless_away(context.read_recorded(read), by_column([], {}))
+    note = f"{no_records}. {note}" if no_records else note
     judged = any(value is not None for name in ("accuracy", "robust") for value in columns[name])
     charts = [*CHARTS, *([TRUTH] if judged else [])]
     span_s = (since_ms / 1000, now_ms / 1000)

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -14,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from infra.cli import OWN_PACKAGES, app, missing_package
+from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
@@ -39,15 +40,8 @@ _BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjum
 """Attacks whose bound is L∞."""
 
 
-@contextmanager
-def lab_extra() -> Iterator[None]:
-    """Name the missing extra when a library of the lab is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
-            raise
-        raise ConfigError(missing_package(error.name, "lab")) from None
+lab_extra = partial(needs_extra, "lab")
+"""The guard of commands that need libraries of the lab."""
 
 
 def shown_command() -> str:
