@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
@@ -70,11 +70,8 @@ class Quarantine:
         """
         if connection.execute(select(quarantine.c.name).limit(1)).first() is not None:
             return
-        rows: list[dict[str, object]] = []
         try:
-            # Sites, cameras, files.
-            for _, _, files in self._files.walk(self._root, maxdepth=3, detail=True, on_error="raise"):
-                rows += self._rows_of(files.values(), now_ms)
+            rows = self._rows_of(self._below(self._root, 3), now_ms)  # sites, cameras, files
         except FileNotFoundError:  # there is no folder yet
             return
         except Exception as error:  # each kind of store has its own errors
@@ -82,6 +79,14 @@ class Quarantine:
             return
         if rows:
             connection.execute(self._insert, rows)
+
+    def _below(self, folder: str, depth: int) -> Iterator[dict[str, Any]]:
+        """Yield the files down to `depth`. Of fsspec, `walk` omits folders that it cannot list."""
+        for entry in self._files.ls(folder, detail=True):
+            if entry["type"] != "directory":
+                yield entry
+            elif depth > 1:
+                yield from self._below(entry["name"], depth - 1)
 
     def _rows_of(self, files: Iterable[dict[str, Any]], now_ms: int) -> list[dict[str, object]]:
         sizes: dict[str, int] = {}

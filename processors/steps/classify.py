@@ -109,7 +109,7 @@ class Classify(Step):
 
         The live model also classifies frames on which the candidate fails: no frame is lost for a bad candidate.
         Return the seconds that this took, and those to charge to the cameras. If the live model ran, no frame is
-        charged more than its time for a frame: a slow candidate is not the cameras' fault.
+        charged more than its time for a frame: a slow candidate must not delay the cameras.
         """
         loaded, candidate = self.loaded, self.candidate
         theirs = [job for job in batch if candidate is not None and candidate.serves(job)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +68,17 @@ def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(r
         assert held.bytes_held(connection) == 0
 
 
+def without_clips(ls: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    """A listing of folders that fails in the folder `clips`."""
+
+    def listing(files: Any, path: str, *given: Any, **named: Any) -> Any:
+        if path.rstrip("/").endswith("clips"):
+            raise error
+        return ls(files, path, *given, **named)
+
+    return listing
+
+
 @pytest.mark.parametrize("place", ["", "memory://adopted"])
 def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and_purges_them(
     rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch
@@ -90,15 +101,18 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
             os.utime(f"{root}/{name_of((CAMERA, BOOT, 0))}.{ending}", (7, 7))
     rig.store.quarantine = held
     rig.store.prepare()
-    with rig.engine.begin() as connection:  # another database's files are none of its business
+    with rig.engine.begin() as connection:  # the files may be those of another database
         assert held.bytes_held(connection) == 0
     if rig.engine.dialect.name != "sqlite":  # no file of it is set aside
         return
     file = Path(rig.engine.url.database or "")
     file.with_name(f"{file.name}.damaged-1").touch()
-    with monkeypatch.context() as broken:
-        broken.setattr(type(files), "ls", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no answer")))
-        rig.store.prepare()
+    for error in (PermissionError("clips"), RuntimeError("no answer")):
+        with monkeypatch.context() as broken:
+            broken.setattr(type(files), "ls", without_clips(type(files).ls, error))
+            rig.store.prepare()
+        with rig.engine.begin() as connection:  # a part of the files would hide the others for ever
+            assert held.bytes_held(connection) == 0
     rig.store.prepare()
     rig.store.prepare()
     with rig.engine.begin() as connection:

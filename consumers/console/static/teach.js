@@ -62,7 +62,7 @@
     pending += 1;
     busy = busy.then(async () => {
       const body = new URLSearchParams({ names: names.join(" "), ...more });
-      const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf }, keepalive: true });
+      const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf } });
       if (!answer.ok) { status.textContent = await answer.text(); return null; }
       if (answer.redirected) { status.textContent = document.getElementById("lost").dataset.ended; return null; }
       const found = await answer.json();
