@@ -39,7 +39,9 @@ def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (("user", "list"), ("token", "create", "ci")):
-        assert refusal(run(*words)).startswith("--state: expected a state folder of `pointillist up`, got .pointillist.")
+        assert refusal(run(*words)).startswith(
+            "--state: expected a state folder of `pointillist up`, got .pointillist."
+        )
     assert list(tmp_path.iterdir()) == []
     layout = Layout(tmp_path / ".pointillist")
     layout.folder.mkdir()
