@@ -159,10 +159,11 @@ def test_an_unknown_scenario_or_bundle_is_refused_with_the_names_that_ship() -> 
 
 
 def test_a_role_on_whose_address_nothing_listens_yet_is_starting(roles: Roles) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
-    roles.table.record("fleet", roles.me, metrics=f"127.0.0.1:{address[1]}")
-    assert (roles.states()["fleet"].state, roles.states()["fleet"].detail) == ("not ready", "it starts")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        roles.table.record("fleet", roles.me, metrics=f"127.0.0.1:{unused.getsockname()[1]}")
+        fleet = roles.states()["fleet"]
+    assert (fleet.state, fleet.detail) == ("not ready", "it starts")
 
 
 def test_the_fleet_may_start_last_and_end_first(roles: Roles) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from infra.local.ports import free_port
 from lab.hardening.train import Training
 from processors.bundle import load_bundle
 from tests.lab.conftest import Command, Ended
@@ -107,10 +107,7 @@ def test_two_processes_train_what_one_trains(folder: Path, harden: Command, monk
     harden(shards=2).success()
     alone = weights(folder / "out")
     shutil.rmtree(folder / "out")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "infra.cli", "lab", *words(folder)]
     for name, value in (place | {"RANK": "0", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
