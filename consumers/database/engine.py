@@ -35,7 +35,10 @@ Row = tuple[Any, ...]
 
 
 def database_url(text: str) -> URL:
-    """Check a database URL. Raises `ConfigError` that names the supported kinds."""
+    """Return a database URL with PostgreSQL's driver set to psycopg.
+
+    Raises `ConfigError` that names the supported kinds.
+    """
     try:
         url = make_url(text)
         name = url.get_dialect().name
@@ -44,7 +47,7 @@ def database_url(text: str) -> URL:
     if name not in ("sqlite", "postgresql"):
         # The URL may hold a password: it is not repeated.
         raise ConfigError("database URL: expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
-    return url
+    return url if name == "sqlite" else url.set(drivername="postgresql+psycopg")
 
 
 def open_engine(text: str, *, writes: bool) -> Engine:
@@ -55,7 +58,6 @@ def open_engine(text: str, *, writes: bool) -> Engine:
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, writes=writes)
-    url = url.set(drivername="postgresql+psycopg")
     engine = create_engine(
         url, paramstyle="format", pool_size=1, max_overflow=1, pool_pre_ping=True, connect_args=_POSTGRESQL
     )

@@ -46,7 +46,9 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written
 
 
-@pytest.mark.parametrize("url", ["postgresql+psycopg://u:hunter2@h/db", IN_THE_QUERY])
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://u:hunter2@h/db", "postgresql+asyncpg://u:hunter2@h/db", IN_THE_QUERY]
+)
 @pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
 def test_a_password_is_given_to_postgresqls_programs_by_a_variable_alone(
     tmp_path: Path, printed: Path, monkeypatch: pytest.MonkeyPatch, program: str, url: str
