@@ -176,6 +176,23 @@ def test_a_refused_stream_is_tried_again_and_an_ended_login_is_named(phone: Page
     expect(lost).to_have_text(ENDED)
 
 
+def test_a_page_that_is_opened_in_the_background_has_no_stream_until_it_is_seen(phone: Page) -> None:
+    phone.add_init_script("Object.defineProperty(document, 'hidden', {value: true, writable: true})")
+    streams: list[str] = []
+
+    def stream(route: Route) -> None:
+        streams.append(route.request.url)
+        route.fulfill(content_type="text/event-stream", body=f"data: <i id=seen>{len(streams)}</i>\n\n")
+
+    phone.route("**/live", stream)
+    phone.goto("http://127.0.0.1/")
+    expect(phone.locator("#seen")).to_have_text("1")
+    phone.wait_for_timeout(2000)  # an open page has connected again by then
+    assert len(streams) == 1
+    phone.evaluate("document.hidden = false, document.dispatchEvent(new Event('visibilitychange'))")
+    expect(phone.locator("#seen")).not_to_have_text("1")
+
+
 def test_charts_and_labels_name_an_ended_login(console: ConsoleRig, phone: Page) -> None:
     console.show([verdict(0)], "street/gate")
     assert console.context.labelled_frames is not None

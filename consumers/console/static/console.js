@@ -48,7 +48,12 @@
     warn(event.detail.ctx?.response?.status);
     setTimeout(() => event.target.dispatchEvent(new Event("again")), 5000);
   });
-  document.addEventListener("htmx:sse:after:message", () => { lost.hidden = true; grow(); });
+  document.addEventListener("htmx:sse:after:message", () => {
+    lost.hidden = true;
+    grow();
+    // A page that was opened in the background pauses like one that goes there: browsers open few streams to a server.
+    if (document.hidden) document.dispatchEvent(new Event("visibilitychange"));
+  });
 
   // Keys: / focuses the search, j and k move through cards or rows, g and a letter opens a page.
   let going = false;
