@@ -119,8 +119,9 @@ class LiveAudit:
             for place in touched:
                 self._settle(place)
             for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
-                self._boots[place].overdue = overdue
-                self._settle(place)
+                if place in self._boots:  # its ledger may have been summed during the round
+                    self._boots[place].overdue = overdue
+                    self._settle(place)
             self._read_to_ms = now_ms
             self.document = self._describe(now_ms)
             return self.document

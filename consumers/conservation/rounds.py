@@ -47,8 +47,9 @@ class Rounds:
 
         `taken` are the recorders' offsets, read after `logs` and in the same database snapshot as `unaccounted`.
         """
-        if self._candidates is None:
+        if self._candidates is None or self._is_remade(logs):
             self._candidates, self._begun_ms = unaccounted(), now_ms
+            self._frames = self._results = None
         elif self._frames is None:
             self._frames = logs.frames
         elif self._results is None:
@@ -58,6 +59,10 @@ class Rounds:
             ended, self._candidates, self._frames, self._results = self._candidates, None, None, None
             self.known_to_ms = self._begun_ms
             yield from ended.items()
+
+    def _is_remade(self, logs: LogOffsets) -> bool:
+        """Return whether a log ends before its end of this round: its topic was deleted and created again."""
+        return not (_reached(logs.frames, self._frames or {}) and _reached(logs.results, self._results or {}))
 
 
 def _reached(at: Offsets, goal: Offsets) -> bool:

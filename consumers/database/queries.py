@@ -138,8 +138,11 @@ class Records:
         """Close the database."""
         self._engine.dispose()
 
-    def check_version(self) -> None:
-        """Raise `StateError` for tables of another version, whose columns may differ."""
+    def check_version(self) -> int | None:
+        """Return the version of the tables, None without one.
+
+        Raises `StateError` for tables of another version, whose columns may differ.
+        """
         with self._engine.begin() as connection:
             version = read_version(connection)
         if version is not None and FIRST <= version < SCHEMA_VERSION:
@@ -149,6 +152,7 @@ class Records:
             )
         if version is not None and version != SCHEMA_VERSION:
             raise of_another_version(SCHEMA_VERSION, version)
+        return version
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
         """Return every boot with a known frame, verified dead letter or ledger, purged ones included.

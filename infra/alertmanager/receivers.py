@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -102,8 +103,10 @@ def _check(found: dict[str, Any], receivers: Path) -> None:
             [program, "check-config", file.name], check=False, capture_output=True, text=True, timeout=_CHECK_S
         )
     if done.returncode:
-        words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "FAILED:" in line]
-        why = words[0].partition("FAILED:")[2].strip() if words else "it says no more"
+        first, *more = (done.stdout + done.stderr).partition("FAILED:")[2].strip().splitlines() or ["it says no more"]
+        if more and first.endswith(":"):  # a list of errors: the first one, without its line in our file and its value
+            first = re.sub(r"`[^`]*`", "…", re.sub(r"^\s*line \d+: ", "", more[0]))
+        why = first
         for value in _values(found):
             why = why.replace(value, "…")
         raise ConfigError(

@@ -96,8 +96,8 @@ def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path],
     """Audit Kafka at `kafka` by its protocol, the `database` at that URL, and the reachable `spools`.
 
     Law and counts are those of the audit of files. For a boot without a spool, the camera's signed ledger states what
-    was published. `keys` must accept every generation. Raises StateError for a database of another version or a missing
-    SQLite file. Raises BrokerError when the database or Kafka does not answer.
+    was published. `keys` must accept every generation. Raises StateError for a database of another version, a server's
+    database without tables, or a missing SQLite file. Raises BrokerError when the database or Kafka does not answer.
     """
     return _audit(database, spools, lambda offsets: asyncio.run(read_by_protocol(kafka, offsets, keys)), keys)
 

@@ -12,7 +12,7 @@ from consumers.conservation.ledgers import SignedLedgers
 from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
 from consumers.database.engine import database_url
 from consumers.database.queries import Cameras, Records
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.ranges import RangeSet
@@ -26,7 +26,8 @@ Boot = tuple[str, int]
 class AuditedDatabase:
     """A reader of the database that records what cannot be read. Raises StateError for a database of another version.
 
-    A file may be damaged in parts: the rest of it is read. Raises BrokerError when a database server does not answer.
+    A file may be damaged in parts: the rest of it is read. Raises BrokerError when a database server does not answer,
+    and StateError when its database has no tables of a recorder.
     """
 
     def __init__(self, url: str, records: Records, keys: KeyRing) -> None:
@@ -43,11 +44,16 @@ class AuditedDatabase:
             f"{each.name}: a damaged database that was set aside; its unique records are not counted" for each in aside
         ]
         self._failed: dict[str, dict[str, None]] = {}
-        self.ask("its version", records.check_version)
+        version = self.ask("its version", records.check_version)
         if self._failed and not self._is_file:
             raise BrokerError(
                 f"the recorder's database: expected a response, got {next(iter(self._failed))}. Start the "
                 "database, or correct its address."
+            )
+        if version is None and not self._is_file:
+            raise StateError(
+                "the recorder's database: expected the recorder's tables, got none. Correct the name of the database, "
+                "or start the recorder, which creates them."
             )
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 
 _HEADER = struct.calcsize(">qiibIhiqqqhii")
@@ -106,7 +107,12 @@ def read_partition(folder: Path, partition: int, unread: list[str]) -> Iterator[
         for batch, _ in _batches(content, first, folder.name, unread):
             if batch.is_control_batch:
                 continue
-            for record in batch:
+            try:
+                records = list(batch)
+            except KafkaError as error:  # sound bytes in a form that aiokafka cannot read, such as a missing codec
+                unread.append(f"Kafka {folder.name}: the batch at offset {batch.base_offset}: {error}")
+                continue
+            for record in records:
                 yield LoggedRecord(partition, record.offset, record.key, record.value, list(record.headers))
 
 

@@ -39,6 +39,8 @@ class TopicSpec:
         """Return the topic's configuration by Kafka's names."""
         bounds = {
             "max.message.bytes": str(MAX_BROKER_BYTES),
+            # A broker's own default may compress records by a codec that no reader has.
+            "compression.type": "producer",
             # Only whole segments are deleted, so a segment is a fraction of what is kept.
             "segment.bytes": str(max(MEBIBYTE, min(64 * MEBIBYTE, self.retention_bytes // 4))),
         }

@@ -31,6 +31,7 @@ from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
+from schemas.transport.http import DIRECT
 
 ALERT_NAME: Final = "PointillistBackdoor"
 """Value of the label `alertname`; routes and inhibitions refer to it."""
@@ -93,7 +94,7 @@ class AlertNotifier:
         self._posted: dict[str, _Posted] = {}
         self._silences: dict[str, Document] | None = None
         self._silenced_at_s = 0.0
-        self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0))
+        self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0), mounts=DIRECT)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
 
     async def look(self) -> None:

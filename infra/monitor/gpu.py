@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from schemas import metrics
 
@@ -63,13 +63,23 @@ class Gpus:
         self._memory = metrics.GPU_MEMORY.on(registry)
         self._temperature = metrics.GPU_TEMPERATURE.on(registry)
         self._power = metrics.GPU_POWER.on(registry)
+        self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
+        """The series with a value."""
 
     async def look(self) -> None:
         """Update the metrics. Raises OSError and TimeoutError when the tool does not answer."""
         if self._program is None:
             return
+        try:
+            text = await self._ask(self._program)
+        except BaseException:
+            self._show(())
+            raise
+        self._show(readings(text))
+
+    async def _ask(self, program: str) -> str:
         asked = await asyncio.create_subprocess_exec(
-            self._program,
+            program,
             f"--query-gpu={_FIELDS}",
             "--format=csv,noheader,nounits",
             stdin=asyncio.subprocess.DEVNULL,
@@ -83,13 +93,20 @@ class Gpus:
             with suppress(ProcessLookupError):
                 asked.kill()
             await asked.wait()
-        for each in readings(answer.decode(errors="replace")):
-            self._show(each)
+        return answer.decode(errors="replace")
 
-    def _show(self, each: Reading) -> None:
-        for gauge, value in ((self._busy, each.busy), (self._temperature, each.celsius), (self._power, each.watts)):
-            if value is not None:
-                gauge.labels(each.gpu).set(value)
-        for state, size in (("used", each.used_bytes), ("free", each.free_bytes)):
-            if size is not None:
-                self._memory.labels(each.gpu, state).set(size)
+    def _show(self, found: Iterable[Reading]) -> None:
+        """Set the values that were found, and remove the series of all others: a GPU may disappear."""
+        values = {series: value for each in found for series, value in self._values(each) if value is not None}
+        for gauge, labels in self._shown - values.keys():
+            gauge.remove(*labels)
+        for (gauge, labels), value in values.items():
+            gauge.labels(*labels).set(value)
+        self._shown = set(values)
+
+    def _values(self, each: Reading) -> Iterator[tuple[tuple[Gauge, tuple[str, ...]], float | None]]:
+        yield (self._busy, (each.gpu,)), each.busy
+        yield (self._temperature, (each.gpu,)), each.celsius
+        yield (self._power, (each.gpu,)), each.watts
+        yield (self._memory, (each.gpu, "used")), each.used_bytes
+        yield (self._memory, (each.gpu, "free")), each.free_bytes

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import psutil
 from prometheus_client import CollectorRegistry
 
-from infra.monitor.follow import Follower
+from infra.monitor.follow import Follower, SumFollower
 from schemas import metrics
+
+_BLOCK_DEVICES: Final = Path("/sys/block")
 
 
 class Host:
@@ -19,11 +23,12 @@ class Host:
         """`folder` selects the disk for the free space."""
         self._folder = folder
         cpu, self._memory = metrics.HOST_CPU.on(registry), metrics.HOST_MEMORY.on(registry)
-        self._busy, self._idle = (Follower(cpu, mode) for mode in ("busy", "idle"))
+        # The kernel's times may fall a little (proc_stat(5)), and never restart while this process runs.
+        self._busy, self._idle = (Follower(cpu, mode, restarts=False) for mode in ("busy", "idle"))
         self._disk, self._load = metrics.HOST_DISK.on(registry), metrics.HOST_LOAD.on(registry)
         io, network = metrics.HOST_DISK_IO.on(registry), metrics.HOST_NETWORK.on(registry)
-        self._read, self._written = (Follower(io, way) for way in ("read", "written"))
-        self._received, self._sent = (Follower(network, way) for way in ("received", "sent"))
+        self._read, self._written = (SumFollower(io, way) for way in ("read", "written"))
+        self._received, self._sent = (SumFollower(network, way) for way in ("received", "sent"))
 
     def look(self) -> None:
         """Update the metrics."""
@@ -40,9 +45,15 @@ class Host:
         self._disk.labels("used").set(disk.used)
         self._disk.labels("free").set(disk.free)
         self._load.set(os.getloadavg()[0] / (os.cpu_count() or 1))
-        io = psutil.disk_io_counters()
-        self._read.update(io.read_bytes if io is not None else 0)
-        self._written.update(io.write_bytes if io is not None else 0)
-        cards = [card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"]
-        self._received.update(sum(card.bytes_recv for card in cards))
-        self._sent.update(sum(card.bytes_sent for card in cards))
+        cards = {name: card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"}
+        self._received.update({name: card.bytes_recv for name, card in cards.items()})
+        self._sent.update({name: card.bytes_sent for name, card in cards.items()})
+        with suppress(NotImplementedError):  # some containers have no figures of disks
+            disks = {name: disk for name, disk in psutil.disk_io_counters(perdisk=True).items() if _is_whole(name)}
+            self._read.update({name: disk.read_bytes for name, disk in disks.items()})
+            self._written.update({name: disk.write_bytes for name, disk in disks.items()})
+
+
+def _is_whole(disk: str) -> bool:
+    """Return whether a device of the kernel is a whole disk: its figures include those of its partitions."""
+    return not _BLOCK_DEVICES.is_dir() or (_BLOCK_DEVICES / disk.replace("/", "!")).exists()

@@ -10,7 +10,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgre
 from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry, Gauge
 
-from infra.monitor.follow import Follower
+from infra.monitor.follow import SumFollower
 from schemas import metrics
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
@@ -20,6 +20,8 @@ from schemas.transport.kafka.reader import Reader
 
 _OURS = frozenset(topic.value for topic in KafkaTopic)
 _NO_GROUP = "none"
+_MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+"""A group's coordinator is moving: the last value stays until the next reading."""
 
 
 class Kafka:
@@ -34,7 +36,11 @@ class Kafka:
         self._lag = metrics.KAFKA_GROUP_LAG.on(registry)
         self._lag.labels(_NO_GROUP).set(0)
         records = metrics.KAFKA_END.on(registry)
-        self._records = {topic: Follower(records, topic) for topic in sorted(_OURS)}
+        self._records = {topic: SumFollower(records, topic) for topic in sorted(_OURS)}
+        self._ends: dict[TopicPartition, int] = {}
+        """The last known end of each partition: one without a leader keeps it."""
+        self._groups: set[str] = set()
+        """The groups with a series."""
         self._clients: tuple[Admin, Reader] | None = None
         self._closing = AsyncExitStack()
 
@@ -66,19 +72,25 @@ class Kafka:
     async def _show_topics(self, admin: Admin, reader: Reader, partitions: list[TopicPartition]) -> None:
         ends = await reader.ends(partitions)
         begins = await reader.beginnings(partitions)
-        taken: Counter[str] = Counter()
+        self._ends |= ends
         held: Counter[str] = Counter()
         for tp, end in ends.items():
-            taken[tp.topic] += end
             held[tp.topic] += end - begins[tp]
         for topic, follower in self._records.items():
-            follower.update(taken[topic])
+            follower.update({tp: end for tp, end in self._ends.items() if tp.topic == topic})
             self._held.labels(topic).set(held[topic])
-        for group in await admin.groups():
+        try:
+            groups = set(await admin.groups())
+        except _MOVING:
+            return
+        for group in self._groups - groups:  # Kafka has deleted it
+            self._lag.remove(group)
+        self._groups = groups
+        for group in groups:
             try:
                 committed = await admin.committed(group)
-            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
-                continue  # the coordinator is moving: the last value stays until the next reading
+            except _MOVING:
+                continue
             waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
 

@@ -30,10 +30,11 @@ _REFUSALS: Final = (
     (r"no pg_hba\.conf entry .*no encryption", "it takes nobody without TLS: sslmode=verify-full"),
     (r"no pg_hba\.conf entry", "it has no rule for this user, database and address in its pg_hba.conf"),
     (r'(database|role) "[^"]*" does not exist', None),
+    (r"invalid .*(option|value|number)|unrecognized configuration parameter|definition of service", None),
     (r"does not support SSL", "it does not speak TLS"),
     (r"certificate|SSL error|sslmode|sslrootcert", None),
 )
-_BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ")
+_BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ", "is bad: ")
 
 
 def require_database(url: str, wait_s: float) -> None:
@@ -85,14 +86,14 @@ def _server(url: str) -> URL | None:
 
 def _refusal(url: str, parsed: URL) -> str | None:
     """Return the server's reason for rejecting us, None when it accepts; OSError when none answers, which may pass."""
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from consumers.database.engine import open_engine
 
     engine = open_engine(url, writes=False)
     try:
         engine.connect().close()
-    except OperationalError as error:
+    except (OperationalError, ProgrammingError) as error:
         complaint = " ".join(str(error.orig).split())
     else:
         return None

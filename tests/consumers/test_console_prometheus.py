@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from consumers.console.data import prometheus as prometheus_module
 from consumers.console.data.prometheus import ASKED, POINTS, drawn, rows_of
 from consumers.console.settings import ConsoleSettings
+from infra.monitor.alert_notifier import AlertNotifier
 from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.prometheus_stand_in import Answerer, answering
@@ -137,6 +138,20 @@ def test_drift_is_drawn_against_its_limit_and_only_where_it_is_measured() -> Non
     (chart,) = [chart for chart in made["charts"] if "limit" in chart]
     assert (chart["limit"], chart["series"]) == (1, [["drift answers", "answers"], ["drift pictures", "pictures"]])
     assert made["columns"]["drift pictures"] == [0.4, None, 1.2]
+
+
+def test_a_prometheus_and_an_alertmanager_of_this_machine_are_not_sought_through_a_proxy(
+    recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    prometheus_module._client.cache_clear()
+    with answering("well") as server:
+        for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
+            assert prometheus_module._by_role(url, "up") != {}
+            notifier = AlertNotifier(url, recorder.url)
+            assert notifier._ask("GET", "/silences").is_success
+            notifier.close()
+    prometheus_module._client.cache_clear()
 
 
 @pytest.mark.parametrize("url", ["prometheus:9090", "file:///etc/passwd", "http://user:secret@host"])

@@ -130,6 +130,43 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
     assert lost_at(5, 5) == 0
 
 
+@pytest.mark.parametrize("topic", ["frames", "results"])
+def test_a_topic_that_is_made_again_begins_another_round(rig: Rig, live: LiveAudit, topic: str) -> None:
+    said = ledger(1, 2)
+    said.confirmed_to = 2
+    rig.ledger(said)
+    frames, verdicts = ("frames", 0), (rig.settings.verdicts_topic, 0)
+
+    def lost_at(processed: int, frames_end: int, results_end: int) -> object:
+        logs = LogOffsets({frames: processed}, {verdicts: results_end}, {frames: frames_end})
+        return live.refresh(logs)["frames_lost"]
+
+    before = (3, 9, 0) if topic == "frames" else (9, 9, 7)
+    for _ in range(4):
+        assert lost_at(*before) == 0
+    assert [lost_at(2, 2, 0) for _ in range(4)] == [0, 0, 0, 2]
+
+
+def test_ledgers_that_are_summed_during_a_round_hide_no_loss(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(camera_ledgers=1))
+    live = LiveAudit(rig.url, KEYS)
+
+    def claim(boot: int, camera: str) -> None:
+        said = ledger(1, 2, boot=boot)
+        said.confirmed_to = 2
+        rig.ledger(said, camera)
+
+    for boot in range(1, 7):
+        claim(boot, "site/another")
+    claim(1, "site/zebra")
+    rounds = [live.refresh(NOTHING)["frames_lost"] for _ in range(3)]
+    while purge(rig.store, rig.settings.bounds):
+        pass
+    assert rig.count("ledgers") == 5
+    assert [*rounds, live.refresh(NOTHING)["frames_lost"]] == [0, 0, 0, 14]
+    live.close()
+
+
 def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: Rig) -> None:
     browser = console.browser()
     assert browser.get(f"{ROOT}/audit").json() == {"error": "the monitor has not finished an audit yet"}

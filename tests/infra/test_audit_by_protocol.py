@@ -20,6 +20,7 @@ from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from infra.state_folder import Layout, write_private
 from producers.spool import Spool
+from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
@@ -167,6 +168,12 @@ async def test_a_camera_whose_spool_is_out_of_reach_is_counted_by_the_ledger_tha
     assert counts.frames_pending == len(CAMERAS) * 8
     assert counts.frames_lost == len(CAMERAS)
     assert said(found) == said(await asyncio.to_thread(audit, run.layout))
+
+
+def test_a_database_of_a_server_without_the_recorders_tables_is_refused(postgresql: PostgreSQL) -> None:
+    url = postgresql.create("audit_without_tables")
+    with pytest.raises(StateError, match="expected the recorder's tables, got none"):
+        audit_deployment("127.0.0.1:1", url, [], KEYS)
 
 
 @pytest.mark.parametrize(

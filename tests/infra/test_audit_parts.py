@@ -85,6 +85,15 @@ def test_the_marks_of_transactions_are_no_records(tmp_path: Path) -> None:
     assert unread == []
 
 
+def test_a_batch_with_an_unknown_codec_is_named_and_those_behind_it_are_read(tmp_path: Path) -> None:
+    folder = write_segment(tmp_path / "topic-0", 0).parent
+    write_segment(folder, 1, attributes=7)
+    write_segment(folder, 2)
+    unread: list[str] = []
+    assert [each.value for each in read_partition(folder, 0, unread)] == [b"0", b"2"]
+    assert unread == ["Kafka topic-0: the batch at offset 1: UnsupportedCodecError: Unknown compression codec 0x07"]
+
+
 def test_bytes_behind_the_last_sound_batch_are_left_out(tmp_path: Path) -> None:
     """Kafka may still be writing the last one, which then begins as a batch and has no end."""
     whole = write_segment(tmp_path / "topic-0", 0)

@@ -13,7 +13,7 @@ from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.kafka_quorum import Quorum, check_count, kafka_data, node_names
 from infra.local.ports import Ports
-from infra.local.topics import TopicSpec, acknowledging
+from infra.local.topics import TopicSpec, acknowledging, pointillist_topics
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 
@@ -107,6 +107,10 @@ def test_a_record_is_acknowledged_when_all_copies_but_one_have_it(copies: int, n
     assert acknowledging(copies) == needed
     said = TopicSpec(replication=copies).settings().get("min.insync.replicas")
     assert said == (None if copies == 1 else str(needed))
+
+
+def test_a_brokers_own_codec_is_not_used_for_our_topics() -> None:
+    assert {each.settings()["compression.type"] for each in pointillist_topics().values()} == {"producer"}
 
 
 @pytest.mark.parametrize("text", ["{", None])

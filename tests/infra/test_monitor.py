@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
+from aiokafka.errors import GroupLoadInProgressError
+from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
@@ -20,13 +25,17 @@ from infra.monitor.conservation import FATES, Conservation, WorkWaiting
 from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
+from infra.monitor.kafka import Kafka as KafkaMetrics
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
 from infra.settings.load import Given, load
 from infra.state_folder import Layout
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
+from schemas import metrics
 from schemas.runtime.health import Health
+from schemas.topics import KafkaTopic
+from schemas.transport.kafka.admin import Cluster, PartitionState
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
 from tests.waiting import until
 
@@ -64,6 +73,148 @@ async def test_gpus_are_asked_of_the_tool_that_is_installed(tmp_path: Path, monk
     assert registry.get_sample_value("pointillist_gpu_busy_ratio", {"gpu": "0"}) == 0.42
     assert registry.get_sample_value("pointillist_gpu_busy_ratio", {"gpu": "1"}) is None
     assert registry.get_sample_value("pointillist_gpu_memory_bytes", {"gpu": "1", "state": "free"}) == 2**32
+
+
+async def test_a_gpu_that_is_gone_and_a_value_that_is_no_longer_reported_have_no_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    registry = CollectorRegistry()
+    gpus = Gpus(registry)
+
+    def shown() -> dict[str, float]:
+        return {
+            f"{sample.name.removeprefix('pointillist_gpu_')} {' '.join(sample.labels.values())}": sample.value
+            for family in registry.collect()
+            for sample in family.samples
+        }
+
+    await gpus.look()
+    assert len(shown()) == 8
+    tool.write_text('#!/bin/sh\necho "0, [N/A], 1024, 3072, 61, 70.5"\nexit 15\n')
+    await gpus.look()
+    assert shown().keys() == {"memory_bytes 0 used", "memory_bytes 0 free", "temperature_celsius 0", "power_watts 0"}
+    tool.unlink()
+    with pytest.raises(FileNotFoundError):
+        await gpus.look()
+    assert shown() == {}
+
+
+def test_cards_and_disks_that_come_and_go_and_times_that_fall_add_no_traffic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = {"lo": 9e9, "eth0": 1e6, "veth1": 5e5}
+    disks = {"loop0": 1e6, "loop1": 5e5, "loop0p1": 9e9}
+    times = SimpleNamespace(idle=100.0, iowait=7.0)
+    monkeypatch.setattr("infra.monitor.host._BLOCK_DEVICES", tmp_path)
+    for name in ("loop0", "loop1"):
+        (tmp_path / name).mkdir()
+
+    def traffic(each: dict[str, float], *names: str) -> dict[str, Any]:
+        return {name: SimpleNamespace(**dict.fromkeys(names, count)) for name, count in each.items()}
+
+    real = psutil.cpu_times()
+    monkeypatch.setattr(psutil, "cpu_times", lambda: real._replace(idle=times.idle, iowait=times.iowait))
+    monkeypatch.setattr(psutil, "net_io_counters", lambda **_: traffic(cards, "bytes_recv", "bytes_sent"))
+    monkeypatch.setattr(psutil, "disk_io_counters", lambda **_: traffic(disks, "read_bytes", "write_bytes"))
+    registry = CollectorRegistry()
+    host = Host(registry, tmp_path)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"pointillist_host_{name}_total", labels)
+
+    def found() -> list[float | None]:
+        host.look()
+        ways = value("network_bytes", direction="sent"), value("disk_io_bytes", direction="read")
+        return [*ways, value("cpu_seconds", mode="idle")]
+
+    assert found() == [1.5e6, 1.5e6, 107]
+    times.iowait = 5.0
+    del cards["veth1"], disks["loop1"]
+    assert found() == [1.5e6, 1.5e6, 107]
+    cards |= {"eth0": 2e6, "veth2": 3.0}
+    disks["loop0"], times.idle = 2e6, 103.0
+    assert found() == [2.5e6 + 3, 2.5e6, 108]
+
+    def none(**_: object) -> None:
+        raise NotImplementedError("neither /proc/diskstats nor /sys/block")
+
+    monkeypatch.setattr(psutil, "disk_io_counters", none)
+    cards["eth0"] += 1
+    assert found() == [2.5e6 + 4, 2.5e6, 108]
+
+
+class _Cluster:
+    """A Kafka that a test changes, as administrator and as reader."""
+
+    def __init__(self) -> None:
+        self.ends = {TopicPartition(KafkaTopic.FRAMES.value, number): 100 * (number + 1) for number in range(2)}
+        self.led = set(self.ends)
+        self.offsets: dict[str, int] = {"readers": 90, "passing": 40}
+        self.loading = False
+
+    async def __aenter__(self) -> _Cluster:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def cluster(self) -> Cluster:
+        return Cluster(frozenset({1}), 1)
+
+    async def partitions(self) -> list[PartitionState]:
+        node = frozenset({1})
+        return [PartitionState(place, 1 if place in self.led else -1, node, node) for place in self.ends]
+
+    async def beginnings(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 0)
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {place: self.ends[place] for place in places}
+
+    async def groups(self) -> list[str]:
+        if self.loading:
+            raise GroupLoadInProgressError
+        return list(self.offsets)
+
+    async def committed(self, group: str) -> dict[TopicPartition, int]:
+        return {TopicPartition(KafkaTopic.FRAMES.value, 0): self.offsets[group]}
+
+
+async def test_a_partition_without_a_leader_adds_no_records_and_a_deleted_group_has_no_lag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, registry = _Cluster(), CollectorRegistry()
+    reader = SimpleNamespace(ends=cluster.end_offsets, beginnings=cluster.beginnings)
+    kafka = KafkaMetrics(registry, metrics.BROKER_UP.on(registry).labels("kafka"), "127.0.0.1:1")
+    kafka._clients = (cluster, reader)  # type: ignore[assignment]
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"pointillist_{name}", labels)
+
+    async def records() -> float | None:
+        await kafka.look()
+        return value("kafka_records_total", topic=KafkaTopic.FRAMES.value)
+
+    first, second = cluster.ends
+    assert await records() == 300
+    assert value("kafka_records_total", topic=KafkaTopic.ALERTS.value) == 0
+    cluster.led.remove(second)
+    cluster.ends[first] += 5
+    assert await records() == 305
+    cluster.led.add(second)
+    cluster.ends[second] += 7
+    assert await records() == 312
+    assert [value("kafka_group_lag_records", group=name) for name in ("readers", "passing")] == [15, 65]
+    del cluster.offsets["passing"]
+    cluster.loading = True
+    await kafka.look()
+    assert (value("broker_up", broker="kafka"), value("kafka_group_lag_records", group="passing")) == (1, 65)
+    cluster.loading = False
+    await kafka.look()
+    assert [value("kafka_group_lag_records", group=name) for name in ("readers", "passing")] == [15, None]
 
 
 def test_the_machine_has_cores_memory_a_disk_and_a_network(tmp_path: Path) -> None:

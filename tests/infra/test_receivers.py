@@ -121,7 +121,8 @@ def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Pa
         ({"receivers": [HOOK], "routes": ["duty"]}, "a list of mappings under routes"),
         ({"receivers": [HOOK], "route": {}}, "got route"),
         ({"receivers": [HOOK], "routes": [{"receiver": "nobody there"}]}, "accepts, got undefined receiver"),
-        ({"receivers": [HOOK | {"pigeon_configs": []}]}, "expected a file that Alertmanager accepts"),
+        ({"receivers": [HOOK | {"pigeon_configs": []}]}, "accepts, got field pigeon_configs not found in type"),
+        ({"receivers": [HOOK], "time_intervals": "hunter2"}, "accepts, got cannot unmarshal !!str … into"),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, document: object, expected: str) -> None:

@@ -137,6 +137,19 @@ def test_a_server_that_is_away_is_waited_for_and_then_named() -> None:
         require_database("mysql://eve:s3cret@127.0.0.1/x", 5)
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("ssl_mode=verify-full", 'invalid connection option "ssl_mode"'),
+        ("channel_binding=maybe", 'invalid channel_binding value: "maybe"'),
+        ("service=nowhere", 'definition of service "nowhere" not found'),
+    ],
+)
+def test_an_option_of_the_address_that_is_wrong_is_one_line_at_once(option: str, words: str) -> None:
+    line = refusal(f"postgresql+psycopg://eve@127.0.0.1:1/records?{option}")
+    assert line == f"{PREFIX}127.0.0.1:1: expected an accepted connection, got {words}. {CORRECT}"
+
+
 @pytest.mark.parametrize("name", ["record", "audit"])
 def test_recorder_and_audit_say_so_at_their_start(
     kafka: Kafka, way: Way, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -18,6 +18,7 @@ import httpx2
 from consumers.console.data.roles import PASSED, RoleState, from_series
 from schemas import metrics
 from schemas.errors import BrokerError
+from schemas.transport.http import DIRECT
 
 ANSWER_S: Final = 3.0
 """Timeout of one query in seconds. All queries together take `ALL_S` at most."""
@@ -182,7 +183,7 @@ def fetch(url: str) -> Any:
 @cache
 def _client() -> httpx2.Client:
     # No keep-alive: queries are rare, and a server may restart between two.
-    return httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
+    return httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0), mounts=DIRECT)
 
 
 _ROLE_QUERIES: Final = {
