@@ -161,7 +161,8 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
     try:
         RealOptions.model_validate({key: value for key, value in defaults.items() if key != "source"})
     except ValidationError as error:
-        raise ConfigError(f"defaults.{first_problem(error, RealOptions, MODELS)}") from None
+        problem = first_problem(error, RealOptions, MODELS)
+        raise ConfigError(f"defaults{problem}" if problem.startswith(":") else f"defaults.{problem}") from None
 
 
 def _check_common_source(common: Any, groups: list[Any]) -> None:

@@ -66,6 +66,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("yard, profile: lossless", "yard, profile: jpeg"), r"cameras\.2\.profile: .*'lossless' or 'video'.*jpeg"),
         (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
         (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
+        (("fps: 5", "video: {codec: av1, max_bytes_per_second: 9000}"), r": defaults: video: expected max_bytes.*av1"),
         (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),
         (("kind: dark", "kind: explode"), r"faults\.0\.kind: .*'dark'.*explode"),
         (("camera: dock", "camera: pier"), r"faults\.0\.camera: expected a camera of this fleet, got 'pier'"),
