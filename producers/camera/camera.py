@@ -261,6 +261,7 @@ class Camera:
         finally:
             reader.close()
         if over:
+            self._source_gives()  # an earlier failure is over too
             self.publisher.presence.end("its source has ended")
             self.finish()
 
