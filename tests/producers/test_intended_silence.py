@@ -158,6 +158,17 @@ async def test_a_picture_that_comes_after_the_end_is_not_sent(tmp_path: Path, ho
         assert ledger.next == 1
 
 
+@pytest.mark.parametrize("why", ["a command", "the hours"])
+async def test_a_camera_of_a_frame_in_ten_minutes_rests_at_once(tmp_path: Path, hours: Hours, why: str) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=1 / 600, schedule=HOURS) as made:
+        await until(lambda: made.camera.spool.current.next == 1, "the first frame")
+        if why == "the hours":
+            hours.are_open = False
+        else:
+            made.pause()
+        await until(lambda: [state for state, _ in made.states] == [PAUSED], "what it says", within_s=10)
+
+
 async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its_hours(
     tmp_path: Path, hours: Hours
 ) -> None:
