@@ -113,6 +113,13 @@ def test_one_camera_is_the_same_whoever_else_is_listed() -> None:
     assert listed({"cameras": [GATE, door]})[name] == listed({"cameras": [door]})[name]
 
 
+def test_a_tilde_begins_a_path_of_an_enrolment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (own,) = listed({"cameras": [{**GATE, "enrolment": "~/{camera}.pem"}]}).values()
+    (common,) = listed({"enrolments": "~/keys", "cameras": [GATE]}).values()
+    assert [own.enrolment, common.enrolment] == [tmp_path / "gate.pem", tmp_path / "keys" / "gate.enrolment"]
+
+
 def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_path: Path) -> None:
     two = {**GATE, "name": "gate-{index}", "count": 2, "first": 1}
     values = {
