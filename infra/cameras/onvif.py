@@ -23,7 +23,8 @@ _MOST: Final = 1024
 """The most answers to a probe that are examined; anything on the network may answer."""
 _SITE_CHARACTERS: Final = 40
 """Maximum length of the site: the rest of a camera's id holds the last four groups of an IPv6 address and the port."""
-_UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]")
+_UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]|[\u2028-\u202e\u2066-\u2069]")
+"""Control characters. Two are line breaks of YAML, and those around them change the direction of the text."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def find(seconds: float) -> list[Answer]:
 def _answer(place: str, scopes: list[str]) -> Answer:
     """Read the address of a device service; ValueError for any other text."""
     parts = urlsplit(place)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or _UNSEEN.search(parts.hostname):
         raise ValueError(place)
     secure = parts.scheme == "https"
     return Answer(
@@ -154,23 +155,32 @@ async def _ask(camera: Any, answer: Answer) -> Described:
     device = await camera.create_devicemgmt_service()
     information = await device.GetDeviceInformation()
     media = await camera.create_media_service()
-    streams = []
-    for profile in await media.GetProfiles():
-        setup = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
-        uri = await media.GetStreamUri({"StreamSetup": setup, "ProfileToken": profile.token})
-        encoder = profile.VideoEncoderConfiguration
-        size = getattr(encoder, "Resolution", None)
-        rate = getattr(encoder, "RateControl", None)
-        streams.append(
-            Stream(
-                seen(profile.Name),
-                seen(uri.Uri, 2000),
-                seen(getattr(encoder, "Encoding", "")),
-                (int(size.Width), int(size.Height)) if size is not None else None,
-                float(rate.FrameRateLimit) if rate is not None else None,
-            )
-        )
+    streams: list[Stream] = []
+    failure: Exception | None = None
+    for profile in await media.GetProfiles() or ():
+        try:
+            streams.append(await _stream(media, profile))
+        except Exception as error:  # a profile that is incomplete has no stream: the others have
+            failure = failure or error
+    if failure is not None and not streams:
+        raise failure
     return Described(answer, seen(f"{information.Manufacturer} {information.Model}"), tuple(streams))
+
+
+async def _stream(media: Any, profile: Any) -> Stream:
+    setup = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
+    uri = await media.GetStreamUri({"StreamSetup": setup, "ProfileToken": profile.token})
+    encoder = profile.VideoEncoderConfiguration
+    size = getattr(encoder, "Resolution", None)
+    width, height = getattr(size, "Width", None), getattr(size, "Height", None)
+    rate = getattr(getattr(encoder, "RateControl", None), "FrameRateLimit", None)
+    return Stream(
+        seen(profile.Name),
+        seen(uri.Uri, 2000),
+        seen(getattr(encoder, "Encoding", "")),
+        (int(width), int(height)) if width and height else None,
+        float(rate) if rate else None,
+    )
 
 
 def check_site(site: str) -> None:

@@ -17,8 +17,6 @@ from schemas.runtime.file_version import FileVersion, file_version
 from schemas.settings import address
 from schemas.transport.access import Login, Tls
 
-"""Inode, size and modification time of a file; None when it is missing."""
-
 
 @dataclass(frozen=True)
 class Share:

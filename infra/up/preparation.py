@@ -15,7 +15,7 @@ from infra.up.table import MOST_NAMED
 from producers.camera.camera_settings import CameraSettings
 from producers.fleet.part import MAX_PARTS
 from producers.publisher.applied_commands import overridden, read_command_state
-from producers.sources.trial import TRIAL_S, try_sources
+from producers.sources.trial import try_sources
 from schemas.errors import ConfigError, SourceError
 from schemas.identity import CameraId
 
@@ -34,7 +34,7 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
     cameras = {each.camera_id: each.source for each in settings if each.in_hours(now_s)}
     if resting := len(settings) - len(cameras):
         print_line(f"{resting} of {len(settings)} cameras are outside their hours: their sources are not tried")
-    tried = try_sources(cameras, within_s=TRIAL_S, check=check)
+    tried = try_sources(cameras, at_once=True, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:
         return

@@ -58,6 +58,7 @@ _STALLED_S: Final = 0.2
 """Seconds for one picture after which the source counts as stalled. The camera then continues from now."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
+"""Interval between two checks of the hours, and of commands while a camera waits long for its next frame."""
 _AHEAD: Final = 64
 """Maximum waiting frames of a live source, if all of its frames are sent."""
 _TURNS: Final = 8
@@ -261,6 +262,7 @@ class Camera:
         finally:
             reader.close()
         if over:
+            self._source_gives()  # an earlier failure is over too
             self.publisher.presence.end("its source has ended")
             self.finish()
 
@@ -313,19 +315,21 @@ class Camera:
             due = last + 1 / rate
             late_s = time.monotonic() - due
             if self._control.rate == rate:
-                await (self._sleep.sleep(-late_s) if late_s < 0 else asyncio.sleep(0))
+                await (self._sleep.sleep(min(-late_s, _HOURS_S)) if late_s < 0 else asyncio.sleep(0))
             if self._control.rate != rate:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)
                 continue
             if not self.in_hours:
                 return False
-            if late_s > (1 / rate if live else _LATE_S):
-                due += late_s
             if not self._control.enabled:
                 await self._stay_off(reader)
                 last = time.monotonic() - 1 / rate
                 continue
+            if late_s < -_HOURS_S:
+                continue
+            if late_s > (1 / rate if live else _LATE_S):
+                due += late_s
             await self._fair_gate.enter()
             asked = time.monotonic()
             reading = await reader.next()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from producers.gate.motion import MotionSettings
 from producers.gate.schedule import Schedule
@@ -52,6 +52,15 @@ class SendingOptions(SettingsTable):
     """Limits of the unconfirmed frames on disk."""
     window: WindowSettings = WindowSettings()
     """Limits of the frames in flight."""
+
+    @model_validator(mode="after")
+    def _limit_fits_codec(self) -> Self:
+        # SVT-AV1 ignores its own limit under low delay.
+        if self.video.codec == "av1" and self.video.max_bytes_per_second is not None:
+            raise ValueError(
+                "video: expected max_bytes_per_second with the codec h264 only, got av1. Remove one of them"
+            )
+        return self
 
     def in_hours(self, now_s: float) -> bool:
         """Return whether the schedule includes this Unix time."""

@@ -129,12 +129,11 @@ class CameraFile(BaseModel):
     def _enrolment_places(self, group: RealGroup, name: CameraId, index: int, folder: Path) -> tuple[Path, ...]:
         site, _, camera = name.partition("/")
         if group.enrolment is not None:
-            return (folder / numbered(group.enrolment, index).replace("{camera}", camera),)
+            return (place(numbered(group.enrolment, index).replace("{camera}", camera), folder),)
         if self.enrolments is None:
             return ()
-        return tuple(
-            folder / self.enrolments / place for place in (f"{camera}.enrolment", f"{site}/{camera}.enrolment")
-        )
+        enrolments = place(self.enrolments, folder)
+        return enrolments / f"{camera}.enrolment", enrolments / site / f"{camera}.enrolment"
 
 
 def load_camera_file(path: Path) -> dict[CameraId, Listed]:
@@ -161,7 +160,8 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
     try:
         RealOptions.model_validate({key: value for key, value in defaults.items() if key != "source"})
     except ValidationError as error:
-        raise ConfigError(f"defaults.{first_problem(error, RealOptions, MODELS)}") from None
+        problem = first_problem(error, RealOptions, MODELS)
+        raise ConfigError(f"defaults{problem}" if problem.startswith(":") else f"defaults.{problem}") from None
 
 
 def _check_common_source(common: Any, groups: list[Any]) -> None:

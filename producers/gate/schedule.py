@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
-from functools import cached_property
+from datetime import UTC, datetime, tzinfo
+from functools import cached_property, lru_cache
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
@@ -93,12 +94,15 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
     def opens_at(self, now_s: float) -> float | None:
         """Return the next whole minute in the schedule, Unix time in seconds; None if there is none within eight
         days."""
-        minute = datetime.fromtimestamp(now_s, UTC).replace(second=0, microsecond=0)
-        for ahead in range(8 * _MIDNIGHT):
-            at = (minute + timedelta(minutes=ahead)).timestamp()
-            if at >= now_s and self.holds(at):
-                return at
-        return None
+        return _opens_at(self, 60 * math.ceil(now_s / 60))
+
+
+@lru_cache(maxsize=64)
+def _opens_at(schedule: Schedule, minute_s: int) -> float | None:
+    """Return as `Schedule.opens_at`, from a whole minute on. Cameras with one schedule, which end together, share the
+    search: it takes up to 60 ms."""
+    ahead = range(minute_s, minute_s + 8 * 60 * _MIDNIGHT, 60)
+    return next((float(at) for at in ahead if schedule.holds(at)), None)
 
 
 def _minutes(text: str) -> int:

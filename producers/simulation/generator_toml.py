@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tomllib
 from importlib.resources import files
@@ -77,11 +78,12 @@ class GeneratorSettings(BaseModel):
 
 def find_generator(name: str) -> Path:
     """A generator's folder: a path, or the name of a shipped one; `ConfigError` when it has no `generator.toml`."""
-    folder = Path(name).expanduser()
-    if (folder / TOML).is_file():
+    # Unlike those of `Path`, these functions raise no error for a closed folder or an unknown user.
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111
+    if os.path.isfile(folder / TOML):  # noqa: PTH113
         return folder
     shipped = Path(str(files("bundles"))) / "generators"
-    if folder.name == name and (shipped / name / TOML).is_file():
+    if folder.name == name and os.path.isfile(shipped / name / TOML):  # noqa: PTH113
         return shipped / name
     have = ", ".join(sorted(path.parent.name for path in shipped.glob(f"*/{TOML}"))) or "none"
     raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from producers.camera.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, cameras_of
 from producers.settings_file import first_problem, read_yaml
-from producers.simulation.generator_toml import RANDOM, find_generator, read_generator
+from producers.simulation.generator_toml import RANDOM, TOML, find_generator, read_generator
 from producers.sources.placing import place_sources
 from schemas.errors import ConfigError
 
@@ -157,7 +158,26 @@ def read_scenario(path: Path) -> Any:
 
     Raises `ConfigError` when it cannot be read or is not YAML.
     """
-    return place_sources(read_yaml(path, "the scenario"), path.resolve().parent)
+    folder = path.resolve().parent
+    document = place_sources(read_yaml(path, "the scenario"), folder)
+    if not isinstance(document, dict):
+        return document
+    faults = document.get("faults")
+    if isinstance(faults, list):
+        document["faults"] = [_place_folder(fault, "generator", TOML, folder) for fault in faults]
+    return _place_folder(document, "bundle", "model.toml", folder)
+
+
+def _place_folder(values: Any, key: str, file: str, folder: Path) -> Any:
+    """Return the values with the path at `key` placed in `folder` if it leads to a folder with this file there.
+
+    Any other value, such as the name of a shipped bundle, stays unchanged.
+    """
+    if not isinstance(values, Mapping) or not isinstance(values.get(key), str):
+        return values
+    # Unlike those of `Path`, these functions raise no error for a closed folder or an unknown user.
+    placed = folder / os.path.expanduser(values[key])  # noqa: PTH111
+    return {**values, key: str(placed)} if os.path.isfile(placed / file) else values  # noqa: PTH113
 
 
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
-from schemas.errors import SourceError
+from schemas.errors import SourceError, first_line
 from schemas.messages.frame import Truth
 
 
@@ -50,9 +49,11 @@ def _load(file: Path, split: str, changed_ns: int) -> Images:
                 )
             pictures = arrays[names[0]]
             labels = arrays.get(names[1])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # damage may break numpy, zipfile or zlib anywhere
         raise SourceError(
-            f"data set {file}: expected an npz file of plain arrays, got {error}. Correct the file."
+            f"data set {file}: expected an npz file of plain arrays, got {first_line(error)}. Correct the file."
         ) from None
     if pictures.ndim == 3:
         pictures = pictures[..., None]

@@ -16,8 +16,9 @@ from schemas.errors import PointillistError, SourceError
 
 Name = TypeVar("Name", bound=Hashable)
 
-TRIAL_S: Final = 21.0
-"""Deadline of the trials that run at once: by default a source has 10 s to answer, and again to name its stream."""
+_TRIAL_S: Final = 21.0
+"""Least deadline of the trials that run at once: a source has 10 s to answer by default, and again to name its
+stream."""
 _AT_ONCE: Final = 16
 _POLL_S: Final = 0.1
 
@@ -34,13 +35,14 @@ def try_sources(
     sources: Mapping[Name, SourceSettings],
     *,
     picture: bool = False,
-    within_s: float | None = None,
+    at_once: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> dict[Name, Trial]:
     """Open each source once and close it again, equal ones once for all; with `picture`, read one from each.
 
-    A source that has not opened after `within_s` (`TRIAL_S` for every 16 sources) counts as an error. `check` is called
-    every 0.1 s, and its exception ends the wait. Simulated sources are not in the result.
+    A source that has not opened in time counts as an error: 21 s for every 16 sources, or longer by their `open_s`.
+    With `at_once`, this time is for all of them. `check` is called every 0.1 s, and its exception ends the wait.
+    Simulated sources are not in the result.
     """
     tried = {name: source for name, source in sources.items() if source.kind in REAL_KINDS}
     waiting: queue.SimpleQueue[SourceSettings] = queue.SimpleQueue()
@@ -60,7 +62,9 @@ def try_sources(
     for number in range(min(left, _AT_ONCE)):
         # A daemon: a source that hangs in a system call must not keep the process from ending.
         threading.Thread(target=work, name=f"trial-{number}", daemon=True).start()
-    within_s = TRIAL_S * math.ceil(left / _AT_ONCE) if within_s is None else within_s
+    within_s = max([_TRIAL_S, *(2 * source.open_s + 1 for source in tried.values())])
+    if not at_once:
+        within_s *= math.ceil(left / _AT_ONCE)
     end = time.monotonic() + within_s
     while len(found) < left and time.monotonic() < end:
         check()
@@ -71,7 +75,7 @@ def try_sources(
 
 def try_source(settings: SourceSettings) -> None:
     """Open one source and close it again; raise its `SourceError`."""
-    trial = try_sources({"": settings}, within_s=max(TRIAL_S, 2 * settings.open_s + 1)).get("", Trial())
+    trial = try_sources({"": settings}).get("", Trial())
     if trial.error is not None:
         raise trial.error
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from schemas.errors import StateError
+
+_INSTALL: Final = re.compile(rb"[0-9a-f]{16}")
 
 
 def spool_root(state: Path) -> Path:
@@ -91,11 +95,10 @@ def install_id(folder: Path) -> str:
     """Return the random id of this installation, created at the first start. It differs between two devices with one
     camera name."""
     path = folder / "install"
-    try:
-        known = path.read_text()
-    except FileNotFoundError:
-        known = ""
-    if len(known) != 16:
-        known = secrets.token_hex(8)
-        path.write_text(known)
-    return known
+    known = b""
+    with contextlib.suppress(OSError):  # missing, or unreadable because the disk is damaged
+        known = path.read_bytes()
+    if not _INSTALL.fullmatch(known):
+        known = secrets.token_hex(8).encode()
+        path.write_bytes(known)
+    return known.decode()

@@ -171,10 +171,19 @@ def remove_ledger(folder: Path, boot_id: int) -> None:
 
 
 def read_ledgers(path: Path) -> Iterator[BootLedger | None]:
-    """Yield the ledger at `path` and then its copy: None for a damaged file, nothing for a missing one."""
+    """Yield the ledger at `path` and then its copy: None for a file that is damaged or that the disk cannot read,
+    nothing for a missing one."""
     for each in (path, path.with_suffix(_COPY)):
-        with contextlib.suppress(FileNotFoundError):
-            yield _parse(each.read_bytes(), ledger_boot(path))
+        try:
+            data = each.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            yield None
+        else:
+            yield _parse(data, ledger_boot(path))
 
 
 def read_ledger(path: Path) -> BootLedger | None:

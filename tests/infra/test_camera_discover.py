@@ -180,7 +180,7 @@ def test_only_addresses_of_cameras_are_answers(monkeypatch: pytest.MonkeyPatch) 
         "services",
         [
             Service("ldap:///printer", "http://192.0.2.1/print"),
-            Service(name, "ftp://192.0.2.2/", "http://", "https://192.0.2.4/onvif"),
+            Service(name, "ftp://192.0.2.2/", "http://", "http://a\u009b2Jb/", "https://192.0.2.4/onvif"),
             Service(name, "http://192.0.2.3:8080/onvif", "http://192.0.2.3/onvif"),
         ],
     )
@@ -212,3 +212,48 @@ async def test_a_camera_that_never_answers_is_named_with_the_time_it_had(monkeyp
     monkeypatch.setattr(onvif, "_ask", never)
     (found,) = await onvif.describe_all([Answer("127.0.0.1", 9, False, "", "")], "", "")
     assert found.problem == "has not answered for 0.05 s"
+
+
+def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
+    for line_break in ("\n", "\r", "\x85", "\u2028", "\u2029"):
+        problem = onvif.seen(f"away{line_break}cameras: [{{name: x}}]")
+        cameras = [
+            Described(Answer("10.0.0.1", 80, False, "gate", ""), streams=(Stream("main", "rtsp://10.0.0.1/live"),)),
+            Described(Answer("10.0.0.2", 80, False, "hall", ""), problem=problem),
+        ]
+        printed = yaml.safe_load(_cameras_yaml(cameras, "site", Path("/etc/login")))
+        assert [each["name"] for each in printed["cameras"]] == ["gate"]
+
+
+async def test_a_profile_without_a_stream_hides_no_other() -> None:
+    def profile(token: str) -> SimpleNamespace:
+        encoder = SimpleNamespace(Encoding="H264", Resolution=None, RateControl=SimpleNamespace(FrameRateLimit=None))
+        return SimpleNamespace(token=token, Name=token, VideoEncoderConfiguration=encoder)
+
+    class Device:
+        def __init__(self, *tokens: str) -> None:
+            self._profiles = [profile(token) for token in tokens]
+
+        async def update_xaddrs(self) -> None: ...
+
+        async def create_devicemgmt_service(self) -> Device:
+            return self
+
+        create_media_service = create_devicemgmt_service
+
+        async def GetDeviceInformation(self) -> SimpleNamespace:  # noqa: N802  # the library's name
+            return SimpleNamespace(Manufacturer="Acme", Model="7")
+
+        async def GetProfiles(self) -> list[SimpleNamespace]:  # noqa: N802  # the library's name
+            return self._profiles
+
+        async def GetStreamUri(self, request: dict[str, str]) -> SimpleNamespace:  # noqa: N802  # the library's name
+            if request["ProfileToken"] == "incomplete":
+                raise ValueError("The profile has no source")
+            return SimpleNamespace(Uri="rtsp://10.0.0.1/main")
+
+    answer = Answer("10.0.0.1", 80, False, "", "")
+    described = await onvif._ask(Device("incomplete", "main"), answer)
+    assert described.streams == (Stream("main", "rtsp://10.0.0.1/main", "H264"),)
+    with pytest.raises(ValueError, match="no source"):
+        await onvif._ask(Device("incomplete"), answer)

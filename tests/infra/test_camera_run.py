@@ -108,14 +108,14 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
 
 
 def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
-    tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("producers.sources.trial.TRIAL_S", 3.0)
     deaf = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
+    address = f"rtsp://127.0.0.1:{deaf.getsockname()[1]}"
     cameras: list[dict[str, object]] = [
         {"name": "film", "source": {"address": film.name}},
         {"name": "gone", "source": {"file": "gone.mp4"}},
-        {"name": "deaf", "source": {"address": f"rtsp://127.0.0.1:{deaf.getsockname()[1]}/x"}},
+        {"name": "deaf", "source": {"address": f"{address}/x", "open_s": 1}},
     ]
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
     begun = time.monotonic()
@@ -126,7 +126,7 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     assert capsys.readouterr().out.splitlines() == [
         "yard/film: 2 frames/s, raw, 48x32",
         f"yard/gone: 2 frames/s, video, no picture: video {tmp_path / 'gone.mp4'}: No such file or directory",
-        "yard/deaf: 2 frames/s, video, no picture: expected an answer within 3 s, got none",
+        f"yard/deaf: 2 frames/s, video, no picture: {address}/…: did not answer for 1 s",
         f"{file}: 3 cameras, 2 without a picture, 0 that cannot run",
     ]
     del cameras[1:]

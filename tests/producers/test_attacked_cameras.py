@@ -76,6 +76,8 @@ def test_an_attack_takes_its_cameras_bound_and_target_from_the_scenario_and_else
             [{"generator": "nowhere"}],
             r"faults\.0: generator: expected a folder with generator\.toml, or a shipped .*nowh",
         ),
+        ([{"generator": "~nobody-here/x"}], r"faults\.0: generator: expected a folder .*got ~nobody-here/x"),
+        ([{"generator": "x" * 300}], r"faults\.0: generator: expected a folder .*got xxx"),
         ([{"generator": None}], r"faults\.0: a fault of kind attack needs a generator"),
         ([{"eps": 0}], r"faults\.0\.eps: .*greater than 0, got '0'"),
         ([{"eps": 1.01}], r"faults\.0\.eps: .*less than or equal to 1, got '1\.01'"),

@@ -113,6 +113,13 @@ def test_one_camera_is_the_same_whoever_else_is_listed() -> None:
     assert listed({"cameras": [GATE, door]})[name] == listed({"cameras": [door]})[name]
 
 
+def test_a_tilde_begins_a_path_of_an_enrolment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (own,) = listed({"cameras": [{**GATE, "enrolment": "~/{camera}.pem"}]}).values()
+    (common,) = listed({"enrolments": "~/keys", "cameras": [GATE]}).values()
+    assert [own.enrolment, common.enrolment] == [tmp_path / "gate.pem", tmp_path / "keys" / "gate.enrolment"]
+
+
 def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_path: Path) -> None:
     two = {**GATE, "name": "gate-{index}", "count": 2, "first": 1}
     values = {
@@ -143,6 +150,10 @@ def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_p
         ({"cameras": [GATE, GATE]}, "expected one camera yard/gate, got two"),
         ({"cameras": [{**GATE, "name": "Gate"}]}, "camera: expected site/camera"),
         ({"cameras": [GATE], "defaults": {"fsp": 3}}, "defaults.fsp: unknown key; expected one of .*fps"),
+        (
+            {"cameras": [GATE], "defaults": {"video": {"codec": "av1", "max_bytes_per_second": 9000}}},
+            ": defaults: video: expected max_bytes_per_second with the codec h264 only, got av1",
+        ),
         ({"cameras": [{**GATE, "source": {"kind": "scene"}}]}, "expected url or video, got scene"),
         ({"cameras": [{**GATE, "schedule": ["always"]}]}, "cameras.0.schedule: expected hours as 'mon-fri"),
         ({"cameras": [{**GATE, "motion": {"levels": 0}}]}, "cameras.0.motion.levels: .*greater than 0, got"),

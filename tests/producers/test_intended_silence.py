@@ -116,6 +116,16 @@ async def test_a_camera_whose_file_has_ended_says_so(tmp_path: Path) -> None:
         assert made.states == [(ENDED, "its source has ended")]
 
 
+async def test_a_source_that_failed_before_its_end_is_no_trouble_after_it(tmp_path: Path) -> None:
+    sources = [Numbers(0, live=True, failure=SourceError("gone")), Numbers(0, live=True)]
+    for each in sources:
+        each.gate.release()
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, wrap=lambda _: sources.pop(0)) as made:
+        await until(lambda: made.camera.ended, "the end of the source")
+        assert [state for state, _ in made.states] == [DEGRADED, ONLINE, ENDED]
+        assert made.camera.trouble == ""
+
+
 async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, hours: Hours) -> None:
     hours.are_open = False
     async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule=HOURS) as made:
@@ -146,6 +156,17 @@ async def test_a_picture_that_comes_after_the_end_is_not_sent(tmp_path: Path, ho
         live.gate.release()
         await until(lambda: made.states[-1:] == [(PAUSED, said)], "what it says")
         assert ledger.next == 1
+
+
+@pytest.mark.parametrize("why", ["a command", "the hours"])
+async def test_a_camera_of_a_frame_in_ten_minutes_rests_at_once(tmp_path: Path, hours: Hours, why: str) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=1 / 600, schedule=HOURS) as made:
+        await until(lambda: made.camera.spool.current.next == 1, "the first frame")
+        if why == "the hours":
+            hours.are_open = False
+        else:
+            made.pause()
+        await until(lambda: [state for state, _ in made.states] == [PAUSED], "what it says", within_s=10)
 
 
 async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its_hours(

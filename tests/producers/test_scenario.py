@@ -16,6 +16,7 @@ from schemas.messages.frame import Truth
 from schemas.pixels.planes import Planes, to_picture
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.producers.faulty_rig import Pictures, shown
+from tests.producers.stand_in_generator import write_generator
 
 WHOLE = """
 site: plant
@@ -65,6 +66,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("yard, profile: lossless", "yard, profile: jpeg"), r"cameras\.2\.profile: .*'lossless' or 'video'.*jpeg"),
         (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
         (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
+        (("fps: 5", "video: {codec: av1, max_bytes_per_second: 9000}"), r": defaults: video: expected max_bytes.*av1"),
         (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),
         (("kind: dark", "kind: explode"), r"faults\.0\.kind: .*'dark'.*explode"),
         (("camera: dock", "camera: pier"), r"faults\.0\.camera: expected a camera of this fleet, got 'pier'"),
@@ -169,6 +171,7 @@ def test_faults_change_what_is_sent_of_a_source_of_planes(kind: Literal["freeze"
 def test_paths_of_a_scenario_begin_where_it_lies(tmp_path: Path) -> None:
     text = """
 site: yard
+bundle: models/own
 defaults: {source: {kind: video, file: street.mp4}}
 cameras:
   - {name: street}
@@ -176,8 +179,17 @@ cameras:
   - {name: far, source: {kind: url, address: "rtsp://h/x", login: {file: far.login}}}
   - {name: near, source: {kind: url, address: near.mp4}}
   - {name: fixed, source: {kind: video, file: /films/x.mp4}}
+faults:
+  - {camera: far, kind: attack, at_s: 0, for_s: 1, generator: attacks/own}
+  - {camera: near, kind: attack, at_s: 0, for_s: 1, generator: scene}
 """
-    street, data, far, near, fixed = (camera.source for camera in load_scenario(written(tmp_path, text)).cameras())
+    write_generator(tmp_path / "attacks" / "own")
+    (tmp_path / "models" / "own").mkdir(parents=True)
+    (tmp_path / "models" / "own" / "model.toml").touch()
+    scenario = load_scenario(written(tmp_path, text))
+    assert scenario.bundle == str(tmp_path / "models/own")
+    assert [fault.generator for fault in scenario.faults] == [str(tmp_path / "attacks/own"), "scene"]
+    street, data, far, near, fixed = (camera.source for camera in scenario.cameras())
     assert [street.file, data.file, fixed.file] == [
         tmp_path / "street.mp4", tmp_path / "sets/0.npz", Path("/films/x.mp4"),
     ]  # fmt: skip

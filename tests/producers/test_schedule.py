@@ -69,6 +69,20 @@ def test_it_says_when_it_opens_next() -> None:
     assert datetime.fromtimestamp(opens, ZoneInfo("Europe/Berlin")).isoformat() == "2026-06-08T07:00:00+02:00"
 
 
+def test_cameras_of_one_schedule_look_for_its_begin_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, holds = [], Schedule.holds
+
+    def counted(schedule: Schedule, now_s: float) -> bool:
+        looked.append(now_s)
+        return holds(schedule, now_s)
+
+    monkeypatch.setattr(Schedule, "holds", counted)
+    end_s = at(4, "19:00") + 1
+    opens = {Schedule(hours=("mon-fri 07:01-19:00",), zone="UTC").opens_at(end_s + place / 10) for place in range(99)}
+    assert opens == {at(7, "07:01")}
+    assert len(looked) == 60 * 60 + 1
+
+
 @pytest.mark.parametrize(
     "wrong", ["", "mon", "7-19", "07:00-25:00", "07:60-08:00", "07:00-07:00", "monday 07:00-08:00", "24:00-01:00"]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,18 @@ def test_any_refusal_of_a_source_is_its_own_error(monkeypatch: pytest.MonkeyPatc
     found = try_sources({"door": STREAM})["door"]
     assert isinstance(found.error, SourceError)
     assert str(found.error) == "no file"
+
+
+def test_a_source_has_the_time_that_its_own_setting_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: object) -> Empty:
+        time.sleep(1.5)
+        return Empty()
+
+    monkeypatch.setattr(trial, "open_source", slow)
+    monkeypatch.setattr(trial, "_TRIAL_S", 0.2)
+    for open_s, wanted in ((2.0, "None"), (1e-6, "expected an answer within 1 s, got none")):
+        source = STREAM.model_copy(update={"open_s": open_s})
+        assert str(try_sources({"door": source}, at_once=True)["door"].error) == wanted
 
 
 class Container:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,22 @@ def test_a_file_that_is_no_data_set_is_a_source_error(tmp_path: Path, content: b
     file.write_bytes(content)
     with pytest.raises(SourceError, match="expected an npz file"):
         open_source(SourceSettings(kind="dataset", file=file))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_data_set_with_a_damaged_byte_is_a_source_error_or_as_it_was(tmp_path: Path, compressed: bool) -> None:
+    file = tmp_path / "damaged.npz"
+    pictures = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
+    (np.savez_compressed if compressed else np.savez)(file, test_x=pictures)
+    whole = file.read_bytes()
+    for at in range(len(whole)):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        os.utime(file, ns=(at, at))  # another file for the cache
+        try:
+            source = open_source(SourceSettings(kind="dataset", file=file))
+        except SourceError:
+            continue
+        assert np.array_equal(read(source).picture[..., 0], pictures[0])
 
 
 def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:

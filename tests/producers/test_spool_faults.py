@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraSettings
-from producers.spool import Spool, SpooledFrame, SpoolLimits
+from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
 from producers.spool.files import OpenFile, OpenFiles
 from producers.spool.segment import HEADER_BYTES
 from producers.spool.writing import DiskFullError, SegmentWriter
@@ -375,3 +375,39 @@ async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_anothe
         camera.tick(0.0)
         assert counted() == (2, 1, 2)
     await camera.close(0.1)
+
+
+def test_a_ledger_that_the_disk_cannot_read_is_replaced_by_its_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 5)
+    spool.confirm(boot_id, [(0, 2)])
+    spool.close()
+    read_bytes = Path.read_bytes
+
+    def unreadable(path: Path) -> bytes:
+        return refuse(errno.EIO)() if path.name.endswith(".ledger.json") else read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    assert [(boot.next, boot.waiting) for boot in scan_spool(tmp_path)] == [(5, RangeSet.of((3, 4)))]
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    monkeypatch.undo()
+    assert spool.take_damage() == (0, 0)
+    assert readable(spool, boot_id) == RangeSet.of((3, 4))
+    spool.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 16, b"\0" * 16])
+def test_a_damaged_id_of_the_installation_is_replaced(tmp_path: Path, damage: bytes) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    before = spool.install_id
+    spool.close()
+    (tmp_path / "install").write_bytes(damage)
+    ids = []
+    for _ in range(2):
+        spool = Spool(tmp_path, CAMERA)
+        ids.append(spool.install_id)
+        spool.close()
+    assert ids[0] == ids[1] != before
+    assert int(ids[0], 16)
