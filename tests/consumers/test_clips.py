@@ -25,6 +25,7 @@ from tests.conftest import TopicFactory
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
 from tests.consumers.test_console_pages import raise_alert
+from tests.waiting import PATIENCE_S
 
 
 def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
@@ -226,7 +227,7 @@ def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept
     visitor = threading.Thread(target=visit, daemon=True)
     visitor.start()
     try:
-        assert answered.wait(30)
+        assert answered.wait(PATIENCE_S)
         assert not stuck.done()
     finally:
         slow.set()

@@ -29,7 +29,7 @@ from tests.infra.secure import SECRET, make_fleet
 from tests.infra.test_camera_attach import write_video
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
 from tests.producers.fake_bridge import FakeBridge
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 _sites = (f"cli-{number}" for number in range(100))
 
@@ -110,7 +110,7 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
 def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producers.sources.trial.TRIAL_S", 3.0)
+    monkeypatch.setattr("producers.sources.trial.TRIAL_S", 8.0)
     deaf = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
     cameras: list[dict[str, object]] = [
         {"name": "film", "source": {"address": film.name}},
@@ -126,7 +126,7 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     assert capsys.readouterr().out.splitlines() == [
         "yard/film: 2 frames/s, raw, 48x32",
         f"yard/gone: 2 frames/s, video, no picture: video {tmp_path / 'gone.mp4'}: No such file or directory",
-        "yard/deaf: 2 frames/s, video, no picture: expected an answer within 3 s, got none",
+        "yard/deaf: 2 frames/s, video, no picture: expected an answer within 8 s, got none",
         f"{file}: 3 cameras, 2 without a picture, 0 that cannot run",
     ]
     del cameras[1:]
@@ -219,7 +219,7 @@ def test_the_command_follows_its_file_and_ends_in_good_order(
             os.kill(process.pid, signal.SIGTERM)
         assert process.stderr is not None
         said = process.stderr.read()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     changes = [
         (event["event"], event["camera"]) for event in events if event["event"] in ("camera_added", "camera_removed")

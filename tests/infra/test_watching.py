@@ -24,7 +24,7 @@ from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import Watching
 from schemas.errors import BrokerError, ConfigError
 from tests.infra.grafana_stand_in import install_grafana
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 CONSOLE = "http://127.0.0.1:4711"
 
@@ -146,7 +146,7 @@ class Stub:
         self.may_start.set()
 
     def start(self) -> ProcessId:
-        self.may_start.wait(30)
+        self.may_start.wait(PATIENCE_S)
         self.starts += 1
         if self.failure is not None:
             raise self.failure
