@@ -93,6 +93,8 @@ def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("schemas.transport.kafka.nodes.CONNECT_S", 30.0)
 
 
+READY_S = 120.0
+"""Longest start of a broker or a database: if one fails, so do all tests of its worker."""
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 
@@ -148,20 +150,20 @@ def running_services() -> list[Service]:
 @pytest.fixture(scope="session")
 def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[Mosquitto]:
     """A real mosquitto: `host`, `port`, and `restart stop start kill pause resume`. Fails when not installed."""
-    yield from _run(Mosquitto(broker_state), running_services)
+    yield from _run(Mosquitto(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
     """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
-    yield from _run(Kafka(broker_state), running_services)
+    yield from _run(Kafka(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
     """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
     with passing_folder() as folder:
-        yield from _run(PostgreSQL(folder), running_services)
+        yield from _run(PostgreSQL(folder, ready_s=READY_S), running_services)
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:

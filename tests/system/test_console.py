@@ -81,6 +81,7 @@ class Visit:
     def __init__(self, browser: Browser, url: str) -> None:
         self.url = url
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
+        self.page.set_default_timeout(1000 * PATIENCE_S)
         self.wrong: list[str] = []
         self.page.add_init_script(SHIFTS)
         self.page.on("console", self._said)
@@ -135,7 +136,7 @@ def ended(system: RunningSystem) -> Iterator[None]:
 def visit(system: RunningSystem) -> Iterator[Visit]:
     make(to_test=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S)
         visit = Visit(browser, f"http://{system.roles()['console']['listen']}")
         visit.open_link(Layout(system.state).owner_token)
         yield visit
@@ -300,8 +301,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(cards.first).to_contain_text("gate-2")
     expect(page.locator("#pill")).to_contain_text("1 alert")
     expect(page.locator("#pill")).to_have_class(re.compile("bad"))
-    order = [each.split()[0] for each in page.locator("#grid .name").all_inner_texts()]
-    assert [each for each in order if each in (WELL, BLACK, SICK)] == [SICK, BLACK, WELL]
+
+    def order() -> list[str]:
+        names = [each.split()[0] for each in page.locator("#grid .name").all_inner_texts()]
+        return [each for each in names if each in (WELL, BLACK, SICK)]
+
+    wait_until(lambda: order() == [SICK, BLACK, WELL], "the cameras by their need")
     visit.keep("fleet")
 
     visit.open("/")
