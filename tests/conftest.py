@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 import structlog
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from infra.local.kafka import Kafka
@@ -38,12 +38,16 @@ os.environ["POINTILLIST_FACTORIES"] = "tests"
 # And some bring code of their own.
 os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
-# A busy machine may take a second for an example.
-settings.register_profile("suite", deadline=None)
+# A busy machine may take a second for an example, or to draw one.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile(
-    "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+    "mutants",
+    parent=settings.get_profile("suite"),
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
 )
 
 # A traceback with all local variables takes seconds of drawing, in which a change counts as one that never ends.

@@ -501,12 +501,12 @@ def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
     page = visit.open("/models")
     page.get_by_role("button", name="Publish").click()
     job = page.locator("#job")
-    expect(job).to_contain_text("by processor-1", timeout=120_000)  # by push
+    expect(job).to_contain_text("by processor-1", timeout=240_000)  # by push
     expect(job.locator(".state")).to_have_text("done")
     visit.keep("job")
     job.get_by_role("button", name="Roll back the live model").click()
     expect(page.locator("h1")).to_contain_text("Roll back: scene-sticker@2")
-    expect(job.locator(".state")).to_have_text("done", timeout=120_000)
+    expect(job.locator(".state")).to_have_text("done", timeout=240_000)
 
 
 def _await_charts(visit: Visit) -> None:
