@@ -31,7 +31,7 @@ from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("patient_clients")]
-READ_MS = round(1000 * PATIENCE_S)
+READ_MS = 2_000
 TOPICS = [topic.value for topic in KafkaTopic]
 
 
