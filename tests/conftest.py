@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 import structlog
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from infra.local.kafka import Kafka
@@ -38,12 +38,16 @@ os.environ["POINTILLIST_FACTORIES"] = "tests"
 # And some bring code of their own.
 os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
-# A busy machine may take a second for an example.
-settings.register_profile("suite", deadline=None)
+# A busy machine may take a second for an example, or to draw one.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile(
-    "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+    "mutants",
+    parent=settings.get_profile("suite"),
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
 )
 
 # A traceback with all local variables takes seconds of drawing, in which a change counts as one that never ends.
@@ -93,6 +97,8 @@ def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("schemas.transport.kafka.nodes.CONNECT_S", 30.0)
 
 
+READY_S = 120.0
+"""Longest start of a broker or a database: if one fails, so do all tests of its worker."""
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 
@@ -148,20 +154,20 @@ def running_services() -> list[Service]:
 @pytest.fixture(scope="session")
 def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[Mosquitto]:
     """A real mosquitto: `host`, `port`, and `restart stop start kill pause resume`. Fails when not installed."""
-    yield from _run(Mosquitto(broker_state), running_services)
+    yield from _run(Mosquitto(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
     """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
-    yield from _run(Kafka(broker_state), running_services)
+    yield from _run(Kafka(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
     """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
     with passing_folder() as folder:
-        yield from _run(PostgreSQL(folder), running_services)
+        yield from _run(PostgreSQL(folder, ready_s=READY_S), running_services)
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:

@@ -19,7 +19,7 @@ from infra.local.ports import free_port
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.jobs_rig import launcher
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @contextlib.asynccontextmanager
@@ -50,11 +50,11 @@ async def serving(folder: Path, launch: Launch | None = None, **changed: object)
         yield port, health
     finally:
         stop.set()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, PATIENCE_S)
 
 
 async def get(
-    port: int, path: str, host: str = "127.0.0.1", wait_s: float = 20.0, tls: ssl.SSLContext | None = None
+    port: int, path: str, host: str = "127.0.0.1", wait_s: float = PATIENCE_S, tls: ssl.SSLContext | None = None
 ) -> tuple[int, bytes]:
     """Return status and body of one request under the name `host`."""
     async with asyncio.timeout(wait_s):
@@ -70,7 +70,7 @@ async def get(
 
 async def log_in(port: int, name: str, password: str) -> str:
     """The cookie of a new session."""
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
         answer = await client.post(
             f"http://127.0.0.1:{port}/login",
             data={"name": name, "password": password},
@@ -106,12 +106,12 @@ class Line:
 
     async def status(self) -> int:
         """The status of the next answer, whose head is read."""
-        answer = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
+        answer = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         return int(answer.split()[1])
 
     async def has_ended(self) -> bool:
-        """Whether the server closes the connection; fails if it is open after 20 s."""
-        async with asyncio.timeout(20):
+        """Whether the server closes the connection; fails if it is open after `PATIENCE_S`."""
+        async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionError):
                 while await self.reader.read(2**16):
                     pass

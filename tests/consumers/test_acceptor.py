@@ -13,7 +13,7 @@ import pytest
 
 from consumers.console.access import acceptor
 from consumers.console.access.acceptor import Acceptor
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 ONE, OTHER = "127.0.0.3", "127.0.0.4"
 
@@ -37,7 +37,7 @@ def listening() -> Iterator[socket.socket]:
 
 def connected(listening: socket.socket, source: str) -> socket.socket:
     """A client whose connection waits to be accepted."""
-    return socket.create_connection(listening.getsockname(), timeout=20, source_address=(source, 0))
+    return socket.create_connection(listening.getsockname(), timeout=PATIENCE_S, source_address=(source, 0))
 
 
 async def admitted(listening: socket.socket, clients: list[socket.socket], count: int) -> list[object]:
@@ -79,7 +79,7 @@ async def test_a_connection_that_still_waits_is_closed_at_the_end(listening: soc
     made.close()
     await asyncio.sleep(0)
     for client in clients:
-        client.settimeout(20)
+        client.settimeout(PATIENCE_S)
         with client, contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
     assert peers == []

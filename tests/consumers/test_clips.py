@@ -25,6 +25,7 @@ from tests.conftest import TopicFactory
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
 from tests.consumers.test_console_pages import raise_alert
+from tests.waiting import PATIENCE_S
 
 
 def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
@@ -217,7 +218,7 @@ def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept:
 def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept: KeptClips) -> None:
     console.show([verdict(0)])
     answered, slow = threading.Event(), threading.Event()
-    stuck = console.context._teaching.submit(slow.wait, 60)
+    stuck = console.context._teaching.submit(slow.wait, 2 * PATIENCE_S)
 
     def visit() -> None:
         assert console.browser().get(f"/camera/{CAMERA}").status_code == 200
@@ -226,7 +227,7 @@ def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept
     visitor = threading.Thread(target=visit, daemon=True)
     visitor.start()
     try:
-        assert answered.wait(30)
+        assert answered.wait(PATIENCE_S)
         assert not stuck.done()
     finally:
         slow.set()

@@ -277,7 +277,8 @@ def test_a_slow_database_of_the_recorder_holds_up_no_page_without_it(
 
 
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 7_200_000) for n in range(3)])
+    now_ms = time.time_ns() // 10**6
+    recorder.verdicts([verdict(n, captured_ms=now_ms - 7_200_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
     rollup = Rollup(console.context.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)

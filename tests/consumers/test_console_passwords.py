@@ -14,7 +14,7 @@ from consumers.console.access.guesses import FORGET_S, Attempt, TryLaterError
 from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
 from consumers.console.access.rights import Right, Roles
 from consumers.console.access.users import User
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 ANNA = User("anna", Roles.parse(Right.VIEWER), b"salt", b"digest")
 ROBOT = User("robot", Roles.parse(Right.VIEWER), b"salt", b"digest")
@@ -141,7 +141,7 @@ async def test_visitors_that_leave_hold_no_place_in_the_queue(made: Passwords, m
 
     def check(known: Mapping[str, User], name: str, password: str) -> User | None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         return known.get(name) if password == RIGHT else None
 
     monkeypatch.setattr(passwords, "check_password", check)
@@ -165,7 +165,7 @@ async def test_visitors_that_leave_hold_no_place_in_the_queue(made: Passwords, m
     honest = asyncio.create_task(outcome(made, Attempt("203.0.113.1", "robot"), RIGHT))
     await asyncio.sleep(0)
     go_on.set()
-    assert await asyncio.wait_for(honest, 20) == "robot"
+    assert await asyncio.wait_for(honest, PATIENCE_S) == "robot"
 
 
 async def test_a_programs_password_is_hashed_once_a_minute_and_again_when_the_user_changes(

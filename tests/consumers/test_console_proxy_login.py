@@ -18,6 +18,7 @@ from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 from tests.consumers.served_console import serving
+from tests.waiting import PATIENCE_S
 
 PROXY = "192.0.2.1"
 ANNA = {"x-forwarded-user": "anna", "x-forwarded-groups": "staff, ops"}
@@ -139,11 +140,11 @@ def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_pa
         async with serving(tmp_path, http=(listen, port), behind_proxy="127.0.0.1", proxy_login=login):
             headers = ANNA | {"x-forwarded-for": "203.0.113.9", SECRET_HEADER: SECRET}
             url = f"http://127.0.0.1:{port}/api/v1/operations"
-            async with httpx2.AsyncClient() as proxy:
+            async with httpx2.AsyncClient(timeout=PATIENCE_S) as proxy:
                 answer = await proxy.get(url, headers=headers)
             assert [(each["who"], each["subject"]) for each in answer.json()] == [("anna", "203.0.113.9")]
             transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
-            async with httpx2.AsyncClient(transport=transport) as other:
+            async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE_S) as other:
                 forged = await other.get(url, headers=ANNA | {"x-forwarded-for": "127.0.0.1"})
             assert forged.status_code == 403
             assert "got one from 127.0.0.2" in forged.json()["error"]

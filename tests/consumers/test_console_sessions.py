@@ -16,6 +16,7 @@ from consumers.console.access.users import remove_user, write_user
 from consumers.console.data import stream
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.served_console import serving
+from tests.waiting import PATIENCE_S
 
 PASSWORD = "a long password"
 
@@ -108,7 +109,7 @@ async def _send(port: int, head: str, body: str = "") -> str:
     """The answer to a request, as text."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{head}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n{body}".encode())
-    answer = (await asyncio.wait_for(reader.read(-1), 20)).decode()
+    answer = (await asyncio.wait_for(reader.read(-1), PATIENCE_S)).decode()
     writer.close()
     return answer
 
@@ -131,12 +132,12 @@ async def test_a_stream_ends_with_its_session(
         token = await _log_in(port)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET {page} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {COOKIE}={token}\r\n\r\n".encode())
-        await asyncio.wait_for(reader.readuntil(b": still here"), 20)
+        await asyncio.wait_for(reader.readuntil(b": still here"), PATIENCE_S)
         if ends is not None:
             ends(users)
         else:
             await _log_out(port, token)
-        await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), PATIENCE_S)
         writer.close()
 
 
@@ -196,4 +197,4 @@ async def test_requests_with_passwords_that_are_abandoned_keep_nobody_from_loggi
             )
             await writer.drain()
             writer.close()
-        assert await asyncio.wait_for(_log_in(port), 60)
+        assert await asyncio.wait_for(_log_in(port), PATIENCE_S)

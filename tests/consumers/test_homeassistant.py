@@ -42,7 +42,7 @@ from schemas.runtime.health import Health
 from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
 from tests.consumers.test_sightings import cars, want
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 GATE = "lab/gate.2"
 names = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,62}/[a-z0-9][a-z0-9_.-]{0,62}", fullmatch=True)
@@ -202,7 +202,7 @@ async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIte
         yield health
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await task
 
 

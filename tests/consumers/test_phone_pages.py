@@ -57,8 +57,11 @@ def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S
+        )
         page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.route("**/*", answer)
         yield page
         chromium.close()

@@ -15,7 +15,6 @@ from consumers.cameras.snapshots import saved_camera
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
-from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import ONLINE, Alert, Ledger, Meta, Status, Verdict
@@ -203,7 +202,7 @@ async def test_a_recorder_goes_on_after_kafka_was_killed(scene: Scene, kafka: Ka
 
 async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) -> None:
     settings = RecorderSettings(
-        kafka=f"127.0.0.1:{free_port()}",
+        kafka="127.0.0.1:1",
         database=f"sqlite:///{tmp_path}/new/records.sqlite",
         quarantine=str(tmp_path / "quarantine"),
     )

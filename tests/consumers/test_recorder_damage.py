@@ -59,7 +59,7 @@ async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_giv
     scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damage, "STALL_CHECK_S", 1.0)
-    monkeypatch.setattr(damage, "STALL_S", 2.0)
+    monkeypatch.setattr(damage, "STALL_S", 5.0)
     for seq in range(30):
         # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
         await scene.verdicts([verdict(seq, preview=bytes(8000))])

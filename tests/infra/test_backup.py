@@ -37,6 +37,7 @@ from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 from schemas.topics import KafkaTopic
 from tests.infra.command_line import refusal, run
+from tests.waiting import PATIENCE_S
 
 VERDICTS = KafkaTopic.VERDICTS.value
 PASSPHRASE = "a long enough passphrase"
@@ -148,7 +149,7 @@ def test_a_backup_beside_a_writer_holds_the_rows_of_its_offsets_alone(layout: La
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(PATIENCE_S)
         backups = [write_backup(layout, str(tmp_path / f"to-{number}"), "1")[0] for number in range(3)]
     finally:
         stop.set()

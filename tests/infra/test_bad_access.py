@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from infra.local.mosquitto import Mosquitto
-from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
@@ -149,7 +148,7 @@ def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(
 def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path
 ) -> None:
-    database = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none"
+    database = "postgresql+psycopg://nobody@127.0.0.1:1/none"
     arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine"]
     arguments += ["--kafka", secure_kafka.listen, "--kafka-tls", material.role(material.ours, "recorder"), "--group"]
     assert refusal(*arguments, "mine") == (

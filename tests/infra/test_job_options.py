@@ -15,6 +15,7 @@ from infra.cli.console_jobs import job_settings, launcher
 from infra.settings.load import Given, load
 from schemas.errors import ConfigError
 from schemas.runtime.priority import AUTOGROUP
+from tests.waiting import PATIENCE_S
 
 SESSION = f"os.path.exists('{AUTOGROUP}') and open('{AUTOGROUP}').read().split()[-1]"
 
@@ -33,7 +34,7 @@ def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, mon
         monkeypatch.delenv(name, raising=False)
     child = launcher()(["lab", "repair"], tmp_path / "log")
     child.start()
-    assert child.wait(20) == 0
+    assert child.wait(2 * PATIENCE_S) == 0
     environment, niceness, session = json.loads((tmp_path / "log").read_text())
     assert [name for name in environment if name.startswith("POINTILLIST_")] == ["POINTILLIST_ALLOW_CODE"]
     assert environment["OMP_NUM_THREADS"] == "1"

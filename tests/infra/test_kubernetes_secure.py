@@ -24,7 +24,7 @@ from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from tests.infra.secure import Visitor, enrolled, make_fleet
 from tests.infra.test_kubernetes import ROLES, containers, each_overlay, environment, of_kind, secrets_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @each_overlay
@@ -116,7 +116,7 @@ def as_deployed(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
         yield cameras, bridges
     finally:
         started.terminate()
-        started.wait(20)
+        started.wait(PATIENCE_S)
     assert is_free(cameras)
     assert is_free(bridges)
 

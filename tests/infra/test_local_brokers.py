@@ -29,12 +29,12 @@ from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 from schemas.errors import BrokerError
 from schemas.limits import MAX_MESSAGE_BYTES
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 TopicFactory = Callable[..., Awaitable[str]]
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 30
+WAIT_S = PATIENCE_S
 
 
 class Subscriber:
@@ -242,7 +242,7 @@ os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert ProcessId(*map(int, done.stdout.split())).wait_gone(10)
+    assert ProcessId(*map(int, done.stdout.split())).wait_gone(WAIT_S)
 
 
 @pytest.mark.brokers

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 RUN = f"""#!{sys.executable}
 import signal
@@ -24,7 +26,7 @@ with own_foreground():
 """
 
 
-def read_until(terminal: int, word: bytes, deadline_s: float = 30.0) -> None:
+def read_until(terminal: int, word: bytes, deadline_s: float = PATIENCE_S) -> None:
     end, seen = time.monotonic() + deadline_s, b""
     while word not in seen:
         assert time.monotonic() < end, seen

@@ -37,7 +37,7 @@ from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.admin import Cluster, PartitionState
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SMI = """#!/bin/sh
 echo "0, 42, 1024, 3072, 61, 70.5"
@@ -261,7 +261,7 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
         await until(lambda: health.report()[0], "health again")
     finally:
         stop.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await task
         rig.close()
 

@@ -28,7 +28,7 @@ from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import end, start
 from tests.infra.secure import SECRET, enrolled
 from tests.infra.secure_kafka import KafkaWithPasswords
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("patient_clients")]
 READ_MS = 2_000
@@ -96,7 +96,7 @@ async def joins(address: KafkaAddress, group: str, topic: str) -> None:
     """Join a group and leave it; raises what Kafka refuses it with."""
     consumer = AIOKafkaConsumer(topic, **kafka_options(address), group_id=group, enable_auto_commit=False)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await consumer.start()
             await consumer.getmany(timeout_ms=0)
             while not consumer.assignment():

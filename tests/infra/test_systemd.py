@@ -26,7 +26,7 @@ def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> No
     (tmp_path / unit.name.replace("@", "@door")).write_text(text.replace(PROGRAM, sys.executable))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name.replace("@", "@door"))],
-        capture_output=True, text=True, check=False, timeout=30,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     about_us = [line for line in done.stderr.splitlines() if unit.name.partition(".")[0].rstrip("@") in line]
     assert not about_us

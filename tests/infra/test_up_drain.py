@@ -20,6 +20,7 @@ from infra.up.processes import FLEET_PENDING
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
+from tests.waiting import PATIENCE_S
 
 FAR_S = 240.0
 """Longer than any test waits."""
@@ -118,7 +119,7 @@ def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> N
         deadlines.append(deadline_s)
         if deadline_s:
             interrupt(asked)
-            released.wait(30)
+            released.wait(PATIENCE_S)
         released.set()
 
     fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop, poll=lambda: None), final=frozenset())
@@ -145,7 +146,7 @@ def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path,
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Path, stopped: bool) -> None:
     asked, targets, ended = Interrupts(int(stopped)), list[list[str]](), Event()
-    first, latest_s, full = iter([None, None]), time.monotonic() + 5, [errno.ENOSPC]
+    first, latest_s, full = iter([None, None]), time.monotonic() + PATIENCE_S, [errno.ENOSPC]
 
     def scrape(roles: Any) -> None:
         if full:
@@ -161,7 +162,11 @@ def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Pa
     run._roles = [SimpleNamespace(name="bridge")]
     run._fleets = [
         fleet("fleet-1", lambda: next(first, 0), lambda _: None),
-        fleet("fleet-2", lambda: 0 if ended.is_set() or time.monotonic() > latest_s else None, lambda _: ended.wait(5)),
+        fleet(
+            "fleet-2",
+            lambda: 0 if ended.is_set() or time.monotonic() > latest_s else None,
+            lambda _: ended.wait(PATIENCE_S),
+        ),
     ]
     run._watching.scrape = scrape
     run._supervisor.forget = lambda _: None

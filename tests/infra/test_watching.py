@@ -13,7 +13,7 @@ from threading import Event, Timer
 import pytest
 
 from infra.local.disk_space import DiskSpace
-from infra.local.ports import Ports, free_port
+from infra.local.ports import Ports
 from infra.local.process import Child, ProcessId
 from infra.local.prometheus import TARGETS, Prometheus
 from infra.local.role_table import RoleTable
@@ -24,7 +24,7 @@ from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import Watching
 from schemas.errors import BrokerError, ConfigError
 from tests.infra.grafana_stand_in import install_grafana
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 CONSOLE = "http://127.0.0.1:4711"
 
@@ -146,7 +146,7 @@ class Stub:
         self.may_start.set()
 
     def start(self) -> ProcessId:
-        self.may_start.wait(30)
+        self.may_start.wait(PATIENCE_S)
         self.starts += 1
         if self.failure is not None:
             raise self.failure
@@ -179,7 +179,7 @@ def test_a_role_that_is_not_ready_in_time_is_named_with_the_last_line_of_its_log
     supervisor: RoleSupervisor, tmp_path: Path
 ) -> None:
     (tmp_path / "log").write_text("first\nno database\n\n")
-    role = Role("bridge", Stub(), metrics=f"127.0.0.1:{free_port()}", log=tmp_path / "log")
+    role = Role("bridge", Stub(), metrics="127.0.0.1:1", log=tmp_path / "log")
     supervisor.start(role)
     checks: list[None] = []
     with pytest.raises(BrokerError, match=r"^bridge: expected readiness within 0 s, got none\. Last .*: no database$"):

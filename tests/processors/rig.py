@@ -23,7 +23,7 @@ from schemas.messages.server_messages import check_statement, open_pictures, ope
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.runtime.health import Health
 from tests.processors.tiny import KEYS, SECRET, TRACE
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 PROCESSOR_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.PROCESSOR))
 
@@ -104,7 +104,7 @@ class Rig:
         """A healthy processor, stopped in good order."""
         running = self.start(**changes)
         try:
-            await until(running.healthy)
+            await until(running.healthy, "a healthy processor", 2 * PATIENCE_S)  # torch may take long to start
             yield running
             running.stop.set()
             await running.task

@@ -70,7 +70,7 @@ def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         check_safetensors(file)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(shapes=st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=5), about=st.booleans())
 def test_what_safetensors_writes_is_within_the_limits(tmp_path: Path, shapes: list[list[int]], about: bool) -> None:
     file = tmp_path / "w.safetensors"
@@ -141,7 +141,7 @@ def test_pictures_whose_header_announces_other_bytes_than_there_are_are_refused_
         load_bundle(folder, CPU)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(shape=st.lists(st.integers(0, 4), max_size=4), kind=st.sampled_from(["u1", "<f4", ">i8", "<U5", "O"]))
 def test_what_numpy_writes_is_within_the_limits(tmp_path: Path, shape: list[int], kind: str) -> None:
     np.save(tmp_path / "a.npy", np.zeros(shape, kind))

@@ -23,7 +23,7 @@ from processors.models.store import StoreUnavailableError, UntrustedBundleError
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 def listed(begun_ms: int = 5, digest: str = "a") -> Models:
@@ -154,4 +154,4 @@ async def test_a_store_that_hangs_is_an_error_that_may_pass(tmp_path: Path, monk
     waiting = [thread for thread in threading.enumerate() if thread.name == "fetch-bundle"]
     assert [thread.daemon for thread in waiting] == [True]
     gone.set()
-    waiting[0].join(20)
+    waiting[0].join(PATIENCE_S)

@@ -19,6 +19,7 @@ from processors.arrivals.progress import OffsetRegressionError
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.runtime.health import Health
+from tests.waiting import PATIENCE_S
 
 
 @dataclass
@@ -131,7 +132,7 @@ async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytes
     bench = Bench()
     bench.done(0, 0)
     bench.reader.hangs = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await bench.member.commit()
     bench.reader.hangs = False
     await bench.member.commit()

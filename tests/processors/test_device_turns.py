@@ -23,7 +23,7 @@ from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
-from processors.steps import certify
+from processors.steps import certify, classify, device_turns
 from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
@@ -39,7 +39,7 @@ FOR_EVER_S = 600.0
 
 
 class Device:
-    """A model that takes as long as it is set to, and finds nothing."""
+    """A model that takes as long as it is set to, by a clock of its own, and finds nothing."""
 
     model_id, policy, probe_s = "m@1+0", "resize", None
     strip_threshold_bits = 0.25
@@ -49,7 +49,7 @@ class Device:
         self.checked: list[int] = []
         self.certificates, self.turns_each, self.faulty = 0, 3, False
         self.certificates_before = 0
-        self.each_s = 0.0
+        self.each_s, self.clock_s = 0.0, 1000.0
 
     def answer(self, scores: Scores) -> Answer:
         return Answer(CLASSES[scores.class_id], scores.confidence, "", 0.0, ())
@@ -60,7 +60,8 @@ class Device:
     async def classify(self, jobs: Sequence[FrameJob]) -> float:
         self.batches.append(len(jobs))
         self.certificates_before = self.certificates
-        await asyncio.sleep(self.each_s)
+        self.clock_s += self.each_s
+        await asyncio.sleep(0)
         for job in jobs:
             job.scores = Scores(0, 0.5)
             job.probe = torch.zeros(3, 8, 8) if job.frame.whole else None
@@ -112,9 +113,9 @@ class Bench:
             [ended] = await asyncio.gather(task, return_exceptions=True)
             assert isinstance(ended, asyncio.CancelledError), ended
 
-    def submit(self, seq: int, camera: str = "site/a", partition: int = 0) -> FrameJob:
+    def submit(self, seq: int, camera: str = "site/a", partition: int = 0, arrived_s: float | None = None) -> FrameJob:
         job = taken(payload(camera, seq), camera)
-        job.arrived_s, job.partition = time.monotonic(), partition
+        job.arrived_s, job.partition = time.monotonic() if arrived_s is None else arrived_s, partition
         self.classify.submit(job)
         return job
 
@@ -141,22 +142,25 @@ class Bench:
         return found
 
 
-async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> None:
+async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(LINGER_S)
+    clock = SimpleNamespace(monotonic=lambda: bench.device.clock_s)
+    for module in (classify, device_turns):
+        monkeypatch.setattr(module, "time", clock)
     async with bench.running():
-        began = time.monotonic()
-        bench.submit(0)
-        await until(lambda: len(bench.last.jobs) == 1)
-        assert time.monotonic() - began < LINGER_S
+        bench.submit(0, arrived_s=bench.device.clock_s)
+        await until(lambda: len(bench.last.jobs) == 1)  # at once: the clock stands still
         assert bench.classify.linger_s == 0
-        bench.device.each_s = 0.8
-        bench.submit(1)
+        bench.device.each_s = 0.5
+        bench.submit(1, arrived_s=bench.device.clock_s)
         await until(lambda: len(bench.last.jobs) == 2)
-        assert bench.classify.linger_s > LINGER_S / 10  # it falls by half in a third of a second
-        bench.submit(2)
-        await asyncio.sleep(0.05)  # had it not waited, it would be alone on the device by now
-        bench.submit(3, "site/b")
-        bench.device.each_s = 0.0
+        assert LINGER_S / 10 < bench.classify.linger_s < LINGER_S
+        bench.submit(2, arrived_s=bench.device.clock_s)
+        for _ in range(20):
+            await asyncio.sleep(0)  # had it not waited, it would be alone on the device by now
+        bench.submit(3, "site/b", arrived_s=bench.device.clock_s)
+        bench.device.clock_s += LINGER_S
+        bench.classify.arrived.set()
         await until(lambda: len(bench.last.jobs) == 4)
         assert bench.device.batches == [1, 1, 2]
 

@@ -49,7 +49,7 @@ async def test_a_partition_that_stands_still_before_its_end_goes_on_where_kafka_
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damage, "STALL_CHECK_S", 1.0)
-    monkeypatch.setattr(damage, "STALL_S", 2.0)
+    monkeypatch.setattr(damage, "STALL_S", 5.0)
     async with rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as made:
         for first in range(0, 8 * BATCH, BATCH):
             frames = [(CAMERA, payload(CAMERA, seq)) for seq in range(first, first + BATCH)]

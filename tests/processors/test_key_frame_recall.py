@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition
 
 import processors.arrivals.key_frame_recall as module
 from processors.arrivals.key_frame_recall import KeyFrameRecall
+from tests.waiting import PATIENCE_S
 
 PLACE = TopicPartition("frames", 3)
 
@@ -65,7 +66,7 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int) -> list[int 
     recall.want_span(3, (4, 11))
     task = asyncio.create_task(recall.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await ended.wait()
     finally:
         task.cancel()

@@ -58,7 +58,7 @@ async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_nex
         await publish(made, 0, 40)
         await until(lambda: len(made.verdicts) == 40)
         await delete_topics(kafka.bootstrap, made.topic("frames"))
-        await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+        await until(lambda: not running.healthy() and "none of that name" in why(running))
         await shared_out(made, 0)
         await remake(made)
         await publish(made, 100, 40)
@@ -75,7 +75,7 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
     async with rig(kafka.bootstrap, bundle) as made:
         async with made.processor(instance="processor-1", session_timeout_s=6.0) as running:
             await delete_topics(kafka.bootstrap, made.topic("frames"))
-            await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+            await until(lambda: not running.healthy() and "none of that name" in why(running))
             await shared_out(made, 0)
             await remake(made)
         # The group keeps the place of its static member, with the nothing that it had, and has no leader.
@@ -126,8 +126,8 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
     topic = await kafka_topics(partitions=1)
     async with (
         rig(kafka.bootstrap, bundle) as made,
-        made.processor(instance="one", frames_topic=topic, session_timeout_s=6.0) as first,
-        made.processor(instance="two", frames_topic=topic, session_timeout_s=6.0) as second,
+        made.processor(instance="one", frames_topic=topic) as first,
+        made.processor(instance="two", frames_topic=topic) as second,
     ):
         # Until the second one has joined, the first one's partition is taken from it and given again.
         await until(lambda: assigned(first) and assigned(second) and why(first) == why(second) == "")

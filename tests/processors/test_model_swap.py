@@ -409,7 +409,7 @@ async def said(it: System, processor: str) -> str:
             await topic.refresh()
             return processor in topic.served
 
-        await until(heard, f"{processor} to say what it serves", 30.0)
+        await until(heard, f"{processor} to say what it serves")
         return topic.served[processor].model_id
 
 
@@ -424,6 +424,7 @@ async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(ka
         )
         await mute.start()
         try:
+            await until(mute.assignment, "its place in the group")
             async with it.topic() as topic:
                 assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
         finally:

@@ -25,7 +25,7 @@ from schemas.runtime.abandoned import abandoned
 from schemas.runtime.health import Health
 from tests.processors.rig import Name, rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 brokers = pytest.mark.brokers
 
@@ -169,7 +169,7 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
 
     def held(self: BatchExecutor, *arguments: object) -> object:
         loop.call_soon_threadsafe(entered.set)
-        assert cancelled.wait(20)
+        assert cancelled.wait(PATIENCE_S)
         return original(self, *arguments)  # type: ignore[arg-type]
 
     async with rig(kafka.bootstrap, bundle) as made:
@@ -290,7 +290,7 @@ async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(
     assert not task.done()
     assert not health.report()[1]["kafka"]["ok"]
     stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await task
 
 
@@ -299,7 +299,7 @@ async def test_a_stop_ends_the_load_of_the_first_model(bundle: Path, monkeypatch
 
     def load(*arguments: object, **options: object) -> None:
         loads.set()
-        hangs.wait(60)
+        hangs.wait(5 * PATIENCE_S)
         raise BundleError("the end of the test")
 
     monkeypatch.setattr(loaded_model, "load_bundle", load)
@@ -308,7 +308,7 @@ async def test_a_stop_ends_the_load_of_the_first_model(bundle: Path, monkeypatch
     try:
         await until(loads.is_set)
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await task
     finally:
         hangs.set()

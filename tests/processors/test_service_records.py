@@ -31,6 +31,7 @@ from schemas.pointillist_pb2 import (
 )
 from tests.conftest import TopicFactory
 from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, verdict_of
+from tests.waiting import PATIENCE_S
 
 MODEL = cast(
     ServingModel,
@@ -135,7 +136,7 @@ async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await emitter.send(topic, records, lambda record: done.append(seq_of(record)))
             assert sorted(done) == list(range(20))
             consumer.assign([TopicPartition(topic, 0)])
@@ -154,7 +155,7 @@ async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_picture
     record = verdict_record(KEYS, job(1), b"", b"e" * 2**21)
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await emitter.send(topic, [record])
     finally:
         await emitter.close(5.0)
@@ -175,7 +176,7 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
         emitter.send(refusing, [verdict_record(KEYS, job(1))], lambda _: done.append("refused"))
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while len(said) < 2:
                 await asyncio.sleep(0.01)
             said.clear()
@@ -209,7 +210,7 @@ async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the
         # As long as a node that hangs is missed; no batch has waited for anything like its own limit then.
         await asyncio.sleep(2.0)
         kafka.resume()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*sending)
     finally:
         kafka.resume()

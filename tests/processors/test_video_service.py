@@ -83,7 +83,7 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
     cameras = [VideoCamera(f"site/cam-{number}", probe_share=0.1, group_frames=20) for number in range(3)]
     sent = frames(cameras, 27)
     async with rig(kafka.bootstrap, bundle) as made:
-        first = made.start(session_timeout_s=2.0)
+        first = made.start(session_timeout_s=6.0)
         await until(first.healthy)
         await made.publish(messages(sent))
         await until(lambda: len(made.verdicts) == len(sent))
@@ -102,7 +102,7 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
         if late:
             await made.publish(messages(more))
             LateNotes(monkeypatch)
-        async with made.processor(session_timeout_s=2.0, key_wait_frames=1) as second:
+        async with made.processor(session_timeout_s=6.0, key_wait_frames=1) as second:
             if not late:
                 await made.publish(messages(more))
             await until(lambda: len(made.verdicts) == len(sent) + len(more) or bool(made.letters))

@@ -16,6 +16,7 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.transport.kafka.sender import Plain
 from tests.conftest import TopicFactory
+from tests.waiting import PATIENCE_S
 
 SECRET = b"a secret of this test, long enough"
 CONSOLE, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.CONSOLE, Role.PROCESSOR))
@@ -32,7 +33,7 @@ async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka
     feed = ViewFeed(kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)), unasked)
     tasks = [asyncio.create_task(views.run()), asyncio.create_task(feed.run())]
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(for_s > 0 for _, for_s in seen):  # a view that comes late is over
                 views.note("site/door")
                 await asyncio.sleep(0.1)
@@ -104,7 +105,7 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
         views.note(f"site/cam-{index}")
     running = asyncio.create_task(views.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while len(sent) < 3:
                 await asyncio.sleep(0)
     finally:

@@ -25,7 +25,7 @@ from schemas.transport.mqtt.connection import Retries
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.scripted_broker import ScriptedBroker, scripted_broker
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SECRET = b"a fleet secret of thirty-two byte"
 KEYS = KeyRing(SECRET)
@@ -95,7 +95,7 @@ async def bridged(
         "linger_ms": 5,
         "confirm_interval_ms": 10,
         "backlog_interval_s": 0.02,
-        "shutdown_s": 3.0,
+        "shutdown_s": 2 * PATIENCE_S,
         "keepalive_s": 60,
         **settings,
     }

@@ -25,7 +25,7 @@ from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.processors.rig import delete_topics
 from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
 
@@ -121,7 +121,7 @@ async def processors(kafka: Kafka) -> AsyncIterator[Processors]:
 
 async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> None:
     """Publish what is not confirmed, a window at a time, as a camera does, until all is; the processors keep up."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(2 * PATIENCE_S):
         while missing := list(RangeSet.of(seqs).minus(it.cameras.confirmed[camera])):
             for seq in missing[:40]:
                 it.cameras.frames(camera, range(seq, seq + 1))
@@ -158,7 +158,7 @@ async def test_after_the_topic_was_made_again_new_frames_are_confirmed_past_thos
         await create_topics(kafka.bootstrap, {frames: pointillist_topics()[frames]})
         # Once: frames sent again would move the offsets past those that wait.
         it.cameras.frames(camera, range(80, 100))
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(2 * PATIENCE_S):
             while RangeSet.of(range(80, 100)).minus(it.cameras.confirmed[camera]):
                 await behind.catch_up()
                 await asyncio.sleep(0.1)

@@ -16,6 +16,7 @@ from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.sender import Sender
 from tests.producers.kafka_stand_in import KafkaStandIn
+from tests.waiting import PATIENCE_S
 
 SIZE = 100 + RECORD_OVERHEAD
 
@@ -66,7 +67,7 @@ async def running(
     )
     task = asyncio.create_task(lanes.run())
     try:
-        await asyncio.wait_for(lanes.ready.wait(), 10)
+        await asyncio.wait_for(lanes.ready.wait(), PATIENCE_S)
         yield lanes
     finally:
         kafka.answers.set()
@@ -114,7 +115,7 @@ async def test_what_waits_in_other_lanes_goes_with_a_batch_that_is_due(monkeypat
         lanes.put(record(b"early", key=b"hall/0"), None)
         linger.most_s = 0.01
         lanes.put(record(b"late", key=b"hall/1"), None)
-        keys = {await asyncio.wait_for(arrived.get(), 10) for _ in range(2)}
+        keys = {await asyncio.wait_for(arrived.get(), PATIENCE_S) for _ in range(2)}
     assert keys == {b"hall/0", b"hall/1"}
     assert len(kafka.log) == 2  # in two partitions
 
@@ -173,7 +174,7 @@ async def test_records_that_are_read_at_the_end_of_a_linger_go_with_its_batch(mo
     async with running(kafka, patient(0.05), note, read) as lanes:
         lingering.append(lanes.is_lingering)
         lanes.put(record(b"first", key=b"hall/0"), None)
-        found = [await asyncio.wait_for(batches.get(), 10) for _ in range(3)]
+        found = [await asyncio.wait_for(batches.get(), PATIENCE_S) for _ in range(3)]
         lingering.append(lanes.is_lingering)
     assert lingering == [False, True, False]
     assert sorted(found) == [[b"hall/0", b"hall/0"], [b"hall/1"], [b"hall/2"]]
@@ -229,7 +230,7 @@ async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only
     async with running(kafka, Linger(0.001), note) as lanes:
         for value in [*frames[:5], b"xx" * 60, *frames[5:]]:
             lanes.put(record(value), None)
-        await asyncio.wait_for(lanes.drain(), 10)
+        await asyncio.wait_for(lanes.drain(), PATIENCE_S)
     assert sorted(delivered) == sorted([*frames, b"letter: xx"])
     assert [found.value for found in kafka.sent(KafkaTopic.FRAMES)] == frames
     assert [found.value for found in kafka.sent(KafkaTopic.DEAD_LETTERS)] == [b"letter: xx"]

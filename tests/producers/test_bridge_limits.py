@@ -27,7 +27,7 @@ from tests.producers.bridge_between import CAMERA, FRAMES, KEYS, Running, bridge
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.spool_rig import Clock
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 LEDGER = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))
 EVENTS = mqtt_topic(CAMERA, Channel.EVENT)
@@ -184,12 +184,13 @@ async def test_the_way_of_each_frame_is_stamped_while_a_trace_is_written(
 async def test_a_kafka_that_accepts_a_question_and_never_answers_is_asked_by_another_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backlog_module, "REQUEST_S", 0.02)
     kafka = KafkaStandIn(partitions=1)
     async with bridged(monkeypatch, kafka=kafka) as it:
         await until(lambda: ("offsets", "pointillist-processors") in kafka.asked, "the backlog known")
         kafka.reachable.clear()
+        monkeypatch.setattr(backlog_module, "REQUEST_S", 0.02)
         await until(lambda: not kafka.admins[0].running, "the client that waits closed")
+        monkeypatch.setattr(backlog_module, "REQUEST_S", PATIENCE_S)
         kafka.reachable.set()
         kafka.ends, before = {0: 100}, len(kafka.asked)
         it.broker.publish(FRAMES, frame(1), 1)

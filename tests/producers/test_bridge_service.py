@@ -25,7 +25,7 @@ from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, SE
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_frames_are_acknowledged_and_confirmed_when_kafka_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,10 @@ async def test_what_is_read_waits_for_half_of_what_may_be_held_to_the_byte(monke
             await asyncio.sleep(0)  # until its answer is waited for
             it.kafka.answer_once()
             await until(lambda: len(it.broker.acknowledged) == delivered, "one acknowledged")  # noqa: B023
-            await asyncio.sleep(0.03)  # time to read and count
-            assert it.metric("unacknowledged_messages") == 8 - delivered + (delivered == 4)
+            on_the_way = 8 - delivered + (delivered == 4)
+            await until(lambda: it.metric("unacknowledged_messages") == on_the_way, f"{on_the_way} on the way")  # noqa: B023
+            await asyncio.sleep(0.03)  # time to read more, if it did
+            assert it.metric("unacknowledged_messages") == on_the_way
         it.kafka.answers.set()
         await until(lambda: it.confirmed() == list(seqs), "all confirmed")
 
@@ -254,14 +256,15 @@ async def test_messages_that_arrive_during_a_linger_are_read_at_its_end(monkeypa
 
 
 async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bridged(monkeypatch, linger_ms=5000, linger_adapts=False, confirm_interval_ms=60_000) as it:
+    async with bridged(monkeypatch, linger_ms=10_000, linger_adapts=False, confirm_interval_ms=60_000) as it:
         for seq in range(3):
             it.broker.publish(FRAMES, frame(seq), seq + 1)
         it.broker.publish(FRAMES, b"no frame", 9)
         await asyncio.sleep(0.1)  # the bridge has read them and lingers
         assert not it.kafka.batches
         it.stop.set()
-        await asyncio.wait_for(it.task, 3)
+        await until(lambda: it.kafka.batches, "what waits is sent", 5)
+        await asyncio.wait_for(it.task, 30)
         await until(lambda: it.broker.count(DISCONNECT) == 1, "a goodbye")
         assert it.broker.acknowledged == [1, 2, 3, 9]
         assert it.broker.packets[-1][0] & 0xF0 == DISCONNECT & 0xF0  # nothing follows a goodbye
@@ -284,7 +287,7 @@ async def test_a_bridge_that_stops_reads_nothing_more_while_it_waits_for_kafka(m
         await until(lambda: it.broker.acknowledged == [1], "one acknowledged")
         await asyncio.sleep(0.05)  # time to read, if it did
         it.kafka.answers.set()
-        await asyncio.wait_for(it.task, 3)
+        await asyncio.wait_for(it.task, PATIENCE_S)
         await until(lambda: it.broker.count(DISCONNECT) == 1, "a goodbye")
         assert it.broker.acknowledged == [1, 2, 3]
         assert len(it.kafka.sent(KafkaTopic.FRAMES)) == 3
@@ -297,7 +300,7 @@ async def test_a_stop_waits_no_longer_than_it_is_given(monkeypatch: pytest.Monke
         await until(lambda: it.kafka.batches, "a batch")
         it.stop.set()
         with structlog.testing.capture_logs() as logs:
-            await asyncio.wait_for(it.task, 3)
+            await asyncio.wait_for(it.task, PATIENCE_S)
         assert [
             entry["unacknowledged"] for entry in logs if entry["event"] == "stopped_with_unacknowledged_records"
         ] == [1]

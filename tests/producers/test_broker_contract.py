@@ -28,7 +28,7 @@ from schemas.transport.kafka.sender import Plain, Sender
 from tests.producers.bridge_rig import new_camera
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.scripted_broker import scripted_broker
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 BROKERS = ["stand-in", pytest.param("real", marks=pytest.mark.brokers)]
 SMALL_BYTES = 1000
@@ -207,7 +207,7 @@ async def test_messages_come_in_order_with_packet_ids_as_far_as_they_are_acknowl
             await lost
             await until(lambda: health.report()[0], "a link that is well again")
             await link.close()
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, PATIENCE_S)
             assert not link.writable
         finally:
             running.cancel()

@@ -35,7 +35,7 @@ from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET, FakeBridge
 from tests.producers.fleet_rig import run, scenario_of
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -82,15 +82,15 @@ async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
 async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
-    scenario = scenario_of(site, {"count": 4, "fps": 4})
-    outcome = await run(scenario, mosquitto, state_dir, run_s=3.0)
+    scenario = scenario_of(site, {"count": 4, "fps": 1})
+    outcome = await run(scenario, mosquitto, state_dir, run_s=4.0)
 
     assert outcome.drained
     times = [frame.captured_ms for frame in bridge.frames.values()]
     seconds = (max(times) - min(times)) / 1000  # a busy machine ends late
-    assert 32 <= outcome.frames_published <= 4 * (4 * seconds + 2)
+    assert 4 * 0.6 * seconds <= outcome.frames_published <= 4 * (seconds + 2)
     firsts = sorted(frame.captured_ms for identity, frame in bridge.frames.items() if identity.seq == 0)
-    assert firsts[-1] - firsts[0] >= 100  # of the 187 ms that four phases of a quarter of a second span
+    assert firsts[-1] - firsts[0] >= 400  # of the 750 ms that four phases of a second span
 
 
 @pytest.mark.brokers
@@ -110,7 +110,7 @@ async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
             taken.append(self)
 
     monkeypatch.setattr("producers.fleet.fleet.FairGate", Counted)
-    outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
+    outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=3.0)
     assert len(made) == 1
     assert len(taken) >= outcome.frames_published > 0
 
@@ -121,7 +121,7 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
 ) -> None:
     bridge.confirming = lambda _: False
     scenario = scenario_of(site, {"fps": 0, "window": {"frames": 10}, "spool": {"max_bytes": 100_000}})
-    outcome = await run(scenario, mosquitto, state_dir, run_s=1.5, drain_s=0.2)
+    outcome = await run(scenario, mosquitto, state_dir, run_s=4.0, drain_s=0.2)
     assert (outcome.drained, outcome.frames_published, outcome.frames_shed) == (False, 10, 0)
 
     bridge.confirming = lambda _: True
@@ -157,7 +157,7 @@ async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
 
     await until(confirmed, "10 frames confirmed")
     stop.set()
-    outcome = await asyncio.wait_for(running, 15)
+    outcome = await asyncio.wait_for(running, PATIENCE_S)
     assert outcome.drained
     [boot] = scan_spool(spool_root(state_dir))
     assert boot.closed
@@ -199,7 +199,7 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
 
     def open_slowly(settings: SourceSettings, camera_index: int, *, planar: bool) -> Source:
         if camera_index == 1:
-            assert answer.wait(20)
+            assert answer.wait(PATIENCE_S)
         return open_source(settings, camera_index, planar=planar)
 
     monkeypatch.setattr("producers.camera.camera.open_source", open_slowly)
@@ -233,7 +233,7 @@ async def test_the_scenes_of_a_fleet_open_without_a_thread_each(
 
     monkeypatch.setattr("schemas.pixels.masks._POOLS", {})
     monkeypatch.setattr("producers.camera.camera.run_in_daemon_thread", refuse)
-    outcome = await run(scenario_of(site, {"count": 3, "fps": 4}), mosquitto, state_dir, run_s=2.0)
+    outcome = await run(scenario_of(site, {"count": 3, "fps": 4}), mosquitto, state_dir, run_s=4.0)
 
     assert threads == []
     assert outcome.drained

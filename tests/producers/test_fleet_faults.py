@@ -35,6 +35,7 @@ from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
 from tests.producers.fleet_rig import run, scenario_of
 from tests.producers.publisher_rig import QUICK
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
     stop = asyncio.Event()
     with capture_logs() as logs:
         running = asyncio.create_task(attach(mosquitto, state_dir, site, images, stop=stop))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not [line for line in logs if line.get("phase") == "capturing" and line.get("width")]:
                 await asyncio.sleep(0.05)
         stop.set()

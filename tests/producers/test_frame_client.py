@@ -12,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.local.mosquitto import Mosquitto
 from producers.publisher.client import FrameClient
+from tests.waiting import PATIENCE_S
 
 NO_SUBSCRIBERS = 16
 
@@ -27,7 +28,7 @@ def connected(client: Client, mosquitto: Mosquitto) -> Client:
 
 
 def read_until(client: Client, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         connection = client.socket()

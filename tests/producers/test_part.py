@@ -44,7 +44,7 @@ async def test_the_parts_of_a_fleet_publish_all_frames_of_all_cameras_once(
 ) -> None:
     scenario = scenario_of(site, {"name": "cam-{index}", "count": 3, "fps": 40})
     parts = [Part(number, 2) for number in (1, 2)]
-    ended = await asyncio.gather(*(run(scenario, mosquitto, state_dir, part=part, run_s=0.5) for part in parts))
+    ended = await asyncio.gather(*(run(scenario, mosquitto, state_dir, part=part, run_s=3.0) for part in parts))
     confirmed = [identity for identity in bridge.confirmed if identity.camera_id.startswith(f"{site}/")]
     assert {identity.camera_id for identity in confirmed} == {f"{site}/cam-{number}" for number in range(3)}
     assert sum(outcome.frames_published for outcome in ended) == len(set(confirmed))

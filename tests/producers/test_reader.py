@@ -9,7 +9,7 @@ import pytest
 from producers.sources.reader import InlineReader, ThreadReader, read_from
 from producers.sources.source import Captured
 from schemas.errors import SourceHungError
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 
 class Numbers:
@@ -30,7 +30,7 @@ class Numbers:
         raise NotImplementedError
 
     def read(self) -> Captured | None:
-        assert self.gate.acquire(timeout=20)
+        assert self.gate.acquire(timeout=PATIENCE_S)
         for position in self._left:
             return Captured(np.zeros((8, 8, 1), np.uint8), position, None)
         if self._failure:

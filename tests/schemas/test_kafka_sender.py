@@ -92,6 +92,8 @@ async def test_a_batch_that_is_late_goes_by_another_producer_once_kafka_answers(
     sender = Sender(kafka.bootstrap, deadline_s=0.5, on_health=note)
     try:
         await sender.send(topic, [plain(0)])
+        assert said[-1] == (True, "")
+        late.clear()  # on a busy machine the first batch may be late, too
         kafka.pause()
         sending = asyncio.create_task(sender.send(topic, [plain(1)]))
         async with asyncio.timeout(60):
@@ -103,7 +105,6 @@ async def test_a_batch_that_is_late_goes_by_another_producer_once_kafka_answers(
         await sender.close()
     # Kafka may have had the late batch as well: readers drop what comes twice.
     assert {value for _, _, value in await held(kafka, topic)} == {b"0", b"1"}
-    assert said[0] == (True, "")
     assert said[-1] == (True, "")
 
 

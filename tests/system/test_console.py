@@ -81,6 +81,7 @@ class Visit:
     def __init__(self, browser: Browser, url: str) -> None:
         self.url = url
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
+        self.page.set_default_timeout(1000 * PATIENCE_S)
         self.wrong: list[str] = []
         self.page.add_init_script(SHIFTS)
         self.page.on("console", self._said)
@@ -135,7 +136,7 @@ def ended(system: RunningSystem) -> Iterator[None]:
 def visit(system: RunningSystem) -> Iterator[Visit]:
     make(to_test=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S)
         visit = Visit(browser, f"http://{system.roles()['console']['listen']}")
         visit.open_link(Layout(system.state).owner_token)
         yield visit
@@ -289,7 +290,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     well = page.locator(".card", has_text=re.compile(r"gate-10"))
     expect(well).to_have_class(re.compile("online"))
     picture = well.locator("img:not(.back)")
-    expect(picture).to_be_visible(timeout=30_000)
+    expect(picture).to_be_visible()
     before = picture.get_attribute("src")
     wait_until(lambda: picture.get_attribute("src") != before, "another picture by push", every_s=0.1)
     expect(page.locator(".card", has_text="gate-3")).to_have_class(re.compile("black"))
@@ -300,8 +301,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(cards.first).to_contain_text("gate-2")
     expect(page.locator("#pill")).to_contain_text("1 alert")
     expect(page.locator("#pill")).to_have_class(re.compile("bad"))
-    order = [each.split()[0] for each in page.locator("#grid .name").all_inner_texts()]
-    assert [each for each in order if each in (WELL, BLACK, SICK)] == [SICK, BLACK, WELL]
+
+    def order() -> list[str]:
+        names = [each.split()[0] for each in page.locator("#grid .name").all_inner_texts()]
+        return [each for each in names if each in (WELL, BLACK, SICK)]
+
+    wait_until(lambda: order() == [SICK, BLACK, WELL], "the cameras by their need")
     visit.keep("fleet")
 
     visit.open("/")
@@ -394,7 +399,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.open("/runbooks")
     expect(page.locator("#pointillistroledown")).to_be_visible()
     visit.open("/system")
-    expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#charts .chart").first).to_be_visible()
     expect(page.locator("main")).to_contain_text("drop_ratio 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
@@ -496,12 +501,12 @@ def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
     page = visit.open("/models")
     page.get_by_role("button", name="Publish").click()
     job = page.locator("#job")
-    expect(job).to_contain_text("by processor-1", timeout=120_000)  # by push
+    expect(job).to_contain_text("by processor-1", timeout=240_000)  # by push
     expect(job.locator(".state")).to_have_text("done")
     visit.keep("job")
     job.get_by_role("button", name="Roll back the live model").click()
     expect(page.locator("h1")).to_contain_text("Roll back: scene-sticker@2")
-    expect(job.locator(".state")).to_have_text("done", timeout=120_000)
+    expect(job.locator(".state")).to_have_text("done", timeout=240_000)
 
 
 def _await_charts(visit: Visit) -> None:

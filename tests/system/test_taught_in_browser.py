@@ -30,6 +30,7 @@ from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.served_console import serving
 from tests.consumers.test_labelled_frames import ROW
 from tests.system.test_console import CHROMIUM, Visit
+from tests.waiting import PATIENCE_S
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
 NOBODY = range(0, 50, 9)
@@ -62,10 +63,10 @@ def served(folder: Path) -> Iterator[str]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{ports.get(timeout=60)}"
+        yield f"http://127.0.0.1:{ports.get(timeout=PATIENCE_S)}"
     finally:
         done.set()
-        thread.join(60)
+        thread.join(PATIENCE_S)
 
 
 def collect(folder: Path) -> None:
@@ -90,7 +91,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
     collect(tmp_path)
     make(to_test=True)
     with served(tmp_path) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S)
         visit = Visit(browser, url)
         visit.open_link(tmp_path / "owner.token")
         page = visit.open("/teach")
