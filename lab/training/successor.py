@@ -29,8 +29,11 @@ def check_out(out: Path, source: Path, mark: str) -> None:
     """Reject a folder before the work if it is not writable, or contains a bundle without the suffix `mark`."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: expected a folder to write, got the file {out}")
-    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
-        raise ConfigError(f"--out: expected another folder than the given bundle's, got {out}")
+    if out.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--out: expected a folder outside of the given bundle's, which is copied as a whole, got {out}. Choose "
+            "another folder."
+        )
     if (out / _TABLE).exists() and not read_settings(out).version.endswith(mark):
         raise ConfigError(f"--out: expected an empty folder or that of an earlier run, got another bundle, {out}")
     try:
