@@ -94,7 +94,7 @@ def train(
 
     The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
     """
-    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from infra.cli.lab.evaluate import enough_disk, lab_extra, require_writable, write_json
     from lab.masks import check_drop_ratio
 
     with lab_extra():
@@ -124,7 +124,7 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
-        with replacing_folder(place) if replaced else nullcontext(place) as made:
+        with enough_disk(place), replacing_folder(place) if replaced else nullcontext(place) as made:
             bundle = write_taught(
                 taught, general, labelled, made, name=name, version=version, strip_s=strip_seconds,
                 print_line=print_line,

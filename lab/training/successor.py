@@ -19,6 +19,9 @@ from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
 from processors.stages.discrepancy import LEAST_ROWS
 from schemas.errors import ConfigError, StateError
 
+LOCK: Final = ".work/lock"
+"""Lock of the run that writes an output folder, relative to it."""
+ONE_RUN: Final = "run into this folder"
 _LONGEST_VERSION: Final = 64
 _TABLE: Final = "model.toml"
 _BESIDE: Final = ".beside"

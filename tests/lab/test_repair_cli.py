@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lab.repair.run as run_module
+from lab.only_process import only_process
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
 from lab.repair.tuning import Tuning
 from lab.repair.unlearn import views
-from lab.training.successor import write_successor
+from lab.training.successor import LOCK, write_successor
 from processors.bundle import Bundle, load_bundle
 from processors.models.store import bundle_files
 from schemas.errors import ConfigError, UserError
@@ -137,6 +138,17 @@ def test_bad_input_is_named(folder: Path, repair: Command) -> None:
     assert "default or paper" in refusal(repair(mode="other"))
     for out in (folder / "bundle", folder / "bundle" / "repaired"):
         assert "outside of the given bundle's" in refusal(repair(out=out))
+
+
+def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Command) -> None:
+    with only_process(folder / "out" / LOCK, "run"):
+        assert "expected no other run into this folder, got one that runs." in refusal(repair())
+
+
+def test_a_full_disk_ends_a_run_in_one_line(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: real(state, "/dev/full"))
+    assert "out: expected room on its disk, got none." in refusal(repair())
 
 
 def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> None:
