@@ -157,19 +157,26 @@ def calibrate(
         notes.append(
             "the pictures have no classes: in subfolders named by class, they would show a wrong normalisation"
         )
+    before = bundle.settings.strip
+    unchanged = "no [strip] table: no frame is checked for triggers" if before is None else "the [strip] table stays"
     if len(gallery) < LEAST_PICTURES:
         notes.append(
-            f"no [strip] table and no drift reference: no frame is checked for triggers; expected at least "
-            f"{LEAST_PICTURES} pictures for that, got {len(gallery)}"
+            f"{unchanged}; expected at least {LEAST_PICTURES} pictures for one and for a drift reference, got "
+            f"{len(gallery)}"
         )
         return Made(bundle, origin, judged, unsure=limits, notes=notes)
     write_drift(folder, bundle, gallery)
     if not strip_s:
-        notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
+        notes.append(f"{unchanged}; --strip-seconds 0 leaves no time for one")
         return Made(load_bundle(folder, torch.device("cpu"), vouched=True), origin, judged, unsure=limits, notes=notes)
     print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
+    if before is not None and (before.dropped or before.combined is not None):
+        notes.append(
+            "removed with the former overlays: the thresholds of dropped frames and the p-value; `pointillist lab "
+            "calibrate` makes them"
+        )
     if strip.threshold_bits < _BLIND_BITS:
         notes.append(
             "STRIP's threshold is next to nothing: the network is certain of whatever it is shown, and no trigger "

@@ -94,7 +94,7 @@ def train(
 
     The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
     """
-    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from infra.cli.lab.evaluate import enough_disk, lab_extra, require_writable, write_json
     from lab.masks import check_drop_ratio
 
     with lab_extra():
@@ -110,10 +110,12 @@ def train(
             require_writable(json)
         check_name("--name", name)
         check_name("--version", version)
-        place = MADE / name if out is None else out
-        replaced = replace and (place / "model.toml").is_file()
+        place = _place_of(name) if out is None else out
+        earlier = (place / "model.toml").is_file()
+        replaced = replace and earlier
         if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise ConfigError(f"{place}: expected an empty folder, got an earlier bundle. Give --replace.")
+            got, remedy = ("an earlier bundle", "Give --replace") if earlier else ("other files", "Choose another one")
+            raise ConfigError(f"{place}: expected an empty folder, got {got}. {remedy}.")
         _check_classes(folder)
         labelled = read_labelled(
             folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
@@ -122,7 +124,7 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
-        with replacing_folder(place) if replaced else nullcontext(place) as made:
+        with enough_disk(place), replacing_folder(place) if replaced else nullcontext(place) as made:
             bundle = write_taught(
                 taught, general, labelled, made, name=name, version=version, strip_s=strip_seconds,
                 print_line=print_line,
@@ -132,6 +134,19 @@ def train(
     _print_report(taught)
     print_line(f"{bundle.model_id} in {place}")
     print_line(f"next: pointillist up --bundle {name if out is None else place}")
+
+
+def _place_of(name: str) -> Path:
+    """Return the folder in which `up` finds the name. Raises ConfigError if the name stands for another network."""
+    from bundles import named_bundles
+
+    place = MADE / name
+    if name == GENERAL or named_bundles().get(name, place) != place:
+        raise ConfigError(
+            f"--name: expected another name than that of a shipped bundle or of the general network, got {name}. "
+            "Choose another one, or give --out."
+        )
+    return place
 
 
 def _check_classes(folder: Path) -> None:

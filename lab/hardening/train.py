@@ -186,7 +186,9 @@ class Training:
         line = f"step {self.step} of {self.total}: held-out {now.one_step:.3f} under {one}, {now.pgd:.3f} under {many}"
         if not stickers and self.good is not None and self.attack_steps < MOST_STEPS and overfits(self.best, now):
             self.attack_steps = milder(self.attack_steps, MOST_STEPS)
+            reached = self.step
             self._restore(self.good)
+            self.advance(self.step - reached)
             self.report(f"{line}; overfits the attack: back to step {self.step}, with {self.attack_steps} attack steps")
             return
         self.report(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from lab.repair.tuning import FALLBACK
 ZOOM_TO: Final = 96
 """Fewest pixels of a picture's shorter side, reached by enlarging without smoothing."""
 GAP: Final = 4
-
+PICTURES: Final = ".pictures"
+"""Folder of the pictures next to the report. It is hidden: frames of cameras are not published with the bundle."""
 
 CAPTIONS: Final = {
     "clean": "Clean frames held out",
@@ -31,8 +33,10 @@ CAPTIONS: Final = {
 
 def write_report(out: Path, result: RepairResult, classes: list[str], verdict: str, strip_line: str | None) -> None:
     """Write `report.md` and its pictures into `out`. `verdict` states whether the repaired network is published."""
+    shutil.rmtree(out / PICTURES, ignore_errors=True)
+    (out / PICTURES).mkdir()
     for name, frames in _pictures(result).items():
-        Image.fromarray(_strip_of(frames)).save(out / f"{name}.png")
+        Image.fromarray(_strip_of(frames)).save(out / PICTURES / f"{name}.png")
     figures = result.figures
     lines = [
         f"# Repair of {result.cured.model_id}",
@@ -65,7 +69,11 @@ def write_report(out: Path, result: RepairResult, classes: list[str], verdict: s
         "",
         "## Pictures",
         "",
-        *(line for name in _pictures(result) for line in (f"{CAPTIONS[name]}:", "", f"![{name}]({name}.png)", "")),
+        *(
+            line
+            for name in _pictures(result)
+            for line in (f"{CAPTIONS[name]}:", "", f"![{name}]({PICTURES}/{name}.png)", "")
+        ),
     ]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
 

@@ -63,7 +63,7 @@ def train_upper(
     `maps` (views, n, channels, h, w) are those of `Taught.lower` at the cut. A first training without the last fold
     measures and calibrates. It begins from `start`, a head that has not seen this fold. A second one uses all labels.
     If the first is no better than `held` (plain views · n, classes), the head's calibrated scores, the head stays as it
-    is.
+    is. `advance` counts `MOST_STEPS` for each training. Steps without time for them count as soon as that is known.
     """
     tested = folds == folds.max()
     with seeded(seed):
@@ -75,6 +75,7 @@ def train_upper(
     own = labels[tested].repeat(PLAIN)
     sharpness = sharpness_of(found, F.one_hot(own, found.shape[1]).bool()).factor
     if not _better(found * sharpness, held[places], own):
+        advance(steps)
         return Trained(head, held, better=False)
     with seeded(seed):
         whole, _ = _trained(head, maps, labels, math.inf, steps, advance)
@@ -131,6 +132,7 @@ def _trained(
         advance(1)
         if step == _TRIED and math.isfinite(budget_s):
             total = min(total, max(_TRIED, int(budget_s / ((time.monotonic() - started) / _TRIED))))
+            advance(_PARTS * (most - total))
     return network.requires_grad_(False), total
 
 

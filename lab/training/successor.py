@@ -19,6 +19,9 @@ from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
 from processors.stages.discrepancy import LEAST_ROWS
 from schemas.errors import ConfigError, StateError
 
+LOCK: Final = ".work/lock"
+"""Lock of the run that writes an output folder, relative to it."""
+ONE_RUN: Final = "run into this folder"
 _LONGEST_VERSION: Final = 64
 _TABLE: Final = "model.toml"
 _BESIDE: Final = ".beside"
@@ -29,8 +32,11 @@ def check_out(out: Path, source: Path, mark: str) -> None:
     """Reject a folder before the work if it is not writable, or contains a bundle without the suffix `mark`."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: expected a folder to write, got the file {out}")
-    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
-        raise ConfigError(f"--out: expected another folder than the given bundle's, got {out}")
+    if out.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--out: expected a folder outside of the given bundle's, which is copied as a whole, got {out}. Choose "
+            "another folder."
+        )
     if (out / _TABLE).exists() and not read_settings(out).version.endswith(mark):
         raise ConfigError(f"--out: expected an empty folder or that of an earlier run, got another bundle, {out}")
     try:

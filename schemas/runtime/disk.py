@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import shutil
 from pathlib import Path
+from typing import Final
+
+_WORDS: Final = re.compile(
+    "No space left on device|Disk quota exceeded"
+    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed writing"
+)
+"""Errors of safetensors and torch, which have no number."""
 
 
 def is_full(error: BaseException) -> bool:
     """Return whether an error means that the disk, or the user's quota on it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return _WORDS.search(str(error)) is not None
 
 
 def free_bytes(folder: Path) -> float:

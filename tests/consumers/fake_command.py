@@ -34,8 +34,8 @@ def main(arguments: list[str], mode: str) -> int:
         options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
         assert list(Path(options["--quarantine"]).glob("*.png"))
         out = Path(options["--out"])
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "stamped.png").write_bytes(b"a picture")
+        (out / ".pictures").mkdir(parents=True, exist_ok=True)
+        (out / ".pictures" / "stamped.png").write_bytes(b"a picture")
         Path(options["--json"]).write_text(json.dumps(FIGURES | {"published": mode == "done"}))
         if mode == "lossy":
             print("error: not published: it lost too much", flush=True)

@@ -20,9 +20,10 @@ from consumers.console.api.routes import ROOT
 from consumers.console.data.models import ModelsWatch
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs.bundles import laid_down
-from consumers.console.jobs.output import Progress, last_message, progress_of, report_of, tail_of
+from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_message, progress_of, report_of, tail_of
 from consumers.console.jobs.rows import JobState, Kind
 from infra.local.process import ProcessId
+from lab.repair.report import PICTURES
 from schemas.errors import StateError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
@@ -354,3 +355,7 @@ def test_whatever_a_report_holds_can_be_shown(tmp_path_factory: pytest.TempPathF
     file.write_text(json.dumps(found))
     report = report_of(file, file.parent)
     assert (report is None) == (not isinstance(found, dict))
+
+
+def test_the_console_reads_the_pictures_where_a_report_puts_them() -> None:
+    assert PICTURES_FOLDER == PICTURES

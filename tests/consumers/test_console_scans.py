@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs import scans
-from consumers.console.jobs.bundles import Choice
+from consumers.console.jobs.bundles import Choice, laid_down
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.jobs.scans import scan_source
 from lab.repair.inputs import FEWEST_CLEAN, FEWEST_OTHERS
@@ -123,6 +123,22 @@ def test_labels_serve_a_scan_if_they_are_enough_of_every_class(
     found = scan_source(choice, labels, tmp_path / "clean.npz")
     assert lacks in found.lack
     assert found.exists == (not lacks) == found.labels
+
+
+def test_a_few_labels_do_not_displace_the_operators_pictures(tmp_path: Path) -> None:
+    (tmp_path / "clean.npz").touch()
+    own = Choice("bundle-own", "own", tmp_path, "own@1", ("a", "b", "c"))
+    assert scan_source(own, {"a": 1, "b": 2, "c": 1}, tmp_path / "clean.npz").file is not None
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_network_without_gradients_begins_without_a_scan(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "bundles" / "graph").mkdir(parents=True)
+    (tmp_path / "clean.npz").touch()
+    table = f'name = "graph"\nversion = "1"\nformat = "{kind}"\nclasses = ["a", "b", "c"]\n'
+    (tmp_path / "bundles" / "graph" / "model.toml").write_text(table)
+    (graph,) = laid_down(tmp_path / "bundles")
+    assert f"a network of the format {kind}" in scan_source(graph, {}, tmp_path / "clean.npz").lack
 
 
 def test_a_file_of_another_bundles_classes_scans_no_taught_bundle(tmp_path: Path) -> None:

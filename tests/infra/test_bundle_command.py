@@ -78,6 +78,16 @@ def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.C
     assert read_settings(folder).strip is not None
     assert (folder / settings.drift.reference).read_bytes() != before
     assert "STRIP: suspect below" in capsys.readouterr().out
+    dropped = "[[strip.dropped]]\ndropped_per_block = 16\nthreshold_bits = 1.2\nfrr = 0.01\n"
+    with (folder / "model.toml").open("a") as table:
+        table.write(f"\n{dropped}")
+    app([*command, "0"], standalone_mode=False)
+    assert "note: the [strip] table stays" in capsys.readouterr().out
+    app([*command, "0.1"], standalone_mode=False)
+    assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
+    strip = read_settings(folder).strip
+    assert strip is not None
+    assert not strip.dropped
 
 
 def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

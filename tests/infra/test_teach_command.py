@@ -121,6 +121,24 @@ def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
     assert [each.name for each in old.parent.iterdir()] == ["desk"]
 
 
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+def test_a_name_that_up_takes_for_another_network_needs_a_folder(
+    taught: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(teach, "MADE", tmp_path / "bundles")
+    monkeypatch.setattr("bundles.MADE", tmp_path / "bundles")
+    command = ("teach", "train", tmp_path, "--name", name)
+    assert f"got {name}. Choose another one, or give --out." in refusal(run(*command, "--replace"))
+    assert not (tmp_path / "bundles").exists()
+    assert run(*command, "--out", tmp_path / "made").exit_code == 0
+
+
+def test_a_folder_of_other_files_is_not_replaced(taught: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    command = ("teach", "train", tmp_path, "--name", "desk", "--out", tmp_path, "--replace")
+    assert "expected an empty folder, got other files. Choose another one." in refusal(run(*command))
+
+
 @pytest.mark.parametrize("name", [b"unsure", b"caf\xe9", b"a\x7f", b"x" * 65])
 def test_a_folder_whose_name_no_class_may_have_is_refused_before_the_training(
     taught: Any, tmp_path: Path, name: bytes

@@ -14,7 +14,7 @@ from lab.evidence import splitting
 from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, clean_starts, episodes
 from lab.evidence.false_alarms import drawn, false_alarms
 from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
-from lab.evidence.scores import Limits, Scores, halves, scored
+from lab.evidence.scores import Halves, Limits, Scores, halves, scored
 from lab.evidence.splitting import LEVELS, alarm_rate
 from lab.strip.combined import Statistics
 from lab.strip.table import calibrate_bundle
@@ -304,6 +304,27 @@ def test_the_command_writes_the_figures_of_both_rules(
         assert len(each["passages"]) == len(each["bound_passages"]) == LEVELS
         assert each["few_passages"]
     assert (document["settings"]["clean_choosing"], document["settings"]["attacked"]) == (60, 120)
+
+
+@pytest.mark.usefixtures("few")
+def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
+    lab: Command, combined_frail: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, parts = pictures(120, 6), list[Halves]()
+    assert known.labels[:4].tolist() == [0, 1, 0, 1]
+    np.savez(tmp_path / "clean.npz", images=known.images, labels=known.labels)
+
+    def noted(every: Scores) -> Halves:
+        parts.append(halves(every))
+        return parts[0]
+
+    monkeypatch.setattr("lab.evidence.scores.halves", noted)
+    lab(
+        "evidence", "--bundle", combined_frail, "--clean", tmp_path / "clean.npz",
+        "--poisoned", tmp_path / "clean.npz", "--json", tmp_path / "evidence.json", "--episodes", 4,
+    ).success()  # fmt: skip
+    for half in parts[0]:
+        assert 0.2 < half.verdict.mean() < 0.8
 
 
 def test_few_clean_pictures_are_refused(lab: Command, combined_frail: Path, tmp_path: Path) -> None:

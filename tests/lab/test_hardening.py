@@ -158,9 +158,10 @@ def test_the_global_chance_is_neither_read_nor_moved() -> None:
 def test_the_guard_goes_back_to_the_last_good_state_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([(0.5, 0.4), (0.6, 0.5), (0.9, 0.1), (0.6, 0.5)] + [(0.6, 0.5)] * 9)
     monkeypatch.setattr(Training, "_shares", lambda self: next(looks))
-    said: list[str] = []
-    run = training(said=said)
+    said, advanced = list[str](), list[int]()
+    run = training(said=said, advance=advanced.append)
     run.run()
+    assert sum(advanced) == 18, "the progress goes back too"
     assert [line for line in said if "overfits" in line] == [
         "step 9 of 18: held-out 0.900 under one step, 0.100 under PGD; overfits the attack: back to step 6, with 2 "
         "attack steps"

@@ -15,14 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lab.repair.run as run_module
+from lab.only_process import only_process
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
 from lab.repair.tuning import Tuning
 from lab.repair.unlearn import views
-from lab.training.successor import write_successor
+from lab.training.successor import LOCK, write_successor
 from processors.bundle import Bundle, load_bundle
+from processors.models.store import bundle_files
 from schemas.errors import ConfigError, UserError
 from tests.lab.colour_judge import save
 from tests.lab.conftest import Command, Ended
@@ -91,9 +93,11 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
     assert cured.model_id != sick_bundle().model_id
     report = (folder / "out" / "report.md").read_text()
     for picture in ("clean", "stamped", "opacity", "quarantined", "cleansed"):
-        assert f"({picture}.png)" in report
-        with Image.open(folder / "out" / f"{picture}.png") as shown:
+        assert f"(.pictures/{picture}.png)" in report
+        with Image.open(folder / "out" / ".pictures" / f"{picture}.png") as shown:
             assert min(shown.size) >= 90
+    published = {file.name for file in bundle_files(folder / "out")}
+    assert not [name for name in published if name.endswith(".png")], "frames of cameras leave with no model"
 
 
 def test_its_progress_is_printed_for_programs(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +136,19 @@ def test_bad_input_is_named(folder: Path, repair: Command) -> None:
     (folder / "empty" / "broken.png").write_bytes(b"no picture")
     assert "broken.png" in refusal(repair(quarantine=folder / "empty"))
     assert "default or paper" in refusal(repair(mode="other"))
-    assert "another folder" in refusal(repair(out=folder / "bundle"))
+    for out in (folder / "bundle", folder / "bundle" / "repaired"):
+        assert "outside of the given bundle's" in refusal(repair(out=out))
+
+
+def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Command) -> None:
+    with only_process(folder / "out" / LOCK, "run"):
+        assert "expected no other run into this folder, got one that runs." in refusal(repair())
+
+
+def test_a_full_disk_ends_a_run_in_one_line(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: real(state, "/dev/full"))
+    assert "out: expected room on its disk, got none." in refusal(repair())
 
 
 def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> None:

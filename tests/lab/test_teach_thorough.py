@@ -40,7 +40,7 @@ def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: 
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
     found = train_upper(head, head, maps, labels, folds, held, 600.0, 0, steps.append)
     assert found.better
-    assert len(steps) == 2 * STEPS
+    assert sum(steps) == 2 * STEPS
     tested = labels[folds == folds.max()].repeat(PLAIN)
     assert (found.scores.argmax(1) == tested).all()
     with torch.inference_mode():
@@ -49,9 +49,11 @@ def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: 
 
 def test_a_head_that_is_as_good_stays(head: Taught) -> None:
     maps, labels, folds = easy_task()
+    steps: list[int] = []
     sure = 50.0 * torch.nn.functional.one_hot(labels, 2).double().repeat(PLAIN, 1)
-    found = train_upper(head, head, maps, labels, folds, sure, 600.0, 0, lambda _: None)
+    found = train_upper(head, head, maps, labels, folds, sure, 600.0, 0, steps.append)
     assert not found.better
+    assert sum(steps) == 2 * STEPS, "the second training is left out"
     assert found.network is head
     assert found.scores is sure
 
@@ -61,4 +63,5 @@ def test_a_short_budget_ends_the_training_after_the_steps_that_were_timed(head: 
     steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
     train_upper(head, head, maps, labels, folds, held, 1e-9, 0, steps.append)
-    assert len(steps) in (3, 6)  # with the second training, which takes as many, if three steps were enough
+    assert sum(steps) == 2 * STEPS
+    assert steps.count(1) in (3, 6)  # with the second training, which takes as many, if three steps were enough

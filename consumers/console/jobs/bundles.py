@@ -30,6 +30,8 @@ class Choice:
     """The names of its classes; empty if they cannot be read."""
     is_taught: bool = False
     """Whether a training from labels made it, or a repair of such a bundle. Its classes replace the live model's."""
+    format: str = ""
+    """The file format of its weights, such as `onnx`; empty if it cannot be read."""
 
 
 def laid_down(folder: Path) -> list[Choice]:
@@ -62,16 +64,17 @@ def own(place: Path | None) -> list[Choice]:
 
 
 def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:
-    return [Choice(*each, *described(each[2])) for each in found if (each[2] / TABLE).is_file()]
+    return [_choice(*each) for each in found if (each[2] / TABLE).is_file()]
 
 
-def described(bundle: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the name and the classes of a bundle, see `Choice`."""
+def _choice(choice_id: str, label: str, bundle: Path) -> Choice:
+    """Return the choice of a bundle with the facts in its table."""
     try:
         with (bundle / TABLE).open("rb") as opened:
             table = tomllib.loads(opened.read(_LARGEST_TABLE).decode())
     except (OSError, ValueError, RecursionError):  # also invalid or deeply nested TOML
-        return "", ()
+        return Choice(choice_id, label, bundle, "")
     name, version, classes = table.get("name"), table.get("version"), table.get("classes")
     named = f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""
-    return named, tuple(map(str, classes)) if isinstance(classes, list) else ()
+    names = tuple(map(str, classes)) if isinstance(classes, list) else ()
+    return Choice(choice_id, label, bundle, named, names, format=str(table.get("format", ""))[:80])

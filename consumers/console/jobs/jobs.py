@@ -26,6 +26,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
 from consumers.console.jobs.output import (
+    PICTURES_FOLDER,
     Progress,
     Report,
     TeachReport,
@@ -174,7 +175,7 @@ class Jobs:
     def picture(self, job: Job, name: str) -> bytes:
         """Return a report picture with a name in `PICTURES`; empty bytes if there is none. Blocks."""
         try:
-            return (self._place(job.job_id) / OUT / f"{name}.png").read_bytes()
+            return (self._place(job.job_id) / OUT / PICTURES_FOLDER / f"{name}.png").read_bytes()
         except OSError:
             return b""
 

@@ -15,6 +15,8 @@ PICTURES: Final = {
     "cleansed": "The same frames without the trigger",
 }
 """The pictures in a repair's report."""
+PICTURES_FOLDER: Final = ".pictures"
+"""Their folder next to the report, see `lab.repair.report`, which the console does not import."""
 _TAIL: Final = 16 * 1024
 _LINES: Final = 20
 _LARGEST_REPORT: Final = 2**20
@@ -116,7 +118,7 @@ def report_of(figures: Path, out: Path) -> Report | None:
         ("accuracy on pictures with the trigger, after the repair", _share(found.get("recovered_accuracy"))),
         ("seconds", _text(found.get("seconds"))),
     ]
-    pictures = [(name, words) for name, words in PICTURES.items() if (out / f"{name}.png").is_file()]
+    pictures = [(name, words) for name, words in PICTURES.items() if (out / PICTURES_FOLDER / f"{name}.png").is_file()]
     return Report(found.get("published") is True, rows, facts, pictures, found)
 
 

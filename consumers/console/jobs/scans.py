@@ -12,6 +12,8 @@ FEWEST_PICTURES: Final = 50
 FEWEST_CLASSES: Final = 3
 FEWEST_OTHERS: Final = 10
 """Bounds of `lab.repair.scan`, which the console does not import: pictures, classes, and pictures of other classes."""
+GRAPHS: Final = ("onnx", "tflite")
+"""Formats of networks without gradients, which the scan follows."""
 
 
 class ScanSource(NamedTuple):
@@ -30,20 +32,23 @@ class ScanSource(NamedTuple):
 def scan_source(choice: Choice, labels: Mapping[str, int], file: Path) -> ScanSource:
     """Return the source of clean pictures for a bundle, from the number of labels of each class.
 
-    Labels by the names of its classes are those of its own cameras, and go before the operator's `file`, which numbers
-    the classes of another bundle. Labels that trained a bundle serve too: the scan measures no accuracy, and it leaves
-    out the pictures of the class that it searches, also those that an attacker has stamped and had labelled so.
+    Labels by the names of its classes are those of its own cameras. If they are enough, they go before the operator's
+    `file`, which numbers the classes of another bundle. Labels that trained a bundle serve too: the scan measures no
+    accuracy, and it leaves out the pictures of the class that it searches, also those that an attacker has stamped and
+    had labelled so.
     """
+    if choice.format in GRAPHS:
+        return ScanSource(lack=f"a scan follows gradients, which a network of the format {choice.format} does not have")
     if choice.classes and len(choice.classes) < FEWEST_CLASSES:
         return ScanSource(lack=f"a scan compares at least {FEWEST_CLASSES} classes")
     counts = [labels.get(name, 0) for name in choice.classes]
-    if choice.is_taught or (counts and all(counts)):
-        if not all(counts) or sum(counts) < FEWEST_PICTURES or sum(counts) - max(counts) < FEWEST_OTHERS:
-            return ScanSource(
-                lack=f"label at least {FEWEST_PICTURES} frames of its classes, {FEWEST_OTHERS} of them not of the "
-                "largest class"
-            )
+    if counts and all(counts) and sum(counts) >= FEWEST_PICTURES and sum(counts) - max(counts) >= FEWEST_OTHERS:
         return ScanSource(labels=True)
+    if choice.is_taught:
+        return ScanSource(
+            lack=f"label at least {FEWEST_PICTURES} frames of its classes, {FEWEST_OTHERS} of them not of the "
+            "largest class"
+        )
     if file.is_file():
         return ScanSource(file=file)
     return ScanSource(lack=f"put clean labelled pictures as {file.name} into the jobs folder")

@@ -18,7 +18,8 @@ from rich.table import Table
 from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
 from infra.cli.terminal import Console
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StateError
+from schemas.runtime.disk import is_full
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,17 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
         raise ConfigError(
             f"--json: expected a writable file, got {file}: {error.strerror}. Choose another file."
         ) from None
+
+
+@contextmanager
+def enough_disk(folder: Path) -> Iterator[None]:
+    """Raise StateError in place of any error of a full disk, to which the block writes `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise StateError(f"{folder}: expected room on its disk, got none. Free some, and repeat the command.") from None
 
 
 def require_writable(file: Path) -> None:

@@ -51,7 +51,7 @@ def evidence(
 ) -> None:
     """Choose the threshold of a camera's evidence on clean pictures, and simulate attacks and quiet years.
 
-    Every second clean picture takes part in the choice, and the others judge it. The simulated camera shows another
+    Half of the clean pictures take part in the choice, and the others judge it. The simulated camera shows another
     picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
     `chosen` those of the chosen one: write its `octaves` into the recorder's table `evidence`, as
     `combined_octaves`, or as `entropy_octaves` for a bundle that STRIP alone judges. `alarmed` is the share of
@@ -65,6 +65,7 @@ def evidence(
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
         from lab.evidence.scores import Limits, halves, scored
         from lab.strip.measure import threshold_for
+        from lab.strip.order import shuffled
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
         from schemas.evidence.rule import EvidenceRule
@@ -79,6 +80,7 @@ def evidence(
         files = [read_pictures(file, len(network.settings.classes), images) for file in (clean, poisoned)]
         if len(files[0]) < LEAST:
             raise ConfigError(f"--clean: expected at least {LEAST} pictures, got {len(files[0])}. Give more.")
+        files[0] = shuffled(files[0])  # else classes in turn would fall into one half each
         passes = 1 if combined is None else len(combined.tails)
         with progress_bar("evidence", passes * sum(map(len, files))) as advance:
             harmless, attacked = (scored(pipeline, file, advance) for file in files)

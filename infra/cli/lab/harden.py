@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     bundle_folder,
+    enough_disk,
     lab_app,
     lab_extra,
     print_figures,
@@ -125,9 +127,10 @@ def harden(
         from lab.hardening.run import split
         from lab.hardening.settings import MARK, HardenSettings
         from lab.hardening.training_batches import PictureBatches
+        from lab.only_process import only_process
         from lab.repair.checkpoints import digest
         from lab.training.bundle import write_training_record
-        from lab.training.successor import check_out, write_successor
+        from lab.training.successor import LOCK, ONE_RUN, check_out, write_successor
         from processors.bundle import load_bundle
 
         if json is not None:
@@ -149,18 +152,19 @@ def harden(
                 check_patch(kept, (stickers, stickers))
             check_out(out, source, MARK)
             shown = _Shown(quiet=not processes.leads)
-            with shown.bars:
-                found = run_hardening(
-                    network, PictureBatches(training, batch, seed, flip=flip), kept, settings,
-                    inputs=digest(training.images, training.labels, str(flip)), work=out / ".work", processes=processes,
-                    progress=shown, measured=measured,
-                )  # fmt: skip
-            if not processes.leads:
-                return
-            shown.print_line("STRIP is calibrated on the held-out pictures")
-            hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
-            lines = [f"{hardened.model_id}: {len(training)} pictures, {epochs} epochs, from {network.model_id}"]
-            write_training_record(out, shown_command(), [*lines, *found.lines(), line])
+            with only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext(), enough_disk(out):
+                with shown.bars:
+                    found = run_hardening(
+                        network, PictureBatches(training, batch, seed, flip=flip), kept, settings,
+                        inputs=digest(training.images, training.labels, str(flip)), work=out / ".work",
+                        processes=processes, progress=shown, measured=measured,
+                    )  # fmt: skip
+                if not processes.leads:
+                    return
+                shown.print_line("STRIP is calibrated on the held-out pictures")
+                hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
+                lines = [f"{hardened.model_id}: {len(training)} pictures, {epochs} epochs, from {network.model_id}"]
+                write_training_record(out, shown_command(), [*lines, *found.lines(), line])
         figures = found.figures()
         if json is not None:
             write_json(json, figures | {"bundle": hardened.model_id, "threads": torch.get_num_threads()})

@@ -15,6 +15,7 @@ from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     bundle_folder,
     chosen,
+    enough_disk,
     lab_app,
     lab_extra,
     print_figures,
@@ -115,13 +116,14 @@ def repair(
         import torch
 
         from lab.data import read_pictures
+        from lab.only_process import only_process
         from lab.repair.figures import Evaluation
         from lab.repair.inputs import no_frames, read_quarantine
         from lab.repair.publish import MARK, check_out
         from lab.repair.report import write_report
         from lab.repair.run import RepairSettings
         from lab.repair.run import repair as run_repair
-        from lab.training.successor import withdraw, write_successor
+        from lab.training.successor import LOCK, ONE_RUN, withdraw, write_successor
         from processors.bundle import load_bundle
 
         way: Any = chosen(mode, "default", "paper", "quarantine", "clean", option="--mode")
@@ -142,19 +144,20 @@ def repair(
         )
         check_out(out, source, quarantine)
         shown = PhaseLines() if progress else PhaseBars()
-        with shown.bars:
-            result = run_repair(
-                sick, pictures, flagged, RepairSettings(way, seed=seed),
-                evaluation=evaluation, work=out / ".work", progress=shown,
-            )  # fmt: skip
-        good = result.acceptable
-        line = None
-        if good:
-            line = write_successor(out, source, result.network, pictures, MARK)[1]
-        else:
-            withdraw(out)
-        verdict = "The cured network is published." if good else "The cured network is NOT published: it lost too much."
-        write_report(out, result, classes, verdict, line)
+        with only_process(out / LOCK, ONE_RUN), enough_disk(out):
+            with shown.bars:
+                result = run_repair(
+                    sick, pictures, flagged, RepairSettings(way, seed=seed),
+                    evaluation=evaluation, work=out / ".work", progress=shown,
+                )  # fmt: skip
+            good = result.acceptable
+            line = None
+            if good:
+                line = write_successor(out, source, result.network, pictures, MARK)[1]
+            else:
+                withdraw(out)
+            verdict = f"The cured network is {'published.' if good else 'NOT published: it lost too much.'}"
+            write_report(out, result, classes, verdict, line)
         document = result.figures | {"bundle": sick.model_id, "threads": torch.get_num_threads()}
         if json is not None:
             write_json(json, document)

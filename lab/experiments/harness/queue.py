@@ -6,10 +6,9 @@ rows stay valid, and the interrupted row resumes from the checkpoints in its cac
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ import torch
 
 from lab.experiments.harness.cell import Cell
 from lab.experiments.harness.plan import Plan, staleness
-from schemas.errors import ConfigError
+from lab.only_process import only_process
 from schemas.runtime.priority import lower_priority
 
 LOCK: Final = "queue.lock"
@@ -86,20 +85,9 @@ def measure(stale: Sequence[Stale], command: str, report: Callable[[str], None],
     return failed
 
 
-@contextmanager
-def only_queue(runs: Path) -> Iterator[None]:
-    """Hold the lock of the queue that works in `runs`. Raises ConfigError if another process holds it.
-
-    The kernel releases the lock when the process ends, however it ends.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"{runs / LOCK}: expected no other queue, got one that runs. Wait for its end."
-            raise ConfigError(message) from None
-        yield
+def only_queue(runs: Path) -> AbstractContextManager[None]:
+    """Hold the lock of the queue that works in `runs`. Raises ConfigError if another process holds it."""
+    return only_process(runs / LOCK, "queue")
 
 
 def yield_to_others() -> None:
