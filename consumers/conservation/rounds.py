@@ -61,7 +61,7 @@ class Rounds:
             yield from ended.items()
 
     def _is_remade(self, logs: LogOffsets) -> bool:
-        """Return whether a log ends before its end of this round: its topic was deleted and created again."""
+        """Return whether a log is shorter than it was in this round: its topic was deleted and created again."""
         return not (_reached(logs.frames, self._frames or {}) and _reached(logs.results, self._results or {}))
 
 

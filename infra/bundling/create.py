@@ -167,7 +167,7 @@ def calibrate(
         return Made(bundle, origin, judged, unsure=limits, notes=notes)
     write_drift(folder, bundle, gallery)
     if not strip_s:
-        notes.append(f"{unchanged}; --strip-seconds 0 leaves no time for one")
+        notes.append(f"{unchanged}; --strip-seconds 0 leaves no time for a new one")
         return Made(load_bundle(folder, torch.device("cpu"), vouched=True), origin, judged, unsure=limits, notes=notes)
     print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, strip_s)

@@ -24,7 +24,8 @@ _MOST: Final = 1024
 _SITE_CHARACTERS: Final = 40
 """Maximum length of the site: the rest of a camera's id holds the last four groups of an IPv6 address and the port."""
 _UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]|[\u2028-\u202e\u2066-\u2069]")
-"""Control characters. Two are line breaks of YAML, and those around them change the direction of the text."""
+"""Control characters: U+2028 and U+2029 are line breaks of YAML, U+202A to U+202E and U+2066 to U+2069 change the
+direction of the text."""
 
 
 @dataclass(frozen=True)

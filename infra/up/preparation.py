@@ -34,7 +34,7 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
     cameras = {each.camera_id: each.source for each in settings if each.in_hours(now_s)}
     if resting := len(settings) - len(cameras):
         print_line(f"{resting} of {len(settings)} cameras are outside their hours: their sources are not tried")
-    tried = try_sources(cameras, at_once=True, check=check)
+    tried = try_sources(cameras, one_deadline=True, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:
         return

@@ -59,7 +59,7 @@ from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.disk import is_full
+from schemas.runtime.disk import is_full, of_full_disk
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
@@ -98,10 +98,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise StateError(
-                    f"{layout.folder}: expected free space on its disk, got a full disk. Delete files, or choose "
-                    "another folder."
-                ) from None
+                raise of_full_disk(layout.folder) from None
             run.watch()
             run.drain()
         finally:

@@ -34,7 +34,7 @@ def check_out(out: Path, source: Path, mark: str) -> None:
         raise ConfigError(f"--out: expected a folder to write, got the file {out}")
     if out.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(out.resolve()):
         raise ConfigError(
-            f"--out: expected a folder outside of the given bundle's, which is copied as a whole, got {out}. Choose "
+            f"--out: expected a folder that neither lies in the given bundle's nor contains it, got {out}. Choose "
             "another folder."
         )
     if (out / _TABLE).exists() and not read_settings(out).version.endswith(mark):

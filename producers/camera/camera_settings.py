@@ -58,7 +58,7 @@ class SendingOptions(SettingsTable):
         # SVT-AV1 ignores its own limit under low delay.
         if self.video.codec == "av1" and self.video.max_bytes_per_second is not None:
             raise ValueError(
-                "video: expected max_bytes_per_second with the codec h264 only, got av1. Remove one of them"
+                "video: expected max_bytes_per_second with the codec h264 only, got av1. Remove it, or set codec: h264"
             )
         return self
 

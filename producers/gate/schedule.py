@@ -99,8 +99,10 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
 
 @lru_cache(maxsize=64)
 def _opens_at(schedule: Schedule, minute_s: int) -> float | None:
-    """Return as `Schedule.opens_at`, from a whole minute on. Cameras with one schedule, which end together, share the
-    search: it takes up to 60 ms."""
+    """Return the result of `Schedule.opens_at` for a whole minute.
+
+    Cameras with one schedule end together and share this search, which takes up to 60 ms.
+    """
     ahead = range(minute_s, minute_s + 8 * 60 * _MIDNIGHT, 60)
     return next((float(at) for at in ahead if schedule.holds(at)), None)
 

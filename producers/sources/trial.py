@@ -35,13 +35,13 @@ def try_sources(
     sources: Mapping[Name, SourceSettings],
     *,
     picture: bool = False,
-    at_once: bool = False,
+    one_deadline: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> dict[Name, Trial]:
     """Open each source once and close it again, equal ones once for all; with `picture`, read one from each.
 
     A source that has not opened in time counts as an error: 21 s for every 16 sources, or longer by their `open_s`.
-    With `at_once`, this time is for all of them. `check` is called every 0.1 s, and its exception ends the wait.
+    With `one_deadline`, this time is for all of them. `check` is called every 0.1 s, and its exception ends the wait.
     Simulated sources are not in the result.
     """
     tried = {name: source for name, source in sources.items() if source.kind in REAL_KINDS}
@@ -63,7 +63,7 @@ def try_sources(
         # A daemon: a source that hangs in a system call must not keep the process from ending.
         threading.Thread(target=work, name=f"trial-{number}", daemon=True).start()
     within_s = max([_TRIAL_S, *(2 * source.open_s + 1 for source in tried.values())])
-    if not at_once:
+    if not one_deadline:
         within_s *= math.ceil(left / _AT_ONCE)
     end = time.monotonic() + within_s
     while len(found) < left and time.monotonic() < end:

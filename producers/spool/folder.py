@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -95,9 +94,12 @@ def install_id(folder: Path) -> str:
     """Return the random id of this installation, created at the first start. It differs between two devices with one
     camera name."""
     path = folder / "install"
-    known = b""
-    with contextlib.suppress(OSError):  # missing, or unreadable because the disk is damaged
+    try:
         known = path.read_bytes()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EIO):  # missing, or unreadable because the disk is damaged
+            raise
+        known = b""
     if not _INSTALL.fullmatch(known):
         known = secrets.token_hex(8).encode()
         path.write_bytes(known)

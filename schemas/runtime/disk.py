@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import errno
 import math
-import re
 import shutil
 from pathlib import Path
-from typing import Final
 
-_WORDS: Final = re.compile(
-    "No space left on device|Disk quota exceeded"
-    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed writing"
-)
-"""Errors of safetensors and torch, which have no number."""
+from schemas.errors import StateError
 
 
 def is_full(error: BaseException) -> bool:
     """Return whether an error means that the disk, or the user's quota on it, is full."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return _WORDS.search(str(error)) is not None
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def of_full_disk(folder: Path) -> StateError:
+    """Return the error of a full disk under `folder`."""
+    return StateError(
+        f"{folder}: expected free space on its disk, got a full disk. Delete files, or choose another folder."
+    )
 
 
 def free_bytes(folder: Path) -> float:

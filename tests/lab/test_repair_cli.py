@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +139,7 @@ def test_bad_input_is_named(folder: Path, repair: Command) -> None:
     assert "broken.png" in refusal(repair(quarantine=folder / "empty"))
     assert "default or paper" in refusal(repair(mode="other"))
     for out in (folder / "bundle", folder / "bundle" / "repaired"):
-        assert "outside of the given bundle's" in refusal(repair(out=out))
+        assert "neither lies in the given bundle's nor contains it" in refusal(repair(out=out))
 
 
 def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Command) -> None:
@@ -148,7 +150,21 @@ def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Comm
 def test_a_full_disk_ends_a_run_in_one_line(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.save
     monkeypatch.setattr(torch, "save", lambda state, file: real(state, "/dev/full"))
-    assert "out: expected room on its disk, got none." in refusal(repair())
+    assert "out: expected free space on its disk, got a full disk." in refusal(repair())
+
+
+def test_a_full_disk_at_the_start_of_a_run_is_one_line_too(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == Path(LOCK).parent.name:
+            raise OSError(errno.ENOSPC, "full")
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert "out: expected free space on its disk, got a full disk." in refusal(repair())
 
 
 def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> None:

@@ -64,7 +64,7 @@ def test_a_source_has_the_time_that_its_own_setting_gives_it(monkeypatch: pytest
     monkeypatch.setattr(trial, "_TRIAL_S", 0.2)
     for open_s, wanted in ((2.0, "None"), (1e-6, "expected an answer within 1 s, got none")):
         source = STREAM.model_copy(update={"open_s": open_s})
-        assert str(try_sources({"door": source}, at_once=True)["door"].error) == wanted
+        assert str(try_sources({"door": source}, one_deadline=True)["door"].error) == wanted
 
 
 class Container:

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from producers.camera.camera_settings import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
 from producers.spool.files import OpenFile, OpenFiles
+from producers.spool.folder import install_id
 from producers.spool.segment import HEADER_BYTES
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import ConfigError, StateError
@@ -411,3 +413,21 @@ def test_a_damaged_id_of_the_installation_is_replaced(tmp_path: Path, damage: by
         spool.close()
     assert ids[0] == ids[1] != before
     assert int(ids[0], 16)
+
+
+@pytest.mark.parametrize(("number", "replaced"), [(errno.EIO, True), (errno.EMFILE, False)])
+def test_an_id_of_the_installation_is_replaced_only_if_the_disk_has_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, replaced: bool
+) -> None:
+    before, real = install_id(tmp_path), Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name == "install":
+            raise OSError(number, "as the test says")
+        return real(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", read)
+        with nullcontext() if replaced else pytest.raises(OSError):
+            install_id(tmp_path)
+    assert (install_id(tmp_path) != before) == replaced

@@ -87,7 +87,7 @@ def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_the
     steps = [later - earlier for earlier, later in pairwise(times)]
     # The server's own timer is late now and then, where the machine has other work.
     assert median(abs(step - 1000 / FPS) for step in steps) < 40
-    # What waited is read faster than it was taken, also on a busy machine.
-    assert read_at[5] - read_at[0] < (times[5] - times[0]) / 1000
+    # What waited is read much faster than it was taken, also on a busy machine.
+    assert read_at[5] - read_at[0] < 0.5 * (times[5] - times[0]) / 1000
     assert read_at[0] - times[0] / 1000 > 0.5  # by their arrival they would all be new
     assert 0 <= read_at[-1] - times[-1] / 1000 <= 0.7  # what has not waited is new

@@ -13,7 +13,7 @@ FEWEST_CLASSES: Final = 3
 FEWEST_OTHERS: Final = 10
 """Bounds of `lab.repair.scan`, which the console does not import: pictures, classes, and pictures of other classes."""
 GRAPHS: Final = ("onnx", "tflite")
-"""Formats of networks without gradients, which the scan follows."""
+"""Formats of networks without gradients. The scan needs gradients."""
 
 
 class ScanSource(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from rich.table import Table
 from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
 from infra.cli.terminal import Console
-from schemas.errors import ConfigError, StateError
-from schemas.runtime.disk import is_full
+from schemas.errors import ConfigError
+from schemas.runtime.disk import is_full, of_full_disk
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,11 @@ _LEAST_EPS: Final = 1 / 510
 """Half a level of 8 bits."""
 _BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjump")
 """Attacks whose bound is L∞."""
+_FULL: Final = re.compile(
+    "No space left on device|Disk quota exceeded"
+    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed writing"
+)
+"""Words of safetensors and torch about a full disk. Their errors have no number."""
 
 
 lab_extra = partial(needs_extra, "lab")
@@ -116,9 +122,9 @@ def enough_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_full(error):
+        if not is_full(error) and not _FULL.search(str(error)):
             raise
-        raise StateError(f"{folder}: expected room on its disk, got none. Free some, and repeat the command.") from None
+        raise of_full_disk(folder) from None
 
 
 def require_writable(file: Path) -> None:

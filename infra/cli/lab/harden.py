@@ -152,7 +152,7 @@ def harden(
                 check_patch(kept, (stickers, stickers))
             check_out(out, source, MARK)
             shown = _Shown(quiet=not processes.leads)
-            with only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext(), enough_disk(out):
+            with enough_disk(out), only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext():
                 with shown.bars:
                     found = run_hardening(
                         network, PictureBatches(training, batch, seed, flip=flip), kept, settings,

@@ -144,7 +144,7 @@ def repair(
         )
         check_out(out, source, quarantine)
         shown = PhaseLines() if progress else PhaseBars()
-        with only_process(out / LOCK, ONE_RUN), enough_disk(out):
+        with enough_disk(out), only_process(out / LOCK, ONE_RUN):
             with shown.bars:
                 result = run_repair(
                     sick, pictures, flagged, RepairSettings(way, seed=seed),
