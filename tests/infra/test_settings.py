@@ -28,7 +28,7 @@ NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
 """Required settings of a role."""
 CONTRARY: dict[str, tuple[str, ...]] = {
     "up": ("http_plain", "cameras_file"),
-    "camera-attach": ("camera.source.login.variable",),
+    "camera-attach": ("camera.source.login.variable", "camera.video.max_bytes_per_second"),
     "camera-run": ("share",),
     "camera-test": ("source.login.variable",),
 }

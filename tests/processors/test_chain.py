@@ -117,13 +117,16 @@ async def test_the_jobs_of_a_revoked_partition_are_dropped_and_their_offsets_sta
 async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_the_waiting_frames_to_the_next_owner() -> None:
     bench, camera = Bench(), KeyedCamera()
     camera.message()
-    bench.device.each_s = 0.05
+    bench.device.free.clear()
     async with bench.running():
         bench.accept(payload("site/cam-0", 100))
         await until(lambda: bench.device.batches == [1])
         bench.accept(camera.message(), payload("site/cam-0", 101))  # one waits for its key frame, one for the device
         assert bench.tracker.unfinished == 3
-        await bench.chain.drain(20.0)
+        drain = asyncio.create_task(bench.chain.drain(20.0))
+        await asyncio.sleep(0)  # it begins before the device is free
+        bench.device.free.set()
+        await drain
     assert [verdict.seq for verdict in bench.emitter.verdicts] == [100]
     assert bench.device.batches == [1]
     assert bench.tracker.unfinished == 0

@@ -137,7 +137,7 @@ class Live(Numbers):
     """A live source: the camera waits for each picture until the test lets it come."""
 
     def __init__(self, *_: object) -> None:
-        super().__init__(100, live=True)
+        super().__init__(10**6, live=True)
 
 
 @pytest.mark.parametrize("fps", [0, 20])
@@ -180,8 +180,12 @@ async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its
         live.gate.release()
         await until(lambda: (PAUSED, "paused by a command") in made.states, "the pause")
         hours.are_open = False
-        live.gate.release(50)
-        await until(live.closed.is_set, "a closed source")
+
+        def is_closed() -> bool:
+            live.gate.release()  # a source that waits for its next picture closes after it
+            return live.closed.is_set()
+
+        await until(is_closed, "a closed source")
         await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
 
 
