@@ -161,7 +161,7 @@ def calibrate(
     unchanged = "no [strip] table: no frame is checked for triggers" if before is None else "the [strip] table stays"
     if len(gallery) < LEAST_PICTURES:
         notes.append(
-            f"{unchanged}; expected at least {LEAST_PICTURES} pictures for one and for a drift reference, got "
+            f"{unchanged}; expected at least {LEAST_PICTURES} pictures for a new one and a drift reference, got "
             f"{len(gallery)}"
         )
         return Made(bundle, origin, judged, unsure=limits, notes=notes)

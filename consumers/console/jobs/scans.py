@@ -38,7 +38,7 @@ def scan_source(choice: Choice, labels: Mapping[str, int], file: Path) -> ScanSo
     had labelled so.
     """
     if choice.format in GRAPHS:
-        return ScanSource(lack=f"a scan follows gradients, which a network of the format {choice.format} does not have")
+        return ScanSource(lack=f"a scan needs gradients, and a network of the format {choice.format} has none")
     if choice.classes and len(choice.classes) < FEWEST_CLASSES:
         return ScanSource(lack=f"a scan compares at least {FEWEST_CLASSES} classes")
     counts = [labels.get(name, 0) for name in choice.classes]
