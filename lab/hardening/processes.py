@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -77,11 +79,15 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # An optimiser imports it. If that is after the group was made, the group never ends.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
+        # What is left of it is in cycles. An interpreter that ends next to its threads aborts now and then.
+        gc.collect()
 
 
 def own_device(device: torch.device) -> torch.device:
