@@ -18,7 +18,7 @@ import torch
 from infra.bundling.gallery import UNKNOWN, turns
 from lab.data import LabelledPictures
 from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
-from lab.strip.table import OVERLAYS_FILE, write_strip_table
+from lab.strip.table import write_overlays, write_strip_table
 from processors.bundle import Bundle, StripSettings
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
@@ -61,8 +61,7 @@ def calibrate_strip(
     # The rate is at least one in the number of frames that are no overlays themselves.
     frr = max(FRR, math.ceil(1000 / (used - count)) / 1000)
     threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0, advance), frr)
-    np.save(folder / OVERLAYS_FILE, images)
-    strip = StripSettings(**threshold.model_dump(), overlays=OVERLAYS_FILE, clamped=clamped)
+    strip = StripSettings(**threshold.model_dump(), overlays=write_overlays(folder, images), clamped=clamped)
     write_strip_table(folder, strip)
     return strip, used
 
