@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -120,6 +121,8 @@ def create(
     _check_for(origin, "--channels", channels is not None, "torchscript")
     _check_for(origin, "--weights", weights != "default", "torchvision", "timm")
     _check_for(origin, "--size", size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
+    if unsure and calibrate is None:
+        raise ConfigError("--calibrate is missing: expected pictures that set --unsure. Give --calibrate FOLDER.")
     for option, given in (("--name", name), ("--version", version)):
         if given is not None:
             check_name(option, given)
@@ -293,7 +296,7 @@ def _print_summary(made: Summary, out: Path) -> None:
     for doubt in made.doubts:
         print_line(f"doubt: {doubt}")
     allow = "--allow-code " if made.format == "torchscript" else ""
-    print_line(f"next: pointillist up {allow}--bundle {out}")
+    print_line(f"next: pointillist up {allow}--bundle {shlex.quote(str(out))}")
 
 
 def _shown(share: Interval) -> str:

@@ -37,9 +37,9 @@ def test_an_empty_folder_that_cannot_be_replaced_gets_the_files(
 
 def test_a_link_to_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nothing")
-    with pytest.raises(ConfigError, match="expected a folder that is empty or does not exist yet"):
-        with appearing(tmp_path / "link"):
-            pytest.fail("expected a refusal before any work")
+    refused = pytest.raises(ConfigError, match="expected a folder that is empty or does not exist yet")
+    with refused, appearing(tmp_path / "link"):
+        pytest.fail("expected a refusal before any work")
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_a_link_to_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
     ids=["own", "of the child"],
 )
 def test_a_full_disk_is_not_the_fault_of_the_network(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(StateError, match=r"out: expected free space on its disk, got a full disk\."):
-        with appearing(tmp_path / "out"):
-            raise error
+    refused = pytest.raises(StateError, match=r"out: expected free space on its disk, got a full disk\.")
+    with refused, appearing(tmp_path / "out"):
+        raise error
     assert not list(tmp_path.iterdir())
 
 
