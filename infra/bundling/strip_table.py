@@ -1,4 +1,4 @@
-"""STRIP's calibration for a new bundle, from its user's pictures, in a bounded time.
+"""STRIP's calibration for a new bundle, from its user's pictures, in a bounded time of the network.
 
 `pointillist lab calibrate` needs hundreds of pictures of every class and has no time limit. It is better, but too slow
 for a first look.
@@ -41,10 +41,10 @@ def calibrate_strip(
 ) -> tuple[StripSettings, int]:
     """Write overlays and whole-frame threshold into the bundle in `folder`; return the settings and the sample size.
 
-    Overlays come from every class in turn, by the labels or else by the verdicts. The calibration takes at most about
-    `budget_s` seconds. A network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both. The
-    stated share of false rejections is the finest that so few can measure. Raises ConfigError for fewer than
-    `LEAST_PICTURES`.
+    Overlays come from every class in turn, by the labels or else by the verdicts. The network takes at most about
+    `budget_s` seconds; the limits of early stops take more, by classes and overlays. A network that is too slow for
+    `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both. The stated share of false rejections is the finest that so
+    few can measure. Raises ConfigError for fewer than `LEAST_PICTURES`.
     """
     if len(pictures) < LEAST_PICTURES:
         raise ConfigError(

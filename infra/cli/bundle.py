@@ -72,7 +72,7 @@ def create(
     name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
     version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
     ] = 6.0,
     unsure: Annotated[
         bool | None,
@@ -161,7 +161,7 @@ def calibrate(
     images: Annotated[
         Path, typer.Option(help="Clean pictures as cameras will see them; in subfolders named by class, or not.")
     ],
-    strip_seconds: Annotated[float, typer.Option(help="Seconds for STRIP, roughly; 0 leaves STRIP out.", min=0)] = 6.0,
+    strip_seconds: Annotated[float, typer.Option(help="As in `bundle create`; 0 leaves STRIP out.", min=0)] = 6.0,
     allow_code: AllowCode = False,
 ) -> None:
     """Write STRIP's table and the drift reference of an existing bundle, from pictures of its cameras.

@@ -83,7 +83,7 @@ def train(
     ] = False,
     thorough_seconds: Annotated[float, typer.Option(help="Approximate time limit in seconds.", min=1)] = 240.0,
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
     ] = 6.0,
     base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
