@@ -20,6 +20,7 @@ from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from infra.bundling.check import Checked
     from infra.bundling.wanted import Origin, Summary
     from lab.statistics import Interval
 
@@ -216,12 +217,18 @@ def check(
         found = run(
             bundle_folder(folder), images, drop, most, lambda file, why: error(f"skipped {file}: {why}"), advance
         )
-    if sheet is not None:
-        write_sheet(found.shown, sheet)
-    doubts = found.judged.doubts if found.judged else ()
     if json:
         typer.echo(json_format.dumps(found.as_dict(), indent=2))
-        raise typer.Exit(DOUBTED if doubts else 0)
+    else:
+        _print_checked(found, drop)
+    if sheet is not None:  # last: a file that cannot be written costs no results
+        write_sheet(found.shown, sheet)
+        if not json:
+            _printer()(f"pictures: {sheet}")
+    raise typer.Exit(DOUBTED if found.judged and found.judged.doubts else 0)
+
+
+def _print_checked(found: Checked, drop: float) -> None:
     wanted = found.bundle.settings.input
     print_line = _printer()
     size = f"{wanted.channels}×{wanted.height}×{wanted.width}"
@@ -240,11 +247,8 @@ def check(
         print_line("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
     if wanted.channels == 1:
         print_line("note: the network takes grey pictures: colours become luma")
-    for doubt in doubts:
+    for doubt in found.judged.doubts if found.judged else ():
         print_line(f"doubt: {doubt}")
-    if sheet is not None:
-        print_line(f"pictures: {sheet}")
-    raise typer.Exit(DOUBTED if doubts else 0)
 
 
 def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> None:

@@ -195,3 +195,9 @@ def test_people_read_what_a_check_found(
         assert f"{line}\n" in done.output
     assert "after 50% dropped and rebuilt: " in done.output
     assert "note: no [strip] table" in done.output
+    monkeypatch.undo()
+    monkeypatch.setattr(check_module, "check", lambda *_: found)
+    (tmp_path / "file").touch()
+    refused = run("bundle", "check", "scene", "--images", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")
+    assert "most often: a 12, b 8" in refused.output
+    assert str(refused.exception).startswith("--sheet: expected a writable file")
