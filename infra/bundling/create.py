@@ -30,7 +30,7 @@ from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
-from schemas.errors import ConfigError
+from schemas.errors import BundleError, ConfigError
 
 MOST_PICTURES: Final = 400
 """The most pictures of a calibration folder, spread evenly over the classes."""
@@ -260,8 +260,8 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
         return BundleSettings(
             name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
             factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
-            unsure_below=network.unsure_below, temperature=network.temperature, groups=dict(network.groups),
-            input=stated,
+            unsure_below=network.unsure_below, temperature=network.temperature, input=stated,
+            groups={group: [classes[place] for place in places] for group, places in network.groups.items()},
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors()[0]
@@ -294,6 +294,11 @@ def scale_of(bundle: Bundle) -> Literal["logits", "probabilities", "sigmoids"]:
     shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
     noise = torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
     output = bundle.network(bundle.normalised(noise)).float()
+    if not output.isfinite().all():
+        raise BundleError(
+            "the network: expected finite outputs for pictures of noise, got NaN or infinity. Correct its weights or "
+            "the normalisation, or export it in float32."
+        )
     if output.amin() < 0 or output.amax() > 1 + _SHARE_ERROR:
         return "logits"
     steps = np.diff(np.unique(output.numpy()))

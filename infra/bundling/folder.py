@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import BundleError, ConfigError
+from schemas.runtime.disk import enough_disk
 
 
 @contextmanager
@@ -33,22 +35,32 @@ def replacing_folder(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise.
+
+    An empty `out` may be a link, a mount or the current folder, which no other folder can replace. It gets the files,
+    `model.toml` last: until then it is no bundle. Raises StateError for a full disk, else ConfigError.
+    """
+    there = os.path.lexists(out)
+    if there and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"--out: expected a folder that is empty or does not exist yet, got {out}. Choose another folder."
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out if there else out.parent))
     except OSError as error:
         raise ConfigError(
             f"--out: expected a folder that can be made, got {out}: {error.strerror}. Choose another folder."
         ) from None
     try:
-        yield fresh
-        fresh.chmod(0o755)
-        fresh.rename(out)
+        with enough_disk(out):
+            yield fresh
+        if there:
+            for file in sorted(fresh.iterdir(), key=lambda each: each.name == "model.toml"):
+                file.rename(out / file.name)
+        else:
+            fresh.chmod(0o755)
+            fresh.rename(out)
     except BundleError as error:
         raise BundleError(str(error).replace(f"bundle {fresh}: ", "")) from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -109,16 +110,24 @@ def read_gallery(
 ) -> LabelledPictures:
     """Read the pictures as whole frames for the network: images (N, height, width, channels) uint8, and labels.
 
-    `skipped` receives name and reason of each unreadable file. Raises ConfigError when none is left.
+    `skipped` receives name and reason of each file that is unreadable or a copy: copies prove nothing, and STRIP lays
+    no picture over itself. Raises ConfigError when none is left.
     """
     images, labels = [], []
+    seen: dict[bytes, Path] = {}
     for file, label in zip(chosen.files, chosen.labels, strict=True):
+        advance(1)
         try:
-            images.append(as_taken(pipeline, read_picture(file)))
-            labels.append(label)
+            image = as_taken(pipeline, read_picture(file))
         except ConfigError as error:
             skipped(file.name, str(error))
-        advance(1)
+            continue
+        first = seen.setdefault(hashlib.blake2b(image.tobytes()).digest(), file)
+        if first is not file:
+            skipped(file.name, f"to the network it is a copy of {first.name}")
+            continue
+        images.append(image)
+        labels.append(label)
     if not images:
         raise ConfigError(f"pictures: expected files that can be read, got {len(chosen)} that cannot. Replace them.")
     return LabelledPictures("own pictures", np.concatenate(images), np.array(labels, np.int64))

@@ -8,7 +8,6 @@ classes are those of photographs with one object. There is no class for people.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -16,11 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.bundling.class_names import distinct, read_class_names
+from infra.bundling.class_names import read_class_names
 from infra.bundling.generated import generated_pictures
 from infra.bundling.networks import WEIGHTS, Network, read_state
 from infra.bundling.presets import Normalisation
-from lab.strip.table import OVERLAYS_FILE, write_strip_table
+from lab.strip.table import write_overlays, write_strip_table
 from lab.training.bundle import save_network
 from processors.bundle import StripSettings, StripThreshold
 from processors.networks.efficientnet_lite import EfficientNetLite0
@@ -77,7 +76,7 @@ def of_imagenet(folder: Path) -> Network:
         "safetensors", WEIGHTS, 3, SIDE, SIDE, len(names), "EfficientNet-Lite0",
         factory=f"{EfficientNetLite0.__module__}:{EfficientNetLite0.__name__}", normalisation=_NORMALISATION,
         class_names=names, unsure_below=UNSURE_BELOW, temperature=TEMPERATURE,
-        groups=groups_of(distinct(list(names))[0]), policy="motion",
+        groups=read_groups(), policy="motion",
         notes=("it was trained on photographs of one object each; it has no class for people",),
     )  # fmt: skip
 
@@ -89,21 +88,20 @@ def overlays() -> NDArray[np.uint8]:
 
 def write_generated_strip(folder: Path) -> StripSettings:
     """Write STRIP's table for this network, made from generated pictures alone, into the bundle in `folder`."""
-    np.save(folder / OVERLAYS_FILE, overlays())
-    strip = StripSettings(**TRIGGERS.model_dump(), overlays=OVERLAYS_FILE)
+    strip = StripSettings(**TRIGGERS.model_dump(), overlays=write_overlays(folder, overlays()))
     write_strip_table(folder, strip)
     return strip
 
 
-def groups_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the groups of the classes with these names, which are in ImageNet's order."""
+def read_groups() -> dict[str, list[int]]:
+    """Return the outputs of each group's classes."""
     text = GROUPS.read_text(encoding="utf-8")
     lines = re.sub(r"#.*\n", "", text).replace("\n  ", " ").splitlines()
     groups = {}
     for line in lines:
         group, _, numbers = line.partition(":")
         spans = [each.partition("-") for each in numbers.split()]
-        groups[group] = [names[i] for first, _, last in spans for i in range(int(first), int(last or first) + 1)]
+        groups[group] = [i for first, _, last in spans for i in range(int(first), int(last or first) + 1)]
     return groups
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -64,7 +65,8 @@ class Network:
     """The names of the classes, if the weights name them."""
     unsure_below: float = 0.0
     temperature: float = 1.0
-    groups: Mapping[str, list[str]] = field(default_factory=dict)
+    groups: Mapping[str, list[int]] = field(default_factory=dict)
+    """The outputs of each group of classes."""
     policy: Policy = "resize"
     notes: tuple[str, ...] = ()
 
@@ -118,6 +120,12 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
     )
     check_code(described, file.parent, vouched=False)
     check_archive(file)
+    with zipfile.ZipFile(file) as archive:
+        if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise BundleError(
+                f"{file.name}: expected a TorchScript file, got another archive, such as a state dict. Save "
+                "torch.jit.script(network.eval()) by torch.jit.save."
+            )
     network = load_torchscript(file, torch.device("cpu"))
     pictures = torch.zeros(2, channels, height, width)
     try:

@@ -142,8 +142,8 @@ def _input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         got = TensorProto.DataType.Name(kind).lower()
         raise BundleError(
-            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}. "
-            "Export the network without the conversion of bytes."
+            f"{file.name}: expected an input of float32 or float16 pictures, got {inputs[0].name} of {got}. "
+            "Export the network with such an input."
         )
     return inputs[0]
 

@@ -1,4 +1,4 @@
-"""STRIP's calibration for a new bundle, from its user's pictures, in a bounded time.
+"""STRIP's calibration for a new bundle, from its user's pictures, in a bounded time of the network.
 
 `pointillist lab calibrate` needs hundreds of pictures of every class and has no time limit. It is better, but too slow
 for a first look.
@@ -18,7 +18,7 @@ import torch
 from infra.bundling.gallery import UNKNOWN, turns
 from lab.data import LabelledPictures
 from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
-from lab.strip.table import OVERLAYS_FILE, write_strip_table
+from lab.strip.table import write_overlays, write_strip_table
 from processors.bundle import Bundle, StripSettings
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
@@ -41,10 +41,10 @@ def calibrate_strip(
 ) -> tuple[StripSettings, int]:
     """Write overlays and whole-frame threshold into the bundle in `folder`; return the settings and the sample size.
 
-    Overlays come from every class in turn, by the labels or else by the verdicts. The calibration takes at most about
-    `budget_s` seconds. A network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both. The
-    stated share of false rejections is the finest that so few can measure. Raises ConfigError for fewer than
-    `LEAST_PICTURES`.
+    Overlays come from every class in turn, by the labels or else by the verdicts. The network takes at most about
+    `budget_s` seconds; the limits of early stops take more, by classes and overlays. A network that is too slow for
+    `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both. The stated share of false rejections is the finest that so
+    few can measure. Raises ConfigError for fewer than `LEAST_PICTURES`.
     """
     if len(pictures) < LEAST_PICTURES:
         raise ConfigError(
@@ -61,8 +61,7 @@ def calibrate_strip(
     # The rate is at least one in the number of frames that are no overlays themselves.
     frr = max(FRR, math.ceil(1000 / (used - count)) / 1000)
     threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0, advance), frr)
-    np.save(folder / OVERLAYS_FILE, images)
-    strip = StripSettings(**threshold.model_dump(), overlays=OVERLAYS_FILE, clamped=clamped)
+    strip = StripSettings(**threshold.model_dump(), overlays=write_overlays(folder, images), clamped=clamped)
     write_strip_table(folder, strip)
     return strip, used
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -19,6 +20,7 @@ from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from infra.bundling.check import Checked
     from infra.bundling.wanted import Origin, Summary
     from lab.statistics import Interval
 
@@ -71,7 +73,7 @@ def create(
     name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
     version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
     ] = 6.0,
     unsure: Annotated[
         bool | None,
@@ -120,6 +122,8 @@ def create(
     _check_for(origin, "--channels", channels is not None, "torchscript")
     _check_for(origin, "--weights", weights != "default", "torchvision", "timm")
     _check_for(origin, "--size", size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
+    if unsure and calibrate is None:
+        raise ConfigError("--calibrate is missing: expected pictures that set --unsure. Give --calibrate FOLDER.")
     for option, given in (("--name", name), ("--version", version)):
         if given is not None:
             check_name(option, given)
@@ -158,7 +162,7 @@ def calibrate(
     images: Annotated[
         Path, typer.Option(help="Clean pictures as cameras will see them; in subfolders named by class, or not.")
     ],
-    strip_seconds: Annotated[float, typer.Option(help="Seconds for STRIP, roughly; 0 leaves STRIP out.", min=0)] = 6.0,
+    strip_seconds: Annotated[float, typer.Option(help="As in `bundle create`; 0 leaves STRIP out.", min=0)] = 6.0,
     allow_code: AllowCode = False,
 ) -> None:
     """Write STRIP's table and the drift reference of an existing bundle, from pictures of its cameras.
@@ -213,12 +217,18 @@ def check(
         found = run(
             bundle_folder(folder), images, drop, most, lambda file, why: error(f"skipped {file}: {why}"), advance
         )
-    if sheet is not None:
-        write_sheet(found.shown, sheet)
-    doubts = found.judged.doubts if found.judged else ()
     if json:
         typer.echo(json_format.dumps(found.as_dict(), indent=2))
-        raise typer.Exit(DOUBTED if doubts else 0)
+    else:
+        _print_checked(found, drop)
+    if sheet is not None:  # last: a file that cannot be written costs no results
+        write_sheet(found.shown, sheet)
+        if not json:
+            _printer()(f"pictures: {sheet}")
+    raise typer.Exit(DOUBTED if found.judged and found.judged.doubts else 0)
+
+
+def _print_checked(found: Checked, drop: float) -> None:
     wanted = found.bundle.settings.input
     print_line = _printer()
     size = f"{wanted.channels}×{wanted.height}×{wanted.width}"
@@ -237,11 +247,8 @@ def check(
         print_line("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
     if wanted.channels == 1:
         print_line("note: the network takes grey pictures: colours become luma")
-    for doubt in doubts:
+    for doubt in found.judged.doubts if found.judged else ():
         print_line(f"doubt: {doubt}")
-    if sheet is not None:
-        print_line(f"pictures: {sheet}")
-    raise typer.Exit(DOUBTED if doubts else 0)
 
 
 def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> None:
@@ -293,7 +300,7 @@ def _print_summary(made: Summary, out: Path) -> None:
     for doubt in made.doubts:
         print_line(f"doubt: {doubt}")
     allow = "--allow-code " if made.format == "torchscript" else ""
-    print_line(f"next: pointillist up {allow}--bundle {out}")
+    print_line(f"next: pointillist up {allow}--bundle {shlex.quote(str(out))}")
 
 
 def _shown(share: Interval) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from getpass import getuser
@@ -82,7 +83,7 @@ def train(
     ] = False,
     thorough_seconds: Annotated[float, typer.Option(help="Approximate time limit in seconds.", min=1)] = 240.0,
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
     ] = 6.0,
     base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
@@ -94,7 +95,7 @@ def train(
 
     The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
     """
-    from infra.cli.lab.evaluate import enough_disk, lab_extra, require_writable, write_json
+    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
     from lab.masks import check_drop_ratio
 
     with lab_extra():
@@ -124,7 +125,7 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
-        with enough_disk(place), replacing_folder(place) if replaced else nullcontext(place) as made:
+        with replacing_folder(place) if replaced else nullcontext(place) as made:
             bundle = write_taught(
                 taught, general, labelled, made, name=name, version=version, strip_s=strip_seconds,
                 print_line=print_line,
@@ -133,7 +134,7 @@ def train(
         write_json(json, taught.document() | {"bundle": bundle.model_id})
     _print_report(taught)
     print_line(f"{bundle.model_id} in {place}")
-    print_line(f"next: pointillist up --bundle {name if out is None else place}")
+    print_line(f"next: pointillist up --bundle {name if out is None else shlex.quote(str(place))}")
 
 
 def _place_of(name: str) -> Path:

@@ -86,7 +86,7 @@ def calibrate_bundle(
             settings = bundle.settings.model_copy(update={"strip": strip})
             live = Pipeline(replace(bundle, settings=settings, overlays=overlays))
             strip = _with_combined(folder, strip, live, pictures, chosen, frr, advance)
-        strip = strip.model_copy(update={"overlays": _write_overlays(folder, images)})
+        strip = strip.model_copy(update={"overlays": write_overlays(folder, images)})
         write_strip_table(folder, strip)
     if dropped_per_block:
         strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance, priced)
@@ -238,7 +238,7 @@ def _without(name: str, text: str) -> str:
     return "\n".join(kept)
 
 
-def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
+def write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
     """Write overlays under a new name, which the table contains only after this. Return the name."""
     content = io.BytesIO()
     np.save(content, images)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from schemas.errors import StateError
+
+_FULL: Final = re.compile(
+    "No space left on device|Disk quota exceeded"
+    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed writing"
+)
+"""Words of safetensors and torch about a full disk. Their errors have no number."""
 
 
 def is_full(error: BaseException) -> bool:
@@ -20,6 +30,17 @@ def of_full_disk(folder: Path) -> StateError:
     return StateError(
         f"{folder}: expected free space on its disk, got a full disk. Delete files, or choose another folder."
     )
+
+
+@contextmanager
+def enough_disk(folder: Path) -> Iterator[None]:
+    """Raise StateError in place of any error of a full disk, to which the block writes `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error) and not _FULL.search(str(error)):
+            raise
+        raise of_full_disk(folder) from None
 
 
 def free_bytes(folder: Path) -> float:

@@ -92,7 +92,7 @@ def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.C
 
 def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
-    pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "out"
+    pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "my street"
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
     arguments += ["--calibrate", str(pictures), "--strip-seconds", "0", "--out", str(out)]
     # There is no such system: publishing would be refused with status 2.
@@ -100,6 +100,7 @@ def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsy
     said = capsys.readouterr()
     assert "doubt: the order of the classes looks wrong" in said.out
     assert "not served" in said.err
+    assert f"next: pointillist up --bundle '{out}'" in said.out.splitlines()
     assert (out / "model.toml").is_file()
 
 
@@ -138,6 +139,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--name", "a" * 65], "--name: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--version", "1/2"], "--version: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
+        (["--onnx", "a.onnx", "--unsure"], "--calibrate is missing: expected pictures that set --unsure"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -193,3 +195,9 @@ def test_people_read_what_a_check_found(
         assert f"{line}\n" in done.output
     assert "after 50% dropped and rebuilt: " in done.output
     assert "note: no [strip] table" in done.output
+    monkeypatch.undo()
+    monkeypatch.setattr(check_module, "check", lambda *_: found)
+    (tmp_path / "file").touch()
+    refused = run("bundle", "check", "scene", "--images", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")
+    assert "most often: a 12, b 8" in refused.output
+    assert str(refused.exception).startswith("--sheet: expected a writable file")

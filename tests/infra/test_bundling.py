@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -174,6 +175,16 @@ def test_an_old_graph_whose_reshape_has_its_shape_as_an_attribute_becomes_a_bund
     assert "it takes 1 picture at a time and no other number" in notes
 
 
+def network_of(outputs: torch.Tensor) -> Bundle:
+    """A bundle whose network returns these outputs."""
+    bundle = SimpleNamespace(
+        settings=SimpleNamespace(input=SimpleNamespace(channels=3, height=4, width=4)),
+        normalised=lambda pictures: pictures,
+        network=lambda pictures: outputs,
+    )
+    return cast(Bundle, bundle)
+
+
 def test_a_network_that_ends_in_sigmoids_is_noticed(tmp_path: Path) -> None:
     network = append_onnx(
         write_onnx(tmp_path / "network.onnx"),
@@ -202,12 +213,12 @@ def test_the_scale_of_outputs_is_measured_with_their_own_step(
     outputs: Callable[[torch.Tensor], torch.Tensor], scale: str
 ) -> None:
     logits = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
-    bundle = SimpleNamespace(
-        settings=SimpleNamespace(input=SimpleNamespace(channels=3, height=4, width=4)),
-        normalised=lambda pictures: pictures,
-        network=lambda pictures: outputs(logits),
-    )
-    assert scale_of(cast(Bundle, bundle)) == scale
+    assert scale_of(network_of(outputs(logits))) == scale
+
+
+def test_a_network_whose_outputs_are_not_finite_is_refused() -> None:
+    with pytest.raises(BundleError, match="the network: expected finite outputs for pictures of noise, got NaN"):
+        scale_of(network_of(torch.full((8, 3), torch.nan)))
 
 
 @pytest.mark.parametrize("flatten", [False, True])
@@ -275,7 +286,7 @@ def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_an
 @pytest.mark.parametrize(
     ("export", "said"),
     [
-        ({"kind": TensorProto.UINT8}, "expected an input of floating-point pictures, got frames of uint8"),
+        ({"kind": TensorProto.UINT8}, "expected an input of float32 or float16 pictures, got frames of uint8"),
         (
             {"kind": TensorProto.FLOAT16},
             r"network\.onnx: expected an ONNX graph that onnxruntime runs, got .* Export it with an older opset\.",
@@ -359,6 +370,22 @@ def test_strip_gets_its_overlays_and_pictures_within_the_passes_there_are(pictur
     assert LEAST_OVERLAYS <= overlays <= min(MOST_OVERLAYS, pictures // 2)
     assert 2 * overlays <= used <= min(pictures, MOST_PICTURES)
     assert overlays * used <= max(passes, 2 * overlays**2)
+
+
+def test_copies_of_a_picture_calibrate_nothing(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "unnamed", each=1, named=False)
+    for number in range(LEAST_PICTURES):
+        shutil.copy(pictures / "red-0.png", pictures / f"z{number:02}.png")
+    skipped: list[tuple[str, str]] = []
+    wanted = Wanted(
+        "onnx", str(write_onnx(tmp_path / "network.onnx")), write_names(tmp_path / "names.txt"), pictures,
+        lambda known: PRESETS["imagenet"],
+    )  # fmt: skip
+    found = create(wanted, tmp_path / "out", skipped=lambda *each: skipped.append(each))
+    assert found.bundle.settings.strip is None
+    assert any(note.endswith("and a drift reference, got 3") for note in found.notes)
+    assert len(skipped) == LEAST_PICTURES
+    assert skipped[0] == ("z00.png", "to the network it is a copy of red-0.png")
 
 
 def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,6 +493,14 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     create(wanted, tmp_path / "out")
     assert right(tmp_path / "out") == 1
+
+
+def test_a_state_dict_given_as_torchscript_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+    torch.save(Colours().state_dict(), tmp_path / "network.pt")
+    wanted = Wanted("torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE))
+    with pytest.raises(BundleError, match=r"network\.pt: expected a TorchScript file, .* such as a state dict\."):
+        create(wanted, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("channels", "half", "cause"), [(1, False, "mat1 and mat2"), (3, True, "(?i)half")])

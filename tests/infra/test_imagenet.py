@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_the_bundle_recognises_a_photograph_behind_the_drop(tmp_path: Path) -> N
     assert not checked.flagged.any()
     assert made.strip is not None
     assert any("generated pictures" in note for note in made.notes)
+
+
+def test_own_names_of_its_classes_take_part_in_its_groups(tmp_path: Path) -> None:
+    names = [f"Klasse {number}" for number in range(1000)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    settings = create(replace(WANTED, classes=tmp_path / "names.txt"), tmp_path / "imagenet").bundle.settings
+    assert settings.classes == names
+    assert "Klasse 468" in settings.groups["vehicle"]
 
 
 def test_generated_pictures_are_the_same_for_any_number_and_fill_their_range() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
-from schemas.runtime.disk import is_full, of_full_disk
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +38,6 @@ _LEAST_EPS: Final = 1 / 510
 """Half a level of 8 bits."""
 _BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjump")
 """Attacks whose bound is L∞."""
-_FULL: Final = re.compile(
-    "No space left on device|Disk quota exceeded"
-    r"|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed writing"
-)
-"""Words of safetensors and torch about a full disk. Their errors have no number."""
 
 
 lab_extra = partial(needs_extra, "lab")
@@ -114,17 +107,6 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
         raise ConfigError(
             f"--json: expected a writable file, got {file}: {error.strerror}. Choose another file."
         ) from None
-
-
-@contextmanager
-def enough_disk(folder: Path) -> Iterator[None]:
-    """Raise StateError in place of any error of a full disk, to which the block writes `folder`."""
-    try:
-        yield
-    except Exception as error:
-        if not is_full(error) and not _FULL.search(str(error)):
-            raise
-        raise of_full_disk(folder) from None
 
 
 def require_writable(file: Path) -> None:

@@ -13,7 +13,6 @@ from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     bundle_folder,
-    enough_disk,
     lab_app,
     lab_extra,
     print_figures,
@@ -23,6 +22,7 @@ from infra.cli.lab.evaluate import (
     write_json,
 )
 from infra.cli.terminal import Console
+from schemas.runtime.disk import enough_disk
 
 
 class _Shown:

@@ -15,7 +15,6 @@ from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     bundle_folder,
     chosen,
-    enough_disk,
     lab_app,
     lab_extra,
     print_figures,
@@ -24,6 +23,7 @@ from infra.cli.lab.evaluate import (
 )
 from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
+from schemas.runtime.disk import enough_disk
 from schemas.runtime.throttle import Throttle
 
 
