@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import string
 import subprocess
@@ -58,6 +59,19 @@ def local_roles(folder: Path) -> set[str]:
 def test_the_console_may_write_its_own_files() -> None:
     (place,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--kept-files="))
     assert any(place.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
+
+
+def test_the_documented_command_adds_the_user_without_whom_the_console_does_not_start() -> None:
+    page = (ROOT / "docs/operations/kubernetes.md").read_text()
+    (command,) = re.findall(r"docker compose run .* console (user add .*)", page)
+    (users,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--users="))
+    assert str(parsed(shlex.split(command))["file"]) == users
+    assert any(users.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
+
+
+def test_neither_git_nor_the_image_takes_the_file_of_secrets() -> None:
+    for name in (".gitignore", ".dockerignore"):
+        assert ".env" in (ROOT / name).read_text().splitlines()
 
 
 def test_it_is_valid_and_refers_to_nothing_that_it_does_not_define() -> None:
