@@ -23,6 +23,7 @@ if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()
     has ffmpeg || packages+=(ffmpeg)
+    has mosquitto_sub || packages+=(mosquitto-clients)
     # The browser for tests of the console's pages.
     has chromium || packages+=(chromium)
     # Debian installs the server in a folder named by version, outside of every user's path.
