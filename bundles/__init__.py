@@ -12,6 +12,8 @@ from typing import Final
 
 MADE: Final = Path(sys.prefix) / "share" / "pointillist" / "bundles"
 """The folder of bundles made on this machine, such as `imagenet`."""
+GENERAL: Final = "imagenet"
+"""Name of the bundle for real cameras; see `infra.bundling.imagenet`."""
 
 
 def named_bundles() -> dict[str, Path]:

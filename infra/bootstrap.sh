@@ -8,10 +8,11 @@ packages=()
 optional=()
 has() { command -v "$1" >/dev/null 2>&1; }
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
-java_version() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
+# Not of the first line: with JAVA_TOOL_OPTIONS, that names the options.
+java_version() { java -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p'; }
 
-# Debian installs mosquitto in a folder of root's path only.
-export PATH=$PATH:/usr/sbin:/usr/local/sbin
+# Kafka is started with the Java of JAVA_HOME, if any. Debian installs mosquitto in a folder of root's path only.
+export PATH=${JAVA_HOME:+$JAVA_HOME/bin:}$PATH:/usr/sbin:/usr/local/sbin
 has mosquitto || packages+=(mosquitto)
 { has java && (($(java_version) >= 17)); } 2>/dev/null || packages+=(default-jre-headless)
 has mvn || packages+=(maven)
@@ -22,6 +23,7 @@ if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()
     has ffmpeg || packages+=(ffmpeg)
+    has mosquitto_sub || packages+=(mosquitto-clients)
     # The browser for tests of the console's pages.
     has chromium || packages+=(chromium)
     # Debian installs the server in a folder named by version, outside of every user's path.
@@ -60,6 +62,7 @@ fi
 install() {
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 }
-"${root[@]}" apt-get update -q
+# Without an update the lists of before may do. If not, the installation fails.
+"${root[@]}" apt-get update -q || true
 ((${#packages[@]} == 0)) || install "${packages[@]}"
 ((${#optional[@]} == 0)) || install "${optional[@]}" || echo "going on without: ${optional[*]}" >&2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bundles import GENERAL
 from infra.bundling.create import create
 from infra.bundling.wanted import Wanted
-from infra.up.settings import GENERAL
 
 
 def general_bundle(folder: Path) -> Path:

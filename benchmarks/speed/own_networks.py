@@ -37,8 +37,8 @@ from benchmarks.harness.general import general_bundle
 from benchmarks.harness.system import RunningSystem
 from benchmarks.scale.large_camera import write_footage
 from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
+from bundles import GENERAL
 from infra.state_folder import Layout
-from infra.up.settings import GENERAL
 from lab.chance import seeded
 from lab.networks import imagenet
 from processors.bundle import load_bundle

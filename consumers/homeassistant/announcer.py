@@ -28,6 +28,8 @@ from schemas.transport.mqtt.connection import Subscription
 
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
+_UNREAD_S: Final = 30.0
+"""Seconds without a reading of the database after which the devices are unavailable: their states may be wrong."""
 _HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
 """Hosts of a database that each machine has for itself."""
 
@@ -60,8 +62,10 @@ async def run_announcer(
                 found = await asyncio.get_running_loop().run_in_executor(thread, reading.poll)
                 health.set("database", True)
                 announcer.announce(found)
+                announcer.set_status(read=True)
             except Exception as error:  # any error means that the database does not respond
                 health.set("database", False, str(error)[:200] or type(error).__name__)
+                announcer.set_status(read=False)
             health.set("mqtt", announcer.is_connected, "" if announcer.is_connected else announcer.refusal)
             took = time.monotonic() - begun
             with suppress(TimeoutError):
@@ -83,7 +87,8 @@ class Announcer:
         self._lock = threading.Lock()  # the client calls back from its own thread
         self._announced: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
-        self._begun_s = time.monotonic()
+        self._begun_s = self._read_s = time.monotonic()
+        self._shown = "online"
         self._id = announcer_id(settings)
         self._status = status_topic(self._id)
         self._client = BackgroundClient(
@@ -135,6 +140,18 @@ class Announcer:
                     self._take_back(camera)
                 self._leftovers.clear()
 
+    def set_status(self, *, read: bool) -> None:
+        """Publish a changed status: the devices are unavailable if the database was not `read` for `_UNREAD_S`."""
+        now_s = time.monotonic()
+        if read:
+            self._read_s = now_s
+        status = "online" if read or now_s - self._read_s < _UNREAD_S else "offline"
+        with self._lock:
+            if status != self._shown:
+                self._shown = status
+                if self.is_connected:
+                    self._client.publish(self._status, status)
+
     def end(self) -> None:
         """Publish the offline status and disconnect."""
         if self.is_connected:
@@ -161,8 +178,8 @@ class Announcer:
         with self._lock:
             # A broker that has lost its retained messages receives all of them again.
             self._announced.clear()
+            self._client.publish(self._status, self._shown)
         self._client.subscribe([Subscription(f"{DISCOVERY_ROOT}/device/+/config", 1)])
-        self._client.publish(self._status, "online")
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Record a device of this announcer: it may be one of an earlier run that is gone since."""

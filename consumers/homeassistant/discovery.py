@@ -54,20 +54,20 @@ class CameraSnapshot:
         """Return the state of all entities."""
         return {
             "state": self.state,
-            "class": self.class_name,
+            "class": self.class_name[:LONGEST_STATE],
             "confidence": round(100 * self.confidence, 1),
             "saved_share": None if self.saved_share is None else round(100 * self.saved_share, 1),
             "saved_bytes": self.saved_bytes,
             "backdoor": "ON" if self.backdoor else "OFF",
             "sighting": "ON" if self.seen else "OFF",
             "seen": ", ".join(self.seen)[:LONGEST_STATE] or "none",
-            "group": self.class_group or "none",
+            "group": self.class_group[:LONGEST_STATE] or "none",
             "attributes": {"camera": self.camera, "detail": self.detail, "best": self.best},
         }
 
 
 def status_topic(announcer: str) -> str:
-    """Return the topic of an announcer's status: `online` while it runs, `offline` by its last will."""
+    """Return the topic of an announcer's status: `online` while it reads the database, else `offline`."""
     return f"{HOME_ROOT}/status-{announcer}"
 
 

@@ -22,7 +22,9 @@ from schemas.errors import (
     BadPixelsError,
     BadSizeError,
     BadTagError,
+    DecoderLostError,
     MalformedError,
+    MissingReferenceError,
     NoKeyFrameError,
     RevokedKeyError,
     TooManyBootsError,
@@ -34,8 +36,11 @@ from schemas.runtime.disk import free_bytes
 
 _REFUSING = ("bridge", "validate", "recorder")
 _REFUSALS = (MalformedError, BadTagError, RevokedKeyError, BadSizeError, BadPixelsError, TooManyBootsError)
-_KEY_REFUSALS = (MalformedError, NoKeyFrameError)
-"""Refusals of a processor's stage `key`."""
+_STAGE_REFUSALS = {
+    "key": (MalformedError, NoKeyFrameError),
+    "decode": (MalformedError, BadPixelsError, MissingReferenceError, DecoderLostError),
+}
+"""Refusals of a processor's stages `key` and `decode`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Meters:
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
-        self._letter_labels |= {("key", error.reason) for error in _KEY_REFUSALS}
+        self._letter_labels |= {(stage, error.reason) for stage, errors in _STAGE_REFUSALS.items() for error in errors}
         # Created at once: `increase()` misses the first event of a series that begins with it.
         for kind in KINDS:
             self._alerts.labels(kind)

@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from consumers.records.rows import UNSURE
 
 SIGHTING: Final = "sighting"
 """The kind of these alerts."""
+DEFAULTS: Final[Mapping[str, float]] = {"frames": 3, "confidence": 0.5, "absent_s": 60.0, "cooldown_s": 900.0}
+"""Values of a rule's fields that are absent."""
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "frames": (2, 100),
+    "confidence": (0.0, 1.0),
+    "absent_s": (5.0, 86_400.0),
+    "cooldown_s": (60.0, 86_400.0),
+}
 
 
 class SightingRule(NamedTuple):

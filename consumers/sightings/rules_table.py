@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, inspect, select
 from consumers.database.engine import upsert
 from consumers.database.tables import sighting_rules
 from consumers.records.rows import UNSURE
-from consumers.sightings.rule import SightingRule
+from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
 
@@ -19,14 +19,6 @@ MOST_RULES: Final = 200
 LONGEST_NAME: Final = 100
 LOGGED_AS: Final = "sighting rule"
 """Name of a change in the audit log."""
-DEFAULTS: Final[Mapping[str, float]] = {"frames": 3, "confidence": 0.5, "absent_s": 60.0, "cooldown_s": 900.0}
-"""Values of fields that are absent."""
-RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "frames": (2, 100),
-    "confidence": (0.0, 1.0),
-    "absent_s": (5.0, 86_400.0),
-    "cooldown_s": (60.0, 86_400.0),
-}
 
 
 def new_rule(fields: Mapping[str, Any], who: str, now_ms: int) -> SightingRule:

@@ -14,8 +14,7 @@ from consumers.evidence.chain import alert_id
 from consumers.evidence.thumbnails import thumbnail
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
-from consumers.sightings.rule import SIGHTING, Look, Sighting, SightingRule, advance, confidence_of, lapse
-from consumers.sightings.rules_table import RANGES
+from consumers.sightings.rule import RANGES, SIGHTING, Look, Sighting, SightingRule, advance, confidence_of, lapse
 from schemas.camera_groups import most_specific
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import Alert, Range, Verdict

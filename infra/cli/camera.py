@@ -42,10 +42,9 @@ def attach(
     import time
 
     from infra.cameras.identity import camera_identity, camera_named, resembling
-    from infra.cameras.rates import allow_rate
+    from infra.process.exit_status import FLEET_PENDING, FRAMES_REFUSED
     from infra.process.role import run_role
     from infra.state_folder import Layout
-    from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
     from producers.fleet.camera_spec import CameraSpec
     from producers.fleet.real import run_camera
     from producers.sources.trial import try_source
@@ -70,6 +69,8 @@ def attach(
             "system, or --enrolment FILE."
         )
     if state is not None:
+        from infra.cameras.rates import allow_rate  # not on a device: it needs the bridge's libraries
+
         allow_rate(Layout(state.resolve()), identity)
     folder = spool.resolve() if spool is not None else known.home or Path()
     link = mqtt_place(

@@ -115,8 +115,8 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
     """Run all cameras, or those of a share, in this process."""
     import time
 
+    from infra.process.exit_status import FLEET_PENDING
     from infra.process.role import run_role
-    from infra.up.processes import FLEET_PENDING
     from producers.fleet.real import run_listed_cameras
 
     report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
@@ -139,13 +139,13 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     """Run one process for each share of the cameras."""
     from infra.cameras.processes import run_processes
     from infra.cameras.roster import empty_shares
+    from infra.process.exit_status import FLEET_PENDING
     from infra.process.role import run_role
     from infra.process.tracing import require_exporter
     from infra.settings.document import toml
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
     from infra.state_folder import write_private
-    from infra.up.processes import FLEET_PENDING
     from schemas.settings import address
 
     if str(settings.mqtt_login_file) == "-":

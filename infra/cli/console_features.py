@@ -15,11 +15,10 @@ from typing import IO, Final
 import numpy as np
 import structlog
 
-from bundles import named_bundles
+from bundles import GENERAL, named_bundles
 from consumers.console.data.looks import Vector
 from infra.cli.console_jobs import job_environment
 from infra.local.process import COMMAND, spawn
-from infra.up.settings import GENERAL
 from schemas.runtime.module import MODULE
 
 REPLY_S: Final = 120.0

@@ -190,9 +190,9 @@ def with_records(settings: Records) -> Records:
 @role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "parts", "part", "resume")
 def fleet(settings: FleetSettings) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
+    from infra.process.exit_status import FLEET_PENDING
     from infra.process.role import run_role
     from infra.state_folder import Layout
-    from infra.up.processes import FLEET_PENDING
     from producers.simulation.scenario import load_scenario
     from producers.simulation.simulated_fleet import run_fleet
     from schemas.errors import SecretError

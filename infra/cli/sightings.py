@@ -5,28 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from sqlalchemy import Connection
 
-from consumers.console.access.owner import owner_name
-from consumers.database.changes import change_recorded
-from consumers.sightings.rules_table import (
-    DEFAULTS,
-    LOGGED_AS,
-    RANGES,
-    new_rule,
-    read_rules,
-    remove_rule,
-    save_rule,
-    wanted_of,
-    words_of,
-)
+from consumers.sightings.rule import DEFAULTS, RANGES
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.camera_groups import group_at
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 sightings_app = typer.Typer(
     help="Rules of alerts on what cameras see. The recorder follows a change within seconds; the audit log keeps it.",
@@ -50,6 +40,8 @@ def _range(name: str, meaning: str) -> str:
 @sightings_app.command("list")
 def list_rules(state: State = DEFAULT_STATE) -> None:
     """Print the rules, each with its author."""
+    from consumers.sightings.rules_table import read_rules, words_of
+
     for each in _change(state, read_rules):
         typer.echo(f"{each.cameras} {words_of(each)}, by {each.who}")
 
@@ -74,6 +66,8 @@ def set_rule(
 ) -> None:
     """Set a rule, or replace that of the same cameras and the same class. An alert is raised when cameras see the
     class."""
+    from consumers.console.access.owner import owner_name
+    from consumers.sightings.rules_table import LOGGED_AS, new_rule, save_rule, words_of
 
     numbers = {"frames": frames, "confidence": confidence, "absent_s": absent_s, "cooldown_s": cooldown_s}
     fields = {"cameras": group_at(cameras), "wanted": wanted} | numbers
@@ -86,6 +80,8 @@ def set_rule(
 @sightings_app.command()
 def remove(cameras: Cameras, wanted: Wanted, state: State = DEFAULT_STATE) -> None:
     """Remove a rule; its sightings end."""
+    from consumers.sightings.rules_table import LOGGED_AS, remove_rule, wanted_of
+
     known, name = group_at(cameras), wanted_of(wanted)
     _change(state, lambda each: remove_rule(each, known, name))
     note(state, LOGGED_AS, known, name, "removed")
@@ -93,4 +89,6 @@ def remove(cameras: Cameras, wanted: Wanted, state: State = DEFAULT_STATE) -> No
 
 
 def _change(state: Path, change: Callable[[Connection], T]) -> T:
+    from consumers.database.changes import change_recorded
+
     return change_recorded(existing_layout(state).database_url, change)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bundles import MADE
+from bundles import GENERAL, MADE
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, State
 from infra.cli.terminal import Console
-from infra.up.settings import GENERAL
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from schemas.transport.access import MqttAccess
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
 
-CLIENT: Final = "monitor"
 _AGAIN_S: Final = 5
 
 
@@ -33,8 +32,9 @@ class Mosquitto:
             "bytes/sent": Follower(size, "sent").update,
             "store/messages/bytes": metrics.MQTT_STORED.on(registry).set,
         }
+        # Without a name: two monitors of one name would end each other's connections.
         self._client = BackgroundClient(
-            broker, self._on_message, name=CLIENT, on_connected=self._subscribe, reconnect_max_s=_AGAIN_S
+            broker, self._on_message, on_connected=self._subscribe, reconnect_max_s=_AGAIN_S
         )
 
     def begin(self) -> None:

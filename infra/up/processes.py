@@ -17,19 +17,13 @@ from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
+from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
 from infra.state_folder import Layout, role_file, write_private
 from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
-
-FLEET_DRAINED = 0
-FLEET_PENDING = 3
-"""Exit status of a fleet whose spools still held frames at the drain deadline."""
-FRAMES_REFUSED = 4
-"""Exit status of an attached camera whose frames were refused."""
-
 
 _CAMERAS = frozenset(("fleet", "camera run"))
 """Commands of the roles that run cameras."""

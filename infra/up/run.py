@@ -26,6 +26,7 @@ from infra.local.role_table import RoleTable
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
+from infra.process.exit_status import FLEET_PENDING
 from infra.state_folder import Layout, write_private
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
@@ -36,7 +37,7 @@ from infra.up.identities import prepare_identities
 from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
 from infra.up.preparation import check_sources, fleet_parts, forget_former, note_commands, note_unchecked_probes
-from infra.up.processes import FLEET_PENDING, LocalRoles, Role
+from infra.up.processes import LocalRoles, Role
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import (
     UpSettings,

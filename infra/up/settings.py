@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bundles import named_bundles
+from bundles import GENERAL, named_bundles
 from consumers.console.settings import ConsoleSettings, Proxy
 from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
@@ -26,8 +26,6 @@ from schemas.identity import DEFAULT_SITE
 from schemas.limits import BLOCK_PIXELS, MAX_CAMERAS, MAX_DROPPED_PER_BLOCK
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SamplingSettings, TracingSettings
 
-GENERAL: Final = "imagenet"
-"""Name of the bundle for real cameras; see `infra.bundling.imagenet`."""
 PRERENDERED = 256
 """Scenes rendered in advance for each camera that runs as fast as it can: the renderer must not limit it."""
 

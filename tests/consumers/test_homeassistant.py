@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -80,6 +81,11 @@ def test_a_camera_with_many_sightings_has_a_state_that_home_assistant_accepts() 
     document = CameraSnapshot(CAMERA, "online", "stop", backdoor=False, seen=("person", "v" * 300)).document()
     assert (document["sighting"], document["seen"][:10], len(document["seen"])) == ("ON", "person, vv", 255)
     assert CameraSnapshot(CAMERA, "online", "stop", backdoor=False).document()["seen"] == "none"
+
+
+def test_a_class_and_a_group_with_long_names_are_states_that_home_assistant_accepts() -> None:
+    document = CameraSnapshot(CAMERA, "online", "c" * 300, backdoor=False, class_group="g" * 300).document()
+    assert (document["class"], document["group"]) == ("c" * 255, "g" * 255)
 
 
 def saved(rig: Rig) -> None:
@@ -288,6 +294,23 @@ async def test_a_broker_that_has_forgotten_everything_is_told_again(
         mosquitto.start()
         await until(lambda: house.devices() and house.state(CAMERA), "the camera again")
         await until(lambda: health.report()[0], "health")
+
+
+@pytest.mark.brokers
+async def test_devices_are_unavailable_while_the_database_cannot_be_read(
+    recorder: Rig, mosquitto: Mosquitto, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.homeassistant.announcer._UNREAD_S", 0.0)
+    recorder.verdicts([verdict(0)])
+    saved(recorder)
+    status = status_topic(announcer_id(set_up(recorder, mosquitto)))
+    file = Path(recorder.engine.url.database or "")
+    async with announcing(recorder, mosquitto):
+        await until(lambda: house.held.get(status) == b"online" and house.state(CAMERA), "the camera")
+        file.rename(file.with_suffix(".away"))
+        await until(lambda: house.held[status] == b"offline", "that its state is not known")
+        file.with_suffix(".away").rename(file)
+        await until(lambda: house.held[status] == b"online", "that it is known again")
 
 
 @pytest.mark.brokers

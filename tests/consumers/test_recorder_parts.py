@@ -148,8 +148,11 @@ def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.Monke
     assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""
 
 
-@pytest.mark.parametrize("reason", ["no_key_frame", "malformed"])
-def test_dead_letters_of_the_stage_key_count_from_0(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [("key", "no_key_frame"), ("key", "malformed"), ("decode", "missing_reference"), ("decode", "bad_pixels")],
+)
+def test_dead_letters_of_the_stages_key_and_decode_count_from_0(stage: str, reason: str) -> None:
     registry = CollectorRegistry()
     Meters(registry, Places({}, None))
-    assert registry.get_sample_value("pointillist_dead_letters_total", {"stage": "key", "reason": reason}) == 0
+    assert registry.get_sample_value("pointillist_dead_letters_total", {"stage": stage, "reason": reason}) == 0

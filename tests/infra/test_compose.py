@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import string
 import subprocess
@@ -18,14 +19,14 @@ from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
 from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
-from infra.pki.roles import CLIENTS, SERVERS
+from infra.pki.roles import CLIENTS, SERVERS, role_folder
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas.limits import MAX_BROKER_BYTES
 from tests.infra.command_line import parsed
-from tests.infra.secure import make_fleet
+from tests.infra.secure import make_fleet, running_mosquitto
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra" / "compose"
@@ -58,6 +59,19 @@ def local_roles(folder: Path) -> set[str]:
 def test_the_console_may_write_its_own_files() -> None:
     (place,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--kept-files="))
     assert any(place.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
+
+
+def test_the_documented_command_adds_the_user_without_whom_the_console_does_not_start() -> None:
+    page = (ROOT / "docs/operations/kubernetes.md").read_text()
+    (command,) = re.findall(r"docker compose run .* console (user add .*)", page)
+    (users,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--users="))
+    assert str(parsed(shlex.split(command))["file"]) == users
+    assert any(users.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
+
+
+def test_neither_git_nor_the_image_takes_the_file_of_secrets() -> None:
+    for name in (".gitignore", ".dockerignore"):
+        assert ".env" in (ROOT / name).read_text().splitlines()
 
 
 def test_it_is_valid_and_refers_to_nothing_that_it_does_not_define() -> None:
@@ -127,6 +141,25 @@ def test_mosquitto_has_the_limits_and_the_rights_that_up_gives_it() -> None:
     mine = settings((COMPOSE / "mosquitto.conf").read_text())
     here = ("listener", "user", "persistence_location", "log_timestamp_format")
     assert {line for line in mine if not line.startswith(here)} == {x for x in local if not x.startswith(here)}
+
+
+@pytest.mark.brokers
+def test_the_health_check_of_mosquitto_passes_while_it_runs(tmp_path: Path) -> None:
+    kind, *command = SERVICES["mosquitto"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert not [word for word in command if word.startswith("--") and "=" in word], "mosquitto_sub would refuse it"
+    if shutil.which(command[0]) is None:
+        pytest.skip("mosquitto_sub is not installed")
+    fleet = make_fleet(tmp_path)
+
+    def status(port: int) -> int:
+        here = [word.replace("8883", str(port)) for word in command]
+        here = [word.replace("/mosquitto/health", str(role_folder(fleet.pki, "health"))) for word in here]
+        return subprocess.run(here, check=False, capture_output=True, timeout=60).returncode
+
+    with running_mosquitto(fleet) as (_, port):
+        assert status(port) == 0
+    assert status(port) != 0
 
 
 AUTHORITY: Final = "/var/lib/pointillist-authority"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -15,16 +17,19 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from infra.cli import OWN_PACKAGES
+from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.reference.architecture import imported, modules
+from schemas.identity import CameraId
+from tests.infra.secure import enrolled, make_fleet
+from tests.infra.test_camera_attach import write_video
 
 ROOT = Path(__file__).parents[2]
 PRIVATE = ("aiokafka", "openvino", "paho-mqtt", "prometheus-client", "torch", "uvicorn")
 """Libraries whose private members we use: any release may change them."""
 OF_THE_LAB = ("red_team.py",)
 """Modules of commands that need the extra `lab`."""
-IMPORTS = """
+HIDING = """
 import sys
-from importlib import import_module
 
 class Hidden:
     names = set(sys.argv[1].split(","))
@@ -34,11 +39,27 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Hidden())
+"""
+IMPORTS = f"""{HIDING}
+from importlib import import_module
+
 for name in sys.argv[2].split(","):
     try:
         import_module(name)
     except ModuleNotFoundError as error:
-        print(f"{name} needs {error.name}")
+        print(f"{{name}} needs {{error.name}}")
+"""
+COMMAND = f"""{HIDING}
+from infra.cli import main
+
+sys.argv = ["pointillist", *sys.argv[2:]]
+main()
+"""
+ROSTER = """
+site: site
+enrolments: .
+cameras:
+  - {name: door, source: {address: film.mp4}}
 """
 
 
@@ -63,6 +84,22 @@ def module_of(name: str) -> str:
     return name if file.is_dir() or file.with_suffix(".py").is_file() else name.rpartition(".")[0]
 
 
+def hidden(extra: str) -> str:
+    """The modules here that an installation of an extra lacks."""
+    absent = locked("dev").keys() - locked(extra).keys()
+    owned = packages_distributions().items()
+    return ",".join(module for module, owners in owned if set(map(canonicalize_name, owners)) <= absent)
+
+
+def on_a_device(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command without the libraries that the extra `edge` lacks."""
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, hidden("edge"), *arguments],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+
+
 def test_a_library_has_a_lower_bound_and_its_locked_version_is_allowed() -> None:
     versions = locked()
     for each in requirements():
@@ -84,16 +121,37 @@ def test_no_starlette_is_allowed_that_builds_its_path_from_the_host_header() -> 
 
 
 def test_the_commands_need_no_library_that_make_up_does_not_install() -> None:
-    absent = locked("dev").keys() - locked("server").keys()
-    assert {"foolbox", "pytest"} <= absent
-    hidden = [
-        module for module, owners in packages_distributions().items() if set(map(canonicalize_name, owners)) <= absent
-    ]
+    assert {"foolbox", "pytest"} <= locked("dev").keys() - locked("server").keys()
     commands = [file for file in modules("infra.cli") if file.name not in OF_THE_LAB]
     names = {module_of(name) for file in commands for name in imported(file) if name.partition(".")[0] in OWN_PACKAGES}
     assert {"lab.repair.run", "lab.repair.scan", "lab.hardening.run", "lab.teach.train", "infra.up.run"} <= names
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS, ",".join(hidden), ",".join(sorted(names))],
+        [sys.executable, "-c", IMPORTS, hidden("server"), ",".join(sorted(names))],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_program_lists_its_commands_on_a_device(option: str, tmp_path: Path) -> None:
+    done = on_a_device(option, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("attach", "film.mp4", "--enrolment", "door.enrolment"), ("run", "cameras.yaml")],
+    ids=lambda each: each[0],
+)
+def test_a_camera_runs_with_the_libraries_of_a_device(command: tuple[str, ...], tmp_path: Path) -> None:
+    layout = make_fleet(tmp_path / "fleet")
+    enrolled(layout, "site/door")
+    layout.enrolment(CameraId("site/door")).rename(tmp_path / "door.enrolment")
+    (tmp_path / "cameras.yaml").write_text(ROSTER)
+    write_video(tmp_path / "film.mp4")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = on_a_device(
+            "camera", *command, "--mqtt", f"127.0.0.1:{silent.getsockname()[1]}", "--spool", "spool",
+            "--connect-timeout-s", "0", "--seconds", ".5", "--drain-s", ".1", folder=tmp_path,
+        )  # fmt: skip
+    assert done.returncode in (FLEET_DRAINED, FLEET_PENDING), done.stderr

@@ -1,9 +1,11 @@
-"""What `make` says of a run that a person ended."""
+"""`make`: a run that a person ended, and what is made again after `make clean`."""
 
 from __future__ import annotations
 
 import os
 import pty
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -51,3 +53,18 @@ def test_ctrl_c_on_make_up_gives_the_status_of_the_run(tmp_path: Path) -> None:
     finally:
         os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_after_clean_setup_brings_the_npm_again_that_tests_fetch_packages_with(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in (".venv/pyvenv.cfg", "package.json", "package-lock.json", "requirements/assets.txt", ".venv/.assets"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def make(*arguments: str) -> str:
+        command = ["make", "UV=uv", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    assert "npm" not in make("--dry-run", ".venv/.assets")
+    make("clean")
+    assert "npm" in make("--dry-run", ".venv/.assets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter as Counts
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from aiokafka.errors import GroupLoadInProgressError
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from consumers.conservation.result import read_result
 from infra.local.kafka import Kafka
@@ -26,6 +27,7 @@ from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
 from infra.monitor.kafka import Kafka as KafkaMetrics
+from infra.monitor.mosquitto import Mosquitto as MosquittoMetrics
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
 from infra.settings.load import Given, load
@@ -35,9 +37,10 @@ from infra.up.settings import UpSettings
 from schemas import metrics
 from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
+from schemas.transport.access import MqttAccess
 from schemas.transport.kafka.admin import Cluster, PartitionState
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, until, wait_until
 
 SMI = """#!/bin/sh
 echo "0, 42, 1024, 3072, 61, 70.5"
@@ -264,6 +267,34 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
         async with asyncio.timeout(PATIENCE_S):
             await task
         rig.close()
+
+
+@pytest.mark.brokers
+def test_two_monitors_of_one_broker_leave_each_other_alone(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = Counts[MosquittoMetrics]()
+    subscribe = MosquittoMetrics._subscribe
+
+    def counted(self: MosquittoMetrics) -> None:
+        connected[self] += 1
+        subscribe(self)
+
+    monkeypatch.setattr(MosquittoMetrics, "_subscribe", counted)
+    address = MqttAccess(mosquitto.host, mosquitto.port)
+    registries = CollectorRegistry(), CollectorRegistry()
+    first, second = (MosquittoMetrics(each, Gauge("up", "Up.", registry=each), address) for each in registries)
+    try:
+        for monitor in (first, second):
+            monitor.begin()
+            wait_until(monitor.look, "the broker")
+        # The broker ends the connection of an earlier client of the same name before it accepts a later one.
+        for monitor in (first, second):
+            assert monitor._client.publish("test/monitor", b"", retain=False, wait_s=PATIENCE_S)
+        assert (connected[first], connected[second]) == (1, 1)
+    finally:
+        first.end()
+        second.end()
 
 
 def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from infra.audit import audit as audits
+from infra.process.exit_status import FLEET_PENDING
 from infra.state_folder import Layout
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
-from infra.up.processes import FLEET_PENDING
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId

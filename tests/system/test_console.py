@@ -27,9 +27,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from consumers.console.access.owner import owner_link, owner_name
+from infra.process.exit_status import FRAMES_REFUSED
 from infra.release.assets import make
 from infra.state_folder import Layout
-from infra.up.processes import FRAMES_REFUSED
 from tests.axe import findings
 from tests.commands import run_command
 from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, WELL

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from benchmarks.harness.rtsp import RtspServer
+from infra.process.exit_status import FLEET_PENDING
 from infra.state_folder import Layout
-from infra.up.processes import FLEET_PENDING
 from infra.up.system_state import CameraState, camera_states
 from schemas.errors import StateError
 from tests.infra.command_line import options_of

@@ -13,7 +13,7 @@ from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.sighting_rules import REMOVED, SAVED, listed, remove, save
-from consumers.sightings.rules_table import DEFAULTS, RANGES
+from consumers.sightings.rule import DEFAULTS, RANGES
 
 _PLACE: Final = "/sighting-rules"
 _WANTED: Final = {"type": "string", "description": "A class of the network, or a group of its classes"}

@@ -19,11 +19,9 @@ from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.database.changes import change_recorded
 from consumers.records.rows import UNSURE
-from consumers.sightings.rule import SightingRule
+from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from consumers.sightings.rules_table import (
-    DEFAULTS,
     LOGGED_AS,
-    RANGES,
     new_rule,
     read_rules,
     remove_rule,
