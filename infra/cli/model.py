@@ -223,6 +223,9 @@ def show_list(
     """The published models, newest first."""
 
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
+        if topic.refused is not None:
+            words = f"the newest list of models is not believed, the one before it is in force: {topic.refused}"
+            Console(stderr=True, soft_wrap=True).print(words, markup=False)
         newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
         return [
             {

@@ -214,7 +214,10 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     (stored,) = (tmp_path / "store").iterdir()
     rows = json.loads(run("list", *place, "--trust", ada.with_suffix(".pub"), "--json").stdout)
     assert [row["location"] for row in rows] == [f"file://{stored}"]
-    assert json.loads(run("list", *place, "--json").stdout) == []
+    unseen = run("list", *place, "--json")
+    assert json.loads(unseen.stdout) == []
+    assert "is not believed, the one before it is in force" in unseen.stderr
+    assert "who is not trusted" in unseen.stderr
     # Whoever trusts others neither believes it nor is kept from publishing.
     assert "who is not trusted" in json.loads(run("status", "--state", state, "--json").stdout)["error"]
     assert live(state) is None
