@@ -4,9 +4,10 @@ docs/results/certified/live.json`.
 `pointillist up` runs with certificates for a share of its frames and without, in turns. At full speed, the figure is
 `frames_kept`: recorded frames per second with certificates ÷ without. At a rate that the system keeps up with, it is
 `over_p99`: the 99th percentile from capture to record with ÷ without. Both are medians over the rounds; the order
-changes from round to round. `examined` is the share of the chosen frames whose label was examined: certificates have no
-more than a tenth of a busy device, and no frame waits for longer than `certify_wait_s`, so other chosen frames get a
-verdict without one.
+changes from round to round. `examined` is the number of frames whose label was examined ÷ the number that is chosen on
+average. Chance and flagged probes can bring it above 1. It is lower on a busy machine: certificates have no more than a
+tenth of a busy device, and no frame waits for longer than `certify_wait_s`, so some chosen frames get a verdict without
+a certificate.
 """
 
 from __future__ import annotations
