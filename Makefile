@@ -76,7 +76,7 @@ sbom: build/sbom/bin/cyclonedx-py ## Write the bill of materials of the wheel, d
 	build/sbom/bin/cyclonedx-py requirements requirements/server.txt --pyproject pyproject.toml \
 		--mc-type application --output-reproducible --output-file dist/pointillist.cdx.json
 
-# The npm in build that fetched the assets is gone with it; tests fetch more.
+# `build` may hold the npm that fetched the assets. Tests need it: without .assets, setup brings it again.
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f $(VENV)/.assets

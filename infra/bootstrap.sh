@@ -62,7 +62,7 @@ fi
 install() {
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 }
-# Without an update the lists of before may do. If not, the installation fails.
+# If the update fails, the earlier package lists may be enough. If not, the installation fails.
 "${root[@]}" apt-get update -q || true
 ((${#packages[@]} == 0)) || install "${packages[@]}"
 ((${#optional[@]} == 0)) || install "${optional[@]}" || echo "going on without: ${optional[*]}" >&2

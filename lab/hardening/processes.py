@@ -79,14 +79,14 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # An optimiser imports it. If that is after the group was made, the group never ends.
+    # Optimisers import it. An import after this point keeps a reference to the group, whose threads then never end.
     importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
-        # What is left of it is in cycles. An interpreter that ends next to its threads aborts now and then.
+        # Reference cycles still hold the group. If its threads run when the interpreter ends, the process may abort.
         gc.collect()
 
 
