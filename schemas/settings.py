@@ -26,6 +26,7 @@ UNITS: Final = {
 }
 """Units that a value may have, by the last word of the setting's name. A value without a unit is in bytes or
 seconds."""
+_PORT: Final = re.compile("[0-9]{1,5}")
 _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)")
 
 
@@ -49,12 +50,20 @@ class SettingsTable(BaseModel):
         return int(quantity) if quantity.is_integer() else quantity
 
 
+def _is_host(text: str) -> bool:
+    """Return whether a resolver accepts a host: its own error for `a..b` is no OSError."""
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def address(text: str) -> tuple[str, int]:
     """Read host:port; `ConfigError` gives the expected form, and never a password."""
     if "@" in text:
         raise ConfigError("address: expected host:port without a user and a password, got one with an @. Remove them.")
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not _is_host(host) or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise ConfigError(f"address: expected host:port with a port from 1 to 65535, got {text!r}. Correct it.")
     return host.strip("[]"), int(port)
 
@@ -63,7 +72,7 @@ def _parsed(value: object) -> object:
     if not isinstance(value, str):
         return value
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
+    if not _is_host(host) or not _PORT.fullmatch(port) or int(port) > 65_535:
         raise ValueError(f"expected host:port, got {value.rpartition('@')[2]!r}. Correct the address.")
     return host.strip("[]"), int(port)
 

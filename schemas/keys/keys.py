@@ -84,7 +84,7 @@ class CameraKey:
         generation, _, digits = text.strip().partition(":")
         try:
             keys = bytes.fromhex(digits)
-            if len(keys) != 2 * KEY_BYTES:
+            if len(keys) != 2 * KEY_BYTES or not 0 <= int(generation) <= MAX_GENERATION:
                 raise ValueError
             return cls(camera_id, int(generation), keys[:KEY_BYTES], keys[KEY_BYTES:])
         except ValueError:

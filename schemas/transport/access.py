@@ -87,7 +87,7 @@ class _RenewedContext(ssl.SSLContext):
             # First into another context: a failed load would leave this one without a key.
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *self._files)
             _load(self, *self._files)
-        except ConfigError:
+        except (ConfigError, SecretError):
             return
         self._version = now
 
@@ -118,7 +118,7 @@ class Tls:
             text = authority.read_text()
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{authority}: expected the authority's certificate, got {_why(error)}. Correct the path."
+                f"{authority}: expected the authority's certificate, got {fault_of(error)}. Correct the path."
             ) from None
         if not certificate.exists():
             return cls(text)
@@ -222,7 +222,7 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{names}: expected a certificate and its private key, got {_why(error)}. Correct the paths."
+            f"{names}: expected a certificate and its private key, got {fault_of(error)}. Correct the paths."
         ) from None
 
 
@@ -311,5 +311,6 @@ def tls_refusal(error: BaseException) -> str | None:
     return None
 
 
-def _why(error: Exception) -> str:
+def fault_of(error: OSError | ValueError) -> str:
+    """Return the reason why a text file could not be read."""
     return error.strerror or str(error) if isinstance(error, OSError) else "a file that is not text"

@@ -43,7 +43,10 @@ def test_an_exported_key_reads_back_and_signs_the_same() -> None:
     assert again.sign(Purpose.FRAME, b"body") == key.sign(Purpose.FRAME, b"body")
 
 
-@pytest.mark.parametrize("text", ["", "3", "x:" + "00" * 64, "3:zz", "3:" + "00" * 63, "3:" + "00" * 32])
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "x:" + "00" * 64, "3:zz", "3:" + "00" * 63, "3:" + "00" * 32, "-1:" + "00" * 64, "65536:" + "00" * 64],
+)
 def test_what_is_no_exported_key_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(SecretError) as caught:
         CameraKey.from_export(ONE, text)

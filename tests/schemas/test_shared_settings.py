@@ -29,7 +29,9 @@ def test_an_address_is_a_host_and_a_port(text: str, found: tuple[str, int]) -> N
     assert Table(http=found).http == found
 
 
-@pytest.mark.parametrize("text", ["", "broker", ":1883", "broker:", "broker:mqtt", "broker:65536", "broker:-1"])
+@pytest.mark.parametrize(
+    "text", ["", "broker", ":1883", "broker:", "broker:mqtt", "broker:65536", "broker:-1", "broker:²", "a..b:1883"]
+)
 def test_what_is_no_address_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ConfigError, match="address: expected host:port with a port from 1 to 65535"):
         address(text)
