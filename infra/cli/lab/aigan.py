@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.lab.evaluate import JsonFile, Seed, lab_app, lab_extra, print_figures, require_writable, write_json
+from infra.cli.lab.evaluate import (
+    JsonFile,
+    Seed,
+    lab_app,
+    lab_extra,
+    print_figures,
+    require_folder,
+    require_writable,
+    write_json,
+)
 from infra.cli.terminal import Console
 
 aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
@@ -46,6 +55,9 @@ def train(
         from lab.aigan.tasks import home_of, task_of
 
         task = task_of(dataset)
+        require_folder(runs, "--runs")
+        if out is not None:
+            require_folder(out, "--out")
         recipe = replace(task.recipe(black_box), seed=seed)
         recipe = recipe if steps is None else replace(recipe, steps=steps)
         train_task(

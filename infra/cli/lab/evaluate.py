@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
@@ -111,8 +113,9 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
 
 def require_writable(file: Path) -> None:
     """Raise ConfigError before the work when its result could not be written."""
-    there = next(folder for folder in file.absolute().parents if folder.exists())
-    if file.is_dir() or not there.is_dir():
+    place = file.absolute()
+    there = next(each for each in (place, *place.parents) if each.exists())
+    if file.is_dir() or not (there == place or there.is_dir()) or not os.access(there, os.W_OK):
         raise ConfigError(f"--json: expected a writable file, got {file}. Choose another file.")
 
 
@@ -128,11 +131,12 @@ def require_folder(folder: Path, option: str) -> None:
 
 def print_figures(title: str, document: dict[str, Any]) -> None:
     """Print the numbers of a document as a table on stdout."""
-    table = Table("figure", "value", title=title, title_justify="left")
+    table = Table("figure", "value", title=Text(title), title_justify="left")
     for name, value in document.items():
         if isinstance(value, dict):
             continue
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value))
+        shown = f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
+        table.add_row(name, Text(shown))
     Console(soft_wrap=True).print(table)
 
 

@@ -74,7 +74,9 @@ def learn_table(
             ) from None
         progress.unlink(missing_ok=True)
     console = Console(soft_wrap=True)
-    console.print(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")
+    console.print(
+        f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps", markup=False
+    )
     console.print(
         f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"',
         markup=False, highlight=False,
