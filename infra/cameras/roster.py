@@ -29,7 +29,7 @@ class Share:
     def parse(cls, text: str) -> Share:
         """Read `1/3`; ConfigError names the form."""
         number, _, of = text.partition("/")
-        if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
             raise ConfigError(f"share: expected a share such as 1/3, got {text[:40]!r}. Correct it.")
         return cls(int(number), int(of))
 

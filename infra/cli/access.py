@@ -46,9 +46,9 @@ CONNECT_TIMEOUT_S = 10.0
 State = Annotated[Path | None, typer.Option(help="State folder of the running system, with its brokers and secret.")]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
+"""Settings of a broker's client that have an option."""
 DEFAULT_STATE: Final = Path(".pointillist")
 """The state folder of `up`, which commands use if none is named."""
-"""Settings of a broker's client that have an option."""
 Joined = TypeVar("Joined", bound="RoleSettings")
 
 
@@ -177,14 +177,15 @@ def share_of(state: Path | None) -> str | None:
     """Return the name of the bridges' shared subscription; None is the usual one, for a broker closed to strangers."""
     from infra.state_folder import Layout
     from infra.state_folder.environment import Environment
+    from schemas.transport.access import fault_of
 
     file = Environment().share_file
     if file is not None:
         try:
             return file.read_text().strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{file}: expected a readable file with the name of the bridges' share, got {error.strerror}. "
+                f"{file}: expected a readable file with the name of the bridges' share, got {fault_of(error)}. "
                 "Correct the path."
             ) from None
     layout = Layout(state.resolve()) if state is not None else None
@@ -247,13 +248,11 @@ def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
 
 
 def _login(file: Path | None, login: SecretStr | None) -> Login | None:
-    from schemas.transport.access import Login
+    from schemas.transport.access import Login, fault_of
 
     if file is None:
         return Login.parse(login.get_secret_value()) if login is not None else None
-    if str(file) == "-":
-        return Login.parse(sys.stdin.readline())
     try:
-        return Login.parse(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a readable login, got {error.strerror}. Correct the path.") from None
+        return Login.parse(sys.stdin.readline() if str(file) == "-" else file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected a readable login, got {fault_of(error)}. Correct the path.") from None

@@ -56,6 +56,8 @@ def try_camera(
     from producers.sources.examine import examine
 
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
+    if not place:
+        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
     found = examine(source, settings.seconds)
     console = Console(soft_wrap=True, highlight=False)
@@ -109,10 +111,11 @@ def _file_url(file: Path) -> str:
 
 def _print_result(console: Console, found: Found) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for what, value in _rows(found):
-        table.add_row(what, value)
+        table.add_row(what, Text(value))
     console.print(table)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE
@@ -153,7 +154,8 @@ def doctor(
         raise typer.Exit(0 if ready else UserError.exit_code)
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:
-        table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
+        mark = "ok" if finding.ok else ("MISSING" if finding.needed else "absent")
+        table.add_row(mark, finding.what, Text(finding.found))
     Console(soft_wrap=True).print(table)
     if not ready:
         raise typer.Exit(UserError.exit_code)

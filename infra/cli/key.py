@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli import app
+from infra.cli.access import existing_layout
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def key(
         raise ConfigError("key: expected SITE/CAMERA, --role, --roles or --scenario, got none. Give one of them.")
     if generation is not None and camera is None and scenario is None:
         raise ConfigError("--generation: expected it with SITE/CAMERA or --scenario, got a role. Leave it out.")
+    if state is not None and not in_bulk:
+        existing_layout(state)  # a mistyped folder would give a key of another fleet, or of a revoked generation
     layout = Layout(state.resolve()) if state is not None else None
     has_secret = layout is not None and layout.secret_file.is_file()
     secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())

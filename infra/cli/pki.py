@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
@@ -102,10 +102,9 @@ def role(
     from infra.admission.camera_revocation import reload_broker
     from infra.pki.authority import LOCAL_HOSTS, Authority
     from infra.pki.roles import Roles
-    from infra.state_folder import Layout
     from infra.state_folder.identity_lock import changing_identities
 
-    layout = Layout(state.resolve())
+    layout = existing_layout(state)
     with changing_identities(layout.folder):
         roles = Roles(Authority(layout.pki))
         roles.issue(name, (*LOCAL_HOSTS, *(host or ())), days)
@@ -128,9 +127,8 @@ def renew(
 
     from infra.pki.authority import Authority
     from infra.pki.roles import Roles
-    from infra.state_folder import Layout
 
-    layout = Layout(state.resolve())
+    layout = existing_layout(state)
     while True:
         renewed = Roles(Authority(layout.pki)).renew(days)
         typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
@@ -162,11 +160,10 @@ def enroll(
     Only this enrolment admits a revoked camera again.
     """
     from infra.admission.cameras import admit
-    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
-    admit(Layout(state.resolve()), identity, out, mqtt, days)
+    admit(existing_layout(state), identity, out, mqtt, days)
     note(state, "enroll", identity, f"a certificate of {days:g} days", "done")
 
 
@@ -184,11 +181,10 @@ def rotate(
     Give the file to the device and restart the camera there. Frames that its spool holds under the old key are refused.
     """
     from infra.admission.cameras import rotate as run
-    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
-    generation = run(Layout(state.resolve()), identity, out, mqtt, days, within)
+    generation = run(existing_layout(state), identity, out, mqtt, days, within)
     note(state, "rotate", identity, f"key generation {generation}", "done")
     typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are refused")
 
@@ -217,11 +213,10 @@ def revoke(
         _revoke_role(role or "", state, within)
         return
     from infra.admission.camera_revocation import revoke as run
-    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
-    layout = Layout(state.resolve())
+    layout = existing_layout(state)
     done = run(layout, identity, within)
     where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
@@ -233,9 +228,8 @@ def _revoke_role(role: str, state: Path, within: float) -> None:
     from infra.admission.role_revocation import revoke_role
     from infra.pki.kafka_rights import SUPER_USERS, super_users
     from infra.pki.role_generations import role_generations
-    from infra.state_folder import Layout
 
-    layout = Layout(state.resolve())
+    layout = existing_layout(state)
     done = revoke_role(layout, role, within)
     note(state, "revoke", role, f"certificates of generation {done.generation} for {', '.join(done.names)}", "done")
     typer.echo(f"{role}: new certificates of generation {done.generation} for {', '.join(done.names)}")

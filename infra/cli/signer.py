@@ -57,11 +57,11 @@ def init(
         except OSError:
             private.unlink()
             raise
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{error.filename}: expected no signer of that name, got an existing file. Choose another name."
-        ) from None
     except OSError as error:
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            raise ConfigError(
+                f"{error.filename}: expected no signer of that name, got an existing file. Choose another name."
+            ) from None
         raise ConfigError(
             f"--folder: expected a writable folder, got {private}: {error.strerror}. Choose another folder."
         ) from None

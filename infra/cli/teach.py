@@ -14,7 +14,7 @@ import typer
 
 from bundles import GENERAL, MADE
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE, State
+from infra.cli.access import DEFAULT_STATE, State, existing_layout
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
@@ -246,11 +246,13 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     from infra.cli.roles import role_keys
     from infra.state_folder import Layout
 
-    layout = Layout((state or DEFAULT_STATE).resolve())
+    folder = state or DEFAULT_STATE
+    # A mistyped folder would get a database of its own, and the labels with it.
+    layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
     opened = Store(resolve(store) or layout.console_url)
     try:
         opened.prepare()
-        keys = role_keys(state or DEFAULT_STATE, "console")
+        keys = role_keys(folder, "console")
         yield LabelledFrames(opened.engine, kept_files or str(layout.quarantine), keys.previews)
     finally:
         opened.close()

@@ -65,8 +65,11 @@ def replicas(
     import asyncio
 
     from infra.local.replicas import await_replicas
+    from infra.preflight.brokers import quiet_kafka
 
     if kafka is None and state is None:
         state = DEFAULT_STATE
-    asyncio.run(await_replicas(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
+    place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    with quiet_kafka():
+        asyncio.run(await_replicas(place, wait))
     typer.echo("every partition has all its replicas")

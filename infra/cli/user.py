@@ -47,12 +47,16 @@ def add(
 
     place, noted = login_file(file, state, "users")
     check_roles(role)
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
         if getpass("again: ") != password:
             raise ConfigError("password: expected the same text twice, got two texts. Enter it again.")
     else:
-        password = sys.stdin.readline().rstrip("\n")
+        try:
+            password = "" if sys.stdin is None else sys.stdin.readline().rstrip("\n")
+            password.encode()
+        except UnicodeError:  # in a locale without UTF-8, bytes of no character come as surrogates
+            raise ConfigError("password: expected a line of text in UTF-8, got other bytes. Correct it.") from None
     write_user(place, name, role, password)
     typer.echo(f"{name} may log in as {role}: {place}")
     note(noted, "user", name, role, "added or changed")

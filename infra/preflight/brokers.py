@@ -8,8 +8,8 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Final
 
 from schemas.errors import BrokerError
@@ -62,10 +62,16 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
                 raise RefusedError("wrong user or password")
         return asyncio.run(answers_kafka(address))
 
-    # A log line for each attempt would bury ours.
+    with quiet_kafka():
+        require("Kafka broker", places[0], wait_s, answers)
+
+
+@contextmanager
+def quiet_kafka() -> Iterator[None]:
+    """Keep aiokafka from logging: a line for each attempt would bury the command's own."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        require("Kafka broker", places[0], wait_s, answers)
+        yield
     finally:
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
 

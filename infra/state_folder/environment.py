@@ -12,6 +12,7 @@ from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.keys.roots import Role, Roots
+from schemas.transport.access import fault_of
 
 
 class Environment(BaseSettings):
@@ -59,9 +60,9 @@ def read_secret(value: SecretStr | None, file: Path | None, what: str, variable:
         )
     try:
         return file.read_text().strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SecretError(
-            f"{what}: expected a readable file, got {file}: {error.strerror}. Correct {variable}_FILE."
+            f"{what}: expected a readable file, got {file}: {fault_of(error)}. Correct {variable}_FILE."
         ) from None
 
 

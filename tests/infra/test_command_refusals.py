@@ -1,0 +1,175 @@
+"""Arguments that cannot be: each command refuses them in one line, before it does anything."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+from pathlib import Path
+from ssl import MemoryBIO
+
+import pytest
+import structlog
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from typer import Exit
+
+from infra.cli import doctor, file_errors, main, user
+from infra.cli.camera_test import _print_result
+from infra.cli.doctor import Finding
+from infra.cli.lab.evaluate import print_figures, require_writable
+from infra.cli.terminal import Console
+from infra.pki.authority import Authority
+from lab.golden import compare
+from schemas.errors import ConfigError, StateError
+from schemas.transport.access import Tls
+from tests.infra.command_line import refusal, run
+from tests.infra.test_camera_test import findings
+
+NO_TEXT = b"\xff\xfe\xf3secret of one line\n"
+TAG = "/x/[/y]"
+"""Text that rich's markup does not accept."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["topics", "--kafka", "a..b:9092"], "expected host:port with a port from 1 to 65535, got 'a..b:9092'"),
+        (["topics", "--kafka", f"{'x' * 64}:9092"], "expected host:port with a port from 1 to 65535"),
+        (["topics", "--kafka", "localhost:²"], "expected host:port with a port from 1 to 65535, got 'localhost:²'"),
+        (["camera", "run", "/proc/nowhere", "--share", "²/3"], "share: expected a share such as 1/3, got '²/3'"),
+        (["camera", "test"], "URL is missing: expected an address"),
+        (["key", "a/b", "--state", "/proc/nowhere"], "--state: expected a state folder"),
+        (["teach", "export", "/proc/nowhere/x", "--state", "/proc/nowhere"], "--state: expected a state folder"),
+        (["teach", "import", "/", "--state", "/proc/nowhere"], "--state: expected a state folder"),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(arguments: list[str], named: str) -> None:
+    assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET="00" * 16))
+
+
+@pytest.mark.parametrize(
+    "command", ["ca role bridge-2", "ca renew", "enroll a/b --out x", "rotate a/b --out x", "revoke a/b"]
+)
+def test_no_folder_is_made_for_a_mistyped_fleet(command: str, tmp_path: Path) -> None:
+    assert "--state: expected a state folder" in refusal(run(*command.split(), "--state", tmp_path / "typo"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_or_a_login_that_is_no_text_is_named_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "bytes"
+    file.write_bytes(NO_TEXT)
+    for done in (
+        run("key", "a/b", POINTILLIST_FLEET_SECRET_FILE=str(file)),
+        run("topics", "--kafka", "localhost:1", "--kafka-login-file", file),
+    ):
+        line = refusal(done)
+        assert f"{file}" in line
+        assert "got a file that is not text" in line or ": a file that is not text" in line
+
+
+@pytest.mark.parametrize("given", [NO_TEXT, None])
+def test_a_password_that_is_no_text_or_absent_is_refused(
+    given: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = None if given is None else io.TextIOWrapper(io.BytesIO(given), "utf-8", "surrogateescape")
+    monkeypatch.setattr(sys, "stdin", text)
+    with pytest.raises(ConfigError, match="password: expected"):
+        user.add("ada", file=tmp_path / "users")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_a_file_names_it_and_others_keep_their_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structlog, "is_configured", lambda: False)
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(StateError, match=r"x{300}: expected a place .*, got File name too long"), file_errors():
+        long.stat()
+    with pytest.raises(StateError, match=r"disk: expected a place .*, got full"), file_errors():
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(ConnectionRefusedError), file_errors():
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    monkeypatch.setattr(structlog, "is_configured", lambda: True)  # a role runs
+    with pytest.raises(OSError, match="File name too long"), file_errors():
+        long.stat()
+
+
+def test_a_command_on_a_folder_that_cannot_be_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(structlog, "is_configured", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["pointillist", "logs", "recorder", "--state", "x" * 300])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: xxx")
+
+
+def test_a_file_of_figures_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, _: place != tmp_path)
+    with pytest.raises(ConfigError, match="--json: expected a writable file"):
+        require_writable(tmp_path / "new" / "figures.json")
+    (tmp_path / "there.json").touch()
+    require_writable(tmp_path / "there.json")
+
+
+@pytest.mark.parametrize("option", ["--out", "--runs"])
+def test_a_folder_of_a_generator_that_is_a_file_is_refused_before_the_training(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.aigan.run.train_task", lambda *_, **__: pytest.fail("it was trained"))
+    (tmp_path / "file").touch()
+    places = {"--out": tmp_path / "out", "--runs": tmp_path / "runs", option: tmp_path / "file"}
+    given = [each for place in places.items() for each in place]
+    assert f"{option}: expected a writable folder" in refusal(
+        run("lab", "aigan", "train", "--dataset", "scene", *given)
+    )
+
+
+def test_a_revision_that_git_does_not_know_is_refused_before_the_golden_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "traced_outputs", lambda: pytest.fail("the batch was computed"))
+    assert "revision: expected one of git, got 'no-such'" in refusal(run("lab", "golden", "--since", "no-such"))
+
+
+def test_text_with_brackets_is_printed_as_it_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_figures(TAG, {"data": TAG, "share": 0.5})
+    assert capsys.readouterr().out.count(TAG) == 2
+    _print_result(Console(soft_wrap=True), findings(address="rtsp://[fd00::1]/door", key_frames=1, frames=9))
+    assert "rtsp://[fd00::1]/door" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "_finding", lambda what, look, needed=True: Finding(what, TAG, False))
+    with pytest.raises(Exit):
+        doctor.doctor()
+    assert TAG in capsys.readouterr().out
+
+
+def test_a_folder_of_a_signer_that_is_a_file_is_no_existing_signer(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = refusal(run("signer", "init", "ada", "--folder", tmp_path / "file"))
+    assert "--folder: expected a writable folder" in line
+
+
+def test_replicas_of_a_silent_kafka_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert "expected all copies of each partition" in refusal(run("replicas", "--kafka", "127.0.0.1:1"))
+    assert [record for record in caplog.records if record.name.startswith("aiokafka")] == []
+
+
+def test_an_encrypted_renewed_key_leaves_the_certificate_before_in_use(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    issued = authority.issue("bridge")
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    certificate.write_text(issued.certificate)
+    key.write_text(issued.key)
+    context = Tls(None, certificate, key).context()
+    plain = load_pem_private_key(issued.key.encode(), None)
+    key.write_bytes(plain.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a password")))
+    context.wrap_bio(MemoryBIO(), MemoryBIO(), server_hostname="localhost")
