@@ -127,8 +127,7 @@ def logs(
         raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         text = opened.read()
-        sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:]))
-        sys.stdout.buffer.flush()
+        typer.echo(b"".join(text.splitlines(keepends=True)[-lines:]), nl=False)
         place, last = opened.tell(), text[-_RECOGNISED:]
     while follow:
         try:
@@ -142,8 +141,7 @@ def logs(
                 place = opened.tell()
             # A log that has grown too long is cut from the front: its kept end was printed up to the last bytes.
             fresh = text.rpartition(last)[2] if is_cut else text
-            sys.stdout.buffer.write(fresh)
-            sys.stdout.buffer.flush()
+            typer.echo(fresh, nl=False)
             last = (last + fresh)[-_RECOGNISED:]
         except (KeyboardInterrupt, BrokenPipeError):
             return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import rich.console
+
+_USUAL_COLUMNS: Final = 80
 
 
 class Console(rich.console.Console):
@@ -12,3 +14,5 @@ class Console(rich.console.Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, **options)
+        if not self.width:  # COLUMNS=0, of a terminal without a size: rich would print nothing
+            self.width = _USUAL_COLUMNS

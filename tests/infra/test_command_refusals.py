@@ -22,6 +22,7 @@ from infra.cli import doctor, file_errors, main, user
 from infra.cli.camera_test import _print_result
 from infra.cli.doctor import Finding
 from infra.cli.lab.evaluate import print_figures, require_writable
+from infra.cli.status import logs
 from infra.cli.terminal import Console
 from infra.pki.authority import Authority
 from lab.golden import compare
@@ -150,6 +151,18 @@ def test_text_with_brackets_is_printed_as_it_stands(
     with pytest.raises(Exit):
         doctor.doctor()
     assert TAG in capsys.readouterr().out
+
+
+def test_a_terminal_of_no_columns_and_closed_output_hide_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    Console(soft_wrap=True).print("error: expected a word")
+    assert capsys.readouterr().out == "error: expected a word\n"
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "recorder.log").write_text("a line\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    logs("recorder", tmp_path)
 
 
 def test_a_folder_of_a_signer_that_is_a_file_is_no_existing_signer(tmp_path: Path) -> None:
