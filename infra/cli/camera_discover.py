@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @camera_app.command()
 def discover(
-    seconds: Annotated[float, typer.Option(help="Seconds to wait for answers.", min=0.1)] = 4.0,
+    seconds: Annotated[float, typer.Option(help="Seconds to wait for answers.", min=0.1, max=3600)] = 4.0,
     login: Annotated[
         Path | None,
         typer.Option(

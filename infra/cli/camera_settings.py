@@ -30,7 +30,9 @@ def settings(
     state: Annotated[
         Path | None, typer.Option(help="State folder of the running system, with its broker and secret.")
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until the camera confirms the reset.", min=0)] = 10.0,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait until the camera confirms the reset.", min=0, max=86_400)
+    ] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:

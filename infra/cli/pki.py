@@ -117,7 +117,7 @@ def role(
 def renew(
     state: State = DEFAULT_STATE,
     days: Days = ROLE_DAYS,
-    every: Annotated[float, typer.Option(help="Hours between two renewals; 0 renews once.", min=0)] = 0.0,
+    every: Annotated[float, typer.Option(help="Hours between two renewals; 0 renews once.", min=0, max=8760)] = 0.0,
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
 

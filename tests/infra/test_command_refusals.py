@@ -61,6 +61,14 @@ def test_no_folder_is_made_for_a_mistyped_fleet(command: str, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command", ["ca renew --every", "camera discover --seconds", "camera settings a/b --mqtt localhost:1 --wait"]
+)
+def test_a_wait_that_no_clock_can_count_is_refused(command: str) -> None:
+    done = run(*command.split(), "inf")
+    assert (done.exit_code, type(done.exception)) == (2, SystemExit)
+
+
 def test_a_secret_or_a_login_that_is_no_text_is_named_and_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "bytes"
     file.write_bytes(NO_TEXT)
