@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from infra.local.files import user_folder
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll, is_enrolled
 from infra.state_folder import Layout
@@ -122,5 +122,4 @@ def resembling(name: str, layout: Layout) -> str | None:
 
 def state_home() -> Path:
     """Return the default folder for the files of a device."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"
+    return user_folder("XDG_STATE_HOME", ".local/state")

@@ -6,7 +6,6 @@ import json as json_format
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -227,12 +226,13 @@ def import_labels(
     """Store pictures as labelled frames of a console, by the names of their sub-folders."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
+    from consumers.console.access.owner import owner_name
     from infra.cli.lab.evaluate import lab_extra
 
     with lab_extra(), _labelled_frames(state, store, kept_files) as labelled_frames:
         from lab.restoration.psnr import read_picture
 
-        imported = labelled_frames.import_from(folder, getuser(), read_picture)
+        imported = labelled_frames.import_from(folder, owner_name(), read_picture)
     _print_counts("imported", imported.counts)
     if imported.skipped:
         print_line(f"skipped {imported.skipped} without the ending of a picture, such as `.jpg`")

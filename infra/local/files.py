@@ -1,12 +1,14 @@
-"""Small files that another process may read at any moment."""
+"""Small files that another process may read at any moment, and the folders of a user."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
 
 
@@ -29,3 +31,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def user_folder(variable: str, below: str) -> Path:
+    """Return the folder `pointillist` in the folder that an XDG variable names; without it, in the folder `below` of
+    the user's home.
+
+    Raises ConfigError for a user without a home, such as a container's user that is a number only.
+    """
+    base = os.environ.get(variable)
+    try:
+        return (Path(base) if base else Path.home() / below) / "pointillist"
+    except RuntimeError:
+        raise ConfigError(f"HOME is missing: expected the home folder of this user. Set HOME or {variable}.") from None

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from infra.local.files import user_folder
 from infra.local.service import INFRA
 from schemas.errors import BrokerError
 
@@ -30,8 +31,7 @@ _ARCHITECTURE = re.compile(r"-(aarch|x86)_64(?=\.jar$)")
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/pointillist`, by default `~/.cache/pointillist`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pointillist"
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def backend_cache() -> Path:

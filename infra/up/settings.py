@@ -19,6 +19,7 @@ from producers.bridge.settings import BridgeSettings
 from producers.camera.camera_settings import CameraOptions, CameraSettings, Profile
 from producers.fleet.part import MAX_PARTS
 from producers.simulation.scenario import read_scenario
+from producers.sources.placing import place
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
@@ -199,7 +200,7 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
                 f"--cameras: expected 1 with a URL or device, got {cameras}. Name several cameras in a --scenario."
             )
         return {"kind": "url", "address": source}
-    file = Path(source).expanduser()
+    file = place(source, Path())
     if not file.is_file():
         raise SourceError(f"source: expected scene, cifar10, a URL or an existing file, got {source!r}. Correct it.")
     if file.suffix == ".npz":

@@ -18,16 +18,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from typer import Exit
 
+from infra.cameras.identity import state_home
 from infra.cli import doctor, file_errors, main, user
 from infra.cli.camera_test import _print_result
 from infra.cli.doctor import Finding
 from infra.cli.lab.evaluate import print_figures, require_writable
 from infra.cli.status import logs
 from infra.cli.terminal import Console
+from infra.local.kafka_jars import cache_folder
 from infra.pki.authority import Authority
+from infra.up.settings import source_entry
 from lab.golden import compare
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import Tls
+from tests.consumers.console_rig import scene
 from tests.infra.command_line import refusal, run
 from tests.infra.test_camera_test import findings
 
@@ -159,6 +163,28 @@ def test_text_with_brackets_is_printed_as_it_stands(
     with pytest.raises(Exit):
         doctor.doctor()
     assert TAG in capsys.readouterr().out
+
+
+def test_a_user_without_a_name_and_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for variable in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for find in (state_home, cache_folder):
+        with pytest.raises(ConfigError, match="HOME is missing: expected the home folder of this user"):
+            find()
+    (tmp_path / "given" / "car").mkdir(parents=True)
+    (tmp_path / "given" / "car" / "1.jpg").write_bytes(scene(1))
+    places = ("--store", f"sqlite:///{tmp_path}/labels.sqlite", "--kept-files", tmp_path / "kept")
+    done = run("teach", "import", tmp_path / "given", *places, POINTILLIST_FLEET_SECRET="00" * 16)
+    assert done.output.startswith("imported 1 labelled pictures")
+
+
+def test_a_source_in_the_home_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(ConfigError, match="path: expected a user with a home folder, got '~no-such-user/x'"):
+        source_entry("~no-such-user/x", 1, 1.0, None)
 
 
 def test_a_terminal_of_no_columns_and_closed_output_hide_no_error(
