@@ -33,6 +33,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from benchmarks.harness.checkout import packages_of
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.speed.bridge_load import publish, publish_paced, signed_frames
@@ -98,10 +99,10 @@ def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
 
 def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     """Run the bridge of another checkout until SIGTERM."""
-    os.chdir(checkout)  # the first place where Python looks for packages
-    os.environ["POINTILLIST_FLEET_SECRET"] = SECRET.hex()
     options = ("--mqtt", f"{mqtt_host}:{mqtt_port}", "--kafka", bootstrap)
-    os.execv(sys.executable, [*COMMAND, "bridge", *options])
+    environment = packages_of(checkout) | {"POINTILLIST_FLEET_SECRET": SECRET.hex()}
+    os.chdir(checkout)
+    os.execve(sys.executable, [*COMMAND, "bridge", *options], environment)
 
 
 class Offsets:
