@@ -227,6 +227,7 @@ class Load:
         here, there = context.Pipe()
         process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there), daemon=True)
         process.start()
+        there.close()  # so that a process that fails ends the wait for it
         await asyncio.to_thread(here.recv)
         return cls(process, here)
 

@@ -118,6 +118,8 @@ def warm_up(system: RunningSystem) -> None:
     """Wait for the first recorded frame, and `WARM_S` longer."""
     system.await_role("fleet")
     while recorded(Layout(system.state)) == 0:
+        if system.process.poll() is not None:
+            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
         time.sleep(0.2)
     time.sleep(WARM_S)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,11 @@ def test_each_table_has_its_own_rounds_and_its_own_baseline(tmp_path: Path, monk
             "stretches_ms": {"whole way": {"p50": 1.0, "p99": 1.0}}, "cpu_ms_per_frame": {"up": seconds},
         }  # fmt: skip
 
-    def summary(*options: str) -> dict[str, dict[str, float]]:
+    def summary(*options: str) -> dict[str, Any]:
         command = ["latency", "--folder", str(tmp_path), "--load", "8x2", *options]
         monkeypatch.setattr(sys, "argv", command)
         latency.main()
-        found: dict[str, dict[str, float]] = json.loads((tmp_path / "latency.json").read_text())["summary"]["8x2"]
+        found: dict[str, Any] = json.loads((tmp_path / "latency.json").read_text())["summary"]["8x2"]
         return found
 
     monkeypatch.setattr(latency, "run", measure)
@@ -57,5 +58,6 @@ def test_each_table_has_its_own_rounds_and_its_own_baseline(tmp_path: Path, monk
     assert summary("--rounds", "1")["this"]["p50_s"] == 1.0
     for name, ratio in (("first", 0.5), ("second", 0.25)):
         found = summary("--rounds", "1", "--baseline", str(tmp_path / name))
-        assert (found["other"], found["over_baseline"]["cpu"]) == (name, ratio)
+        assert found["other"] == name
+        assert found["over_baseline"]["cpu"] == ratio
     assert measured[3:] == [tmp_path / "first", tmp_path / "second"]
