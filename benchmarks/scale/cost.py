@@ -32,7 +32,7 @@ import psutil
 
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
 from infra.state_folder import Layout
@@ -113,9 +113,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         memory = memory_bytes(system)
         system.interrupt()
         status, report = system.wait(_DRAIN_S + _START_S)
-        output = system.output()
-    if not report:
-        raise RuntimeError(f"`up`: expected a report, got status {status}: {output[-2000:]}")
+        undisturbed(report, system.output())
     late = sorted(
         ms
         for (ms,) in _rows(

@@ -24,7 +24,7 @@ import torch
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.receive import bare_receive_seconds
 from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
@@ -101,6 +101,7 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
             after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
             # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
             _, report = system.wait(DRAIN_S + 300)
+            undisturbed(report, system.output())
     if report["frames_lost"]:
         raise RuntimeError(f"pipeline: expected no lost frames, got {report['frames_lost']}")
     frames = after[0] - before[0]

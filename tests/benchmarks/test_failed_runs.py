@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.scale import recorder
 from benchmarks.speed import pipeline
+from benchmarks.speed.preprocess import batch_executor, compare, taken_frames
 from benchmarks.speed.receive import bare_receive_seconds
+from processors.arrivals.job import Shape
+from processors.bundle import shipped_bundle
+from processors.device.compiled_pipeline import CompiledPipeline
+from schemas.errors import StageError
 
 
 def test_a_recorder_that_fails_ends_the_measurement() -> None:
@@ -42,3 +48,24 @@ def test_a_system_that_ends_before_its_first_frame_ends_the_warm_up(
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waits on"))
     with pytest.raises(RuntimeError, match="the processor failed"):
         pipeline.warm_up(Ended())
+
+
+def test_a_run_with_a_restarted_role_has_no_figures() -> None:
+    assert undisturbed({"restarts": {}}, "") == {"restarts": {}}
+    with pytest.raises(RuntimeError, match=r"expected no restart in a measurement, got \{'recorder': 1\}: printed"):
+        undisturbed({"restarts": {"recorder": 1}}, "printed")
+    with pytest.raises(RuntimeError, match="expected a report, got none: printed"):
+        undisturbed({}, "printed")
+
+
+def test_a_stage_that_fails_has_no_frames_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = Shape(32, 32, 3)
+    executor = batch_executor(shipped_bundle("cifar10"), torch.device("cpu"), shape, 1)
+    frames = taken_frames(shape, 1, 0.25)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no such table")
+
+    monkeypatch.setattr(CompiledPipeline, "__call__", fails)
+    with pytest.raises(StageError, match="no such table"):
+        compare(executor, executor, frames, 1, 0.001)
