@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from benchmarks.pages.figure import sources
 from benchmarks.pages.figures import NAMES
 from benchmarks.speed import gpu_report
 from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
+from infra.local.process import ProcessId
 from tests.infra.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +107,22 @@ def test_a_step_that_fails_hangs_or_dies_is_named() -> None:
     assert in_process(hangs, 0.2)["error"] == "expected to end within 0.2 s"
     assert in_process(dies, 60)["error"] == "the process ended without a result"
     assert in_process(dict, 60)["outcome"] == "measured"
+
+
+def interrupts(file: Path) -> dict[str, object]:
+    """Press Ctrl-C once the step runs in its own session, and go on."""
+    file.write_text(str(os.getpid()))
+    signal.alarm(60)
+    os.kill(os.getppid(), signal.SIGINT)
+    signal.pause()
+    return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_ctrl_c_ends_the_step(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        in_process(partial(interrupts, tmp_path / "pid"), 60)
+    assert ProcessId.of(int((tmp_path / "pid").read_text())) is None
 
 
 def test_all_steps_fit_into_25_minutes() -> None:
