@@ -280,8 +280,7 @@ def main() -> None:
             "boots": arguments.boots,
             **found,
             "machine": machine(),
-            "command": f"python -m benchmarks.scale.recorder --cameras {arguments.cameras} "
-            f"--verdicts {arguments.verdicts}",
+            "command": arguments.command,
         },
         arguments.json,
     )

@@ -287,7 +287,6 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
         "messages": messages,
         "payload_bytes": len(frames[0][1]),
         "machine": machine("quixstreams", "aiokafka", "paho-mqtt"),
-        "command": f"python -m benchmarks.speed.bridge --messages {messages} --rounds {rounds}",
     }
 
 
@@ -306,7 +305,7 @@ def main() -> None:
     )
     logging.basicConfig(level=logging.ERROR)
     document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.baseline))
-    report(document, arguments.json)
+    report(document | {"command": arguments.command}, arguments.json)
 
 
 if __name__ == "__main__":

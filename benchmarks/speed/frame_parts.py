@@ -209,7 +209,7 @@ def main() -> None:
     keep_freed(KEPT_BYTES)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         found = asyncio.run(measured(Path(folder), arguments))
-    found |= {"machine": machine("torch", "openvino"), "command": "python -m benchmarks.speed.frame_parts"}
+    found |= {"machine": machine("torch", "openvino"), "command": arguments.command}
     report(found, arguments.json)
 
 

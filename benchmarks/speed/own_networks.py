@@ -204,9 +204,7 @@ def main() -> None:
     document = {
         "networks": results,
         "machine": machine("torch", cores=arguments.cores),
-        "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
-        f"--cameras {arguments.cameras} --profile {arguments.profile} --networks {' '.join(arguments.networks)} "
-        f"--size {arguments.size[0]} {arguments.size[1]}",
+        "command": arguments.command,
     }
     report(document, arguments.json)
 

@@ -197,7 +197,7 @@ def main() -> None:
         ),
         "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "baseline": baseline},
         "machine": machine("torch"),
-        "command": f"python -m benchmarks.speed.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
+        "command": arguments.command,
     }
     report(document, arguments.json)
 
