@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
+import httpx2
+import psutil
 import pytest
 import torch
 
 from benchmarks.harness.system import RunningSystem, undisturbed
-from benchmarks.scale import recorder
+from benchmarks.scale import console, recorder
 from benchmarks.speed import pipeline
 from benchmarks.speed.preprocess import batch_executor, compare, taken_frames
 from benchmarks.speed.receive import bare_receive_seconds
@@ -69,3 +72,19 @@ def test_a_stage_that_fails_has_no_frames_per_second(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(CompiledPipeline, "__call__", fails)
     with pytest.raises(StageError, match="no such table"):
         compare(executor, executor, frames, 1, 0.001)
+
+
+async def test_the_memory_of_viewers_without_a_console_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sending(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def sleep(_: float) -> None:
+        """Wait for the first viewer that ends, once there are viewers."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if len(others) > 1:
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+
+    monkeypatch.setattr(console, "sending", sending)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(httpx2.ConnectError):
+        await console.ten_viewers("127.0.0.1:1", f"http://{console.NO_BROKER}", psutil.Process(), 4)
