@@ -16,7 +16,7 @@ import cv2
 import torch
 
 from benchmarks.bytes.page import page, plot
-from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, h264
+from benchmarks.bytes.rows import DROP, JPEG, PRESETS, PROFILES_SENT, Row, h264
 from benchmarks.bytes.search import next_factor
 from benchmarks.bytes.ways import as_h264, bytes_a_frame, frame_by_frame, read
 from benchmarks.harness.command_line import Option, command_line
@@ -50,11 +50,11 @@ class Table:
             print(row, flush=True)
 
 
-def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> None:
+def measure(video: Path, table: Table, every: int, most: int) -> None:
     """Measure all ways for one video."""
     frames = read(video, most)
     if not all(table.of(video.name, len(frames), way) for way in (*PROFILES_SENT, JPEG)):
-        table.add(frame_by_frame(video.name, frames, dropped, every))
+        table.add(frame_by_frame(video.name, frames, dropped_per_block(DROP), every))
     for preset in PRESETS:
         for way in EQUALS:
             (target,) = table.of(video.name, len(frames), way)
@@ -74,22 +74,17 @@ def main() -> None:
         video=Option(Path, "video files", several="*"),
         frames=Option(0, "most frames of each video (0: all)"),
         every=Option(20, "compare every N-th frame with the camera's picture"),
-        drop=0.25,
     )
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     videos = options.video or sample_videos()
     table = Table(options.out / "bytes.csv")
     for video in videos:
-        measure(video, table, dropped_per_block(options.drop), options.every, options.frames)
-    if not table.rows:
-        raise SystemExit(
-            "--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video."
-        )
+        measure(video, table, options.every, options.frames)
     plot(table.rows, options.out / "bytes.png")
     files = {video.name: bytes_a_frame(video) for video in videos}
     with replacing(options.out / "README.md") as fresh:
-        fresh.write_text(page(table.rows, options.drop, files, options.frames), encoding="utf-8")
+        fresh.write_text(page(table.rows, options.command, files, options.frames), encoding="utf-8")
 
 
 if __name__ == "__main__":

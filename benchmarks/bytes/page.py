@@ -7,7 +7,7 @@ from typing import Final
 
 import matplotlib as mpl
 
-from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
+from benchmarks.bytes.rows import DROP, JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
 from benchmarks.bytes.search import next_factor
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
@@ -33,19 +33,18 @@ Where nothing but a picture for people is wanted, H.264 is the right choice wher
 """
 
 
-def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -> str:
-    """Return the text around the table, of the first `most` frames if that is not 0.
+def page(rows: list[Row], command: str, files: dict[str, float], most: int = 0) -> str:
+    """Return the text around the table made by `command`, of the first `most` frames if that is not 0.
 
     `files` maps the videos' names to the bytes per frame of the videos' own files.
     """
-    asked = f" --frames {most}" if most else ""
     videos = sorted({row.video for row in rows})
     parts = [
         "# Bytes and CPU time of the profiles compared with JPEG and H.264",
-        f"Made by `python -m benchmarks.bytes --out docs/results/bytes{asked}`; the figures are in "
+        f"Made by `{command}`; the figures are in "
         f"[bytes.csv](bytes.csv).{f' Only the first {most} frames of each video were sent.' if most else ''}",
         "Quality is of the picture that the server shows: of ours, the frame rebuilt whole from what was sent "
-        f"(r = {drop:g}) by the default reconstruction; of JPEG and H.264 the decoded one. PSNR and SSIM, against the "
+        f"(r = {DROP:g}) by the default reconstruction; of JPEG and H.264 the decoded one. PSNR and SSIM, against the "
         "camera's own picture, are means over a sample of the frames; *page* is the PSNR of the smaller picture on the "
         "console's pages, where the thin plate fills what was dropped.",
         "Of H.264 stands the highest constant rate factor that shows no less, so it never gets by with less: one "

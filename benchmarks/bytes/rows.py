@@ -7,6 +7,8 @@ from typing import Final
 
 PROFILES_SENT: Final = ("raw", "lossless")
 JPEG: Final = "JPEG 90"
+DROP: Final = 0.25
+"""The drop ratio of the profiles. Rows do not name it."""
 PRESETS: Final = ("ultrafast", "medium")
 
 

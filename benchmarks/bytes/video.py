@@ -112,6 +112,10 @@ def planes_of(video: Path, most: int) -> list[Planes]:
 
 def measured(name: str, frames: list[Planes], codec: Any, crf: int, dropped: int, every: int) -> Row:
     """Measure one codec on one video."""
+    if len(frames) <= every // 2:
+        raise SystemExit(
+            f"--every: expected at most {2 * len(frames) - 1} for {len(frames)} frames of {name}, got {every}"
+        )
     height, width, _ = frames[0].shape
     chosen = VideoSettings(codec=codec, crf=crf)
     ours, bare_spent, our_spent = GroupEncoder(KEY, chosen), Spent(), Spent()
@@ -250,8 +254,7 @@ def main() -> None:
         lengths.append(by_length(video.name, frames, dropped))
         print(lengths[-1], flush=True)
     result = {
-        "command": f"python -m benchmarks.bytes.video --out docs/results/video --frames {options.frames}"
-        f" --every {options.every}",
+        "command": options.command,
         "drop": options.drop,
         "rows": rows,
         "lengths": lengths,

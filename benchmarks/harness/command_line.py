@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -26,7 +29,8 @@ def command_line(doc: str | None, *names: str, **options: object) -> argparse.Na
     """Return the options of this process's command, whose help begins with `doc`.
 
     Each option is given by an `Option`, its default, or the type of its value if it has no default. False is a flag.
-    With `names`, the command's arguments are any number of them, and `names` of the result holds those.
+    With `names`, the command's arguments are any number of them, and `names` of the result holds those. `command` of
+    the result is the command as it was given, for the document of the results.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if names:
@@ -48,6 +52,15 @@ def command_line(doc: str | None, *names: str, **options: object) -> argparse.Na
             continue
         parser.add_argument(flag, help=option.help, required=option.required, choices=option.choices, **more)
     found = parser.parse_args()
+    found.command = _given(getattr(found, "baseline", None))
     if unknown := [name for name in getattr(found, "names", ()) if name not in names]:
         parser.error(f"NAME: expected names among {', '.join(names)}, got {', '.join(unknown)}")
     return found
+
+
+def _given(checkout: Path | None) -> str:
+    """Return this process's command, with `CHECKOUT` for the folder of another checkout."""
+    spec = sys.modules["__main__"].__spec__
+    module = Path(sys.argv[0]).stem if spec is None else spec.name.removesuffix(".__main__")
+    given = ("CHECKOUT" if Path(word) == checkout else word for word in sys.argv[1:])
+    return shlex.join(("python", "-m", module, *given))

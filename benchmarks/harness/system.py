@@ -17,7 +17,7 @@ from benchmarks.harness.checkout import packages_of
 from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
 from infra.up.processes import health_of
 
-__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "summary"]
+__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "summary", "undisturbed"]
 
 Result = dict[str, Any]
 
@@ -41,6 +41,18 @@ def summary(report: Result, state: Path) -> Result:
         "frames_recorded": found["frames_recorded"],
     }
     return shown
+
+
+def undisturbed(report: Result, output: str) -> Result:
+    """Return the report of a measured run, whose `up` has printed `output`.
+
+    Raises RuntimeError if there is none, or if a role was restarted: the CPU time of its first process is unknown.
+    """
+    if not report:
+        raise RuntimeError(f"`up`: expected a report, got none: {output[-2000:]}")
+    if restarts := report.get("restarts"):
+        raise RuntimeError(f"`up`: expected no restart in a measurement, got {restarts}: {output[-2000:]}")
+    return report
 
 
 class RunningSystem:

@@ -173,6 +173,7 @@ def main() -> None:
     document = {
         "frames": options.frames,
         "cameras": options.cameras,
+        "command": options.command,
         "same": all(by_files["said"] == by_protocol["said"] for by_files, by_protocol in rounds),
         "said": rounds[0][1]["said"] | {"lost": f"{len(rounds[0][1]['said']['lost'])} boots"},
         **{
@@ -192,8 +193,7 @@ def page(document: dict[str, Any]) -> str:
     lines = [
         "# The audit by protocol",
         "",
-        f"`python -m benchmarks.scale.audit --out docs/results/audit --frames {document['frames']}`: "
-        f"{document['cameras']} cameras, "
+        f"`{document['command']}`: {document['cameras']} cameras, "
         f"the same frames on Kafka, in SQLite and on PostgreSQL; {document['machine']}, with other processes running. "
         "Medians of the rounds, in turn.",
         "",

@@ -2,8 +2,8 @@
 
 - *verdict to page*: 32 cameras at 2 frames/s. Verdicts are signed as processors sign them and pass through a real Kafka
   to a stream that a viewer reads. The figure is the seconds from sending a verdict to its card.
-- *fleet*: 1,000 cameras in the database, 200 verdicts/s. The figures are the seconds until Chromium shows the first
-  cards, and the memory that ten open streams add to the console.
+- *fleet*: 1,000 cameras in the database. The figures are the seconds until Chromium shows the first cards, and the
+  memory that ten open streams add to the console at 200 verdicts/s.
 - *month*: one camera at one frame a second for 30 days in SQLite. The figures are the seconds until Chromium has drawn
   its month, and the time to compute the sums from all its frames.
 """
@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
@@ -176,26 +176,39 @@ async def sending(kafka: str, cameras: int, per_second: float, seconds: float, s
         await producer.stop()
 
 
+async def follow(page: str, receive: Callable[[str], object]) -> None:
+    """Read a viewer's stream of the fleet until it is cancelled. Raises an error if the stream fails or ends."""
+    async with httpx2.AsyncClient(timeout=None) as client, client.stream("GET", f"{page}/fleet/live") as answer:
+        answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            receive(line)
+    raise RuntimeError(f"{page}/fleet/live: expected a stream, got its end")
+
+
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks that must still run. Raises the error of one that has failed."""
+    failed = [task for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in failed:
+        task.result()
+
+
 async def verdicts_to_page(kafka: str, page: str, cameras: int, seconds: float) -> list[float]:
     """Return the seconds from sending a verdict to its card in a viewer's stream, except in the first two seconds."""
     sent_s: dict[str, float] = {}
     shown_s: dict[str, float] = {}
 
-    async def look() -> None:
-        async with (
-            httpx2.AsyncClient(timeout=None) as client,
-            client.stream("GET", f"{page}/fleet/live") as answer,
-        ):
-            async for line in answer.aiter_lines():
-                if found := _WORD.search(line):
-                    shown_s.setdefault(found[1], time.monotonic())
+    def receive(line: str) -> None:
+        if found := _WORD.search(line):
+            shown_s.setdefault(found[1], time.monotonic())
 
-    looking = asyncio.create_task(look())
+    looking = asyncio.create_task(follow(page, receive))
     begun_s = time.monotonic()
     await sending(kafka, cameras, 2.0 * cameras, seconds, sent_s)
     await asyncio.sleep(1.5)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    await cancelled(looking)
     # Some cards are overtaken by the camera's next verdict before a push. Those are not counted.
     return [shown_s[word] - at for word, at in sent_s.items() if word in shown_s and at > begun_s + 2]
 
@@ -236,25 +249,13 @@ def rss(process: psutil.Process) -> int:
 
 async def ten_viewers(kafka: str, page: str, console: psutil.Process, cameras: int) -> int:
     """Return the bytes of memory that ten open pages add to the console while verdicts arrive."""
-
-    async def look() -> None:
-        async with (
-            httpx2.AsyncClient(timeout=None) as client,
-            client.stream("GET", f"{page}/fleet/live") as answer,
-        ):
-            async for _ in answer.aiter_lines():
-                pass
-
     load = asyncio.create_task(sending(kafka, cameras, 200.0, 60.0, {}))
     await asyncio.sleep(15)
     before = rss(console)
-    viewers = [asyncio.create_task(look()) for _ in range(10)]
+    viewers = [asyncio.create_task(follow(page, len)) for _ in range(10)]
     await asyncio.sleep(20)
     after = rss(console)
-    for viewer in viewers:
-        viewer.cancel()
-    load.cancel()
-    await asyncio.gather(load, *viewers, return_exceptions=True)
+    await cancelled(load, *viewers)
     return after - before
 
 

@@ -1,4 +1,4 @@
-"""Cost against load: `python -m benchmarks.scale.cost [--out docs/results/cost] [--short]`.
+"""Cost against load: `python -m benchmarks.scale.cost [--out build/cost] [--short]`.
 
 Two sweeps of the whole system, every process on the same few cores:
 
@@ -12,8 +12,8 @@ seconds from capture to record. At the end of the window it reads the memory of 
 Results are written to `rows.json` at once, and a cell in that file is not measured again. The table and the plots are
 made from that file; `--only-pages` does only this. All cells take a quarter of an hour. `--short` measures fewer cells
 for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. With `--baseline CHECKOUT` another checkout
-then measures it too, and `over_baseline` has the CPU time per frame of all roles ÷ its, by the number of cameras,
-for cells in which both record what is asked. Run nothing else on the machine meanwhile.
+measures all its cells afterwards, and `over_baseline` has the CPU time per frame of all roles ÷ its, by the number of
+cameras, for cells in which both record what is asked. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ import psutil
 
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
 from infra.state_folder import Layout
@@ -114,9 +113,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         memory = memory_bytes(system)
         system.interrupt()
         status, report = system.wait(_DRAIN_S + _START_S)
-        output = system.output()
-    if not report:
-        raise RuntimeError(f"`up`: expected a report, got status {status}: {output[-2000:]}")
+        undisturbed(report, system.output())
     late = sorted(
         ms
         for (ms,) in _rows(
@@ -190,9 +187,9 @@ def compare(out: Path, checkout: Path, name: str, options: Sequence[object], com
     """Let another checkout measure the same cells, and add its cells and the ratios to the rows."""
     file = out / "rows.json"
     document = json.loads(file.read_text())
-    folder = out.resolve() / "baseline"
-    folder.mkdir(exist_ok=True)
-    cells = run_in_checkout(checkout, Path(__file__).name, "--out", folder, *options)["cells"]
+    with tempfile.TemporaryDirectory(prefix="pointillist-cost-") as folder:
+        # Cells of an earlier baseline in the same folder would not be measured again.
+        cells = run_in_checkout(checkout, Path(__file__).name, "--out", folder, *options)["cells"]
     document["command"] = command
     document["baseline"] = cells
     document["over_baseline"] = {
@@ -211,7 +208,7 @@ def main() -> None:
     """Measure, and write the pages."""
     arguments = command_line(
         __doc__,
-        out=Path("docs/results/cost"),
+        out=Path("build/cost"),
         json=Option(Path, "Also write the cells to this file."),
         short=False,
         cameras=Option(str, "Comma-separated numbers of cameras, instead of both sweeps."),
@@ -225,13 +222,11 @@ def main() -> None:
     if arguments.baseline and not arguments.cameras:
         raise SystemExit("--baseline: expected --cameras as well, got none")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    warm_s = arguments.warm or (10.0 if arguments.short else 20.0)
-    window_s = arguments.window or (15.0 if arguments.short else 40.0)
+    warm_s = (10.0 if arguments.short else 20.0) if arguments.warm is None else arguments.warm
+    window_s = (15.0 if arguments.short else 40.0) if arguments.window is None else arguments.window
     if not arguments.only_pages:
         own = [int(cameras) for cameras in arguments.cameras.split(",")] if arguments.cameras else []
-        given = ("CHECKOUT" if each == str(arguments.baseline) else each for each in sys.argv[1:])
-        command = " ".join(("python -m benchmarks.scale.cost", *given))
-        run(arguments.out, cells(arguments.short, own, arguments.total), warm_s, window_s, command)
+        run(arguments.out, cells(arguments.short, own, arguments.total), warm_s, window_s, arguments.command)
         if arguments.baseline:
             options = (
                 "--cameras",
@@ -243,7 +238,7 @@ def main() -> None:
                 "--window",
                 window_s,
             )
-            compare(arguments.out, arguments.baseline, arguments.baseline_name, options, command)
+            compare(arguments.out, arguments.baseline, arguments.baseline_name, options, arguments.command)
     write_pages(arguments.out)
     if arguments.json:
         arguments.json.write_text((arguments.out / "rows.json").read_text())

@@ -142,7 +142,7 @@ def main() -> None:
     lines = [
         "# The live audit",
         "",
-        f"`python -m benchmarks.scale.live_audit --out docs/results/audit --boots {options.boots}`: on PostgreSQL, "
+        f"`{options.command}`: on PostgreSQL, "
         f"with other processes running; each later reading after {CHANGED * NEW} more frames of {CHANGED} boots, "
         "medians in turn.",
         "",

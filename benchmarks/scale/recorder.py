@@ -202,6 +202,7 @@ def _in_a_process(body: Any, *arguments: object) -> Any:
     here, there = context.Pipe()
     process = context.Process(target=body, args=(*arguments, there))
     process.start()
+    there.close()  # so that a process that fails ends the wait for it
     found = here.recv()
     process.join()
     return found
@@ -220,7 +221,7 @@ def _take_all(folder: Path, kafka: str, count: int, report: Connection) -> None:
         running = asyncio.create_task(
             run_recorder(settings_in(folder, kafka), KeyRing(SECRET), registry=registry, health=Health(), stop=stop)
         )
-        while not (first := recorded()):
+        while not (first := recorded()) and not running.done():
             await asyncio.sleep(0.005)
         begun_s, used_s = time.perf_counter(), time.process_time()
         while recorded() < count and not running.done():
@@ -279,8 +280,7 @@ def main() -> None:
             "boots": arguments.boots,
             **found,
             "machine": machine(),
-            "command": f"python -m benchmarks.scale.recorder --cameras {arguments.cameras} "
-            f"--verdicts {arguments.verdicts}",
+            "command": arguments.command,
         },
         arguments.json,
     )

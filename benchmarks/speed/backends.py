@@ -1,4 +1,4 @@
-"""The fastest inference runtime on this CPU: `python -m benchmarks.speed.backends [--out docs/results/backends]`.
+"""The fastest inference runtime on this CPU: `python -m benchmarks.speed.backends [--out build/backends]`.
 
 The candidates are torch eager, torch.compile, OpenVINO and ONNX Runtime in each of their precisions. The candidates run
 the restorer, shipped networks and networks with random weights, with one and two threads and batches of 1, 8 and 64.
@@ -243,7 +243,7 @@ def _machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(document: dict[str, Any]) -> str:
+def _table(document: dict[str, Any], loss: dict[str, Any] | None) -> str:
     names = sorted({name for row in document["rows"].values() for name in row}, key=_order)
     lines = [
         "# What runs a network fastest",
@@ -278,13 +278,9 @@ def _table(document: dict[str, Any]) -> str:
     for key, found in document["chains"].items():
         ratios = f"{found['chain_ratio_cpu']:.2f} | {found['strip_ratio_cpu']:.2f}"
         lines.append(f"| {key} | {'; '.join(found['runs'])} | {ratios} |")
-    loss = _LOSS.exists() and json.loads(_LOSS.read_text())
     if loss:
         lines += ["", *_losses(loss)]
     return "\n".join(lines) + "\n"
-
-
-_LOSS: Final = Path("docs/results/backends/loss.json")
 
 
 def _losses(document: dict[str, Any]) -> list[str]:
@@ -312,7 +308,7 @@ def main() -> None:
     """Measure the missing cases, then write the table."""
     arguments = command_line(
         __doc__,
-        out=Path("docs/results/backends"),
+        out=Path("build/backends"),
         compile_batch=Option(8, "batch size for which torch.compile is a candidate"),
         table=Option(False, "write the table of the existing results; measure nothing"),
         threads=Option(int, "measure only this number of threads, in this process"),
@@ -337,7 +333,9 @@ def main() -> None:
         ]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         subprocess.run([*command, "--compile-batch", str(arguments.compile_batch)], check=True, env=environment)
-    (arguments.out / "README.md").write_text(_table(_read(figures)))
+    loss = arguments.out / "loss.json"
+    table = _table(_read(figures), json.loads(loss.read_text()) if loss.exists() else None)
+    (arguments.out / "README.md").write_text(table)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from benchmarks.harness.checkout import packages_of
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.speed.bridge_load import publish, publish_paced, signed_frames
@@ -98,10 +99,10 @@ def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
 
 def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     """Run the bridge of another checkout until SIGTERM."""
-    os.chdir(checkout)  # the first place where Python looks for packages
-    os.environ["POINTILLIST_FLEET_SECRET"] = SECRET.hex()
     options = ("--mqtt", f"{mqtt_host}:{mqtt_port}", "--kafka", bootstrap)
-    os.execv(sys.executable, [*COMMAND, "bridge", *options])
+    environment = packages_of(checkout) | {"POINTILLIST_FLEET_SECRET": SECRET.hex()}
+    os.chdir(checkout)
+    os.execve(sys.executable, [*COMMAND, "bridge", *options], environment)
 
 
 class Offsets:
@@ -226,6 +227,7 @@ class Load:
         here, there = context.Pipe()
         process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there), daemon=True)
         process.start()
+        there.close()  # so that a process that fails ends the wait for it
         await asyncio.to_thread(here.recv)
         return cls(process, here)
 
@@ -285,7 +287,6 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
         "messages": messages,
         "payload_bytes": len(frames[0][1]),
         "machine": machine("quixstreams", "aiokafka", "paho-mqtt"),
-        "command": f"python -m benchmarks.speed.bridge --messages {messages} --rounds {rounds}",
     }
 
 
@@ -304,7 +305,7 @@ def main() -> None:
     )
     logging.basicConfig(level=logging.ERROR)
     document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.baseline))
-    report(document, arguments.json)
+    report(document | {"command": arguments.command}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -64,11 +64,16 @@ class Cost(NamedTuple):
     frames_per_second: float
 
 
+def videos() -> list[Path]:
+    """Return the videos that are measured; none for scenes."""
+    folder = os.environ.get("POINTILLIST_DATA")
+    return sorted(Path(folder, "video").glob("*")) if folder else []
+
+
 def runs(size: tuple[int, int], count: int) -> list[list[Picture]]:
     """Return the first `count` frames of each video, in `size` (width, height)."""
-    folder = os.environ.get("POINTILLIST_DATA")
-    videos = sorted(Path(folder, "video").glob("*")) if folder else []
-    settings = [SourceSettings(kind="video", file=file) for file in videos] or [SourceSettings(kind="scene", size=size)]
+    settings = [SourceSettings(kind="video", file=file) for file in videos()]
+    settings = settings or [SourceSettings(kind="scene", size=size)]
     found = []
     for each in settings:
         source = open_source(each)
@@ -77,17 +82,10 @@ def runs(size: tuple[int, int], count: int) -> list[list[Picture]]:
     return found
 
 
-def own_size() -> tuple[int, int]:
-    """Return width and height of the smallest video.
-
-    Without videos, return the largest size of this benchmark: scenes are drawn in any size.
-    """
-    folder = os.environ.get("POINTILLIST_DATA")
-    sizes = []
-    for file in sorted(Path(folder, "video").glob("*")) if folder else []:
-        with av.open(str(file), "r") as container:
-            sizes.append((container.streams.video[0].width, container.streams.video[0].height))
-    return min(sizes, default=SIZES[-1])
+def own_size(file: Path) -> tuple[int, int]:
+    """Return width and height of a video."""
+    with av.open(str(file), "r") as container:
+        return container.streams.video[0].width, container.streams.video[0].height
 
 
 def cpu_s(action: Callable[[], object]) -> float:
@@ -170,13 +168,16 @@ def page(rows: list[Cost]) -> str:
         for row in rows
     ]
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, PyAV {av.__version__}"
-    seen = "videos of fixed cameras" if os.environ.get("POINTILLIST_DATA") else "simulated scenes that move"
+    sizes = [own_size(file) for file in videos()]
+    seen = "videos of fixed cameras" if sizes else "simulated scenes that move"
     head = f"`python -m benchmarks.speed.camera_cost` on {seen}; {versions}. Its docstring says what is measured."
-    width, height = own_size()
-    note = (
-        f"The smallest video is {width}×{height}: enlarged beyond that it is smoother than a camera's own picture, of "
-        "which `lossless` leaves more bytes. A twentieth of the frames go whole."
-    )
+    note = "A twentieth of the frames go whole."
+    if sizes:
+        width, height = min(sizes)
+        note = (
+            f"The smallest video is {width}×{height}: enlarged beyond that it is smoother than a camera's own picture, "
+            f"of which `lossless` leaves more bytes. {note}"
+        )
     return "\n".join(["# What a camera of each size costs", "", head, note, "", *lines, ""])
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import func, select
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.latency import parsed
 from benchmarks.speed.own_networks import SIZE, scenario
 from benchmarks.speed.pipeline import DRAIN_S, WARM_S, recorded, warm_up
@@ -50,6 +50,7 @@ def run(load: str, size: Sequence[int], seconds: float, share: float) -> Result:
             time.sleep(seconds)
             handled, ended_ms = recorded(layout) - before, time.time_ns() // 10**6
             _, found = system.wait(DRAIN_S + 300)
+            undisturbed(found, system.output())
         with open_records(layout.database_url) as records:
             latency = records.latency_quantiles(begun_ms, ended_ms)
             every, examined, certified = certificates(records)

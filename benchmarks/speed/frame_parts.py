@@ -144,7 +144,8 @@ async def measured(folder: Path, arguments: Any) -> dict[str, Any]:
     tracker, accepting = PartitionTracker(settings), _Accepting()
     chain = build_chain(settings, KeyRing(SECRET), loaded, tracker, cast(Emitter, accepting), metrics)
     turns = asyncio.create_task(chain.device.run())
-    given = list(records(folder, arguments.cameras, WARM + arguments.frames, arguments.size))
+    count = arguments.frames
+    given = list(records(folder, arguments.cameras, WARM + count, arguments.size))[: WARM + count]
     collect_seldom()
     apart_s = arguments.apart / 1000
     for record in given[:WARM]:
@@ -153,10 +154,10 @@ async def measured(folder: Path, arguments: Any) -> dict[str, Any]:
     networks.clear()
     before, stages = threads.seconds(), _stages(registry)
     each = arguments.together
-    for index in range(0, arguments.frames, each):
+    for index in range(0, count, each):
         due = time.monotonic() + apart_s * each
         await _one(chain, tracker, *given[WARM + index : WARM + index + each])
-        if index // each % 4 == 3:
+        if index // each % 4 == 0:
             networks.append(await _network_s(loaded))
         if (left := due - time.monotonic()) > 0:
             await asyncio.sleep(left)
@@ -165,7 +166,6 @@ async def measured(folder: Path, arguments: Any) -> dict[str, Any]:
     await asyncio.gather(turns, return_exceptions=True)
     await chain.close()
     spent_on_networks = sum(networks)
-    count = len(given) - WARM
     spent = {name: 1000 * (after[name] - used) / count for name, used in before.items()}
     spent["device"] -= 1000 * spent_on_networks / count
     spent["all"] -= 1000 * spent_on_networks / count
@@ -209,7 +209,7 @@ def main() -> None:
     keep_freed(KEPT_BYTES)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         found = asyncio.run(measured(Path(folder), arguments))
-    found |= {"machine": machine("torch", "openvino"), "command": "python -m benchmarks.speed.frame_parts"}
+    found |= {"machine": machine("torch", "openvino"), "command": arguments.command}
     report(found, arguments.json)
 
 

@@ -1,7 +1,7 @@
 """All measurements of a GPU in one file: `make gpu-report`.
 
 Each step runs in a process of its own within a time limit. A step that fails or takes too long is named, and the next
-one starts. The whole takes 25 minutes at most. Without CUDA, all steps of the report read "not measured". With
+one starts. The whole takes 25 minutes at most. Without CUDA, the command ends with status 2 and writes no report. With
 `--device cpu --short` the same steps run on a CPU in about half a minute: the command works, the figures mean nothing.
 Names of steps measure those alone, and write no report unless `--json` names its file.
 
@@ -275,12 +275,15 @@ def in_process(run: Callable[[], Found], limit_s: float) -> Found:
         # A new interpreter would import torch again. CUDA works in a fork, because this process does not use it.
         process = get_context("fork").Process(target=_outcome, args=(run, file))
         process.start()
-        process.join(limit_s)
-        if process.is_alive():
-            found["error"] = f"expected to end within {limit_s:g} s"
-            _stop(process)
-        elif file.exists():
-            found = json.loads(file.read_text())
+        try:
+            process.join(limit_s)
+            if process.is_alive():
+                found["error"] = f"expected to end within {limit_s:g} s"
+            elif file.exists():
+                found = json.loads(file.read_text())
+        finally:  # also after Ctrl-C, which does not reach the step's own session
+            if process.is_alive():
+                _stop(process)
     return found | {"seconds": round(time.monotonic() - begun, 1)}
 
 

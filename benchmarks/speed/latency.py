@@ -1,4 +1,4 @@
-"""A breakdown of a frame's latency: `python -m benchmarks.speed.latency [--folder docs/results/latency] [--rounds 3]`.
+"""A breakdown of a frame's latency: `python -m benchmarks.speed.latency [--folder build/latency] [--rounds 3]`.
 
 Each load runs as `pointillist up` with stamps (`schemas.runtime.trace`) on an empty state folder, `--rounds` times,
 with the shipped scene bundle and 5 % of probes. The page shows the time between successive stamps, as median and 99th
@@ -6,13 +6,12 @@ percentile of the frames captured after the warm-up. It also shows the time from
 p99 of the console, and from capture to commit. Each role's CPU time per frame follows.
 
 With `--baseline CHECKOUT`, another checkout of the project runs in turns with this one, without stamps if it does not
-support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again;
-`latency.md` holds the tables.
+support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again,
+unless they are those of a baseline of another name; `latency.md` holds the tables.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -28,7 +27,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.pipeline import WARM_S, warm_up
 from consumers.database.queries import open_records
 from infra.audit.report import share
@@ -96,13 +95,12 @@ def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
         state, stamps = Path(folder) / "state", Path(folder) / "stamps"
         load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds + 2 * WARM_S)
         traced = patch.dict(os.environ, {"POINTILLIST_TRACE": str(stamps)})
-        # A process finds the packages in its working folder first.
-        with traced, contextlib.chdir(checkout), RunningSystem(state, *load, "--no-prometheus") as system:
+        with traced, RunningSystem(state, *load, "--no-prometheus", checkout=checkout) as system:
             warm_up(system)
             begun_ms, before = time.time_ns() // 10**6, system.cpu_seconds()
             time.sleep(seconds)
             ended_ms, after = time.time_ns() // 10**6, system.cpu_seconds()
-            report = system.finish()
+            report = undisturbed(system.finish(), system.output())
         with open_records(Layout(state).database_url) as records:
             latency = records.latency_quantiles(begun_ms, ended_ms)
         frames = [
@@ -114,7 +112,7 @@ def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
         "p99_s": latency.p99,
         "frames": len(frames),
         "stretches_ms": {what: _spread(values) for what, values in stretches(frames).items()},
-        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / handled for role in before if role in after},
+        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / handled for role in before},
         "frames_published": report["frames_published"],
         "frames_lost": report["frames_lost"],
         "frames_pending": report["frames_pending"],
@@ -199,40 +197,38 @@ def parsed(load: str) -> tuple[int, float]:
     return int(cameras), float(fps)
 
 
-def _name(load: str, side: str, seconds: float, number: int | None = None) -> str:
-    return f"{load}, {side}, {seconds:g} s, round " + ("" if number is None else str(number))
+def _name(load: str, side: str, seconds: float, number: int) -> str:
+    return f"{load}, {side}, {seconds:g} s, round {number}"
 
 
 def _rounds(document: Result, load: str, side: str) -> list[Result]:
-    begin = _name(load, side, document["seconds"])
-    return [found for name, found in document["runs"].items() if name.startswith(begin)]
+    numbers = range(1, document["rounds"] + 1)
+    return [document["runs"][_name(load, side, document["seconds"], number)] for number in numbers]
 
 
 def main() -> None:
     """Measure the missing loads, print and write the tables."""
     arguments = command_line(
         __doc__,
-        folder=Path("docs/results/latency"),
+        folder=Path("build/latency"),
         rounds=3,
         seconds=40.0,
         load=Option(str, f"such as 8x2 (default: {' '.join(LOADS)})", several="+"),
         baseline=Option(Path, "another checkout, whose packages this Python can run"),
-        baseline_name=Option("", "its name in the tables, such as its commit"),
+        baseline_name=Option("", "its name in the tables, such as its commit (default: the name of its folder)"),
     )
     file = arguments.folder / "latency.json"
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
+    baseline = arguments.baseline_name or (arguments.baseline.resolve().name if arguments.baseline else "")
+    if baseline != document.get("baseline"):
+        document["runs"] = {name: each for name, each in document["runs"].items() if ", baseline, " not in name}
     sides = {"this": Path.cwd()} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
     loads = arguments.load or list(LOADS)
-    options = "".join(f"--load {load} " for load in arguments.load or ())
-    options += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}" + " --baseline CHECKOUT" * (
-        len(sides) - 1
-    )
     document |= {
-        "command": f"python -m benchmarks.speed.latency {options}",
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        "command": arguments.command,
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
-        "baseline": arguments.baseline_name,
+        "baseline": baseline,
     }
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.rounds):
@@ -242,13 +238,14 @@ def main() -> None:
                 if name in document["runs"]:
                     continue
                 document["runs"][name] = run(*parsed(load), arguments.seconds, checkout)
+                document["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
                 write_json(file, document)
                 print(name, document["runs"][name]["p50_s"], document["runs"][name]["p99_s"], flush=True)
     document["summary"] = {load: {side: summary(_rounds(document, load, side)) for side in sides} for load in loads}
     if "baseline" in sides:
         for found in document["summary"].values():
             found["over_baseline"] = over_baseline(found["this"], found["baseline"])
-            found["other"] = arguments.baseline_name
+            found["other"] = baseline
     write_json(file, document)
     write_text(arguments.folder / "latency.md", markdown(document))
     print(markdown(document))

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.scale.large_camera import write_footage
 from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
 from bundles import GENERAL
@@ -141,7 +141,7 @@ def processor_s(folder: Path, bundle: Path, arguments: argparse.Namespace, gathe
         time.sleep(seconds)
         after = recorded(Layout(state)), system.cpu_seconds()
         runtime = chosen_runtime(state)
-        report = system.finish()
+        report = undisturbed(system.finish(), system.output())
     frames = after[0] - before[0]
     return {
         "frames": frames,
@@ -204,9 +204,7 @@ def main() -> None:
     document = {
         "networks": results,
         "machine": machine("torch", cores=arguments.cores),
-        "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
-        f"--cameras {arguments.cameras} --profile {arguments.profile} --networks {' '.join(arguments.networks)} "
-        f"--size {arguments.size[0]} {arguments.size[1]}",
+        "command": arguments.command,
     }
     report(document, arguments.json)
 

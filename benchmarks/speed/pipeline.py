@@ -24,7 +24,7 @@ import torch
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.receive import bare_receive_seconds
 from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
@@ -101,6 +101,7 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
             after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
             # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
             _, report = system.wait(DRAIN_S + 300)
+            undisturbed(report, system.output())
     if report["frames_lost"]:
         raise RuntimeError(f"pipeline: expected no lost frames, got {report['frames_lost']}")
     frames = after[0] - before[0]
@@ -118,6 +119,8 @@ def warm_up(system: RunningSystem) -> None:
     """Wait for the first recorded frame, and `WARM_S` longer."""
     system.await_role("fleet")
     while recorded(Layout(system.state)) == 0:
+        if system.process.poll() is not None:
+            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
         time.sleep(0.2)
     time.sleep(WARM_S)
 
@@ -194,7 +197,7 @@ def main() -> None:
         ),
         "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "baseline": baseline},
         "machine": machine("torch"),
-        "command": f"python -m benchmarks.speed.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
+        "command": arguments.command,
     }
     report(document, arguments.json)
 

@@ -101,7 +101,7 @@ def large_rows() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    arguments = command_line(__doc__, images=10000, attacked=1000, out=Path("docs/results/backends/loss.json"))
+    arguments = command_line(__doc__, images=10000, attacked=1000, out=Path("build/backends/loss.json"))
     torch.set_num_threads(1)
     command = f"python -m benchmarks.speed.precision --images {arguments.images} --attacked {arguments.attacked}"
     document = _read(arguments.out, command)

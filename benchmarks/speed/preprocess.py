@@ -109,7 +109,11 @@ def compare(
     def timed(executor: BatchExecutor) -> float:
         start = clock()
         executor.classify(frames)
-        return clock() - start
+        taken_s = clock() - start
+        for frame in frames:
+            if frame.error is not None:
+                raise frame.error
+        return taken_s
 
     for _ in range(3):
         timed(plain), timed(staged)

@@ -22,6 +22,7 @@ def bare_receive_seconds(host: str, port: int, payload: bytes, messages: int) ->
     here, there = context.Pipe()
     receiver = context.Process(target=_receive, args=(host, port, messages, there), daemon=True)
     receiver.start()
+    there.close()  # so that a receiver that fails ends the wait for it
     assert here.recv() == "subscribed"
     _publish(host, port, payload, messages)
     seconds: float = here.recv()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.harness.collector import Collector
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.latency import parsed
 from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
 from infra.state_folder import Layout
@@ -40,14 +40,14 @@ def run(cameras: int, fps: float, seconds: float, share: float | None) -> Result
             frames, before = recorded(Layout(state)), system.cpu_seconds()
             time.sleep(seconds)
             frames, after = recorded(Layout(state)) - frames, system.cpu_seconds()
-            found = system.finish()
+            found = undisturbed(system.finish(), system.output())
         whole = sum(
             {"camera", "bridge", "processor", "recorder"} <= {span.name for span in spans}
             for spans in collector.traces().values()
         )
     return {
         "frames": frames,
-        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / frames for role in before if role in after},
+        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / frames for role in before},
         "frames_published": found["frames_published"],
         "frames_lost": found["frames_lost"],
         "traces": whole,

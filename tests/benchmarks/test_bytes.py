@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.bytes import __main__ as main_module
 from benchmarks.bytes.__main__ import Table
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
 from benchmarks.bytes.search import CRFS, next_factor
@@ -65,3 +66,17 @@ def test_each_profile_is_measured_on_the_pictures_that_its_pixels_give() -> None
     assert found["raw"].bytes_a_frame > found["lossless"].bytes_a_frame
     assert 48 * 64 * 3 * 0.75 < found["raw"].bytes_a_frame < 48 * 64 * 3 * 0.75 + 60
     assert all(each.cpu_ms > 0 for each in found.values())
+
+
+def test_the_page_names_its_command_and_the_drop_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["--out", str(tmp_path), "--video", "door.mp4", "--frames", "10"]
+    Table(tmp_path / "bytes.csv").add([row("raw"), row("lossless"), row(JPEG)])
+    monkeypatch.setattr(main_module, "measure", lambda *_: None)
+    monkeypatch.setattr(main_module, "bytes_a_frame", lambda _: 1000.0)
+    monkeypatch.setattr("sys.argv", ["bytes.py", *command, "--every", "7"])
+    main_module.main()
+    page = (tmp_path / "README.md").read_text()
+    assert " --video door.mp4 --frames 10 --every 7`" in page
+    monkeypatch.setattr("sys.argv", ["bytes.py", *command, "--drop", "0.75"])
+    with pytest.raises(SystemExit):
+        main_module.main()

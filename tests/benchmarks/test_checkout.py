@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.checkout import run_in_checkout
+from benchmarks.speed.latency import run
 
 
 def test_a_benchmark_of_another_checkout_is_found_in_any_folder_and_runs_there(tmp_path: Path) -> None:
@@ -24,3 +27,26 @@ def test_a_benchmark_of_another_checkout_is_found_in_any_folder_and_runs_there(t
     ]  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"expected cost\.py, found none"):
         run_in_checkout(tmp_path, "cost.py")
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """A checkout whose `pointillist` prints its arguments."""
+    command = tmp_path / "infra" / "cli"
+    command.mkdir(parents=True)
+    (command.parent / "__init__.py").touch()
+    (command / "__init__.py").touch()
+    (command / "__main__.py").write_text("import sys\nprint('the other checkout:', *sys.argv[1:3])\n")
+    return tmp_path
+
+
+def test_the_latency_of_another_checkout_is_measured_with_its_packages(another: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"`up` has ended: the other checkout: up --state"):
+        run(-1, -1.0, 1.0, another)
+
+
+def test_the_bridge_of_another_checkout_runs_with_its_packages(another: Path) -> None:
+    script = "import pathlib, sys; from benchmarks.speed.bridge import run_checkout; "
+    script += "run_checkout(pathlib.Path(sys.argv[1]), 'nowhere', 1, 'nowhere:1')"
+    done = subprocess.run([sys.executable, "-c", script, str(another)], capture_output=True, text=True, check=False)
+    assert done.stdout == "the other checkout: bridge --mqtt\n", done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.scale import cost
-from benchmarks.scale.cost import cells, run
+from benchmarks.scale.cost import cells, compare, run
 
 
 def cell(cameras: int, fps: float, held: float = 1.0) -> dict[str, Any]:
@@ -39,6 +39,24 @@ def test_a_cell_is_measured_once_and_nothing_beyond_saturation(tmp_path: Path, m
         run(tmp_path, wanted, 0.0, 1.0, "the command")
     assert measured == [16, 64, 128]
     assert len(json.loads((tmp_path / "rows.json").read_text())["cells"]) == 3
+
+
+def test_each_baseline_is_measured_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def there(checkout: Path, _script: str, _out: str, folder: Path, *_: object) -> Any:
+        """Measure a cell once for each folder of results, as `run` does."""
+        file = Path(folder) / "rows.json"
+        if not file.exists():
+            times = float(checkout.name)
+            cpu = {role: times * ms for role, ms in cell(8, 1.0)["cpu_ms_per_frame"].items()}
+            file.write_text(json.dumps({"cells": {"8": cell(8, 1.0) | {"cpu_ms_per_frame": cpu}}}))
+        return json.loads(file.read_text())
+
+    monkeypatch.setattr(cost, "run_in_checkout", there)
+    (tmp_path / "rows.json").write_text(json.dumps({"cells": {"8": cell(8, 1.0) | {"cameras": 8}}}))
+    for name, ratio in (("2", 0.5), ("4", 0.25)):
+        compare(tmp_path, tmp_path / name, name, (), "the command")
+        found = json.loads((tmp_path / "rows.json").read_text())["over_baseline"]
+        assert found == {"8": {"baseline": name, "cpu": ratio}}
 
 
 def test_the_sweeps_reach_ten_thousand_cameras_at_the_same_total() -> None:

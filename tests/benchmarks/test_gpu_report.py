@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +19,10 @@ from benchmarks.pages.figure import sources
 from benchmarks.pages.figures import NAMES
 from benchmarks.speed import gpu_report
 from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
+from infra.local.files import write_text
+from infra.local.process import ProcessId
 from tests.infra.command_line import parsed
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGES = Path(gpu_report.__file__).parents[1] / "pages"
@@ -105,6 +111,29 @@ def test_a_step_that_fails_hangs_or_dies_is_named() -> None:
     assert in_process(hangs, 0.2)["error"] == "expected to end within 0.2 s"
     assert in_process(dies, 60)["error"] == "the process ended without a result"
     assert in_process(dict, 60)["outcome"] == "measured"
+
+
+def lasts(file: Path) -> dict[str, object]:
+    write_text(file, str(os.getpid()))
+    time.sleep(60)
+    return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_ctrl_c_ends_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, limit_s, join = tmp_path / "pid", 61.0, ForkProcess.join
+
+    def interrupted(process: ForkProcess, timeout: float | None = None) -> None:
+        if timeout != limit_s:
+            join(process, timeout)
+            return
+        wait_until(file.exists, "the running step")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ForkProcess, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_process(partial(lasts, file), limit_s)
+    assert ProcessId.of(int(file.read_text())) is None
 
 
 def test_all_steps_fit_into_25_minutes() -> None:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from benchmarks.speed import latency
 from benchmarks.speed.latency import STRETCHES, read_stamps, stretches
 
 WAY = ("captured", *STRETCHES)
@@ -27,3 +33,31 @@ def test_stretches_lead_from_stamp_to_stamp_and_add_up_to_the_whole_way() -> Non
     whole = float((len(WAY) - 1) ** 2)
     assert found["whole way"] == [whole, whole]
     assert ways == [2 * whole - found["checked"][0], 2 * whole]
+
+
+def test_each_table_has_its_own_rounds_and_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Path] = []
+
+    def measure(_cameras: int, _fps: float, _seconds: float, checkout: Path) -> dict[str, object]:
+        measured.append(checkout)
+        seconds = 1.0 if checkout == Path.cwd() else 2.0 if checkout.name == "first" else 4.0
+        return {
+            "p50_s": seconds * len(measured), "p99_s": seconds * len(measured), "frames_lost": 0,
+            "stretches_ms": {"whole way": {"p50": 1.0, "p99": 1.0}}, "cpu_ms_per_frame": {"up": seconds},
+        }  # fmt: skip
+
+    def summary(*options: str) -> dict[str, Any]:
+        command = ["latency", "--folder", str(tmp_path), "--load", "8x2", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        latency.main()
+        found: dict[str, Any] = json.loads((tmp_path / "latency.json").read_text())["summary"]["8x2"]
+        return found
+
+    monkeypatch.setattr(latency, "run", measure)
+    assert summary("--rounds", "3")["this"]["p50_s"] == 2.0
+    assert summary("--rounds", "1")["this"]["p50_s"] == 1.0
+    for name, ratio in (("first", 0.5), ("second", 0.25)):
+        found = summary("--rounds", "1", "--baseline", str(tmp_path / name))
+        assert found["other"] == name
+        assert found["over_baseline"]["cpu"] == ratio
+    assert measured[3:] == [tmp_path / "first", tmp_path / "second"]

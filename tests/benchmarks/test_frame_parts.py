@@ -1,0 +1,40 @@
+"""The parts of a frame's CPU time are those of the frames that were asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.speed import frame_parts
+
+
+def footage(file: Path, _fps: float, width: int, height: int) -> Path:
+    """Write a few frames of H.264."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for level in range(4):
+            picture = np.full((height, width, 3), 60 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+def test_all_times_are_of_the_frames_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, threads = tmp_path / "parts.json", torch.get_num_threads()
+    monkeypatch.setattr(frame_parts, "WARM", 1)
+    monkeypatch.setattr(frame_parts, "collect_seldom", lambda: None)
+    monkeypatch.setattr(frame_parts, "keep_freed", lambda _: None)
+    monkeypatch.setattr(frame_parts, "write_footage", footage)
+    options = "--cameras 2 --frames 2 --apart 0 --size 80 64 --backend torch"
+    monkeypatch.setattr("sys.argv", ["frame_parts.py", *options.split(), "--json", str(file)])
+    frame_parts.main()
+    torch.set_num_threads(threads)
+    found = json.loads(file.read_text())
+    assert found["frames"] == 2
+    assert found["network"] > 0

@@ -1,0 +1,32 @@
+"""The command in a document of results is the one that was given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.scale import recorder
+
+
+def test_the_command_holds_every_given_option_and_no_folder_of_another_checkout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = ["--rounds", "5", "--name", "two words", "--baseline", "../other"]
+    monkeypatch.setattr("sys.argv", ["bench.py", *given])
+    found = command_line("Test.", rounds=3, name="", seconds=1.0, baseline=Option(Path))
+    assert found.command.startswith("python -m ")
+    assert found.command.endswith(" --rounds 5 --name 'two words' --baseline CHECKOUT")
+
+
+def test_a_document_names_the_options_that_differ_from_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("direct", "restart"):
+        monkeypatch.setattr(recorder, part, lambda *_: {})
+    file = tmp_path / "recorder.json"
+    monkeypatch.setattr("sys.argv", ["recorder.py", "--boots", "2", "--without-kafka", "--json", str(file)])
+    recorder.main()
+    assert " --boots 2 --without-kafka " in json.loads(file.read_text())["command"]
