@@ -50,9 +50,9 @@ Attacker = Callable[[CameraKey], Iterator[Message]]
 def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcome:
     """Send an attacker's messages at `per_s` for a minute, and compare with the quiet period before.
 
-    The attack has succeeded if one of these holds: the database grows by more than `MOST_GROWTH_MIB`; the audit or the
-    other cameras' p99 takes more than `MOST_RATIO` times as long as before; the audit fails; `up` crashes, or ends later
-    than `MOST_END_S` after Ctrl-C.
+    The attack has succeeded if one of these holds: the database grows by more than `MOST_GROWTH_MIB`; the audit fails;
+    the audit or the other cameras' p99 takes more than `MOST_RATIO` times as long as before; `up` crashes, or ends
+    later than `MOST_END_S` after Ctrl-C.
     """
     options = ("--cameras", CAMERAS, "--fps", FPS, "--no-prometheus")
     with RunningSystem(state, *options) as system:
