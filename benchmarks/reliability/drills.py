@@ -192,6 +192,8 @@ def camera(
 
 def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
     before = os.sched_getaffinity(0)
+    if len(before) < cores:
+        raise SystemExit(f"cores: expected {cores} that this process may use, got {len(before)}")
     os.sched_setaffinity(0, sorted(before)[:cores])
     options = (
         "--cameras", 1, "--fps", 0, "--source", file, "--profile", profile, "--drop-ratio", 0.25, "--probe-share", 0,
