@@ -3,8 +3,8 @@
     python -m benchmarks.cameras --out docs/results/cameras
 
 Connections use TLS, with an enrolment for each camera. A bridge without Kafka confirms the frames, and reads the
-number that the server has drawn into each picture. `--out` keeps the result of each part; delete a result to measure
-it again.
+number that the server has drawn into each picture. Streams are sent by the profile `raw`, in which a number can be
+read, the file by the default. `--out` keeps the result of each part; delete a result to measure it again.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main() -> None:
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "trouble": lambda folder: trouble(folder, options.fps, options.seconds),
         "file": lambda folder: whole_file(folder, options.film or sample_video()),
-        "large": lambda folder: large_stream(folder, 3, options.seconds, {"fps": 0}),
-        "large-2": lambda folder: large_stream(folder, 8, options.seconds, {"fps": 1}),
+        "large": lambda folder: large_stream(folder, 3, options.seconds, {"fps": 0, "profile": "raw"}),
+        "large-2": lambda folder: large_stream(folder, 8, options.seconds, {"fps": 1, "profile": "raw"}),
     }
     found = read_json(options.out / "cameras.json")
     for name, part in parts.items():

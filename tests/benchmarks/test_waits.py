@@ -57,3 +57,21 @@ def test_a_page_written_again_keeps_the_cores_of_the_measurement(
     monkeypatch.delenv("POINTILLIST_DATA", raising=False)
     cameras.main()
     assert json.loads((tmp_path / "cameras.json").read_text())["cores"] == 999
+
+
+def test_streams_whose_numbers_are_read_are_sent_without_a_video_codec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def large(_folder: Path, _fps: int, _seconds: float, options: dict[str, Any]) -> dict[str, Any]:
+        sent.append(options)
+        return {"exit_status": 0}
+
+    for part in ("trouble", "whole_file"):
+        monkeypatch.setattr(cameras, part, lambda *_: {"exit_status": 0})
+    monkeypatch.setattr(cameras, "large_stream", large)
+    monkeypatch.setattr(cameras, "page", lambda _: "")
+    monkeypatch.setattr(sys, "argv", ["cameras", "--out", str(tmp_path)])
+    cameras.main()
+    assert [(each["fps"], each.get("profile")) for each in sent] == [(0, "raw"), (1, "raw")]
