@@ -3,8 +3,8 @@
     python -m benchmarks.cameras --out docs/results/cameras
 
 Connections use TLS, with an enrolment for each camera. A bridge without Kafka confirms the frames, and reads the
-number that the server has drawn into each picture. `--out` keeps the result of each part; delete a result to measure
-it again.
+number that the server has drawn into each picture. Streams are sent by the profile `raw`, in which a number can be
+read, the file by the default. `--out` keeps the result of each part; delete a result to measure it again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.cameras.accounts import large_stream, whole_file
 from benchmarks.cameras.trouble import NAMED_S, trouble
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.sample_video import sample_video
 from infra.local.files import read_json, write_json, write_text
 
 
@@ -30,7 +31,8 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# Cameras by the dozen",
         "",
-        f"`python -m benchmarks.cameras`: {streams['listed']} RTSP streams of {width} × {height} at "
+        f"`python -m benchmarks.cameras --out docs/results/cameras`: {streams['listed']} RTSP streams of "
+        f"{width} × {height} at "
         f"{streams['frames_per_second']} frames/s from GStreamer's server, in one `camera run` by TLS with enrolments, "
         f"{streams['seconds']:.0f} s, {found['cores']} of the machine's cores for all, other work on it.",
         "",
@@ -84,19 +86,20 @@ def main() -> None:
         seconds=20.0,
         film=Option(Path, "a film (default: one of $POINTILLIST_DATA/video)"),
     )
-    film = options.film or Path(os.environ["POINTILLIST_DATA"]) / "video" / "intel_car-detection.mp4"
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "trouble": lambda folder: trouble(folder, options.fps, options.seconds),
-        "file": lambda folder: whole_file(folder, film),
-        "large": lambda folder: large_stream(folder, 3, options.seconds, {"fps": 0}),
-        "large-2": lambda folder: large_stream(folder, 8, options.seconds, {"fps": 1}),
+        "file": lambda folder: whole_file(folder, options.film or sample_video()),
+        "large": lambda folder: large_stream(folder, 3, options.seconds, {"fps": 0, "profile": "raw"}),
+        "large-2": lambda folder: large_stream(folder, 8, options.seconds, {"fps": 1, "profile": "raw"}),
     }
     found = read_json(options.out / "cameras.json")
-    found["cores"] = len(os.sched_getaffinity(0))
     for name, part in parts.items():
         if name not in found:
             with tempfile.TemporaryDirectory(prefix="cameras-") as folder:
-                found[name] = part(Path(folder))
+                result = part(Path(folder))
+            if result["exit_status"]:
+                raise SystemExit(f"{name}: expected status 0 of `camera run`, got {result['exit_status']}")
+            found |= {name: result, "cores": len(os.sched_getaffinity(0))}
             write_json(options.out / "cameras.json", found)
     write_text(options.out / "README.md", page(found))
     print(page(found))

@@ -26,6 +26,8 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.runtime.atomic_file import replacing
 
 SITE: Final = "bench"
+END_S: Final = 60.0
+"""Longest wait for `camera run` to end."""
 _SECRET: Final = bytes(range(32))
 
 Camera = Mapping[str, Any]
@@ -91,10 +93,14 @@ class CameraRun:
     log: Path
 
     def end(self) -> int:
-        """Send SIGTERM, and return the exit status."""
+        """Send SIGTERM, and SIGKILL to a command that hangs. Return the exit status."""
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGTERM)
-        return self.process.wait(60)
+        try:
+            return self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log events with this name."""

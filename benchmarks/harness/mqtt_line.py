@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -46,12 +47,32 @@ class Line:
         try:
             self._link.settimeout(ANSWER_S)
             self._link.sendall(connect(client_id, will) + first)
-            answer = self._link.recv(4)
-            if len(answer) < 4 or answer[0] != _CONNACK or answer[3]:
-                raise RefusedError(f"MQTT answer: expected a CONNACK of success, got {answer.hex() or 'the end'}")
+            self._await_acceptance()
         except BaseException:
             self._link.close()
             raise
+
+    def _await_acceptance(self) -> None:
+        """Read the whole CONNACK: what is left of it would be read as the head of the next packet."""
+        packets: list[tuple[int, bytes]] = []
+        try:
+            while not packets:
+                data = self._link.recv(65_536)
+                if not data:
+                    raise RefusedError("MQTT answer: expected a CONNACK of success, got the end")
+                packets = self._splitter.feed(data)
+            first, body = packets[0]
+            if first != _CONNACK or len(body) < 2 or body[1]:
+                raise RefusedError(f"MQTT answer: expected a CONNACK of success, got {first:02x} {body.hex()}")
+            self._keep(packets[1:])
+        except ProtocolError as error:
+            raise RefusedError(f"MQTT answer: expected a CONNACK of success, got {error}") from None
+
+    def _keep(self, packets: Iterable[tuple[int, bytes]]) -> None:
+        for first, body in packets:
+            if first & 0xF0 == PUBLISH:
+                found = parse_publish(first, body)
+                self.heard.append((found.topic.decode(errors="replace"), found.payload))
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +110,7 @@ class Line:
                 data = self._link.recv(65_536)
                 if not data:
                     return False
-                for first, body in self._splitter.feed(data):
-                    if first & 0xF0 == PUBLISH:
-                        found = parse_publish(first, body)
-                        self.heard.append((found.topic.decode(errors="replace"), found.payload))
+                self._keep(self._splitter.feed(data))
         except (TimeoutError, ssl.SSLWantReadError):
             return True
         except (OSError, ProtocolError):

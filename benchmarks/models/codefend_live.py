@@ -4,7 +4,7 @@ In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--p
 appears in front of 4 of them. From the records alone, the benchmark measures the seconds from the first frame with the
 sticker to the alert. It also counts alerts on other cameras. With `--repair` the last run continues: the model is
 repaired from its quarantine, the repaired model is published while the cameras send, and the audit must find every
-frame.
+frame. `--json` keeps the file's runs of other seeds, which must have the same options.
 
 `--profile video` needs a `--side` of 128 pixels: smaller pictures are sent raw. The shipped `scene-sticker` knows the
 sticker with sharp edges, as at 32 pixels. At other sides the resampling softens them, and STRIP misses an eighth of the
@@ -220,7 +220,11 @@ def main() -> None:
     camera: Result = {"profile": arguments.profile}
     if arguments.side != SIDE:
         camera["source"] = {"size": [arguments.side, arguments.side], "prerendered": PRERENDERED}
+    names = ("bundle", "minutes", "probes", "profile", "side")
+    asked = {name: str(getattr(arguments, name)) for name in names}
     result: Result = read_json(arguments.json) if arguments.json else {}
+    if (known := result.setdefault("options", asked)) != asked:
+        raise SystemExit(f"{arguments.json}: expected runs of {asked}, got {known}. Name another file.")
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"

@@ -46,6 +46,7 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/eyes")
 RIGHT: Final = {"bottle": "bottle", "car": "vehicle", "person": "clothing"}
 """The right group of a video, by a word of its name."""
 FPS: Final = 2.0
+DROP: Final = 0.25
 ALL: Final = "all frames"
 MEAN: Final = "mean of the videos"
 CPU: Final = torch.device("cpu")
@@ -89,7 +90,8 @@ def moving_frames(file: Path) -> Iterator[tuple[Picture, Box | None]]:
 
 @torch.inference_mode()
 def seen(file: Path, pipeline: Pipeline, ratio: float) -> Seen:
-    """Classify the moving frames of a video."""
+    """Classify the moving frames of a video. Raises SystemExit if its name has no right group."""
+    group = group_of(file)
     bundle, shown = pipeline.bundle, pipeline.bundle.settings.input
     logits: dict[str, list[Tensor]] = {"motion": [], "resize": []}
     pictures, frames = [], 0
@@ -108,8 +110,15 @@ def seen(file: Path, pipeline: Pipeline, ratio: float) -> Seen:
         assert isinstance(part, Tensor)
         probe = resize(part, shown.height, shown.width)[0].permute(1, 2, 0).mul(255).round().byte()
         pictures.append(probe.numpy())
-    group = next(group for word, group in RIGHT.items() if word in file.stem)
     return Seen(file.stem, group, frames, {name: torch.cat(each) for name, each in logits.items()}, np.stack(pictures))
+
+
+def group_of(file: Path) -> str:
+    """Return the right group of a video. Raises SystemExit if its name has none."""
+    for word, group in RIGHT.items():
+        if word in file.stem:
+            return group
+    raise SystemExit(f"{file}: expected a name with {', '.join(RIGHT)}, got none of them. Move the file elsewhere.")
 
 
 def half(each: Seen, policy: str, *, last: bool) -> Tensor:
@@ -182,9 +191,15 @@ def page(document: dict[str, Any]) -> str:
     ) + "\n"  # fmt: skip
 
 
+def command(drop: float) -> str:
+    """Return the command that measures with this share of dropped pixels."""
+    given = "" if drop == DROP else f" --drop {drop:g}"
+    return f"python -m benchmarks.models.eyes{given} --json docs/results/eyes/eyes.json"
+
+
 def main() -> None:
     """Measure, print the page, and write it next to the JSON."""
-    options = command_line(__doc__, drop=0.25, threads=1, json=Path)
+    options = command_line(__doc__, drop=DROP, threads=1, json=Path)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary:
         bundle = load_bundle(general_bundle(Path(temporary)), CPU)
@@ -200,7 +215,7 @@ def main() -> None:
         for row in rows
     }
     document = {
-        "command": "python -m benchmarks.models.eyes --json docs/results/eyes/eyes.json",
+        "command": command(options.drop),
         "drop": options.drop,
         "calibrated": {"temperature": by.temperature, "unsure_below": by.unsure_below},
         "stated": {"temperature": stated.temperature, "unsure_below": stated.unsure_below},

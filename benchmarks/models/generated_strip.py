@@ -60,7 +60,7 @@ def threshold_of(bundle: Bundle, overlays: Tensor) -> StripThreshold:
 
 
 def frames_of(file: Path, pipeline: Pipeline, most: int) -> dict[str, Pictures]:
-    """Return whole frames and moving squares of a video at the network's size, `most` of each."""
+    """Return whole frames and moving squares of a video at the network's size, `most` of each, by `stacked`."""
     wanted = pipeline.bundle.settings.input
     squares = []
     for picture, box in moving_frames(file):
@@ -73,7 +73,12 @@ def frames_of(file: Path, pipeline: Pipeline, most: int) -> dict[str, Pictures]:
         decoded = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in opened.decode(video=0)]
     chosen = [decoded[place] for place in _spread(len(decoded), most)]
     whole = [_as_picture(resize(to_frames(each[None], CPU), wanted.height, wanted.width)) for each in chosen]
-    return {"whole": np.stack(whole), "square": np.stack([squares[place] for place in _spread(len(squares), most)])}
+    return stacked(whole, [squares[place] for place in _spread(len(squares), most)])
+
+
+def stacked(whole: Sequence[Pictures], squares: Sequence[Pictures]) -> dict[str, Pictures]:
+    """Return the pictures by their kind, (N, H, W, 3) each; a video in which nothing moves has no squares."""
+    return {kind: np.stack(each) for kind, each in (("whole", whole), ("square", squares)) if each}
 
 
 def _as_picture(frame: Tensor) -> Pictures:

@@ -106,8 +106,8 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
         process.kill()
     status = process.wait()
     log_lines = log.read_text().splitlines()
-    if first is None or created is None:
-        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {log_lines[-5:]}")
+    if status or first is None or created is None:
+        raise RuntimeError(f"{which}: expected frames and status 0, got status {status}: {log_lines[-5:]}")
     model, recorded_ms = first
     return {
         "status": status, "created_s": round(created, 2), "created_cpu_s": round(created_cpu_s, 2),

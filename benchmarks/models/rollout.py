@@ -1,8 +1,9 @@
-"""Rollouts live: `python -m benchmarks.models.rollout PART … --json FILE`, at most four minutes for each part.
+"""Rollouts live: `python -m benchmarks.models.rollout PART … --json FILE`, about five minutes at most for each part.
 
 - `bad`: 20 bad candidates, four of each kind, as shadow with leave to be promoted by rule. A backdoored one is scanned
-  first, as `model candidate --clean` does, and begins no rollout if the scan finds a trigger. The part ends after
-  `--seconds`; the same command again continues with the candidates that are not in the JSON yet.
+  first, as `model candidate --clean` does, and begins no rollout if the scan finds a trigger. A candidate on which the
+  gate has not decided within two minutes counts as undecided. The part ends after `--seconds`; the same command again
+  continues with the candidates that are not in the JSON yet.
 - `canary`: a canary with shuffled labels on half of the cameras; seconds from its publication until its last verdict.
 - `shadow`, `saturated`: turns without and with a shadow of a fifth of the frames, at a usual load and at saturation.
 - `swaps`: 100 published models in turn, or as many as `--seconds` allow; growth of the processor's memory from the
@@ -19,7 +20,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -49,12 +50,14 @@ CAMERAS: Final = 8
 FPS: Final = 4.0
 SATURATING_FPS: Final = 100.0
 DRAIN_S: Final = 300.0
-DECIDES_S: Final = 12.0
+DECIDES_S: Final = 120.0
+"""Longest wait for a decision: a slow candidate needs a minute to load and to be timed."""
 SWAPS: Final = 100
 SETTLED: Final = 20
 TURN_S: Final = 15.0
 TURNS: Final = 3
 SWAPPED_FPS: Final = 1.0
+UNDECIDED: Final = "undecided, dismissed"
 _CLEAN_SCAN: Final = '{"clean": true, "suspects": {}}'
 
 Result = dict[str, Any]
@@ -181,13 +184,23 @@ def bad(piece: Piece) -> Result:
         begun_s = time.monotonic()
         assessment = drill.run(judged)
         row["seconds"] = round(time.monotonic() - begun_s, 1)
-        row["outcome"] = "undecided, dismissed"
-        if assessment is not None and assessment.outcome in (FAILED, PROMOTED):
-            row["outcome"] = "promoted" if assessment.outcome == PROMOTED else "rolled back"
-            row["report"] = assessment.report
-    promoted = sum(row["outcome"] == "promoted" for row in rows)
+        row["outcome"] = outcome(assessment)
+        row["report"] = None if assessment is None else assessment.report
     audits = [*piece.known.get("audits", []), drill.finish()]
-    return {"candidates": rows, "promoted": promoted, "audits": audits}
+    return {"candidates": rows, **counted(rows), "audits": audits}
+
+
+def outcome(assessment: Assessment | None) -> str:
+    """Return the end of a candidate's rollout in words."""
+    if assessment is None or assessment.outcome not in (FAILED, PROMOTED):
+        return UNDECIDED
+    return "promoted" if assessment.outcome == PROMOTED else "rolled back"
+
+
+def counted(rows: Sequence[Result]) -> Result:
+    """Return the number of candidates that were promoted, and of those that the gate neither promoted nor rejected."""
+    outcomes = [row["outcome"] for row in rows]
+    return {"promoted": outcomes.count("promoted"), "undecided": outcomes.count(UNDECIDED)}
 
 
 def canary(piece: Piece) -> Result:

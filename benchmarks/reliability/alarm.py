@@ -3,7 +3,8 @@
 `pointillist up` runs with a webhook receiver and a scene model whose trigger is a sticker. After the cameras have a
 baseline, a sticker appears in front of `--stickers` of them. The clock starts at a camera's first frame with the
 sticker, by the records. Two delays are measured: to STRIP's evidence, which is the recorder's alert, and to the
-webhook. Alerts about other cameras are counted as false. A round that is already in the JSON is not run again.
+webhook. Alerts about other cameras, or before a camera's sticker, are false. A round that is already in the JSON is not
+run again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -74,32 +76,51 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
         with RunningSystem(state, *given, "--bundle", options.bundle) as system:
             system.await_role("fleet", deadline_s=240)
             end = time.monotonic() + CALM_S + 10 + STAYS_S + _SETTLED_S
-            while time.monotonic() < end and not chosen <= {camera for _, camera in webhook.arrived_s()}:
+            while time.monotonic() < end and not chosen <= _alerted_s(webhook).keys():
                 time.sleep(0.5)
             system.interrupt()
             report = system.finish(300)
-        arrived_s = webhook.arrived_s()
     raised, _ = delays(Layout(state))
     began_ms = first_frames(Layout(state))
     status, _ = audit(state)
     shutil.rmtree(state)
-    seconds = {
-        camera: {
-            "to_evidence_s": raised.get(camera),
-            "to_webhook_s": arrived - began_ms[camera] / 1000
-            if (arrived := arrived_s.get((ALERT, camera))) is not None
-            else None,
-        }
-        for camera in sorted(chosen)
-    }
     return {
         "seed": seed,
-        "cameras": seconds,
-        "others": sorted(camera for name, camera in arrived_s if name == ALERT and camera not in chosen),
-        "also_told": sorted({name for name, _ in arrived_s} - {ALERT}),
+        **waits(chosen, raised, began_ms, _alerted_s(webhook)),
+        "also_told": sorted({name for name, _ in webhook.arrived_s()} - {ALERT}),
         "frames_recorded": report["frames_recorded"],
         "audit_status": status,
     }
+
+
+def waits(
+    chosen: set[str],
+    raised: Mapping[str, float | None],
+    began_ms: Mapping[str, int],
+    alerted_s: Mapping[str, float],
+) -> Result:
+    """Return the delays of the cameras in `chosen`, and the cameras with a false alert.
+
+    By camera, `raised` has the delay of the evidence in seconds, `began_ms` the first frame with the sticker, and
+    `alerted_s` the alert's arrival, both in Unix time.
+    """
+    after_s = {camera: at - began_ms[camera] / 1000 for camera, at in alerted_s.items() if camera in began_ms}
+    false = {camera for camera in alerted_s if camera not in chosen or after_s.get(camera, -1.0) < 0}
+    return {
+        "cameras": {
+            camera: {
+                "to_evidence_s": raised.get(camera),
+                "to_webhook_s": None if camera in false else after_s.get(camera),
+            }
+            for camera in sorted(chosen)
+        },
+        "others": sorted(false),
+    }
+
+
+def _alerted_s(webhook: Webhook) -> dict[str, float]:
+    """Return the first arrival of each camera's alert, in Unix seconds."""
+    return {camera: at_s for (name, camera), at_s in webhook.arrived_s().items() if name == ALERT}
 
 
 def first_frames(layout: Layout) -> dict[str, int]:
@@ -135,7 +156,7 @@ def page(result: Result) -> str:
         f"{len(waits)} of {len(found)} stickers reached the webhook"
         + (f", after {median(waits):.1f} s in the median and {waits[-1]:.1f} s at most" if waits else "")
         + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
-        f"Alerts of other cameras: {sum(len(one['others']) for one in rounds)}. "
+        f"False alerts: {sum(len(one['others']) for one in rounds)}. "
         f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in waits)} of {len(found)}.",
     ]
     return "\n".join(lines) + "\n"
@@ -163,6 +184,8 @@ def main() -> None:
     )
     file = options.out / "alarm.json"
     asked = {name: getattr(options, name) for name in ("cameras", "stickers", "fps", "probes")}
+    if options.bundle != BUNDLE:
+        asked["bundle"] = str(options.bundle)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     result: Result = {"options": asked, "machine": machine, "rounds": []}
     if file.is_file():

@@ -24,39 +24,39 @@ Each drill starts `pointillist up` on an empty state folder, and ends with `poin
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Final
 
 from benchmarks.harness.document import report
 from benchmarks.harness.hostile import publish_hostile
 from benchmarks.harness.sample_video import sample_video, sample_videos
-from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.harness.system import Result, RunningSystem, summary
 from benchmarks.reliability.database_outage import database
-from benchmarks.reliability.groups import groups
+from benchmarks.reliability.groups import added_processor, groups
 from benchmarks.reliability.nodes import FAULTS, nodes
 from benchmarks.reliability.replayed import replay
 from benchmarks.reliability.restored import backup, restore
 from benchmarks.reliability.scaling import rolling, scaling
 from benchmarks.reliability.upgrade import newest_tag, upgrade
-from benchmarks.scale.large_camera import FPS, large
+from benchmarks.scale.large_camera import large
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
 from infra.audit.kafka_files import read_topic
+from infra.local.files import read_json
 from infra.state_folder import Layout
 from lab.strip.table import write_strip_table
 from processors.bundle import StripSettings, read_settings, shipped_bundle
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe
 from schemas.identity import CameraId
+from schemas.messages.frame import PROFILES
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.topics import KafkaTopic
 
@@ -192,6 +192,8 @@ def camera(
 
 def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
     before = os.sched_getaffinity(0)
+    if len(before) < cores:
+        raise SystemExit(f"cores: expected {cores} that this process may use, got {len(before)}")
     os.sched_setaffinity(0, sorted(before)[:cores])
     options = (
         "--cameras", 1, "--fps", 0, "--source", file, "--profile", profile, "--drop-ratio", 0.25, "--probe-share", 0,
@@ -229,11 +231,9 @@ def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
         time.sleep(pause_s)
         restarted["processor-2"] = round(system.kill("processor-2"), 2)
         time.sleep(pause_s)
-        added = subprocess.Popen([*COMMAND, "process", "--state", str(state), "--bundle", str(bundle)])
-        time.sleep(pause_s)
-        report = system.finish()
-        added.terminate()
-        added.wait(timeout=30)
+        with added_processor(state, bundle):
+            time.sleep(pause_s)
+            report = system.finish()
     expected = expected_alerts(Layout(state))
     published = [
         Alert.FromString(record.value).alert_id
@@ -242,7 +242,6 @@ def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
     ]
     return {
         "restarted_after_s": restarted,
-        "processor_added": True,
         "alerts_expected": len(expected),
         "alerts_published_are_the_expected": set(published) == expected,
         **summary(report, state),
@@ -281,7 +280,7 @@ def expected_alerts(layout: Layout) -> set[str]:
     return expected
 
 
-DRILLS: dict[str, Callable[[Path], Result]] = {
+DRILLS: Final[dict[str, Callable[..., Result]]] = {
     "fleet": fleet,
     "kills": kills,
     "outage": outage,
@@ -294,6 +293,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "video": groups,
     "nodes": nodes,
     "scaling": scaling,
+    "upgrade": upgrade,
     "rolling": rolling,
     "restore": restore,
     "backup": backup,
@@ -301,41 +301,52 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
 }
 
 
+TAKES: Final = {
+    "nodes": {"fault", "fps", "seconds"},
+    "large": {"cameras", "fps", "profile"},
+    "camera": {"profile"},
+    "upgrade": {"baseline"},
+}
+"""The options of the drills that have some, besides `--json`."""
+
+
 def main() -> None:
     """Run one drill, print its result, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=(*DRILLS, "upgrade"))
+    parser.add_argument("name", choices=DRILLS)
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--fault", choices=FAULTS, action="append", help="nodes: run only this fault; the file keeps the others"
     )
-    parser.add_argument(
-        "--fps", type=float, help="large, and with --fault: frames per second of each camera (default: 15; 4)"
-    )
-    parser.add_argument("--cameras", type=int, default=1, help="large: number of 1920×1080 cameras")
-    parser.add_argument("--profile", default="raw", help="camera, large: coding of the large frames")
-    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: length of the run")
+    parser.add_argument("--fps", type=float, help="large, nodes: frames per second of each camera (default: 15; 4)")
+    parser.add_argument("--cameras", type=int, help="large: number of 1920×1080 cameras (default: 1)")
+    parser.add_argument("--profile", choices=PROFILES, help="camera, large: coding of the large frames (default: raw)")
+    parser.add_argument("--seconds", type=float, help="nodes: length of the run of each fault (default: 300)")
     parser.add_argument("--baseline", help="upgrade: git revision of the earlier release (default: the newest tag)")
     arguments = parser.parse_args()
-    if arguments.name != "upgrade":
-        drill = DRILLS[arguments.name]
-    elif baseline := arguments.baseline or newest_tag():
-        drill = partial(upgrade, baseline=baseline)
-    else:
-        parser.error("--baseline: expected a git revision, got none, and there is no tag. Name a revision.")
+    options = vars(arguments)
+    name, file = options.pop("name"), options.pop("json")
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - TAKES.get(name, set()):
+        parser.error(f"--{option}: expected one of the drills {_takers(option)} with this option, got {name}")
+    if name == "upgrade" and "baseline" not in given:
+        given["baseline"] = newest_tag()
+        if given["baseline"] is None:
+            parser.error("--baseline: expected a git revision, got none, and there is no tag. Name a revision.")
+    earlier: Result = {}
+    if "fault" in given:
+        given["faults"] = given.pop("fault")
+        earlier = read_json(file).get("result", {}) if file else {}
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
-        if arguments.fault and drill is nodes:
-            before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
-            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps or 4.0, faults=arguments.fault)
-            result = {fault: found[fault] for fault in FAULTS if fault in found}
-        elif drill is large:
-            fps = arguments.fps or FPS
-            result = large(Path(folder), cameras=arguments.cameras, fps=fps, profile=arguments.profile)
-        elif drill is camera:
-            result = camera(Path(folder), profile=arguments.profile)
-        else:
-            result = drill(Path(folder))
-    report({"drill": arguments.name, "result": result}, arguments.json)
+        result = DRILLS[name](Path(folder), **given)
+    if earlier:
+        found = earlier | result
+        result = {fault: found[fault] for fault in FAULTS if fault in found}
+    report({"drill": name, "result": result}, file)
+
+
+def _takers(option: str) -> str:
+    return ", ".join(name for name, taken in TAKES.items() if option in taken)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ PATIENCE_S = 1800.0
 
 
 def environment(caches: Path) -> dict[str, str]:
-    """Return the environment with empty caches, and without this process's own virtual environment."""
-    inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    """Return the environment with empty caches, and without variables that lead to another checkout's packages."""
+    left_out = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     return inherited | {
         "UV_CACHE_DIR": str(caches / "uv"),
         "XDG_CACHE_HOME": str(caches / "xdg"),

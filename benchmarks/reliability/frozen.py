@@ -20,7 +20,6 @@ The exit status is 1 if a live source is called frozen, or a frozen one is not w
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.sample_video import sample_videos
 from consumers.cameras.picture_health import FROZEN_LEVELS, PictureHealth
 from processors.stages.plate import reconstruct_plate
 from processors.stages.stillness import Stillness
@@ -129,10 +129,10 @@ def seen(pictures: Sequence[Picture], ratio: float) -> Seen:
     )
 
 
-def sources(data: Path) -> dict[str, list[Picture]]:
-    """Return all sources by name."""
+def sources() -> dict[str, list[Picture]]:
+    """Return all sources by name. Raises SystemExit if there are no sample videos."""
     found: dict[str, list[Picture]] = {}
-    for file in sorted((data / "video").glob("*.mp4")):
+    for file in sample_videos():
         pictures = video_pictures(file)
         height, width = pictures[0].shape[:2]
         found[f"{file.stem} {width}x{height}"] = pictures
@@ -146,12 +146,13 @@ def sources(data: Path) -> dict[str, list[Picture]]:
 
 def main() -> None:
     """Print a line for each source and drop ratio."""
-    arguments = command_line(__doc__, data=Path(os.environ.get("POINTILLIST_DATA", ".")))
+    command_line(__doc__)
+    measured = sources()
     print(f"Threshold: {FROZEN_LEVELS:g} grey levels of 255. {LOOKS} looks, one a second.\n")
     print("| source | r | sent twice: live | frozen | rebuilt: live | frozen | unchanged, s | found after, s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     failed = False
-    for name, pictures in sources(arguments.data).items():
+    for name, pictures in measured.items():
         for ratio in RATIOS:
             found = seen(pictures, ratio)
             failed |= found.longest_s >= 20 or found.frozen_at_s is None or found.frozen_at_s > 60

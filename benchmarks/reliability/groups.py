@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
 
@@ -156,17 +157,25 @@ def _dead_letters(state: Path) -> dict[str, int]:
 def _rebalance(state: Path) -> None:
     """Let a second processor join the group and leave it again."""
     log = Layout(state).log("processor-1")
-    command = [*COMMAND, "process", "--state", str(state), "--bundle", str(shipped_bundle("scene"))]
     before = log.read_text().count(_ASSIGNED)
-    added = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with added_processor(state, shipped_bundle("scene")):
         _await_assignment(log, before + 1)
         time.sleep(_PAUSE_S)
-        added.terminate()
-        _await_assignment(log, before + 2)
+    _await_assignment(log, before + 2)
+
+
+@contextmanager
+def added_processor(state: Path, bundle: Path) -> Iterator[Child]:
+    """Run one more processor on a running system. Raises RuntimeError if it has ended by itself."""
+    command = [*COMMAND, "process", "--state", str(state), "--bundle", str(bundle)]
+    added = Child(command, state.with_name("added.log"))
+    added.start()
+    try:
+        yield added
+        if (status := added.poll()) is not None:
+            raise RuntimeError(f"added processor: expected it to run, got status {status}: {last_lines(added.log)}")
     finally:
-        added.terminate()
-        added.wait(timeout=60)
+        added.stop(60)
 
 
 def _await_assignment(log: Path, count: int) -> None:

@@ -23,6 +23,7 @@ from benchmarks.harness.system import COMMAND, Result, RunningSystem, await_heal
 from benchmarks.reliability.nodes import gaps
 from benchmarks.reliability.scaling_rule import SYNC_S, Autoscaler
 from infra.local.ports import free_port
+from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from processors.bundle import shipped_bundle
@@ -201,16 +202,16 @@ class _Pool:
     def __init__(self, system: RunningSystem, bundle: Path) -> None:
         self._system = system
         self._bundle = bundle
-        self._added: list[tuple[str, str, subprocess.Popen[bytes]]] = []
+        self._added: list[tuple[str, str, Child]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         for _, _, process in self._added:
-            process.terminate()
+            process.identity.send(signal.SIGTERM)
         for _, _, process in self._added:
-            process.wait(timeout=60)
+            process.stop(60)
 
     @property
     def size(self) -> int:
@@ -218,12 +219,11 @@ class _Pool:
 
     def resize(self, wanted: int) -> None:
         """Stop or start processors. Raises RuntimeError if an added one has ended."""
-        if ended := [name for name, _, process in self._added if process.poll() is not None]:
-            raise RuntimeError(
-                f"{ended[0]}: expected a processor that runs, got one that has ended: see its line above"
-            )
+        for name, _, process in self._added:
+            if process.poll() is not None:
+                raise RuntimeError(f"{name}: expected a processor that runs, it has ended: {last_lines(process.log)}")
         while self.size > wanted:
-            self._added.pop()[2].terminate()
+            self._added.pop()[2].identity.send(signal.SIGTERM)
         while self.size < wanted:
             name, address = f"processor-{self.size + 1}", f"127.0.0.1:{free_port()}"
             certify = [*COMMAND, "ca", "role", name, "--state", str(self._system.state)]
@@ -232,8 +232,9 @@ class _Pool:
                 *COMMAND, "process", "--state", str(self._system.state), "--bundle", str(self._bundle), "--instance",
                 name, "--metrics", address, "--backend", "torch", "--batch-frames", "8", "--allow-code",
             ]  # fmt: skip
-            started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            self._added.append((name, address, started))
+            child = Child(command, self._system.state.with_name(f"{name}.log"))
+            child.start()
+            self._added.append((name, address, child))
 
     def busy_s(self) -> dict[str, float]:
         """Return the busy seconds of each processor's device so far."""

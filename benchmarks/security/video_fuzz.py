@@ -99,6 +99,12 @@ def percentile_ms(seconds: list[float], share: float) -> float:
     return 1000 * float(np.quantile(seconds, share))
 
 
+def command(units: int, seed: int) -> str:
+    """Return the command that sends these mutated units."""
+    given = f" --seed {seed}" if seed else ""
+    return f"python -m benchmarks.security.video_fuzz --out docs/results/video --units {units}{given}"
+
+
 def main() -> None:
     """Attack, and write the counts."""
     options = command_line(
@@ -137,7 +143,7 @@ def main() -> None:
     counts = decoders.counts
     decoders.close()
     result = {
-        "command": f"python -m benchmarks.security.video_fuzz --out docs/results/video --units {options.units}",
+        "command": command(options.units, options.seed),
         "mutated_units": options.units,
         "units_sent": sent,
         "futures_by_outcome": dict(outcomes),

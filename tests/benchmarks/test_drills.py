@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from benchmarks.reliability import drills
 from benchmarks.reliability.drills import suspicious_bundle
+from benchmarks.reliability.groups import added_processor
+from benchmarks.reliability.nodes import FAULTS
 from benchmarks.reliability.replayed import counted, scenario, wrong_bundle
 from infra.state_folder import Layout
 from processors.bundle import load_bundle, shipped_bundle
@@ -46,3 +53,58 @@ def test_what_is_recorded_or_judged_twice_is_counted(tmp_path: Path) -> None:
         connection.execute("insert into frames values ('a', 2, 1)")
     connection.close()
     assert counted(layout) == {"verdicts": 0, "recorded_twice": 3, "judged_twice": 0}
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of the drills that the command has run; each fault's result is its name."""
+    calls: list[dict[str, Any]] = []
+
+    def drill(_folder: Path, **options: Any) -> dict[str, Any]:
+        calls.append(options)
+        return {fault: {"run": len(calls)} for fault in options.get("faults", FAULTS)}
+
+    for name in drills.DRILLS:
+        monkeypatch.setitem(drills.DRILLS, name, drill)
+    return calls
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["drills", *map(str, arguments)])
+    drills.main()
+
+
+def test_a_drill_refuses_an_option_that_it_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], called: list[dict[str, Any]]
+) -> None:
+    for arguments in (("fleet", "--cameras", 64), ("camera", "--fps", 5), ("nodes", "--profile", "video")):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, *arguments)
+        assert f"{arguments[1]}: expected one of the drills" in capsys.readouterr().err
+    assert not called
+
+
+def test_one_fault_of_the_nodes_is_measured_without_a_file_and_a_file_keeps_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: list[dict[str, Any]]
+) -> None:
+    command(monkeypatch, "nodes", "--fault", "kill")
+    command(monkeypatch, "nodes", "--fps", 8, "--json", tmp_path / "nodes.json")
+    command(monkeypatch, "nodes", "--fault", "hang", "--seconds", 60, "--json", tmp_path / "nodes.json")
+    assert called == [{"faults": ["kill"]}, {"fps": 8.0}, {"faults": ["hang"], "seconds": 60.0}]
+    found = json.loads((tmp_path / "nodes.json").read_text())
+    assert found == {"drill": "nodes", "result": {name: {"run": 3 if name == "hang" else 2} for name in FAULTS}}
+
+
+def test_an_added_processor_that_ends_by_itself_fails_the_drill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    program = "import sys; print('no broker', flush=True); sys.exit(3)"
+    monkeypatch.setattr("benchmarks.reliability.groups.COMMAND", (sys.executable, "-c", program))
+    log = tmp_path / "added.log"
+    with (
+        pytest.raises(RuntimeError, match="got status 3: no broker"),
+        added_processor(tmp_path / "state", tmp_path / "bundle") as added,
+    ):
+        assert added.wait(60) == 3
+    assert log.read_text() == "no broker\n"

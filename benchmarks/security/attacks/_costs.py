@@ -50,9 +50,9 @@ Attacker = Callable[[CameraKey], Iterator[Message]]
 def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcome:
     """Send an attacker's messages at `per_s` for a minute, and compare with the quiet period before.
 
-    The attack has succeeded if one of these holds: the database grows by more than `MOST_GROWTH_MIB`; the audit or the
-    other cameras' p99 takes more than `MOST_RATIO` times as long as before; `up` ends later than `MOST_END_S` after
-    Ctrl-C.
+    The attack has succeeded if one of these holds: the database grows by more than `MOST_GROWTH_MIB`; the audit fails;
+    the audit or the other cameras' p99 takes more than `MOST_RATIO` times as long as before; `up` crashes, or ends
+    later than `MOST_END_S` after Ctrl-C.
     """
     options = ("--cameras", CAMERAS, "--fps", FPS, "--no-prometheus")
     with RunningSystem(state, *options) as system:
@@ -70,7 +70,7 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
         over_quota = _over_quota(system)
         audit_after_s = audit_s(state)
         growth_mib = (database_bytes(layout) - before_bytes) / 2**20
-        end_s = _end_s(system)
+        ended_s = end_s(system)
         intruder.close()
     before_s = p99_s(layout, quiet_ms, begun_ms, MALLORY)
     during_s = p99_s(layout, begun_ms, ended_ms, MALLORY)
@@ -80,7 +80,7 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
         "database_growth_mib": round(growth_mib, 2),
         "audit_before_s": audit_before_s,
         "audit_after_s": audit_after_s,
-        "seconds_from_ctrl_c_to_the_end_of_up": end_s,
+        "seconds_from_ctrl_c_to_the_end_of_up": ended_s,
         "messages_not_taken": over_quota,
         "dead_letters": refused(layout),
         "thrown_out": intruder.thrown_out,
@@ -89,22 +89,23 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
         growth_mib <= MOST_GROWTH_MIB
         and _at_most(audit_after_s, audit_before_s)
         and _at_most(during_s, before_s)
-        and end_s is not None
-        and end_s <= MOST_END_S
+        and ended_s is not None
+        and ended_s <= MOST_END_S
     )
     return Outcome(what, not bounded, _lost_of_others(state), before_s, during_s, seen)
 
 
 def audit_s(state: Path) -> float | None:
-    """Return the seconds that `pointillist audit` takes, or None if it does not end within `AUDIT_S`."""
+    """Return the seconds that `pointillist audit` takes, or None if it fails or does not end within `AUDIT_S`."""
     begun = time.monotonic()
     try:
-        subprocess.run(
+        done = subprocess.run(
             [*COMMAND, "audit", "--state", str(state), "--json"], check=False, capture_output=True, timeout=AUDIT_S
         )
     except subprocess.TimeoutExpired:
         return None
-    return round(time.monotonic() - begun, 2)
+    # Its exit status is also 1 if frames are lost. A failed audit prints no JSON.
+    return round(time.monotonic() - begun, 2) if done.stdout else None
 
 
 def database_bytes(layout: Layout) -> int:
@@ -132,14 +133,20 @@ def _over_quota(system: RunningSystem) -> int:
     return round(Samples.scrape(places).sum(m.BRIDGE_OVER_QUOTA.name))
 
 
-def _end_s(system: RunningSystem) -> float | None:
+def end_s(system: RunningSystem) -> float | None:
+    """Return the seconds from Ctrl-C to the end of `up`.
+
+    None if that is more than `END_S`, or if `up` has crashed: before Ctrl-C, or without a report.
+    """
+    if system.process.poll() is not None:
+        return None
     begun = time.monotonic()
     system.process.send_signal(signal.SIGINT)
     try:
-        system.wait(END_S)
+        _, report = system.wait(END_S)
     except subprocess.TimeoutExpired:
         return None
-    return round(time.monotonic() - begun, 2)
+    return round(time.monotonic() - begun, 2) if report else None
 
 
 def _lost_of_others(state: Path) -> int:

@@ -99,6 +99,8 @@ def measured(target: Target, visitors_cookie: str, flood: Flood, seconds: float)
         ends.set()
         found = counts.get(timeout=60)
         process.join()
+    if isinstance(found, str):
+        raise RuntimeError(f"flood {flood.name}: expected connections to the end, got {found}")
     return {
         "flood": flood.name, "who": flood.who, "what": flood.what, "held": flood.held,
         "per_second": flood.per_second, **found, **visits,
@@ -157,11 +159,14 @@ def main() -> None:
         seconds=Option(20.0, "length of each flood"),
         recorded=Option(60.0, "seconds of frames recorded before the first flood"),
     )
+    file = options.out / "floods.json" if options.out else None
+    before = read_json(file) if file and options.names else {}
+    if before.get("seconds", options.seconds) != options.seconds:
+        raise SystemExit(f"--seconds: expected {before['seconds']:g} as in {file}, got {options.seconds:g}")
     chosen = [flood for flood in FLOODS if not options.names or flood.name in options.names]
     with tempfile.TemporaryDirectory(prefix="pointillist-floods-") as folder:
         found = run(Path(folder), chosen, options.seconds, options.recorded)
-    file = options.out / "floods.json" if options.out else None
-    known = read_json(file).get("floods", []) if file and options.names else []
+    known = before.get("floods", [])
     merged = {(each["flood"], each["who"]): each for each in [*known, *found]}
     document = {"cores": len(os.sched_getaffinity(0)), "seconds": options.seconds, "floods": list(merged.values())}
     page = markdown(document)

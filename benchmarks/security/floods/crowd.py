@@ -51,6 +51,8 @@ class Crowd:
         self.ended = 0
         """Connections that the server closed."""
         self.most_open = 0
+        self.error = ""
+        """The reason if the crowd could not go on."""
         self._address = address
         self._habit = habit
         self._held = held
@@ -60,13 +62,21 @@ class Crowd:
         self._open: dict[int, _Connection] = {}
         self._events = select.poll()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="crowd")
+        self._thread = threading.Thread(target=self._run_to_end, name="crowd")
         self._thread.start()
 
     def close(self) -> None:
         """Close all connections and stop the thread."""
         self._stop.set()
         self._thread.join()
+
+    def _run_to_end(self) -> None:
+        try:
+            self._run()
+        except OSError as error:
+            self.error = str(error)
+        for number in list(self._open):
+            self._remove(number)
 
     def _run(self) -> None:
         begun_s = time.monotonic()
@@ -83,8 +93,6 @@ class Crowd:
             for number, event in self._events.poll(1000 * _TICK_S):
                 self._serve(number, event)
             time.sleep(max(0.0, until_s - time.monotonic()))
-        for number in list(self._open):
-            self._remove(number)
 
     def _add(self) -> None:
         connection = _Connection(self._address, next(self._sources), next(self._requests), self._habit)
@@ -122,16 +130,20 @@ def besiege(
     sources: tuple[str, ...],
     begins: Event,
     ends: Event,
-    counts: Queue[dict[str, int]],
+    counts: Queue[dict[str, int] | str],
 ) -> None:
-    """Keep a crowd until `ends` is set. This is the main function of a process."""
+    """Keep a crowd until `ends` is set. This is the main function of a process.
+
+    `counts` receives the crowd's counts, or a text with the reason if it could not go on.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
     crowd = Crowd(address, habit, held=held, per_second=per_second, sources=sources)
     begins.set()
     ends.wait()
     crowd.close()
-    counts.put({"opened": crowd.opened, "ended_by_server": crowd.ended, "most_open": crowd.most_open})
+    found = {"opened": crowd.opened, "ended_by_server": crowd.ended, "most_open": crowd.most_open}
+    counts.put(crowd.error or found)
 
 
 class _Connection:
@@ -149,7 +161,11 @@ class _Connection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
         if source:
             self.socket.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-            self.socket.bind((source, 0))
+            try:
+                self.socket.bind((source, 0))
+            except OSError:
+                self.socket.close()
+                raise
         status = self.socket.connect_ex(address)
         if status not in (0, errno.EINPROGRESS):
             self._unsent = b""  # The next event is an error.

@@ -6,8 +6,8 @@ The ratio of p99 latency (capture to record, good cameras) compares the attack w
 nothing and is the control. An attack that was measured before is not run again, except with `--again` for those that
 are named.
 
-An attack is refused or bounded if four conditions hold: the attack reached no aim; no good frame is lost; no good
-camera was disconnected; and the counters that should detect it have grown.
+An attack is refused or bounded if five conditions hold: the attack reached no aim; no good frame is lost; no good
+camera was disconnected, or captured less than half as many frames; and the counters that should detect it have grown.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def judged(target: Target, cell: dict[str, Any]) -> dict[str, Any]:
     reached = dict(cell["reached"])
     if changed := target.frames_changed(cell["during_ms"]):
         reached["reached: frames that drop other than set"] = changed
+    if silenced := target.silenced(cell["quiet_ms"], cell["during_ms"]):
+        reached["reached: good cameras silenced"] = silenced
     return cell | {
         "reached": reached,
         "frames_a_second": {

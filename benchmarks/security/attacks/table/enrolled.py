@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from benchmarks.harness.mqtt_line import Line
 from benchmarks.security.attacks.table.attack import Attack, until
 from benchmarks.security.attacks.table.target import MALLORY, Target
+from infra.pki.roles import role_tls
 from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES
 from schemas.messages.frame import sign_message
@@ -108,11 +109,19 @@ def _last_words(target: Target, end: float) -> Counter[str]:
     gone = sign_message(target.mallory.key, Status(state=OFFLINE, boot_id=1))
     topic = mqtt_topic(target.cameras[0], Channel.STATUS)
     done: Counter[str] = Counter()
-    for number in until(end, 5.0):
-        with contextlib.suppress(OSError), Line(target.mqtt, target.mallory.tls, will=(topic, gone)) as line:
-            done["wills"] += 1
-            if number % 2:
-                line.send(publish_qos_0(topic, gone, retain=True))
+    # The broker's log has no line about a will that it refuses. A subscriber shows whether one was published.
+    with Line(target.mqtt, role_tls(target.layout.pki, "admin"), "watcher") as watcher:
+        watcher.subscribe(topic)
+        for number in until(end, 5.0):
+            with contextlib.suppress(OSError), Line(target.mqtt, target.mallory.tls, will=(topic, gone)) as line:
+                done["wills"] += 1
+                if number % 2:
+                    line.send(publish_qos_0(topic, gone, retain=True))
+            watcher.listen()
+        said = [payload for _, payload in watcher.heard]
+    if not said:
+        raise RuntimeError(f"{topic}: expected its retained status, got none")
+    done["reached: status published"] = said.count(gone)
     return done
 
 

@@ -123,7 +123,7 @@ def _login_flood(target: Target, end: float) -> Counter[str]:
 
 
 def _half_open(target: Target, end: float) -> Counter[str]:
-    """Open connections that send nothing, and reopen those that are closed, next to the good cameras' connections."""
+    """Open connections that send nothing, next to the good cameras' connections, and hold them."""
     held: list[socket.socket] = []
     done: Counter[str] = Counter()
     try:

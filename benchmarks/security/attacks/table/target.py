@@ -6,10 +6,11 @@ import math
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -122,9 +123,14 @@ class Target:
         """Return the number of these frames whose drop differs from the setting."""
         return sum(dropped != DROPPED for dropped in self._frames("dropped_per_block", windows))
 
-    def _frames(self, column: str, windows: Sequence[Window]) -> list[int]:
+    def silenced(self, quiet: Sequence[Window], during: Sequence[Window]) -> int:
+        """Return the number of good cameras that captured less than half as many frames as in the `quiet` windows."""
+        before, found = Counter(self._frames("camera", quiet)), Counter(self._frames("camera", during))
+        return sum(2 * found[camera] < before[camera] for camera in self.cameras)
+
+    def _frames(self, column: str, windows: Sequence[Window]) -> list[Any]:
         query = f"select {column} from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
-        found: list[int] = []
+        found: list[Any] = []
         with sqlite3.connect(f"file:{self.layout.database}?mode=ro", uri=True) as connection:
             for window in windows:
                 found += [row[0] for row in connection.execute(query, (*window, MALLORY))]

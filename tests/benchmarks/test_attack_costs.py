@@ -1,0 +1,44 @@
+"""Failures that an attack may cause, and that must not count as a short time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.system import RunningSystem
+from benchmarks.security.attacks._costs import audit_s, end_s
+
+ENDS_BY_ITSELF = "raise SystemExit(1)"
+ENDS_AT_CTRL_C = "import time; print('', flush=True)\ntry: time.sleep(600)\nexcept KeyboardInterrupt: pass"
+
+
+def system(program: str, report: dict[str, Any]) -> RunningSystem:
+    """Return a system whose `up` is this program."""
+    made = RunningSystem.__new__(RunningSystem)
+    made.process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert made.process.stdout is not None
+    made.process.stdout.readline()
+    made.process.stdout.close()
+    made.wait = lambda deadline_s: (made.process.wait(deadline_s), report)  # type: ignore[method-assign]
+    return made
+
+
+def test_an_up_that_crashed_has_no_time_to_its_end() -> None:
+    crashed = system(ENDS_BY_ITSELF, {"frames_lost": 0})
+    crashed.process.wait()
+    assert end_s(crashed) is None
+    assert end_s(system(ENDS_AT_CTRL_C, {})) is None
+    found = end_s(system(ENDS_AT_CTRL_C, {"frames_lost": 0}))
+    assert found is not None
+    assert found >= 0
+
+
+def test_an_audit_that_fails_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.security.attacks._costs.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
+    assert audit_s(tmp_path) is None
+    monkeypatch.setattr("benchmarks.security.attacks._costs.COMMAND", (sys.executable, "-c", "print('{}')"))
+    assert audit_s(tmp_path) is not None
