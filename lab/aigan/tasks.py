@@ -64,13 +64,20 @@ class Task:
     black_box: Recipe | None = None
     local: Callable[[], nn.Module] | None = None
     """Builds the local network of the black-box attacker, which contains nothing of the target."""
+    continued: Recipe | None = None
+    """The recipe of a training that starts with a shipped generator."""
 
     def judged(self, folder: Path | None, count: int) -> LabelledPictures:
         """Return the first `count` test pictures."""
         return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
 
-    def recipe(self, black_box: bool) -> Recipe:
+    def recipe(self, black_box: bool, *, continued: bool = False) -> Recipe:
         """Return the recipe of one setting. Raises ConfigError if the setting has none."""
+        if continued:
+            if black_box or self.continued is None:
+                have = ", ".join(name for name, task in TASKS.items() if task.continued is not None)
+                raise ConfigError(f"--start: expected a white-box training of {have}, got {self.name}")
+            return self.continued
         found = self.black_box if black_box else self.white_box
         if found is None:
             raise ConfigError(f"--black-box: expected one of {', '.join(_with_black_box())}, got {self.name}")
@@ -147,6 +154,9 @@ _MNIST: Final = Recipe(
 _CIFAR10: Final = Recipe(
     steps=24_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
 )
+_CIFAR10_CONTINUED: Final = replace(
+    _CIFAR10, steps=36_000, cycle=36_000, rate=1e-3, softness=3.0, clean_weight=0, class_weight=0, blocks=4, bf16=True
+)
 _SCENE: Final = Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50)
 
 TASKS: Final = {
@@ -167,6 +177,7 @@ TASKS: Final = {
             _CIFAR10,
             replace(_CIFAR10, steps=16_000),
             vgg_of_ones_own,
+            _CIFAR10_CONTINUED,
         ),
         Task("scene", lambda: shipped_bundle("scene-plain"), scene_pictures, _SCENE),
         Task(
