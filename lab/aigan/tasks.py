@@ -154,10 +154,14 @@ _MNIST: Final = Recipe(
 _CIFAR10: Final = Recipe(
     steps=24_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
 )
-_CIFAR10_CONTINUED: Final = replace(
-    _CIFAR10, steps=36_000, cycle=36_000, rate=1e-3, softness=3.0, clean_weight=0, class_weight=0, blocks=4, bf16=True
-)
 _SCENE: Final = Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50)
+
+
+def _continued(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe of a longer training: the miss loss in one cycle, without the discriminator."""
+    alone = replace(recipe, clean_weight=0, class_weight=0, blocks=recipe.blocks + 2, bf16=True)
+    return replace(alone, steps=steps, cycle=steps, rate=1e-3, softness=3.0)
+
 
 TASKS: Final = {
     task.name: task
@@ -169,6 +173,7 @@ TASKS: Final = {
             _MNIST,
             replace(_MNIST, steps=28_000, warmup_steps=200),
             BasicCnn,
+            _continued(_MNIST, 12_000),
         ),
         Task(
             "cifar10",
@@ -177,7 +182,7 @@ TASKS: Final = {
             _CIFAR10,
             replace(_CIFAR10, steps=16_000),
             vgg_of_ones_own,
-            _CIFAR10_CONTINUED,
+            _continued(_CIFAR10, 36_000),
         ),
         Task("scene", lambda: shipped_bundle("scene-plain"), scene_pictures, _SCENE),
         Task(

@@ -146,5 +146,5 @@ def test_a_generator_for_other_pictures_is_refused(lab: Command, tmp_path: Path)
 
 
 def test_a_training_that_has_no_recipe_for_a_start_is_refused(lab: Command, tmp_path: Path) -> None:
-    refused = lab("aigan", "train", "--dataset", "mnist", "--start", tmp_path).refusal()
-    assert "--start: expected a white-box training of cifar10, got mnist" in refused
+    refused = lab("aigan", "train", "--dataset", "scene", "--start", tmp_path).refusal()
+    assert "--start: expected a white-box training of mnist, cifar10, got scene" in refused
