@@ -17,9 +17,23 @@ def margin_loss(logits: Tensor, targets: Tensor, confidence: float) -> Tensor:
 
     It takes logits z, which Carlini and Wagner found better than probabilities. The paper's κ is 0.
     """
+    return _margins(logits, targets).clamp_min(-confidence).mean()
+
+
+def miss_loss(logits: Tensor, targets: Tensor, softness: float) -> Tensor:
+    """Return a smooth share of misses: the mean of σ(margin / `softness`), times 4 `softness`, over (B, classes).
+
+    The margin is that of equation 4. A picture counts most at the border of its target. Those far on either side have
+    next to no gradient, so none is sacrificed for a success that is certain or out of reach. The factor gives the loss
+    the slope of `margin_loss` at the border.
+    """
+    return torch.sigmoid(_margins(logits, targets) / softness).mean() * 4 * softness
+
+
+def _margins(logits: Tensor, targets: Tensor) -> Tensor:
     chosen = targets[:, None]
     other = logits.scatter(1, chosen, -torch.inf).amax(1)
-    return (other - logits.gather(1, chosen)[:, 0]).clamp_min(-confidence).mean()
+    return other - logits.gather(1, chosen)[:, 0]
 
 
 def clean_loss(clean: Tensor, perturbed: Tensor) -> Tensor:

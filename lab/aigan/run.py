@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.aigan.continuing import shipped_weights
 from lab.aigan.generator import Generator
 from lab.aigan.measure import attack, bare, frames_of, targets_for, verdicts
 from lab.aigan.opponents import Distilled, Opponent, WhiteBox, answers_of, differentiable
@@ -32,14 +33,23 @@ def generator_name(task: Task, black_box: bool) -> str:
 
 
 def train_task(
-    task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, print_line: PrintLine
+    task: Task,
+    recipe: Recipe,
+    *,
+    black_box: bool,
+    data: Path | None,
+    out: Path,
+    runs: Path,
+    print_line: PrintLine,
+    start: Path | None = None,
 ) -> None:
     """Train by `recipe` and export to `out` after each cycle. Progress lines go to `print_line`.
 
     An interrupted run continues from its checkpoint in `runs`, if recipe, pictures and target are the same. A finished
     run continues in the same way if its number of steps is raised. The test pictures are used once, after the last
-    step.
+    step. `start` is the folder of a generator with whose weights the training starts.
     """
+    first = None if start is None else Attacker(start)
     bundle = load_bundle(task.target(), torch.device("cpu"))
     pictures = task.pictures(data)
     name = generator_name(task, black_box)
@@ -48,7 +58,9 @@ def train_task(
     frames, labels = _tensors(pictures.train)
     valid = _tensors(pictures.valid)
     state = hashlib.blake2b(frames.numpy().tobytes(), digest_size=8).hexdigest()
-    checkpoint = Checkpoint(runs / f"{name}.pt", f"{bundle.model_id} {state} {recipe.described} {black_box}")
+    checkpoint = Checkpoint(
+        runs / f"{name}.pt", f"{bundle.model_id} {state} {recipe.described} {black_box}{_begun(first)}"
+    )
     shape = shape_of(len(bundle.settings.classes), pictures.train)
     started = time.monotonic()
 
@@ -66,14 +78,14 @@ def train_task(
                 height=shape.height,
                 width=shape.width,
                 eps=recipe.eps,
-                command=_command(task, recipe, black_box, step),
+                command=_command(task, recipe, black_box, step, start),
             )
             ship(generator, settings, out)
             judges = (pictures.valid, pictures.test) if step == recipe.steps else (pictures.valid,)
             weights = sum(parameter.numel() for parameter in generator.parameters())
             lines = [
                 f"{name}: {settings.knowledge} against {bundle.model_id}, {weights} weights, {step} steps",
-                recipe.described,
+                recipe.described + _begun(first),
                 *(_judged(out, bundle, part) for part in judges),
             ]
             if isinstance(opponent, Distilled):
@@ -81,12 +93,18 @@ def train_task(
             write_training_record(out, settings.command, lines)
             print_line("\n".join(lines))
 
-    train(frames, labels, shape, opponent, recipe, checkpoint, watch)
+    weights = None if start is None else shipped_weights(start)
+    train(frames, labels, shape, opponent, recipe, checkpoint, watch, weights)
 
 
-def _command(task: Task, recipe: Recipe, black_box: bool, step: int) -> str:
+def _begun(first: Attacker | None) -> str:
+    return "" if first is None else f", begun with {first.digest} of `{first.settings.command}`"
+
+
+def _command(task: Task, recipe: Recipe, black_box: bool, step: int, start: Path | None) -> str:
     """Return the command that trains up to `step` without a checkpoint."""
     options = [f"--dataset {task.name}", *(["--black-box"] if black_box else []), f"--steps {step}"]
+    options += [] if start is None else [f"--start {start}"]
     options += [f"--seed {recipe.seed}"] if recipe.seed else []
     return "pointillist lab aigan train " + " ".join(options)
 

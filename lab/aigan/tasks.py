@@ -64,13 +64,20 @@ class Task:
     black_box: Recipe | None = None
     local: Callable[[], nn.Module] | None = None
     """Builds the local network of the black-box attacker, which contains nothing of the target."""
+    continued: Recipe | None = None
+    """The recipe of a training that starts with a shipped generator."""
 
     def judged(self, folder: Path | None, count: int) -> LabelledPictures:
         """Return the first `count` test pictures."""
         return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
 
-    def recipe(self, black_box: bool) -> Recipe:
+    def recipe(self, black_box: bool, *, continued: bool = False) -> Recipe:
         """Return the recipe of one setting. Raises ConfigError if the setting has none."""
+        if continued:
+            if black_box or self.continued is None:
+                have = ", ".join(name for name, task in TASKS.items() if task.continued is not None)
+                raise ConfigError(f"--start: expected a white-box training of {have}, got {self.name}")
+            return self.continued
         found = self.black_box if black_box else self.white_box
         if found is None:
             raise ConfigError(f"--black-box: expected one of {', '.join(_with_black_box())}, got {self.name}")
@@ -149,6 +156,13 @@ _CIFAR10: Final = Recipe(
 )
 _SCENE: Final = Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50)
 
+
+def _continued(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe of a longer training: the miss loss in one cycle, without the discriminator."""
+    alone = replace(recipe, clean_weight=0, class_weight=0, blocks=recipe.blocks + 2, bf16=True)
+    return replace(alone, steps=steps, cycle=steps, rate=1e-3, softness=3.0)
+
+
 TASKS: Final = {
     task.name: task
     for task in (
@@ -159,6 +173,7 @@ TASKS: Final = {
             _MNIST,
             replace(_MNIST, steps=28_000, warmup_steps=200),
             BasicCnn,
+            _continued(_MNIST, 12_000),
         ),
         Task(
             "cifar10",
@@ -167,6 +182,7 @@ TASKS: Final = {
             _CIFAR10,
             replace(_CIFAR10, steps=16_000),
             vgg_of_ones_own,
+            _continued(_CIFAR10, 36_000),
         ),
         Task("scene", lambda: shipped_bundle("scene-plain"), scene_pictures, _SCENE),
         Task(

@@ -17,7 +17,7 @@ from processors.arrivals.job import Certified, FrameJob, Shape, StripFinding, Wa
 from processors.bundle.model_toml import Scores
 from processors.device.certification import Certification, Sticker
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
 from processors.device.decode import Decoded, decoded_batch
 from processors.device.drift import DriftSampler
 from processors.device.group_masks import GroupMasks
@@ -146,6 +146,13 @@ class BatchExecutor:
     def _classified(
         self, batch: Sequence[FrameJob]
     ) -> tuple[Decoded, Tensor | None, tuple[Tensor | Unplaced, Classified] | None]:
+        undecoded, parts = self._undecoded(batch)
+        done = self.compiled(undecoded, self._clock)
+        ((decoded, draws),) = parts
+        return decoded, draws, done
+
+    def _undecoded(self, batch: Sequence[FrameJob]) -> tuple[Undecoded, list[tuple[Decoded, Tensor | None]]]:
+        """Return what a compiled pipeline takes of a batch, and the list to which its decoding adds one entry."""
         parts: list[tuple[Decoded, Tensor | None]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
@@ -157,16 +164,14 @@ class BatchExecutor:
 
         seeds = [job.key.frame_seed(job.frame.boot_id, mask_seq(job.frame)) for job in batch]
         whole = [job.frame.whole for job in batch]
-        done = self.compiled(
+        undecoded = Undecoded(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
             self._codebooks.of(batch, seeds),
             torch.tensor(whole, device=self._device),
             batch[0].shape,
             decode,
-            self._clock,
         )
-        ((decoded, draws),) = parts
-        return decoded, draws, done
+        return undecoded, parts
 
     def batch_pixels(self, job: FrameJob) -> int:
         """Return the pixels for which a frame counts in a batch: as planes it is resampled in strips, one at a time."""
@@ -330,11 +335,11 @@ class BatchExecutor:
         """
         with self._clock("certify"), arithmetic(self._device, self.compiled.precision):
             if job.certification is None:
-                decoded, draws, done = self._classified([job])
-                if done is None:
+                undecoded, parts = self._undecoded([job])
+                frame = self.compiled.frames(undecoded)
+                if frame is None:
                     raise StageError("pixels: expected those of a frame with a class, got none")
-                # A copy: a compiled pipeline's results hold until its next call, and batches run between the turns.
-                frame = done[0].clone() if isinstance(done[0], Tensor) else done[0]
+                ((decoded, draws),) = parts
                 job.certification = Certification(self.pipeline, frame, decoded.kept, draws, self._sticker)
             certificate = job.certification.advance()
         if certificate is not None:

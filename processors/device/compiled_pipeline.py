@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import structlog
 import torch
@@ -43,6 +43,21 @@ at least 1. The seeds (G,) int64 are those of the bundle's random stages; None i
 
 _Verdicts = tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None, tuple[Tensor, Tensor] | None]
 """The frames, and the fields of `Classified`."""
+
+
+class Undecoded(NamedTuple):
+    """B frames of one shape before they are decoded.
+
+    `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame. Alternatively,
+    `books` holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool marks probes, whose every pixel was
+    sent.
+    """
+
+    seeds: Tensor
+    books: Tensor
+    whole: Tensor
+    shape: Shape
+    decode: Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +112,23 @@ class CompiledPipeline:
             )
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
-                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws, None))
+                self(Undecoded(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws, None)))
         except Exception as error:  # a compiler or a user's network may raise anything
             self._give_up(shape, error)
             return False
         return True
 
-    def __call__(
-        self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape, decode: Decode, stage: StageContext = bare
-    ) -> tuple[Tensor | Packed, Classified] | None:
+    def __call__(self, batch: Undecoded, stage: StageContext = bare) -> tuple[Tensor | Packed, Classified] | None:
         """Return the frames (G, C, H, W) in [0, 1] as they were sent and the chain's results; None if G is 0.
 
-        Frames that may go straight to the network's scale stay packed on a CPU.
-
-        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame. Alternatively,
-        `books` holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool marks probes, whose every pixel
-        was sent. The results of a compiled function are valid until the next call; it is one stage, whose time counts
-        as `classify`.
+        Frames that may go straight to the network's scale stay packed on a CPU. The results of a compiled function are
+        valid until the next call; it is one stage, whose time counts as `classify`.
         """
         with stage("unpack"):
-            pixels, kept, sent, draws, squares = decode(*self._masks(seeds, books, whole, shape))
+            pixels, kept, sent, draws, squares = self._decoded(batch)
             if not len(kept):
                 return None
-            compiled = self._for(shape, len(kept))
+            compiled = self._for(batch.shape, len(kept))
             frames = self._frames(pixels, kept, sent) if compiled is None else None
         with arithmetic(self._device, self.precision):
             if compiled is None:
@@ -127,10 +136,18 @@ class CompiledPipeline:
                 return frames, self.pipeline(frames, kept, stage, seeds=draws, squares=squares)
             try:
                 with stage("classify"):
-                    return _fused(compiled, shape, pixels, kept, sent, draws)
+                    return _fused(compiled, batch.shape, pixels, kept, sent, draws)
             except Exception as error:
-                self._give_up(shape, error)
+                self._give_up(batch.shape, error)
                 raise
+
+    def frames(self, batch: Undecoded) -> Tensor | Packed | None:
+        """Return the frames of a call without the chain's results. They stay valid after the next call."""
+        pixels, kept, sent, _, _ = self._decoded(batch)
+        return self._frames(pixels, kept, sent) if len(kept) else None
+
+    def _decoded(self, batch: Undecoded) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
+        return batch.decode(*self._masks(batch.seeds, batch.books, batch.whole, batch.shape))
 
     def _frames(self, pixels: Tensor, kept: Tensor, sent: Tensor) -> Tensor | Packed:
         if self._device.type == "cpu" and self.pipeline.scales(*sent.shape[2:]):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lab.aigan.generator import Generator, Shape, perturbed
-from lab.aigan.losses import class_loss, clean_loss, contrastive_loss, deceit_loss, distillation_loss, margin_loss
+from lab.aigan.losses import (
+    class_loss,
+    clean_loss,
+    contrastive_loss,
+    deceit_loss,
+    distillation_loss,
+    margin_loss,
+    miss_loss,
+)
 from lab.aigan.opponents import WhiteBox, differentiable
 from lab.aigan.pretraining import pretrain, teach_gate
 from lab.aigan.shipping import WITHIN
@@ -49,6 +57,20 @@ def test_margin_loss_is_equation_4_with_a_target(confidence: float) -> None:
         for row, t in zip(logits.tolist(), targets.tolist(), strict=True)
     ]
     assert margin_loss(logits, targets, confidence).item() == pytest.approx(np.mean(literal), abs=1e-6)
+
+
+def test_the_miss_loss_counts_misses_and_weighs_pictures_by_their_nearness_to_the_border() -> None:
+    logits = torch.tensor([[900.0, 0.0], [0.0, 900.0], [1.0, 1.0], [8.0, 0.0]], requires_grad=True)
+    targets = torch.tensor([0, 0, 0, 1])
+    loss = miss_loss(logits, targets, softness=2.0)
+    assert float(loss.detach()) == pytest.approx(8 * (0 + 1 + 0.5 + 1 / (1 + math.exp(-4))) / 4)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    assert logits.grad is not None
+    certain, hopeless, border, near = logits.grad.abs().sum(1).tolist()
+    assert certain == hopeless == pytest.approx(0, abs=1e-12)
+    # At the border it has the slope of the margin loss: 1 for each of the two logits, in a mean of four.
+    assert border == pytest.approx(2 / 4)
+    assert 0 < near < border
 
 
 def test_the_losses_of_both_heads_are_equations_6_to_8() -> None:

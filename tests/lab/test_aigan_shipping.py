@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lab.aigan.continuing import adopt, shipped_weights
 from lab.aigan.generator import Generator, Shape
 from lab.aigan.measure import attack, bare, frames_of, pgd, sharpened, targets_for, verdicts
 from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
@@ -42,6 +43,36 @@ def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -
         with torch.no_grad():
             expected = generator(pictures, targets).numpy()
         np.testing.assert_allclose(attacker.direction(pictures.numpy(), targets.numpy()), expected, atol=1e-5)
+
+
+def test_a_longer_training_starts_with_the_function_of_the_shipped_generator(tmp_path: Path) -> None:
+    with seeded(0):
+        shipped = Generator(SHAPE, narrow=4, wide=6, blocks=1)
+        pictures, targets = torch.rand(400, 1, 8, 12), torch.arange(400) % 3
+        torch.nn.init.normal_(shipped.out.weight, std=0.3)
+        torch.nn.init.normal_(shipped.templates.weight, std=0.3)
+        for norm in shipped.modules():
+            if isinstance(norm, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) and norm.affine:
+                torch.nn.init.uniform_(norm.weight, 0.5, 2)
+                torch.nn.init.normal_(norm.bias)
+        with torch.no_grad():
+            for _ in range(100):
+                shipped.train()(pictures, targets)
+            expected = shipped.eval()(pictures, targets)
+    ship(shipped, SETTINGS_OF_TINY, tmp_path)
+    with seeded(1):
+        longer = Generator(SHAPE, narrow=4, wide=6, blocks=2)
+    adopt(longer, shipped_weights(tmp_path), pictures)
+    with torch.no_grad():
+        torch.testing.assert_close(longer.eval()(pictures, targets), expected, atol=0.02, rtol=0)
+        # It goes on with the statistics of its batches, which must not change what it makes.
+        torch.testing.assert_close(longer.train()(pictures, targets), expected, atol=0.05, rtol=0)
+        assert expected.std() > 0.2
+    with pytest.raises(ConfigError, match=r"--start: encoder\.stem\.weight: expected the shape"):
+        adopt(Generator(SHAPE, narrow=2, wide=6, blocks=1), shipped_weights(tmp_path), pictures)
+    (tmp_path / MODEL).write_bytes(b"no model")
+    with pytest.raises(ConfigError, match="expected an ONNX generator"):
+        shipped_weights(tmp_path)
 
 
 def test_a_generator_of_five_mebibytes_does_not_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +143,8 @@ def test_a_generator_for_other_pictures_is_refused(lab: Command, tmp_path: Path)
     assert (
         "generator tiny: expected pictures of (8, 12, 1), got (32, 32, 3)" in lab("aigan", "attack", *options).refusal()
     )
+
+
+def test_a_training_that_has_no_recipe_for_a_start_is_refused(lab: Command, tmp_path: Path) -> None:
+    refused = lab("aigan", "train", "--dataset", "scene", "--start", tmp_path).refusal()
+    assert "--start: expected a white-box training of mnist, cifar10, got scene" in refused

@@ -13,7 +13,7 @@ from processors.arrivals.job import Shape
 from processors.bundle import Bundle, load_bundle
 from processors.device import compiled_pipeline as module
 from processors.device.batch_executor import BatchExecutor
-from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
 from processors.device.precision import choose_precision
 from processors.pipeline import Classified, Pipeline
 from processors.stages.unpack import kept_masks, scatter
@@ -49,7 +49,9 @@ def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cp
     pixels, seeds, books, whole = sent_frames(count, device)
     with torch.inference_mode():
         done = compiled(
-            seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None, None)
+            Undecoded(
+                seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None, None)
+            )
         )
     assert done is not None
     frames, found = done

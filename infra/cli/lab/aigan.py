@@ -41,6 +41,10 @@ def train(
     ),
     steps: Annotated[int | None, typer.Option(help="Number of batches; by default the recipe's.", min=1)] = None,
     seed: Seed = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a generator with whose weights the training starts, by a recipe of its own."),
+    ] = None,
 ) -> None:
     """Train a generator, export it to ONNX every thousand steps and record its training.
 
@@ -58,11 +62,11 @@ def train(
         require_folder(runs, "--runs")
         if out is not None:
             require_folder(out, "--out")
-        recipe = replace(task.recipe(black_box), seed=seed)
+        recipe = replace(task.recipe(black_box, continued=start is not None), seed=seed)
         recipe = recipe if steps is None else replace(recipe, steps=steps)
         train_task(
             task, recipe, black_box=black_box, data=Environment().data, out=out or home_of(task, black_box), runs=runs,
-            print_line=_print_line,
+            print_line=_print_line, start=start,
         )  # fmt: skip
 
 
