@@ -13,7 +13,15 @@ from benchmarks.harness.system import RunningSystem
 from benchmarks.security.attacks._costs import audit_s, end_s
 
 ENDS_BY_ITSELF = "raise SystemExit(1)"
-ENDS_AT_CTRL_C = "import time; print('', flush=True)\ntry: time.sleep(600)\nexcept KeyboardInterrupt: pass"
+ENDS_AT_CTRL_C = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+try:
+    print(flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    pass
+"""
 
 
 def system(program: str, report: dict[str, Any]) -> RunningSystem:
