@@ -50,10 +50,10 @@ class SettingsTable(BaseModel):
         return int(quantity) if quantity.is_integer() else quantity
 
 
-def _is_host(text: str) -> bool:
-    """Return whether a resolver accepts a host: its own error for `a..b` is no OSError."""
+def _is_address(host: str, port: str) -> bool:
+    """Return whether a resolver accepts the host, and the port is one: a resolver's error for `a..b` is no OSError."""
     try:
-        return bool(text.encode("idna"))
+        return bool(host.encode("idna") and _PORT.fullmatch(port)) and int(port) <= 65_535
     except UnicodeError:
         return False
 
@@ -63,7 +63,7 @@ def address(text: str) -> tuple[str, int]:
     if "@" in text:
         raise ConfigError("address: expected host:port without a user and a password, got one with an @. Remove them.")
     host, _, port = text.rpartition(":")
-    if not _is_host(host) or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+    if not _is_address(host, port) or not int(port):
         raise ConfigError(f"address: expected host:port with a port from 1 to 65535, got {text!r}. Correct it.")
     return host.strip("[]"), int(port)
 
@@ -72,7 +72,7 @@ def _parsed(value: object) -> object:
     if not isinstance(value, str):
         return value
     host, _, port = value.rpartition(":")
-    if not _is_host(host) or not _PORT.fullmatch(port) or int(port) > 65_535:
+    if not _is_address(host, port):
         raise ValueError(f"expected host:port, got {value.rpartition('@')[2]!r}. Correct the address.")
     return host.strip("[]"), int(port)
 

@@ -42,6 +42,8 @@ BATCH = 64
 DROPPED = 16
 WARM_S = 10.0
 DRAIN_S = 120.0
+FRAMES_S = 120.0
+"""Longest wait for recorded frames."""
 SECRET = bytes(range(32))
 
 
@@ -118,11 +120,19 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
 def warm_up(system: RunningSystem) -> None:
     """Wait for the first recorded frame, and `WARM_S` longer."""
     system.await_role("fleet")
-    while recorded(Layout(system.state)) == 0:
-        if system.process.poll() is not None:
-            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
-        time.sleep(0.2)
+    await_recorded(system, 1)
     time.sleep(WARM_S)
+
+
+def await_recorded(system: RunningSystem, frames: int) -> None:
+    """Wait until this many frames are recorded. Raises TimeoutError after `FRAMES_S`, or RuntimeError if `up` ends."""
+    end = time.monotonic() + FRAMES_S
+    while (found := recorded(Layout(system.state))) < frames:
+        if system.process.poll() is not None:
+            raise RuntimeError(f"`up`: expected recorded frames, got its end: {system.output()[-2000:]}")
+        if time.monotonic() > end:
+            raise TimeoutError(f"recorded frames: expected {frames} within {FRAMES_S:g} s, got {found}")
+        time.sleep(0.1)
 
 
 def recorded(layout: Layout) -> int:

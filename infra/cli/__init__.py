@@ -174,7 +174,7 @@ def needs_extra(extra: str) -> Iterator[None]:
 def file_errors() -> Iterator[None]:
     """Raise StateError that names the file in place of an OSError about a file, or about a full disk.
 
-    A role that runs has its own way with them: an error that ends it keeps its trace in the role's log.
+    The errors of a running role stay as they are: one that ends the role keeps its trace in the role's log.
     """
     try:
         yield

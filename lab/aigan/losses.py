@@ -23,9 +23,9 @@ def margin_loss(logits: Tensor, targets: Tensor, confidence: float) -> Tensor:
 def miss_loss(logits: Tensor, targets: Tensor, softness: float) -> Tensor:
     """Return a smooth share of misses: the mean of σ(margin / `softness`), times 4 `softness`, over (B, classes).
 
-    The margin is that of equation 4. A picture counts most at the border of its target. Those far on either side have
-    next to no gradient, so none is sacrificed for a success that is certain or out of reach. The factor gives the loss
-    the slope of `margin_loss` at the border.
+    The margin is that of equation 4. The gradient is largest for pictures at the border of their target. It is next to
+    zero for pictures that already succeed by far, and for those that are far from it. The factor gives the loss the
+    slope of `margin_loss` at the border.
     """
     return torch.sigmoid(_margins(logits, targets) / softness).mean() * 4 * softness
 

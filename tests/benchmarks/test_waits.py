@@ -12,16 +12,6 @@ import pytest
 
 from benchmarks.cameras import __main__ as cameras
 from benchmarks.cameras import site
-from benchmarks.harness.system import RunningSystem
-from benchmarks.security.secure import revocation
-
-
-def test_a_revocation_is_not_awaited_from_a_system_that_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.harness.system.COMMAND", (sys.executable, "-c", "print('no broker')"))
-    with RunningSystem(tmp_path / "state") as system, pytest.raises(RuntimeError, match="it has ended: no broker"):
-        revocation.await_recorded(system, 1)
 
 
 def test_a_camera_run_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

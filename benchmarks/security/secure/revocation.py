@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness.system import COMMAND, RunningSystem
-from benchmarks.speed.pipeline import recorded
+from benchmarks.speed.pipeline import await_recorded
 from infra.state_folder import Layout
 
 CAMERAS: Final = 4
 FPS: Final = 10
 QUIET_S: Final = 6.0
 """Time after which a revoked camera's frames have stopped arriving."""
-START_S: Final = 120.0
 NAME: Final = "local/cam-1"
 TIMES: Final = 3
 
@@ -49,17 +48,6 @@ def _once() -> dict[str, Any]:
     if others_ms < begun_ms + 1000 * QUIET_S / 2:
         raise RuntimeError("other cameras: expected their frames to continue, got none")
     return {"revoked_s": max(0.0, (last_ms - begun_ms) / 1e3), "command_s": command_s}
-
-
-def await_recorded(system: RunningSystem, frames: int) -> None:
-    """Wait until this many frames are recorded. Raises TimeoutError after `START_S`, or RuntimeError if `up` ends."""
-    end = time.monotonic() + START_S
-    while (found := recorded(Layout(system.state))) < frames:
-        if system.process.poll() is not None:
-            raise RuntimeError(f"expected `up` to run, it has ended: {system.output()[-2000:]}")
-        if time.monotonic() > end:
-            raise TimeoutError(f"recorded frames: expected {frames} within {START_S:g} s, got {found}")
-        time.sleep(0.1)
 
 
 def _last_recorded(layout: Layout, camera: str) -> float:

@@ -43,10 +43,10 @@ def train(
     seed: Seed = 0,
     start: Annotated[
         Path | None,
-        typer.Option(help="Folder of a generator with whose weights the training starts, by a recipe of its own."),
+        typer.Option(help="Folder of a shipped generator: start with its weights, by the recipe for longer trainings."),
     ] = None,
 ) -> None:
-    """Train a generator, export it to ONNX every thousand steps and record its training.
+    """Train a generator, export it to ONNX after each cycle of its recipe and record its training.
 
     It takes minutes to hours on one core. The same command resumes a stopped training; with more steps it continues a
     finished one.
