@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,10 @@ def test_labels_of_the_first_release_stay(kind: str, tmp_path: Path, request: py
 
 
 def test_stored_labels_are_shown_and_the_users_last_one_is_known(
-    rig: ConsoleRig, labelled_frames: LabelledFrames
+    rig: ConsoleRig, labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = count(10**12)
+    monkeypatch.setattr(module, "now_ms", lambda: next(clock))  # two labels in one millisecond count as one act
     names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
     labelled_frames.label(names[:1], "mine", OWNER)
     labelled_frames.label(names[1:3], "other", OWNER)

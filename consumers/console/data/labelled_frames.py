@@ -40,7 +40,6 @@ from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 
-"""The name of a verdict without a class, as processors send it."""
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
 LONGEST_S: Final = 30 * 86_400.0
