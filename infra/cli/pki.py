@@ -51,7 +51,7 @@ def init(
     no other; ca.key stays in pki. `ca renew` renews the certificates before they end.
     """
     from infra.local.files import write_json
-    from infra.pki.authority import LOCAL_HOSTS, Authority, general_name
+    from infra.pki.authority import Authority
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
     from infra.state_folder import Layout
     from infra.state_folder.environment import Environment, fleet_secret
@@ -59,9 +59,7 @@ def init(
     from infra.up.identities import enrol_missing
     from producers.simulation.scenario import load_scenario
 
-    hosts = (*LOCAL_HOSTS, *(host or ()))
-    for each in hosts:
-        general_name(each)
+    hosts = _hosts(host)
     planned = load_scenario(scenario).cameras() if scenario is not None else []
     layout = Layout(state.resolve())
     environment = Environment()
@@ -100,17 +98,27 @@ def role(
 ) -> None:
     """Issue the certificate of one more instance of a role, or renew it."""
     from infra.admission.camera_revocation import reload_broker
-    from infra.pki.authority import LOCAL_HOSTS, Authority
+    from infra.pki.authority import Authority
     from infra.pki.roles import Roles
     from infra.state_folder.identity_lock import changing_identities
 
+    hosts = _hosts(host)
     layout = existing_layout(state)
     with changing_identities(layout.folder):
         roles = Roles(Authority(layout.pki))
-        roles.issue(name, (*LOCAL_HOSTS, *(host or ())), days)
+        roles.issue(name, hosts, days)
         roles.write_rights()
     reload_broker(layout)
     typer.echo(str(roles.folder(name)))
+
+
+def _hosts(given: list[str] | None) -> tuple[str, ...]:
+    """Return the brokers' names and addresses: those of this machine, and the given ones. Raises ConfigError."""
+    from infra.pki.authority import LOCAL_HOSTS, check_host
+
+    for host in given or ():
+        check_host(host)
+    return (*LOCAL_HOSTS, *(given or ()))
 
 
 @ca_app.command("renew")
@@ -221,7 +229,8 @@ def revoke(
     where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
     note(state, "revoke", identity, f"{done.certificates} certificates, {keys}", "done")
-    typer.echo(f"{identity}: {done.certificates} certificates revoked, {keys}; {where}")
+    unknown = "" if done.certificates else " (none was issued for this name: check it)"
+    typer.echo(f"{identity}: {done.certificates} certificates revoked{unknown}, {keys}; {where}")
 
 
 def _revoke_role(role: str, state: Path, within: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _BACKDATED = datetime.timedelta(days=1)
 _CRL_BACKDATED = datetime.timedelta(days=30)
 """Backdating of revocation lists: OpenSSL prefers the list with the later second. Each list takes a second of this
 time. A burst of revocations therefore never dates a list in the future, which would reject every client."""
+_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z)(\*\.{_LABEL}\.)?{_LABEL}(\.{_LABEL})*")
 
 
 @dataclass(frozen=True)
@@ -236,15 +239,25 @@ def certificate_hosts(file: Path) -> list[str]:
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """Convert a host's name or address for certificates; ConfigError when it is neither."""
+    """Convert a host's name or address, see `check_host`, for certificates."""
+    return x509.IPAddress(ipaddress.ip_address(host)) if _is_address(host) else x509.DNSName(host)
+
+
+def check_host(host: str) -> None:
+    """Raise ConfigError unless `host` is an address or a name, which may begin with `*.` for any one label.
+
+    Such names are those of RFC 6125, section 6.4.3.
+    """
+    if not (_HOST_NAME.fullmatch(host) or _is_address(host)):
+        raise ConfigError(f"host: expected a name or an address, got {host!r}. Correct it.")
+
+
+def _is_address(host: str) -> bool:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        ipaddress.ip_address(host)
     except ValueError:
-        pass
-    try:
-        return x509.DNSName(host)
-    except ValueError:
-        raise ConfigError(f"host: expected a name or an address, got {host!r}. Correct it.") from None
+        return False
+    return True
 
 
 def write_private(path: Path, text: str) -> None:

@@ -27,18 +27,22 @@ from lab.training.bundle import (
 )
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings
-from processors.networks.resnet import resnet20
+from processors.networks.resnet import ResNet
 
 HELD_OUT = 1000
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def train(images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path) -> nn.Module:
+def train(
+    images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path, width: int = 16
+) -> nn.Module:
     """Return a ResNet-20 trained on (N, 32, 32, 3) uint8 pictures. `work` keeps a checkpoint to resume from."""
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
     work.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed):
-        network = fit(resnet20(10), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt")
+        network = fit(
+            ResNet(10, width=width), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt"
+        )
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, work / WEIGHTS_FILE)
     return network
 
@@ -51,6 +55,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--work", type=Path, default=Path("runs/cifar10"), help="folder of the checkpoint")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
@@ -59,9 +65,10 @@ def main() -> None:
     images, labels = train_x[:-HELD_OUT], train_y[:-HELD_OUT]
     mean, std = channel_statistics(images)
     if arguments.weights is None:
-        network = train(images, labels, mean, std, Recipe(epochs=arguments.epochs), arguments.work)
+        recipe = Recipe(epochs=arguments.epochs, bfloat16=arguments.bf16)
+        network = train(images, labels, mean, std, recipe, arguments.work, arguments.width)
     else:
-        network = resnet20(10).eval()
+        network = ResNet(10, width=arguments.width).eval()
         network.load_state_dict(load_file(arguments.weights))
 
     settings = BundleSettings(
@@ -69,8 +76,8 @@ def main() -> None:
         version="1",
         format="safetensors",
         weights=WEIGHTS_FILE,
-        factory="processors.networks.resnet:resnet20",
-        factory_arguments={"classes": 10},
+        factory="processors.networks.resnet:ResNet",
+        factory_arguments={"classes": 10, "width": arguments.width},
         classes=list(CLASSES),
         input=input_settings(mean, std),
     )
@@ -83,8 +90,9 @@ def main() -> None:
         strip_line(bundle),
     ]
     print("\n".join(lines))
-    command = f"python -m lab.training.cifar10 --out bundles/cifar10 --epochs {arguments.epochs}"
-    write_training_record(arguments.out, command, lines)
+    command = f"python -m lab.training.cifar10 --out {arguments.out} --epochs {arguments.epochs}"
+    wide = f" --width {arguments.width}" if arguments.width != parser.get_default("width") else ""
+    write_training_record(arguments.out, command + wide + (" --bf16" if arguments.bf16 else ""), lines)
 
 
 if __name__ == "__main__":

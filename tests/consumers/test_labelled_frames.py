@@ -145,6 +145,9 @@ def test_an_import_that_does_not_fit_is_refused_and_evicts_nothing(
     truncated.write_bytes(scene(1)[:900])
     with pytest.raises(ConfigError, match="expected a picture"):
         labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
+    truncated.write_text("no picture")
+    with pytest.raises(ConfigError, match="1.jpg: expected a picture, got a file of another kind. Remove the file"):
+        labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
 
 
 def test_the_collector_keeps_what_is_worth_a_label(labelled_frames: LabelledFrames) -> None:

@@ -287,9 +287,22 @@ def test_a_host_is_an_address_or_a_name(host: str, kind: type[x509.GeneralName])
     assert isinstance(general_name(host), kind)
 
 
-def test_a_host_that_is_neither_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^host: expected a name or an address, got 'bär'\. Correct it\.$"):
-        general_name("bär")
+@pytest.mark.parametrize("host", ["bär", "", "*", "*.org", "a..b", "-a.example", "broker.example:8883", "x" * 64])
+def test_a_host_that_is_neither_is_one_line(host: str, fleet: Layout) -> None:
+    for command in (("init", "--keep"), ("role", "mosquitto")):
+        said = refusal(run("ca", *command, "--state", fleet.folder, "--host", host))
+        assert said == f"host: expected a name or an address, got {host!r}. Correct it."
+
+
+@pytest.mark.parametrize("host", ["::1", "broker", "mqtt_1.site-2.example", "*.example.org"])
+def test_a_certificate_may_be_for_an_address_a_name_or_any_first_label(host: str, fleet: Layout) -> None:
+    assert run("ca", "role", "mosquitto", "--state", fleet.folder, "--host", host).exit_code == 0
+    assert host in certificate_hosts(Roles(Authority(fleet.pki)).folder("mosquitto") / "tls.crt")
+
+
+def test_the_revocation_of_a_camera_without_a_certificate_says_so(fleet: Layout) -> None:
+    done = run("revoke", "site/dorr", "--state", fleet.folder)
+    assert done.output.startswith("site/dorr: 0 certificates revoked (none was issued for this name: check it), keys")
 
 
 async def test_a_damaged_file_of_generations_leaves_revocations_in_force(

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -411,6 +411,8 @@ def _as_jpeg(file: Path, read: Read) -> bytes:
                 opened.load()
                 return data
         pixels = read(file)
+    except UnidentifiedImageError:
+        raise ConfigError(f"{file}: expected a picture, got a file of another kind. Remove the file.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ConfigError) as error:
         raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
     out = io.BytesIO()
