@@ -191,12 +191,6 @@ def page(document: dict[str, Any]) -> str:
     ) + "\n"  # fmt: skip
 
 
-def command(drop: float) -> str:
-    """Return the command that measures with this share of dropped pixels."""
-    given = "" if drop == DROP else f" --drop {drop:g}"
-    return f"python -m benchmarks.models.eyes{given} --json docs/results/eyes/eyes.json"
-
-
 def main() -> None:
     """Measure, print the page, and write it next to the JSON."""
     options = command_line(__doc__, drop=DROP, threads=1, json=Path)
@@ -215,7 +209,7 @@ def main() -> None:
         for row in rows
     }
     document = {
-        "command": command(options.drop),
+        "command": options.command,
         "drop": options.drop,
         "calibrated": {"temperature": by.temperature, "unsure_below": by.unsure_below},
         "stated": {"temperature": stated.temperature, "unsure_below": stated.unsure_below},

@@ -157,7 +157,7 @@ def main() -> None:
     document = {
         "networks": networks,
         "machine": machine("torch", "numpy", cores=cores),
-        "command": f"python -m benchmarks.models.own_model --cores {cores}",
+        "command": arguments.command,
     }
     sys.stdout.write(page(document))
     if arguments.out is not None:

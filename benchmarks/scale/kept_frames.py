@@ -289,13 +289,12 @@ def table(found: dict[str, Any]) -> list[str]:
 def page(found: dict[str, Any]) -> list[str]:
     """Return the page of the results as Markdown."""
     hours, rounds = found["hours"], found["rounds"]
-    command = f"python -m benchmarks.scale.kept_frames --out docs/results/recorders --hours {hours:g} --rounds {rounds}"
     return [
         f"# Recording into a database of {hours:g} hours of 1,000 frames a second",
         "",
-        f"`{command}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras that send a frame a second, "
-        f"an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this database and on an empty one, in "
-        "turn.",
+        f"`{found['command']}`: PostgreSQL {found['postgresql']} as it comes but without `fsync`, {CAMERAS:,} cameras "
+        f"that send a frame a second, an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this "
+        "database and on an empty one, in turn.",
         "",
         f"With other processes running: {found['load']:g} runnable processes on {found['machine_cores']} cores. "
         "Times of the clock are upper bounds, then, and so are those of the CPU, if less.",
@@ -315,11 +314,12 @@ def main() -> None:
             full = Kept(server.create("full"), seconds, folder)
             empty = Kept(server.create("empty"), 0, folder)
             found = measure(empty, full, options.rounds)
+            found["postgresql"] = (full.engine.dialect.server_version_info or ("?",))[0]
             for kept in (empty, full):
                 kept.engine.dispose()
         finally:
             server.stop()
-    found = {"hours": options.hours, "rounds": options.rounds, **found}
+    found |= {"command": options.command, "hours": options.hours, "rounds": options.rounds}
     lines = page(found)
     report(found, options.out / "kept.json", shown=False)
     write_text(options.out / "README.md", "\n".join(lines) + "\n")

@@ -186,8 +186,7 @@ def main() -> None:
     for side, count in SCENES.items():
         rows += measured(side, count, Cache(options.runs / "coded-probes"))
         print(rows, flush=True)
-    command = "python -m benchmarks.security.coded_probes --out docs/results/video"
-    result = {"command": command, "rows": [asdict(row) for row in rows]}
+    result = {"command": options.command, "rows": [asdict(row) for row in rows]}
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "strip.json", result)
     write_text(options.out / "strip.md", page(result))

@@ -99,12 +99,6 @@ def percentile_ms(seconds: list[float], share: float) -> float:
     return 1000 * float(np.quantile(seconds, share))
 
 
-def command(units: int, seed: int) -> str:
-    """Return the command that sends these mutated units."""
-    given = f" --seed {seed}" if seed else ""
-    return f"python -m benchmarks.security.video_fuzz --out docs/results/video --units {units}{given}"
-
-
 def main() -> None:
     """Attack, and write the counts."""
     options = command_line(
@@ -143,7 +137,7 @@ def main() -> None:
     counts = decoders.counts
     decoders.close()
     result = {
-        "command": command(options.units, options.seed),
+        "command": options.command,
         "mutated_units": options.units,
         "units_sent": sent,
         "futures_by_outcome": dict(outcomes),

@@ -110,9 +110,6 @@ async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, 
         "profile": profiles,
         "rounds": raw,
         "machine": machine("aiokafka", "paho-mqtt"),
-        "command": "python -m benchmarks.speed.bridge_live --rates "
-        + " ".join(f"{rate:g}" for rate in rates)
-        + f" --seconds {seconds:g} --rounds {rounds}",
     }
 
 
@@ -143,7 +140,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     document = asyncio.run(compare(arguments.rates or list(RATES), arguments.seconds, arguments.rounds))
     print(table(document))
-    report(document, arguments.json)
+    report(document | {"command": arguments.command}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def main() -> None:
     """Measure, print and write."""
     arguments = command_line(__doc__, folder=Path("docs/results/sealing"), rounds=41)
     document = {
-        "command": f"python -m benchmarks.speed.sealing --rounds {arguments.rounds}",
+        "command": arguments.command,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "sizes": {name: measure(size, arguments.rounds) for name, size in SIZES.items()},
     }

@@ -93,8 +93,7 @@ def main() -> None:
         rounds.append(found)
     cameras, fps = parsed(arguments.load)
     document = {
-        "command": f"python -m benchmarks.speed.tracing --load {arguments.load} --share {arguments.share:g} "
-        f"--rounds {arguments.rounds} --seconds {arguments.seconds:g} --json docs/results/tracing/tracing.json",
+        "command": arguments.command,
         "machine": machine("opentelemetry-sdk"),
         "cameras": cameras,
         "fps": fps,

@@ -127,8 +127,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed(KEPT_BYTES)
     rows = [measured(size, scale, arguments.rounds) for size, scale in CASES]
-    command = f"python -m benchmarks.speed.video_planes --rounds {arguments.rounds}"
-    report({"rows": rows, "machine": machine("torch"), "command": command}, arguments.json)
+    report({"rows": rows, "machine": machine("torch"), "command": arguments.command}, arguments.json)
 
 
 if __name__ == "__main__":

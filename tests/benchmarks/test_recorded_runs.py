@@ -13,8 +13,6 @@ import pytest
 
 from benchmarks.models import codefend_live, eyes, generated_strip, own_model
 from benchmarks.reliability import drills, fresh, frozen
-from benchmarks.security import video_fuzz
-from benchmarks.security.eavesdropper import lengths
 
 UP = """
 import sys, time
@@ -28,15 +26,6 @@ print("2 frames lost")
 sys.exit(1)
 """
 """A command that makes its bundle, and fails after the first frame is recorded."""
-
-
-def test_recorded_commands_have_the_options_that_are_not_the_default() -> None:
-    assert eyes.command(0.5) == "python -m benchmarks.models.eyes --drop 0.5 --json docs/results/eyes/eyes.json"
-    assert "--drop" not in eyes.command(eyes.DROP)
-    assert video_fuzz.command(500, 7).endswith("--units 500 --seed 7")
-    assert video_fuzz.command(500, 0).endswith("--units 500")
-    assert lengths.command(30, [Path("a.mp4"), Path("b.mp4")]).endswith("--frames 30 --video a.mp4 b.mp4")
-    assert lengths.command(30, []).endswith("--frames 30")
 
 
 def test_runs_of_other_options_are_not_mixed_with_those_in_the_file(

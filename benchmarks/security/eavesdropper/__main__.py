@@ -239,7 +239,7 @@ def main() -> None:
         if not (state / "report.json").is_file():
             run(state, cameras(), FPS, arguments.seconds)
         document = {
-            "command": f"python -m benchmarks.security.eavesdropper --seconds {arguments.seconds:g}",
+            "command": arguments.command,
             "machine": f"{os.cpu_count()} cores",
             **measure(state),
         }

@@ -99,12 +99,6 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command(frames: int, videos: Sequence[Path]) -> str:
-    """Return the command that measures these videos, by default the sample videos."""
-    given = "".join(f" {each}" for each in ("--video", *videos)) if videos else ""
-    return f"python -m benchmarks.security.eavesdropper.lengths --out docs/results/video --frames {frames}{given}"
-
-
 def main() -> None:
     """Measure, and write table and page."""
     options = command_line(
@@ -115,7 +109,7 @@ def main() -> None:
     )
     videos = options.video or sample_videos()
     rows = [asdict(measured(each.name, planes_of(each, options.frames), dropped_per_block(0.25))) for each in videos]
-    result = {"command": command(options.frames, options.video or ()), "rows": rows}
+    result = {"command": options.command, "rows": rows}
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "lengths.json", result)
     write_text(options.out / "lengths.md", page(result))
