@@ -172,11 +172,11 @@ def calibrate(
     import torch
 
     from infra.bundling.create import calibrate as run
-    from infra.cli.lab.evaluate import bundle_folder
+    from infra.cli.lab.evaluate import own_bundle_folder
     from processors.bundle import load_bundle
 
     error = _printer(err=True)
-    place = bundle_folder(folder)
+    place = own_bundle_folder(folder)
     bundle = load_bundle(place, torch.device("cpu"))
     made = run(
         place, bundle, images, strip_seconds, error, lambda file, why: error(f"skipped {file}: {why}"),

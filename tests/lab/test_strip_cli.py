@@ -186,6 +186,8 @@ def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Pa
     assert f"got none of class 1 ({CLASSES[1]})" in said
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5).refusal()
     assert "false rejection rate: expected more than 0 and less than 1, got 1.5" in said
+    said = lab("calibrate", "--bundle", "scene-plain", "--clean", few).refusal()
+    assert "scene-plain: expected a folder, or the name of a bundle made on this machine, got a shipped one" in said
 
 
 def test_without_a_threshold_the_command_that_sets_it_is_named(

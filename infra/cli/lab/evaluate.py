@@ -77,11 +77,24 @@ def torch_device(wanted: str) -> torch.device:
 
 
 def bundle_folder(given: str) -> Path:
-    """Load a bundle by its folder or by the name of a shipped one."""
+    """Return the folder of a bundle, which is given by its folder or its name. Raises BundleError."""
     from processors.bundle import shipped_bundle
 
     folder = Path(given)
     return shipped_bundle(given) if not folder.exists() and folder.name == given else folder
+
+
+def own_bundle_folder(given: str) -> Path:
+    """Return the folder of a bundle that a command changes. Raises ConfigError for the name of a shipped bundle."""
+    from bundles import MADE
+
+    folder = bundle_folder(given)
+    if folder != Path(given) and folder.parent != MADE:
+        raise ConfigError(
+            f"{given}: expected a folder, or the name of a bundle made on this machine, got a shipped one, which "
+            f"other fleets use too. Copy {folder}, and give the copy."
+        )
+    return folder
 
 
 def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack | None:

@@ -14,6 +14,7 @@ from infra.cli.lab.evaluate import (
     bundle_folder,
     lab_app,
     lab_extra,
+    own_bundle_folder,
     print_figures,
     progress_bar,
     require_writable,
@@ -24,6 +25,9 @@ from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
+OwnBundle = Annotated[
+    str, typer.Option("--bundle", help="Model bundle: a folder with model.toml, or the name of one made here.")
+]
 Clean = Annotated[
     Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
 ]
@@ -37,7 +41,7 @@ StripDrop = Annotated[
 
 @lab_app.command()
 def calibrate(
-    bundle: Bundle,
+    bundle: OwnBundle,
     clean: Clean,
     frr: Annotated[float, typer.Option(help="False rejection rate: share of clean frames to be flagged.")] = 0.01,
     drop: StripDrop = 0.0,
@@ -72,7 +76,7 @@ def calibrate(
         from schemas.limits import dropped_per_block
 
         check_drop_ratio(drop)
-        folder = bundle_folder(bundle)
+        folder = own_bundle_folder(bundle)
         settings = read_settings(folder)
         if combined and (rounds_only or (drop and settings.strip is not None)):
             raise ConfigError(
