@@ -259,12 +259,16 @@ def summed_to(connection: Connection) -> int:
     return mark(connection, _TO)
 
 
-def last_sum_ms(connection: Connection, camera: str) -> int | None:
-    """Return the end of the camera's last minute with frames, or of its last hour with frames if minutes are purged."""
+def last_sum_ms(connection: Connection, camera: str, before_ms: int) -> int | None:
+    """Return the end of the camera's last minute with frames that began before `before_ms`, a full minute.
+
+    If its minutes are purged, it is the end of its last hour, but not after `before_ms`. None without frames.
+    """
     for table, length_ms in ((camera_minutes, MINUTE_MS), (camera_hours, HOUR_MS)):
-        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(table.c.camera == camera))
+        earlier = (table.c.camera == camera, table.c.begin_ms < before_ms)
+        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(*earlier))
         if begin_ms is not None:
-            return begin_ms + length_ms
+            return min(begin_ms + length_ms, before_ms)
     return None
 
 
