@@ -58,7 +58,7 @@ LISTS = {
 }
 """Routes that list what the person may see, with queries; in capitals for pages, which repeat the query."""
 OBJECTS = (
-    "/alerts/{alert_id}", "/alerts/{alert_id}.png", "/dead-letters/{topic}/{partition:int}/{offset:int}",
+    "/alerts/{alert_id}", "/alerts/{alert_id}.png", "/dead-letters/{topic}/{partition:number}/{offset:number}",
     "/jobs/{job_id}", "/jobs/{job_id}/live", "/jobs/{job_id}/{name}.png", f"{ROOT}/jobs/{{job_id}}",
 )  # fmt: skip
 """Routes of single objects, by an id that does not name the site."""

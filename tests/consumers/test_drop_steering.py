@@ -302,7 +302,7 @@ def test_a_persons_command_of_the_ratio_is_refused_and_any_other_is_sent(console
     browser, place = console.browser(), f"{ROOT}/cameras/{CAMERA}/command"
     refused = browser.post(place, json={"drop_ratio": 0.4})
     assert refused.status_code == 400
-    assert "policy lab/* steers it" in refused.json()["outcome"]
+    assert "policy lab/* steers it" in refused.json()["error"]
     assert commands.sent == []
     assert 'name="drop_ratio"' not in browser.get(f"/camera/{CAMERA}").text
 
