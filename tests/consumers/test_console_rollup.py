@@ -221,6 +221,15 @@ def test_an_outage_that_lasts_is_named_and_a_slow_camera_has_none_between_its_fr
         assert found(until_ms - DAY_MS, 10.0) == [(NOW_MS + HOUR_MS, until_ms - 15_000)]
 
 
+def test_frames_are_counted_after_the_clock_was_set_back(books: Books) -> None:
+    books.roll_up(NOW_MS + HOUR_MS)
+    books.roll_up(NOW_MS)
+    for at in (0, 1):
+        books.record([verdict(at, captured_ms=NOW_MS + at * MINUTE_MS)], NOW_MS + at * MINUTE_MS)
+    books.roll_up(NOW_MS + 2 * MINUTE_MS)
+    assert [row["frames"] for row in books.rows()] == [1, 1]
+
+
 @pytest.mark.parametrize(("range_ms", "back"), [(15 * MINUTE_MS, 125), (7 * DAY_MS, 8 * 24 * 60)])
 def test_an_outage_that_began_before_the_range_is_named(books: Books, range_ms: int, back: int) -> None:
     for at in (0, 2, back, back + 1):

@@ -2,7 +2,8 @@
 
 They come from the recorder's `frames`, read in recording order, each frame once. One transaction holds both the added
 sums and the position reached. A minute is that of capture if the camera's clock is plausible. Frames that waited in a
-spool during an outage therefore fill the minutes of their capture.
+spool during an outage therefore fill the minutes of their capture. If the clock is set back, the position goes back
+too, and frames that were recorded by the clock before may count twice.
 """
 
 from __future__ import annotations
@@ -109,9 +110,12 @@ class Rollup:
 
         Two parts must not be read without an `add` in between.
         """
-        settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self.recorded.dialect.name]
+        now_ms = now_ms or time.time_ns() // 10**6
+        settled_ms = now_ms - _SETTLED_MS[self.recorded.dialect.name]
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
+        if begin_ms > now_ms:  # the clock was set back: frames recorded from now on are before that position
+            return Part((), (), settled_ms, has_more=False, took_s=0.0)
         begun_s = time.monotonic()
         with self.recorded.begin() as recorded:
             oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
