@@ -302,12 +302,12 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     assert f'data-name="{name}"' in page
     assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
-    assert answer.json() == {"counts": {"open": 1}, "ready": False, "omitted": [], "waiting": []}
+    assert answer.json() == {"counts": [["open", 1]], "ready": False, "omitted": [], "waiting": []}
     (found,) = labelled_frames.labelled(5)
     assert (found.label, found.who) == ("open", OWNER)
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
     waiting = [{"name": name, "suggestion": "", "may_label": True}]
-    assert answer.json() == {"counts": {}, "ready": False, "omitted": [], "waiting": waiting}
+    assert answer.json() == {"counts": [], "ready": False, "omitted": [], "waiting": waiting}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
