@@ -167,8 +167,7 @@ async def test_clips_are_purged_while_none_can_be_made(
     monkeypatch.setattr(kept, "_bounds", ConsoleBounds(clip_age_s=50 * 86_400))
     kept.keep(wanted, b"film")
     monkeypatch.setattr(kept, "_bounds", ConsoleBounds())
-    kept.want([(CAMERA, now_ms() - 120_000)], ALERT)  # Kafka does not give it
-    running = asyncio.create_task(role._keep_clips(console.context))
+    running = asyncio.create_task(role._purge(console.context))
     try:
         async with asyncio.timeout(60):
             while kept.film(*wanted[1:]):

@@ -36,6 +36,8 @@ from schemas.identity import CameraId, Identity
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
+from tests.consumers.served_console import serving
+from tests.waiting import until
 
 ROW = FrameRow(
     camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
@@ -191,6 +193,18 @@ def test_the_oldest_frames_without_a_label_go_first(
     assert names[0] in left
     assert names[1] not in left
     assert labelled_frames.picture(names[1]) == b""
+
+
+async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(2)]
+    labelled_frames.label(names[:1], "door", "ada")
+    monkeypatch.setattr(module, "LONGEST_S", -1.0)
+    async with serving(tmp_path, owner_file=tmp_path / "other.token"):
+        await until(lambda: not labelled_frames.waiting(10))
+    assert labelled_frames.picture(names[1]) == b""
+    assert [each.name for each in labelled_frames.labelled(10)] == names[:1]
 
 
 def test_a_suggestion_comes_from_the_nearest_labels(labelled_frames: LabelledFrames) -> None:
