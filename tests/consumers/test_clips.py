@@ -67,6 +67,25 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
     assert times == [0.0, 10.0, 20.0, 21.0]
 
 
+@pytest.mark.brokers
+async def test_a_clip_of_a_camera_with_a_wrong_clock_holds_what_was_processed_then(
+    tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic, at_ms = await kafka_topics(1), time.time_ns() // 10**6 - 60_000
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    try:
+        for seq, offset_ms in enumerate((-BEFORE_MS - 5_000, -20_000, 0, AFTER_MS + 1)):
+            made = verdict(seq, captured_ms=at_ms + offset_ms - 7_200_000, processed_ms=at_ms + offset_ms)
+            made.preview = scene(seq)
+            value = spoken(made, CAMERA)
+            await producer.send_and_wait(topic, value, key=CAMERA.encode(), timestamp_ms=made.processed_ms)
+    finally:
+        await producer.stop()
+    shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
+    assert [each.at_ms - at_ms for each in shots] == [-20_000, 0]
+
+
 async def one_film(_context: object, _camera: str, _at_ms: int) -> bytes:
     """A film of any moment."""
     return b"film"
