@@ -302,6 +302,14 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert browser.get("/camera/lab/none").status_code == 404
 
 
+def test_a_console_that_sends_no_commands_forgets_a_camera_too(console: ConsoleRig) -> None:
+    console.show([verdict(0)])
+    page = console.browser().get(f"/camera/{CAMERA}").text
+    assert "Forget this camera" in page
+    assert "Reset to its own settings" not in page
+    assert "Forget this camera" not in console.visitor().get(f"/camera/{CAMERA}").text
+
+
 def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
     browser, changes = console.browser(), changes_on(console.context, CAMERA, ALL)
     jpegs = [scene(seed) for seed in range(4)]
