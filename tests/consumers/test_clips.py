@@ -20,7 +20,7 @@ from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTIN
 from consumers.console.data.store import now_ms
 from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, StateError
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
@@ -169,7 +169,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
         (clips / camera).write_text("a file in the place of the folder")
     recent_ms, old_ms = now_ms() - 120_000, now_ms() - GIVEN_UP_MS - 60_000
     kept.want([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(StateError, match="^kept_files: expected a store that answers, got "):
         await keep_clips(console.context)
     assert [each.camera for each in kept.due()] == [CAMERA]
     await keep_clips(console.context)

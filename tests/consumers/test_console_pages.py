@@ -228,6 +228,21 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
+def test_a_store_that_fails_is_named_in_one_line(console: ConsoleRig, recorder: Rig, tmp_path: Path) -> None:
+    recorder.verdicts([verdict(0, flagged=True)])
+    frames = console.context.labelled_frames
+    assert frames is not None
+    kept = frames.keep((CAMERA, BOOT, 0), scene(), "new", "car", 0.9)
+    for file in (f"{CAMERA}/{BOOT:016x}-0.png", f"teach/{kept}.sealed"):
+        (tmp_path / "quarantine" / file).unlink()
+        (tmp_path / "quarantine" / file).mkdir()
+    for path, setting in ((f"/quarantine/{kept}.png", "quarantine"), (f"/teach/picture/{kept}.jpg", "kept_files")):
+        answer = console.browser().get(path)
+        assert answer.status_code == 503
+        assert answer.json()["error"].startswith(f"{setting}: expected a store that answers, got ")
+        assert str(tmp_path) not in answer.text
+
+
 def test_a_slow_store_of_pictures_holds_up_no_other_page(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
