@@ -288,12 +288,12 @@ async def _keep_clips(context: ConsoleContext) -> None:
 async def _purge(context: ConsoleContext) -> None:
     """Delete clips and frames to label beyond their bounds, also while no other one is kept."""
     while True:
-        for name, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
+        for kind, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
             try:
                 if kept is not None:
                     await context.teach(kept.purge)
             except Exception as error:  # the next purge tries again
-                log.warning(f"{name}_not_purged", error=str(error)[:200] or type(error).__name__)
+                log.warning("kept_files_not_purged", kind=kind, error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_PURGE_S)
 
 

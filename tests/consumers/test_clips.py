@@ -169,7 +169,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
         (clips / camera).write_text("a file in the place of the folder")
     recent_ms, old_ms = now_ms() - 120_000, now_ms() - GIVEN_UP_MS - 60_000
     kept.want([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
-    with pytest.raises(StateError, match="^kept_files: expected a store that answers, got "):
+    with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
         await keep_clips(console.context)
     assert [each.camera for each in kept.due()] == [CAMERA]
     await keep_clips(console.context)

@@ -7,8 +7,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from consumers.console import replay as replay_module
 from consumers.console.access.sight import ALL
-from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.api.routes import ROOT
+from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError
@@ -122,9 +122,7 @@ def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Ri
     assert "no+frame+to+send" in answer.headers["location"]
 
 
-def test_a_replay_that_fails_is_refused(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replay_that_fails_is_refused(console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.1)
     recorder.letter(refused(2, frame(2)))
     answer = console.browser().post(f"{ROOT}/dead-letters/replay", json={"reason": "bad_pixels"})

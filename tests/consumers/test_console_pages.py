@@ -407,8 +407,8 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     api = f"/api/v1/cameras/{CAMERA}/command"
     sent = browser.post(api, json={"fps": 0.5})
     assert (sent.status_code, sent.json()) == (200, {"outcome": "confirmed"})
-    refused = browser.post(api, json={"fps": -1})
-    assert (refused.status_code, *refused.json()) == (400, "error")
+    invalid = browser.post(api, json={"fps": -1})
+    assert (invalid.status_code, *invalid.json()) == (400, "error")
     assert browser.post(api, json={"reset": "false"}).json() == {"error": "reset: expected true or false, got 'false'"}
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})

@@ -109,7 +109,7 @@ class Person:
 
 
 class _Number(Convertor[int]):
-    """The number in a path such as `/{offset:number}`: the largest one of a database takes the place of a larger one."""
+    """The number in a path such as `/{offset:number}`. A database's largest one takes the place of a larger one."""
 
     regex = "[0-9]{1,19}"
 

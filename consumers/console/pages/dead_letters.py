@@ -35,7 +35,9 @@ def letter_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         GuardedRoute("/dead-letters", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/dead-letters/{topic}/{partition:number}/{offset:number}", partial(_letter, context), reach=Reach.PART),
+        GuardedRoute(
+            "/dead-letters/{topic}/{partition:number}/{offset:number}", partial(_letter, context), reach=Reach.PART
+        ),
         GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN, Reach.PART),
     ]
 
