@@ -237,7 +237,7 @@ def size(number: float) -> str:
     """Format a number of bytes."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
+        if abs(value) < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"

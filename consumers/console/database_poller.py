@@ -119,9 +119,11 @@ class DatabasePoller:
     def poll(self) -> Seen:
         """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
+            polled_ms = time.time_ns() // 10**6
+            # Rows are written in the present, also after the clock was set back.
+            self._said_to_ms, self._saved_to_ms = min(self._said_to_ms, polled_ms), min(self._saved_to_ms, polled_ms)
             statuses = self._read_statuses(connection)
             saved = self._saved(connection)
-            polled_ms = time.time_ns() // 10**6
             states = read_states(connection, self._states_to_ms and self._states_to_ms - STATES_OVERLAP_MS)
             self._states_to_ms = polled_ms
             newest = newest_alerts(connection)

@@ -160,6 +160,7 @@ async def _run(
         asyncio.create_task(_steer(context), name="drop_steering"),
         asyncio.create_task(_switch(context), name="switches"),
         asyncio.create_task(_poll_sites(context), name="sites"),
+        asyncio.create_task(_purge(context), name="purge"),
         *(
             [asyncio.create_task(_collect(context), name="labelled_frames")]
             if context.labelled_frames is not None
@@ -276,19 +277,24 @@ async def _collect(context: ConsoleContext) -> None:
 async def _keep_clips(context: ConsoleContext) -> None:
     """Keep clips of alerts, also of those that were raised while no console ran, and clips that users asked for."""
     assert context.clips is not None
-    purge_at_s = 0.0
     while True:
         try:
             await keep_clips(context)
         except Exception as error:  # Kafka, a database or the store of clips may be away
             log.warning("clips_not_kept", error=str(error)[:200] or type(error).__name__)
-        try:
-            if time.monotonic() >= purge_at_s:
-                purge_at_s = time.monotonic() + _PURGE_S
-                await context.teach(context.clips.purge)
-        except Exception as error:  # the next purge tries again
-            log.warning("clips_not_purged", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_CLIPS_S)
+
+
+async def _purge(context: ConsoleContext) -> None:
+    """Delete clips and frames to label beyond their bounds, also while no other one is kept."""
+    while True:
+        for kind, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
+            try:
+                if kept is not None:
+                    await context.teach(kept.purge)
+            except Exception as error:  # the next purge tries again
+                log.warning("kept_files_not_purged", kind=kind, error=str(error)[:200] or type(error).__name__)
+        await asyncio.sleep(_PURGE_S)
 
 
 async def _serve(server: Server, listening: socket.socket, health: Health) -> None:

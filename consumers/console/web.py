@@ -8,13 +8,15 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.gate import Gate
+from consumers.console.access.gate import Gate, no, path_of
 from consumers.console.access.hosts import Hosts, OnlyOwnHosts
 from consumers.console.access.proxy import Proxies
 from consumers.console.access.rights import GuardedRoute, OpenMount, RouteRights
@@ -77,6 +79,15 @@ def console_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRou
     ]
 
 
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """Return the refusal of a path, or of a method at a path, that no route has."""
+    assert isinstance(error, HTTPException)
+    unknown = f"path: expected one of this console, got {path_of(request)[:200]}"
+    answer = no(error.status_code, unknown if error.status_code == 404 else f"{request.method}: {error.detail}")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 def make_app(context: ConsoleContext) -> Starlette:
     """Return the web application."""
     settings = context.settings
@@ -91,6 +102,7 @@ def make_app(context: ConsoleContext) -> Starlette:
             Middleware(OnlyOwnHosts, hosts=hosts),
             Middleware(Gate, logins=context.logins, rights=RouteRights(routes)),
         ],
+        exception_handlers={HTTPException: _unrouted},
     )
 
 

@@ -52,6 +52,46 @@ def test_cameras_are_listed_found_and_forgotten(console: ConsoleRig) -> None:
     assert browser.get(f"{ROOT}/operations").json()[0]["what"] == "forget"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", f"{ROOT}/none", 404, "path: expected one of this console, got /api/v1/none"),
+        ("POST", f"{ROOT}/audit", 405, "POST: Method Not Allowed"),
+        ("GET", f"/dead-letters/topic/0/{'9' * 5_000}", 404, "path: expected one of this console, got /dead-letters/"),
+    ],
+)
+def test_what_no_route_has_is_refused_in_one_line(
+    console: ConsoleRig, method: str, path: str, status: int, words: str
+) -> None:
+    answer = console.browser().request(method, path, json={} if method == "POST" else None)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("GET", f"{ROOT}/operations?subject=%00", {}),
+        ("GET", "/camera/lab%00/door/history", {}),
+        ("POST", f"{ROOT}/dead-letters/replay", {"json": {"reason": "a\0b"}}),
+        ("POST", "/teach/cameras", {"data": {"camera": "lab/\0", "wanted": "no"}}),
+    ],
+)
+def test_a_text_that_postgresql_does_not_hold_is_refused(
+    console: ConsoleRig, method: str, path: str, sent: dict[str, Any]
+) -> None:
+    if "data" in sent:
+        sent = {"data": sent["data"] | {"csrf": console.csrf()}}
+    answer = console.browser().request(method, path, **sent)
+    assert answer.status_code == 400
+    assert "expected" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("place", ["/dead-letters/topic/0/{}", "/models/differences/1/{}/1/lab/door.jpg"])
+def test_a_number_that_no_database_holds_is_not_found(console: ConsoleRig, recorder: Rig, place: str) -> None:
+    assert console.browser().get(place.format(2**63)).status_code == 404
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
 def test_what_a_foreign_page_could_send_changes_nothing(console: ConsoleRig, kind: str) -> None:
     answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/forget", content=b"{}", headers={"content-type": kind})

@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from consumers.console import replay as replay_module
 from consumers.console.access.sight import ALL
+from consumers.console.api.routes import ROOT
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
@@ -119,6 +120,16 @@ def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Ri
     assert console.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
     answer = console.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": console.csrf()})
     assert "no+frame+to+send" in answer.headers["location"]
+
+
+def test_a_replay_that_fails_is_refused(console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.1)
+    recorder.letter(refused(2, frame(2)))
+    answer = console.browser().post(f"{ROOT}/dead-letters/replay", json={"reason": "bad_pixels"})
+    assert answer.status_code == 503
+    assert answer.json()["error"].startswith("Kafka: expected it to accept the frames within 0.1 s, got ")
+    noted = console.context.store.noted()[0]
+    assert (noted.what, noted.outcome) == ("replay", answer.json()["error"])
 
 
 def kept(seq: int, payload: bytes, *, whole: bool) -> Letter:

@@ -228,6 +228,21 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
+def test_a_store_that_fails_is_named_in_one_line(console: ConsoleRig, recorder: Rig, tmp_path: Path) -> None:
+    recorder.verdicts([verdict(0, flagged=True)])
+    frames = console.context.labelled_frames
+    assert frames is not None
+    kept = frames.keep((CAMERA, BOOT, 0), scene(), "new", "car", 0.9)
+    for file in (f"{CAMERA}/{BOOT:016x}-0.png", f"teach/{kept}.sealed"):
+        (tmp_path / "quarantine" / file).unlink()
+        (tmp_path / "quarantine" / file).mkdir()
+    for path, setting in ((f"/quarantine/{kept}.png", "quarantine"), (f"/teach/picture/{kept}.jpg", "kept_files")):
+        answer = console.browser().get(path)
+        assert answer.status_code == 503
+        assert answer.json()["error"].startswith(f"{setting}: expected a store that answers, got ")
+        assert str(tmp_path) not in answer.text
+
+
 def test_a_slow_store_of_pictures_holds_up_no_other_page(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +315,14 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert browser.get(f"/camera/{CAMERA}/history").json()["outages"] == []
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
     assert browser.get("/camera/lab/none").status_code == 404
+
+
+def test_a_console_that_sends_no_commands_forgets_a_camera_too(console: ConsoleRig) -> None:
+    console.show([verdict(0)])
+    page = console.browser().get(f"/camera/{CAMERA}").text
+    assert "Forget this camera" in page
+    assert "Reset to its own settings" not in page
+    assert "Forget this camera" not in console.visitor().get(f"/camera/{CAMERA}").text
 
 
 def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
@@ -384,7 +407,9 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     api = f"/api/v1/cameras/{CAMERA}/command"
     sent = browser.post(api, json={"fps": 0.5})
     assert (sent.status_code, sent.json()) == (200, {"outcome": "confirmed"})
-    assert browser.post(api, json={"fps": -1}).status_code == 400
+    invalid = browser.post(api, json={"fps": -1})
+    assert (invalid.status_code, *invalid.json()) == (400, "error")
+    assert browser.post(api, json={"reset": "false"}).json() == {"error": "reset: expected true or false, got 'false'"}
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
     log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]

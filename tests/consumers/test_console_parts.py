@@ -38,7 +38,15 @@ def test_an_address_that_is_taken_or_not_ours_is_one_line(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (2e9, "2 GB"), (3.25e12, "3.25 TB"), (-2e6, "-2 MB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_500, "1.5 kB"),
+        (999_700, "1 MB"),
+        (2e9, "2 GB"),
+        (3.25e12, "3.25 TB"),
+        (-2e6, "-2 MB"),
+    ],
 )
 def test_bytes_are_read_in_the_unit_that_fits(number: float, words: str) -> None:
     assert size(number) == words

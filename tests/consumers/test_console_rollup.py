@@ -195,7 +195,7 @@ def test_a_gap_is_drawn_as_one_and_named_as_an_outage(books: Books) -> None:
     drawn = columns(books.rows(), MINUTE_MS)
     assert [value is None for value in drawn["rate"]] == [False, False, True, False]
     begins_ms = [NOW_MS + at * MINUTE_MS for at in (0, 1, 5)]
-    assert outages(begins_ms, MINUTE_MS, 10_000, NOW_MS + 6 * MINUTE_MS, NOW_MS + 6 * MINUTE_MS + 9_000) == [
+    assert outages(None, begins_ms, MINUTE_MS, 10_000, NOW_MS + 6 * MINUTE_MS, NOW_MS + 6 * MINUTE_MS + 9_000) == [
         Outage(NOW_MS + 2 * MINUTE_MS, NOW_MS + 5 * MINUTE_MS)
     ]
 
@@ -219,6 +219,25 @@ def test_an_outage_that_lasts_is_named_and_a_slow_camera_has_none_between_its_fr
     books.rollup.purge(until_ms)
     if until > 8 * 24 * 60:  # only its hours are left
         assert found(until_ms - DAY_MS, 10.0) == [(NOW_MS + HOUR_MS, until_ms - 15_000)]
+
+
+def test_frames_are_counted_after_the_clock_was_set_back(books: Books) -> None:
+    books.roll_up(NOW_MS + HOUR_MS)
+    books.roll_up(NOW_MS)
+    for at in (0, 1):
+        books.record([verdict(at, captured_ms=NOW_MS + at * MINUTE_MS)], NOW_MS + at * MINUTE_MS)
+    books.roll_up(NOW_MS + 2 * MINUTE_MS)
+    assert [row["frames"] for row in books.rows()] == [1, 1]
+
+
+@pytest.mark.parametrize(("range_ms", "back"), [(15 * MINUTE_MS, 125), (7 * DAY_MS, 8 * 24 * 60)])
+def test_an_outage_that_began_before_the_range_is_named(books: Books, range_ms: int, back: int) -> None:
+    for at in (0, 2, back, back + 1):
+        books.record([verdict(at, captured_ms=NOW_MS + at * MINUTE_MS)], NOW_MS + at * MINUTE_MS)
+    until_ms = NOW_MS + (back + 3) * MINUTE_MS
+    books.roll_up(until_ms)
+    found = history(books.store.engine, CAMERA, until_ms - range_ms, until_ms, 100.0, sends=True)
+    assert found["outages"] == [(NOW_MS + 3 * MINUTE_MS, NOW_MS + back * MINUTE_MS)]
 
 
 def test_old_minutes_go_and_their_hours_stay(books: Books) -> None:

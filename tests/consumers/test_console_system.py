@@ -182,6 +182,16 @@ def test_an_answer_that_is_no_list_of_rules_is_refused(answer: object, monkeypat
         read_rules("http://127.0.0.1:1")
 
 
+def test_an_answer_nested_too_deeply_gives_no_rules_and_ends_nothing(tmp_path: Path) -> None:
+    with answering("deep") as server:
+        rig = ConsoleRig(tmp_path, prometheus=server.url)
+        try:
+            rig.context.watch.look_at_rules()
+            assert rig.context.watch.no_rules.startswith("Prometheus: expected a response, got ")
+        finally:
+            rig.close()
+
+
 def test_the_worst_and_newest_rule_is_first_and_a_rule_counts_once() -> None:
     later = {**ALERT_JSON, "activeAt": "2026-11-22T10:40:00Z", "labels": {"severity": "critical", "role": "bridge"}}
     mild = {**ALERT_JSON, "labels": {"severity": "warning", "camera_id": "a/b"}}

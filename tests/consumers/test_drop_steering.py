@@ -20,6 +20,7 @@ from consumers.console.data import store as console_store
 from consumers.console.data.backlogs import LEAST_WAITING
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import LEAST_ATTACKED, MOST_TRIES
+from consumers.database.tables import ledgers
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
 from schemas.camera_groups import most_specific
@@ -178,6 +179,18 @@ async def test_frames_that_wait_and_frames_that_are_shed_raise_it_by_a_step(
     assert await rounds(console, commands, 4_000 + 2 * WAIT_MS) == []
 
 
+async def test_frames_that_wait_are_counted_after_the_clock_was_set_back(
+    console: ConsoleRig, commands: Sent, recorder: Rig
+) -> None:
+    put(console)
+    recorder.ledger(ledger(1, 59))
+    with recorder.engine.begin() as connection:
+        connection.execute(ledgers.update().values(taken_ms=ledgers.c.taken_ms + 3_600_000))
+    assert await rounds(console, commands, 0) == []
+    recorder.ledger(ledger(2, 60))
+    assert await rounds(console, commands, 1_000) == [(CAMERA, 20)]
+
+
 async def test_the_few_frames_on_the_way_of_a_slow_camera_are_no_short_uplink(
     console: ConsoleRig, commands: Sent, recorder: Rig
 ) -> None:
@@ -302,7 +315,7 @@ def test_a_persons_command_of_the_ratio_is_refused_and_any_other_is_sent(console
     browser, place = console.browser(), f"{ROOT}/cameras/{CAMERA}/command"
     refused = browser.post(place, json={"drop_ratio": 0.4})
     assert refused.status_code == 400
-    assert "policy lab/* steers it" in refused.json()["outcome"]
+    assert "policy lab/* steers it" in refused.json()["error"]
     assert commands.sent == []
     assert 'name="drop_ratio"' not in browser.get(f"/camera/{CAMERA}").text
 

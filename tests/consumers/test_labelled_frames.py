@@ -36,6 +36,8 @@ from schemas.identity import CameraId, Identity
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
+from tests.consumers.served_console import serving
+from tests.waiting import until
 
 ROW = FrameRow(
     camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
@@ -193,6 +195,18 @@ def test_the_oldest_frames_without_a_label_go_first(
     assert labelled_frames.picture(names[1]) == b""
 
 
+async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(2)]
+    labelled_frames.label(names[:1], "door", "ada")
+    monkeypatch.setattr(module, "LONGEST_S", -1.0)
+    async with serving(tmp_path, owner_file=tmp_path / "other.token"):
+        await until(lambda: not labelled_frames.waiting(10))
+    assert labelled_frames.picture(names[1]) == b""
+    assert [each.name for each in labelled_frames.labelled(10)] == names[:1]
+
+
 def test_a_suggestion_comes_from_the_nearest_labels(labelled_frames: LabelledFrames) -> None:
     def noisy(seed: int, noise: int) -> bytes:
         with Image.open(io.BytesIO(scene(seed))) as opened:
@@ -302,12 +316,12 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     assert f'data-name="{name}"' in page
     assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
-    assert answer.json() == {"counts": {"open": 1}, "ready": False, "omitted": [], "waiting": []}
+    assert answer.json() == {"counts": [["open", 1]], "ready": False, "omitted": [], "waiting": []}
     (found,) = labelled_frames.labelled(5)
     assert (found.label, found.who) == ("open", OWNER)
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
     waiting = [{"name": name, "suggestion": "", "may_label": True}]
-    assert answer.json() == {"counts": {}, "ready": False, "omitted": [], "waiting": waiting}
+    assert answer.json() == {"counts": [], "ready": False, "omitted": [], "waiting": waiting}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404

@@ -91,6 +91,17 @@ def test_the_frames_to_label_are_short(console: ConsoleRig, phone: Page) -> None
     expect(phone.locator("#frames figure")).to_have_count(SHOWN)
 
 
+def test_classes_keep_their_keys_while_frames_are_labelled(console: ConsoleRig, phone: Page) -> None:
+    frames = console.context.labelled_frames
+    assert frames is not None
+    for seq, label in enumerate(("9", "10", "", "")):
+        frames.keep(("street/gate", 1, seq), scene(seq), "unsure", "unsure", 0.31, label)
+    phone.goto("http://127.0.0.1/teach")
+    for count in (2, 3):
+        phone.keyboard.press("1")
+        expect(phone.locator(".classes li")).to_have_text([f"1 10 {count}", "2 9 1"])
+
+
 def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig, phone: Page) -> None:
     for number in range(2 * ON_PAGE + 1):
         raise_alert(recorder, f"{number:032x}", f"street/camera-at-the-gate-{number}", ago_s=60 * number)

@@ -17,7 +17,7 @@ from consumers.cameras.state import Judged, State
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
-from consumers.database.tables import camera_states
+from consumers.database.tables import camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import Reading
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
@@ -212,6 +212,26 @@ def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> N
         with recorder.engine.begin() as connection:
             connection.execute(camera_states.update().values(saved_ms=at_ms - late_ms))
         assert [state.camera for state in poller.poll().states] == seen
+    poller.close()
+    recorded.close()
+
+
+def test_a_console_reads_what_is_written_after_the_clock_was_set_back(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    tell(recorder, Status(state=ONLINE, boot_id=BOOT))
+    housekeeping(recorder)
+    ahead_ms = 3_600_000
+    with recorder.engine.begin() as connection:
+        connection.execute(cameras.update().values(seen_ms=cameras.c.seen_ms + ahead_ms))
+        connection.execute(camera_snapshots.update().values(heard_ms=camera_snapshots.c.heard_ms + ahead_ms))
+    recorded = Recorded(recorder.url)
+    poller = DatabasePoller(recorded, Fleet(recorder.settings), {}, Health())
+    poller.poll()
+    with recorder.engine.begin() as connection:
+        connection.execute(cameras.update().values(seen_ms=cameras.c.seen_ms - ahead_ms))
+        connection.execute(camera_snapshots.update().values(heard_ms=camera_snapshots.c.heard_ms - ahead_ms))
+    seen = poller.poll()
+    assert ([row.camera for row in seen.statuses], [each.name for each in seen.saved]) == ([CAMERA], [CAMERA])
     poller.close()
     recorded.close()
 

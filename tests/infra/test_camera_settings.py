@@ -136,6 +136,22 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert not camera.control.state.HasField("dropped_per_block")
 
 
+def test_a_command_is_obeyed_after_one_from_a_clock_ahead(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
+    ahead_ms = time.time_ns() // 10**6 + 60_000
+    assert camera.control.command(sign_message(camera.key, Command(enabled=False, issued_ms=ahead_ms)))
+    camera.describe()
+    console = Commands(
+        MqttAccess(host=mosquitto.host, port=mosquitto.port),
+        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
+    )
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 60.0) == "confirmed"
+    assert (camera.control.state.dropped_per_block, camera.control.state.enabled) == (32, False)
+    assert console.reset(CAMERA, 60.0) == "confirmed"
+    assert not camera.control.state.HasField("enabled")
+    assert console.send(CAMERA, changes_of({"fps": "0.5"}), 60.0) == "confirmed"
+    assert not camera.control.state.HasField("enabled")
+
+
 def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settings(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:

@@ -118,6 +118,8 @@ class Gate:
             await refusal(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
+        if "\0" in path_of(request) or b"%00" in scope["query_string"]:
+            raise RefusedActionError("path and query: expected no NUL character, which PostgreSQL does not hold", 400)
         state = scope.setdefault("state", {})
         state["session"], state["form"], state["gone"] = None, {}, visit.gone
         need = state["need"] = self._rights.need(scope)
@@ -283,9 +285,9 @@ async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None
 
 
 async def read_form(request: Request, largest: int) -> dict[str, str] | None:
-    """Return the fields of a form; None if it is larger than `largest` bytes or no form."""
+    """Return the fields of a form; None if it is larger than `largest` bytes, no form, or has a NUL character."""
     body = await body_of(request, largest)
-    if body is None:
+    if body is None or b"\0" in body or b"%00" in body:
         return None
     try:
         return {name: values[-1] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount, Route
@@ -105,6 +106,23 @@ class Person:
     name: str
     """Name in the audit log."""
     roles: Roles
+
+
+class _Number(Convertor[int]):
+    """The number in a path such as `/{offset:number}`. A database's largest one takes the place of a larger one."""
+
+    regex = "[0-9]{1,19}"
+
+    def convert(self, value: str) -> int:
+        """Return the number."""
+        return min(int(value), 2**63 - 1)
+
+    def to_string(self, value: int) -> str:
+        """Return the number as text."""
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 class GuardedRoute(Route):

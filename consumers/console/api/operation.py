@@ -57,8 +57,9 @@ async def json_of(request: Request) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(body or b"{}")
-        # A text may hold a lone surrogate ("\ud800"), which nothing can store or send.
-        json.dumps(found, ensure_ascii=False).encode()
+        # A text may hold a lone surrogate ("\ud800") or a NUL character, which nothing can store.
+        if b"\\u0000" in json.dumps(found, ensure_ascii=False).encode():
+            return None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -109,11 +109,13 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     if asked is None:
         return no(400, "body: expected a JSON object")
     reset = asked.pop("reset", False)
+    if not isinstance(reset, bool):
+        return no(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
     outcome = await send_command(context, request, name_of(request), None if reset else asked)
     sent = outcome == "confirmed" or outcome.startswith("sent")
-    return JSONResponse({"outcome": outcome}, 200 if sent else 400)
+    return JSONResponse({"outcome": outcome}) if sent else no(400, outcome)
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
@@ -217,7 +219,8 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
         return no(400, "reason: expected a text")
-    return JSONResponse({"outcome": await replay_reason(context, request, reason[:80])})
+    outcome, succeeded = await replay_reason(context, request, reason[:80])
+    return JSONResponse({"outcome": outcome}) if succeeded else no(503, outcome)
 
 
 async def _models(context: ConsoleContext, _request: Request) -> Response:

@@ -36,10 +36,12 @@ class Backlog(NamedTuple):
     """Time at which the recorder stored it."""
 
     def follows(self, other: Backlog) -> bool:
-        """Return whether it replaces the `other` one. A boot whose clock was ahead does so for a minute at most."""
-        if self.boot == other.boot:
-            return self.taken_ms >= other.taken_ms
-        return self.started_ms >= other.started_ms or self.taken_ms > other.taken_ms + _AHEAD_MS
+        """Return whether it replaces the `other` one, which was read before.
+
+        A boot whose clock was ahead does so for a minute at most.
+        """
+        is_later = self.started_ms >= other.started_ms or self.taken_ms > other.taken_ms + _AHEAD_MS
+        return self.boot == other.boot or is_later
 
 
 @dataclass(slots=True)
@@ -58,7 +60,8 @@ class Backlogs:
 
     def read(self, engine: Engine, sight: Sight) -> dict[str, Backlog]:
         """Return the newest ledger of each camera of these sites that was stored since the last call of `note`."""
-        since_ms = (self._to_ms or time.time_ns() // 10**6 - _FIRST_MS) - _OVERLAP_MS
+        now_ms = time.time_ns() // 10**6
+        since_ms = min(self._to_ms or now_ms - _FIRST_MS, now_ms) - _OVERLAP_MS
         names = ("camera", "boot", "started_ms", "next", "confirmed_to", "message", "taken_ms")
         recent = select(*(ledgers.c[name] for name in names)).where(ledgers.c.taken_ms >= since_ms)
         found: dict[str, Backlog] = {}

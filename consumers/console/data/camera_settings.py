@@ -11,6 +11,7 @@ from typing import Final, Self
 from schemas.errors import BrokerError, WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
+from schemas.limits import MAX_AHEAD_MS
 from schemas.messages.frame import open_message, sign_message
 from schemas.pointillist_pb2 import Command, Meta
 from schemas.topics import Channel, mqtt_topic
@@ -29,6 +30,8 @@ class CameraSettingsClient:
         """The last `meta` received, None before the first."""
         self.refused: WireError | None = None
         """The reason for rejecting the retained `meta`."""
+        self.issued_ms = 0
+        """The issue time of the last command sent, 0 before the first."""
         self._address = broker.address
         self._camera_id = camera_id
         self._keys = keys
@@ -71,13 +74,19 @@ class CameraSettingsClient:
     def send(self, command: Command, wait_s: float) -> bool:
         """Send a retained command. Return whether the camera confirmed within `wait_s`.
 
-        Raises `BrokerError` if the broker does not accept it.
+        It is issued after the last command that the camera has announced, also if that came from a clock ahead of ours:
+        a camera ignores an older one. Raises `BrokerError` if the broker does not accept it.
         """
-        issued_ms = command.issued_ms = time.time_ns() // 10**6
+        before_ms, now_ms = self._obeyed_ms(), time.time_ns() // 10**6
+        command.issued_ms = self.issued_ms = max(now_ms, before_ms + 1 if before_ms <= now_ms + MAX_AHEAD_MS else 0)
         signed = sign_message(self._keys.current(self._camera_id), command)
         if not self._client.publish(mqtt_topic(self._camera_id, Channel.SETTINGS), signed, wait_s=ANSWER_S):
             raise BrokerError(f"MQTT broker: expected it to accept the command within {ANSWER_S:g} s, got no response")
-        return self._await(lambda: self.meta is not None and self.meta.command_state.issued_ms >= issued_ms, wait_s)
+        return self._await(lambda: before_ms != self._obeyed_ms() >= command.issued_ms, wait_s)
+
+    def _obeyed_ms(self) -> int:
+        """Return the issue time of the last command that the camera has announced, 0 without one."""
+        return self.meta.command_state.issued_ms if self.meta is not None else 0
 
     def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:
         with self._changed:

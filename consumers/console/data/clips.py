@@ -37,16 +37,19 @@ _HOLD_MS: Final = 1_000
 class Shot(NamedTuple):
     """One picture of a clip."""
 
-    captured_ms: int
+    at_ms: int
+    """Time of its capture, or of its processing, Unix time in milliseconds."""
     jpeg: bytes
 
 
 async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_ms: int) -> list[Shot]:
     """Return the pictures from `BEFORE_MS` before a moment to `AFTER_MS` after it, in order, if Kafka still holds them.
 
+    If the camera captured none of them then, its clock is wrong, or they waited: their times are those of processing.
     Raises BrokerError if Kafka does not answer in time.
     """
-    shots: dict[int, bytes] = {}
+    captured: dict[int, bytes] = {}
+    processed: dict[int, bytes] = {}
     try:
         async with (
             asyncio.timeout(_LONGEST_S),
@@ -61,23 +64,26 @@ async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_m
                 return []
             reader.seek({place: begin})
             left, now_ms = MOST_BYTES, time.time_ns() // 10**6
-            async for found in reader.fetch_until(await reader.ends([place])):
-                records = found.get(place, ())
+            async for batch in reader.fetch_until(await reader.ends([place])):
+                records = batch.get(place, ())
                 mine = [record for record in records if record.key == camera.encode()]
                 for key, verdict in read(mine, settings, keys, now_ms).verdicts.items():
                     if key[0] == camera and verdict.preview:
-                        shots[verdict.captured_ms] = verdict.preview
+                        captured[verdict.captured_ms] = processed[verdict.processed_ms] = verdict.preview
                 left -= sum(len(record.value or b"") for record in records)
                 if left < 0 or any(record.timestamp > at_ms + AFTER_MS + LATE_MS for record in records):
                     break
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"Kafka: expected the pictures of {camera} in time, got {error or 'no answer'}") from None
     within = range(at_ms - BEFORE_MS, at_ms + AFTER_MS + 1)
-    return [Shot(at, jpeg) for at, jpeg in sorted(shots.items()) if at in within][-MOST_PICTURES:]
+    for shots in (captured, processed):
+        if found := [Shot(at, jpeg) for at, jpeg in sorted(shots.items()) if at in within]:
+            return found[-MOST_PICTURES:]
+    return []
 
 
 def film(shots: Sequence[Shot]) -> bytes:
-    """Return the pictures as MP4 (H.264), each shown until the next was captured; all in the size of the first.
+    """Return the pictures as MP4 (H.264), each shown until the next one; all in the size of the first.
 
     Raises ValueError for no pictures.
     """
@@ -90,11 +96,11 @@ def film(shots: Sequence[Shot]) -> bytes:
         stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "veryfast", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-        last_ms = shots[-1].captured_ms + _HOLD_MS
+        last_ms = shots[-1].at_ms + _HOLD_MS
         for at_ms, jpeg in (*shots, Shot(last_ms, shots[-1].jpeg)):
             picture = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((width, height))
             frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
-            frame.pts, frame.time_base = at_ms - shots[0].captured_ms, Fraction(1, 1000)
+            frame.pts, frame.time_base = at_ms - shots[0].at_ms, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return out.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final
@@ -121,9 +120,8 @@ class Commands:
         Raises UserError if the broker is unreachable.
         """
         with self._turn(name), self._connected(camera_id(name)) as camera:
-            issued_ms = time.time_ns() // 10**6
             obeyed = camera.reset(wait_s)
-            self._sent[name] = Command(reset=True, issued_ms=issued_ms)
+            self._sent[name] = Command(reset=True, issued_ms=camera.issued_ms)
         return outcome_of(obeyed, wait_s)
 
     def _turn(self, name: str) -> Lock:

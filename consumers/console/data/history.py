@@ -40,7 +40,8 @@ def history(
 ) -> dict[str, Any]:
     """Return columns over time in uPlot's JSON form. A null value interrupts the line.
 
-    A camera that `sends` now has no outage that lasts: its newest frames may have been captured long ago.
+    A camera that `sends` now has no outage that lasts: its newest frames may have been captured long ago. An outage may
+    have begun before `since_ms`.
 
     `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour. A minute or an hour
     that is not over, or not summed to its end, has no value. Verdicts are counted by the hour, from `classes_since_s`.
@@ -52,8 +53,10 @@ def history(
         summed_ms = min(until_ms, summed_to(connection))
         found = spans(connection, table, camera, begin_ms, until_ms)
         classes = classes_of(connection, camera, hour_ms, until_ms)
-        last_ms = None if sends else last_sum_ms(connection, camera)
-    gaps = outages([row["begin_ms"] for row in found], step_ms, 1000 * patience_s, last_ms, summed_ms)
+        before_ms = last_sum_ms(connection, camera, begin_ms)
+        last_ms = None if sends else last_sum_ms(connection, camera, until_ms)
+    begins_ms = [row["begin_ms"] for row in found]
+    gaps = outages(before_ms, begins_ms, step_ms, 1000 * patience_s, last_ms, summed_ms)
     return {
         "span_s": (begin_ms / 1000, until_ms / 1000),
         "summed_to_s": summed_ms / 1000,
@@ -100,14 +103,22 @@ def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str,
 
 
 def outages(
-    begins_ms: Sequence[int], step_ms: int, patience_ms: float, last_ms: int | None, summed_ms: int
+    before_ms: int | None,
+    begins_ms: Sequence[int],
+    step_ms: int,
+    patience_ms: float,
+    last_ms: int | None,
+    summed_ms: int,
 ) -> list[Outage]:
     """Return the gaps that are longer than `patience_ms`, after which the camera is silent, newest first.
 
-    They lie between the minutes (or hours) with captured frames. One more lasts from the end of the last one,
-    `last_ms`, to the time up to which frames are summed, `summed_ms`, unless `last_ms` is None.
+    They lie between the minutes (or hours) with captured frames; the first begins at `before_ms`, the end of the last
+    frames before these minutes, unless that is None. One more lasts from the end of the last one, `last_ms`, to the
+    time up to which frames are summed, `summed_ms`, unless `last_ms` is None.
     """
     gaps = [(before + step_ms, after) for before, after in pairwise(begins_ms)]
+    if begins_ms and before_ms is not None:
+        gaps.insert(0, (before_ms, begins_ms[0]))
     if last_ms is not None:
         gaps.append((last_ms, summed_ms))
     found = [Outage(since, until) for since, until in gaps if until - since > patience_ms]

@@ -180,7 +180,7 @@ class LabelledFrames:
             if features is not None:
                 described = {"name": name, "features": features.astype(np.float16).tobytes()}
                 connection.execute(upsert(self._engine, frame_features).values(described).on_conflict_do_nothing())
-        self._purge()
+        self.purge()
         return name
 
     def picture(self, name: str) -> bytes:
@@ -360,7 +360,7 @@ class LabelledFrames:
         with self._engine.begin() as connection:
             return int(connection.scalar(held) or 0)
 
-    def _purge(self) -> None:
+    def purge(self) -> None:
         """Delete the oldest frames beyond the bounds, those without a label first."""
         before_ms = now_ms() - int(LONGEST_S * 1000)
         with self._engine.begin() as connection:

@@ -176,7 +176,7 @@ def fetch(url: str) -> Any:
         raise BrokerError(f"Prometheus: expected status 200, got {error.response.status_code}") from None
     except (httpx2.TimeoutException, TimeoutError):
         raise BrokerError(f"Prometheus: expected a response within {ANSWER_S:g} s, got none") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:  # ValueError: invalid JSON
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:  # the last two: invalid JSON
         raise BrokerError(f"Prometheus: expected a response, got {error}") from None
 
 

@@ -10,6 +10,7 @@ import fsspec  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Engine, select
 
 from consumers.console.access.sight import Sight
+from consumers.console.data.sealed_files import answering_store
 from consumers.database.tables import quarantine
 from schemas.errors import ConfigError
 
@@ -19,10 +20,11 @@ MOST_COPIED: Final = 2_000
 def frame_of(url: str, name: str) -> bytes:
     """Return the PNG of a frame in the quarantine at `url`.
 
-    Raises FileNotFoundError if it was purged or never there.
+    Raises FileNotFoundError if it was purged or never there, StateError if the store fails.
     """
     system, root = fsspec.core.url_to_fs(url)
-    return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
+    with answering_store("quarantine"):
+        return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
 
 
 def cameras_of(engine: Engine, sight: Sight) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 They come from the recorder's `frames`, read in recording order, each frame once. One transaction holds both the added
 sums and the position reached. A minute is that of capture if the camera's clock is plausible. Frames that waited in a
-spool during an outage therefore fill the minutes of their capture.
+spool during an outage therefore fill the minutes of their capture. If the clock is set back, the position goes back
+too, and frames that were recorded by the clock before may count twice.
 """
 
 from __future__ import annotations
@@ -109,9 +110,12 @@ class Rollup:
 
         Two parts must not be read without an `add` in between.
         """
-        settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self.recorded.dialect.name]
+        now_ms = now_ms or time.time_ns() // 10**6
+        settled_ms = now_ms - _SETTLED_MS[self.recorded.dialect.name]
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
+        if begin_ms > now_ms:  # the clock was set back: frames recorded from now on are before that position
+            return Part((), (), settled_ms, has_more=False, took_s=0.0)
         begun_s = time.monotonic()
         with self.recorded.begin() as recorded:
             oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
@@ -259,12 +263,16 @@ def summed_to(connection: Connection) -> int:
     return mark(connection, _TO)
 
 
-def last_sum_ms(connection: Connection, camera: str) -> int | None:
-    """Return the end of the camera's last minute with frames, or of its last hour with frames if minutes are purged."""
+def last_sum_ms(connection: Connection, camera: str, before_ms: int) -> int | None:
+    """Return the end of the camera's last minute with frames that began before `before_ms`, a full minute.
+
+    If its minutes are purged, it is the end of its last hour, but not after `before_ms`. None without frames.
+    """
     for table, length_ms in ((camera_minutes, MINUTE_MS), (camera_hours, HOUR_MS)):
-        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(table.c.camera == camera))
+        earlier = (table.c.camera == camera, table.c.begin_ms < before_ms)
+        begin_ms: int | None = connection.scalar(select(func.max(table.c.begin_ms)).where(*earlier))
         if begin_ms is not None:
-            return begin_ms + length_ms
+            return min(begin_ms + length_ms, before_ms)
     return None
 
 

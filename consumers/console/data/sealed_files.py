@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 import structlog
 
-from schemas.errors import ConfigError, MalformedError
+from schemas.errors import ConfigError, MalformedError, StateError
 from schemas.identity import Identity
 from schemas.keys.sealing import PreviewBox
 
@@ -17,8 +18,24 @@ _ENDING: Final = ".sealed"
 log = structlog.get_logger()
 
 
+@contextmanager
+def answering_store(setting: str) -> Iterator[None]:
+    """Raise StateError in place of an error of the store that a setting names, except for a missing file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        log.warning("store_failed", setting=setting, error=str(error)[:200] or type(error).__name__)
+        why = error.strerror or type(error).__name__  # without the path: it is for the log
+        raise StateError(f"{setting}: expected a store that answers, got {why}. Check its folder or server.") from error
+
+
 class SealedFiles:
-    """The files of one folder. Every method may block: call them outside the event loop."""
+    """The files of one folder. Every method may block: call them outside the event loop.
+
+    Raises StateError if the store fails.
+    """
 
     def __init__(self, url: str, folder: str, box: PreviewBox, kind: str) -> None:
         """`url` is that of all kept files; `box` seals the files as pictures of this `kind`.
@@ -35,14 +52,17 @@ class SealedFiles:
     def write(self, name: str, identity: Identity, data: bytes) -> int:
         """Store `data` as the file `name`, sealed for this identity, and return its bytes."""
         sealed = self._box.seal(data, identity, self._kind)
-        self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(self._path(name), sealed)
+        with answering_store("kept_files"):
+            self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(self._path(name), sealed)
         return len(sealed)
 
     def read(self, name: str, identity: Identity) -> bytes:
         """Return a file's content; empty bytes if there is none, or if it is damaged or sealed under another key."""
         try:
-            return self._box.open(bytes(self._files.cat_file(self._path(name))), identity, self._kind)
+            with answering_store("kept_files"):
+                sealed = bytes(self._files.cat_file(self._path(name)))
+            return self._box.open(sealed, identity, self._kind)
         except FileNotFoundError:
             return b""
         except MalformedError as error:
@@ -51,7 +71,7 @@ class SealedFiles:
 
     def remove(self, name: str) -> None:
         """Delete a file. One that does not exist is ignored."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), answering_store("kept_files"):
             self._files.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:

@@ -35,7 +35,9 @@ def letter_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         GuardedRoute("/dead-letters", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context), reach=Reach.PART),
+        GuardedRoute(
+            "/dead-letters/{topic}/{partition:number}/{offset:number}", partial(_letter, context), reach=Reach.PART
+        ),
         GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN, Reach.PART),
     ]
 
@@ -117,12 +119,12 @@ def dumped(payload: bytes, most: int = 512) -> str:
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = form_of(request).get("reason", "")[:80]
-    outcome = await replay_reason(context, request, reason)
+    outcome, _ = await replay_reason(context, request, reason)
     return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'outcome': outcome})}", 303)
 
 
-async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> str:
-    """Replay the dead letters of a reason at the person's sites. Return the outcome.
+async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> tuple[str, bool]:
+    """Replay the dead letters of a reason at the person's sites. Return the outcome, and whether no site failed.
 
     Each site is replayed by itself: the line in its audit log has its own numbers. A failure ends the replay.
     """
@@ -136,9 +138,9 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
             outcome = await replay(settings.kafka, settings.frames_topic, found, recorded) if found else None
         except UserError as error:
             await context.note(who, "replay", reason, "", str(error), site)
-            return f"{total}. {error}" if is_done else str(error)
+            return f"{total}. {error}" if is_done else str(error), False
         total += outcome or Replayed(recorded=recorded)
         if outcome is not None:
             is_done = True
             await context.note(who, "replay", reason, "", str(outcome), site)
-    return str(total) if is_done else f"no frame to send again; {total.recorded} recorded meanwhile"
+    return str(total) if is_done else f"no frame to send again; {total.recorded} recorded meanwhile", True

@@ -31,7 +31,8 @@ def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
     return [
         GuardedRoute("/models", partial(_page, context), reach=Reach.FLEET),
         GuardedRoute(
-            "/models/differences/{begun_ms:int}/{boot:int}/{seq:int}/{site}/{camera}.jpg", partial(_picture, context)
+            "/models/differences/{begun_ms:number}/{boot:number}/{seq:number}/{site}/{camera}.jpg",
+            partial(_picture, context),
         ),
     ]
 

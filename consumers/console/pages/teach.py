@@ -105,7 +105,8 @@ def _state(labelled_frames: LabelledFrames, sight: Sight, may_label: Callable[[s
     """Return the classes and the frames that wait, of the same sites as on the page."""
     counts = labelled_frames.counts(sight)
     waiting = [_document(each, may_label(each.camera)) for each in labelled_frames.waiting(SHOWN, sight)]
-    return {"counts": counts, "ready": _ready(counts), "omitted": _omitted(counts), "waiting": waiting}
+    # Pairs: a browser would give the keys of an object another order, classes such as "10" and "9" by their numbers.
+    return {"counts": list(counts.items()), "ready": _ready(counts), "omitted": _omitted(counts), "waiting": waiting}
 
 
 def _ready(counts: Mapping[str, int]) -> bool:

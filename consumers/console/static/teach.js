@@ -20,7 +20,7 @@
   function focus(figure) { (figure || all()[0])?.focus(); }
 
   function show(found) {
-    const items = Object.entries(found.counts).map(([name, count], index) => {
+    const items = found.counts.map(([name, count], index) => {
       const item = document.createElement("li");
       item.dataset.label = name;
       const button = document.createElement("button");
