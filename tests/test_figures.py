@@ -205,6 +205,16 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
 
 
+def test_a_camera_that_never_alerted_shows_next_to_the_slowest_alert() -> None:
+    (source,) = [each for each in SOURCES if each.file == "red-team/live.json"]
+    document = json.loads((RESULTS / source.file).read_text())
+    document["figures"][0]["plain"] |= {"alerted": 3, "slowest_alert_s": 12.0}
+    assert source.cases is not None
+    (case,) = source.cases(document)
+    (slowest,) = [figure.row(case, "") for figure in source.figures if "slowest" in figure.what]
+    assert slowest.measured == "13.6 s; 7 of 8 cameras alerted"
+
+
 def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
     def attack(name: str, side: str, bare: int, behind: int) -> dict[str, str]:
         numbers = {"pictures": "8", "submissions": "10", "eps": "0.03137", "seconds": "1"}
