@@ -33,8 +33,8 @@ FRONT: Final = (
     ),
     (
         "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
-        "what the drop adds to the hardened CIFAR-10 network's worst case, L∞ 8/255, 100 pictures: five attacks made on "
-        "the bare network, one made through the drop, which is not AutoAttack",
+        "what the drop adds to the hardened CIFAR-10 network's worst case, L∞ 8/255, 100 pictures: five attacks made "
+        "on the bare network, one made through the drop, which is not AutoAttack",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: worst case",

@@ -162,7 +162,8 @@ def ablations(seen: Evidence) -> Verdict:
         return Verdict("failed", "; ".join(faults))
     without = [name for name in seen.outcomes if name.startswith("without/") and not name.endswith("clean")]
     parts = ", ".join(f"{name.partition('/')[2]} {share}" for name, share in seen.shares(without).items())
-    return seen.passed([*wanted, *without], f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}")
+    why = f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}"
+    return seen.passed([*wanted, *without], why)
 
 
 def _left(outcome: Outcome, pictures: int | None = None) -> float:
