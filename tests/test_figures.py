@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.pages.cases import CASES
 from benchmarks.pages.figure import NONE, RESULTS, Figure, Row, Source, Template, read, sources, table
-from benchmarks.pages.figures import NAMES, PAGES, README, Block, front
+from benchmarks.pages.figures import NAMES, PAGES, README, Block, comparisons, front
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.experiments.harness.store import Made, Store
@@ -104,6 +104,19 @@ def test_figures_that_need_a_row_of_older_code_are_marked_and_no_others(tmp_path
     stale = {"attacks": {"stale": ["old"]}, "others": {"stale": ["new"]}}
     (tmp_path / "stale.json").write_text(json.dumps(stale))
     assert measured() == ["0.9 †", "0.9, 0.9 †", "0.5", "0.5, 0.5", "0.5 †", "0.5 †"]
+
+
+def test_verdicts_of_comparisons_that_need_a_row_of_older_code_are_marked(tmp_path: Path) -> None:
+    (tmp_path / "super-iot").symlink_to(RESULTS / "super-iot")
+    unmarked = comparisons(tmp_path)
+    assert not [line for line in unmarked if line.endswith("†")]
+    for old in (["cifar10/comparisons"], list(Store(tmp_path / "super-iot").rows())):
+        (tmp_path / "stale.json").write_text(json.dumps({"super-iot": {"stale": old}}))
+        marked = comparisons(tmp_path)
+        assert [line.removesuffix(" †") for line in marked] == unmarked
+        needs = [line.endswith(" †") for line in marked]
+        cells = ["cifar10: nowhere below" in line or "cifar10: at matched" in line for line in marked]
+        assert needs == (cells if len(old) == 1 else [True] * len(marked))
 
 
 def _worst(store: Store) -> list[dict[str, Any]]:
@@ -203,6 +216,16 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     [found] = CASES["strongest_of_the_same"]([document])
     assert found["reached"] == "fails"
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
+
+
+def test_a_camera_that_never_alerted_shows_next_to_the_slowest_alert() -> None:
+    (source,) = [each for each in SOURCES if each.file == "red-team/live.json"]
+    document = json.loads((RESULTS / source.file).read_text())
+    document["figures"][0]["plain"] |= {"alerted": 3, "slowest_alert_s": 12.0}
+    assert source.cases is not None
+    (case,) = source.cases(document)
+    (slowest,) = [figure.row(case, "") for figure in source.figures if "slowest" in figure.what]
+    assert slowest.measured == "13.6 s; 7 of 8 cameras alerted"
 
 
 def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:

@@ -222,9 +222,14 @@ def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
 
 def _live_attack(document: Any) -> Iterator[Case]:
     for case in document["figures"]:
-        slowest_s = max(case[name]["slowest_alert_s"] for name in ("bare", "plain"))
-        lost = sum(case[name]["frames_lost"] for name in CONDITIONS)
-        yield {**case, "slowest_s": slowest_s, "lost": lost}
+        alerts = [case[name] for name in ("bare", "plain")]
+        yield {
+            **case,
+            "slowest_s": max(each["slowest_alert_s"] for each in alerts),
+            "alerted": sum(each["alerted"] for each in alerts),
+            "cameras": sum(each["cameras"] for each in alerts),
+            "lost": sum(case[name]["frames_lost"] for name in CONDITIONS),
+        }
 
 
 def _parity(rows: Sequence[Case]) -> Iterator[Case]:

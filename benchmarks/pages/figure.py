@@ -137,13 +137,12 @@ class Source:
 
     def rows(self, results: Path = RESULTS) -> Iterator[Row]:
         """Yield a row for each figure of each case. A missing file that is not optional is one row that states it."""
-        experiment = self.file.partition("/")[0]
-        old = frozenset((read(results, STALE) or {}).get(experiment, {}).get("stale", ()))
+        old = stale(results, self.file.partition("/")[0])
         current = self._without(results, old) if old else {}
         for rows in self._cases(results):
             for row in rows:
-                stale = old and row not in current.get(rows[0].what, ())
-                yield row._replace(measured=f"{row.measured}{MARK}") if stale else row
+                needed = old and row not in current.get(rows[0].what, ())
+                yield row._replace(measured=f"{row.measured}{MARK}") if needed else row
 
     def _without(self, results: Path, left_out: frozenset[str]) -> dict[str, list[Row]]:
         """Return the rows of each case without the rows `left_out` of the store, by the name of the first figure."""
@@ -199,6 +198,11 @@ class _Current(Store):
 
     def rows(self) -> dict[str, StoredRow]:
         return {name: row for name, row in super().rows().items() if name not in self.left_out}
+
+
+def stale(results: Path, experiment: str) -> frozenset[str]:
+    """Return the names of the experiment's rows of older code."""
+    return frozenset((read(results, STALE) or {}).get(experiment, {}).get("stale", ()))
 
 
 def read(results: Path, file: str, left_out: frozenset[str] = frozenset()) -> Any:

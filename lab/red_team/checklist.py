@@ -53,7 +53,8 @@ def adaptive(seen: Evidence) -> Verdict:
     found_more = compare(seen.outcomes[f"eot/{most}"], seen.outcomes[f"eot/{fewer}"])
     if found_more.first_stronger:
         return Verdict("failed", f"{most} draws a gradient still break more than {fewer}: {found_more.described()}")
-    curve = ", ".join(f"{size}: {seen.share(f'eot/{size}')}" for size in plan.EOT_SIZES)
+    shares = seen.shares(wanted)
+    curve = ", ".join(f"{size}: {shares[f'eot/{size}']}" for size in plan.EOT_SIZES)
     return seen.passed(
         wanted, f"accuracy by draws a gradient: {curve}; no stand-in is stronger than the exact gradient"
     )
@@ -75,8 +76,9 @@ def fixed_randomness(seen: Evidence) -> Verdict:
         "fixed/few": f"with one of {POOL} known ones",
         "fixed/masks": "with the masks known",
     }
-    known = ", ".join(f"{seen.share(step)} {shown_steps[step]}" for step in steps)
-    return seen.passed([*steps, MAIN], f"accuracy {known}, {seen.share(MAIN)} with nothing known")
+    shares = seen.shares([*steps, MAIN])
+    known = ", ".join(f"{shares[step]} {shown_steps[step]}" for step in steps)
+    return seen.passed([*steps, MAIN], f"accuracy {known}, {shares[MAIN]} with nothing known")
 
 
 def growth(seen: Evidence) -> Verdict:
@@ -94,9 +96,11 @@ def growth(seen: Evidence) -> Verdict:
     if curve[-1].accuracy.value > MARGIN:
         left, eps = curve[-1].accuracy.value, curve[-1].job.eps
         return Verdict("failed", f"success does not reach 100 %: at ε = {eps:.3g} {left:.1%} are still right")
-    points = ", ".join(f"{each.job.eps:.3g}: {each.accuracy.value:.1%}" for each in curve)
-    why = f"accuracy by ε: {points}; one step {seen.share('one-step')}, many {seen.share(MAIN)}"
-    return seen.passed(["one-step", MAIN, *(f"strength/{each.job.eps:.4g}" for each in curve)], why)
+    strengths = {f"strength/{each.job.eps:.4g}": each.job.eps for each in curve}
+    shares = seen.shares(["one-step", MAIN, *strengths])
+    points = ", ".join(f"{eps:.3g}: {shares[name]}" for name, eps in strengths.items())
+    why = f"accuracy by ε: {points}; one step {shares['one-step']}, many {shares[MAIN]}"
+    return seen.passed(list(shares), why)
 
 
 def other_kinds(seen: Evidence) -> Verdict:
@@ -108,7 +112,7 @@ def other_kinds(seen: Evidence) -> Verdict:
         return lacks
     if faults := [*signs.gradient_free_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(faults))
-    shares = ", ".join(f"{name} {seen.share(name)}" for name in wanted)
+    shares = ", ".join(f"{name} {share}" for name, share in seen.shares(wanted).items())
     return seen.passed(wanted, f"none beats the gradients; accuracy: {shares}")
 
 
@@ -132,10 +136,11 @@ def controls(seen: Evidence) -> Verdict:
     if (found := compare(seen.outcomes["noise"], seen.outcomes[MAIN])).first_stronger:
         return Verdict("failed", f"noise breaks more than the attack: {found.described()}")
     targeted = seen.outcomes["targeted"]
+    shares = seen.shares([CLEAN, MAIN, "targeted", "noise"])
     return seen.passed(
-        [CLEAN, MAIN, "targeted", "noise"],
-        f"accuracy clean {seen.share(CLEAN)}, noise {seen.share('noise')}, untargeted {seen.share(MAIN)}, targeted "
-        f"{seen.share('targeted')} ({targeted.success or 0:.1%} taken for the target)",
+        list(shares),
+        f"accuracy clean {shares[CLEAN]}, noise {shares['noise']}, untargeted {shares[MAIN]}, targeted "
+        f"{shares['targeted']} ({targeted.success or 0:.1%} taken for the target)",
     )
 
 
@@ -147,14 +152,18 @@ def ablations(seen: Evidence) -> Verdict:
     if lacks := seen.missing(wanted):
         return lacks
     bare = seen.outcomes["without/bare"]
+    faults = []
     for name in BROKEN:
         broken = seen.outcomes[f"broken/{name}"]
         gain = _left(broken) - _left(bare, broken.pictures)
         if gain > MARGIN:
-            return Verdict("failed", f"{name}, known to be broken, seems to keep {gain:.1%} from our attacks")
+            faults.append(f"{name}, known to be broken, seems to keep {gain:.1%} from our attacks")
+    if faults:
+        return Verdict("failed", "; ".join(faults))
     without = [name for name in seen.outcomes if name.startswith("without/") and not name.endswith("clean")]
-    parts = ", ".join(f"{name.partition('/')[2]} {seen.share(name)}" for name in without)
-    return seen.passed(wanted, f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}")
+    parts = ", ".join(f"{name.partition('/')[2]} {share}" for name, share in seen.shares(without).items())
+    why = f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}"
+    return seen.passed([*wanted, *without], why)
 
 
 def _left(outcome: Outcome, pictures: int | None = None) -> float:

@@ -31,9 +31,10 @@ def convergence(seen: Evidence) -> Verdict:
         return Verdict("failed", f"{stronger}; {_power(doubled)}")
     if faults := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(faults))
+    shares = seen.shares([MAIN, *steps, *others])
     return seen.passed(
-        [MAIN, *steps, *others],
-        f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}; "
+        list(shares),
+        f"accuracy {shares[MAIN]} after {plan.STEPS} steps, {shares[steps[-1]]} after {plan.STEP_COUNTS[-1]}; "
         + _power(doubled),
     )
 

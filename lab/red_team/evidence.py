@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -43,11 +43,15 @@ class Evidence:
 
     def passed(self, names: Iterable[str], why: str) -> Verdict:
         """Return `passed` by these jobs, with the number of pictures, or `not run` if they are too few for it."""
-        count = min((int(self.outcomes[name].compared.sum()) for name in names), default=0)
+        count = self._common(names)
         if count < FEW:
             return Verdict("not run", f"{count} pictures, of at least {FEW} needed: {why}")
-        return Verdict("passed", f"{why} (at least {count} pictures each)")
+        return Verdict("passed", f"{why} (the first {count} pictures)")
 
-    def share(self, name: str) -> str:
-        """Return the accuracy under a job in words."""
-        return f"{self.outcomes[name].accuracy.value:.1%}"
+    def shares(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the accuracy under each of these jobs in words, on the first pictures, which all of them met."""
+        count = self._common(names)
+        return {name: f"{self.outcomes[name].right[:count].mean():.1%}" for name in names}
+
+    def _common(self, names: Iterable[str]) -> int:
+        return min((int(self.outcomes[name].compared.sum()) for name in names), default=0)

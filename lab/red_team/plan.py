@@ -41,7 +41,7 @@ STEP_SIZES: Final = (0.04, 0.25, 1.0)
 QUERIES: Final = 5000
 """Queries of Square, the package's own number."""
 RANDOM_QUERIES: Final = 2000
-"""Queries of Square if the defence draws. Each is answered twice, on common draws."""
+"""Queries of Square if the defence draws: two for each candidate, on common draws."""
 VERDICTS: Final = 1000
 """Verdicts for an attacker who has only the fleet's published output: class and confidence, of 8-bit frames."""
 WALK_STEPS: Final = 20

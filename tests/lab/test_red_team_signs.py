@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lab.red_team import plan
-from lab.red_team.checklist import ablations
+from lab.red_team.checklist import ablations, controls
 from lab.red_team.convergence import convergence
 from lab.red_team.defences import BROKEN
 from lab.red_team.evidence import Evidence
@@ -105,10 +105,26 @@ def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(
     outcomes["broken/shield"] = broken("", 10, counts=False)
     failed = ablations(Evidence(defence, outcomes, 1))
     assert failed == ("failed", "shield, known to be broken, seems to keep 50.0% from our attacks")
+    outcomes["broken/rand"] = broken("", 8, counts=False)
+    failed = ablations(Evidence(defence, outcomes, 1))
+    assert failed.why.endswith("; rand, known to be broken, seems to keep 60.0% from our attacks")
+    outcomes["broken/rand"] = broken("", 19, counts=False)
     outcomes["broken/shield"] = broken("", 6, of=6, counts=False)
     assert ablations(Evidence(defence, outcomes, 1)).status == "not run"
     del outcomes["broken/shield"]
     assert ablations(Evidence(defence, outcomes, 1)) == ("not run", "lacks broken/shield")
+
+
+def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_path: Path) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    # Of all 1,000 pictures, 90 % are right when clean; of the first 100, all are.
+    clean = outcome([number < 900 for number in range(1000)])
+    outcomes = {CLEAN: clean, MAIN: clean, "targeted": broken("targeted", 50, 100), "noise": broken("noise", 0, 100)}
+    assert controls(Evidence(defence, outcomes, 1)) == (
+        "passed",
+        "accuracy clean 100.0%, noise 100.0%, untargeted 100.0%, targeted 50.0% (0.0% taken for the target) "
+        "(the first 100 pictures)",
+    )
 
 
 def converged(main: int, of: int = 100, **stronger: int) -> dict[str, Outcome]:
@@ -126,7 +142,7 @@ def test_an_attack_that_is_three_points_stronger_fails_convergence(tmp_path: Pat
     assert passed.status == "passed"
     assert passed.why.endswith(
         "of 100 pictures, a gain of 4.3% shows with a probability of 80% if 0.0% go the other way "
-        "(at least 100 pictures each)"
+        "(the first 100 pictures)"
     )
     failed = convergence(Evidence(defence, converged(68, **{stronger: 71}), 1))
     assert failed.status == "failed"
