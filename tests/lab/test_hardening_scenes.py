@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from lab.attacks.auto_attack import auto_attack
 from lab.attacks.defences import defended
 from lab.data import to_frames
 from lab.experiments.hardening import scene
@@ -87,3 +90,17 @@ def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_ne
         changed = attack(frames, labels)
         assert float((changed - frames).abs().max()) <= 0.2 + 1e-6
         assert bool((chain(changed, chance).argmax(1) != labels).all())
+
+
+@pytest.mark.parametrize("attack", scene.ALONE)
+def test_an_attack_that_meets_scenes_alone_breaks_an_unhardened_network(
+    attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = partial(auto_attack, steps=5, samples=1, draws=2)
+    for name, small in (("ALONE", {attack: 4}), ("ALONE_SIZE", (32, 32)), ("QUERIES", 60), ("auto_attack", brief)):
+        monkeypatch.setattr(scene, name, small)
+    bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
+    row = scene.alone(bundle, "usual", 0.3, attack)
+    assert (row.scenes, row.attack, row.frames) == ("usual", attack, 4)
+    assert row.right <= 0.5
+    assert scene.alone(bundle, "usual", 0.001, attack).right == 1

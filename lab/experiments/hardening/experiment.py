@@ -12,14 +12,18 @@ from lab.data import LabelledPictures, read_cifar10_test
 from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
-from lab.experiments.hardening.rows import AdaptedRow, HardRow, PairedRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, PairedRow, SceneRow, StripRow
 from lab.experiments.hardening.scene import (
     ADAPTED,
     ADAPTED_FRAMES,
+    ALONE,
+    ALONE_BOUNDS,
+    ALONE_SIZE,
     FIRST_TEST_CAMERA,
     HARD_SIZES,
     SIZES,
     STRIP_SCENES,
+    alone,
     attacked,
     hard,
     judged,
@@ -33,7 +37,8 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "hardening"
 TABLES: Final = {
-    "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "paired": PairedRow,
+    "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "alone": AloneRow,
+    "paired": PairedRow,
 }  # fmt: skip
 COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
@@ -50,6 +55,8 @@ _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 _ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 10_000}
 """Cost of a size under every attack, by its lines."""
 
+_ALONE_SECONDS: Final = {"square": 1_000, "auto-attack": 1_000}
+
 
 def plan(place: Workplace) -> Plan:
     """CIFAR-10 with the drop and without it, both scene networks at each size, then STRIP on each."""
@@ -60,11 +67,13 @@ def plan(place: Workplace) -> Plan:
         cells += [_hard(network, folder, size) for size in HARD_SIZES]
     cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
     cells += [_adapted(*each) for each in ADAPTED]
+    cells += [_alone(kind, eps, attack) for attack in ALONE for kind, eps in ALONE_BOUNDS]
     store = place.store(NAME)
 
     def write() -> list[str]:
         rows = store.records("attacked", SceneRow), store.records("hard", HardRow), store.records("strip", StripRow)
-        write_page(store.folder / "scene.md", scene_page(*rows, store.records("adapted", AdaptedRow)))
+        more = store.records("adapted", AdaptedRow), store.records("alone", AloneRow)
+        write_page(store.folder / "scene.md", scene_page(*rows, *more))
         paired, measured_rows = store.records("paired", PairedRow), store.rows()
         missing = [each.name for each in SETTINGS if each.name not in measured_rows]
         if paired:
@@ -108,6 +117,19 @@ def _adapted(kind: str, eps: float, size: tuple[int, int]) -> Cell:
     name = f"hardened/{width}x{height}/{kind}-{eps:g}"
     settings = (size, ADAPTED_FRAMES, kind, eps)
     return Cell(name, (f"{_CODE}:withstood",), measure, settings, (folder,), _ADAPTED_SECONDS[height])
+
+
+def _alone(kind: str, eps: float, attack: str) -> Cell:
+    """The hardened network under one attack of another kind."""
+    folder = shipped_bundle(NETWORKS["hardened"])
+
+    def measure() -> Tables:
+        return {"alone": [alone(_loaded(folder), kind, eps, attack)]}
+
+    height, width = ALONE_SIZE
+    name = f"hardened/{width}x{height}/{kind}-{eps:g}/{attack}"
+    settings = (ALONE_SIZE, ALONE[attack], kind, eps, attack)
+    return Cell(name, (f"{_CODE}:alone",), measure, settings, (folder,), _ALONE_SECONDS[attack])
 
 
 def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.experiments.hardening.rows import AdaptedRow, HardRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, SceneRow, StripRow
 from lab.experiments.harness.page import Column, table
 from lab.statistics import wilson
 
@@ -41,6 +41,15 @@ ADAPTED: tuple[Column[AdaptedRow], ...] = (
     Column("EOT-PGD, right ten times of ten", lambda row: share(row.resubmitted, row.frames)),
     Column("every attack, right ten times of ten", lambda row: share(row.worst, row.frames)),
 )
+ALONE: tuple[Column[AloneRow], ...] = (
+    Column("network", lambda row: row.model),
+    Column("scenes", lambda row: row.scenes),
+    Column("L∞ ε", lambda row: f"{row.eps:g}"),
+    Column("frame", lambda row: f"{row.width}×{row.height}"),
+    Column("attack", lambda row: row.attack),
+    Column("n", lambda row: str(row.frames)),
+    Column("right ten times of ten", lambda row: share(row.right, row.frames)),
+)
 STRIP: tuple[Column[StripRow], ...] = (
     Column("network", lambda row: row.model),
     Column("accuracy", lambda row: share(row.accuracy, row.scenes)),
@@ -54,7 +63,11 @@ STRIP: tuple[Column[StripRow], ...] = (
 
 
 def scene_page(
-    rows: list[SceneRow], hard: list[HardRow], strip: list[StripRow], adapted: list[AdaptedRow]
+    rows: list[SceneRow],
+    hard: list[HardRow],
+    strip: list[StripRow],
+    adapted: list[AdaptedRow],
+    alone: list[AloneRow],
 ) -> list[str]:
     """The fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
     sums = {name: [row for row in hard if row.model == name] for name in sorted({row.model for row in hard})}
@@ -73,6 +86,12 @@ def scene_page(
         if adapted
         else "",
         table(ADAPTED, adapted),
+        "Attacks of other kinds, each alone on the first of these scenes: Square, without gradients (2,000 answers), "
+        "and AutoAttack for random defences (two attacks of 100 steps, 20 draws a step). A lower share than above "
+        "would show gradients that mislead:"
+        if alone
+        else "",
+        table(ALONE, alone),
         "Hard scenes, not attacked:",
         *totals,
         table(HARD, sorted(hard, key=lambda row: (row.height, row.drop, row.model))),

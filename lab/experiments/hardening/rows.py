@@ -32,6 +32,21 @@ class AdaptedRow(SceneRow):
 
 
 @dataclass(frozen=True)
+class AloneRow:
+    """The share `right` of scenes that are right at each of ten answers under one attack that meets all of them."""
+
+    model: str
+    height: int
+    width: int
+    scenes: str
+    eps: float
+    attack: str
+    frames: int
+    right: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class HardRow:
     """Number of hard scenes that are classified right."""
 
