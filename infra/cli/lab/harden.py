@@ -101,7 +101,7 @@ def harden(
         bool,
         typer.Option(
             "--bf16/--float32",
-            help="Compute in bfloat16. It pays on GPUs, and on CPUs with bfloat16 matrix units.",
+            help="Compute in bfloat16. It pays on GPUs, and on CPUs that multiply in bfloat16.",
         ),
     ] = False,
     shards: Annotated[
