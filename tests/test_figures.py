@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from benchmarks.pages.cases import CASES
-from benchmarks.pages.figure import NONE, RESULTS, Figure, Row, Source, Template, read, sources, table
+from benchmarks.pages.figure import NONE, RESULTS, STALE, Figure, Row, Source, Template, read, sources, table
 from benchmarks.pages.figures import NAMES, PAGES, README, Block, comparisons, front
+from lab.experiments.catalogue import experiments
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
+from lab.experiments.harness.plan import Workplace
+from lab.experiments.harness.queue import stale_rows
 from lab.experiments.harness.store import Made, Store
 from lab.experiments.harness.store import Row as StoredRow
 
@@ -117,6 +120,14 @@ def test_verdicts_of_comparisons_that_need_a_row_of_older_code_are_marked(tmp_pa
         needs = [line.endswith(" †") for line in marked]
         cells = ["cifar10: nowhere below" in line or "cifar10: at matched" in line for line in marked]
         assert needs == (cells if len(old) == 1 else [True] * len(marked))
+
+
+def test_the_pages_mark_every_published_row_of_other_code() -> None:
+    plans = [planned(Workplace(RESULTS)) for planned in experiments().values()]
+    listed = json.loads((RESULTS / STALE).read_text())
+    # Inputs are not compared: the data sets may be missing here.
+    old = [each for each in stale_rows(plans) if each.why == "other code"]
+    assert [each.cell.name for each in old if each.cell.name not in listed[each.plan.name]["stale"]] == []
 
 
 def _worst(store: Store) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from lab.attacks.auto_attack import auto_attack
 from lab.attacks.defences import defended
 from lab.data import to_frames
-from lab.experiments.hardening import scene
+from lab.experiments.hardening import alone, scene
 from lab.experiments.scale.measure import scenes
 from lab.hardening.scene_batches import HARD, SceneBatches, Sized, between
 from processors.bundle import load_bundle, shipped_bundle
@@ -92,15 +92,15 @@ def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_ne
         assert bool((chain(changed, chance).argmax(1) != labels).all())
 
 
-@pytest.mark.parametrize("attack", scene.ALONE)
+@pytest.mark.parametrize("attack", alone.FRAMES)
 def test_an_attack_that_meets_scenes_alone_breaks_an_unhardened_network(
     attack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brief = partial(auto_attack, steps=5, samples=1, draws=2)
-    for name, small in (("ALONE", {attack: 4}), ("ALONE_SIZE", (32, 32)), ("QUERIES", 60), ("auto_attack", brief)):
-        monkeypatch.setattr(scene, name, small)
+    for name, small in (("FRAMES", {attack: 4}), ("SIZE", (32, 32)), ("QUERIES", 60), ("auto_attack", brief)):
+        monkeypatch.setattr(alone, name, small)
     bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
-    row = scene.alone(bundle, "usual", 0.3, attack)
+    row = alone.alone(bundle, "usual", 0.3, attack)
     assert (row.scenes, row.attack, row.frames) == ("usual", attack, 4)
     assert row.right <= 0.5
-    assert scene.alone(bundle, "usual", 0.001, attack).right == 1
+    assert alone.alone(bundle, "usual", 0.001, attack).right == 1

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.pages.figure import STALE
 from lab.experiments.catalogue import experiments
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.harness.queue import stale_rows
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -24,14 +22,6 @@ def written(folder: Path, name: str) -> dict[str, str]:
         file.unlink()
     experiments()[name](Workplace(folder, folder / "runs", folder)).write_page()
     return {file.name: file.read_text() for file in (folder / name).glob("*.md")}
-
-
-def test_the_pages_mark_every_published_row_of_other_code() -> None:
-    plans = [planned(Workplace(RESULTS)) for planned in experiments().values()]
-    listed = json.loads((RESULTS / STALE).read_text())
-    # Inputs are not compared: the data sets may be missing here.
-    old = [each for each in stale_rows(plans) if each.why == "other code"]
-    assert [each.cell.name for each in old if each.cell.name not in listed[each.plan.name]["stale"]] == []
 
 
 def halved(figure: Any, kind: type[float | int]) -> Any:

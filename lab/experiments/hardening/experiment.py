@@ -9,6 +9,7 @@ import torch
 
 from lab.backdoor.scene import train
 from lab.data import LabelledPictures, read_cifar10_test
+from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
 from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
@@ -16,14 +17,10 @@ from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, Paired
 from lab.experiments.hardening.scene import (
     ADAPTED,
     ADAPTED_FRAMES,
-    ALONE,
-    ALONE_BOUNDS,
-    ALONE_SIZE,
     FIRST_TEST_CAMERA,
     HARD_SIZES,
     SIZES,
     STRIP_SCENES,
-    alone,
     attacked,
     hard,
     judged,
@@ -67,7 +64,7 @@ def plan(place: Workplace) -> Plan:
         cells += [_hard(network, folder, size) for size in HARD_SIZES]
     cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
     cells += [_adapted(*each) for each in ADAPTED]
-    cells += [_alone(kind, eps, attack) for attack in ALONE for kind, eps in ALONE_BOUNDS]
+    cells += [_alone(kind, eps, attack) for attack in FRAMES for kind, eps in BOUNDS]
     store = place.store(NAME)
 
     def write() -> list[str]:
@@ -126,10 +123,10 @@ def _alone(kind: str, eps: float, attack: str) -> Cell:
     def measure() -> Tables:
         return {"alone": [alone(_loaded(folder), kind, eps, attack)]}
 
-    height, width = ALONE_SIZE
+    height, width = SIZE
     name = f"hardened/{width}x{height}/{kind}-{eps:g}/{attack}"
-    settings = (ALONE_SIZE, ALONE[attack], kind, eps, attack)
-    return Cell(name, (f"{_CODE}:alone",), measure, settings, (folder,), _ALONE_SECONDS[attack])
+    settings = (SIZE, FRAMES[attack], kind, eps, attack)
+    return Cell(name, ("lab.experiments.hardening.alone:alone",), measure, settings, (folder,), _ALONE_SECONDS[attack])
 
 
 def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:

@@ -2,8 +2,7 @@
 
 Held-out scenes of 32 to 1,080 lines go through the pixel drop. Usual scenes are attacked by EOT-PGD that knows all but
 the key, at the frame's own size, and sent ten times. Scenes of three kinds meet several attacks at several bounds, and
-count only if they withstand all of them. Two attacks of other kinds meet some of them alone: Square, which needs no
-gradient, and AutoAttack for random defences. Hard scenes (dark, noisy, blurred and small, as in
+count only if they withstand all of them. Hard scenes (dark, noisy, blurred and small, as in
 `lab.experiments.scale.measure`) only go through the drop. STRIP gets whole scenes, clean and with the sticker of the
 drills. For each network, the attacker fine-tunes the network itself on scenes with the sticker.
 """
@@ -20,18 +19,16 @@ import torch
 from torch import Tensor
 
 from lab.attacks import to_8_bits
-from lab.attacks.auto_attack import auto_attack
 from lab.attacks.contract import Defended
 from lab.attacks.defences import defended
 from lab.attacks.eot import eot_pgd
 from lab.attacks.resubmission import resubmitted, shown
-from lab.attacks.square import square
 from lab.backdoor.catalogue import sticker_patch
 from lab.backdoor.files import stamped_pictures
 from lab.backdoor.poison import Poisoning
 from lab.backdoor.scene import RATE, TARGET
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, HardRow, SceneRow, StripRow
 from lab.experiments.scale.measure import CONDITIONS, RATIOS, scenes
 from lab.strip.measure import check, strip_figures
 from processors.bundle import Bundle
@@ -58,12 +55,6 @@ _BOUNDS: Final = (
 ADAPTED: Final = tuple((kind, eps, size) for size in ((96, 128), (32, 32), (480, 640)) for kind, eps in _BOUNDS)
 """Kinds of scenes, bounds and sizes that meet every attack, the most telling first."""
 ADAPTED_FRAMES: Final = 300
-ALONE: Final = {"square": 300, "auto-attack": 50}
-"""Attacks that meet scenes of the first four bounds alone, and the number of scenes."""
-ALONE_SIZE: Final = (96, 128)
-ALONE_BOUNDS: Final = _BOUNDS[:4]
-QUERIES: Final = 2_000
-"""Answers that Square gets for a scene: two for each candidate."""
 MOMENTUM: Final = 0.75
 LONG_STEPS: Final = 50
 RUNNERS_UP: Final = 3
@@ -134,24 +125,6 @@ def _attacks(chain: Defended, eps: float, chance: torch.Generator) -> list[Attac
         lambda frames, labels: margin(frames, labels, None, steps=LONG_STEPS),
         *(partial(towards, rank) for rank in range(RUNNERS_UP)),
     ]
-
-
-def alone(bundle: Bundle, kind: str, eps: float, attack: str) -> AloneRow:
-    """Scenes of a kind under `attack`, one of `ALONE`."""
-    begun, count = time.monotonic(), ALONE[attack]
-    pictures = scenes(count, ALONE_SIZE, KINDS[kind])
-    chain = defended(Pipeline(bundle), DROP)
-    chance = torch.Generator().manual_seed(0)
-    right = 0
-    for part in _parts(count, ALONE_SIZE):
-        frames, labels = to_frames(pictures.images[part], bundle.device), torch.from_numpy(pictures.labels[part])
-        if attack == "square":
-            changed = square(chain, frames, labels, None, eps=eps, queries=QUERIES, generator=chance)
-        else:
-            changed = auto_attack(chain, frames, labels, eps=eps, generator=chance, version="rand")
-        right += int(resubmitted(chain, to_8_bits(changed), labels, times=TIMES, generator=chance).sum())
-    seconds = time.monotonic() - begun
-    return AloneRow(bundle.model_id, *ALONE_SIZE, kind, eps, attack, count, right / count, seconds)
 
 
 @torch.inference_mode()
