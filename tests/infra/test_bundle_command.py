@@ -79,7 +79,7 @@ def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.C
     assert (folder / settings.drift.reference).read_bytes() != before
     assert "STRIP: suspect below" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="scene-plain: expected a folder, or the name of a bundle made on this mach"):
-        app(["bundle", "calibrate", "scene-plain", "--images", str(pictures)], standalone_mode=False)
+        app(["bundle", "calibrate", "scene-plain", "--images", str(tmp_path / "none")], standalone_mode=False)
     dropped = "[[strip.dropped]]\ndropped_per_block = 16\nthreshold_bits = 1.2\nfrr = 0.01\n"
     with (folder / "model.toml").open("a") as table:
         table.write(f"\n{dropped}")

@@ -92,7 +92,7 @@ def own_bundle_folder(given: str) -> Path:
     if folder != Path(given) and folder.parent != MADE:
         raise ConfigError(
             f"{given}: expected a folder, or the name of a bundle made on this machine, got a shipped one, which "
-            f"other fleets use too. Copy {folder}, and give the copy."
+            f"would change for every fleet on this machine. Copy {folder}, and give the copy."
         )
     return folder
 

@@ -51,8 +51,8 @@ _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
 _ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 10_000}
 """Cost of a size under every attack, by its lines."""
-
-_ALONE_SECONDS: Final = {"square": 1_000, "auto-attack": 1_000}
+_ALONE_SECONDS: Final = 1_000
+"""Cost of one attack alone."""
 
 
 def plan(place: Workplace) -> Plan:
@@ -126,7 +126,7 @@ def _alone(kind: str, eps: float, attack: str) -> Cell:
     height, width = SIZE
     name = f"hardened/{width}x{height}/{kind}-{eps:g}/{attack}"
     settings = (SIZE, FRAMES[attack], kind, eps, attack)
-    return Cell(name, ("lab.experiments.hardening.alone:alone",), measure, settings, (folder,), _ALONE_SECONDS[attack])
+    return Cell(name, ("lab.experiments.hardening.alone:alone",), measure, settings, (folder,), _ALONE_SECONDS)
 
 
 def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
