@@ -50,12 +50,12 @@ FRONT: Final = (
         "runs of 10 with each sticker alerted within 10 s and no false alert (32×32, 20 % probes, STRIP alone)",
     ),
     (
-        "backdoors", "detected frames at 1 % false alarms, warp with noise",
-        "detected frames of the worst of ten backdoor attacks (WaNet), five statistics, at most 1 % false alarms set",
+        "backdoors", "detected frames at 1 % false alarms, worst of",
+        "detected frames of the worst of ten backdoor attacks, {attack}: five statistics, at most 1 % false alarms set",
     ),
     (
         "backdoors", "cameras with an alarm in 40 probes, usual threshold",
-        "cameras with an alarm in 40 probes, usual threshold, the worst of ten attacks (WaNet)",
+        "cameras with an alarm in 40 probes, usual threshold, the worst of ten attacks, {attack}",
     ),
     (
         "backdoors", "repair: ASR after, worst of",
@@ -70,7 +70,10 @@ FRONT: Final = (
     ),
     ("system", "one camera of 768×432", "frames/s of one 768×432 camera on two cores"),
 )  # fmt: skip
-"""The README's answers to a newcomer: a page, the beginning of one of its rows, and the figure's name there."""
+"""The README's answers to a newcomer: a page, the beginning of one of its rows, and the figure's name there.
+
+`{attack}` stands for the end of the row, which names the worst attack.
+"""
 
 
 @cache
@@ -111,7 +114,8 @@ def front(picks: Sequence[tuple[str, str, str]] = FRONT, rows_of: Callable[[str]
             re.split(r" of |, (?![-+0-9.]+\])| \(", measured.removesuffix(MARK))[0].replace("[", "(").replace("]", ")")
         )
         mark = MARK if measured.endswith(MARK) else ""
-        lines.append([name, found[0].must, found[0].aim, f"[{number}](docs/results/{page}.md){mark}"])
+        named = name.replace("{attack}", found[0].what.rpartition(": ")[2])
+        lines.append([named, found[0].must, found[0].aim, f"[{number}](docs/results/{page}.md){mark}"])
     shown = markdown(["figure", "must", "aim", "measured"], lines)
     return f"{shown}\n\n{FOOTNOTE}" if any(line[-1].endswith(MARK) for line in lines) else shown
 
