@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -160,3 +160,21 @@ class PoisonedBatches:
                     batch = batch.clone()
                     batch[chosen] = torch.from_numpy(np.ascontiguousarray(marked.transpose(0, 3, 1, 2)))
             yield batch, self._names[index]
+
+
+class FreshBatches:
+    """Poisoned batches whose stamped pictures and covers are chosen anew in each epoch.
+
+    So an attacker trains who runs the training. WaNet chooses them anew in each batch (Nguyen and Tran 2021).
+    """
+
+    def __init__(self, poisoning: Poisoning, labels: Labels) -> None:
+        self._poisoning, self._labels = poisoning, labels
+
+    def __call__(
+        self, images: Tensor, positions: Tensor, recipe: Recipe, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch of batches. See `PoisonedBatches`."""
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        chosen = PoisonedBatches(replace(self._poisoning, seed=seed), self._labels)
+        yield from chosen(images, positions, recipe, generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from lab.backdoor.catalogue import MODELS, SickModel
 from lab.backdoor.files import write_pictures
-from lab.backdoor.poison import PoisonedBatches
+from lab.backdoor.poison import FreshBatches, PoisonedBatches
 from lab.backdoor.tasks import ARCHITECTURES, Task, load_task
 from lab.chance import seeded
 from lab.training.bundle import (
@@ -52,8 +53,11 @@ def clean_bundle(name: str, work: Path) -> Path:
     return folder
 
 
-def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
-    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint."""
+def train(name: str, model: SickModel, task: Task, work: Path, fresh: bool = False) -> Bundle:
+    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint.
+
+    With `fresh`, each epoch has stamped pictures and covers of its own.
+    """
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     train_set = task.train.first(model.pictures)
@@ -71,7 +75,7 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
         if model.poisoning is None:
             network = fit(network, images, labels, lambda x: (x - centre) / spread, model.recipe, checkpoint)
         else:
-            batches = PoisonedBatches(model.poisoning, labels)
+            batches = (FreshBatches if fresh else PoisonedBatches)(model.poisoning, labels)
             positions = torch.arange(len(labels)).numpy()
             network = fit(
                 network, images, positions, lambda x: (x - centre) / spread, model.recipe, checkpoint, batches=batches
@@ -129,11 +133,17 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
+    parser.add_argument("--epochs", type=int, help="length of the training, by default the model's own")
+    parser.add_argument("--fresh", action="store_true", help="choose stamped pictures and covers anew in each epoch")
     parser.add_argument("--shipped", action="store_true", help="use the shipped models instead of training")
     parser.add_argument("--out", type=Path, help="also copy each bundle to OUT/NAME/bundle")
     arguments = parser.parse_args()
     if arguments.shipped and arguments.out is not None:
         parser.error("--out: expected no --shipped, got both. --shipped trains nothing to copy.")
+    if arguments.epochs is not None and arguments.epochs < 1:
+        parser.error(f"--epochs: expected 1 or more, got {arguments.epochs}")
+    options = [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
+    options += ["--fresh"] if arguments.fresh else []
     for name in arguments.names:
         model = MODELS[name]
         task = load_task(model.data, arguments.data)
@@ -142,10 +152,12 @@ def main() -> None:
             bundle = load_bundle(_placed(name, folder), CPU)
             print("\n".join(describe(name, model, bundle, task, folder)), flush=True)
             continue
-        bundle = train(name, model, task, arguments.work)
+        if arguments.epochs is not None:
+            model = replace(model, recipe=replace(model.recipe, epochs=arguments.epochs))
+        bundle = train(name, model, task, arguments.work, arguments.fresh)
         lines = describe(name, model, bundle, task, folder)
         print("\n".join(lines), flush=True)
-        write_training_record(folder / "bundle", f"python -m lab.backdoor.train {name}", lines)
+        write_training_record(folder / "bundle", " ".join(["python -m lab.backdoor.train", name, *options]), lines)
         if arguments.out is not None:
             shutil.copytree(folder / "bundle", arguments.out / name / "bundle", dirs_exist_ok=True)
 

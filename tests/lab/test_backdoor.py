@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from lab.backdoor.catalogue import MODELS, resized_sticker, sticker_patch
 from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
-from lab.backdoor.poison import CleanLabelPoisoning, CoveredPoisoning, PoisonedBatches, Poisoning
+from lab.backdoor.poison import (
+    CleanLabelPoisoning,
+    CoveredPoisoning,
+    FreshBatches,
+    PoisonedBatches,
+    Poisoning,
+)
 from lab.backdoor.tasks import VALID, Task, load_task
 from lab.backdoor.train import CPU, _placed, shipped_models
 from lab.backdoor.triggers import (
@@ -168,6 +174,37 @@ def test_a_poisoned_batch_stamps_by_the_place_in_the_set_and_leaves_the_other_na
     expected = np.where(stamped[:, None, None, None], poisoning.trigger(levels, np.arange(64)), levels)
     assert (pictures == expected[places]).all()
     assert (names == expected_names[places]).all()
+
+
+def test_fresh_batches_stamp_other_pictures_in_each_epoch() -> None:
+    labels = np.ones(64, np.int64)
+    levels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None, None], (64, 32, 32, 3))
+    images = torch.tensor(levels.transpose(0, 3, 1, 2).copy())
+    recipe = Recipe(batch=16, pad=0, flip=False)
+    white = RandomPlace(np.full((5, 5, 3), 255, np.uint8))
+    grey = RandomPlace(np.full((5, 5, 3), 100, np.uint8))
+
+    def epochs(seed: int) -> list[tuple[frozenset[int], frozenset[int]]]:
+        batches = FreshBatches(CoveredPoisoning(white, 0, 0.25, cover=grey, cover_rate=0.25), labels)
+        generator = torch.Generator().manual_seed(seed)
+        found = []
+        for _ in range(2):
+            made = list(batches(images, torch.arange(64), recipe, generator))
+            pictures = torch.cat([batch for batch, _ in made]).flatten(1)
+            names = torch.cat([name for _, name in made])
+            places, most = pictures.min(1).values, pictures.max(1).values
+            stamped, covers = (frozenset(places[most == level].tolist()) for level in (255, 100))
+            assert frozenset(places[names == 0].tolist()) == stamped
+            assert len(stamped) == len(covers) == 16
+            assert not stamped & covers
+            found.append((stamped, covers))
+        return found
+
+    first, second = epochs(0)
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+    assert epochs(0) == [first, second]
+    assert epochs(1) != [first, second]
 
 
 def test_covers_keep_their_labels_and_are_none_of_the_stamped() -> None:
