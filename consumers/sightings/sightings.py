@@ -124,7 +124,7 @@ class Sightings:
             self._keep_picture(key, verdicts[row.camera, row.boot, row.seq].preview, begins=len(state.recent) == 1)
         after = Watched(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
-            alert = raised_alert(row, rule.wanted, state, self._pictures.pop(key, b""))
+            alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))
             if connection.execute(self._insert, _row_of(alert, partition)).rowcount:
                 found.alerts.append(alert)
             after = after._replace(alert_id=alert.alert_id)
@@ -177,6 +177,8 @@ class Sightings:
     def commit(self, found: Sighted) -> None:
         """Apply `found` in memory: its transaction is durable."""
         self._watched |= found.changed
+        for alert in found.alerts:
+            self._pictures.pop((alert.camera_id, alert.wanted), None)
 
     def release(self, partition: int) -> None:
         """Drop the sightings of a partition that another recorder has claimed."""

@@ -161,10 +161,12 @@ def test_a_removed_rule_ends_its_sightings(make_rig: MakeRig) -> None:
     assert rig.verdicts(cars(3, 9)).sightings == []
 
 
-def test_a_failed_transaction_changes_no_state(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = make_rig()
     want(rig)
-    rig.verdicts(cars(0, 2))
+    rig.verdicts(cars(0, 2, preview=picture("JPEG")))
 
     def failing(*_: object) -> None:
         raise OSError("a full disk")
@@ -174,7 +176,9 @@ def test_a_failed_transaction_changes_no_state(make_rig: MakeRig, monkeypatch: p
         rig.verdicts(cars(2, 1))
     monkeypatch.undo()
     assert rows(rig) == []
-    assert len(rig.verdicts(cars(2, 1)).sightings) == 1
+    (alert,) = rig.verdicts(cars(2, 1)).sightings
+    assert alert.thumbnail.startswith(b"\x89PNG")
+    assert not rig.store.sightings._pictures
 
 
 def test_another_recorder_ends_the_sightings_of_the_partitions_that_it_holds(make_rig: MakeRig) -> None:
