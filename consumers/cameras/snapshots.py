@@ -38,18 +38,25 @@ class Snapshots:
         )
         self._tallies = Tallies(engine)
         of: BindParameter[str] = bindparam("of")
-        self._total = Prepared(engine, select(func.sum(boots.c.frames)).where(boots.c.camera == of))
         self._statuses = Prepared(engine, select(cameras).where(cameras.c.camera == of))
 
     def save(self, changed: Sequence[Camera], to_ms: int) -> None:
-        """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`."""
-        rows = [
-            {"camera": camera.name, "heard_ms": camera.last.recorded_ms, "state": _state(camera)}
-            for camera in changed
-            if camera.last is not None
-        ]
+        """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`.
+
+        Their frames are counted in the database: another recorder may have recorded some of them.
+        """
+        kept = [(camera, camera.last) for camera in changed if camera.last is not None]
         with self._engine.begin() as connection:
-            if rows:
+            if kept:
+                counts = _frames_of(connection, [camera.name for camera, _ in kept])
+                rows = [
+                    {
+                        "camera": camera.name,
+                        "heard_ms": last.recorded_ms,
+                        "state": _state(camera, counts.get(camera.name, camera.frames)),
+                    }
+                    for camera, last in kept
+                ]
                 self._save.run_each(connection, rows)
             self._tallies.set(connection, SNAPSHOTS_TO_MS, to_ms)
 
@@ -94,19 +101,25 @@ class Snapshots:
             if frame.recorded_ms > heard.get(frame.camera, -1):
                 camera.take(frame)
                 changed.add(frame.camera)
-        for name in changed:
-            found[name].frames = self._frames_of(connection, name)
+        for name, count in _frames_of(connection, sorted(changed)).items():
+            found[name].frames = count
         return found
 
-    def _frames_of(self, connection: Connection, name: str) -> int:
-        row = self._total.run(connection, of=name).fetchone()
-        return int(row[0] or 0) if row is not None else 0
+
+def _frames_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of frames recorded of these cameras, purged ones included."""
+    found: dict[str, int] = {}
+    for start in range(0, len(names), _READ_AT_ONCE):
+        some = boots.c.camera.in_(names[start : start + _READ_AT_ONCE])
+        query = select(boots.c.camera, func.sum(boots.c.frames)).where(some).group_by(boots.c.camera)
+        found |= {name: int(count) for name, count in connection.execute(query)}
+    return found
 
 
-def _state(camera: Camera) -> str:
+def _state(camera: Camera, count: int) -> str:
     return json.dumps(
         [
-            camera.frames, camera.last, camera.entropy_bits, "".join("01"[flagged] for flagged in camera.probes),
+            count, camera.last, camera.entropy_bits, "".join("01"[flagged] for flagged in camera.probes),
             camera.boot, camera.level, camera.is_new,
         ]
     )  # fmt: skip

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import comparisons, rollouts
+from consumers.records.batch import clean
 from schemas.pointillist_pb2 import Assessment, Comparison, Outcome, Slot
 
 MOST_COMPARISONS: Final = 20_000
@@ -34,12 +35,12 @@ def save_comparisons(connection: Connection, found: Sequence[tuple[str, Comparis
             "slot": Slot.Name(each.slot).lower(),
             "captured_ms": each.captured_ms,
             "saved_ms": at_ms,
-            "live_class": each.live.class_name[:200],
+            "live_class": clean(each.live.class_name[:200]),
             "live_confidence": each.live.confidence,
-            "candidate_class": each.candidate.class_name[:200],
+            "candidate_class": clean(each.candidate.class_name[:200]),
             "candidate_confidence": each.candidate.confidence,
             "differs": bool(each.candidate.error) or each.live.class_id != each.candidate.class_id,
-            "error": each.candidate.error[:200],
+            "error": clean(each.candidate.error[:200]),
             "picture": each.picture,
         }
         for camera, each in found

@@ -11,7 +11,7 @@ from consumers.database.archive import Archive, Kind
 from consumers.database.engine import NewRows, Prepared, upsert
 from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
-from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_FRAMES, Tallies
 from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import FrameRow, bytes_of, frame_bytes, text_bytes
 
@@ -93,9 +93,7 @@ class FramesByKey:
         texts = tuple(
             frames.c[name] for name in ("class_name", "model_id", "policy", "class_group", "best", "windows")
         )  # fmt: skip
-        gone = connection.execute(
-            delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
-        ).all()
+        gone = connection.execute(delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts)).all()
         if gone:
             self._archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
             freed = sum(
@@ -104,5 +102,4 @@ class FramesByKey:
                 for row in gone
             )
             self._tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})
-            self._tallies.set(connection, FRAMES_KEPT_FROM_MS, max(row.recorded_ms for row in gone))
         return len(gone)

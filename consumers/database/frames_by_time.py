@@ -19,7 +19,7 @@ from consumers.database.frames import Excess
 from consumers.database.identities import Identities
 from consumers.database.spans import Span, ensure_span, partition, spans_held
 from consumers.database.tables import boots, frames, spans
-from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_FRAMES, Tallies
 from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
 
@@ -34,10 +34,10 @@ _COLUMNS: Final = ", ".join(f'"{column.name}"' for column in frames.columns)
 _PURGE: Final = f"""
 WITH gone AS (
   DELETE FROM {{name}} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {{name}} {{where}} ORDER BY recorded_ms LIMIT :rows))
-  RETURNING recorded_ms, {POSTGRESQL_ROW_BYTES} + 2 * octet_length(camera) + octet_length(class_name)
+  RETURNING {POSTGRESQL_ROW_BYTES} + 2 * octet_length(camera) + octet_length(class_name)
     + octet_length(model_id) + octet_length(policy) + octet_length(class_group) + octet_length(best)
     + octet_length(windows) AS bytes
-) SELECT count(*), coalesce(sum(bytes), 0), coalesce(max(recorded_ms), 0) FROM gone"""
+) SELECT count(*), coalesce(sum(bytes), 0) FROM gone"""
 
 
 class FramesByTime:
@@ -115,7 +115,7 @@ class FramesByTime:
             return 0
         connection.execute(_WAIT_AGAIN)
         connection.execute(delete(spans).where(spans.c.from_ms == oldest.from_ms))
-        self._gone(connection, oldest.frames, oldest.bytes, oldest.to_ms)
+        self._gone(connection, oldest.frames, oldest.bytes)
         return oldest.frames
 
     def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
@@ -131,13 +131,12 @@ class FramesByTime:
         elif span.from_ms >= excess.before_ms:
             return 0
         statement = text(_PURGE.format(name=partition(span.from_ms), where=where))
-        count, size, last_ms = connection.execute(statement, values).one()
+        count, size = connection.execute(statement, values).one()
         if count:
             less = {"frames": spans.c.frames - count, "bytes": spans.c.bytes - int(size)}
             connection.execute(update(spans).where(spans.c.from_ms == span.from_ms).values(less))
-            self._gone(connection, count, int(size), last_ms)
+            self._gone(connection, count, int(size))
         return int(count)
 
-    def _gone(self, connection: Connection, count: int, size: int, last_ms: int) -> None:
+    def _gone(self, connection: Connection, count: int, size: int) -> None:
         self._tallies.add(connection, {FRAME_ROWS: -count, FRAME_BYTES: -size, PURGED_FRAMES: count})
-        self._tallies.set(connection, FRAMES_KEPT_FROM_MS, last_ms)

@@ -9,10 +9,9 @@ from sqlalchemy import ColumnElement, Engine, Select, Table, case, func, inspect
 
 from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
-from consumers.database.migrations import FIRST, read_version
+from consumers.database.migrations import check_version
 from consumers.database.runs import all_numbers
 from consumers.database.tables import (
-    SCHEMA_VERSION,
     alerts,
     archived,
     boots,
@@ -23,9 +22,7 @@ from consumers.database.tables import (
     summed_ledgers,
 )
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, tally
-from consumers.database.versions import of_another_version
 from consumers.records.rows import LedgerRow, SummedRow
-from schemas.errors import StateError
 from schemas.messages.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
@@ -144,15 +141,7 @@ class Records:
         Raises `StateError` for tables of another version, whose columns may differ.
         """
         with self._engine.begin() as connection:
-            version = read_version(connection)
-        if version is not None and FIRST <= version < SCHEMA_VERSION:
-            raise StateError(
-                f"the database: expected version {SCHEMA_VERSION}, got {version}. Start the recorder of this release: "
-                "it upgrades the database."
-            )
-        if version is not None and version != SCHEMA_VERSION:
-            raise of_another_version(SCHEMA_VERSION, version)
-        return version
+            return check_version(connection)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
         """Return every boot with a known frame, verified dead letter or ledger, purged ones included.

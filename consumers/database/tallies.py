@@ -23,8 +23,6 @@ PURGED_FRAMES: Final = "purged_frames"
 PURGED_ALERTS: Final = "purged_alerts"
 SNAPSHOTS_TO_MS: Final = "camera_snapshots_to_ms"
 """Frames recorded before this time are in the table `camera_snapshots`; 0 if it was never written."""
-FRAMES_KEPT_FROM_MS: Final = "frames_kept_from_ms"
-"""Rows of `frames` recorded before this time may have been purged."""
 
 
 def tally(connection: Connection, name: str) -> int:

@@ -67,6 +67,8 @@ class Reading:
         now_ms = time.time_ns() // 10**6
         since_ms = self._read_to_ms - OVERLAP_MS
         counted_to_ms = now_ms - SETTLED_MS
+        # After the clock was set back, frames are recorded from the present on.
+        self._counted_to_ms = min(self._counted_to_ms, counted_to_ms)
         # Opened again each time: a damaged file is replaced by another one under the same name.
         engine = open_engine(self._url, writes=False)
         try:

@@ -98,13 +98,21 @@ def lapse(rule: SightingRule, state: Sighting, now_ms: int) -> Sighting:
     return state._replace(recent=(), lasts=False)
 
 
+def not_ahead(state: Sighting, now_ms: int) -> Sighting:
+    """Return the state with no time after `now_ms`: where the clock was set back, later times would hold for long."""
+    if state.at_ms <= now_ms:
+        return state
+    raised_ms = None if state.raised_ms is None else min(state.raised_ms, now_ms)
+    return state._replace(at_ms=now_ms, seen_ms=min(state.seen_ms, now_ms), raised_ms=raised_ms)
+
+
 def advance(rule: SightingRule, state: Sighting, look: Look) -> Sighting:
     """Return the state after one more frame. The frame raises an alert if it changes `raised_ms`.
 
     An alert needs an agreeing frame, `frames` agreeing ones among the newest `looked_at` of one boot, no sighting that
-    lasts, and `cooldown_s` since the last alert. An earlier time than that of the frame before counts as its time.
+    lasts, and `cooldown_s` since the last alert. No time of the state may be after that of the frame.
     """
-    at_ms = max(look.at_ms, state.at_ms)
+    at_ms = look.at_ms
     before = lapse(rule, state, at_ms)
     recent = (*(each for each in before.recent if each.boot == look.boot), look)[-rule.looked_at :]
     after = before._replace(recent=recent, at_ms=at_ms)

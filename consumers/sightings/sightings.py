@@ -14,7 +14,17 @@ from consumers.evidence.chain import alert_id
 from consumers.evidence.thumbnails import thumbnail
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
-from consumers.sightings.rule import RANGES, SIGHTING, Look, Sighting, SightingRule, advance, confidence_of, lapse
+from consumers.sightings.rule import (
+    RANGES,
+    SIGHTING,
+    Look,
+    Sighting,
+    SightingRule,
+    advance,
+    confidence_of,
+    lapse,
+    not_ahead,
+)
 from schemas.camera_groups import most_specific
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import Alert, Range, Verdict
@@ -81,8 +91,9 @@ class Sightings:
         for row in connection.execute(select(*columns).where(wanted, recent).order_by(alerts.c.raised_ms)):
             if held is None or row.partition in held:
                 lasts = not row.ended_ms
-                state = Sighting((), row.raised_ms, now_ms if lasts else row.ended_ms, row.raised_ms, lasts)
-                self._watched[row.camera, row.wanted] = Watched(state, row.partition, row.alert_id)
+                seen_ms = now_ms if lasts else row.ended_ms
+                state = Sighting((), max(row.raised_ms, seen_ms), seen_ms, row.raised_ms, lasts)
+                self._watched[row.camera, row.wanted] = Watched(not_ahead(state, now_ms), row.partition, row.alert_id)
 
     def read(
         self,
@@ -116,6 +127,7 @@ class Sightings:
             if confidence is None:
                 return
             before = Watched(Sighting(), 0)
+        before = before._replace(state=not_ahead(before.state, row.recorded_ms))
         state = advance(rule, before.state, Look(row.recorded_ms, row.boot, row.seq, confidence))
         partition = partitions.get(row.camera, before.partition)
         if before.state.lasts and (not state.lasts or state.raised_ms != before.state.raised_ms):
@@ -124,7 +136,7 @@ class Sightings:
             self._keep_picture(key, verdicts[row.camera, row.boot, row.seq].preview, begins=len(state.recent) == 1)
         after = Watched(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
-            alert = raised_alert(row, rule.wanted, state, self._pictures.pop(key, b""))
+            alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))
             if connection.execute(self._insert, _row_of(alert, partition)).rowcount:
                 found.alerts.append(alert)
             after = after._replace(alert_id=alert.alert_id)
@@ -150,6 +162,9 @@ class Sightings:
 
     def over(self, now_ms: int) -> dict[SightingKey, Watched]:
         """Return the sightings that have ended by `now_ms`, and those without a rule, in their old state."""
+        for key, each in self._watched.items():
+            if each.state.at_ms > now_ms:
+                self._watched[key] = each._replace(state=not_ahead(each.state, now_ms))
         return {
             key: each
             for key, each in self._watched.items()
@@ -177,6 +192,8 @@ class Sightings:
     def commit(self, found: Sighted) -> None:
         """Apply `found` in memory: its transaction is durable."""
         self._watched |= found.changed
+        for alert in found.alerts:
+            self._pictures.pop((alert.camera_id, alert.wanted), None)
 
     def release(self, partition: int) -> None:
         """Drop the sightings of a partition that another recorder has claimed."""

@@ -205,6 +205,22 @@ def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Ri
     assert shown == {CAMERA: (2, "after"), "lab/b": (1, "before"), "lab/c": (1, "after")}
 
 
+def test_a_recorder_that_takes_a_camera_over_saves_the_frames_of_all_recorders(make_rig: MakeRig) -> None:
+    first, second = make_rig(group="recorders"), make_rig(group="recorders")
+    place = (first.settings.verdicts_topic, 0)
+    first.offsets |= first.store.take_up({place[0]}, {place: (0, 0)})
+    first.verdicts([verdict(0)])
+    saved(first)
+    second.cameras.restore(loaded(second))
+    first.verdicts([verdict(n) for n in range(1, 50)])
+    saved(first)
+    second.offsets |= second.store.take_up({place[0]}, {place: (0, 50)})
+    second.verdicts([verdict(50)])
+    saved(second)
+    (camera,) = loaded(second)
+    assert (camera.frames, camera.last and camera.last.seq) == (51, 50)
+
+
 def test_a_restart_reads_neither_frames_nor_starts_of_cameras_that_were_saved(rig: Rig) -> None:
     for boot in range(1, 5):
         rig.verdicts([verdict(n, boot=boot) for n in range(20)])

@@ -153,6 +153,20 @@ def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monk
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
 
 
+def test_a_clock_that_was_set_back_ends_no_reading_and_counts_later_bytes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, begun_ns = Reading(rig.url), time.time_ns()
+    for seconds in (86_400, 86_410, 0, 10):
+        monkeypatch.setattr(time, "time_ns", lambda now_ns=begun_ns + seconds * 10**9: now_ns)
+        rig.verdicts([verdict(seconds)])
+        saved(rig)
+        reading.poll()
+    monkeypatch.setattr(time, "time_ns", lambda: begun_ns + 30 * 10**9)
+    (door,) = reading.poll()
+    assert (door.saved_bytes, door.saved_share) == (3 * (32 * 24 * 3 - 1768), pytest.approx(1 - 1768 / (32 * 24 * 3)))
+
+
 @dataclass
 class House:
     """Home Assistant's ear: what the broker holds now, by topic."""

@@ -19,6 +19,7 @@ from benchmarks.harness.postgresql import PostgreSQL
 from consumers.cameras.snapshots import saved_camera
 from consumers.database import engine as engines
 from consumers.database import migrations
+from consumers.database.changes import change_recorded
 from consumers.database.engine import open_engine
 from consumers.database.migrations import prepare_tables, read_version, upgrade_database
 from consumers.database.queries import open_records
@@ -36,6 +37,7 @@ from consumers.database.tables import (
 )
 from consumers.database.tallies import Tallies, tally
 from consumers.records.rows import FrameRow
+from consumers.sightings.rules_table import read_rules
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
 from schemas.evidence.stored import unpack_probes, unpack_tracks
@@ -105,6 +107,12 @@ def test_a_released_database_is_upgraded_with_its_rows_and_offsets(release: Path
     engine.dispose()
     with open_records(url) as records:
         records.check_version()
+
+
+@pytest.mark.parametrize("release", RELEASED, ids=lambda file: file.stem)
+def test_a_change_of_a_database_that_is_not_upgraded_asks_for_the_recorder(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="Start the recorder of this release"):
+        change_recorded(as_released(release, tmp_path), read_rules)
 
 
 def upgrade_to(connection: Connection, version: int) -> None:

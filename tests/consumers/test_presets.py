@@ -113,6 +113,17 @@ async def test_own_settings_reset_the_cameras_and_hold_no_commanded_one(console:
     assert shown(console) == {"obeyed": [GATE]}
 
 
+async def test_a_switch_to_the_own_rate_is_obeyed_by_a_camera_that_holds_no_commanded_rate(
+    console: ConsoleRig, commands: Sent
+) -> None:
+    assert post(console, SWITCHES, cameras="north/*", settings={"fps": 0, "enabled": True}) == (200, "switched")
+    await switch(console.context)
+    later_ms = time.time_ns() // 10**6 + 10
+    announce(console, DOOR, enabled=True, issued_ms=later_ms)
+    announce(console, GATE, enabled=True, frames_per_second=4.0, issued_ms=later_ms)
+    assert shown(console) == {"obeyed": [DOOR], "changed since": [GATE]}
+
+
 async def test_a_drop_policy_keeps_its_ratio_and_other_settings_are_sent(console: ConsoleRig, commands: Sent) -> None:
     policy = new_policy({"cameras": GATE, "lowest": 0.25, "highest": 0.5}, OWNER, 5)
     console.context.drop_plan.adopt((policy,))

@@ -161,10 +161,12 @@ def test_a_removed_rule_ends_its_sightings(make_rig: MakeRig) -> None:
     assert rig.verdicts(cars(3, 9)).sightings == []
 
 
-def test_a_failed_transaction_changes_no_state(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = make_rig()
     want(rig)
-    rig.verdicts(cars(0, 2))
+    rig.verdicts(cars(0, 2, preview=picture("JPEG")))
 
     def failing(*_: object) -> None:
         raise OSError("a full disk")
@@ -174,7 +176,9 @@ def test_a_failed_transaction_changes_no_state(make_rig: MakeRig, monkeypatch: p
         rig.verdicts(cars(2, 1))
     monkeypatch.undo()
     assert rows(rig) == []
-    assert len(rig.verdicts(cars(2, 1)).sightings) == 1
+    (alert,) = rig.verdicts(cars(2, 1)).sightings
+    assert alert.thumbnail.startswith(b"\x89PNG")
+    assert not rig.store.sightings._pictures
 
 
 def test_another_recorder_ends_the_sightings_of_the_partitions_that_it_holds(make_rig: MakeRig) -> None:
@@ -191,6 +195,32 @@ def test_another_recorder_ends_the_sightings_of_the_partitions_that_it_holds(mak
         assert rows(first)[0]["ended_ms"] == 0
         second.store.tend_sightings()
     assert rows(first)[0]["ended_ms"] > 0
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_that_was_set_back_prolongs_neither_a_sighting_nor_its_cool_down(
+    make_rig: MakeRig, restarts: bool
+) -> None:
+    rig = make_rig()
+    want(rig, absent_s=5)
+    begun_ns = time.time_ns()
+
+    def at(seconds: float) -> None:
+        patched.setattr(time, "time_ns", lambda: begun_ns + round(seconds * 10**9))
+
+    with pytest.MonkeyPatch.context() as patched:
+        at(86_400)
+        assert len(rig.verdicts(cars(0)).sightings) == 1
+        at(0)
+        rig = make_rig() if restarts else rig
+        rig.store.tend_sightings()
+        at(6)
+        rig.store.tend_sightings()
+        (row,) = rows(rig)
+        assert 0 < row["ended_ms"] <= (begun_ns + 6 * 10**9) // 10**6
+        assert rig.verdicts(cars(3)).sightings == []
+        at(61)
+        assert len(rig.verdicts(cars(6)).sightings) == 1
 
 
 def test_sightings_count_as_no_backdoor_and_hide_none(make_rig: MakeRig) -> None:

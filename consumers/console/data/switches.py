@@ -19,6 +19,7 @@ MOST_SWITCHES: Final = 50
 """Switches that are kept, the newest."""
 RATIO: Final = "dropped_per_block"
 """The setting that a drop policy may steer."""
+RATE: Final = "frames_per_second"
 
 switches = Table(
     "console_switches",
@@ -154,4 +155,6 @@ def _announces(camera: Camera, wanted: Mapping[str, Any], has_changes: bool) -> 
     announced, expected = camera.meta.command_state, Command(**wanted)
     if not has_changes:
         return not any(announced.HasField(each) for each in SETTINGS)
-    return all(announced.HasField(each) and getattr(announced, each) == getattr(expected, each) for each in wanted)
+    # The rate 0 restores the camera's own one: the camera then announces no commanded rate.
+    is_held = {each: announced.HasField(each) or (each == RATE and not wanted[each]) for each in wanted}
+    return all(is_held[each] and getattr(announced, each) == getattr(expected, each) for each in wanted)

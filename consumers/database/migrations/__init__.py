@@ -39,6 +39,22 @@ def read_version(connection: Connection) -> int | None:
     return None if row is None else int(row)
 
 
+def check_version(connection: Connection) -> int | None:
+    """Return the version of the tables, None without one.
+
+    Raises `StateError` for tables of another version, whose columns may differ.
+    """
+    version = read_version(connection)
+    if version is not None and FIRST <= version < SCHEMA_VERSION:
+        raise StateError(
+            f"the database: expected version {SCHEMA_VERSION}, got {version}. Start the recorder of this release: "
+            "it upgrades the database."
+        )
+    if version is not None and version != SCHEMA_VERSION:
+        raise of_another_version(SCHEMA_VERSION, version)
+    return version
+
+
 def prepare_tables(connection: Connection) -> None:
     """Create the tables, or upgrade those of an earlier release.
 
