@@ -252,7 +252,7 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make, processes
     # The camera's next group is decoded apart from others, and later.
     assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
     usual, suspects = (os.getpriority(os.PRIO_PROCESS, each.pid) for each in processes.started[:2])
-    assert usual < suspects
+    assert usual < suspects or usual == 19  # the lowest priority of Linux
     assert decoders.counts["refused"] == 1
 
 
