@@ -86,8 +86,8 @@ class DecodingSettings:
     held_bytes: int = 256 * 2**20
     """Units of open groups in memory, with which closed decoders are opened again. Groups with frames under way may
     take twice as much."""
-    open_pixels: int = 32 * 2**20
-    """Sum of the picture sizes of a process's open decoders."""
+    open_pixels: int = 33 * 2**20
+    """Sum of the sizes of a process's open decoders: each counts with its picture and `DECODER_PIXELS`."""
     process_bytes: int = 2**30
     """Memory of a process's decoders."""
 
@@ -253,13 +253,6 @@ class VideoDecoders:
         if chain.gave_up:
             return
         chain.ahead[unit.place] = unit
-        while (ahead := chain.ahead.pop(chain.next, None)) is not None:
-            if not self._fits(chain, len(ahead.unit.data)):
-                self._refuse(chain)
-                return
-            self._hold(chain, ahead)
-            chain.restored_s = self._now_s
-            self._counted("restored")
         self._pass_waiting(chain)
 
     def poll(self, now_s: float, waited_s: WaitedS | None = None) -> None:
@@ -356,8 +349,19 @@ class VideoDecoders:
         return MissingReferenceError(f"{chain.group.name}: the frame at place {chain.next} is missing")
 
     def _pass_waiting(self, chain: _Chain) -> None:
-        while (waiting := chain.waiting.pop(chain.next, None)) is not None:
-            self._pass_on(chain, waiting.unit, waiting.done)
+        """Pass on the waiting units, and hold the restored ones, for which no earlier unit is missing any more."""
+        while True:
+            waiting, ahead = chain.waiting.pop(chain.next, None), chain.ahead.pop(chain.next, None)
+            if waiting is not None:
+                self._pass_on(chain, waiting.unit, waiting.done)
+            elif ahead is None:
+                break
+            elif self._fits(chain, len(ahead.unit.data)):
+                self._hold(chain, ahead)
+                chain.restored_s = self._now_s
+                self._counted("restored")
+            else:
+                self._refuse(chain)
         if not chain.waiting:
             self._incomplete.pop(chain, None)
 

@@ -26,6 +26,8 @@ from schemas.pixels.planes import Planes
 
 log = structlog.get_logger()
 
+DECODER_PIXELS: Final = 2**15
+"""Pixels for which an open decoder counts besides its picture: it takes .6 MiB even for the smallest one."""
 _UNITS_OF_A_PROCESS: Final = 500_000
 """Units after which a process is replaced: far below its limit of CPU time."""
 
@@ -133,8 +135,8 @@ class Lane:
 
         `suspect` takes a group of which a unit was refused, or ended a process. `slow` takes the camera whose unit
         occupies the process beyond the `patience`; it may call `keep`. Then `left` is called at the lane's end.
-        `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the picture
-        sizes of open decoders.
+        `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the sizes of
+        open decoders: each counts with its picture and `DECODER_PIXELS`.
         """
         self.number = number
         self._start = start
@@ -294,10 +296,10 @@ class Lane:
         return planes
 
     def _make_room(self, group: Group) -> None:
-        used = sum(each.height * each.width for each in self._open) + group.height * group.width
+        used = sum(map(_size, self._open)) + _size(group)
         while self._open and used > self._open_pixels:
             oldest = next(iter(self._open))
-            used -= oldest.height * oldest.width
+            used -= _size(oldest)
             self._close(oldest)
 
     def _close(self, group: Group) -> None:
@@ -311,3 +313,8 @@ class Lane:
         process, self._process, self._units = self._process, None, 0
         if process is not None:
             process.kill()
+
+
+def _size(group: Group) -> int:
+    """Return the pixels for which the decoder of a group counts while it is open."""
+    return group.height * group.width + DECODER_PIXELS

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,7 +37,7 @@ from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.messages.moving import pack_moving
-from schemas.pixels.masks import has_pool, kept_mask
+from schemas.pixels.masks import has_pool, kept_mask, make_pool
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
@@ -385,6 +385,9 @@ class Camera:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # sealed by an attempt that was interrupted
+        while not has_pool(dropped := self._control.encoding.dropped_per_block):
+            # A command has set this drop. Its patterns take up to a second, which other cameras must not wait.
+            await run_in_daemon_thread(partial(make_pool, dropped), f"masks-{self.settings.camera_id}")
         passes = self._gate is None or self._gate.passes(picture, captured_ms)
         if not passes and self.settings.motion is not None:
             self.still += 1
@@ -406,7 +409,8 @@ class Camera:
             trace.leave("camera", identity)  # its number is used again
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
+            advice = f"{error}; set a size or a region"
+            raise SourceError.of(f"the source of {self.settings.camera_id}", advice) from None
         if trace.on():
             trace.stamp("sealed", identity)
         await self._append()

@@ -5,7 +5,8 @@ A group begins with a key frame, whose boot and sequence number seed the mask of
 - after `group_frames` frames or `group_s` seconds,
 - when the server requests a key frame, or the spool sheds frames of the group (`end`),
 - with another size, drop, colour or boot,
-- at a change of scene, where a prediction from the previous picture would cost more than it saves,
+- at a change of scene, where a prediction from the previous picture would cost more than it saves, unless the bytes a
+  second are limited: each group begins with most of a second's bytes,
 - after an error.
 
 A probe is encoded alone and belongs to no group.
@@ -38,6 +39,8 @@ VIDEO_FROM: Final = 128
 """Minimum shorter side of a picture that a camera encodes under the profile `video`. It sends smaller ones raw."""
 USUAL_RATE: Final = 25.0
 """Frames a second if the camera's rate is not set. The rate scales the limit of bytes a second, and H.264's quality."""
+_LOWEST_RATE: Final = 1 / 1000
+"""Lowest frames a second of H.264: FFmpeg rounds lower ones to 0, and encodes as if there were thousands."""
 _AV1_RATES: Final = 1.0, 240.0
 """Lowest and highest frames a second of SVT-AV1, whose quality does not depend on them."""
 SCENE_CHANGE: Final = 32.0
@@ -159,7 +162,8 @@ class GroupEncoder:
         filled = None if group is None else _filled(group.fill, picture)
         samples = None if filled is None else _sampled(filled.luma)
         change = None if group is None or samples is None else _change(group.last, samples)
-        if group is None or filled is None or (change is not None and change >= SCENE_CHANGE):
+        is_cut = self._settings.max_bytes_per_second is None and change is not None and change >= SCENE_CHANGE
+        if group is None or filled is None or is_cut:
             self.end()
             group = self._group = self._begin(message, setup)
             filled, change = _filled(group.fill, picture), None
@@ -216,7 +220,7 @@ class GroupEncoder:
 def encoder_rate(codec: Codec, rate: float) -> float:
     """Return the frames a second for a codec's software encoder; `rate` is the camera's, 0 if it is not set."""
     rate = rate or USUAL_RATE
-    return min(max(rate, _AV1_RATES[0]), _AV1_RATES[1]) if codec is Codec.AV1 else rate
+    return min(max(rate, _AV1_RATES[0]), _AV1_RATES[1]) if codec is Codec.AV1 else max(rate, _LOWEST_RATE)
 
 
 def _filled(fill: Fill, picture: Picture | Planes) -> Planes:

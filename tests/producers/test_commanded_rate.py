@@ -1,8 +1,9 @@
-"""A camera that is told its rate while it captures: from the next frame on, and back to its own."""
+"""A camera that is told its rate or its drop while it captures: from the next frame on, and back to its own."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,7 +21,8 @@ from producers.video.encoder import Encoder, software_encoder
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.access_unit import Codec
-from schemas.messages.frame import sign_message
+from schemas.messages.frame import parse_frame, sign_message
+from schemas.pixels import masks
 from schemas.pointillist_pb2 import Command
 from tests.producers.fleet_rig import capturing, offline_camera
 from tests.waiting import until
@@ -82,6 +84,29 @@ async def test_what_is_told_between_two_sleeps_is_not_slept_over(
 
         monkeypatch.setattr(made._fair_gate, "enter", told_meanwhile)
         await until(lambda: made.spool.current.next > 5, "frames at the rate")
+
+
+async def test_the_patterns_of_a_new_drop_are_made_while_other_cameras_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def quick(dropped: int) -> masks.Mask:
+        threads.append(threading.current_thread())
+        return masks._uniform_patterns((dropped, 0), dropped)
+
+    monkeypatch.setattr(masks, "spread_patterns", quick)
+    monkeypatch.setattr(masks, "_POOLS", {})
+    async with camera(tmp_path, 50.0) as made:
+        await until(lambda: made.spool.current.next > 0, "the first frame")
+        assert made._control.command(sign_message(KEY, Command(issued_ms=1, dropped_per_block=40)))
+        first = made.spool.current.next
+        await until(lambda: made.spool.current.next > first, "a frame after the command")
+        stored = made.spool.get((made.spool.current.boot_id, first))
+        assert stored is not None
+        assert parse_frame(made.spool.read(stored)).dropped_per_block == 40
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(

@@ -171,6 +171,17 @@ def test_a_source_that_is_cut_gives_pixels(film: Path) -> None:
     assert captured.picture.shape == (64, 64, 3)
 
 
+async def test_a_camera_with_too_large_pictures_shows_which_settings_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, film: Path
+) -> None:
+    monkeypatch.setattr("schemas.messages.frame.MAX_FRAME_BYTES", 96 * 64)
+    source = SourceSettings(kind="video", file=film)
+    settings = CameraSettings(camera_id=CAMERA, fps=50.0, profile="video", source=source)
+    async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
+        await until(lambda: made.trouble != "", "an error of the source")
+        assert made.trouble.endswith("got 64x96x3; set a size or a region")
+
+
 def test_planes_are_sent_as_pixels_under_raw(tmp_path: Path) -> None:
     device = Device(tmp_path)
     luma, chroma = noise(0)[..., 0], noise(1)[:32, :48, 0]

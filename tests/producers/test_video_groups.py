@@ -24,7 +24,7 @@ from producers.video.video_settings import VideoSettings
 from schemas.errors import BadSizeError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
-from schemas.limits import MAX_GROUP_FRAMES
+from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_GROUP_FRAMES
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit
 from schemas.messages.frame import Encoding, Truth, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
@@ -214,6 +214,24 @@ def test_the_cap_holds_on_noise() -> None:
         sizes[cap] = sum(len(encoder.encode(Planes(each, None, None))) for each in noise)
     # Two seconds, and a buffer of one.
     assert sizes[40_000] < 3 * 40_000 < sizes[None]
+
+
+def test_the_limit_of_bytes_holds_while_the_scene_changes() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 96, 128, 3), np.uint8)
+    encoder = GroupEncoder(KEY, VideoSettings(max_bytes_per_second=20_000), 25.0)
+    frames = [parse_frame(encoder.encode(each, BOOT, seq, 40 * seq, MASKED)) for seq, each in enumerate(noise)]
+    # Two seconds, and a buffer of one.
+    assert sum(len(unit(frame).data) for frame in frames) < 3 * 20_000
+    assert places(frames) == [(0, place) for place in range(50)]
+
+
+def test_a_frame_at_the_lowest_rate_may_have_the_bytes_of_a_second() -> None:
+    chosen = VideoSettings(max_bytes_per_second=4096)
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    messages = [
+        GroupEncoder(KEY, chosen, rate).encode(noise, BOOT, 0, 0, MASKED) for rate in (LEAST_FRAMES_PER_SECOND, 0.01)
+    ]
+    assert len(messages[0]) == pytest.approx(len(messages[1]), rel=0.1)
 
 
 def test_missing_hardware_is_reported_and_software_takes_over() -> None:
