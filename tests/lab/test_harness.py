@@ -78,8 +78,9 @@ def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     store.file.write_text(text)
-    with pytest.raises(ConfigError, match=r"expected rows of an experiment, got .*\. Restore the file\."):
-        store.rows()
+    for read in (store.rows, lambda: store.records("figures", Figure), lambda: store.texts("figures")):
+        with pytest.raises(ConfigError, match=r"expected rows of an experiment, got .*\. Restore the file\."):
+            read()
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:
@@ -87,6 +88,16 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
     store.put(stored("a"), {"figures": ["name"]}, [])
     with pytest.raises(ConfigError, match="expected the columns name, count, share, sizes"):
         store.records("figures", Figure)
+
+
+def test_a_row_of_other_columns_is_not_read_under_the_new_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(stored("a"), {"figures": ["name", "count", "sizes", "share"]}, [])
+    store.put(Row("without records", Made("command"), {"figures": []}), {"figures": ["name"]}, [])
+    store.put(stored("b"), COLUMNS, [])
+    store.put(stored("c"), COLUMNS, [])
+    assert list(store.rows()) == ["without records", "b", "c"]
+    assert [each.name for each in store.records("figures", Figure)] == ["b", "c"]
 
 
 def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) -> None:
