@@ -44,7 +44,7 @@ class LearnedTable:
 
 
 def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
-    """Return the first `limit` pictures to attack: of an npz with `images` and `labels`, or of CIFAR-10's held-out ones.
+    """Return the first `limit` pictures to attack: of `images` with `labels`, or of a data set's held-out ones.
 
     Raises ConfigError like `read_pictures`.
     """

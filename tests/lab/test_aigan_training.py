@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 
 def test_fewer_steps_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None:
     trained(white_box(), replace(RECIPE, steps=4), tmp_path / "state.pt")
-    with pytest.raises(ConfigError, match="--steps: expected at least 4, those of the checkpoint .*, got 3"):
+    with pytest.raises(ConfigError, match=r"--steps: expected at least 4, those of the checkpoint .*, got 3"):
         trained(white_box(), replace(RECIPE, steps=3), tmp_path / "state.pt")
 
 
