@@ -72,7 +72,7 @@ class Store:
         return self._read()[1]
 
     def _read(self) -> tuple[Mapping[str, Sequence[str]], dict[str, Row]]:
-        """Return the columns of each table, and all rows by name, from one state of the file."""
+        """Return the columns of each table, and all rows by name."""
         try:
             document = json.loads(self.file.read_text(encoding="utf-8"))
             return document["columns"], {
@@ -87,18 +87,17 @@ class Store:
 
     def records(self, table: str, kind: type[Record]) -> list[Record]:
         """The records of a table, of all rows. Raises ConfigError for other columns than those of `kind`."""
-        columns, rows = self._read()
-        names, found = [field.name for field in fields(kind)], columns.get(table)
-        if found is not None and found != names:
-            raise ConfigError(f"{self.file}, {table}: expected the columns {', '.join(names)}, got {found}")
-        return [kind(*values) for row in rows.values() for values in row.tables.get(table, ())]
+        names, columns = [field.name for field in fields(kind)], self._read()[0].get(table)
+        if columns is not None and columns != names:
+            raise ConfigError(f"{self.file}, {table}: expected the columns {', '.join(names)}, got {columns}")
+        return [kind(*values) for row in self.rows().values() for values in row.tables.get(table, ())]
 
     def texts(self, table: str) -> list[dict[str, str]]:
         """The records of a table as text by column: None as nothing, figures without trailing zeros."""
-        columns, rows = self._read()
+        columns = self._read()[0].get(table, ())
         return [
-            dict(zip(columns[table], map(_text, values), strict=True))
-            for row in rows.values()
+            dict(zip(columns, map(_text, values), strict=True))
+            for row in self.rows().values()
             for values in row.tables.get(table, ())
         ]
 
