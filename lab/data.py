@@ -1,4 +1,4 @@
-"""Labelled pictures for experiments: any npz with `images` and `labels`, or CIFAR-10's test split."""
+"""Labelled pictures for experiments: any npz with `images` and `labels`, or a split of CIFAR-10."""
 
 from __future__ import annotations
 
@@ -87,6 +87,16 @@ def read_cifar10_test(folder: Path | None, classes: int, limit: int | None = Non
     file = folder / "cifar10.npz"
     arrays = _arrays(file, ("test_x", "test_y"))
     return _checked("CIFAR-10 test", str(file), arrays["test_x"], arrays["test_y"], classes, limit)
+
+
+def read_last_training(file: Path, classes: int, count: int) -> LabelledPictures:
+    """Return the last `count` training pictures of a data set: an npz with `train_x` and `train_y`.
+
+    Raises ConfigError like `read_pictures`.
+    """
+    arrays = _arrays(file, ("train_x", "train_y"))
+    every = _checked(f"{file.stem} training", str(file), arrays["train_x"], arrays["train_y"], classes, None)
+    return LabelledPictures(every.name, every.images[-count:], every.labels[-count:])
 
 
 def _arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:

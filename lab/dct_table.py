@@ -8,18 +8,18 @@ adversarial and are excluded. Unchanged blocks are excluded as well: a tie would
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lab.attacks import Attack, random_targets
 from lab.cache import digest
-from lab.data import LabelledPictures, read_pictures, to_frames
+from lab.data import LabelledPictures, read_last_training, read_pictures, to_frames
 from lab.repair.inputs import at_network_size
 from processors.bundle import Bundle
 from processors.stages.preprocess.blocks import SIDE, coefficients
@@ -44,16 +44,18 @@ class LearnedTable:
 
 
 def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
-    """Return the pictures to attack: an npz with `images` and `labels`, or CIFAR-10's held-out training pictures."""
+    """Return the first `limit` pictures to attack: of `images` with `labels`, or of a data set's held-out ones.
+
+    Raises ConfigError like `read_pictures`.
+    """
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
-            if "train_x" not in names or "train_y" not in names:
-                return read_pictures(file, classes, limit)
-            images, labels = archive["train_x"][-HELD_OUT:][:limit], archive["train_y"][-HELD_OUT:][:limit]
-    except (OSError, ValueError, EOFError):
+        with zipfile.ZipFile(file) as archive:
+            is_data_set = {"train_x.npy", "train_y.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        is_data_set = False
+    if not is_data_set:
         return read_pictures(file, classes, limit)
-    return LabelledPictures("CIFAR-10 held out", images, labels.astype(np.int64))
+    return read_last_training(file, classes, HELD_OUT).first(limit)
 
 
 def most_changed(clean: Tensor, attacked: Tensor) -> Tensor:

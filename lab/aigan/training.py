@@ -27,6 +27,7 @@ from lab.attacks.eot import eot_pgd
 from lab.chance import seeded
 from lab.repair.checkpoints import Checkpoint
 from lab.training.recipe import average_into
+from schemas.errors import ConfigError
 
 SAVE_EVERY: Final = 250
 """Steps between checkpoints."""
@@ -134,10 +135,16 @@ def train(
 
     `pictures` (N, C, H, W) uint8 and `labels` (N,) int64 are the training split. `watch` receives the averaged
     generator after each checkpoint. `start`, the result of `shipped_weights`, takes the place of the pre-training.
+    Raises ConfigError if the checkpoint is of more steps than the recipe's.
     """
     players = Players(shape, recipe, opponent)
     saved = checkpoint.load()
     first = players.restore(saved) + 1 if saved is not None else _PRETRAINED
+    if first > recipe.steps:
+        raise ConfigError(
+            f"--steps: expected at least {first}, those of the checkpoint {checkpoint.file}, got {recipe.steps}. Give "
+            "more, or remove the checkpoint to begin again."
+        )
     if first == recipe.steps:
         watch(first, players.average.eval())
     for step in range(first, recipe.steps):

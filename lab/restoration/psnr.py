@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from lab.data import to_frames
@@ -25,6 +25,9 @@ from schemas.limits import MAX_SIDE
 
 LARGEST_PSNR_DB: Final = 100.0
 """The value for infinity: a picture that is identical bit for bit."""
+
+_UNREADABLE: Final = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+"""The errors of Pillow's decoders for a damaged file. That of AVIF raises RuntimeError, that of DDS a kind of it."""
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """A function from frames (B, C, H, W) in [0, 1] and their kept mask (B, 1, H, W) to filled frames."""
@@ -58,7 +61,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                 if max(opened.size) > MAX_SIDE:
                     raise ConfigError(f"expected sides up to {MAX_SIDE}, got {opened.width}×{opened.height}")
                 pixels = np.asarray(_eight_bits(opened))
-    except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         reason = first_line(error)
         raise ConfigError(f"expected a picture that Pillow reads, got: {reason}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -21,9 +21,9 @@ class AveragedTraining(Generic[Network]):
     """A training of `network` in place. `average` is the network that ships."""
 
     def __init__(self, network: Network, rate: float, checkpoint: Path, chance: torch.Generator) -> None:
-        """Resume from `checkpoint` if there is one. Draws come from `chance`, which is seeded by the step."""
+        """Resume from `checkpoint` if there is one, with the state of `chance` after its step."""
         self.average = copy.deepcopy(network)
-        self._network, self._checkpoint = network, checkpoint
+        self._network, self._checkpoint, self._chance = network, checkpoint, chance
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
         self.first = 0
         """The first step to run."""
@@ -32,7 +32,7 @@ class AveragedTraining(Generic[Network]):
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
             self.first = saved["step"] + 1
-            chance.manual_seed(self.first)
+            chance.set_state(saved["chance"])
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -51,4 +51,5 @@ class AveragedTraining(Generic[Network]):
     def save(self, step: int) -> None:
         """Save the state after `step`."""
         with replacing(self._checkpoint) as fresh:
-            torch.save({name: part.state_dict() for name, part in self._parts.items()} | {"step": step}, fresh)
+            parts = {name: part.state_dict() for name, part in self._parts.items()}
+            torch.save(parts | {"step": step, "chance": self._chance.get_state()}, fresh)

@@ -25,6 +25,7 @@ from lab.training.bundle import (
     write_bundle,
     write_training_record,
 )
+from lab.training.checkpoints import checkpoint_of
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings
 from processors.networks.resnet import ResNet
@@ -36,13 +37,14 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def train(
     images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path, width: int = 16
 ) -> nn.Module:
-    """Return a ResNet-20 trained on (N, 32, 32, 3) uint8 pictures. `work` keeps a checkpoint to resume from."""
+    """Return a ResNet-20 trained on (N, 32, 32, 3) uint8 pictures. `work` keeps a checkpoint to resume from.
+
+    A training of another recipe, width or pictures has another checkpoint.
+    """
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint_of(work, "checkpoint", f"{recipe} {width}", images, labels)
     with seeded(recipe.seed):
-        network = fit(
-            ResNet(10, width=width), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt"
-        )
+        network = fit(ResNet(10, width=width), images, labels, lambda x: (x - centre) / spread, recipe, checkpoint)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, work / WEIGHTS_FILE)
     return network
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from lab.chance import seeded
 from lab.networks.families import FAMILIES
 from lab.training.bundle import WEIGHTS_FILE, bundle_accuracy, input_settings, to_toml, write_training_record
+from lab.training.checkpoints import checkpoint_of
 from lab.training.cifar10 import CLASSES, HELD_OUT
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings, load_bundle
@@ -43,8 +44,7 @@ def main() -> None:
         network = FAMILIES[arguments.family](len(CLASSES))
     if arguments.weights is None:
         centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        checkpoint = arguments.work / f"{arguments.family}.pt"
+        checkpoint = checkpoint_of(arguments.work, arguments.family, f"{recipe}", images, labels)
         network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, checkpoint)
     else:
         network.load_state_dict(load_file(arguments.weights))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from lab.chance import seeded
 from lab.masks import random_masks
 from lab.training.averaged import AveragedTraining
+from lab.training.checkpoints import checkpoint_of
 from lab.training.pictures import cifar_pictures, crops_of_larger, random_crop
 from lab.training.recipe import Images
 from lab.training.restorer import Schedule
@@ -162,8 +164,8 @@ def main() -> None:
         network = Filler().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
     crops = training_crops(arguments.data, arguments.crops, seed=0)
     schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, until=arguments.until)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    checkpoint = arguments.work / f"{arguments.out.stem}.pt"
+    given = [each.numpy() for each in (crops, *network.state_dict().values())]
+    checkpoint = checkpoint_of(arguments.work, arguments.out.stem, f"{replace(schedule, until=None)}", *given)
     trained = fit(network, crops, held_out_crops(arguments.data), schedule, checkpoint)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in trained.state_dict().items()}, arguments.out)

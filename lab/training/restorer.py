@@ -14,7 +14,8 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor
 from lab.chance import seeded
 from lab.networks.families import SURROGATES
 from lab.training.averaged import AveragedTraining
+from lab.training.checkpoints import checkpoint_of
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
 from processors.bundle import Bundle, load_bundle
@@ -39,6 +41,8 @@ DOUBLED_SHARE = 0.4
 STRONGEST = 8
 FEW_DROPPED = 10
 ERROR_FLOOR = 1e-5
+SAVED_EVERY = 1000
+"""Steps between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def fit(
     started, shown, psnr, distance = time.monotonic(), training.first, 0.0, 0.0
     for step, (seen, clean) in zip(
         range(training.first, schedule.until or schedule.steps),
-        examples.batches(schedule.batch, schedule.larger),
+        # Their draws are those of the first steps again: an interrupted run sees the batches of a whole one.
+        islice(examples.batches(schedule.batch, schedule.larger), training.first, None),
         strict=False,
     ):
         kept, few = masks.draw(len(seen), generator, schedule.few)
@@ -158,7 +163,7 @@ def fit(
             distance += float(unlike.detach())
             loss = loss + likeness * unlike
         training.descend(loss, step, schedule.rate(step))
-        if (step + 1) % 1000 == 0:
+        if (step + 1) % SAVED_EVERY == 0:
             count = step + 1 - shown
             print(
                 f"step {step + 1}/{schedule.steps}: PSNR {psnr / count:.2f} dB, logits off by {distance / count:.3f},"
@@ -194,9 +199,8 @@ def main() -> None:
     attacked = (
         [_tensor(np.load(file)) for file in sorted(arguments.attacked.glob("*.npy"))] if arguments.attacked else []
     )
-    larger = crops_of_larger(arguments.data, LARGER, seed=0)
-    generator = torch.Generator().manual_seed(2)
-    examples = Examples(_tensor(cifar_pictures(arguments.data)), _tensor(larger), attacked, generator)
+    clean, larger = _tensor(cifar_pictures(arguments.data)), _tensor(crops_of_larger(arguments.data, LARGER, seed=0))
+    examples = Examples(clean, larger, attacked, torch.Generator().manual_seed(2))
     surrogates = (
         [load_bundle(NETWORKS / name, torch.device("cpu")) for name in SURROGATES] if arguments.likeness else []
     )
@@ -208,8 +212,9 @@ def main() -> None:
         larger=arguments.larger,
         few=arguments.few,
     )
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    checkpoint = arguments.work / f"{arguments.out.stem}.pt"
+    given = [each.numpy() for each in (clean, larger, *attacked, *network.state_dict().values())]
+    settings = f"{replace(schedule, until=None)} {arguments.likeness}"
+    checkpoint = checkpoint_of(arguments.work, arguments.out.stem, settings, *given)
     trained = fit(network, examples, schedule, surrogates, arguments.likeness, checkpoint)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in trained.state_dict().items()}, arguments.out)

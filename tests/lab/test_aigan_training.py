@@ -16,6 +16,7 @@ from lab.aigan.opponents import Distilled, Opponent, WhiteBox, answers_of
 from lab.aigan.training import Recipe, success, train
 from lab.chance import seeded
 from lab.repair.checkpoints import Checkpoint
+from schemas.errors import ConfigError
 
 SHAPE = Shape(classes=3, channels=1, height=8, width=8)
 RECIPE = Recipe(
@@ -133,6 +134,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     later = trained(make(), recipe, file)
     for (name, expected), (_, got) in zip(whole.state_dict().items(), later.state_dict().items(), strict=True):
         assert torch.equal(expected, got), name
+
+
+def test_fewer_steps_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None:
+    trained(white_box(), replace(RECIPE, steps=4), tmp_path / "state.pt")
+    with pytest.raises(ConfigError, match=r"--steps: expected at least 4, those of the checkpoint .*, got 3"):
+        trained(white_box(), replace(RECIPE, steps=3), tmp_path / "state.pt")
 
 
 def test_a_run_may_get_more_steps_and_ships_after_each_cycle() -> None:

@@ -21,6 +21,27 @@ from tests.lab.conftest import Command
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize("content", ["no zip", "single array", "labels", "shape"])
+def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "cifar10.npz"
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    if content == "no zip":
+        file.write_bytes(b"PK\x03\x04")
+    elif content == "single array":
+        with file.open("wb") as stream:
+            np.save(stream, images)
+    else:
+        given = images if content == "labels" else images[0, 0]
+        np.savez(file, train_x=given, train_y=np.arange(len(given)))
+    with pytest.raises(ConfigError, match="expected"):
+        read_clean(file, 2, None)
+
+
+def test_the_last_training_pictures_of_a_grey_data_set_have_a_channel(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mnist.npz", train_x=np.zeros((3, 8, 8), np.uint8), train_y=np.arange(3))
+    assert read_clean(tmp_path / "mnist.npz", 3, 2).images.shape == (2, 8, 8, 1)
+
+
 def by_the_paper(clean: Tensor, attacked: Tensor) -> np.ndarray:
     """Algorithm 2, lines 1 to 15, one block after the other."""
     q_0 = np.zeros((8, 8))

@@ -327,6 +327,15 @@ def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
         assert 0.2 < half.verdict.mean() < 0.8
 
 
+def test_a_camera_without_end_is_refused_before_the_work(lab: Command, combined_frail: Path, tmp_path: Path) -> None:
+    ended = lab(
+        "evidence", "--bundle", combined_frail, "--clean", "nothing.npz", "--poisoned", "nothing.npz",
+        "--json", tmp_path / "evidence.json", "--fps", "inf",
+    )  # fmt: skip
+    assert ended.code == 2
+    assert "--fps" in ended.err
+
+
 def test_few_clean_pictures_are_refused(lab: Command, combined_frail: Path, tmp_path: Path) -> None:
     known = pictures(60, 6)
     np.savez(tmp_path / "few.npz", images=known.images, labels=known.labels)

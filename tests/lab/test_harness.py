@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -78,8 +79,9 @@ def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     store.file.write_text(text)
-    with pytest.raises(ConfigError, match=r"expected rows of an experiment, got .*\. Restore the file\."):
-        store.rows()
+    for read in (store.rows, lambda: store.records("figures", Figure), lambda: store.texts("figures")):
+        with pytest.raises(ConfigError, match=r"expected rows of an experiment, got .*\. Restore the file\."):
+            read()
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:
@@ -87,6 +89,16 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
     store.put(stored("a"), {"figures": ["name"]}, [])
     with pytest.raises(ConfigError, match="expected the columns name, count, share, sizes"):
         store.records("figures", Figure)
+
+
+def test_a_row_of_other_columns_is_not_read_under_the_new_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(stored("a"), {"figures": ["name", "count", "sizes", "share"]}, [])
+    store.put(Row("without records", Made("command"), {"figures": []}), {"figures": ["name"]}, [])
+    store.put(stored("b"), COLUMNS, [])
+    store.put(stored("c"), COLUMNS, [])
+    assert list(store.rows()) == ["without records", "b", "c"]
+    assert [each.name for each in store.records("figures", Figure)] == ["b", "c"]
 
 
 def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) -> None:
@@ -213,9 +225,9 @@ main()
 """
 
 
-def queue(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def queue(folder: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     arguments = [sys.executable, "-c", TINY, str(folder), *options]
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_a_queue_that_was_killed_in_a_row_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -238,6 +250,17 @@ def test_an_unknown_experiment_is_refused_in_one_line(
     assert ended.value.code == UserError.exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: --only: expected video or hardening or")
+
+
+def test_without_the_data_sets_no_row_is_named_stale_for_the_pages(tmp_path: Path) -> None:
+    missing = {**os.environ, "POINTILLIST_DATA": str(tmp_path / "absent")}
+    listed = queue(tmp_path, environment=missing)
+    assert listed.returncode == 0, listed.stderr
+    assert "every row that reads them is listed as stale" in listed.stderr
+    named = queue(tmp_path, "--json", str(tmp_path / "stale.json"), environment=missing)
+    assert named.returncode == UserError.exit_code
+    assert "error: POINTILLIST_DATA: expected the folder of the data sets, got none" in named.stderr
+    assert not (tmp_path / "stale.json").exists()
 
 
 def test_measuring_without_the_data_says_what_is_missing() -> None:

@@ -78,9 +78,13 @@ def test_an_unreadable_file_is_named_and_the_others_are_measured(tmp_path: Path)
     Image.fromarray(RAMP).save(tmp_path / "c.png")
     (tmp_path / "c.png").write_bytes((tmp_path / "c.png").read_bytes()[:50])
     (tmp_path / ".hidden").write_text("")
+    Image.fromarray(np.tile(COLOUR, (4, 3, 1))).save(tmp_path / "d.dds")
+    damaged = bytearray((tmp_path / "d.dds").read_bytes())
+    damaged[80] = 0x19  # flags of no known pixel format
+    (tmp_path / "d.dds").write_bytes(damaged)
     skipped: list[str] = []
     rows = list(psnr_rows(picture_files(tmp_path), 0.25, lambda name, why: skipped.append(name)))
-    assert skipped == ["a.txt", "c.png"]
+    assert skipped == ["a.txt", "c.png", "d.dds"]
     (row,) = rows
     assert (row.file, row.height, row.width, row.channels) == ("b.png", 24, 24, 3)
     assert row.psnr_db > row.paper_psnr_db > 10

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lab.backdoor.tasks import Task
 from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.cells import Attack, Row, Scored, Scores
-from lab.experiments.qusecnets import adversarial, steepness, training
+from lab.experiments.harness.plan import Workplace
+from lab.experiments.qusecnets import adversarial, experiment, steepness, training
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.box import box, in_box, preimage
-from lab.experiments.qusecnets.experiment import worst
+from lab.experiments.qusecnets.experiment import Laboratory, worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
@@ -260,3 +262,25 @@ def test_attacked_batches_are_images_within_the_bound_and_move_against_the_label
     assert bool((images / 255 <= high + 1e-6).all())
     before, after = (F.cross_entropy(network.behind(each), truth) for each in (network.quantised(frames), images / 255))
     assert after > before
+
+
+def test_a_network_of_other_code_or_pictures_is_trained_again(
+    tmp_path: Path, cq2: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = list[Path]()
+
+    def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
+        folders.append(folder)
+        return cq2
+
+    monkeypatch.setattr(experiment, "trained", trained)
+    for code, pictures in (("one", digits(4)), ("other", digits(4)), ("one", digits(5)), ("one", digits(4))):
+        monkeypatch.setattr(training, "made_by", lambda *entries, code=code: code)
+        laboratory = Laboratory(Workplace(runs=tmp_path), Budget().quick())
+        laboratory.task = lambda data, pictures=pictures: Task(("0",), pictures, pictures, pictures)  # type: ignore[assignment]  # a cache of the method
+        laboratory.judge("mnist-cq4")
+        laboratory.judge("mnist-cq2")
+    first, shipped, *others = folders
+    assert len({first, others[0], others[2]}) == 3
+    assert (others[4], others[5]) == (first, shipped)
+    assert shipped == training.SHIPPED / "mnist-cq2"

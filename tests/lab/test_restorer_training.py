@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lab.chance import seeded
+from lab.training import cifar10, filler, restorer
 from lab.training.averaged import AveragedTraining
+from lab.training.checkpoints import checkpoint_of
 from lab.training.families import NETWORKS
-from lab.training.restorer import FEW_DROPPED, STRONGEST, Examples, MaskBank
+from lab.training.recipe import Recipe
+from lab.training.restorer import FEW_DROPPED, STRONGEST, Examples, MaskBank, Schedule
 from lab.training.surrogate_attacks import few_steps
 from processors.bundle import load_bundle
+from processors.networks.filler import Filler
+from processors.networks.restorer import Restorer
 
 
 def test_masks_in_training_drop_as_many_pixels_in_every_block_of_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +74,61 @@ def test_a_training_that_was_stopped_goes_on_with_its_weights_and_its_optimiser(
     assert torch.equal(whole.weight, later.weight)
     with seeded(0):
         assert not torch.equal(whole.weight, nn.Linear(3, 1).weight)
+
+
+class AnyMasks:
+    """Masks that need no codebooks."""
+
+    def draw(self, count: int, generator: torch.Generator, few: float = 0.0) -> tuple[Tensor, Tensor]:
+        return torch.rand(count, 1, 32, 32, generator=generator) > 0.25, torch.zeros(count, dtype=torch.bool)
+
+
+def test_a_stopped_restorer_becomes_that_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restorer, "SAVED_EVERY", 2)
+    monkeypatch.setattr(restorer, "MaskBank", AnyMasks)
+    clean = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def trained(until: int, file: Path) -> Restorer:
+        with seeded(0):
+            network = Restorer()
+        examples = Examples(clean, clean, [], torch.Generator().manual_seed(2))
+        return restorer.fit(network, examples, Schedule(4, batch=2, until=until), [], 0.0, file)
+
+    whole = trained(4, tmp_path / "whole.pt")
+    trained(2, tmp_path / "stopped.pt")
+    later = trained(4, tmp_path / "stopped.pt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, later.state_dict()[name]), name
+
+
+def test_a_stopped_filler_becomes_that_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filler, "SAVED_EVERY", 1)
+    crops = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def trained(until: int, file: Path) -> Filler:
+        with seeded(0):
+            network = Filler()
+        return filler.fit(network, crops, crops[:1], Schedule(2, batch=8, until=until), file)
+
+    whole = trained(2, tmp_path / "whole.pt")
+    trained(1, tmp_path / "stopped.pt")
+    later = trained(2, tmp_path / "stopped.pt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, later.state_dict()[name]), name
+
+
+def test_a_training_of_other_settings_does_not_continue_an_earlier_one(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    recipe = Recipe(epochs=1, batch=2)
+
+    def trained(recipe: Recipe, width: int = 1) -> nn.Module:
+        return cifar10.train(images, np.arange(4), [0.5] * 3, [0.5] * 3, recipe, tmp_path, width)
+
+    first = trained(recipe)
+    trained(recipe, width=2)
+    slower = trained(replace(recipe, peak_rate=0.001))
+    assert not all(map(torch.equal, first.state_dict().values(), slower.state_dict().values()))
+    again = trained(recipe)
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
+    assert len(list(tmp_path.glob("*.pt"))) == 3
+    assert checkpoint_of(tmp_path, "one", "a", images) != checkpoint_of(tmp_path, "one", "a", images + 1)

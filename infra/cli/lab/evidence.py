@@ -39,7 +39,7 @@ def evidence(
     images: Annotated[
         int | None, typer.Option(help="Use only this many pictures of each file, the first ones.", min=1)
     ] = None,
-    fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001)] = 5.0,
+    fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001, max=1000.0)] = 5.0,
     probe_share: Annotated[float, typer.Option(help="Share of the frames that are probes.", min=0.001, max=1.0)] = 0.05,
     allowed: Annotated[
         float, typer.Option(help="False alarms of a camera in a year that the choice allows.", min=0.0)

@@ -44,6 +44,11 @@ def stale(
         known = experiments()
         names = [chosen(name, *known, option="--only") for name in only or known]
         place = Workplace(results, runs, Environment().data)
+        if place.data is None or not place.data.is_dir():
+            lacking = "POINTILLIST_DATA: expected the folder of the data sets, got none"
+            if json is not None:
+                raise ConfigError(f"{lacking}: --json would name every row that reads them. Set the variable.")
+            typer.echo(f"{lacking}: every row that reads them is listed as stale.", err=True)
         plans = [known[name](place) for name in names]
         found = stale_rows(plans)
         if json is not None:

@@ -69,13 +69,17 @@ class Store:
 
     def rows(self) -> dict[str, Row]:
         """All rows by name, in the order of the file. Raises ConfigError for a file of another form."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Mapping[str, Sequence[str]], dict[str, Row]]:
+        """Return the columns of each table, and all rows by name."""
         try:
             document = json.loads(self.file.read_text(encoding="utf-8"))
-            return {
-                name: Row(name, Made(**row["made"]), row["tables"]) for name, row in document.get("rows", {}).items()
+            return document["columns"], {
+                name: Row(name, Made(**row["made"]), row["tables"]) for name, row in document["rows"].items()
             }
         except FileNotFoundError:
-            return {}
+            return {}, {}
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise ConfigError(
                 f"{self.file}: expected rows of an experiment, got {error!r}. Restore the file."
@@ -83,19 +87,14 @@ class Store:
 
     def records(self, table: str, kind: type[Record]) -> list[Record]:
         """The records of a table, of all rows. Raises ConfigError for other columns than those of `kind`."""
-        if not self.file.is_file():
-            return []
-        columns = json.loads(self.file.read_text(encoding="utf-8"))["columns"].get(table)
-        names = [field.name for field in fields(kind)]
+        names, columns = [field.name for field in fields(kind)], self._read()[0].get(table)
         if columns is not None and columns != names:
             raise ConfigError(f"{self.file}, {table}: expected the columns {', '.join(names)}, got {columns}")
         return [kind(*values) for row in self.rows().values() for values in row.tables.get(table, ())]
 
     def texts(self, table: str) -> list[dict[str, str]]:
         """The records of a table as text by column: None as nothing, figures without trailing zeros."""
-        if not self.file.is_file():
-            return []
-        columns = json.loads(self.file.read_text(encoding="utf-8"))["columns"].get(table, ())
+        columns = self._read()[0].get(table, ())
         return [
             dict(zip(columns, map(_text, values), strict=True))
             for row in self.rows().values()
@@ -103,10 +102,16 @@ class Store:
         ]
 
     def put(self, row: Row, columns: Mapping[str, Sequence[str]], order: Sequence[str]) -> None:
-        """Write one row in the place of the earlier one. Rows keep the `order` of names; unknown names come last."""
+        """Write one row in the place of the earlier one. Rows keep the `order` of names; unknown names come last.
+
+        Rows with records of other columns are deleted: under the new columns, their values would read as others.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder):
-            rows = {**self.rows(), row.name: row}
+            earlier, rows = self._read()
+            same = {name for name, names in columns.items() if earlier.get(name) == list(names)}
+            kept = [each for each in rows.values() if all(name in same for name, found in each.tables.items() if found)]
+            rows = {each.name: each for each in kept} | {row.name: row}
             place = {name: number for number, name in enumerate(order)}
             self._write(columns, sorted(rows.values(), key=lambda each: place.get(each.name, len(place))))
 

@@ -30,7 +30,7 @@ from lab.experiments.qusecnets.steepness import (
     chosen,
     curve,
 )
-from lab.experiments.qusecnets.training import SHIPPED, trained
+from lab.experiments.qusecnets.training import SHIPPED, networks_of, trained
 
 NAME: Final = "qusecnets"
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
@@ -123,7 +123,8 @@ class Laboratory:
         if name == STEEP:
             base = self.judge(BASE)
             return replace(base, bundle=at_steepness(base.bundle, chosen(self._held_out()), STEEP))
-        task, work = self.task(data_of(name)), self.cache.folder / "networks"
+        task = self.task(data_of(name))
+        work = networks_of(self.cache.folder / "networks", task)
         folder = SHIPPED / name if (SHIPPED / name).is_dir() else work / name / "bundle"
         bundle = trained(name, task, folder, work)
         return Judge(bundle, task.test.first(self.budget.images), task.held_out, self.budget.seed)

@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.backdoor.tasks import Task, load_task
+from lab.cache import digest
 from lab.chance import seeded
 from lab.experiments.qusecnets.adversarial import ATTACKED, attacked_batches
 from lab.experiments.qusecnets.network import CONSTANT_STEEPNESS, NETWORKS, Quantisation, QuantisedNetwork
 from lab.networks.basic_cnn import BasicCnn
+from lab.provenance import made_by
 from lab.training.bundle import (
     WEIGHTS_FILE,
     bundle_accuracy,
@@ -101,6 +103,11 @@ def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes
     return load_bundle(folder, torch.device("cpu"))
 
 
+def networks_of(work: Path, task: Task) -> Path:
+    """Return the folder in `work` of networks that this code trains on these pictures: a row uses no others."""
+    return work / digest(made_by("lab.experiments.qusecnets.training:trained"), task.state)
+
+
 def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
     """Return the bundle of a network in `folder`. If it is missing, train it first, with checkpoints in `work`."""
     if (folder / "model.toml").is_file():
@@ -139,7 +146,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where the bundles' folders go")
     arguments = parser.parse_args()
     for name in arguments.names:
-        trained(name, load_task(NETWORKS[name].data, arguments.data), arguments.out / name, arguments.work)
+        task = load_task(NETWORKS[name].data, arguments.data)
+        trained(name, task, arguments.out / name, networks_of(arguments.work, task))
 
 
 if __name__ == "__main__":
