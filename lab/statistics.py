@@ -95,6 +95,16 @@ def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Inter
     return Interval((wins - losses) / count, more - fewer - half, more - fewer + half)
 
 
+def difference_interval(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
+    """Return the difference of two means over the same n pictures, and its paired interval.
+
+    `ours` and `theirs` (n,) are each picture's shares of right answers. If they never differ, `paired_interval`
+    replaces a bootstrap interval without a width. Raises ValueError without a picture.
+    """
+    same = ours == theirs
+    return paired_interval(same, same) if same.all() else mean_interval(ours - theirs)
+
+
 def share_interval(correct: NDArray[np.bool_]) -> Interval:
     """Return the share of `correct` (repeats, n): n pictures judged under each of the repeats' masks.
 

@@ -171,6 +171,12 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() ->
 
     line = front([("system", "gain", "the gain")], differences).splitlines()[2]
     assert line == "| the gain | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |"
+
+    def attacks(_page: str) -> list[Row]:
+        return [Row("detected, worst of 2 attacks: blended", "", "≥ 50 %", "–", "83 %", "", "`measure`")]
+
+    line = front([("backdoors", "detected", "frames of the worst attack, {attack}")], attacks).splitlines()[2]
+    assert line == "| frames of the worst attack, blended | ≥ 50 % | – | [83 %](docs/results/backdoors.md) |"
     with pytest.raises(ValueError, match="begins with 'weight', got 0"):
         front([("system", "weight", "the weight")], rows)
 

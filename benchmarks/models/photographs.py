@@ -33,7 +33,7 @@ from lab.attacks.contract import Defended
 from lab.attacks.defences import defended, undefended
 from lab.data import to_frames
 from lab.results.markdown import markdown
-from lab.statistics import Interval, mean_interval, paired_interval, share_interval
+from lab.statistics import Interval, difference_interval, share_interval
 from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
@@ -148,14 +148,8 @@ def _rows(
         than = mean["raw", drop] if profile == "video" else whole
         yield Row(
             name, figure, len(own), profile, drop, share, _ratio(own, whole),
-            _ratio(own, than) if profile == "video" else None, _difference(own, than),
+            _ratio(own, than) if profile == "video" else None, difference_interval(own, than),
         )  # fmt: skip
-
-
-def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
-    """Return the difference of two means with its paired interval, which has a width even if they never differ."""
-    same = ours == theirs
-    return paired_interval(same, same) if same.all() else mean_interval(ours - theirs)
 
 
 def _ratio(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:

@@ -22,6 +22,7 @@ from lab.experiments.preprocessing.plan import Budget
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.report import Results, verdict, write_report
 from lab.experiments.preprocessing.subjects import Subject
+from lab.experiments.preprocessing.variance import VarianceRow
 from processors.bundle import Bundle, BundleSettings
 from processors.stages.preprocess.dct_quantisation import dct_quantise
 from processors.stages.preprocess.grid_distortion import distort
@@ -183,6 +184,8 @@ def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
         if cell.name in wanted:
             plan.measure(cell, "pointillist lab stale")
     assert set(plan.store.rows()) == wanted
+    (variance,) = plan.store.records("variance", VarianceRow)
+    assert variance.ci_low < variance.ci_high, "an interval of four pictures has a width"
     lines = plan.write_page()
     assert any("clean accuracy kept" in line for line in lines)
     assert any("gradients at the current picture" in line for line in lines)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
 
 from lab.statistics import (
+    difference_interval,
     holm,
     least_wins,
     mean_interval,
@@ -73,6 +74,13 @@ def test_the_interval_has_a_width_where_every_picture_is_right() -> None:
     found = share_interval(np.ones((10, 100), np.bool_))
     assert found.value == 1
     assert found.low == wilson(100, 100).low < 1
+
+
+def test_the_interval_of_a_difference_has_a_width_where_two_defences_never_differ() -> None:
+    shares = np.array([0.2, 1.0, 0.6])
+    same = np.ones(3, np.bool_)
+    assert difference_interval(shares, shares) == paired_interval(same, same)
+    assert difference_interval(shares, shares[::-1]) == mean_interval(shares - shares[::-1])
 
 
 def test_a_mean_of_nothing_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from lab.experiments.super_iot.plan import CLEAN, PAPER_ROWS
 from lab.experiments.super_iot.published import REQUIREMENTS
 from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
 from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
-from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for
+from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, comparisons_with_baselines
 from lab.experiments.super_iot.verdict import compared, findings
 from lab.results.csv_rows import read_rows, write_rows
 from processors.stages.paper import fill_blocks
@@ -84,6 +85,13 @@ def test_a_baseline_ahead_at_equal_clean_accuracy_is_said_to_be() -> None:
     verdict = compared(found, "matched")
     assert not verdict.holds
     assert verdict.below == (found[0],)
+
+
+def test_an_interval_has_a_width_where_a_baseline_is_never_right_or_wrong_alone() -> None:
+    (found,) = matched("judge", BARE, OURS, [setting("Strong (1)", None, 0.93, 0.95)], [PGD])
+    level = replace(found, difference=0.0, ci_low=0.0, ci_high=0.0)
+    assert "[+0.000, +0.000]" not in comparisons_with_baselines([level])
+    assert f"[{found.ci_low:+.3f}, {found.ci_high:+.3f}]" in comparisons_with_baselines([found])
 
 
 def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:

@@ -16,7 +16,7 @@ from lab.experiments.cells import right
 from lab.experiments.preprocessing.defences import Function
 from lab.experiments.preprocessing.subjects import Shown, Subject
 from lab.provenance import made_by
-from lab.statistics import mean_interval
+from lab.statistics import share_interval
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def variance_row(
                 [_correct(subject, function, shown, generator) for _ in range(5 if function.random else 1)]
             )
         l2 = (one - two).flatten(1).square().mean(1).sqrt().numpy().astype(np.float64)
-        return {"l2": l2, "ssim": _ssim(one, two), "correct": correct.mean(0)}
+        return {"l2": l2, "ssim": _ssim(one, two), "correct": correct}
 
     found = cache.get(f"{subject.name}/variance/{name.replace(' ', '-')}", made_from, measure)
-    accuracy = mean_interval(found["correct"].astype(np.float64))
+    accuracy = share_interval(found["correct"].astype(bool))
     l2, ssim = float(found["l2"].mean()), float(found["ssim"].mean())
     return VarianceRow(subject.name, name, len(shown), l2, ssim, accuracy.value, accuracy.low, accuracy.high)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from lab.experiments.harness.page import cells
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
@@ -13,6 +15,7 @@ from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import LOSSY, WHOLE
 from lab.experiments.super_iot.verdict import Finding
 from lab.results.markdown import markdown
+from lab.statistics import paired_interval
 
 PAPER_RATIO = 0.10
 """Drop ratio at which the paper compares itself with the others."""
@@ -198,10 +201,19 @@ def comparisons_with_baselines(found: Sequence[Comparison]) -> str:
                 cells.append("")
                 continue
             worst = min(group, key=lambda c: c.difference)
-            interval = f"{worst.difference:+.3f} [{worst.ci_low:+.3f}, {worst.ci_high:+.3f}]"
+            low, high = _bounds(worst)
+            interval = f"{worst.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
             cells.append(f"{interval} at {worst.against}, clean {share(worst.clean)}")
         lines.append([name, *cells])
     return markdown(["default minus baseline", *families], lines)
+
+
+def _bounds(found: Comparison) -> tuple[float, float]:
+    """Return the interval of a difference. It has a width also where the two never differ on any picture."""
+    if found.difference or found.ci_low < found.ci_high:
+        return found.ci_low, found.ci_high
+    same = np.ones(found.n, np.bool_)
+    return paired_interval(same, same)[1:]
 
 
 def family(name: str) -> str:
