@@ -13,9 +13,9 @@ from typing import Annotated, Final
 import typer
 
 from infra.cli.terminal import Console
-from schemas.errors import ConfigError, StateError, UserError
+from schemas.errors import ConfigError, UserError
 from schemas.runtime.abandoned import end_process
-from schemas.runtime.disk import is_full
+from schemas.runtime.one_line import file_errors
 
 VARIABLES: Final = {
     "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",
@@ -168,26 +168,6 @@ def needs_extra(extra: str) -> Iterator[None]:
             raise
         remedy = f"Install pointillist[{extra}], or run `make setup-dev` in a checkout."
         raise ConfigError(f"{error.name} is missing: this command needs it. {remedy}") from None
-
-
-@contextmanager
-def file_errors() -> Iterator[None]:
-    """Raise StateError that names the file in place of an OSError about a file, or about a full disk.
-
-    The errors of a running role stay as they are: one that ends the role keeps its trace in the role's log.
-    """
-    try:
-        yield
-    except OSError as error:
-        import structlog
-
-        if structlog.is_configured() or (error.filename is None and not is_full(error)):
-            raise
-        place = "disk" if error.filename is None else error.filename
-        raise StateError(
-            f"{place}: expected a place that this user can read and write, got {error.strerror}. Correct the path, "
-            "its rights or its disk."
-        ) from None
 
 
 def _run() -> None:

@@ -33,6 +33,7 @@ from lab.training.bundle import (
 from lab.training.recipe import channel_statistics, fit
 from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
 from schemas.errors import ConfigError
+from schemas.runtime.one_line import run_in_one_line
 
 CLEAN_RESNET20 = "resnet20-clean"
 CPU = torch.device("cpu")
@@ -163,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_in_one_line(main)

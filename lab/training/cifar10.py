@@ -29,6 +29,7 @@ from lab.training.checkpoints import checkpoint_of
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings
 from processors.networks.resnet import ResNet
+from schemas.runtime.one_line import run_in_one_line
 
 HELD_OUT = 1000
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_in_one_line(main)

@@ -36,6 +36,7 @@ from lab.training.restorer import Schedule
 from processors.networks.filler import Filler
 from processors.stages.drop import drop
 from processors.stages.plate import reconstruct_plate
+from schemas.runtime.one_line import run_in_one_line
 
 SIDE: Final = 64
 PHOTOGRAPHS: Final = (
@@ -173,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_in_one_line(main)

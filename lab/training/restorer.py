@@ -33,6 +33,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.pixels.masks import ROWS, codebook
+from schemas.runtime.one_line import run_in_one_line
 
 LARGER = 12_000
 MOST_DROPPED = 40
@@ -226,4 +227,4 @@ def _tensor(pictures: np.ndarray) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_in_one_line(main)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from typer import Exit
 
 from infra.cameras.identity import state_home
-from infra.cli import doctor, file_errors, main, user
+from infra.cli import doctor, main, user
 from infra.cli.camera_test import _print_result
 from infra.cli.doctor import Finding
 from infra.cli.lab.evaluate import print_figures, require_writable
@@ -30,6 +30,7 @@ from infra.pki.authority import Authority
 from infra.up.settings import source_entry
 from lab.golden import compare
 from schemas.errors import ConfigError, StateError
+from schemas.runtime.one_line import file_errors
 from schemas.transport.access import Tls
 from tests.consumers.console_rig import scene
 from tests.infra.command_line import refusal, run

@@ -17,6 +17,7 @@ import numpy as np
 
 from lab.backdoor.files import write_npz
 from lab.data import LabelledPictures
+from schemas.runtime.one_line import run_in_one_line
 
 
 def main() -> None:
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_in_one_line(main)

@@ -1,0 +1,46 @@
+"""Commands of modules: an error that the user can mend is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import structlog
+
+from schemas.errors import ConfigError
+from schemas.runtime.one_line import run_in_one_line
+
+LAB = Path(__file__).parents[2] / "lab"
+
+
+def test_an_error_of_the_user_or_of_a_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structlog, "is_configured", lambda: False)
+
+    def refuse() -> None:
+        raise ConfigError("expected data, got none")
+
+    with pytest.raises(SystemExit) as ended:
+        run_in_one_line(refuse)
+    assert ended.value.code == ConfigError.exit_code
+    assert capsys.readouterr().err == "error: expected data, got none\n"
+    with pytest.raises(SystemExit):
+        run_in_one_line((tmp_path / "cifar10.npz").read_bytes)
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'cifar10.npz'}: expected")
+    assert said.count("\n") == 1
+
+
+def test_a_defect_keeps_its_trace() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_in_one_line(fail)
+
+
+def test_every_command_of_the_lab_ends_so() -> None:
+    commands = [text for file in LAB.rglob("*.py") if '\nif __name__ == "__main__":\n' in (text := file.read_text())]
+    assert commands
+    assert all("run_in_one_line(main)" in text for text in commands)
