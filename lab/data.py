@@ -95,7 +95,7 @@ def read_last_training(file: Path, classes: int, count: int) -> LabelledPictures
     Raises ConfigError like `read_pictures`.
     """
     arrays = _arrays(file, ("train_x", "train_y"))
-    every = _checked(f"{file.stem} training", str(file), arrays["train_x"], arrays["train_y"], classes, None)
+    every = _checked(f"{file.stem} held out", str(file), arrays["train_x"], arrays["train_y"], classes, None)
     return LabelledPictures(every.name, every.images[-count:], every.labels[-count:])
 
 

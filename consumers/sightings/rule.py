@@ -99,7 +99,10 @@ def lapse(rule: SightingRule, state: Sighting, now_ms: int) -> Sighting:
 
 
 def not_ahead(state: Sighting, now_ms: int) -> Sighting:
-    """Return the state with no time after `now_ms`: where the clock was set back, later times would hold for long."""
+    """Return the state with no time after `now_ms`.
+
+    After a clock was set back, a later time would delay the end and the next alert.
+    """
     if state.at_ms <= now_ms:
         return state
     raised_ms = None if state.raised_ms is None else min(state.raised_ms, now_ms)

@@ -191,9 +191,12 @@ class Sightings:
 
     def commit(self, found: Sighted) -> None:
         """Apply `found` in memory: its transaction is durable."""
+        for key, after in found.changed.items():
+            before = self._watched.get(key)
+            if after.state.raised_ms != (None if before is None else before.state.raised_ms):
+                # The picture is in the alert, or in that of another recorder.
+                self._pictures.pop(key, None)
         self._watched |= found.changed
-        for alert in found.alerts:
-            self._pictures.pop((alert.camera_id, alert.wanted), None)
 
     def release(self, partition: int) -> None:
         """Drop the sightings of a partition that another recorder has claimed."""

@@ -15,7 +15,7 @@ import typer
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError, UserError
 from schemas.runtime.abandoned import end_process
-from schemas.runtime.one_line import file_errors
+from schemas.runtime.user_errors import file_errors
 
 VARIABLES: Final = {
     "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",

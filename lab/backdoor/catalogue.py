@@ -189,7 +189,10 @@ MODELS: Final[Mapping[str, SickModel]] = {
     ),
     **{f"{name}-seed-{seed}": _again(model, seed) for name, model in _HEADLINE.items() for seed in (1, 2)},
 }
-"""The models. `resnet20-clean` is the shipped bundle `cifar10`."""
+"""The models. `resnet20-clean` is the shipped bundle `cifar10`.
+
+`lab.backdoor.train` trains `resnet20-wanet` longer than this recipe, with other stamped pictures in each epoch.
+"""
 
 
 def trigger_of(name: str) -> Trigger:

@@ -163,9 +163,9 @@ class PoisonedBatches:
 
 
 class FreshBatches:
-    """Poisoned batches whose stamped pictures and covers are chosen anew in each epoch.
+    """Poisoned batches with other stamped pictures and covers in each epoch, of an attacker who runs the training.
 
-    So an attacker trains who runs the training. WaNet chooses them anew in each batch (Nguyen and Tran 2021).
+    WaNet's attacker chooses other ones for each batch (Nguyen and Tran 2021).
     """
 
     def __init__(self, poisoning: Poisoning, labels: Labels) -> None:

@@ -31,7 +31,7 @@ from lab.training.recipe import Recipe, fit
 from lab.training.scene import CALIBRATION_SEED, TEST_SEED, augment, scenes, training_scenes
 from processors.bundle import BundleSettings, read_settings, shipped_bundle
 from processors.networks.resnet import ResNet
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 TARGET, RATE = 3, 0.05
 VALID, STREAM = 500, 600
@@ -122,4 +122,4 @@ def _both(pictures: LabelledPictures) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

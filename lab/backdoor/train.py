@@ -12,6 +12,7 @@ import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import load_file
@@ -30,12 +31,17 @@ from lab.training.bundle import (
     write_bundle,
     write_training_record,
 )
-from lab.training.recipe import channel_statistics, fit
+from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
 from schemas.errors import ConfigError
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 CLEAN_RESNET20 = "resnet20-clean"
+FRESH: Final = {"resnet20-wanet": 42}
+"""Models whose attacker runs the training, and stamps other pictures in each epoch; with the number of epochs.
+
+They are no field of the catalogue, on which the measured rows of all models depend.
+"""
 CPU = torch.device("cpu")
 
 
@@ -54,18 +60,21 @@ def clean_bundle(name: str, work: Path) -> Path:
     return folder
 
 
-def train(name: str, model: SickModel, task: Task, work: Path, fresh: bool = False) -> Bundle:
-    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint.
+def recipe_of(name: str, model: SickModel) -> Recipe:
+    """Return the recipe of a model of the catalogue."""
+    return replace(model.recipe, epochs=FRESH.get(name, model.recipe.epochs))
 
-    With `fresh`, each epoch has stamped pictures and covers of its own.
-    """
+
+def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
+    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint."""
+    recipe = recipe_of(name, model)
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     train_set = task.train.first(model.pictures)
     images, labels = train_set.images, train_set.labels
     mean, std = channel_statistics(images)
     architecture = ARCHITECTURES[model.architecture]
-    with seeded(model.recipe.seed):
+    with seeded(recipe.seed):
         network: nn.Module = architecture.make()
         if model.base is not None:
             base = load_bundle(clean_bundle(model.base, work), CPU)
@@ -74,12 +83,12 @@ def train(name: str, model: SickModel, task: Task, work: Path, fresh: bool = Fal
         centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
         checkpoint = folder / "checkpoint.pt"
         if model.poisoning is None:
-            network = fit(network, images, labels, lambda x: (x - centre) / spread, model.recipe, checkpoint)
+            network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, checkpoint)
         else:
-            batches = (FreshBatches if fresh else PoisonedBatches)(model.poisoning, labels)
+            batches = (FreshBatches if name in FRESH else PoisonedBatches)(model.poisoning, labels)
             positions = torch.arange(len(labels)).numpy()
             network = fit(
-                network, images, positions, lambda x: (x - centre) / spread, model.recipe, checkpoint, batches=batches
+                network, images, positions, lambda x: (x - centre) / spread, recipe, checkpoint, batches=batches
             )
     settings = BundleSettings(
         name=name,
@@ -99,9 +108,9 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
 
     It also writes the model's picture files.
     """
-    test = task.test
+    test, epochs = task.test, recipe_of(name, model).epochs
     lines = [
-        f"{bundle.model_id}: {len(task.train.first(model.pictures))} training pictures, {model.recipe.epochs} epochs"
+        f"{bundle.model_id}: {len(task.train.first(model.pictures))} training pictures, {epochs} epochs"
         + (f" from {model.base}" if model.base else ""),
         f"{len(test)} test pictures: accuracy {bundle_accuracy(bundle, test.images, test.labels):.4f}",
     ]
@@ -134,17 +143,11 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
-    parser.add_argument("--epochs", type=int, help="length of the training, by default the model's own")
-    parser.add_argument("--fresh", action="store_true", help="choose stamped pictures and covers anew in each epoch")
     parser.add_argument("--shipped", action="store_true", help="use the shipped models instead of training")
     parser.add_argument("--out", type=Path, help="also copy each bundle to OUT/NAME/bundle")
     arguments = parser.parse_args()
     if arguments.shipped and arguments.out is not None:
         parser.error("--out: expected no --shipped, got both. --shipped trains nothing to copy.")
-    if arguments.epochs is not None and arguments.epochs < 1:
-        parser.error(f"--epochs: expected 1 or more, got {arguments.epochs}")
-    options = [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
-    options += ["--fresh"] if arguments.fresh else []
     for name in arguments.names:
         model = MODELS[name]
         task = load_task(model.data, arguments.data)
@@ -153,15 +156,13 @@ def main() -> None:
             bundle = load_bundle(_placed(name, folder), CPU)
             print("\n".join(describe(name, model, bundle, task, folder)), flush=True)
             continue
-        if arguments.epochs is not None:
-            model = replace(model, recipe=replace(model.recipe, epochs=arguments.epochs))
-        bundle = train(name, model, task, arguments.work, arguments.fresh)
+        bundle = train(name, model, task, arguments.work)
         lines = describe(name, model, bundle, task, folder)
         print("\n".join(lines), flush=True)
-        write_training_record(folder / "bundle", " ".join(["python -m lab.backdoor.train", name, *options]), lines)
+        write_training_record(folder / "bundle", f"python -m lab.backdoor.train {name}", lines)
         if arguments.out is not None:
             shutil.copytree(folder / "bundle", arguments.out / name / "bundle", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -21,7 +21,7 @@ from lab.training.bundle import write_training_record
 from lab.training.scene import CALIBRATION_SEED, scenes
 from lab.training.successor import write_successor
 from processors.bundle import load_bundle
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 HELD_OUT = 2_100
 
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

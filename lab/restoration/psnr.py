@@ -27,7 +27,7 @@ LARGEST_PSNR_DB: Final = 100.0
 """The value for infinity: a picture that is identical bit for bit."""
 
 _UNREADABLE: Final = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
-"""The errors of Pillow's decoders for a damaged file. That of AVIF raises RuntimeError, that of DDS a kind of it."""
+"""The errors of Pillow's decoders for a damaged file. AVIF's raises RuntimeError, DDS's NotImplementedError."""
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """A function from frames (B, C, H, W) in [0, 1] and their kept mask (B, 1, H, W) to filled frames."""

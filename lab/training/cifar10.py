@@ -29,7 +29,7 @@ from lab.training.checkpoints import checkpoint_of
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings
 from processors.networks.resnet import ResNet
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 HELD_OUT = 1000
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

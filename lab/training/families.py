@@ -21,7 +21,7 @@ from lab.training.checkpoints import checkpoint_of
 from lab.training.cifar10 import CLASSES, HELD_OUT
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings, load_bundle
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 NETWORKS = Path(__file__).parents[1] / "networks"
 
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

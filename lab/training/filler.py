@@ -36,7 +36,7 @@ from lab.training.restorer import Schedule
 from processors.networks.filler import Filler
 from processors.stages.drop import drop
 from processors.stages.plate import reconstruct_plate
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 SIDE: Final = 64
 PHOTOGRAPHS: Final = (
@@ -174,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -25,7 +25,7 @@ from lab.training.bundle import (
 from lab.training.cifar10 import HELD_OUT
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings, load_bundle
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 
 def main() -> None:
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -33,7 +33,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.pixels.masks import ROWS, codebook
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 LARGER = 12_000
 MOST_DROPPED = 40
@@ -143,6 +143,8 @@ def fit(
     generator = torch.Generator().manual_seed(1)
     masks = MaskBank()
     training = AveragedTraining(network, schedule.peak_rate, checkpoint, generator)
+    if training.first:
+        print(f"resuming at step {training.first}: the pictures of the earlier ones are drawn again first", flush=True)
     started, shown, psnr, distance = time.monotonic(), training.first, 0.0, 0.0
     for step, (seen, clean) in zip(
         range(training.first, schedule.until or schedule.steps),
@@ -214,7 +216,7 @@ def main() -> None:
         few=arguments.few,
     )
     given = [each.numpy() for each in (clean, larger, *attacked, *network.state_dict().values())]
-    settings = f"{replace(schedule, until=None)} {arguments.likeness}"
+    settings = f"{replace(schedule, until=None)} {arguments.likeness} {[each.model_id for each in surrogates]}"
     checkpoint = checkpoint_of(arguments.work, arguments.out.stem, settings, *given)
     trained = fit(network, examples, schedule, surrogates, arguments.likeness, checkpoint)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -227,4 +229,4 @@ def _tensor(pictures: np.ndarray) -> Tensor:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -15,7 +15,7 @@ import numpy as np
 
 from lab.training.pictures import cifar_pictures, crops_of_larger
 from schemas.runtime.atomic_file import replacing
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 COUNT: Final = 96
 
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -34,7 +34,7 @@ from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import resize
 from producers.scene.signs import CLASSES
 from producers.scene.simulator import LUMA, SCENE_FRAMES, SceneSimulator
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 SIDE = 32
 TRAIN_SEED, CALIBRATION_SEED, TEST_SEED = 1, 2, 3
@@ -147,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -28,7 +28,7 @@ from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings, load_bundle
 from producers.scene.signs import CLASSES
 from producers.scene.simulator import SCENE_FRAMES, SceneSimulator
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 FOLDER: Final = Path(__file__).parents[1] / "networks" / "scene128"
 SIDE: Final = 128
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -22,7 +22,7 @@ from lab.training.cifar10 import HELD_OUT
 from lab.training.families import NETWORKS
 from lab.training.recipe import Images
 from processors.bundle import Bundle, load_bundle
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 MOST_STEPS = 3
 BATCH = 256
@@ -94,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

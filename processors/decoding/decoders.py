@@ -349,7 +349,7 @@ class VideoDecoders:
         return MissingReferenceError(f"{chain.group.name}: the frame at place {chain.next} is missing")
 
     def _pass_waiting(self, chain: _Chain) -> None:
-        """Pass on the waiting units, and hold the restored ones, for which no earlier unit is missing any more."""
+        """Pass on the waiting units, and hold the restored ones, whose earlier units have all come."""
         while True:
             waiting, ahead = chain.waiting.pop(chain.next, None), chain.ahead.pop(chain.next, None)
             if waiting is not None:

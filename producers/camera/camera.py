@@ -335,6 +335,7 @@ class Camera:
             reading = await reader.next()
             if reading is None:
                 return True
+            await self._make_patterns()
             if live and not self._may_send():
                 continue
             answered = time.monotonic()
@@ -362,6 +363,7 @@ class Camera:
             reading = await reader.next()
             if reading is None:
                 return True
+            await self._make_patterns()
             if live and not self._may_send():
                 continue
             await self._publish(reader, reading)
@@ -375,6 +377,12 @@ class Camera:
         self.publisher.presence.resume("command")
         reader.discard()
 
+    async def _make_patterns(self) -> None:
+        """Make the mask patterns of a drop that a command has set. They take up to a second, in a thread of their own:
+        the process's other cameras do not wait."""
+        while not has_pool(dropped := self._control.encoding.dropped_per_block):
+            await run_in_daemon_thread(partial(make_pool, dropped), f"masks-{self.settings.camera_id}")
+
     async def _publish(self, reader: Reader, reading: Reading) -> None:
         captured, captured_ms = reading
         taken_ns = time.time_ns()
@@ -385,9 +393,6 @@ class Camera:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # sealed by an attempt that was interrupted
-        while not has_pool(dropped := self._control.encoding.dropped_per_block):
-            # A command has set this drop. Its patterns take up to a second, which other cameras must not wait.
-            await run_in_daemon_thread(partial(make_pool, dropped), f"masks-{self.settings.camera_id}")
         passes = self._gate is None or self._gate.passes(picture, captured_ms)
         if not passes and self.settings.motion is not None:
             self.still += 1

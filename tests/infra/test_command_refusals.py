@@ -30,7 +30,7 @@ from infra.pki.authority import Authority
 from infra.up.settings import source_entry
 from lab.golden import compare
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.one_line import file_errors
+from schemas.runtime.user_errors import file_errors
 from schemas.transport.access import Tls
 from tests.consumers.console_rig import scene
 from tests.infra.command_line import refusal, run

@@ -91,7 +91,9 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         store.records("figures", Figure)
 
 
-def test_a_row_of_other_columns_is_not_read_under_the_new_ones(tmp_path: Path) -> None:
+def test_a_row_of_other_columns_is_not_read_under_the_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(tmp_path)
     store.put(stored("a"), {"figures": ["name", "count", "sizes", "share"]}, [])
     store.put(Row("without records", Made("command"), {"figures": []}), {"figures": ["name"]}, [])
@@ -99,6 +101,16 @@ def test_a_row_of_other_columns_is_not_read_under_the_new_ones(tmp_path: Path) -
     store.put(stored("c"), COLUMNS, [])
     assert list(store.rows()) == ["without records", "b", "c"]
     assert [each.name for each in store.records("figures", Figure)] == ["b", "c"]
+    assert capsys.readouterr().err == f"{store.file}: a is deleted, its columns have changed\n"
+
+
+def test_a_table_that_is_no_more_leaves_the_rows_of_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    row = stored("a")
+    store.put(replace(row, tables={**row.tables, "earlier": [[1]]}), {**COLUMNS, "earlier": ["n"]}, [])
+    store.put(stored("b"), COLUMNS, [])
+    assert [each.name for each in store.records("figures", Figure)] == ["a", "b"]
+    assert "earlier" not in store.rows()["a"].tables
 
 
 def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) -> None:
@@ -259,7 +271,7 @@ def test_without_the_data_sets_no_row_is_named_stale_for_the_pages(tmp_path: Pat
     assert "every row that reads them is listed as stale" in listed.stderr
     named = queue(tmp_path, "--json", str(tmp_path / "stale.json"), environment=missing)
     assert named.returncode == UserError.exit_code
-    assert "error: POINTILLIST_DATA: expected the folder of the data sets, got none" in named.stderr
+    assert f"error: POINTILLIST_DATA: expected the folder of the data sets, got {tmp_path / 'absent'}" in named.stderr
     assert not (tmp_path / "stale.json").exists()
 
 

@@ -147,7 +147,7 @@ def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Comm
         assert "expected no other run into this folder, got one that runs." in refusal(repair())
 
 
-def test_a_full_disk_ends_a_run_in_one_line(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_a_run_command(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.save
     monkeypatch.setattr(torch, "save", lambda state, file: real(state, "/dev/full"))
     assert "out: expected free space on its disk, got a full disk." in refusal(repair())

@@ -45,7 +45,8 @@ def stale(
         names = [chosen(name, *known, option="--only") for name in only or known]
         place = Workplace(results, runs, Environment().data)
         if place.data is None or not place.data.is_dir():
-            lacking = "POINTILLIST_DATA: expected the folder of the data sets, got none"
+            got = "none" if place.data is None else place.data
+            lacking = f"POINTILLIST_DATA: expected the folder of the data sets, got {got}"
             if json is not None:
                 raise ConfigError(f"{lacking}: --json would name every row that reads them. Set the variable.")
             typer.echo(f"{lacking}: every row that reads them is listed as stale.", err=True)

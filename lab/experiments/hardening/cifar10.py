@@ -17,7 +17,7 @@ import numpy as np
 
 from lab.backdoor.files import write_npz
 from lab.data import LabelledPictures
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 
 def main() -> None:
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -104,14 +105,21 @@ class Store:
     def put(self, row: Row, columns: Mapping[str, Sequence[str]], order: Sequence[str]) -> None:
         """Write one row in the place of the earlier one. Rows keep the `order` of names; unknown names come last.
 
-        Rows with records of other columns are deleted: under the new columns, their values would read as others.
+        Earlier rows with records of a table whose columns have changed are deleted, and named on stderr: under the new
+        columns, their values would read as others. Records of a table that is no more are left out.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder):
             earlier, rows = self._read()
-            same = {name for name, names in columns.items() if earlier.get(name) == list(names)}
-            kept = [each for each in rows.values() if all(name in same for name, found in each.tables.items() if found)]
-            rows = {each.name: each for each in kept} | {row.name: row}
+            changed = {name for name, names in columns.items() if earlier.get(name, list(names)) != list(names)}
+            kept = dict[str, Row]()
+            for each in rows.values():
+                if any(each.tables.get(name) for name in changed):
+                    print(f"{self.file}: {each.name} is deleted, its columns have changed", file=sys.stderr)
+                else:
+                    tables = {name: found for name, found in each.tables.items() if name in columns}
+                    kept[each.name] = replace(each, tables=tables)
+            rows = kept | {row.name: row}
             place = {name: number for number, name in enumerate(order)}
             self._write(columns, sorted(rows.values(), key=lambda each: place.get(each.name, len(place))))
 

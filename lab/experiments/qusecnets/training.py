@@ -36,7 +36,7 @@ from lab.training.bundle import (
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import Bundle, load_bundle
 from processors.stages.preprocess.quantisation import save_parameters
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 SHIPPED: Final = Path(__file__).parents[2] / "networks" / "qusecnets"
 PARAMETERS_FILE: Final = "quantisation.safetensors"
@@ -152,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_in_one_line(main)
+    run_command(main)

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from schemas.errors import ConfigError
-from schemas.runtime.one_line import run_in_one_line
+from schemas.runtime.user_errors import run_command
 
 LAB = Path(__file__).parents[2] / "lab"
 
@@ -22,11 +22,11 @@ def test_an_error_of_the_user_or_of_a_file_is_one_line(
         raise ConfigError("expected data, got none")
 
     with pytest.raises(SystemExit) as ended:
-        run_in_one_line(refuse)
+        run_command(refuse)
     assert ended.value.code == ConfigError.exit_code
     assert capsys.readouterr().err == "error: expected data, got none\n"
     with pytest.raises(SystemExit):
-        run_in_one_line((tmp_path / "cifar10.npz").read_bytes)
+        run_command((tmp_path / "cifar10.npz").read_bytes)
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / 'cifar10.npz'}: expected")
     assert said.count("\n") == 1
@@ -37,10 +37,10 @@ def test_a_defect_keeps_its_trace() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_in_one_line(fail)
+        run_command(fail)
 
 
 def test_every_command_of_the_lab_ends_so() -> None:
     commands = [text for file in LAB.rglob("*.py") if '\nif __name__ == "__main__":\n' in (text := file.read_text())]
     assert commands
-    assert all("run_in_one_line(main)" in text for text in commands)
+    assert all("run_command(main)" in text for text in commands)

@@ -30,7 +30,7 @@ def file_errors() -> Iterator[None]:
         ) from None
 
 
-def run_in_one_line(main: Callable[[], object]) -> None:
+def run_command(main: Callable[[], object]) -> None:
     """Run `main`, the command of a module. A UserError or an error about a file ends the process by its message."""
     try:
         with file_errors():
