@@ -44,12 +44,11 @@ def stale(
         known = experiments()
         names = [chosen(name, *known, option="--only") for name in only or known]
         place = Workplace(results, runs, Environment().data)
+        lacking = ""
         if place.data is None or not place.data.is_dir():
-            got = "none" if place.data is None else place.data
-            lacking = f"POINTILLIST_DATA: expected the folder of the data sets, got {got}"
-            if json is not None:
-                raise ConfigError(f"{lacking}: --json would name every row that reads them. Set the variable.")
-            typer.echo(f"{lacking}: every row that reads them is listed as stale.", err=True)
+            lacking = f"POINTILLIST_DATA: expected the folder of the data sets, got {place.data or 'none'}"
+        if lacking and json is not None:
+            raise ConfigError(f"{lacking}: --json would name every row that reads them. Set the variable.")
         plans = [known[name](place) for name in names]
         found = stale_rows(plans)
         if json is not None:
@@ -64,6 +63,8 @@ def stale(
             if json is not None:
                 write_stale_file(json, plans, stale_rows(plans))
             raise typer.Exit(1 if failed else 0)
+    if lacking:
+        typer.echo(f"{lacking}: every row that reads them is listed as stale.", err=True)
     for each in wanted:
         typer.echo(f"{each.plan.name}\t{each.cell.name}\t{each.why}\t{each.seconds / 60:.1f} min")
     total = sum(each.seconds for each in wanted)
