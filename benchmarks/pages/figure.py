@@ -196,8 +196,9 @@ class _Current(Store):
 
     left_out: frozenset[str] = frozenset()
 
-    def rows(self) -> dict[str, StoredRow]:
-        return {name: row for name, row in super().rows().items() if name not in self.left_out}
+    def read(self) -> tuple[Mapping[str, Sequence[str]], dict[str, StoredRow]]:
+        columns, rows = super().read()
+        return columns, {name: row for name, row in rows.items() if name not in self.left_out}
 
 
 def stale(results: Path, experiment: str) -> frozenset[str]:

@@ -58,8 +58,9 @@ class Sighted:
 class Sightings:
     """The state of each camera under the rules. For the database thread only.
 
-    The state in memory changes in `commit`, after the database has it. The alerts of sightings that last and of those
-    whose cool-down may last are in the database. A restart forgets only the newest frames.
+    The state in memory changes in `commit`, after the database has it; `over` only corrects times after a clock was set
+    back. The alerts of sightings that last and of those whose cool-down may last are in the database. A restart forgets
+    only the newest frames.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -191,12 +192,9 @@ class Sightings:
 
     def commit(self, found: Sighted) -> None:
         """Apply `found` in memory: its transaction is durable."""
-        for key, after in found.changed.items():
-            before = self._watched.get(key)
-            if after.state.raised_ms != (None if before is None else before.state.raised_ms):
-                # The picture is in the alert, or in that of another recorder.
-                self._pictures.pop(key, None)
         self._watched |= found.changed
+        for alert in found.alerts:
+            self._pictures.pop((alert.camera_id, alert.wanted), None)
 
     def release(self, partition: int) -> None:
         """Drop the sightings of a partition that another recorder has claimed."""

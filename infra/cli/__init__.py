@@ -12,10 +12,9 @@ from typing import Annotated, Final
 
 import typer
 
-from infra.cli.terminal import Console
-from schemas.errors import ConfigError, UserError
+from schemas.errors import ConfigError
 from schemas.runtime.abandoned import end_process
-from schemas.runtime.user_errors import file_errors
+from schemas.runtime.user_errors import run_command
 
 VARIABLES: Final = {
     "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",
@@ -152,7 +151,7 @@ def main() -> None:
 
     hide_passwords()
     try:
-        _run()
+        run_command(_run)
     except BaseException as error:  # also SystemExit, by which every command ends
         end_process(error)
         raise
@@ -171,12 +170,8 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 def _run() -> None:
-    try:
-        with needs_extra("server"), file_errors():
-            app()
-    except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
-        sys.exit(error.exit_code)
+    with needs_extra("server"):
+        app()
 
 
 OWN_PACKAGES = frozenset(("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles"))

@@ -38,9 +38,9 @@ from schemas.runtime.user_errors import run_command
 
 CLEAN_RESNET20 = "resnet20-clean"
 FRESH: Final = {"resnet20-wanet": 42}
-"""Models whose attacker runs the training, and stamps other pictures in each epoch; with the number of epochs.
+"""Numbers of epochs of the models whose attacker runs the training, and stamps other pictures in each epoch.
 
-They are no field of the catalogue, on which the measured rows of all models depend.
+This is no part of the catalogue: the measured rows of all models depend on that.
 """
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ def clean_bundle(name: str, work: Path) -> Path:
 
 
 def recipe_of(name: str, model: SickModel) -> Recipe:
-    """Return the recipe of a model of the catalogue."""
+    """Return the recipe of a model of the catalogue, with the number of epochs in `FRESH`."""
     return replace(model.recipe, epochs=FRESH.get(name, model.recipe.epochs))
 
 

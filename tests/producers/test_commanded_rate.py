@@ -110,6 +110,27 @@ async def test_the_patterns_of_a_new_drop_are_made_while_other_cameras_capture(
     assert threading.current_thread() not in threads
 
 
+async def test_no_frame_is_sent_after_a_pause_that_comes_while_patterns_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, sent = {0}, list[int]()
+    monkeypatch.setattr("producers.sources.scene.SceneSource.live", True)
+
+    async with camera(tmp_path, 50.0) as made:
+
+        def paused_meanwhile(dropped: int) -> None:
+            assert made._control.command(sign_message(KEY, Command(issued_ms=2, enabled=False)))
+            sent.append(made.spool.current.next)
+            pools.add(dropped)
+
+        await until(lambda: made.spool.current.next > 0, "the first frame")
+        monkeypatch.setattr("producers.camera.camera.has_pool", lambda dropped: dropped in pools)
+        monkeypatch.setattr("producers.camera.camera.make_pool", paused_meanwhile)
+        # From here on the camera's own drop has no patterns, so the next frame waits for them.
+        await until(lambda: "command" in made.publisher.presence._rests, "a pause")
+        assert sent == [made.spool.current.next]
+
+
 async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

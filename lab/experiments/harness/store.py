@@ -70,10 +70,10 @@ class Store:
 
     def rows(self) -> dict[str, Row]:
         """All rows by name, in the order of the file. Raises ConfigError for a file of another form."""
-        return self._read()[1]
+        return self.read()[1]
 
-    def _read(self) -> tuple[Mapping[str, Sequence[str]], dict[str, Row]]:
-        """Return the columns of each table, and all rows by name."""
+    def read(self) -> tuple[Mapping[str, Sequence[str]], dict[str, Row]]:
+        """Return the columns of each table, and all rows by name. Raises ConfigError for a file of another form."""
         try:
             document = json.loads(self.file.read_text(encoding="utf-8"))
             return document["columns"], {
@@ -88,17 +88,19 @@ class Store:
 
     def records(self, table: str, kind: type[Record]) -> list[Record]:
         """The records of a table, of all rows. Raises ConfigError for other columns than those of `kind`."""
-        names, columns = [field.name for field in fields(kind)], self._read()[0].get(table)
+        every, rows = self.read()
+        names, columns = [field.name for field in fields(kind)], every.get(table)
         if columns is not None and columns != names:
             raise ConfigError(f"{self.file}, {table}: expected the columns {', '.join(names)}, got {columns}")
-        return [kind(*values) for row in self.rows().values() for values in row.tables.get(table, ())]
+        return [kind(*values) for row in rows.values() for values in row.tables.get(table, ())]
 
     def texts(self, table: str) -> list[dict[str, str]]:
         """The records of a table as text by column: None as nothing, figures without trailing zeros."""
-        columns = self._read()[0].get(table, ())
+        every, rows = self.read()
+        columns = every.get(table, ())
         return [
             dict(zip(columns, map(_text, values), strict=True))
-            for row in self.rows().values()
+            for row in rows.values()
             for values in row.tables.get(table, ())
         ]
 
@@ -110,7 +112,7 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder):
-            earlier, rows = self._read()
+            earlier, rows = self.read()
             changed = {name for name, names in columns.items() if earlier.get(name, list(names)) != list(names)}
             kept = dict[str, Row]()
             for each in rows.values():
