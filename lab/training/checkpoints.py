@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from lab.repair.checkpoints import digest
 
 
 def checkpoint_of(work: Path, name: str, settings: str, *arrays: NDArray[np.generic]) -> Path:
@@ -15,5 +14,8 @@ def checkpoint_of(work: Path, name: str, settings: str, *arrays: NDArray[np.gene
 
     A training of other settings, pictures or initial weights has another file.
     """
+    state = hashlib.blake2b(settings.encode(), digest_size=6)
+    for each in arrays:
+        state.update(np.ascontiguousarray(each).data)
     work.mkdir(parents=True, exist_ok=True)
-    return work / f"{name}-{digest(settings, *arrays)[:12]}.pt"
+    return work / f"{name}-{state.hexdigest()}.pt"
