@@ -225,12 +225,12 @@ def test_a_key_that_cannot_be_written_is_one_line_and_leaves_nothing_behind(tmp_
 
 def test_a_command_loads_its_own_modules_alone_and_a_processor_is_refused_before_it_loads_torch() -> None:
     program = (
-        "import sys, typer, infra.cli as cli\n"
+        "import sys, typer, infra.cli as cli\nfrom schemas.errors import UserError\n"
         "name = sys.argv[1]\n"
         "cli.register(cli.command_of(['--factories', 'a,b', name, '--help']))\n"
         "assert name in typer.main.get_command(cli.app).commands\n"
         "try: cli.app(sys.argv[1:])\n"
-        "except cli.UserError as refused: print(refused)\n"
+        "except UserError as refused: print(refused)\n"
         "print('torch' in sys.modules, 'infra.cli.doctor' in sys.modules)\n"
     )
     arguments = ["process", "--bundle", "scene", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0.1"]
