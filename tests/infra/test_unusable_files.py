@@ -22,6 +22,7 @@ from processors.stages.preprocess.dct_quantisation import read_table
 from processors.stages.preprocess.quantisation import read_parameters
 from producers.sources.login import LoginPlace
 from schemas.errors import UserError
+from schemas.runtime.user_errors import run_command
 
 PLACE: Any = Place
 
@@ -92,7 +93,7 @@ def test_a_missing_package_of_others_is_named_with_what_installs_it_and_one_of_o
 
     monkeypatch.setattr(infra.cli, "app", importing)
     with pytest.raises(SystemExit if said else ModuleNotFoundError):
-        infra.cli._run()
+        run_command(infra.cli._run)
     remedy = "Install pointillist[server], or run `make setup-dev` in a checkout."
     line = f"error: openvino is missing: this command needs it. {remedy}\n"
     assert capsys.readouterr().err == (line if said else "")
