@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from schemas.identity import CameraId
+from schemas.runtime.file_version import FileVersion, file_version
 
 log = structlog.get_logger()
 
@@ -19,30 +20,26 @@ class CameraRates:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read: tuple[int, int] | None = None
+        self._read: FileVersion = (0, 0, 0)  # no file has this version
 
     def changed(self) -> Mapping[CameraId, float] | None:
         """Bytes a second by camera if the file has changed since the last call, else None.
 
         If the file cannot be read, the error is logged and the previous rates hold.
         """
-        try:
-            stat = self._path.stat()
-            version = (stat.st_mtime_ns, stat.st_ino)
-        except FileNotFoundError:
-            version = (0, 0)
+        version = file_version(self._path)
         if version == self._read:
             return None
         self._read = version
-        if version == (0, 0):
-            return {}
         try:
             found = {
                 CameraId(str(name)): float(mib) * 2**20 for name, mib in json.loads(self._path.read_text()).items()
             }
             if not all(math.isfinite(rate) and rate >= 0 for rate in found.values()):
                 raise ValueError("expected rates from 0")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("camera_rates_not_read", file=str(self._path), cause=repr(error)[:200])
             return None
         return found

@@ -14,6 +14,8 @@ from typing import ClassVar, Final
 from schemas.errors import StateError
 
 _INSTALL: Final = re.compile(rb"[0-9a-f]{16}")
+_OFFSETS: Final = 2**63
+"""Offsets that a file has."""
 
 
 def spool_root(state: Path) -> Path:
@@ -25,7 +27,8 @@ class FolderLock:
     """The exclusive lock of a folder; `StateError` if another process, or this one, already holds the lock.
 
     The lock is one byte, at the folder's inode number, of a file in the parent folder. A process with ten thousand
-    spools therefore holds one open file for all of them.
+    spools therefore holds one open file for all of them. Some file systems give inode numbers of 64 bits: a file's
+    offsets have 63.
     """
 
     _files: ClassVar[dict[tuple[int, int], int]] = {}
@@ -69,7 +72,7 @@ class FolderLock:
 
     def _lock(self) -> bool:
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place[1])
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place[1] % _OFFSETS)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
@@ -80,7 +83,7 @@ class FolderLock:
         """Release the lock."""
         with self._changing:
             self._taken.discard(self._place)
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1])
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1] % _OFFSETS)
 
 
 def _is_at(file: int, path: Path) -> bool:

@@ -424,6 +424,7 @@ class Spool:
             ledger.shed.add(key[1])
         segment.waiting -= len(lost)
         if lost:
+            self.peek_unsent()  # removes shed frames from the queue, which would otherwise grow while nothing is sent
             self.on_shed(lost)
         return len(lost)
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
@@ -47,12 +48,23 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "rates.json"
     rates = CameraRates(file)
     rates.changed()
-    for number, text in enumerate(("{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}')):
+    texts = ("{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}')
+    unusual = (f'{{"site/door": 1{400 * "0"}}}', 100_000 * "[")  # too large for a float, and too deep
+    for number, text in enumerate((*texts, *unusual)):
         file.write_text(text)
         os.utime(file, (number, number))
         assert rates.changed() is None
     file.write_text(json.dumps({DOOR: 3}))
     assert rates.changed() == {DOOR: 3 * 2**20}
+
+
+def test_a_path_that_leads_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    rates = CameraRates(tmp_path / "file" / "rates.json")
+    with structlog.testing.capture_logs() as logs:
+        assert rates.changed() is None
+        assert rates.changed() is None
+    assert [each["event"] for each in logs] == ["camera_rates_not_read"]
 
 
 def test_what_the_processors_have_done_counts_no_more() -> None:

@@ -90,6 +90,13 @@ def test_a_spool_that_is_full_to_the_byte_sheds_nothing_and_one_frame_more_the_o
     spool.close()
 
 
+def test_a_long_outage_costs_no_memory_for_frames_that_were_shed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**16))
+    fill(spool, 300)
+    assert len(spool._unsent) == spool.frames < 100
+    assert spool.peek_unsent() == (spool.current.boot_id, 300 - spool.frames)
+
+
 def test_the_newer_of_two_frames_that_are_too_large_together_stays(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
     boot_id = fill(spool, 2, 3000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,3 +59,19 @@ def test_a_lock_file_that_somebody_removed_is_made_and_locked_again(tmp_path: Pa
     (tmp_path / "site" / ".locks").unlink()
     FolderLock(tmp_path / "site" / "one")
     assert not another_process_takes(tmp_path / "site" / "one")
+
+
+def test_a_folder_whose_inode_number_has_64_bits_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mergerfs and CIFS give such numbers."""
+    stat = Path.stat
+
+    def large(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = stat(path, follow_symlinks=follow_symlinks)
+        return os.stat_result((found[0], 2**64 - 1, *found[2:])) if path.name == "one" else found
+
+    monkeypatch.setattr(Path, "stat", large)
+    lock = FolderLock(tmp_path / "site" / "one")
+    with pytest.raises(StateError, match="in use"):
+        FolderLock(tmp_path / "site" / "one")
+    lock.release()
+    FolderLock(tmp_path / "site" / "one").release()
