@@ -184,7 +184,7 @@ BRIDGE_REFUSED_REQUESTS = Metric(
     ("kind",),
 )
 BRIDGE_KAFKA_ERRORS = Metric(
-    Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka rejected on the first attempt"
+    Counter, "pointillist_bridge_kafka_errors_total", "Failed attempts to send a batch to Kafka"
 )
 
 # Processors

@@ -205,7 +205,6 @@ class Bridge:
             if ticket is not None:
                 self._pass_over(ticket)
             return
-        self._counts[record.channel, record.topic] += 1
         self._bytes += len(payload)
         if trace.on():
             stamp_records("received", [record])
@@ -241,6 +240,7 @@ class Bridge:
     def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         if trace.on():
             stamp_records("stored", [record for record, _ in entries])
+        self._counts.update((record.channel, record.topic) for record, _ in entries)
         self._settle([ticket for _, ticket in entries if ticket is not None])
         receipts = (record.receipt for record, _ in entries)
         if lane.topic is KafkaTopic.FRAMES:

@@ -358,6 +358,8 @@ async def test_a_record_that_kafka_takes_in_no_batch_becomes_a_dead_letter(monke
         # A refused batch leaves a gap in the numbers of its producer, which gets nothing more through.
         assert [producer.running for producer in it.kafka.producers] == [False, False, True]
         assert len(it.kafka.sent(KafkaTopic.FRAMES)) == 1
+        await until(lambda: it.metric("messages_total", channel="frame", outcome="dead_lettered") == 1, "counted")
+        assert it.metric("messages_total", channel="frame", outcome="forwarded") == 1
 
 
 async def test_a_bridge_whose_kafka_says_nothing_is_not_well_from_its_start_on(monkeypatch: pytest.MonkeyPatch) -> None:

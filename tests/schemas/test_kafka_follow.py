@@ -56,7 +56,8 @@ async def test_a_topic_is_read_again_after_errors_until_it_is_cancelled(monkeypa
         if value == b"fails" and taken.count((key, value)) == 1:
             raise ValueError("a record that cannot be read")
 
-    Broken.tries = iter([None, [[record(b"a", b"fails")]], [[record(b"a", b"fails")], [], [record(None, None)]]])
+    a, b = record(b"a", b"fails"), record(b"b", b"fails")
+    Broken.tries = iter([None, [[a]], [[a], [b]], [[b], [], [record(None, None)]]])
     Broken.begins = []
     monkeypatch.setattr(module, "Reader", Broken)
     waits: list[int] = []
@@ -70,7 +71,7 @@ async def test_a_topic_is_read_again_after_errors_until_it_is_cancelled(monkeypa
     monkeypatch.setattr(module, "Backoff", Waits)
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await module.follow("kafka:9092", "models", take, begin="latest")
-    assert taken == [(b"a", b"fails"), (b"a", b"fails"), (b"", None)]
-    assert Broken.begins == ["latest"] * 3
-    assert waits == [0, 0]  # each after a success, or the first
+    assert taken == [(b"a", b"fails"), (b"a", b"fails"), (b"b", b"fails"), (b"b", b"fails"), (b"", None)]
+    assert Broken.begins == ["latest"] * 4
+    assert waits == [0, 1, 0]  # a connection alone is no success, and records that were taken are one
     assert [(each["event"], each["topic"]) for each in logs][:1] == [("topic_not_read", "models")]

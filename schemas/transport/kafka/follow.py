@@ -32,11 +32,11 @@ async def follow(
     while True:
         try:
             async with Reader(address, topic, begin=begin) as reader:
-                backoff.reset()
                 while True:
                     for records in (await reader.fetch(wait_s=_WAIT_S)).values():
                         for record in records:
                             take(record.key or b"", record.value)
+                    backoff.reset()
         except Exception as error:  # any error of a broker that is unreachable
             if backoff.failures % _LOGGED_EVERY == 0:
                 log.warning("topic_not_read", topic=topic, error=str(error)[:200] or type(error).__name__)
