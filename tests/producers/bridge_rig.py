@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -85,6 +85,18 @@ class Cameras:
         await until(
             lambda: RangeSet.of(seqs).minus(self.confirmed[camera_id]) == RangeSet(), f"{seqs} confirmed", seconds
         )
+
+    async def resend(
+        self, camera_id: CameraId, seqs: range, after: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Publish unconfirmed frames again, a window at a time as a camera does, until none is left."""
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while missing := list(RangeSet.of(seqs).minus(self.confirmed[camera_id])):
+                for seq in missing[:40]:
+                    self.frames(camera_id, range(seq, seq + 1))
+                await asyncio.sleep(0.2)  # as long as a camera gives confirmations before it sends again
+                if after is not None:
+                    await after()
 
     async def connected(self) -> None:
         """Wait until the client is back."""

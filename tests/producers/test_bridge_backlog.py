@@ -24,7 +24,7 @@ from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.processors.rig import delete_topics
-from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig
+from tests.producers.bridge_rig import BOOT, KEYS, RunningBridge, frame, new_camera, rig
 from tests.waiting import PATIENCE_S, until
 
 FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
@@ -119,16 +119,6 @@ async def processors(kafka: Kafka) -> AsyncIterator[Processors]:
         await consumer.stop()
 
 
-async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> None:
-    """Publish what is not confirmed, a window at a time, as a camera does, until all is; the processors keep up."""
-    async with asyncio.timeout(2 * PATIENCE_S):
-        while missing := list(RangeSet.of(seqs).minus(it.cameras.confirmed[camera])):
-            for seq in missing[:40]:
-                it.cameras.frames(camera, range(seq, seq + 1))
-            await asyncio.sleep(0.2)  # as long as a camera gives confirmations before it sends again
-            await behind.catch_up()
-
-
 def holding(bridge: RunningBridge) -> bool:
     return bridge.metric("pointillist_bridge_backpressure_active") == 1
 
@@ -197,7 +187,7 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
         assert all(bridge.well() for bridge in bridges)
         await behind.catch_up()
         await until(lambda: not any(map(holding, bridges)), "both bridges taking frames")
-        await resend(it, camera, seqs, behind)
+        await it.cameras.resend(camera, seqs, behind.catch_up)
         assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in seqs}
 
 
@@ -231,5 +221,5 @@ async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_l
         it.cameras.frames(calm, range(20))
         await it.cameras.all_confirmed(calm, range(20))
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
-        await resend(it, ahead, range(400), behind)
+        await it.cameras.resend(ahead, range(400), behind.catch_up)
         assert set(await it.frames_of(ahead)) == {frame(ahead, seq) for seq in range(400)}

@@ -110,6 +110,9 @@ async def test_two_bridges_share_the_frames_double_none_and_one_goes_on_alone(
         assert sum(shares) == 200
         assert min(shares) > 20
         assert sorted(await it.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(200))
+        # Until the broker notices the crash, it still gives that bridge a share, which is lost. Cameras send it again.
+        mosquitto.pause()
         await bridges[0].crash()
         it.cameras.frames(camera, range(200, 250))
-        await it.cameras.all_confirmed(camera, range(250))
+        mosquitto.resume()
+        await it.cameras.resend(camera, range(200, 250))
