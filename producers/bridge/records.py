@@ -51,6 +51,8 @@ class Record(NamedTuple):
     """The MQTT topic, or the beginning of a long one."""
     channel: str
     """The topic's last part; `unknown` for a topic that is not of this system."""
+    reason: str = ""
+    """The reason of a dead letter; empty for another record."""
 
 
 def stamp_records(what: str, records: Iterable[Record]) -> None:
@@ -174,4 +176,4 @@ class RecordFactory:
         letter = dead_letter("bridge", reason, error, origin, route.camera_id, payload, at_ms)
         headers = event_headers(self._source, DeadLetter, f"{self._boot}/{self._dead_letters}")
         value = letter.SerializeToString()
-        return Record(KafkaTopic.DEAD_LETTERS, route.key, value, headers, None, route.origin, route.channel)
+        return Record(KafkaTopic.DEAD_LETTERS, route.key, value, headers, None, route.origin, route.channel, reason)

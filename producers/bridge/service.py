@@ -30,6 +30,7 @@ from producers.bridge.requests.probes import ProbeRequests
 from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
+from schemas.errors import RevokedKeyError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
@@ -189,21 +190,23 @@ class Bridge:
     def _refused_request(self, kind: str) -> None:
         self._refused_requests_total.labels(kind).inc()
 
-    def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
+    def _receive(self, topic: bytes, packet_id: int, payload: bytes, retained: bool) -> None:
         if topic.startswith(LOG_TOPIC):
             self._rejections.record_broker_line(topic, payload)
             return
         ticket = self._window.receive(packet_id) if packet_id else None
         if not self._quota.takes(topic, len(payload), time.monotonic()):
-            if ticket is not None:
-                self._pass_over(ticket)
+            self._pass_over(ticket)
             return
         record = self._records.accept(topic, payload)
+        if retained and record.reason == RevokedKeyError.reason:
+            # The broker repeats it at each connection, long after a revoked camera is gone.
+            self._pass_over(ticket)
+            return
         receipt = record.receipt
         if receipt is not None and not self._takes_from(receipt):
             trace.leave("bridge", Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
-            if ticket is not None:
-                self._pass_over(ticket)
+            self._pass_over(ticket)
             return
         self._bytes += len(payload)
         if trace.on():
@@ -220,10 +223,11 @@ class Bridge:
             return False
         return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
-    def _pass_over(self, ticket: Ticket) -> None:
+    def _pass_over(self, ticket: Ticket | None) -> None:
         """Acknowledge a rejected message, so that the broker continues. The camera keeps the frame, which is not
         confirmed."""
-        self._settle([ticket])
+        if ticket is not None:
+            self._settle([ticket])
 
     def _settle(self, tickets: list[Ticket]) -> None:
         if not self._settled:

@@ -82,19 +82,19 @@ class ScriptedBroker:
     @property
     def published(self) -> list[tuple[str, bytes, bool]]:
         """Topic, payload and retain flag of every PUBLISH."""
-        found = [(first, parse_publish(first, body)) for first, body in self.packets if first & 0xF0 == PUBLISH]
-        return [(packet.topic.decode(), packet.payload, bool(first & 1)) for first, packet in found]
+        found = [parse_publish(first, body) for first, body in self.packets if first & 0xF0 == PUBLISH]
+        return [(packet.topic.decode(), packet.payload, packet.retained) for packet in found]
 
     def count(self, kind: int) -> int:
         """How many packets of a kind came over the newest connection."""
         return sum(first == kind for first, _ in self.packets)
 
-    def publish(self, topic: str, payload: bytes, packet_id: int) -> None:
+    def publish(self, topic: str, payload: bytes, packet_id: int, *, retained: bool = False) -> None:
         """Send one PUBLISH, at QoS 1 when it has a packet id."""
         name = topic.encode()
         number = packet_id.to_bytes(2, "big") if packet_id else b""
         body = len(name).to_bytes(2, "big") + name + number + b"\0" + payload
-        self.send(PUBLISH | (2 if packet_id else 0), body)
+        self.send(PUBLISH | (2 if packet_id else 0) | retained, body)
 
     def send(self, first: int, body: bytes) -> None:
         """Send one packet."""

@@ -48,7 +48,7 @@ class Linked:
         self.gathers = False
         self.link = Link(BridgeSettings(**given), self._note, self._open, self.health, lambda: self.gathers)
 
-    def _note(self, topic: bytes, packet_id: int, payload: bytes) -> None:
+    def _note(self, topic: bytes, packet_id: int, payload: bytes, _retained: bool) -> None:
         if payload == b"a defect":
             raise RuntimeError("a defect")
         self.came.append((topic, packet_id, payload))

@@ -95,7 +95,7 @@ def test_a_packet_longer_than_announced_ends_the_connection(stream: bytes) -> No
 def test_a_publish_packet_is_read_as_paho_reads_it(packet: tuple[int, bytes]) -> None:
     first, body = packet
     theirs = _packet.decode_publish(first, body, MQTTProtocolVersion.MQTTv5)
-    assert parse_publish(first, body) == (theirs.topic, theirs.mid, theirs.payload)
+    assert parse_publish(first, body) == Publish(theirs.topic, theirs.mid, bytes(theirs.payload), theirs.retain)
 
 
 @settings(max_examples=300, deadline=None)
@@ -114,7 +114,7 @@ def test_properties_of_any_length_and_other_flags_change_nothing(size: int, firs
     topic, number = b"t" * 700, packet_id.to_bytes(2, "big") if packet_id else b""
     for payload in (b"", b"payload"):
         body = b"\x02\xbc" + topic + number + variable(size) + bytes(size) + payload
-        assert parse_publish(first, body) == Publish(topic, packet_id, payload)
+        assert parse_publish(first, body) == Publish(topic, packet_id, payload, bool(first & 1))
 
 
 @pytest.mark.parametrize(

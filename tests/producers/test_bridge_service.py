@@ -18,7 +18,7 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.messages.frame import Encoding, encode_frame, open_own_message, sign_message
-from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest, Refusal
+from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest, Refusal, State, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers import bridge_between
 from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, SECRET, Running, bridged, frame
@@ -121,6 +121,21 @@ async def test_a_camera_that_is_revoked_while_its_frames_wait_for_kafka_stops_no
         await until(lambda: it.confirmed() == [1], "the other one confirmed")
         assert it.broker.acknowledged == [1, 2]
         assert not it.task.done()
+
+
+async def test_what_the_broker_retained_of_a_revoked_camera_is_no_dead_letter_and_what_comes_from_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE), {CAMERA: 1})
+    monkeypatch.setattr(bridge_between, "BRIDGE_KEYS", keys)
+    status, topic = Status(state=State.ONLINE, boot_id=7), mqtt_topic(CAMERA, Channel.STATUS)
+    async with bridged(monkeypatch) as it:
+        it.broker.publish(topic, sign_message(KEYS.key(CAMERA, 0), status), 1, retained=True)
+        it.broker.publish(topic, b"forged", 2, retained=True)
+        it.broker.publish(topic, sign_message(KEYS.key(CAMERA, 0), status), 3)
+        await until(lambda: it.broker.acknowledged == [1, 2, 3], "all acknowledged")
+        letters = [DeadLetter.FromString(record.value) for record in it.kafka.sent(KafkaTopic.DEAD_LETTERS)]
+        assert [letter.reason for letter in letters] == ["malformed", "revoked_key"]
 
 
 async def test_what_is_read_waits_for_half_of_what_may_be_held_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,9 +389,12 @@ async def test_a_bridge_whose_kafka_says_nothing_is_not_well_from_its_start_on(m
         await until(it.well, "a bridge that is well")
 
 
-async def test_a_bridge_reads_no_message_before_kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [KafkaError("no broker"), AssertionError("7 should be at most 2")])
+async def test_a_bridge_reads_no_message_before_kafka_answers_sensibly(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     kafka = KafkaStandIn()
-    kafka.away = KafkaError("no broker")
+    kafka.away = error
     kafka.unknown.append(UnknownTopicOrPartitionError("not yet"))
     async with bridged(monkeypatch, kafka=kafka, ready=False) as it:
         await until(lambda: len(kafka.producers) > 2, "several tries")

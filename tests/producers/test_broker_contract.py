@@ -183,7 +183,7 @@ async def test_messages_come_in_order_with_packet_ids_as_far_as_they_are_acknowl
     camera, came, health = new_camera(), list[tuple[int, bytes]](), Health()
     topic = mqtt_topic(camera, Channel.EVENT).encode()
 
-    def note(where: bytes, packet_id: int, payload: bytes) -> None:
+    def note(where: bytes, packet_id: int, payload: bytes, _retained: bool) -> None:
         if where == topic:
             came.append((packet_id, payload))
 

@@ -18,8 +18,8 @@ GATHERED_BYTES: Final = 2**15
 RECORD_BYTES: Final = 2**14
 """Maximum bytes of one TLS record."""
 
-OnPublish = Callable[[bytes, int, bytes], None]
-"""Topic, packet id (0 at QoS 0), payload."""
+OnPublish = Callable[[bytes, int, bytes, bool], None]
+"""The fields of `Publish`."""
 
 
 class PacketClient(SocketClient):

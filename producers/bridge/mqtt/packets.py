@@ -23,6 +23,8 @@ class Publish(NamedTuple):
     topic: bytes
     packet_id: int
     payload: bytes
+    retained: bool
+    """Whether the broker had stored it before this connection's subscription."""
 
 
 class PacketSplitter:
@@ -113,7 +115,7 @@ def parse_publish(first: int, body: bytes) -> Publish:
         raise ProtocolError("expected a PUBLISH packet, got one cut short") from None
     if at > len(body) or first & 6 == 6 or (first & 6 and not packet_id):
         raise ProtocolError("expected a PUBLISH packet, got one whose fields do not fit")
-    return Publish(topic, packet_id, body[at:])
+    return Publish(topic, packet_id, body[at:], bool(first & 1))
 
 
 def pubacks(packet_ids: Iterable[int]) -> bytes:

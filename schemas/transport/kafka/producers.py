@@ -138,9 +138,12 @@ class Producers:
         try:
             async with asyncio.timeout(START_S):
                 await start(connection.producer)
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(end(connection.producer, CLOSE_S))
-            raise
+            if isinstance(error, (KafkaError, OSError)) or not isinstance(error, Exception):
+                raise
+            # aiokafka checks a node's answers by assertions.
+            raise KafkaError(f"{self._address}: expected Kafka's protocol, got {error!r}") from error
         self._open.add(connection)
         return connection
 
