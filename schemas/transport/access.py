@@ -112,7 +112,7 @@ class Tls:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """Read `ca.crt` in `folder`, and `tls.crt` and `tls.key` if present; ConfigError if `ca.crt` is unreadable."""
+        """Read `ca.crt` in `folder`, and `tls.crt` and `tls.key` if present; ConfigError if `ca.crt` cannot be used."""
         authority, certificate, key = (folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE))
         try:
             text = authority.read_text()
@@ -120,6 +120,7 @@ class Tls:
             raise ConfigError(
                 f"{authority}: expected the authority's certificate, got {fault_of(error)}. Correct the path."
             ) from None
+        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), text, authority)
         if not certificate.exists():
             return cls(text)
         return cls(text, certificate, key)
@@ -130,18 +131,20 @@ class Tls:
         Raises ConfigError if a file is missing, is not PEM, or does not match the others.
         """
         context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if self.authorities is None:
-                context.load_default_certs()
-            else:
-                context.load_verify_locations(cadata=_decoded(self.authorities))
-        except (ssl.SSLError, ValueError):
-            raise ConfigError(
-                "authorities: expected certificates in PEM, got another form. Correct the file."
-            ) from None
+        if self.authorities is None:
+            context.load_default_certs()
+        else:
+            _trust(context, self.authorities, "authorities")
         if self.certificate is not None:
             context.follow(self.certificate, self.key)
         return context
+
+
+def _trust(context: ssl.SSLContext, authorities: str, name: object) -> None:
+    try:
+        context.load_verify_locations(cadata=_decoded(authorities))
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{name}: expected certificates in PEM, got another form. Correct the file.") from None
 
 
 @lru_cache(maxsize=8)

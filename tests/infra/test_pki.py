@@ -187,6 +187,9 @@ def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(flee
         server_context(fleet.pki / "revoked.json", fleet.pki / "revoked.json")
     with pytest.raises(ConfigError, match="authorities: expected certificates in PEM"):
         Tls("nothing").context()
+    (tmp_path / "ca.crt").write_text("nothing")
+    with pytest.raises(ConfigError, match=r"/ca.crt: expected certificates in PEM"):
+        Tls.of_folder(tmp_path)
     with pytest.raises(StateError, match="Run `pointillist ca role bridge-9`"):
         role_tls(fleet.pki, "bridge-9")
 
