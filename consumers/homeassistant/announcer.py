@@ -21,6 +21,7 @@ from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, co
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
+from schemas.errors import BrokerError
 from schemas.runtime.health import Health
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
@@ -155,7 +156,8 @@ class Announcer:
     def end(self) -> None:
         """Publish the offline status and disconnect."""
         if self.is_connected:
-            self._client.publish(self._status, "offline", wait_s=_STOP_S)
+            with suppress(BrokerError):  # the other messages were refused too
+                self._client.publish(self._status, "offline", wait_s=_STOP_S)
         self._client.close()
 
     def _is_wanted(self, camera: str) -> bool:

@@ -10,6 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from schemas.errors import BrokerError
 from schemas.transport.access import MqttAccess
 from schemas.transport.mqtt.connection import Subscription
 
@@ -46,6 +47,8 @@ class BackgroundClient:
         self._broker = broker
         self._on_message = on_message
         self._on_connected = on_connected
+        self._refused: dict[int, str] = {}
+        """Reasons of the broker against messages, by their ids, of which there are 65,535."""
         client = self._client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
         client.reconnect_delay_set(1, reconnect_max_s)
         if will is not None:
@@ -57,6 +60,7 @@ class BackgroundClient:
         client.on_connect = self._connack
         client.on_disconnect = self._disconnected
         client.on_subscribe = lambda *_: on_subscribed()
+        client.on_publish = self._published
         client.on_message = self._message
 
     @property
@@ -79,14 +83,23 @@ class BackgroundClient:
         self._client.subscribe([(each.topic_filter, each.options) for each in subscriptions])
 
     def publish(self, topic: str, payload: str | bytes, *, retain: bool = True, wait_s: float = 0.0) -> bool:
-        """Send at QoS 1, wait at most `wait_s` seconds, and return whether the broker has acknowledged it."""
+        """Send at QoS 1, wait at most `wait_s` seconds, and return whether the broker has acknowledged it.
+
+        Raises BrokerError if the broker refuses a message that is waited for.
+        """
         sent = self._client.publish(topic, payload, 1, retain)
         try:
             if wait_s:
                 sent.wait_for_publish(wait_s)
-            return sent.is_published()
+            done = sent.is_published()
         except (ValueError, RuntimeError):  # there is no connection
             return False
+        if wait_s and done and sent.mid in self._refused:
+            raise BrokerError(
+                f"MQTT broker: expected it to accept a message on {topic}, got {self._refused[sent.mid]!r}. Check the "
+                "rights of this client."
+            )
+        return done
 
     def close(self) -> None:
         """Disconnect and end the thread."""
@@ -101,6 +114,13 @@ class BackgroundClient:
             _log.warning("mqtt_refused", broker="{}:{}".format(*self._broker.address), reason=self.refusal)
         else:
             self._on_connected()
+
+    def _published(
+        self, _client: Client, _: object, mid: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._refused.pop(mid, None)
+        if reason.is_failure:
+            self._refused[mid] = str(reason)
 
     def _disconnected(
         self, _client: Client, _: object, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None

@@ -1,0 +1,33 @@
+"""The MQTT client in a thread: the broker's answer to a message."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from schemas.errors import BrokerError
+from schemas.transport.access import MqttAccess
+from schemas.transport.mqtt.background import BackgroundClient
+from tests.producers.scripted_broker import scripted_broker
+from tests.waiting import PATIENCE_S, until
+
+
+async def test_a_message_that_the_broker_refuses_is_an_error_and_an_accepted_one_is_sent() -> None:
+    async with scripted_broker() as broker:
+        client = BackgroundClient(MqttAccess("127.0.0.1", broker.port), lambda *_: None)
+
+        async def publish(number: int, answer: bytes) -> bool:
+            sending = asyncio.create_task(asyncio.to_thread(client.publish, "a/b", b"1", wait_s=PATIENCE_S))
+            await until(lambda: len(broker.published) == number, "the message")
+            broker.send(0x40, number.to_bytes(2, "big") + answer)
+            return await sending
+
+        await asyncio.to_thread(client.connect)
+        try:
+            assert await publish(1, b"")
+            with pytest.raises(BrokerError, match="expected it to accept a message on a/b, got 'Not authorized'"):
+                await publish(2, b"\x87")
+            assert await publish(3, b"\x10\x00")  # nobody has subscribed to it
+        finally:
+            await asyncio.to_thread(client.close)
