@@ -194,17 +194,6 @@ def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
         assert records.alert_count() == 1
 
 
-def test_an_alert_whose_quarantined_picture_is_damaged_has_none(rig: Rig) -> None:
-    damaged = bytearray(PNG)
-    damaged[PNG.index(b"IDAT") - 1] ^= 8  # another length of the chunk: the next one begins elsewhere
-    for made in ATTACK:
-        changed = Verdict.FromString(made.SerializeToString())
-        changed.evidence = bytes(damaged) if made.evidence else b""
-        rig.verdicts([changed])
-    (alert,) = _alerts(rig)
-    assert alert.thumbnail == b""
-
-
 def test_an_alert_names_the_window_on_which_the_label_depends(rig: Rig) -> None:
     windows = [
         Window(left=0, top=0, right=16, bottom=16, dependence=0.02),
