@@ -99,8 +99,12 @@ class Certify(Step):
 
     def _shed_late(self, now_s: float) -> None:
         # Otherwise each frame would begin with too little time left while more come than the device can certify.
-        for job in self._queue.discard(lambda job: self._is_late(job, now_s + self._takes_s)):
+        late = self._queue.discard(lambda job: self._is_late(job, now_s + self._takes_s))
+        for job in late:
             self._shed(job)
+        if late and self._current is None and not len(self._queue):
+            # None is tried, so nothing else would correct the estimate.
+            self._takes_s *= 1 - _SMOOTHING
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()

@@ -394,6 +394,23 @@ async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any
     assert bench.certificates("certified") > 1200 / bench.device.turns_each * 0.8
 
 
+async def test_one_slow_certificate_does_not_keep_later_frames_from_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
+    bench.device.turns_each = 1
+    bench.submit_classified(0)
+    await bench.certify.run()
+    bench.device.clock_s += 2.9
+    bench.certify.pass_on()
+    for seq in range(1, 21):
+        bench.submit_classified(seq)
+        bench.device.clock_s += 0.5
+        bench.certify.poll(bench.device.clock_s)
+        await bench.certify.run()
+        bench.certify.pass_on()
+    assert bench.certificates("certified") > 10
+
+
 async def test_a_certificate_that_fails_costs_no_frame() -> None:
     bench = Bench()
     bench.device.faulty = True
