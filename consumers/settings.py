@@ -119,6 +119,16 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Deadline of the shutdown, in seconds."""
 
     @model_validator(mode="after")
+    def _check_baseline(self) -> Self:
+        fewest, most = self.evidence.baseline_probes, self.evidence.history_probes
+        if fewest > most:
+            raise ValueError(
+                f"evidence.baseline_probes: expected at most history_probes, {most}, got {fewest}: no camera would "
+                "have a baseline. Correct one."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_group(self) -> Self:
         if self.group is not None and (self.database.startswith("sqlite") or not (self.database or self.state is None)):
             raise ValueError(

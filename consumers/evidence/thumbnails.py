@@ -20,6 +20,6 @@ def thumbnail(picture: bytes, kind: str = "PNG") -> bytes:
             image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             small = io.BytesIO()
             image.save(small, "PNG")
-    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return b""
     return small.getvalue()

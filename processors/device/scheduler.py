@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 _MEMORY_S: Final = 1.0
+_LONGEST_TURN_S: Final = 20.0
+"""Seconds of a turn that are charged at most: the machine may have been paused."""
 _MOST_OWED_S: Final = 0.02
 """Time that comparisons can save up: they must not delay frames by more at once."""
 _SMOOTHING: Final = 0.3
@@ -15,8 +17,9 @@ class DeviceScheduler:
     """Divides the device between classification, STRIP and comparisons.
 
     While both have work, STRIP gets `share` of the time; if only one has, it gets all. The state is STRIP's lead over
-    its share in seconds. It is limited to one second, and neither can save up a long turn. A comparison runs when no
-    other work is due, or when its share of the others' time has added up.
+    its share in seconds. It is limited to one second, or to the last turn that others waited for: neither can save up a
+    long turn, and a turn of several seconds is charged in full. A comparison runs when no other work is due, or when
+    its share of the others' time has added up.
     """
 
     def __init__(self, share: float, slice_s: float, probe_s: float = 0.0, comparison_share: float = 0.1) -> None:
@@ -36,9 +39,9 @@ class DeviceScheduler:
         """Return whether a comparison has the next turn; `other_work` is whether a batch or a probe is due."""
         return comparison_waits and (not other_work or self._owed_s > 0)
 
-    def compared(self, seconds: float) -> None:
-        """Charge comparisons for `seconds`."""
-        self._owed_s = max(-_MEMORY_S, self._owed_s - seconds)
+    def compared(self, seconds: float, other_work: bool = False) -> None:
+        """Charge comparisons for `seconds`; in full if `other_work` was due when they began."""
+        self._owed_s = max(-_most_s(seconds, other_work), self._owed_s - seconds)
 
     def _owe(self, seconds: float) -> None:
         self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)
@@ -55,9 +58,15 @@ class DeviceScheduler:
         if probe_waits:
             self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
 
-    def stripped(self, seconds: float, probes: int) -> None:
-        """Charge STRIP for `seconds` with this many probes."""
+    def stripped(self, seconds: float, probes: int, batch_ready: bool = False) -> None:
+        """Charge STRIP for `seconds` with this many probes; in full if a batch was ready when they began."""
         self._owe(seconds)
-        self._ahead_s = min(_MEMORY_S, self._ahead_s + seconds * (1 - self._share))
+        lead_s = seconds * (1 - self._share)
+        self._ahead_s = min(_most_s(lead_s, batch_ready), self._ahead_s + lead_s)
         per_probe_s = seconds / probes
         self._probe_s += (per_probe_s - self._probe_s) * (_SMOOTHING if self._probe_s > 0 else 1)
+
+
+def _most_s(charged_s: float, others_waited: bool) -> float:
+    """Return the most seconds by which a turn may put its work ahead of the others'."""
+    return min(_LONGEST_TURN_S, max(_MEMORY_S, charged_s)) if others_waited else _MEMORY_S

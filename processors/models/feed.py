@@ -102,7 +102,7 @@ class ModelFeed:
             await reader.seek_to_beginning(self._partition)
             last: Models | None = None
             async for records in reader.fetch_until(await reader.ends([self._partition])):
-                last = self._read(records) or last
+                last = self._read(records, last)
         if not self.exists:
             self.exists = True
             self.found += 1
@@ -142,8 +142,8 @@ class ModelFeed:
         async with asyncio.timeout(_CALL_S):
             return self._partition.topic in await reader.topics()
 
-    def _read(self, records: Records) -> Models | None:
-        last = None
+    def _read(self, records: Records, last: Models | None = None) -> Models | None:
+        """Return the newest list of `last` and those among the records."""
         for record in records.get(self._partition, []):
             if record.key == ASSESSMENT_KEY:
                 self._records.take(record.value)

@@ -178,7 +178,9 @@ class ModelSwap:
         self._drift: Sampled | None = None
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._candidates = Candidates(loader.load, switch_candidate, self._report_state, settings.candidate_timeout_s)
+        self._candidates = Candidates(
+            loader.load, switch_candidate, lambda: self._report_state(self._shown), settings.candidate_timeout_s
+        )
         self.loaded = loaded
         self.settled = asyncio.Event()
         """Set when the model that was live at the start serves, or was rejected: frames may be read."""
@@ -263,7 +265,10 @@ class ModelSwap:
     # Reports to other roles
 
     def poll(self) -> None:
-        """Report the drift of the live model if it has changed."""
+        """Report the drift of the live model if it has changed. Let a withdrawn candidate judge no further frame: `run`
+        may be loading a live model.
+        """
+        self._candidates.withdraw(self._feed.models)
         if self.loaded.executor.drift.state != self._drift:
             self._report_state(self._shown)
 

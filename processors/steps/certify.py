@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 
@@ -17,6 +18,10 @@ from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from schemas.pointillist_pb2 import VIDEO
 
+_SMOOTHING: Final = 0.3
+_LONGEST: Final = 0.9
+"""Share of the wait that a certificate is expected to take at most: a frame that has just come is always tried."""
+
 log = structlog.get_logger()
 
 
@@ -25,7 +30,7 @@ class Certify(Step):
     of the camera with the most waiting ones: it gets a verdict without one.
 
     So do frames that have waited for too long: Kafka's offset of their partition waits for them, and with it the
-    confirmations of all its cameras.
+    confirmations of all its cameras. A frame leaves the queue as soon as its certificate would come too late.
 
     `DeviceTurns` lets the first one go on when the device is free, a batch of passes at a time.
     """
@@ -40,6 +45,9 @@ class Certify(Step):
         self._wait_s = settings.certify_wait_s
         self._queue: FairQueue[FrameJob] = FairQueue(settings.certify_queue, settings.certify_queue_bytes)
         self._current: FrameJob | None = None
+        self._begun_s = 0.0
+        self._takes_s = 0.0
+        """Usual seconds from the first pass of a certificate to its last."""
         self._shedding = self._running = False
 
     def __len__(self) -> int:
@@ -65,8 +73,7 @@ class Certify(Step):
 
     def poll(self, now_s: float) -> None:
         """Shed the frames that have waited for too long."""
-        for job in self._queue.discard(lambda job: self._is_late(job, now_s)):
-            self._shed(job)
+        self._shed_late(now_s)
         if not self._running:
             self.pass_on()
 
@@ -90,6 +97,15 @@ class Certify(Step):
     def _is_late(self, job: FrameJob, now_s: float) -> bool:
         return now_s - job.classified_s > self._wait_s
 
+    def _shed_late(self, now_s: float) -> None:
+        # Otherwise each frame would begin with too little time left while more come than the device can certify.
+        late = self._queue.discard(lambda job: self._is_late(job, now_s + self._takes_s))
+        for job in late:
+            self._shed(job)
+        if late and self._current is None and not len(self._queue):
+            # None is tried, so nothing else would correct the estimate.
+            self._takes_s *= 1 - _SMOOTHING
+
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
         self.next.submit(job)
@@ -102,6 +118,8 @@ class Certify(Step):
         Does nothing if the last frame was shed after this turn had been chosen.
         """
         if self._current is None:
+            self._begun_s = time.monotonic()
+            self._shed_late(self._begun_s)
             if not len(self._queue):
                 return 0.0
             (self._current,) = self._queue.take(1)
@@ -120,15 +138,18 @@ class Certify(Step):
 
     def pass_on(self) -> None:
         """Pass on the frame if it has its certificate, or does not get one any more."""
-        job = self._current
+        job, now_s = self._current, time.monotonic()
         if job is None:
             return
-        if job.certified is None and not self._shedding and not self._is_late(job, time.monotonic()):
+        if job.certified is None and not self._shedding and not self._is_late(job, now_s):
             return
         self._current, job.certification = None, None
+        took_s = min(now_s - self._begun_s, _LONGEST * self._wait_s)
         if job.certified is None:
+            self._takes_s = max(self._takes_s, took_s)
             self._shed(job)
             return
+        self._takes_s += (took_s - self._takes_s) * (_SMOOTHING if self._takes_s > 0 else 1)
         self._metrics.certificates["certified" if job.certified.certified else "uncertified"].inc()
         self.next.submit(job)
 

@@ -74,15 +74,16 @@ class DeviceTurns:
         now_s = time.monotonic()
         due_s = self._classify.due_s()
         batch_ready = due_s is not None and due_s <= now_s
+        other_work = batch_ready or len(self._strip) > 0
         if not self._drains and self._scheduler.comparison_is_next(
-            batch_ready or len(self._strip) > 0, len(self._compare) > 0 or len(self._certify) > 0
+            other_work, len(self._compare) > 0 or len(self._certify) > 0
         ):
             # The two share their time: they take turns while both wait.
             self._certified_last = len(self._certify) > 0 and not (self._certified_last and len(self._compare) > 0)
-            return self._run_certificate() if self._certified_last else self._run_comparison()
+            return self._run_certificate(other_work) if self._certified_last else self._run_comparison(other_work)
         if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
             probes = self._strip.take(self._scheduler.probes_in_turn())
-            return self._run_strip(probes)
+            return self._run_strip(probes, batch_ready)
         if batch_ready:
             return self._run_batch(self._classify.take(now_s))
         return None
@@ -93,13 +94,13 @@ class DeviceTurns:
         self._scheduler.classified(seconds, len(self._strip) > 0)
         return partial(self._classify.pass_on, batch)
 
-    async def _run_strip(self, probes: Sequence[FrameJob]) -> Callable[[], None]:
+    async def _run_strip(self, probes: Sequence[FrameJob], batch_ready: bool) -> Callable[[], None]:
         seconds = await self._strip.run(probes)
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.stripped(seconds, len(probes))
+        self._scheduler.stripped(seconds, len(probes), batch_ready)
         return partial(self._strip.pass_on, probes)
 
-    async def _run_comparison(self) -> Callable[[], None]:
+    async def _run_comparison(self, other_work: bool) -> Callable[[], None]:
         try:
             seconds = await self._compare.run(self._compare.take())
         except (Exception, SystemExit) as error:  # a candidate's code may raise anything, and no frame needs it
@@ -107,13 +108,13 @@ class DeviceTurns:
             self._metrics.comparisons["dropped"].inc()
             return _nothing
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds)
+        self._scheduler.compared(seconds, other_work)
         return _nothing
 
-    async def _run_certificate(self) -> Callable[[], None]:
+    async def _run_certificate(self, other_work: bool) -> Callable[[], None]:
         seconds = await self._certify.run()
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds)
+        self._scheduler.compared(seconds, other_work)
         return self._certify.pass_on
 
     async def _wait_for_work(self) -> None:

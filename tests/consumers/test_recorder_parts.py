@@ -13,6 +13,7 @@ import fsspec  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
@@ -24,6 +25,8 @@ from consumers.evidence.watch import _thumbnail
 from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, frame_row
+from consumers.settings import RecorderSettings
+from schemas.evidence.rule import EvidenceRule
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, Rig, picture, verdict
 
@@ -135,7 +138,21 @@ class Pictures:
         return self._picture
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"no picture", picture("PNG")[:40], picture("JPEG")])
+def test_a_baseline_of_more_probes_than_are_kept_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match="baseline_probes: expected at most history_probes, 48, got 60: no camera"
+    ):
+        RecorderSettings(evidence=EvidenceRule(baseline_probes=60))
+
+
+def damaged() -> bytes:
+    """A PNG with a wrong length of its pixels: the next chunk begins elsewhere."""
+    data = bytearray(picture("PNG"))
+    data[data.index(b"IDAT") - 1] ^= 8
+    return bytes(data)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"no picture", picture("PNG")[:40], picture("JPEG"), damaged()])
 def test_an_alert_has_no_thumbnail_of_what_is_no_png(rubbish: bytes) -> None:
     assert _thumbnail((CAMERA, BOOT), ALARM, cast(Any, Pictures(rubbish))) == b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,6 +50,8 @@ class Device:
         self.checked: list[int] = []
         self.certificates, self.turns_each, self.faulty = 0, 3, False
         self.certificates_before = 0
+        self.turns: Counter[FrameJob] = Counter()
+        """Turns of each frame's certificate."""
         self.each_s, self.clock_s = 0.0, 1000.0
         self.free = asyncio.Event()
         self.free.set()
@@ -83,7 +86,8 @@ class Device:
         await asyncio.sleep(0)  # the device's thread takes its time
         if self.faulty:
             raise RuntimeError("a fault")
-        if self.certificates % self.turns_each == 0:
+        self.turns[job] += 1
+        if self.turns[job] == self.turns_each:
             job.certified = Certified(5, certified=True)
         return 0.001
 
@@ -91,8 +95,10 @@ class Device:
 class Bench:
     """The two steps of the device, and what comes after them."""
 
-    def __init__(self, linger_s: float = FOR_EVER_S, strip_queue: int = 64) -> None:
-        settings = ProcessorSettings(kafka="none", bundle=Path("none"), strip_queue=strip_queue, certify_queue=2)
+    def __init__(self, linger_s: float = FOR_EVER_S, strip_queue: int = 64, certify_queue: int = 2) -> None:
+        settings = ProcessorSettings(
+            kafka="none", bundle=Path("none"), strip_queue=strip_queue, certify_queue=certify_queue
+        )
         settings = settings.model_copy(update={"linger_s": linger_s})
         self.registry = CollectorRegistry()
         metrics = ProcessorMetrics(self.registry)
@@ -138,6 +144,12 @@ class Bench:
         job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
         self.strip.submit(job)
         return job
+
+    def submit_classified(self, seq: int) -> None:
+        """Submit a frame to Certify that has just been classified, by the device's clock."""
+        job = taken(payload("site/a", seq), "site/a")
+        job.model, job.certifies, job.classified_s = cast(LoadedModel, self.device), True, self.device.clock_s
+        self.certify.submit(job)
 
     def certificates(self, outcome: str) -> float:
         found = self.registry.get_sample_value("pointillist_certificates_total", {"outcome": outcome})
@@ -363,6 +375,40 @@ async def test_a_certificate_that_is_late_at_the_end_of_its_turn_goes_on_without
         await until(lambda: bench.last.jobs == [late, other])
     assert (late.certified, bench.certificates("shed")) == (None, 1)
     assert other.certified is not None
+
+
+async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(certify_queue=16)
+    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
+    bench.device.turns_each = 20
+    for turn in range(1200):
+        # A certificate takes two of the three seconds that a frame waits, and four frames come in this time.
+        bench.device.clock_s += 0.1
+        if turn % 5 == 0:
+            bench.submit_classified(turn)
+            bench.certify.poll(bench.device.clock_s)
+        await bench.certify.run()
+        bench.certify.pass_on()
+    assert bench.certificates("certified") > 1200 / bench.device.turns_each * 0.8
+
+
+async def test_one_slow_certificate_does_not_keep_later_frames_from_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
+    bench.device.turns_each = 1
+    bench.submit_classified(0)
+    await bench.certify.run()
+    bench.device.clock_s += 2.9
+    bench.certify.pass_on()
+    for seq in range(1, 21):
+        bench.submit_classified(seq)
+        bench.device.clock_s += 0.5
+        bench.certify.poll(bench.device.clock_s)
+        await bench.certify.run()
+        bench.certify.pass_on()
+    assert bench.certificates("certified") > 10
 
 
 async def test_a_certificate_that_fails_costs_no_frame() -> None:

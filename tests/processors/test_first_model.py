@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from processors.metrics import ProcessorMetrics
 from processors.models import swap as module
+from processors.models.feed import ModelFeed
 from processors.models.store import bundle_files
 from processors.models.swap import ModelLoader, first_model
 from processors.settings import ProcessorSettings
-from schemas.messages.models import bundle_digest
+from schemas.messages.models import LIVE_KEY, bundle_digest, seal
 from schemas.pointillist_pb2 import Model, Models
+from schemas.transport.kafka.reader import Reader, Records
+from tests.processors.tiny import SIGNER
 from tests.producers.spool_rig import refuse
 
 PUBLISHED = "street@2+0123456789ab"
@@ -35,6 +41,33 @@ class SilentFeed:
     def answer(self) -> None:
         self.models = Models(published=[Model(model_id=PUBLISHED, digest="1")])
         self.known.set()
+
+
+class Log:
+    """A reader of the topic of models that returns one list in each fetch."""
+
+    def __init__(self, lists: list[Models]) -> None:
+        self._lists = lists
+
+    def __getattr__(self, name: str) -> Any:
+        async def answer(*_: object) -> Any:
+            return {"models"}
+
+        return (lambda _: None) if name == "assign" else answer
+
+    async def fetch_until(self, ends: object) -> AsyncIterator[Records]:
+        for offset, each in enumerate(self._lists):
+            record = SimpleNamespace(key=LIVE_KEY, value=seal(each, SIGNER), offset=offset)
+            yield cast(Records, {TopicPartition("models", 0): [record]})
+
+
+async def test_an_old_list_that_is_sent_again_takes_nothing_back_at_the_start(tmp_path: Path) -> None:
+    trust = tmp_path / "trusted-signers"
+    trust.write_text(SIGNER.line("tests") + "\n")
+    feed = ModelFeed("none:1", "models", trust, ProcessorMetrics(CollectorRegistry()))
+    old, new = Models(changed_ms=1), Models(changed_ms=2)
+    await feed._open(cast(Reader, Log([old, new, old])))
+    assert feed.models == new
 
 
 class Loader(ModelLoader):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -299,6 +300,24 @@ def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[t
             batch_s += batch_cost
     # One turn of each may be on its way, and that is all.
     assert abs(strip_s * (1 - share) - batch_s * share) <= 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("turn_s", [0.05, 1.0, 5.0])
+def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> None:
+    scheduler = DeviceScheduler(0.25, slice_s=0.1, probe_s=turn_s, comparison_share=0.1)
+    strip_s = comparison_s = batch_s = 0.0
+    while strip_s + comparison_s + batch_s < 1000:
+        if scheduler.comparison_is_next(other_work=True, comparison_waits=True):
+            scheduler.compared(turn_s, other_work=True)
+            comparison_s += turn_s
+        elif scheduler.strip_is_next(batch_ready=True, probe_waits=True):
+            scheduler.stripped(turn_s, 1, batch_ready=True)
+            strip_s += turn_s
+        else:
+            scheduler.classified(0.1, probe_waits=True)
+            batch_s += 0.1
+    assert strip_s / (strip_s + batch_s) == pytest.approx(0.25, abs=0.02)
+    assert comparison_s / (strip_s + batch_s) == pytest.approx(0.1, abs=0.02)
 
 
 def test_whoever_has_work_alone_gets_the_device() -> None:

@@ -195,6 +195,20 @@ async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_
     assert log.at == {"still": 11, "other": 31, "end": 60, "moving": 46}
 
 
+@pytest.mark.parametrize("others", [["b"], []])
+async def test_a_partition_that_was_not_read_for_long_does_not_stall(clock: Clock, others: list[str]) -> None:
+    log, passer = Log(60), DamagePasser()
+    log.at["a"] = 10
+    await passer.pass_stalls(log, ["a"])
+    for _ in range(int(STALL_S / STALL_CHECK_S)):
+        clock.now_s += STALL_CHECK_S
+        await passer.pass_stalls(log, others)  # the processor has enough of `a`
+    await passer.pass_stalls(log, ["a"])
+    clock.now_s += STALL_CHECK_S
+    await passer.pass_stalls(log, ["a"])
+    assert log.furthest == 0
+
+
 async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10

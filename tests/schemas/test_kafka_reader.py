@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from aiokafka import ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
@@ -195,6 +198,32 @@ async def test_a_reader_reads_on_after_kafka_hung_and_one_that_cannot_leave_clos
             kafka.resume()
         await fill(kafka, topic, range(3, 5))
         assert await read(reader, 2) == [3, 4]
+
+
+class Rebalanced:
+    """A consumer whose group rebalances while Kafka is asked for the ends: it goes on at the committed offset, 50."""
+
+    def __init__(self) -> None:
+        self._position = 100
+
+    async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        self._position = 50
+        return dict.fromkeys(places, 1000)
+
+    async def position(self, place: TopicPartition) -> int:
+        return self._position
+
+    async def getmany(self, place: TopicPartition, **options: object) -> dict[TopicPartition, list[SimpleNamespace]]:
+        offset, self._position = self._position, self._position + 1
+        return {place: [SimpleNamespace(offset=offset)]}
+
+
+async def test_a_rebalance_during_a_fetch_leaves_no_record_of_the_assignment_before() -> None:
+    place = TopicPartition("topic", 0)
+    reader = Reader("127.0.0.1:1", "topic", group=Group("group", 6.0, Assignments()))
+    reader._consumer = cast(AIOKafkaConsumer, Rebalanced())
+    found = await reader.fetch(place, wait_s=WAIT_S)
+    assert [record.offset for record in found[place]] == [50]
 
 
 async def test_a_closed_reader_refuses_to_read() -> None:

@@ -73,24 +73,26 @@ class DamagePasser:
     async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
         """Skip damage on which Kafka itself stalls, and return the number of skipped records.
 
-        Call it after each read. Nothing is skipped unless Kafka returns records at later offsets, and none at the
-        position itself.
+        Call it before each read of `partitions`. Nothing is skipped unless Kafka returns records at later offsets, and
+        none at the position itself. A partition that was not read in the meantime does not stall.
         """
         now_s = time.monotonic()
         if now_s < self._check_at_s or not partitions:
             return 0
+        before = self._still if now_s < self._check_at_s + 2 * STALL_CHECK_S else {}
         self._check_at_s = now_s + STALL_CHECK_S
         passed = 0
         try:
             async with asyncio.timeout(STALL_CHECK_S):
                 ends = await consumer.end_offsets(partitions)
                 positions = {partition: await consumer.position(partition) for partition in partitions}
+            self._still = {}
             for partition, position in positions.items():
-                at, since_s = self._still.get(partition, (-1, now_s))
-                if position != at or position >= ends[partition]:
-                    self._still[partition] = position, now_s
-                elif now_s - since_s >= STALL_S:
-                    self._still[partition] = position, now_s
+                at, since_s = before.get(partition, (-1, now_s))
+                moves = position != at or position >= ends[partition]
+                is_stalled = not moves and now_s - since_s >= STALL_S
+                self._still[partition] = position, now_s if moves or is_stalled else since_s
+                if is_stalled:
                     passed += await self._pass_stall(consumer, partition, position, ends[partition])
         except Exception:  # an unavailable broker raises any error; it is no sign of damage
             return passed

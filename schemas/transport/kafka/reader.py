@@ -180,6 +180,8 @@ class Reader:
                 for place in places or consumer.assignment():
                     if place not in self._following:
                         self._following[place] = await consumer.position(place)
+        # Before the records are taken, not after: a rebalance during these requests would make them stale.
+        await self._pass_stalls(consumer, places or tuple(self._following))
         if self._damage.careful:
             return await self._fetch_carefully(consumer, places or sorted(consumer.assignment()), wait_s, most)
         try:
@@ -191,7 +193,6 @@ class Reader:
         for place, records in found.items():
             if place in self._following:
                 self._following[place] = records[-1].offset + 1
-        await self._pass_stalls(consumer, places or tuple(self._following))
         return found
 
     async def fetch_until(self, ends: Mapping[TopicPartition, int], wait_s: float = 0.5) -> AsyncIterator[Records]:
@@ -210,7 +211,6 @@ class Reader:
         for place in places:
             if place in self._following:
                 self._following[place] = await consumer.position(place)
-        await self._pass_stalls(consumer, places)
         return found
 
     async def _rewind(self, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> None:

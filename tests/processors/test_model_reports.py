@@ -1,0 +1,110 @@
+"""The live model and the candidate of a processor, without Kafka: what one does and reports while the other loads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from processors.device.candidate import Candidate
+from processors.device.loaded_model import LoadedModel, TimeLimit
+from processors.metrics import ProcessorMetrics
+from processors.models.feed import ModelFeed
+from processors.models.swap import ModelLoader, ModelSwap
+from processors.results.delivery import Emitter
+from processors.results.records import Outgoing
+from processors.settings import ProcessorSettings
+from schemas.errors import BundleError
+from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout, ServedModel
+from schemas.runtime.health import Health
+from tests.waiting import until
+
+NEW = Rollout(candidate=Model(digest="new", model_id="new"), begun_ms=5, slot=CANARY)
+
+
+class Stub(SimpleNamespace):
+    """A loaded model, to which weak references are possible."""
+
+
+def stub(digest: str) -> LoadedModel:
+    executor = SimpleNamespace(drift=SimpleNamespace(state=None))
+    made = Stub(digest=digest, model_id=digest, runs=(), executor=executor, limit=TimeLimit(), close=lambda: None)
+    return cast(LoadedModel, made)
+
+
+class Rig:
+    """A swap whose loads wait for `gates`, by digest, and fail with `errors`."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+        self.errors: dict[str, BundleError] = {}
+        self.loading: set[str] = set()
+        self.candidate: Candidate | None = None
+        self.reports: list[ServedModel] = []
+        self.feed: Any = SimpleNamespace(models=Models(), changed=asyncio.Event(), exists=True, refused=None, found=1)
+        self.swap = ModelSwap(
+            ProcessorSettings(kafka="none", bundle=Path("own")),
+            cast(ModelFeed, self.feed),
+            cast(ModelLoader, self),
+            stub(""),
+            lambda loaded: None,
+            self.switch_candidate,
+            cast(Emitter, self),
+            ProcessorMetrics(CollectorRegistry()),
+            Health(),
+        )
+
+    def switch_candidate(self, candidate: Candidate | None) -> None:
+        self.candidate = candidate
+
+    async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> LoadedModel:
+        digest = model.digest if model is not None else ""
+        self.loading.add(digest)
+        if digest in self.gates:
+            await self.gates[digest].wait()
+        if digest in self.errors:
+            raise self.errors[digest]
+        return stub(digest)
+
+    async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
+        self.reports += [ServedModel.FromString(record.value or b"") for record in records]
+
+    def list(self, models: Models) -> None:
+        self.feed.models = models
+        self.feed.changed.set()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    task = asyncio.create_task(made.swap.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_live_model_that_does_not_load_stays_reported_while_a_candidate_comes_and_goes(rig: Rig) -> None:
+    live = Model(digest="live", model_id="live")
+    rig.errors["live"] = BundleError("broken")
+    rig.list(Models(published=[live], rollout=NEW))
+    await until(lambda: rig.candidate, "a candidate that serves")
+    await until(lambda: rig.reports and rig.reports[-1].candidate_digest == "new", "a report on it")
+    assert (rig.reports[-1].refused_digest, rig.reports[-1].error) == ("live", "broken")
+
+
+async def test_a_candidate_that_is_withdrawn_judges_no_frame_while_another_live_model_loads(rig: Rig) -> None:
+    rig.list(Models(rollout=NEW))
+    await until(lambda: rig.candidate, "a candidate that serves")
+    live = Model(digest="live", model_id="live")
+    rig.gates["live"] = asyncio.Event()
+    rig.list(Models(published=[live], rollout=NEW))
+    await until(lambda: "live" in rig.loading, "a load of the live model")
+    assert rig.candidate is not None
+    rig.list(Models(published=[live]))
+    rig.swap.poll()
+    assert rig.candidate is None
