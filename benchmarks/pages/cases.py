@@ -274,7 +274,7 @@ def _aigan_times(rows: Sequence[Case]) -> Iterator[Case]:
 
 
 _UNLIKE: Final = {
-    "mnist-cq2-attacked": " (trained against attacks, as the paper's was not)",
+    "mnist-cq2-attacked": " (a deeper network than the paper's, trained against attacks)",
     "mnist-cq2-steep": " (a layer 20 × as steep as the paper's, whose gradient vanishes)",
 }
 _QUSECNETS: Final = {

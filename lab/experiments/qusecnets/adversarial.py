@@ -7,6 +7,7 @@ differs from the paper's, and the names of its rows show that.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,16 +15,24 @@ from torch import Tensor
 
 from lab.experiments.qusecnets.box import box, worst_image
 from lab.experiments.qusecnets.network import QuantisedNetwork
-from lab.training.recipe import Batches, Recipe, augmented_batches
+from lab.training.recipe import Batches, Images, Labels, Recipe, augmented_batches, fit
 
 EPS: Final = 0.3
-STEPS: Final = 5
-STEP: Final = 0.3
+STEPS: Final = 3
+STEP: Final = 0.5
 """Step of the attack, in widths of the box."""
 ATTACKED: Final = Recipe(
-    epochs=40, batch=128, peak_rate=0.05, weight_decay=1e-4, pad=2, flip=False, average_decay=0.998, bfloat16=True
+    epochs=40, batch=128, peak_rate=0.05, weight_decay=1e-4, pad=1, flip=False, average_decay=0.998, bfloat16=True
 )
 """The recipe of the training, which continues from a network that met no attack."""
+
+
+def train_in_box(network: QuantisedNetwork, images: Images, labels: Labels, checkpoint: Path) -> QuantisedNetwork:
+    """Train what is behind the layer, on (N, H, W, C) uint8 pictures, and return the whole. The layer stays."""
+    network.network = fit(
+        network.network, images, labels, network.normalised, ATTACKED, checkpoint, batches=attacked_batches(network)
+    )
+    return network
 
 
 def attacked_batches(network: QuantisedNetwork) -> Batches:

@@ -30,7 +30,7 @@ from lab.experiments.qusecnets.steepness import (
     chosen,
     curve,
 )
-from lab.experiments.qusecnets.training import SHIPPED, networks_of, trained
+from lab.experiments.qusecnets.training import SHIPPED, code_of, trained, work_of
 
 NAME: Final = "qusecnets"
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
@@ -114,7 +114,7 @@ class Laboratory:
         steep = (f"{_CODE}.steepness:curve",) if name == STEEP else ()
         if (SHIPPED / base).is_dir():
             return steep, (SHIPPED / base,), True
-        return (*steep, f"{_CODE}.training:trained"), (), False
+        return (*steep, *code_of(NETWORKS[base])), (), False
 
     def _task(self, data: str) -> Task:
         return load_task(data, self.place.needed_data())
@@ -124,7 +124,7 @@ class Laboratory:
             base = self.judge(BASE)
             return replace(base, bundle=at_steepness(base.bundle, chosen(self._held_out()), STEEP))
         task = self.task(data_of(name))
-        work = networks_of(self.cache.folder / "networks", task)
+        work = work_of(self.cache.folder / "networks", NETWORKS[name], task)
         folder = SHIPPED / name if (SHIPPED / name).is_dir() else work / name / "bundle"
         bundle = trained(name, task, folder, work)
         return Judge(bundle, task.test.first(self.budget.images), task.held_out, self.budget.seed)

@@ -8,24 +8,36 @@ The layer maps each pixel to one of n levels, softly (Khalid et al. 2019, equati
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lab.networks.basic_cnn import BasicCnn
+from lab.networks.mnist import model_b
 from processors.stages.preprocess.quantisation import quantise
 
 CONSTANT_STEEPNESS: Final = 50.0
 TRAINABLE_STEEPNESS: Final = 5.0
+CLASSES: Final = 10
+
+
+class Architecture(NamedTuple):
+    """A network by its factory's name, as in a bundle, the factory itself, and its arguments."""
+
+    factory: str
+    make: Callable[..., nn.Module]
+    arguments: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Quantisation:
     """One network of the paper: its data set, and the number n of `levels` of the layer in front of it.
 
-    Without a layer, `levels` is None. An `attacked` network is then trained by PGD in the output box of its layer,
-    unlike the paper's.
+    Without a layer, `levels` is None. An `attacked` network differs from the paper's: it is a deeper one, and is then
+    trained by PGD in the output box of its layer.
     """
 
     data: str
@@ -40,6 +52,13 @@ class Quantisation:
         """The name, such as `mnist-tq2` or `cifar10-plain`."""
         kind = "plain" if self.levels is None else f"{'tq' if self.trainable else 'cq'}{self.levels}"
         return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}{'-printed' if self.as_printed else ''}"
+
+    def behind(self, channels: int, side: int) -> Architecture:
+        """Return the network behind the layer, for pictures of `side` × `side` pixels with `channels`."""
+        if self.attacked:
+            return Architecture("lab.networks.mnist:model_b", model_b, {"classes": CLASSES})
+        arguments = {"classes": CLASSES, "channels": channels, "side": side}
+        return Architecture("lab.networks.basic_cnn:BasicCnn", BasicCnn, arguments)
 
 
 NETWORKS: Final = {

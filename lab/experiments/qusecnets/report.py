@@ -9,6 +9,7 @@ from lab.experiments.cells import Row
 from lab.experiments.harness.page import write_page
 from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.qusecnets import plots
+from lab.experiments.qusecnets.adversarial import ATTACKED
 from lab.experiments.qusecnets.network import NETWORKS
 from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, AttackRow
 from lab.experiments.qusecnets.plan import ROWS as ATTACKS
@@ -165,7 +166,9 @@ HONEST_TEXT = (
 NETWORKS_TEXT = (
     "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy (`printed`: "
     "squared error) on clean pictures that are shifted (and mirrored on CIFAR-10). No attack takes part, except in "
-    "`attacked`: that one is then trained for 40 epochs by PGD in the output box of its layer, the values that the "
-    "layer can return for pictures within .3. The paper does not do this; it shows what quantisation "
-    "alone leaves open. Each folder's `training.md` has its accuracy and what a trained layer learned."
+    f"`attacked`: that one is then trained for {ATTACKED.epochs} epochs by PGD in the output box of its layer, the "
+    "values that the layer can return for pictures within .3. The paper does not do this; it shows what quantisation "
+    "alone leaves open. What is behind the layer of `attacked` is not the paper's network either, but model B of "
+    "Carlini and Wagner with four smaller convolutions. Each folder's `training.md` has its accuracy and what a "
+    "trained layer learned."
 )

@@ -21,9 +21,8 @@ from torch import Tensor
 from lab.backdoor.tasks import Task, load_task
 from lab.cache import digest
 from lab.chance import seeded
-from lab.experiments.qusecnets.adversarial import ATTACKED, attacked_batches
+from lab.experiments.qusecnets.adversarial import ATTACKED, train_in_box
 from lab.experiments.qusecnets.network import CONSTANT_STEEPNESS, NETWORKS, Quantisation, QuantisedNetwork
-from lab.networks.basic_cnn import BasicCnn
 from lab.provenance import made_by
 from lab.training.bundle import (
     WEIGHTS_FILE,
@@ -38,6 +37,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.stages.preprocess.quantisation import save_parameters
 from schemas.runtime.user_errors import run_command
 
+_MODULE: Final = "lab.experiments.qusecnets.training"
 SHIPPED: Final = Path(__file__).parents[2] / "networks" / "qusecnets"
 PARAMETERS_FILE: Final = "quantisation.safetensors"
 RECIPES: Final = {
@@ -52,16 +52,12 @@ def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, 
     """Train on (N, H, W, C) uint8 pictures. An interrupted run resumes from the last epoch, in `checkpoint`."""
     mean, std = channel_statistics(images)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    channels, side = images.shape[3], images.shape[1]
     with seeded(recipe.seed):
-        network = QuantisedNetwork(wanted, BasicCnn(10, images.shape[3], images.shape[1]), mean, std, images.shape[1])
+        _, make, arguments = wanted.behind(channels, side)
+        network = QuantisedNetwork(wanted, make(**arguments), mean, std, side)
         cost = squared_error if wanted.as_printed else F.cross_entropy
         trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint, cost=cost)
-        if wanted.attacked:
-            assert isinstance(trained, QuantisedNetwork)
-            later, batches = checkpoint.with_name("attacked.pt"), attacked_batches(trained)
-            trained.network = fit(
-                trained.network, images, labels, trained.normalised, ATTACKED, later, batches=batches
-            )  # fmt: skip
     assert isinstance(trained, QuantisedNetwork)
     return trained
 
@@ -89,14 +85,15 @@ def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes
     elif wanted.levels is not None:
         tables = [{"stage": "quantisation", "levels": wanted.levels, "steepness": CONSTANT_STEEPNESS}]
     mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
+    factory, _, arguments = wanted.behind(len(mean), side)
     settings = {
         "name": wanted.name,
         "version": "1",
         "format": "safetensors",
         "weights": WEIGHTS_FILE,
-        "factory": "lab.networks.basic_cnn:BasicCnn",
+        "factory": factory,
         "classes": list(classes),
-        "factory_arguments": {"classes": len(classes), "channels": len(mean), "side": side},
+        "factory_arguments": arguments,
         "input": input_settings([round(m, 4) for m in mean], [round(s, 4) for s in std], (side, side)).model_dump(),
         "preprocess": tables,
     }
@@ -104,9 +101,15 @@ def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes
     return load_bundle(folder, torch.device("cpu"))
 
 
-def networks_of(work: Path, task: Task) -> Path:
-    """Return the folder in `work` of networks that this code trains on these pictures: a row uses no others."""
-    return work / digest(made_by("lab.experiments.qusecnets.training:trained"), task.state)
+def code_of(wanted: Quantisation) -> tuple[str, ...]:
+    """Return the code that trains a network, as entries of a digest."""
+    attacked = ("lab.experiments.qusecnets.adversarial:train_in_box",) if wanted.attacked else ()
+    return (f"{_MODULE}:recipe", f"{_MODULE}:train", f"{_MODULE}:write", *attacked)
+
+
+def work_of(folder: Path, wanted: Quantisation, task: Task) -> Path:
+    """Return where in `folder` this code keeps the network that it trains on these pictures: a row uses no other."""
+    return folder / digest(made_by(*code_of(wanted)), task.state)
 
 
 def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
@@ -116,6 +119,8 @@ def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
     wanted = NETWORKS[name]
     checkpoint = work / name / "checkpoint.pt"
     network = train(wanted, task.train.images, task.train.labels, recipe(wanted), checkpoint)
+    if wanted.attacked:
+        network = train_in_box(network, task.train.images, task.train.labels, checkpoint.with_name("attacked.pt"))
     bundle = write(folder, wanted, network, task.classes, task.train.images.shape[1])
     print("\n".join(record(name, network, bundle, task, folder)), flush=True)
     return bundle
@@ -148,7 +153,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.names:
         task = load_task(NETWORKS[name].data, arguments.data)
-        trained(name, task, arguments.out / name, networks_of(arguments.work, task))
+        trained(name, task, arguments.out / name, work_of(arguments.work, NETWORKS[name], task))
 
 
 if __name__ == "__main__":
