@@ -109,8 +109,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     certify_queue_bytes: int = Field(default=16 * 2**20, ge=1)
     """Bytes of the frames that wait for their certificate."""
     certify_wait_s: float = Field(default=3.0, gt=0)
-    """Seconds after its classification at which a frame goes on without a certificate. Until then, the confirmations of
-    its partition's cameras may wait for it."""
+    """Seconds after its classification by which a frame's certificate must come. A frame whose certificate would come
+    later goes on without one. The confirmations of its partition's cameras may wait for this long."""
 
     comparison_queue: int = Field(default=32, ge=1)
     """Frames that wait for the second model of a rollout. If there are more, the newest frame of the camera with the

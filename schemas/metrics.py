@@ -126,7 +126,7 @@ SOURCE_RESTARTS = Metric(
 BRIDGE_MESSAGES = Metric(
     Counter,
     "pointillist_bridge_messages_total",
-    "Messages received from MQTT, by channel and outcome: forwarded, dead_lettered",
+    "Messages from MQTT that Kafka has stored, by channel and outcome: forwarded, dead_lettered",
     ("channel", "outcome"),
 )
 BRIDGE_BYTES = Metric(Counter, "pointillist_bridge_bytes_total", "Payload bytes received from MQTT")

@@ -18,7 +18,8 @@ from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from schemas.pointillist_pb2 import VIDEO
 
-_SMOOTHING: Final = 0.3
+_DECAY: Final = 0.7
+"""Factor of the expected time after each shorter certificate."""
 _LONGEST: Final = 0.9
 """Share of the wait that a certificate is expected to take at most: a frame that has just come is always tried."""
 
@@ -47,7 +48,7 @@ class Certify(Step):
         self._current: FrameJob | None = None
         self._begun_s = 0.0
         self._takes_s = 0.0
-        """Usual seconds from the first pass of a certificate to its last."""
+        """Expected seconds from the first pass of a certificate to its last; short ones lower it slowly."""
         self._shedding = self._running = False
 
     def __len__(self) -> int:
@@ -103,8 +104,8 @@ class Certify(Step):
         for job in late:
             self._shed(job)
         if late and self._current is None and not len(self._queue):
-            # None is tried, so nothing else would correct the estimate.
-            self._takes_s *= 1 - _SMOOTHING
+            # None is tried, so nothing else would correct the expected time.
+            self._takes_s *= _DECAY
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
@@ -144,12 +145,10 @@ class Certify(Step):
         if job.certified is None and not self._shedding and not self._is_late(job, now_s):
             return
         self._current, job.certification = None, None
-        took_s = min(now_s - self._begun_s, _LONGEST * self._wait_s)
+        self._takes_s = max(_DECAY * self._takes_s, min(now_s - self._begun_s, _LONGEST * self._wait_s))
         if job.certified is None:
-            self._takes_s = max(self._takes_s, took_s)
             self._shed(job)
             return
-        self._takes_s += (took_s - self._takes_s) * (_SMOOTHING if self._takes_s > 0 else 1)
         self._metrics.certificates["certified" if job.certified.certified else "uncertified"].inc()
         self.next.submit(job)
 

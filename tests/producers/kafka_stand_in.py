@@ -20,6 +20,7 @@ import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
 import schemas.transport.kafka.reader as reader_module
 from schemas.topics import KafkaTopic
+from schemas.transport.kafka.damage import STALL_CHECK_S
 
 
 class Sent(NamedTuple):
@@ -219,7 +220,7 @@ class Consumer(_Client):
         return {place: self.kafka.ends.get(place.partition, 0) for place in places}
 
     async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[TopicPartition, list[Event]]:
-        assert timeout_ms > 0
+        assert 0 < timeout_ms <= 1000 * STALL_CHECK_S  # a longer wait would hide a stalled partition
         found = await self.kafka.events.get()
         if isinstance(found, Exception):
             raise found

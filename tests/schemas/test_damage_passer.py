@@ -209,6 +209,18 @@ async def test_a_partition_that_was_not_read_for_long_does_not_stall(clock: Cloc
     assert log.furthest == 0
 
 
+async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_from_its_pass(clock: Clock) -> None:
+    log, passer, passed = Log(60, hidden={30}), DamagePasser(), []
+    log.silent = {10}
+    log.at = {"silent": 10, "still": 29}
+    for _ in range(int(2 * STALL_S / STALL_CHECK_S)):
+        passed.append(await passer.pass_stalls(log, ["silent", "still"]))
+        log.at["still"] = max(30, log.at["still"])
+        clock.now_s += STALL_CHECK_S
+    assert sum(passed) == 1
+    assert log.at == {"silent": 10, "still": 31}
+
+
 async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10

@@ -226,6 +226,36 @@ async def test_a_rebalance_during_a_fetch_leaves_no_record_of_the_assignment_bef
     assert [record.offset for record in found[place]] == [50]
 
 
+class Shrunk(Rebalanced):
+    """A consumer whose group has assigned one of its partitions to another member."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[TopicPartition] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("topic", 1)}
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        pass
+
+    async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        self.looked += places
+        return await super().end_offsets(places)
+
+    async def getmany(self, *places: TopicPartition, **options: object) -> dict[TopicPartition, list[SimpleNamespace]]:
+        return {}
+
+
+async def test_a_member_looks_for_stalls_only_in_the_partitions_that_are_still_assigned() -> None:
+    reader = Reader("127.0.0.1:1", "topic", group=Group("group", 6.0, Assignments()))
+    consumer = Shrunk()
+    reader._consumer = cast(AIOKafkaConsumer, consumer)
+    reader.seek({TopicPartition("topic", 0): 5, TopicPartition("topic", 1): 5})
+    await reader.fetch(wait_s=WAIT_S)
+    assert consumer.looked == [TopicPartition("topic", 1)]
+
+
 async def test_a_closed_reader_refuses_to_read() -> None:
     reader = Reader("127.0.0.1:1", "topic")
     with pytest.raises(RuntimeError, match="expected it to be open"):

@@ -46,7 +46,7 @@ class Requests:
             try:
                 await reader.open()
                 while True:
-                    records = await reader.fetch(wait_s=60.0)
+                    records = await reader.fetch(wait_s=FETCH_WAIT_S)  # not longer: it passes stalls between fetches
                     backoff.reset()
                     for part in records.values():
                         for take in self._takers:

@@ -74,7 +74,8 @@ class DamagePasser:
         """Skip damage on which Kafka itself stalls, and return the number of skipped records.
 
         Call it before each read of `partitions`. Nothing is skipped unless Kafka returns records at later offsets, and
-        none at the position itself. A partition that was not read in the meantime does not stall.
+        none at the position itself. A partition does not stall while nobody reads it: the caller leaves it out, or does
+        not call for three times `STALL_CHECK_S`.
         """
         now_s = time.monotonic()
         if now_s < self._check_at_s or not partitions:
@@ -86,13 +87,13 @@ class DamagePasser:
             async with asyncio.timeout(STALL_CHECK_S):
                 ends = await consumer.end_offsets(partitions)
                 positions = {partition: await consumer.position(partition) for partition in partitions}
-            self._still = {}
+            self._still = {partition: before.get(partition, (-1, now_s)) for partition in partitions}
             for partition, position in positions.items():
-                at, since_s = before.get(partition, (-1, now_s))
-                moves = position != at or position >= ends[partition]
-                is_stalled = not moves and now_s - since_s >= STALL_S
-                self._still[partition] = position, now_s if moves or is_stalled else since_s
-                if is_stalled:
+                at, since_s = self._still[partition]
+                if position != at or position >= ends[partition]:
+                    self._still[partition] = position, now_s
+                elif now_s - since_s >= STALL_S:
+                    self._still[partition] = position, now_s
                     passed += await self._pass_stall(consumer, partition, position, ends[partition])
         except Exception:  # an unavailable broker raises any error; it is no sign of damage
             return passed

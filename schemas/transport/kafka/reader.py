@@ -181,7 +181,7 @@ class Reader:
                     if place not in self._following:
                         self._following[place] = await consumer.position(place)
         # Before the records are taken, not after: a rebalance during these requests would make them stale.
-        await self._pass_stalls(consumer, places or tuple(self._following))
+        await self._pass_stalls(consumer, places or tuple(self._following.keys() & consumer.assignment()))
         if self._damage.careful:
             return await self._fetch_carefully(consumer, places or sorted(consumer.assignment()), wait_s, most)
         try:
