@@ -196,8 +196,11 @@ class Publisher:
 
     def on_puback(self, mid: int, reason: int) -> None:
         """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""
-        if self._unacknowledged.pop(mid, None) is not None:
+        key = self._unacknowledged.pop(mid, None)
+        if key is not None:
             self._no_subscribers = reason == _NO_SUBSCRIBERS
+            if self._no_subscribers:
+                self._window.undelivered(key)
         self._reports.acknowledged(mid)
         if reason >= _REFUSED:
             self._complain("mqtt_publish_refused", f"reason code {reason}")

@@ -23,15 +23,18 @@ class Transmission(NamedTuple):
     at: float
     times: int
     payload_bytes: int
+    delivered: bool = True
+    """Whether the broker had a subscriber, as far as is known."""
 
 
 class Window:
     """Frames sent and not confirmed, in order of their last transmission. Pure bookkeeping: no clock, no I/O.
 
     A confirmation covers the highest transmission number among its frames. Frames with lower numbers were passed over
-    and are due again after a grace. The grace doubles twice with further transmissions, because a slow bridge must not
-    be flooded. Grace and retries also grow with the delay of confirmations. As in TCP (Karn and Partridge 1987), only
-    frames that were sent once measure that delay: for the others the confirmed transmission is ambiguous.
+    and are due again after a grace, or at once if the broker had no subscriber for them. The grace doubles twice with
+    further transmissions, because a slow bridge must not be flooded. Grace and retries also grow with the delay of
+    confirmations. As in TCP (Karn and Partridge 1987), only frames that were sent once measure that delay: for the
+    others the confirmed transmission is ambiguous.
     """
 
     def __init__(self, bounds: WindowSettings, times: LinkSettings) -> None:
@@ -71,8 +74,14 @@ class Window:
                 self._restart_retry(now)
             self._bytes += payload_bytes
         self._number += 1
-        self._sent[key] = Transmission(self._number, now, 1 if last is None else last.times + 1, payload_bytes)
+        times = 1 if last is None else last.times + last.delivered
+        self._sent[key] = Transmission(self._number, now, times, payload_bytes)
         return last is not None
+
+    def undelivered(self, key: FrameKey) -> None:
+        """Note that the broker had no subscriber for the last transmission. It does not count as one."""
+        if key in self._sent:
+            self._sent[key] = self._sent[key]._replace(delivered=False)
 
     def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
         """Remove the confirmed frames and measure their delay."""
@@ -113,7 +122,7 @@ class Window:
             if last.number >= self._passed:
                 break
             grace_s = self._patient(self._times.grace_s) * min(2 ** (last.times - 1), 4)
-            if now - last.at >= grace_s and key not in unacknowledged:
+            if (now - last.at >= grace_s or not last.delivered) and key not in unacknowledged:
                 due.append(key)
         if due or not self._sent or now < self._retry_at:
             return due

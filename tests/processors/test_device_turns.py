@@ -380,39 +380,39 @@ async def test_a_certificate_that_is_late_at_the_end_of_its_turn_goes_on_without
     assert other.certified is not None
 
 
-async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def clocked(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench whose certificates know no clock but that of its device."""
     bench = Bench(certify_queue=16)
     monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
-    bench.device.turns_each = 20
+    return bench
+
+
+async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any(clocked: Bench) -> None:
+    clocked.device.turns_each = 20
     for turn in range(1200):
         # A certificate takes two of the three seconds that a frame waits, and four frames come in this time.
-        bench.device.clock_s += 0.1
+        clocked.device.clock_s += 0.1
         if turn % 5 == 0:
-            bench.submit_classified(turn)
-            bench.certify.poll(bench.device.clock_s)
-        await bench.certify.run()
-        bench.certify.pass_on()
-    assert bench.certificates("certified") > 1200 / bench.device.turns_each * 0.8
+            clocked.submit_classified(turn)
+            clocked.certify.poll(clocked.device.clock_s)
+        await clocked.certify.run()
+        clocked.certify.pass_on()
+    assert clocked.certificates("certified") > 1200 / clocked.device.turns_each * 0.8
 
 
-async def test_certificates_that_end_early_do_not_keep_the_device_from_the_long_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bench = Bench(certify_queue=16)
-    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
-    bench.device.turns_each = 2
+async def test_certificates_that_end_early_do_not_keep_the_device_from_the_long_ones(clocked: Bench) -> None:
+    clocked.device.turns_each = 2
     long = []
     for turn in range(1200):
-        bench.device.clock_s += 0.1
+        clocked.device.clock_s += 0.1
         if turn % 3 == 0:
-            job = bench.submit_classified(turn)
+            job = clocked.submit_classified(turn)
             if turn % 6 == 0:
-                bench.device.turns_of[job] = 20
+                clocked.device.turns_of[job] = 20
                 long.append(job)
-        await bench.certify.run()
-        bench.certify.pass_on()
+        await clocked.certify.run()
+        clocked.certify.pass_on()
     assert sum(job.certified is not None for job in long) > 1200 / 22 * 0.8
 
 

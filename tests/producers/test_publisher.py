@@ -66,6 +66,19 @@ async def test_a_camera_that_may_not_read_its_topics_says_so_once(tmp_path: Path
     assert [(each["event"], each["detail"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
 
 
+async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_when_it_has_one(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    never = ONCE.model_copy(update={"grace_s": 600.0, "retry_s": 600.0})
+    async with camera(tmp_path, broker, camera_id, link=never) as cam:
+        cam.publish(5)
+        await until(lambda: cam.publisher.in_flight == 5 and not cam.publisher._unacknowledged)
+        with watching(broker) as bridge:
+            cam.publish(1)
+            await cam.drain()
+            assert dict(bridge.received) == dict.fromkeys(cam.identities(*range(6)), 1)
+
+
 async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_else(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:

@@ -140,6 +140,20 @@ def test_retries_without_a_subscriber_stay_as_frequent_as_they_were() -> None:
     assert [step for step in range(1, 12) if it.due(float(step), NOBODY, no_subscribers=True)] == [2, 4, 6, 8, 10]
 
 
+def test_frames_without_a_subscriber_are_due_at_once_when_passed_over_and_were_not_transmitted() -> None:
+    it = window()
+    send(it, 0.0, 0, 1, 2)
+    it.undelivered((7, 0))
+    it.undelivered((7, 9))  # confirmed meanwhile
+    assert due(it, 0.1) == []
+    confirm(it, 0.1, 2)
+    assert due(it, 0.1) == [0]
+    send(it, 0.1, 0, 3)
+    confirm(it, 0.2, 3)
+    assert due(it, 1.09) == [1]
+    assert due(it, 1.1) == [1, 0]
+
+
 def test_frames_in_the_socket_wait_and_use_up_no_retry() -> None:
     it = window()
     send(it, 0.0, 0)
