@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2s
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
@@ -28,6 +31,8 @@ a checkpoint of its own.
 LARGEST_INSERT: Final = 128
 """Maximum number of rows in one statement."""
 
+_HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
+"""Hosts of a database that each machine has for itself."""
 _POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
 
 Row = tuple[Any, ...]
@@ -48,6 +53,14 @@ def database_url(text: str) -> URL:
         # The URL may hold a password: it is not repeated.
         raise ConfigError("database URL: expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
     return url if name == "sqlite" else url.set(drivername="postgresql+psycopg")
+
+
+def database_id(text: str, name: str = "") -> str:
+    """Return an id of a reader called `name` that stays at restarts and differs from that of other databases."""
+    url = database_url(text)
+    machine = platform.node() if url.host in _HERE else ""
+    parts = (name, machine, url.host, url.port, url.database)  # no user or password: they may change
+    return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
 
 
 def open_engine(text: str, *, writes: bool) -> Engine:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
-import platform
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import blake2s
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from consumers.database.engine import database_url
+from consumers.database.engine import database_id
 from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, config_topic, state_topic, status_topic
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
@@ -31,16 +29,11 @@ _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
 _UNREAD_S: Final = 30.0
 """Seconds without a reading of the database after which the devices are unavailable: their states may be wrong."""
-_HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
-"""Hosts of a database that each machine has for itself."""
 
 
 def announcer_id(settings: AnnouncerSettings) -> str:
     """Return an id that stays at restarts and differs from that of other systems: of the database and the name."""
-    url = database_url(settings.database)
-    machine = platform.node() if url.host in _HERE else ""
-    parts = (settings.name, machine, url.host, url.port, url.database)  # no user or password: they may change
-    return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
+    return database_id(settings.database, settings.name)
 
 
 async def run_announcer(

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, select
 from consumers.cameras.episodes import EPISODE_MS, Episode, Found, Reviews, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.console.data.store import batched, recorded_reviews
-from consumers.database.engine import open_engine
+from consumers.database.engine import database_id, open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
@@ -40,8 +40,8 @@ SIGHTING_NAME: Final = "PointillistSighting"
 REPEAT_S: Final = 30.0
 ANSWER_S: Final = 10.0
 _AT_ONCE: Final = 100
-_SILENCED_BY: Final = "pointillist: "
-"""Begin of the author of this system's silences; the subject of the mute follows."""
+_SILENCED_BY: Final = "pointillist "
+"""Begin of the author of a silence; the id of this system's database and the subject of the mute follow."""
 _DESCRIPTION: Final = (
     "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
     "verdicts."
@@ -86,6 +86,7 @@ class AlertNotifier:
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
+        self._author = f"{_SILENCED_BY}{database_id(database)}: "
         self._store = reviews
         self._reviews: Reviews = {}
         self._published_ms = published_ms
@@ -114,7 +115,8 @@ class AlertNotifier:
         refused: BrokerError | None = None
         try:
             every = episodes(newest, self._reviews, self._published_ms())
-            self._silence({each.subject: _silence_of(each, every) for each in mutes.values()}, now_s)
+            silences = {each.subject: self._silence_of(each, every) for each in mutes.values()}
+            self._silence(silences, now_s)
         except BrokerError as error:
             refused = error  # a silence that Alertmanager refuses stops no alert
         standing = self._open_ids(newest)
@@ -144,7 +146,7 @@ class AlertNotifier:
             return
         kept: set[str] = set()
         for each in self._ask("GET", "/silences").json():
-            subject = str(each["createdBy"]).removeprefix(_SILENCED_BY)
+            subject = str(each["createdBy"]).removeprefix(self._author)
             if subject == each["createdBy"] or each["status"]["state"] == "expired":
                 continue
             if subject in kept or not _is_same(each, wanted.get(subject)):
@@ -154,6 +156,19 @@ class AlertNotifier:
         for subject in wanted.keys() - kept:
             self._ask("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
         self._silences, self._silenced_at_s = wanted, now_s
+
+    def _silence_of(self, mute: Mute, every: Sequence[Episode]) -> Document:
+        """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
+        name, value = "camera_id", mute.subject
+        if not mute.is_of_camera:
+            mine = (each.alert_ids for each in every if mute.subject in each.alert_ids)
+            name, value = "alert_id", "|".join(next(mine, [mute.subject]))
+        return {
+            "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
+            "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),
+            "createdBy": f"{self._author}{mute.subject}",
+            "comment": f"{mute.reason} (muted by {mute.who})",
+        }
 
     def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
         """Return the ids of the open alerts among the `newest`, the newest first."""
@@ -217,20 +232,6 @@ class AlertNotifier:
         self._client.close()
         if self._engine is not None:
             self._engine.dispose()
-
-
-def _silence_of(mute: Mute, every: Sequence[Episode]) -> Document:
-    """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
-    name, value = "camera_id", mute.subject
-    if not mute.is_of_camera:
-        mine = (each.alert_ids for each in every if mute.subject in each.alert_ids)
-        name, value = "alert_id", "|".join(next(mine, [mute.subject]))
-    return {
-        "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
-        "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),
-        "createdBy": f"{_SILENCED_BY}{mute.subject}",
-        "comment": f"{mute.reason} (muted by {mute.who})",
-    }
 
 
 def _is_same(standing: Document, wanted: Document | None) -> bool:

@@ -3,7 +3,7 @@
 A group's units are decoded in the order of their places. A unit that comes too early waits for those before it, within
 a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
 After any of these failures, a key frame of the camera is due. The later groups of a camera of which a unit was refused,
-or ended a process, are decoded in a process for suspects, apart from others and with a lower priority.
+or ended a process, are decoded in a process for suspects for an hour, apart from others and with a lower priority.
 
 While a process does not answer, it keeps its camera alone. Another process, which waits for this, takes over the other
 cameras, and opens their decoders with the held units of their groups.
@@ -36,6 +36,8 @@ log = structlog.get_logger()
 GROUPS_PER_CAMERA: Final = 3
 """Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
+_SUSPECT_S: Final = 3600.0
+"""Seconds since a camera's last failure after which its next group is decoded with those of others again."""
 _SUSPECTS_NICE: Final = 10
 """Nice levels of the process for suspects below the processor: it takes a tenth of a core that others need."""
 YIELD_S: Final = 0.005
@@ -164,7 +166,8 @@ class VideoDecoders:
         self._held = 0
         self._now_s = 0.0
         """Time of the last `poll`."""
-        self._suspects: OrderedDict[CameraId, None] = OrderedDict()
+        self._suspects: OrderedDict[CameraId, float] = OrderedDict()
+        """The time of the last failure of each suspect."""
         self._lanes: dict[int, Lane] = {}
         self._kept: dict[CameraId, Lane] = {}
         """Lanes whose process does not answer for now, by the camera that occupies it."""
@@ -425,6 +428,9 @@ class VideoDecoders:
 
     def _put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
         with self._changing:
+            failed_s = self._suspects.get(group.camera_id)
+            if failed_s is not None and not place and self._now_s - failed_s >= _SUSPECT_S:
+                del self._suspects[group.camera_id]
             if group.camera_id not in self._suspects:
                 self._usual.add(done)
             self._assign(Job(group, place, unit, done))
@@ -497,9 +503,9 @@ class VideoDecoders:
             self._counts[outcome] += 1
 
     def _suspect(self, group: Group) -> None:
-        """Decode the camera's later groups apart from others."""
+        """Decode the camera's later groups apart from others, for an hour at least."""
         with self._changing:
-            self._suspects[group.camera_id] = None
+            self._suspects[group.camera_id] = self._now_s
             self._suspects.move_to_end(group.camera_id)
             if len(self._suspects) > MAX_CAMERAS:
                 self._suspects.popitem(last=False)

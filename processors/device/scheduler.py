@@ -41,7 +41,7 @@ class DeviceScheduler:
 
     def compared(self, seconds: float, other_work: bool = False) -> None:
         """Charge comparisons for `seconds`; in full if `other_work` was due when they began."""
-        self._owed_s = max(-_most_s(seconds, other_work), self._owed_s - seconds)
+        self._owed_s = max(-_most_s(seconds if other_work else 0.0), self._owed_s - seconds)
 
     def _owe(self, seconds: float) -> None:
         self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)
@@ -58,15 +58,15 @@ class DeviceScheduler:
         if probe_waits:
             self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
 
-    def stripped(self, seconds: float, probes: int, batch_ready: bool = False) -> None:
-        """Charge STRIP for `seconds` with this many probes; in full if a batch was ready when they began."""
+    def stripped(self, seconds: float, probes: int, waited_s: float = 0.0) -> None:
+        """Charge STRIP for `seconds` with this many probes; in full for the seconds in which a ready batch waited."""
         self._owe(seconds)
-        lead_s = seconds * (1 - self._share)
-        self._ahead_s = min(_most_s(lead_s, batch_ready), self._ahead_s + lead_s)
+        rest = 1 - self._share
+        self._ahead_s = min(_most_s(waited_s * rest), self._ahead_s + seconds * rest)
         per_probe_s = seconds / probes
         self._probe_s += (per_probe_s - self._probe_s) * (_SMOOTHING if self._probe_s > 0 else 1)
 
 
-def _most_s(charged_s: float, others_waited: bool) -> float:
-    """Return the most seconds by which a turn may put its work ahead of the others'."""
-    return min(_LONGEST_TURN_S, max(_MEMORY_S, charged_s)) if others_waited else _MEMORY_S
+def _most_s(waited_s: float) -> float:
+    """Return the most seconds by which a turn for which others have waited may put its work ahead of theirs."""
+    return min(_LONGEST_TURN_S, max(_MEMORY_S, waited_s))

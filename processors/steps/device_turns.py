@@ -83,7 +83,7 @@ class DeviceTurns:
             return self._run_certificate(other_work) if self._certified_last else self._run_comparison(other_work)
         if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
             probes = self._strip.take(self._scheduler.probes_in_turn())
-            return self._run_strip(probes, batch_ready)
+            return self._run_strip(probes)
         if batch_ready:
             return self._run_batch(self._classify.take(now_s))
         return None
@@ -94,10 +94,12 @@ class DeviceTurns:
         self._scheduler.classified(seconds, len(self._strip) > 0)
         return partial(self._classify.pass_on, batch)
 
-    async def _run_strip(self, probes: Sequence[FrameJob], batch_ready: bool) -> Callable[[], None]:
+    async def _run_strip(self, probes: Sequence[FrameJob]) -> Callable[[], None]:
         seconds = await self._strip.run(probes)
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.stripped(seconds, len(probes), batch_ready)
+        due_s = self._classify.due_s()
+        waited_s = 0.0 if due_s is None else max(0.0, time.monotonic() - due_s)
+        self._scheduler.stripped(seconds, len(probes), min(seconds, waited_s))
         return partial(self._strip.pass_on, probes)
 
     async def _run_comparison(self, other_work: bool) -> Callable[[], None]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from schemas.identity import CameraId
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, camera_id
 from schemas.runtime.file_version import FileVersion, file_version
 
 log = structlog.get_logger()
@@ -32,14 +33,12 @@ class CameraRates:
             return None
         self._read = version
         try:
-            found = {
-                CameraId(str(name)): float(mib) * 2**20 for name, mib in json.loads(self._path.read_text()).items()
-            }
+            found = {camera_id(name): float(mib) * 2**20 for name, mib in json.loads(self._path.read_text()).items()}
             if not all(math.isfinite(rate) and rate >= 0 for rate in found.values()):
                 raise ValueError("expected rates from 0")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (ConfigError, OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("camera_rates_not_read", file=str(self._path), cause=repr(error)[:200])
             return None
         return found

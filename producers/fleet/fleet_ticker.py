@@ -68,7 +68,11 @@ class FleetTicker:
             try:
                 links = [camera.publisher.link for camera in cameras]
                 missing = sum(link.wanted and not link.up for link in links)
-                self._health.set("mqtt", not missing, f"{missing} of {len(cameras)} cameras without a connection")
+                refused = sum(link.up and link.subscription_refused for link in links)
+                detail = f"{missing} of {len(cameras)} cameras without a connection"
+                if refused:
+                    detail += f", {refused} with a refused subscription"
+                self._health.set("mqtt", not missing and not refused, detail)
                 if now >= next_report:
                     next_report = now + 1
                     self._report(cameras)

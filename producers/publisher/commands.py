@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -27,8 +27,16 @@ _log = structlog.get_logger()
 Order = TypeVar("Order", Command, ProbeRequest)
 
 
+_MOST_EARLY: Final = 8
+"""Orders of a kind that wait for their time; beyond, the oldest is dropped."""
+
+
 def _unix_ms() -> int:
     return time.time_ns() // 10**6
+
+
+def _issued_ms(order: Command | ProbeRequest) -> int:
+    return order.issued_ms
 
 
 class CameraControl:
@@ -59,7 +67,8 @@ class CameraControl:
         self._own = encoding
         self._own_rate = rate
         self._clock_ms = clock_ms
-        self._early: dict[str, Command | ProbeRequest] = {}
+        self._early: dict[str, list[Command | ProbeRequest]] = {}
+        """Orders whose time has not come, by kind and in the order of their arrival."""
         self.state = CommandState()
         """The applied commands; read-only."""
         self.encoding = encoding
@@ -91,12 +100,19 @@ class CameraControl:
     def apply_due(self) -> bool:
         """Apply a command whose time has come, and return whether there was one."""
         obeyed = False
-        for early in list(self._early.values()):
-            if early.issued_ms <= self._clock_ms() + MAX_AHEAD_MS:
-                if isinstance(early, Command):
-                    obeyed |= self._take(early, self._commanded)
-                else:
-                    obeyed |= self._take(early, self._asked)
+        for kind, held in list(self._early.items()):
+            due = [each for each in held if each.issued_ms <= self._clock_ms() + MAX_AHEAD_MS]
+            if not due:
+                continue
+            # A clock that is set makes all due at once. One that is not due counts only if it has come later.
+            newest = max(due, key=_issued_ms)
+            later = [each for each in held[held.index(newest) :] if each.issued_ms > newest.issued_ms]
+            if isinstance(newest, Command):
+                obeyed |= self._take(newest, self._commanded)
+            else:
+                obeyed |= self._take(newest, self._asked)
+            if later:
+                self._early[kind] = later
         return obeyed
 
     def request_key(self, payload: bytes) -> None:
@@ -124,7 +140,10 @@ class CameraControl:
         if order.issued_ms > self._clock_ms() + MAX_AHEAD_MS:
             if kind not in self._early:
                 _log.warning("command_from_the_future", camera=camera, kind=kind, issued_ms=order.issued_ms)
-            self._early[kind] = order
+            held = self._early.setdefault(kind, [])
+            held.append(order)
+            if len(held) > _MOST_EARLY:
+                held.remove(min(held, key=_issued_ms))
             return False
         self._early.pop(kind, None)
         state = obey(order)

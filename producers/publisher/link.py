@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -48,6 +49,11 @@ class Connection(Protocol):
     @property
     def idle(self) -> bool:
         """Whether `tick` only keeps it alive."""
+        ...
+
+    @property
+    def subscription_refused(self) -> bool:
+        """Whether the broker has refused a topic of the camera on this connection."""
         ...
 
     @property
@@ -99,6 +105,10 @@ class Link(MqttConnection):
             ),
         )
         self.wanted = True
+        self.subscription_refused = False
+        """Whether the broker has refused a topic of the camera on this connection."""
+        self._subscribe_again_s = settings.reconnect_max_s
+        self._subscribe_at = 0.0
         self._user = user
         self._broker = broker
         self._will = will
@@ -108,6 +118,13 @@ class Link(MqttConnection):
     def idle(self) -> bool:
         """Whether `tick` only keeps it alive, or has nothing to do until the broker is dialled."""
         return self.up or self.is_dialling
+
+    def tick(self, now: float) -> None:
+        """Keep alive, connect, or send a refused subscription again. `now` is monotonic, in seconds."""
+        super().tick(now)
+        if self.up and self.subscription_refused and now >= self._subscribe_at:
+            self._subscribe_at = now + self._subscribe_again_s
+            self.subscribe(self._subscriptions)
 
     async def _dial(self) -> socket.socket:
         async with self._broker.dialling:
@@ -121,6 +138,7 @@ class Link(MqttConnection):
         if not session_present:
             # The broker has lost its unacknowledged messages. The window sends them again, so paho must not.
             self._client.drop_out_messages()
+        self.subscription_refused = False
         if self._subscriptions:
             self.subscribe(self._subscriptions)
         self._user.on_up(session_present, receive_maximum)
@@ -135,8 +153,10 @@ class Link(MqttConnection):
         self._broker.complain(event, reason)
 
     def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
-        # Frames still reach Kafka. Without the topic of confirmations, the spool keeps them all.
+        # Frames still reach Kafka, so it stays connected. Without the topic of confirmations, the spool keeps them all.
+        self.subscription_refused = bool(refusals)
         if refusals:
+            self._subscribe_at = time.monotonic() + self._subscribe_again_s
             self._failed("mqtt_subscription_refused", refusals[0])
 
     def _read_done(self) -> None:

@@ -165,6 +165,11 @@ class FaultyLink:
         return self._link.up
 
     @property
+    def subscription_refused(self) -> bool:
+        """Whether the broker has refused a topic of the camera on this connection."""
+        return self._link.subscription_refused
+
+    @property
     def connections(self) -> int:
         """The number of connections since the start."""
         return self._link.connections

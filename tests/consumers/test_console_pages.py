@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import insert, update
 
 from consumers.cameras.saved import SavedState
@@ -228,7 +229,9 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
-def test_a_store_that_fails_is_named_in_one_line(console: ConsoleRig, recorder: Rig, tmp_path: Path) -> None:
+def test_a_store_that_fails_is_named_in_one_line(
+    console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder.verdicts([verdict(0, flagged=True)])
     frames = console.context.labelled_frames
     assert frames is not None
@@ -241,6 +244,12 @@ def test_a_store_that_fails_is_named_in_one_line(console: ConsoleRig, recorder: 
         assert answer.status_code == 503
         assert answer.json()["error"].startswith(f"{setting}: expected a store that answers, got ")
         assert str(tmp_path) not in answer.text
+    # The libraries of remote stores have errors of their own, such as botocore's.
+    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda *_: 1 // 0)
+    for path in (f"/quarantine/{kept}.png", f"/teach/picture/{kept}.jpg"):
+        answer = console.browser().get(path)
+        assert answer.status_code == 503
+        assert "expected a store that answers, got ZeroDivisionError" in answer.json()["error"]
 
 
 def test_a_slow_store_of_pictures_holds_up_no_other_page(
@@ -412,8 +421,16 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     assert browser.post(api, json={"reset": "false"}).json() == {"error": "reset: expected true or false, got 'false'"}
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
+    away = browser.post(api, json={"enabled": True})
+    assert (away.status_code, away.json()) == (503, {"error": "expected an MQTT broker at 127.0.0.1:1"})
+    console.context.commands = None
+    missing = browser.post(api, json={"enabled": True})
+    assert missing.status_code == 503
+    assert missing.json()["error"].startswith("mqtt is missing")
+    assert "mqtt+is+missing" in browser.post(place, data={"csrf": console.csrf(), "fps": "1"}).headers["location"]
     log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
     assert log == [
+        (OWNER, "enabled True", "expected an MQTT broker at 127.0.0.1:1"),
         (OWNER, "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
         (OWNER, "fps 0.5", "confirmed"),
         (OWNER, "fps 0.5", "confirmed"),

@@ -213,6 +213,31 @@ def test_the_monitor_keeps_a_silence_for_each_mute(
     notifier.close()
 
 
+def test_systems_that_share_an_alertmanager_leave_each_others_silences(
+    recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, layout = Manager(), Layout(tmp_path / "second")
+    layout.folder.mkdir()
+    second = Rig(layout.folder, layout.database_url)
+    notifiers = [AlertNotifier("http://x", url) for url in (recorder.url, second.url)]
+    for notifier in notifiers:
+        monkeypatch.setattr(notifier, "_client", manager)
+    for url, subject in ((recorder.url, CAMERA), (second.url, "lab/gate")):
+        made = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
+        change_recorded(url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
+    for notifier in notifiers:
+        notifier.notify()
+    assert {each["matchers"][0]["value"] for each in manager.active()} == {CAMERA, "lab/gate"}
+    expire(second)
+    again = AlertNotifier("http://x", second.url)  # a restarted one knows its silences
+    monkeypatch.setattr(again, "_client", manager)
+    again.notify()
+    assert [each["matchers"][0]["value"] for each in manager.active()] == [CAMERA]
+    for notifier in (*notifiers, again):
+        notifier.close()
+    second.close()
+
+
 def test_a_mute_of_an_alert_does_not_silence_that_of_the_next_model(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

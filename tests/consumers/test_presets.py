@@ -207,7 +207,8 @@ def test_invalid_requests_get_one_line_and_change_nothing(
 
 def test_a_console_without_a_broker_switches_nothing(console: ConsoleRig) -> None:
     announce(console, GATE)
-    assert post(console, SWITCHES, cameras=GATE, preset="own settings")[1].startswith("mqtt is missing")
+    status, error = post(console, SWITCHES, cameras=GATE, preset="own settings")
+    assert (status, error.startswith("mqtt is missing")) == (503, True)
 
 
 def test_presets_beyond_the_most_are_refused_and_known_ones_are_replaced(console: ConsoleRig) -> None:

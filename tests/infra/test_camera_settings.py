@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from consumers.console.data.store import Store
 from infra.cli import camera_settings
 from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
-from schemas.errors import ConfigError
+from schemas.errors import BrokerError, ConfigError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -26,6 +27,7 @@ from schemas.transport.access import MqttAccess
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
+from tests.producers.scripted_broker import NOT_AUTHORIZED, scripted_broker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -134,6 +136,16 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert (camera.control.rate, camera.control.state.dropped_per_block) == (2.0, 32)
     assert console.reset(CAMERA, 60.0) == "confirmed"
     assert not camera.control.state.HasField("dropped_per_block")
+
+
+async def test_a_console_that_may_not_read_a_cameras_settings_commands_nothing_and_says_why() -> None:
+    # A command without the settings in force would replace them.
+    async with scripted_broker() as broker:
+        broker.suback = NOT_AUTHORIZED
+        console = Commands(MqttAccess("127.0.0.1", broker.port), KEYS)
+        with pytest.raises(BrokerError, match="a subscription to pointillist/v1/lab/told/meta, got 'Not authorized'"):
+            await asyncio.to_thread(console.send, CAMERA, changes_of({"fps": 1}), 0.0)
+        assert broker.published == []
 
 
 def test_a_command_is_obeyed_after_one_from_a_clock_ahead(mosquitto: Mosquitto, camera: CommandedCamera) -> None:

@@ -256,6 +256,22 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make, processes
     assert decoders.counts["refused"] == 1
 
 
+def test_a_camera_without_another_failure_for_an_hour_is_decoded_with_the_others_again(
+    make: Make, processes: Processes
+) -> None:
+    decoders = make()
+    units = chain(1)
+    fails(decoders.submit(unit(b"\0\0\1\x65garbage"), 0.0), BadPixelsError)
+    assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
+    os.kill(processes.started[1].pid, signal.SIGKILL)  # the process for suspects
+    decoders.poll(3_600.0)
+    assert shows(decoders.submit(unit(units[0], key=6), 3_600.0), 0)
+    assert "crashed" not in decoders.counts
+    # It is a suspect again at the next failure.
+    fails(decoders.submit(unit(b"\0\0\1\x65garbage", key=9), 3_600.0), BadPixelsError)
+    assert "crashed" in fails(decoders.submit(unit(units[0], key=12), 3_600.0), DecoderLostError)
+
+
 def test_a_picture_of_another_size_than_its_header_is_refused(make: Make) -> None:
     decoders = make()
     big = encode_alone(Planes(np.zeros((1088, 1920), np.uint8), None, None))

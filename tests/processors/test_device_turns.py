@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -181,6 +182,36 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkey
         bench.classify.arrived.set()
         await until(lambda: len(bench.last.jobs) == 4)
         assert bench.device.batches == [1, 1, 2]
+
+
+async def test_a_probe_that_begins_between_batches_is_charged_for_the_time_that_frames_then_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, before = Bench(linger_s=0.0), list[int]()
+    device, seqs = bench.device, count()
+    clock = SimpleNamespace(monotonic=lambda: device.clock_s)
+    for module in (classify, device_turns):
+        monkeypatch.setattr(module, "time", clock)
+
+    async def check(jobs: Sequence[FrameJob]) -> float:
+        before.append(len(device.batches))
+        bench.submit(next(seqs), arrived_s=device.clock_s)
+        device.clock_s += 5.0
+        return 5.0
+
+    async def one_more(jobs: Sequence[FrameJob]) -> float:
+        bench.submit(next(seqs), arrived_s=device.clock_s)
+        return await Device.classify(device, jobs)
+
+    monkeypatch.setattr(device, "strip", check)
+    monkeypatch.setattr(device, "classify", one_more)
+    device.each_s = 0.1
+    for _ in range(3):
+        bench.probe()
+    async with bench.running():
+        await until(lambda: len(before) == 3)
+    # A quarter of the device: 15 s of batches for the 5 s of each turn, of which none was ready when the first began.
+    assert before == pytest.approx([0, 150, 300], abs=5)
 
 
 async def test_frames_of_a_revoked_partition_leave_both_queues() -> None:

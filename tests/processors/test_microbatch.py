@@ -311,7 +311,7 @@ def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> Non
             scheduler.compared(turn_s, other_work=True)
             comparison_s += turn_s
         elif scheduler.strip_is_next(batch_ready=True, probe_waits=True):
-            scheduler.stripped(turn_s, 1, batch_ready=True)
+            scheduler.stripped(turn_s, 1, waited_s=turn_s)
             strip_s += turn_s
         else:
             scheduler.classified(0.1, probe_waits=True)

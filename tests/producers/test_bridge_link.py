@@ -233,6 +233,7 @@ async def test_a_refused_connection_or_subscription_is_tried_again(answer: str) 
             assert answer == "suback" or broker.subscribed == []
             assert not it.well()
             assert not it.writable()
+            assert "Not authorized" in str(it.health.report()[1]["mqtt"]["detail"])
             setattr(broker, answer, granted)
             await until(it.well, "a link that is well")
 

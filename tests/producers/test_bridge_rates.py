@@ -58,6 +58,19 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     assert rates.changed() == {DOOR: 3 * 2**20}
 
 
+@pytest.mark.parametrize("name", ["door", "Site/door", "site/gate/door", ""])
+def test_a_name_that_no_camera_can_have_is_named_once_and_changes_nothing(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "rates.json"
+    rates = CameraRates(file)
+    file.write_text(json.dumps({name: 3, YARD: 2}))
+    with structlog.testing.capture_logs() as logs:
+        assert rates.changed() is None
+        assert rates.changed() is None
+    (line,) = logs
+    assert line["event"] == "camera_rates_not_read"
+    assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["cause"]
+
+
 def test_a_path_that_leads_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rates = CameraRates(tmp_path / "file" / "rates.json")

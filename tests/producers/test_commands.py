@@ -113,6 +113,21 @@ def test_a_device_without_a_battery_clock_obeys_when_its_clock_is_set(tmp_path: 
     assert CameraControl(tmp_path, KEY, OWN, Clock(1000)).encoding == Encoding(32, 0.5, RAW)
 
 
+def test_of_the_commands_that_a_device_without_a_clock_has_got_the_newest_holds_in_any_order(tmp_path: Path) -> None:
+    clock = Clock(1000)
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    far = NOW_MS + 10 * MAX_AHEAD_MS
+    for issued_ms, dropped in ((far, 0), (NOW_MS - 1, 8), (NOW_MS, 32), (NOW_MS - 2, 16)):
+        assert not control.command(command(issued_ms, dropped_per_block=dropped))
+    for number in range(100):  # replayed
+        assert not control.command(command(NOW_MS - 1000 + number, dropped_per_block=4))
+    clock.now_ms = NOW_MS + 5
+    assert control.apply_due()
+    assert control.encoding.dropped_per_block == 32
+    clock.now_ms = far
+    assert not control.apply_due()  # a later command has replaced that of the far future
+
+
 def test_a_far_future_that_is_remembered_already_does_not_make_a_camera_deaf(tmp_path: Path) -> None:
     poisoned = NOW_MS + 10**12
     control = CameraControl(tmp_path, KEY, OWN, Clock(poisoned))

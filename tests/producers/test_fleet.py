@@ -34,7 +34,9 @@ from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET, FakeBridge
-from tests.producers.fleet_rig import run, scenario_of
+from tests.producers.fleet_rig import keys_of, run, scenario_of
+from tests.producers.publisher_rig import STEADY
+from tests.producers.scripted_broker import GRANTED_QOS_1, NOT_AUTHORIZED, scripted_broker
 from tests.waiting import PATIENCE_S, until
 
 
@@ -76,6 +78,38 @@ async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
 
     again = await run(scenario, mosquitto, state_dir)
     assert (again.drained, again.frames_published) == (True, 0)
+
+
+async def test_a_fleet_is_unwell_while_the_broker_refuses_a_camera_its_topics(
+    site: str, images: Path, state_dir: Path
+) -> None:
+    scenario = scenario_of(site, {"fps": 1, "source": {"kind": "dataset", "file": images}})
+    health, stop = Health(), asyncio.Event()
+
+    def mqtt() -> dict[str, object]:
+        return health.report()[1].get("mqtt", {})
+
+    async with scripted_broker() as broker:
+        broker.suback = NOT_AUTHORIZED
+        fleet = asyncio.create_task(
+            run_fleet(
+                scenario,
+                mqtt=("127.0.0.1", broker.port),
+                state=state_dir,
+                keys=keys_of(scenario),
+                registry=CollectorRegistry(),
+                health=health,
+                stop=stop,
+                drain_s=0.1,
+                link=STEADY.model_copy(update={"reconnect_max_s": 0.1}),
+            )
+        )
+        await until(lambda: "1 with a refused subscription" in str(mqtt().get("detail")), "a refused subscription")
+        assert not mqtt()["ok"]
+        broker.suback = GRANTED_QOS_1
+        await until(lambda: bool(mqtt()["ok"]), "a fleet that is well")
+        stop.set()
+        await fleet
 
 
 @pytest.mark.brokers

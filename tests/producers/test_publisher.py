@@ -19,7 +19,7 @@ from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
 from tests.producers.publisher_rig import ONCE, PICTURE, QUICK, STEADY, camera, watching
-from tests.producers.scripted_broker import NOT_AUTHORIZED, scripted_broker
+from tests.producers.scripted_broker import GRANTED_QOS_1, NOT_AUTHORIZED, scripted_broker
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -57,12 +57,19 @@ async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_tha
     assert all(f"the key is not that of {camera_id}" in each for each in found)
 
 
-async def test_a_camera_that_may_not_read_its_topics_says_so_once(tmp_path: Path, camera_id: CameraId) -> None:
+async def test_a_camera_that_may_not_read_its_topics_says_so_once_and_subscribes_again(
+    tmp_path: Path, camera_id: CameraId
+) -> None:
+    often = STEADY.model_copy(update={"reconnect_max_s": 0.1})
     with capture_logs() as said:
         async with scripted_broker() as broker:
             broker.suback = NOT_AUTHORIZED
-            async with camera(tmp_path, ("127.0.0.1", broker.port), camera_id):
-                await until(lambda: bool(said))
+            async with camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=often) as cam:
+                await until(lambda: len(broker.subscribed) > 2)
+                assert cam.publisher.link.subscription_refused
+                broker.suback = GRANTED_QOS_1
+                await until(lambda: not cam.publisher.link.subscription_refused)
+                assert len(broker.connects) == 1
     assert [(each["event"], each["detail"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
 
 

@@ -188,6 +188,29 @@ async def test_a_partition_that_accepts_records_hides_no_other_that_does_not(
     await sender.close(0.1)
 
 
+async def test_a_topic_that_accepts_records_hides_no_other_that_is_lost(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bool] = []
+    monkeypatch.setattr(sender, "_on_health", lambda ok, _: said.append(ok))
+    lost = {"lost"}
+
+    async def partitions_for(producer: Producer, topic: str) -> set[int]:
+        if topic in lost:
+            raise KafkaError("no such topic")
+        return kafka.partitions
+
+    monkeypatch.setattr(Producer, "partitions_for", partitions_for)
+    waiting = asyncio.create_task(sender.send("lost", numbered(1)))
+    await until(lambda: False in said, "a try")
+    said.clear()
+    await sender.send("topic", numbered(1))
+    assert True not in said
+    lost.clear()
+    await waiting
+    assert said[-1] is True
+
+
 async def test_a_partition_whose_batch_is_given_up_is_unwell_no_more(
     kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:

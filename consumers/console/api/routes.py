@@ -113,9 +113,8 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
         return no(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
-    outcome = await send_command(context, request, name_of(request), None if reset else asked)
-    sent = outcome == "confirmed" or outcome.startswith("sent")
-    return JSONResponse({"outcome": outcome}) if sent else no(400, outcome)
+    outcome, status = await send_command(context, request, name_of(request), None if reset else asked)
+    return JSONResponse({"outcome": outcome}) if status == 200 else no(status, outcome)
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:

@@ -52,7 +52,14 @@ class CameraSettingsClient:
             host, port = self._address
             raise BrokerError(f"{host}:{port}: expected an MQTT broker, got {tls_refusal(error) or error}") from None
         # A broker sends retained messages before it answers the next request, here a second one for the same topic.
-        if not self._await(lambda: self._subscribed == 2, ANSWER_S):
+        answered = self._await(lambda: self._subscribed == 2 or bool(self._client.subscription_refusal), ANSWER_S)
+        if refusal := self._client.subscription_refusal:
+            self.close()
+            raise BrokerError(
+                f"MQTT broker: expected it to accept a subscription to {mqtt_topic(self._camera_id, Channel.META)}, "
+                f"got {refusal!r}. Check the rights of this client."
+            )
+        if not answered:
             self.close()
             raise BrokerError(f"MQTT broker: expected a subscription within {ANSWER_S:g} s, got no response")
         return self

@@ -25,9 +25,9 @@ def answering_store(setting: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except Exception as error:  # each kind of store has its own errors
         log.warning("store_failed", setting=setting, error=str(error)[:200] or type(error).__name__)
-        why = error.strerror or type(error).__name__  # without the path: it is for the log
+        why = getattr(error, "strerror", None) or type(error).__name__  # without the path: it is for the log
         raise StateError(f"{setting}: expected a store that answers, got {why}. Check its folder or server.") from error
 
 

@@ -22,7 +22,7 @@ from consumers.console.background.clip_keeper import film_around
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.cards import Card
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS
-from consumers.console.data.commands import changes_of, settings_of
+from consumers.console.data.commands import NO_BROKER, changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
 from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import Ways
@@ -201,7 +201,7 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 async def _command(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
-    outcome = await send_command(context, request, name, None if "reset" in fields else asked)
+    outcome, _ = await send_command(context, request, name, None if "reset" in fields else asked)
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
 
 
@@ -232,28 +232,32 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 
-async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
-    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
+async def send_command(
+    context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None
+) -> tuple[str, int]:
+    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome and its status.
 
-    With `asked` None, reset the camera to its own settings.
+    With `asked` None, reset the camera to its own settings. The status is that of HTTP: 503 if the broker does not
+    answer.
     """
     if context.fleet.card(name) is None:
-        return f"camera: expected one of this fleet, got {name}"
+        return f"camera: expected one of this fleet, got {name}", 400
     if context.commands is None:
-        return "mqtt is missing: start the console with an MQTT broker to send commands"
+        return NO_BROKER, 503
     policy = context.drop_plan.policy_of(name)
     if policy is not None and asked is not None and "drop_ratio" in asked:
-        return f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy."
+        return f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy.", 400
     detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
     begin_long_answer(request.scope)
+    status = 200
     try:
         if asked is None:
             outcome = await context.command(context.commands.reset, name)
         else:
             outcome = await context.command(context.commands.send, name, changes_of(asked))
     except ConfigError as error:
-        return str(error)  # nothing was sent
+        return str(error), 400  # nothing was sent
     except UserError as error:
-        outcome = str(error)
+        outcome, status = str(error), 503
     await context.write(context.store.note, session_of(request).name, "command", name, detail, outcome)
-    return outcome
+    return outcome, status

@@ -17,7 +17,7 @@ from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Rig
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext
-from consumers.console.data.commands import NAMES, changes_of
+from consumers.console.data.commands import NAMES, NO_BROKER, changes_of
 from consumers.console.data.presets import (
     OWN_SETTINGS,
     new_preset,
@@ -96,7 +96,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
         group = group_of(fields.get("cameras"))
         require(request, group)
         if context.commands is None:
-            raise ConfigError("mqtt is missing: start the console with an MQTT broker to send commands.")
+            raise ConfigError(NO_BROKER)
         preset, changes = await _wanted(context, fields)
         own = (card.name for card in context.fleet.own_cards())
         names = sorted(name for name in own if most_specific(name, {group: True}))

@@ -75,6 +75,7 @@ class Link(MqttConnection):
         self._is_subscribed = False
         self._holds_frames = False
         self._log_asked: int | None = None
+        self._has_failed = False
         self._gathers = gathers
         self._gathering: socket.socket | None = None
         health.set("mqtt", False, "not connected yet")
@@ -121,6 +122,7 @@ class Link(MqttConnection):
         self._is_subscribed = False
 
     def _opening(self) -> None:
+        self._has_failed = False
         self._on_open()
 
     def _opened(self, _session_present: bool, _receive_maximum: int) -> None:
@@ -135,7 +137,7 @@ class Link(MqttConnection):
         if mid == self._log_asked:
             return
         if refusals:
-            log.error("subscription_refused", reasons=refusals)
+            self._failed("mqtt_subscription_refused", f"the broker refuses a subscription: {refusals[0]}")
             self.disconnect()
             return
         self._is_subscribed = True
@@ -144,10 +146,11 @@ class Link(MqttConnection):
 
     def _lost(self, reason: str, _was_up: bool) -> None:
         self._is_subscribed = False
-        if not self.is_closing:
+        if not self.is_closing and not self._has_failed:  # the refusal is the reason, not the end that follows it
             self._failed("mqtt_disconnected", reason)
 
     def _failed(self, event: str, reason: str) -> None:
+        self._has_failed = True
         self._health.set("mqtt", False, reason)
         log.warning(event, broker="{}:{}".format(*self._settings.broker.address), reason=reason)
 

@@ -27,6 +27,8 @@ from schemas.transport.kafka.producers import Producers
 DEADLINE_S: Final = 15.0
 """Time limit of one batch, unless a caller has another."""
 _COMPLAIN_EVERY: Final = 10
+_NO_PARTITION: Final = -1
+"""The number that stands for a topic that is missing."""
 
 log = structlog.get_logger()
 
@@ -96,7 +98,7 @@ class Sender:
         self._on_failure = on_failure
         self._producers = Producers(address, name, batch_bytes, deadline_s, self._report, self._back_off)
         self._refused: dict[tuple[str, int], str] = {}
-        """Partitions that did not accept their last batch, and why."""
+        """Partitions that did not accept their last batch, and topics that are missing, and why."""
         self._well = False
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         """A lock for each partition: one batch at a time is on its way, so that sequence numbers have no gap."""
@@ -108,14 +110,19 @@ class Sender:
     async def partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic in order; wait for the topic without limit."""
         backoff = Backoff()
-        while True:
-            try:
-                found = await self._producers.partitions(topic)
-            except KafkaError as error:
-                await self._back_off(backoff, error, f"expected topic {topic}: {type(error).__name__}")
-            else:
-                self._report()
-                return found
+        try:
+            while True:
+                try:
+                    found = await self._producers.partitions(topic)
+                    break
+                except KafkaError as error:
+                    why = self._refused[topic, _NO_PARTITION] = f"expected topic {topic}: {type(error).__name__}"
+                    await self._back_off(backoff, error, why)
+        finally:
+            if self._refused:
+                self._refused.pop((topic, _NO_PARTITION), None)
+        self._report()
+        return found
 
     async def send(
         self,

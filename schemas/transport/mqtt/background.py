@@ -44,9 +44,12 @@ class BackgroundClient:
         """
         self.refusal = "not connected yet"
         """The reason why there is no connection."""
+        self.subscription_refusal = ""
+        """The broker's reason against the newest subscription, empty if it accepted all topics."""
         self._broker = broker
         self._on_message = on_message
         self._on_connected = on_connected
+        self._on_subscribed = on_subscribed
         self._refused: dict[int, str] = {}
         """Reasons of the broker against messages, by their ids, of which there are 65,535."""
         client = self._client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
@@ -59,7 +62,7 @@ class BackgroundClient:
             client.username_pw_set(broker.login.user, broker.login.password.get_secret_value())
         client.on_connect = self._connack
         client.on_disconnect = self._disconnected
-        client.on_subscribe = lambda *_: on_subscribed()
+        client.on_subscribe = self._suback
         client.on_publish = self._published
         client.on_message = self._message
 
@@ -114,6 +117,15 @@ class BackgroundClient:
             _log.warning("mqtt_refused", broker="{}:{}".format(*self._broker.address), reason=self.refusal)
         else:
             self._on_connected()
+
+    def _suback(
+        self, _client: Client, _: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self.subscription_refusal = next((str(each) for each in reasons if each.is_failure), "")
+        if self.subscription_refusal:
+            broker = "{}:{}".format(*self._broker.address)
+            _log.warning("mqtt_subscription_refused", broker=broker, reason=self.subscription_refusal)
+        self._on_subscribed()
 
     def _published(
         self, _client: Client, _: object, mid: int, reason: ReasonCode, _properties: Properties | None
