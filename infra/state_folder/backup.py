@@ -333,9 +333,12 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _add_file(tar: tarfile.TarFile, name: str, file: Path, sums: dict[str, str]) -> None:
-    """Add a file, or nothing for a link or a socket. Raises FileNotFoundError, or StateError if it cannot be read."""
+    """Add a file, also one behind a link, or nothing for a socket.
+
+    Raises FileNotFoundError, or StateError if it cannot be read.
+    """
     try:
-        if not stat.S_ISREG(file.lstat().st_mode):
+        if not stat.S_ISREG(file.stat().st_mode):
             return
         opened = file.open("rb")
     except FileNotFoundError:
