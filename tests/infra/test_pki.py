@@ -100,6 +100,19 @@ def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(
     assert times[-1] < datetime.datetime.now(datetime.UTC)
 
 
+def test_after_a_list_that_a_clock_ahead_has_dated_the_next_is_valid_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    monkeypatch.setattr("infra.pki.authority._CRL_BACKDATED", -datetime.timedelta(days=1))
+    authority.revoke({1: DOOR})
+    monkeypatch.undo()
+    authority.revoke({2: DOOR})
+    found = x509.load_pem_x509_crl((authority.folder / "crl.pem").read_bytes())
+    assert {each.serial_number for each in found} == {1, 2}
+    assert found.last_update_utc < datetime.datetime.now(datetime.UTC)
+
+
 def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert run("ca", "init", "--state", state).exit_code == 0

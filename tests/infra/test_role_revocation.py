@@ -153,6 +153,19 @@ def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
     assert said[0].startswith("the roles' certificates are not renewed, it is tried again in an hour: ")
 
 
+def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_is_right(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = Roles(Authority(fleet.pki))
+    monkeypatch.setattr(authorities, "_BACKDATED", -datetime.timedelta(days=1))
+    roles.issue("bridge", LOCAL_HOSTS)
+    assert certificate(fleet, "bridge").not_valid_before_utc > datetime.datetime.now(datetime.UTC)
+    monkeypatch.undo()
+    assert roles.renew() == ["bridge"]
+    assert certificate(fleet, "bridge").not_valid_before_utc < datetime.datetime.now(datetime.UTC)
+    assert roles.renew() == []
+
+
 def test_a_new_fleet_secret_changes_every_root_and_every_camera_s_key(tmp_path: Path) -> None:
     """The runbook's procedure: `fleet.secret` and `keys/` are moved away before the next start."""
     layout, camera = Layout(tmp_path / "state"), CameraId("local/cam-0")
