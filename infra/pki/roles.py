@@ -112,8 +112,8 @@ class Roles:
             ]
 
     def names(self) -> list[str]:
-        """Return all roles with a certificate."""
-        return sorted(path.name for path in (self.authority.folder / "roles").iterdir())
+        """Return all roles with a certificate. A folder with another name, such as a copy, is none."""
+        return sorted(path.name for path in (self.authority.folder / "roles").iterdir() if _ROLE.fullmatch(path.name))
 
     def reissue(self, kind: str, days: float = ROLE_DAYS) -> list[str]:
         """Issue the certificates of all instances of a role again; return their names."""

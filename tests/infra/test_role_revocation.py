@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -15,8 +16,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from cryptography import x509
 
 from infra.admission import role_revocation
+from infra.admission.camera_revocation import close_connection
 from infra.admission.role_revocation import revoke_role
 from infra.local.kafka import kafka_security
+from infra.local.ports import free_port
 from infra.pki import authority as authorities
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, generation, good_for
 from infra.pki.enrolment import Enrolment
@@ -164,6 +167,20 @@ def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_
     assert roles.renew() == ["bridge"]
     assert certificate(fleet, "bridge").not_valid_before_utc < datetime.datetime.now(datetime.UTC)
     assert roles.renew() == []
+
+
+def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:
+    shutil.copytree(role_folder(fleet.pki, "bridge"), role_folder(fleet.pki, "bridge-old"))
+    old = certificate(fleet, "bridge").serial_number
+    assert revoke_role(fleet, "bridge").names == ["bridge"]
+    assert old in Authority(fleet.pki).on_list()
+    assert certificate(fleet, "bridge").serial_number != old
+
+
+def test_a_broker_that_ends_while_a_connection_is_closed_is_one_line(fleet: Layout) -> None:
+    place, authority = ("127.0.0.1", free_port()), Authority(fleet.pki)
+    with pytest.raises(BrokerError, match=rf"^MQTT broker at 127\.0\.0\.1:{place[1]}: expected it to close .* bridge "):
+        close_connection(place, authority, "bridge", 0.1)
 
 
 def test_a_new_fleet_secret_changes_every_root_and_every_camera_s_key(tmp_path: Path) -> None:
