@@ -169,6 +169,23 @@ def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_
     assert roles.renew() == []
 
 
+def test_a_running_system_names_renewed_servers_which_present_them_at_their_next_start(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.pki.roles.CERTIFICATE_DAYS", 0.2)
+    Roles(Authority(fleet.pki)).issue("mosquitto", LOCAL_HOSTS)
+    monkeypatch.undo()
+    said: list[str] = []
+    renewal = RoleRenewal(fleet, said.append, every_s=0.05)
+    renewal.start()
+    try:
+        wait_until(lambda: bool(said), "a word of the servers", within_s=30)
+    finally:
+        renewal.close()
+    assert len(said) == 1
+    assert said[0].endswith("present their renewed certificates from their next start on: restart `up` within 30 days")
+
+
 def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:
     shutil.copytree(role_folder(fleet.pki, "bridge"), role_folder(fleet.pki, "bridge-old"))
     old = certificate(fleet, "bridge").serial_number
