@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -184,9 +185,8 @@ class Authority:
     def _revocation_list(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         at = now - _CRL_BACKDATED
-        list_file = self.folder / CRL_FILE
-        if list_file.exists():
-            before = x509.load_pem_x509_crl(list_file.read_bytes()).last_update_utc
+        with suppress(FileNotFoundError, ValueError):  # a damaged list is made again, from `revoked.json`
+            before = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes()).last_update_utc
             if before < now:  # OpenSSL ignores a list of a later date, which a clock that was ahead has written
                 at = max(at, before + datetime.timedelta(seconds=1))
         builder = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 import socket
 from typing import Final
@@ -79,7 +78,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
     asked = given is not None and address(given)
     if not layout.run.is_file():  # not a folder of `up`: the broker is run by others
         return given
-    options = json.loads(layout.run.read_text()).get("options", {})
+    options = read_json(layout.run).get("options", {})
     outside = parse_listener(options["listen"]) if options.get("listen") else None
     port = read_json(layout.folder / "ports.json").get("mosquitto")
     local = [(host, port) for host in LOCAL_HOSTS]

@@ -133,6 +133,12 @@ def test_without_a_listener_an_enrolment_is_for_this_machine_and_the_refusal_nam
     assert "`up --listen broker:8883`" in said
 
 
+def test_a_damaged_file_of_the_last_run_counts_as_one_without_a_listener(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state", listen="127.0.0.2:21603")
+    layout.run.write_bytes(b"\xff" + layout.run.read_bytes())
+    assert listener_for_devices(layout, None) == "127.0.0.1:21600"
+
+
 def test_a_fleet_without_up_may_have_its_broker_anywhere(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "state")
     assert run("ca", "init", "--state", layout.folder).exit_code == 0
