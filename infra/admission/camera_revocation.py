@@ -6,6 +6,7 @@ import json
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -119,28 +120,48 @@ def issue_canary(authority: Authority) -> Issued:
 
 
 def close_connection(broker: tuple[str, int], authority: Authority, name: str, within_s: float) -> None:
-    """Close the connection of the client of that name, by a takeover with a short-lived certificate of that name."""
-    with tempfile.TemporaryDirectory() as folder:
-        mqtt_refusal(*broker, within_s, _tls(Path(folder), authority, authority.issue(name, days=_BRIEF_DAYS)))
+    """Close the connection of the client of that name, by a takeover with a short-lived certificate of that name.
+
+    Raises BrokerError when the broker has not answered within `within_s` seconds.
+    """
+    issued = authority.issue(name, days=_BRIEF_DAYS)
+    if not _ask_until(broker, authority, issued, within_s, lambda refusal: True):
+        host, port = broker
+        raise BrokerError(
+            f"MQTT broker at {host}:{port}: expected it to close connections of {name} within {within_s:g} s, got no "
+            "answer. Restart the broker."
+        )
 
 
 def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
     """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
+    if not _ask_until(broker, authority, canary, within_s, lambda refusal: refusal is not None):
+        host, port = broker
+        raise BrokerError(
+            f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
+            "accepted connections. Restart the broker."
+        )
+
+
+def _ask_until(
+    broker: tuple[str, int],
+    authority: Authority,
+    issued: Issued,
+    within_s: float,
+    is_wanted: Callable[[str | None], bool],
+) -> bool:
+    """Connect with a certificate until the broker's refusal, or None, is wanted; return whether that was in time."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
-        tls = _tls(Path(folder), authority, canary)
+        tls = _tls(Path(folder), authority, issued)
         while True:
             try:
-                if mqtt_refusal(*broker, within_s, tls) is not None:
-                    return
+                if is_wanted(mqtt_refusal(*broker, within_s, tls)):
+                    return True
             except OSError:
                 pass  # it is reading its lists or restarting
             if time.monotonic() >= end:
-                host, port = broker
-                raise BrokerError(
-                    f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
-                    "accepted connections. Restart the broker."
-                )
+                return False
             time.sleep(_POLL_S)
 
 

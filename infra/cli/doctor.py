@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -21,6 +22,9 @@ from schemas.errors import UserError
 from schemas.runtime.disk import free_bytes
 
 FREE_DISK_BYTES = 4 * 2**30
+LEAST_JAVA: Final = 17
+_JAVA_VERSION: Final = re.compile(r'version "(\d+)')
+"""The number of a release; up to Java 8 it is 1."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,21 @@ def _java() -> str:
     from infra.local.kafka_jars import java_binary
 
     program = java_binary()
-    lines = subprocess.run(
-        [program, "-version"], capture_output=True, text=True, timeout=20, check=True
-    ).stderr.splitlines()
-    return f"{program}: {lines[0] if lines else 'no version'}"
+    said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
+    line = next((line for line in said.splitlines() if " version " in line), "no version")
+    number = _JAVA_VERSION.search(line)
+    if number is None or int(number[1]) < LEAST_JAVA:
+        raise OSError(
+            f"expected Java {LEAST_JAVA} or later, got {line} of {program} (Debian package default-jre-headless)"
+        )
+    return f"{program}: {line}"
 
 
 def _kafka() -> str:
-    from infra.local.kafka_jars import jar_folder, kafka_version
+    from infra.local.kafka_jars import is_whole, jar_folder, kafka_version
 
     folder = jar_folder()
-    if folder.is_dir():
+    if is_whole(folder):
         return f"Kafka {kafka_version()} in {folder}"
     if shutil.which("mvn") is None:
         raise OSError("its jars are fetched by Maven, which is missing (Debian package maven)")

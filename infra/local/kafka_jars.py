@@ -71,16 +71,16 @@ def kafka_jars() -> list[Path]:
     Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
     folder = jar_folder().resolve()
-    if not _is_whole(folder):
+    if not is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "fetch.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_whole(folder):
+            if not is_whole(folder):
                 _fetch(folder)
     return sorted(folder.glob("*.jar"))
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Return whether `folder` has each listed jar, of one architecture. Cleaners of caches delete old files."""
     found = {_ARCHITECTURE.sub("", jar.name) for jar in folder.glob("*.jar")}
     return found == {_ARCHITECTURE.sub("", name) for name in read_digests()}

@@ -9,6 +9,7 @@ node could elect a leader that lacks committed records.
 from __future__ import annotations
 
 import base64
+import re
 import threading
 import uuid
 from pathlib import Path
@@ -20,6 +21,7 @@ from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 
 SINGLE: Final = "kafka"
+_NODE: Final = re.compile(rf"{SINGLE}(-\d+)?")
 
 
 def node_names(count: int) -> list[str]:
@@ -34,7 +36,7 @@ class Quorum:
     """
 
     def __init__(self, state: Path, ports: Ports, count: int) -> None:
-        """Raises StateError if the folder's Kafka has another number of nodes, or data without `kafka-nodes.json`."""
+        """Raises what `check_count` raises."""
         check_count(state, count)
         self._state = state
         self._file = state / KAFKA_NODES
@@ -44,10 +46,6 @@ class Quorum:
         self.controllers: list[str] = found.get("controllers", [])
         """`NUMBER@HOST:PORT:FOLDER_ID` for each node, as `kafka.tools.StorageTool` takes them."""
         if not self.controllers:
-            if any((state / name / "data").is_dir() for name in node_names(count)):
-                raise StateError(
-                    f"{self._file} is missing: it names the Kafka nodes of the data in its folder. Restore it."
-                )
             self.controllers = [
                 f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
                 for number, name in enumerate(node_names(count))
@@ -98,9 +96,17 @@ class Quorum:
 
 
 def check_count(state: Path, count: int) -> None:
-    """Raise StateError when the Kafka of this state folder has another number of nodes than `count`."""
+    """Raise StateError when the Kafka of this state folder has another number of nodes than `count`.
+
+    Raises it too when nodes of several have data and `kafka-nodes.json` is missing.
+    """
     found = len(read_json(state / KAFKA_NODES).get("controllers", ()))
-    if not found and (state / SINGLE / "data").is_dir():
+    data = kafka_data(state)
+    if not found and any(folder.parent.name != SINGLE for folder in data):
+        raise StateError(
+            f"{state / KAFKA_NODES} is missing: it names the Kafka nodes of the data in its folder. Restore it."
+        )
+    if not found and data:
         found = 1
     if found and found != count:
         raise StateError(
@@ -110,9 +116,8 @@ def check_count(state: Path, count: int) -> None:
 
 
 def kafka_data(state: Path) -> list[Path]:
-    """Return the existing log folders of the Kafka nodes in this state folder."""
-    count = len(read_json(state / KAFKA_NODES).get("controllers", ())) or 1
-    return [folder for name in node_names(count) if (folder := state / name / "data").is_dir()]
+    """Return the existing log folders of the Kafka nodes in this state folder, in the order of their names."""
+    return [folder for folder in sorted(state.glob(f"{SINGLE}*/data")) if _NODE.fullmatch(folder.parent.name)]
 
 
 def _folder_id() -> str:

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -184,10 +185,10 @@ class Authority:
     def _revocation_list(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         at = now - _CRL_BACKDATED
-        list_file = self.folder / CRL_FILE
-        if list_file.exists():
-            before = x509.load_pem_x509_crl(list_file.read_bytes()).last_update_utc
-            at = max(at, before + datetime.timedelta(seconds=1))
+        with suppress(FileNotFoundError, ValueError):  # a damaged list is made again, from `revoked.json`
+            before = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes()).last_update_utc
+            if before < now:  # OpenSSL ignores a list of a later date, which a clock that was ahead has written
+                at = max(at, before + datetime.timedelta(seconds=1))
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
@@ -212,8 +213,11 @@ def generation(certificate: x509.Certificate) -> int:
 
 
 def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -> bool:
-    """Return whether a certificate names all `hosts` and is valid for `days` more."""
-    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    """Return whether a certificate names all `hosts`, is valid now, and is valid for `days` more."""
+    now = datetime.datetime.now(datetime.UTC)
+    if certificate.not_valid_before_utc > now:  # a clock that was ahead has dated it
+        return False
+    left = certificate.not_valid_after_utc - now
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

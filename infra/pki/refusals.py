@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from infra.pki.authority import write_public
+from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
 
 
 def refused(pki: Path) -> set[str]:
     """Return the cameras without rights."""
     try:
-        return set((pki / "refused").read_text().split())
+        return set(read_text(pki / "refused").split())
     except FileNotFoundError:
         return set()
 

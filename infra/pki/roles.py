@@ -27,7 +27,7 @@ from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.pki.serials import note_serial, serials
-from infra.state_folder import Layout
+from infra.state_folder import Layout, read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
@@ -112,8 +112,8 @@ class Roles:
             ]
 
     def names(self) -> list[str]:
-        """Return all roles with a certificate."""
-        return sorted(path.name for path in (self.authority.folder / "roles").iterdir())
+        """Return all roles with a certificate. A folder with another name, such as a copy, is none."""
+        return sorted(path.name for path in (self.authority.folder / "roles").iterdir() if _ROLE.fullmatch(path.name))
 
     def reissue(self, kind: str, days: float = ROLE_DAYS) -> list[str]:
         """Issue the certificates of all instances of a role again; return their names."""
@@ -176,7 +176,7 @@ class Roles:
         """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
             write = write_private if file.name == SHARE_FILE else write_public
-            write(self.folder(name) / file.name, file.read_text())
+            write(self.folder(name) / file.name, read_text(file))
 
     def let_group_read(self, names: Iterable[str]) -> None:
         """Let the files' group read the keys of `names`.
@@ -241,4 +241,4 @@ def share_name(pki: Path) -> str:
         with changing_identities(pki.parent):
             if not file.exists():
                 write_private(file, f"bridges-{secrets.token_hex(16)}")
-    return file.read_text().strip()
+    return read_text(file).strip()

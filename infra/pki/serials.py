@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
+from schemas.errors import StateError
 
 
 def note_serial(pki: Path, holder: str, serial: int) -> None:
@@ -17,11 +19,22 @@ def note_serial(pki: Path, holder: str, serial: int) -> None:
 
 
 def serials(pki: Path, holder: str) -> list[int]:
-    """Return the serial numbers of all certificates of `holder`, the newest last."""
+    """Return the serial numbers of all certificates of `holder`, the newest last. StateError for a damaged one."""
+    file = _serials(pki, holder)
     try:
-        return [int(line, 16) for line in _serials(pki, holder).read_text().split()]
+        return [_number(file, line) for line in read_text(file).split()]
     except FileNotFoundError:
         return []
+
+
+def _number(file: Path, line: str) -> int:
+    try:
+        return int(line, 16)
+    except ValueError:
+        raise StateError(
+            f"{file}: expected a hexadecimal number in each line, got {line[:50]!r}. Restore the file, or remove "
+            "the line."
+        ) from None
 
 
 def _serials(pki: Path, holder: str) -> Path:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
-from socket import SHUT_RDWR, socket
+from socket import AF_INET6, SHUT_RDWR, socket
 from threading import Lock, Thread
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -52,6 +52,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._lock = Lock()
         self._open: dict[socket, None] = {}
+        if ":" in address[0]:
+            self.address_family = AF_INET6
         super().__init__(address, handler)
 
     def process_request(self, request: socket | tuple[bytes, socket], client_address: object) -> None:

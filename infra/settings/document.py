@@ -14,7 +14,9 @@ from pydantic import BaseModel, SecretStr
 from infra.settings.fields import SettingsField, fields
 from infra.settings.roles import prefix_of
 
-_PASSWORD: Final = re.compile(r"://[^/@\s]*@")
+_LOGIN: Final = re.compile(r"://.*@")
+_PASSWORD: Final = re.compile(r"([?&]password=)[^&]*")
+"""The two places of a password in the URL of a database. In the former it may hold any character."""
 _WIDTH: Final = 110
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -48,8 +50,10 @@ def toml_value(value: Any) -> str:
         return f"{{{', '.join(entries)}}}"
     if isinstance(value, SecretStr):
         return toml_value(value.get_secret_value())
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int):
         return json.dumps(value)
+    if isinstance(value, float):
+        return str(value)  # TOML's words for what is not finite are Python's
     # JSON escapes are those of a basic string, but for U+007F, which TOML requires to be escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
 
@@ -94,5 +98,5 @@ def _public(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "**********"
     if isinstance(value, str | Path):
-        return _PASSWORD.sub("://***@", str(value))
+        return _PASSWORD.sub(r"\1***", _LOGIN.sub("://***@", str(value)))
     return value

@@ -1,5 +1,13 @@
 """The state folder: its paths, the lock of its identities, and the environment of a process that has none."""
 
-from infra.state_folder.layout import KAFKA_NODES, Layout, issue_role_secrets, regular_file, role_file, write_private
+from infra.state_folder.layout import (
+    KAFKA_NODES,
+    Layout,
+    issue_role_secrets,
+    read_text,
+    regular_file,
+    role_file,
+    write_private,
+)
 
-__all__ = ["KAFKA_NODES", "Layout", "issue_role_secrets", "regular_file", "role_file", "write_private"]
+__all__ = ["KAFKA_NODES", "Layout", "issue_role_secrets", "read_text", "regular_file", "role_file", "write_private"]

@@ -140,7 +140,7 @@ def write_backup(
 def read_manifest(place: str, passphrase: str | None = None) -> Manifest:
     """Return the manifest of a backup. Raises StateError for another file, SecretError for another passphrase."""
     with _input(place, passphrase) as tar:
-        return _manifest(tar, place)
+        return _manifest(tar, place)[0]
 
 
 def restore_backup(
@@ -159,7 +159,7 @@ def restore_backup(
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with _input(place, passphrase) as tar:
-            manifest = _manifest(tar, place)
+            manifest, digest = _manifest(tar, place)
             if there := [name for name in _written(manifest) if name not in left and (layout.folder / name).exists()]:
                 raise StateError(
                     f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, or "
@@ -168,7 +168,7 @@ def restore_backup(
             if (manifest.database == "postgresql") != (database is not None):
                 wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
                 raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
-            _read_tar(tar, place, staged)
+            _read_tar(tar, place, staged, {MANIFEST: digest})
         for name in left:
             (staged / FILES / name).unlink(missing_ok=True)
         dump = staged / DATABASE
@@ -333,9 +333,12 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _add_file(tar: tarfile.TarFile, name: str, file: Path, sums: dict[str, str]) -> None:
-    """Add a file, or nothing for a link or a socket. Raises FileNotFoundError, or StateError if it cannot be read."""
+    """Add a file, also one behind a link, or nothing for a socket.
+
+    Raises FileNotFoundError, or StateError if it cannot be read.
+    """
     try:
-        if not stat.S_ISREG(file.lstat().st_mode):
+        if not stat.S_ISREG(file.stat().st_mode):
             return
         opened = file.open("rb")
     except FileNotFoundError:
@@ -428,28 +431,29 @@ def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
         raise _damaged(place, str(error)) from None
 
 
-def _manifest(tar: tarfile.TarFile, place: str) -> Manifest:
+def _manifest(tar: tarfile.TarFile, place: str) -> tuple[Manifest, str]:
+    """Read the first member; return it and its checksum."""
     first = tar.next()
     data = tar.extractfile(first) if first is not None and first.name == MANIFEST else None
     if data is None:
         raise _damaged(place, f"no {MANIFEST}")
     try:
-        found: dict[str, Any] = json.loads(data.read())
+        raw = data.read()
+        found: dict[str, Any] = json.loads(raw)
         if found["format"] != FORMAT:
             raise StateError(
                 f"the backup: expected format {FORMAT}, got {found['format']}. Restore it with release "
                 f"{found['version']}."
             )
         offsets = {topic: {int(part): at for part, at in each.items()} for topic, each in found["offsets"].items()}
-        return Manifest(**(found | {"offsets": offsets}))
+        return Manifest(**(found | {"offsets": offsets})), hashlib.sha256(raw).hexdigest()
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(place, f"{MANIFEST}: {error}") from None
 
 
-def _read_tar(tar: tarfile.TarFile, place: str, staged: Path) -> None:
-    """Extract all members behind the manifest into `staged`, and check them."""
+def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, sums: dict[str, str]) -> None:
+    """Extract all members behind the manifest, whose checksum is in `sums`, into `staged`, and check them."""
     (staged / FILES).mkdir(parents=True)
-    sums: dict[str, str] = {}
     wanted: dict[str, str] | None = None
     while (info := tar.next()) is not None:
         data = tar.extractfile(info)
@@ -466,7 +470,7 @@ def _read_tar(tar: tarfile.TarFile, place: str, staged: Path) -> None:
             shutil.copyfileobj(cast(IO[bytes], reading), file, _AT_ONCE)
         target.chmod(info.mode & 0o777)
         sums[info.name] = reading.hash.hexdigest()
-    if wanted is None or {name: each for name, each in wanted.items() if name != MANIFEST} != sums:
+    if wanted != sums:
         raise _damaged(place, "the end is missing" if wanted is None else "a wrong checksum")
 
 

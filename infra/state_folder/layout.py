@@ -199,13 +199,13 @@ class Layout:
             with changing_identities(self.folder):
                 if not self.secret_file.exists():
                     write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
-        return parse_fleet_secret(self.secret_file.read_text().strip())
+        return parse_fleet_secret(read_text(self.secret_file).strip())
 
     def roots(self, role: Role) -> Roots | None:
         """Return the root keys of a role: from its own file, else from the fleet secret; None when there is neither."""
         file = role_file(self.roles, role)
         if file.is_file():
-            return Roots.from_export(file.read_text(), role)
+            return Roots.from_export(read_text(file), role)
         return Roots.of_fleet(self.fleet_secret()).of(role) if self.secret_file.is_file() else None
 
     def signer(self) -> Signer:
@@ -241,14 +241,14 @@ class Layout:
         file = self.key_file(camera_id)
         secret = secret or self.fleet_secret()
         with changing_identities(self.folder):
-            with suppress(FileNotFoundError, SecretError):  # one of an earlier release, which had another form
-                if CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
+            with suppress(FileNotFoundError, SecretError):  # damaged, or of an earlier release with another form
+                if CameraKey.from_export(camera_id, read_text(file)).generation >= generation:
                     return
             write_private(file, derive_camera_key(secret, camera_id, generation).export())
 
     def camera_key(self, camera_id: CameraId) -> CameraKey:
         """Return the key that was issued to a camera."""
-        return CameraKey.from_export(camera_id, self.key_file(camera_id).read_text())
+        return CameraKey.from_export(camera_id, read_text(self.key_file(camera_id)))
 
 
 def role_file(folder: Path, role: Role) -> Path:
@@ -268,6 +268,14 @@ def regular_file(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
     return Path(os.path.realpath(path))
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file of identities. Raises OSError, and SecretError if it is damaged, without quoting it."""
+    try:
+        return file.read_text()
+    except ValueError:
+        raise SecretError(f"{file}: expected text, got a file that is not text. Restore the file.") from None
 
 
 def write_private(path: Path, text: str) -> None:

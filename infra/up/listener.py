@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 import socket
 from typing import Final
@@ -24,7 +23,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def parse_listener(text: str) -> tuple[str, int]:
     """Read `ADDRESS[:PORT]`; ConfigError for another form, and for addresses that no device can connect to."""
     form = "expected the address or host name by which cameras reach this machine, with or without :PORT"
-    host, port = address(text) if _has_port(text) else (text.strip("[]"), MQTT_TLS_PORT)
+    host, port = address(text if _has_port(text) else f"{text}:{MQTT_TLS_PORT}")
     try:
         every = ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -79,7 +78,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
     asked = given is not None and address(given)
     if not layout.run.is_file():  # not a folder of `up`: the broker is run by others
         return given
-    options = json.loads(layout.run.read_text()).get("options", {})
+    options = read_json(layout.run).get("options", {})
     outside = parse_listener(options["listen"]) if options.get("listen") else None
     port = read_json(layout.folder / "ports.json").get("mosquitto")
     local = [(host, port) for host in LOCAL_HOSTS]
@@ -87,7 +86,8 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
         found = outside or (local[1] if port else None)
         return _text(*found) if found is not None else None
     names = certificate_hosts(role_folder(layout.pki, "mosquitto") / CERTIFICATE_FILE)
-    reached = asked in local or (outside is not None and asked[1] == outside[1] and asked[0] in names)
+    named = _spelt(asked[0]) in map(_spelt, names)
+    reached = asked in local or (outside is not None and asked[1] == outside[1] and named)
     if not reached:
         where = " and ".join([*([_text(*outside)] if outside else []), f"127.0.0.1:{port}"])
         raise ConfigError(
@@ -95,6 +95,14 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
             f"`up --listen {given}` first."
         )
     return given
+
+
+def _spelt(host: str) -> str:
+    """Return an address in its usual form, and a name in lower case."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _text(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.pki.authority import Authority
-from infra.pki.roles import Roles
+from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
 from infra.state_folder import Layout
 from schemas.errors import PointillistError
 
@@ -16,7 +16,10 @@ EVERY_S: Final = 3600.0
 
 
 class RoleRenewal:
-    """A thread that renews certificates that are due. Roles present the new ones at their next connection."""
+    """A thread that renews certificates that are due.
+
+    Clients present the new ones at their next connection, and servers at their next start.
+    """
 
     def __init__(self, layout: Layout, print_line: Callable[[str], None], every_s: float = EVERY_S) -> None:
         self._layout = layout
@@ -38,6 +41,12 @@ class RoleRenewal:
     def _renew(self) -> None:
         while not self._closing.wait(self._every_s):
             try:
-                Roles(Authority(self._layout.pki)).renew()
+                renewed = Roles(Authority(self._layout.pki)).renew()
             except (OSError, PointillistError) as error:
                 self._print_line(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")
+                continue
+            if any(kind_of(name) in SERVERS for name in renewed):
+                self._print_line(
+                    "the brokers and the console present their renewed certificates from their next start on: restart "
+                    f"`up` within {RENEWED_DAYS:g} days"
+                )

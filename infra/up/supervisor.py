@@ -118,11 +118,14 @@ class RoleSupervisor:
             self._returns = [each for each in self._returns if each.is_alive()] + [timing]
 
     def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
-        """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional."""
+        """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional.
+
+        An OSError may pass, such as that of a machine without memory for another process.
+        """
         earlier = self._failures.pop(role.name, None)
         if failure is None or excused or is_full(failure):
             return
-        if not isinstance(failure, PointillistError if role.optional else BrokerError):
+        if not isinstance(failure, (PointillistError if role.optional else BrokerError, OSError)):
             raise failure
         self._failures[role.name] = why = str(failure).removeprefix(f"{role.name}: ")
         if earlier is None:

@@ -112,6 +112,20 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
     store.close()
 
 
+@pytest.mark.parametrize("name", ["fleet.secret", "settings/recorder.toml"])
+def test_a_file_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
+    file, elsewhere = layout.folder / name, tmp_path / "elsewhere"
+    content = file.read_bytes()
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place)
+    assert (fresh.folder / name).read_bytes() == content
+    assert not (fresh.folder / name).is_symlink()
+
+
 def test_a_damaged_database_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     layout.database.write_bytes(b"SQLite format 3\0" + bytes(5000))
     with pytest.raises(StateError, match=r"^the database: expected a whole and readable one, got [^\n]+\.$"):

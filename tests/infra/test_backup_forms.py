@@ -58,6 +58,7 @@ def of_format(data: bytes) -> bytes:
     [
         (MANIFEST, of_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
         (MANIFEST, lambda data: b"{}", "got a damaged file (manifest.json: 'format')"),
+        (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "got a damaged file (a wrong checksum)"),
         (MANIFEST, lambda data: None, "got a damaged file (no manifest.json)"),
         (CHECKSUMS, lambda data: None, "got a damaged file (the end is missing)"),
         (CHECKSUMS, lambda data: b"{}", "got a damaged file (a wrong checksum)"),

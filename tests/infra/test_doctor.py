@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -66,3 +67,41 @@ def test_people_read_a_table_and_a_jar_folder_that_maven_can_fill_is_no_fault(
     assert done.exit_code == 2
     assert (words["Kafka"], words["disk"], words["Prometheus"]) == ("ok", "MISSING", "absent")
     assert "to be fetched by Maven at the first start" in done.output
+
+
+def part(what: str, state: Path) -> dict[str, Any]:
+    """One part of the doctor's report."""
+    parts: list[dict[str, Any]] = json.loads(run("doctor", "--state", state, "--json").stdout)["parts"]
+    return next(each for each in parts if each["what"] == what)
+
+
+def test_a_jar_folder_with_missing_jars_has_to_be_fetched_again(bare_machine: Path) -> None:
+    (bare_machine / "jars").mkdir()
+    assert not part("Kafka", bare_machine)["ok"]
+    for name in kafka_jars.read_digests():
+        if "aarch" not in name:
+            (bare_machine / "jars" / name).touch()
+    assert part("Kafka", bare_machine)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("line", "ok"),
+    [
+        ('openjdk version "17.0.13" 2024-10-15', True),
+        ('openjdk version "25" 2025-09-16', True),
+        ('openjdk version "11.0.22" 2024-01-16', False),
+        ('java version "1.8.0_412"', False),
+    ],
+)
+def test_a_java_that_is_too_old_for_kafka_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, ok: bool
+) -> None:
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho 'Picked up JAVA_TOOL_OPTIONS: -Xmx1g' >&2\necho '{line}' >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor, "_torch", lambda: "torch")
+    java = part("Java", tmp_path)
+    assert java["ok"] is ok
+    assert line in java["found"]

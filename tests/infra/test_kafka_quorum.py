@@ -126,3 +126,16 @@ def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir:
     written(state_dir, "kafka-2")
     with pytest.raises(StateError, match=r"kafka-nodes\.json is missing"):
         Quorum(state_dir, Ports(state_dir), 3)
+
+
+@pytest.mark.parametrize("text", ["{", None])
+def test_a_kafka_of_one_node_begins_next_to_no_nodes_that_nothing_names_any_more(
+    state_dir: Path, text: str | None
+) -> None:
+    for name in node_names(3):
+        written(state_dir, name)
+    if text is not None:
+        (state_dir / KAFKA_NODES).write_text(text)
+    with pytest.raises(StateError, match=r"kafka-nodes\.json is missing"):
+        KafkaNodes(state_dir, Ports(state_dir), 1)
+    assert kafka_data(state_dir) == [state_dir / name / "data" for name in node_names(3)]

@@ -57,7 +57,7 @@ def test_an_address_that_no_device_can_name_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "*", "host:0", "host:port", "a b", "user@host:1", "a\nallow_anonymous true", "-a"]
+    "text", ["", "*", "host:0", "host:port", "a b", "user@host:1", "a\nallow_anonymous true", "-a", "a..b", "a" * 64]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -111,12 +111,32 @@ def test_an_enrolment_names_where_up_listens_and_no_other_place(tmp_path: Path) 
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("listen", "reached"),
+    [
+        ("Gate.example:8883", "gate.EXAMPLE:8883"),
+        ("[FD00::0:7]:8883", "[FD00::0:7]:8883"),
+        ("fd00::7", "[FD00::7]:8883"),
+    ],
+)
+def test_a_name_or_an_address_may_be_spelt_otherwise_than_in_the_certificate(
+    tmp_path: Path, listen: str, reached: str
+) -> None:
+    assert listener_for_devices(as_of_up(tmp_path / "state", listen=listen), reached) == reached
+
+
 def test_without_a_listener_an_enrolment_is_for_this_machine_and_the_refusal_names_the_option(tmp_path: Path) -> None:
     layout = as_of_up(tmp_path / "state")
     assert listener_for_devices(layout, None) == "127.0.0.1:21600"
     said = refusal(run("enroll", DOOR, "--out", tmp_path / "out", "--mqtt", "broker:8883", "--state", layout.folder))
     assert "expected 127.0.0.1:21600, where" in said
     assert "`up --listen broker:8883`" in said
+
+
+def test_a_damaged_file_of_the_last_run_counts_as_one_without_a_listener(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state", listen="127.0.0.2:21603")
+    layout.run.write_bytes(b"\xff" + layout.run.read_bytes())
+    assert listener_for_devices(layout, None) == "127.0.0.1:21600"
 
 
 def test_a_fleet_without_up_may_have_its_broker_anywhere(tmp_path: Path) -> None:

@@ -37,6 +37,16 @@ def test_half_open_requests_take_few_threads_and_keep_no_scrape_out() -> None:
         wait_until(lambda: threading.active_count() - before < 3 * MAX_CONNECTIONS)
 
 
+def test_an_address_may_be_of_ipv6() -> None:
+    server = serve(CollectorRegistry(), Health(), ("::1", 0))
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.server_address[1]}/metrics", timeout=30) as answer:
+            assert answer.status == 200
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_another_path_is_not_found_and_says_which_there_are() -> None:
     server = serve(CollectorRegistry(), Health(), ("127.0.0.1", 0))
     try:

@@ -20,7 +20,7 @@ from infra.pki import generations
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, general_name, good_for
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
-from infra.pki.refusals import refused
+from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.state_folder import Layout
 from infra.state_folder.environment import accepted_generations
@@ -32,7 +32,7 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
-from tests.infra.secure import SECRET, enrolled
+from tests.infra.secure import SECRET, enrolled, make_fleet
 from tests.waiting import until
 
 DOOR = CameraId("site/door")
@@ -98,6 +98,19 @@ def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(
         times.append(found.last_update_utc)
     assert times == sorted(set(times))
     assert times[-1] < datetime.datetime.now(datetime.UTC)
+
+
+def test_after_a_list_that_a_clock_ahead_has_dated_the_next_is_valid_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    monkeypatch.setattr("infra.pki.authority._CRL_BACKDATED", -datetime.timedelta(days=1))
+    authority.revoke({1: DOOR})
+    monkeypatch.undo()
+    authority.revoke({2: DOOR})
+    found = x509.load_pem_x509_crl((authority.folder / "crl.pem").read_bytes())
+    assert {each.serial_number for each in found} == {1, 2}
+    assert found.last_update_utc < datetime.datetime.now(datetime.UTC)
 
 
 def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
@@ -264,6 +277,51 @@ def test_a_damaged_file_of_the_authority_is_one_line(fleet: Layout, tmp_path: Pa
     (folder / name).write_text("{")
     with pytest.raises(StateError, match=message):
         Authority(folder).revoked()
+
+
+@pytest.mark.parametrize("name", ["fleet.secret", "pki/refused", "pki/bridges.share", "pki/cameras/site/door.serials"])
+def test_a_flipped_bit_in_a_file_of_identities_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    fleet.fleet_secret()
+    enrolled(fleet, DOOR)
+    refuse(fleet.pki, [DOOR])
+    share_name(fleet.pki)
+    file = fleet.folder / name
+    first, *rest = file.read_bytes()
+    file.write_bytes(bytes([first ^ 0x80, *rest]))
+    for command in (("enroll", DOOR, "--out", tmp_path / "out"), ("revoke", DOOR)):
+        done = run(*command, "--state", fleet.folder)
+        if done.exception is not None:
+            assert refusal(done).startswith(f"{file}: expected text, got a file that is not text. Restore ")
+            return
+    pytest.fail("expected a refusal")
+
+
+def test_a_damaged_number_of_a_certificate_is_one_line(tmp_path: Path) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    enrolled(fleet, DOOR)
+    file = fleet.pki / "cameras" / "site" / "door.serials"
+    file.write_text(file.read_text() + "xyz\n")
+    said = refusal(run("revoke", DOOR, "--state", fleet.folder))
+    assert said.startswith(f"{file}: expected a hexadecimal number in each line, got 'xyz'.")
+
+
+def test_a_damaged_key_of_a_camera_is_written_again(tmp_path: Path) -> None:
+    fleet = Layout(tmp_path / "fleet")
+    fleet.issue_key(DOOR)
+    kept = fleet.key_file(DOOR).read_bytes()
+    fleet.key_file(DOOR).write_bytes(b"\xff" + kept)
+    fleet.issue_key(DOOR)
+    assert fleet.key_file(DOOR).read_bytes() == kept
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
+def test_a_damaged_revocation_list_is_made_again_by_the_next_revocation(tmp_path: Path, content: bytes) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    authority.revoke({1: "site/gate"})
+    (authority.folder / "crl.pem").write_bytes(content)
+    authority.revoke({2: DOOR})
+    assert authority.on_list() >= {1, 2}
 
 
 def test_an_authority_without_a_list_has_revoked_nobody(fleet: Layout, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -15,8 +16,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from cryptography import x509
 
 from infra.admission import role_revocation
+from infra.admission.camera_revocation import close_connection
 from infra.admission.role_revocation import revoke_role
 from infra.local.kafka import kafka_security
+from infra.local.ports import free_port
 from infra.pki import authority as authorities
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, generation, good_for
 from infra.pki.enrolment import Enrolment
@@ -151,6 +154,50 @@ def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
     finally:
         renewal.close()
     assert said[0].startswith("the roles' certificates are not renewed, it is tried again in an hour: ")
+
+
+def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_is_right(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = Roles(Authority(fleet.pki))
+    monkeypatch.setattr(authorities, "_BACKDATED", -datetime.timedelta(days=1))
+    roles.issue("bridge", LOCAL_HOSTS)
+    assert certificate(fleet, "bridge").not_valid_before_utc > datetime.datetime.now(datetime.UTC)
+    monkeypatch.undo()
+    assert roles.renew() == ["bridge"]
+    assert certificate(fleet, "bridge").not_valid_before_utc < datetime.datetime.now(datetime.UTC)
+    assert roles.renew() == []
+
+
+def test_a_running_system_names_renewed_servers_which_present_them_at_their_next_start(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.pki.roles.CERTIFICATE_DAYS", 0.2)
+    Roles(Authority(fleet.pki)).issue("mosquitto", LOCAL_HOSTS)
+    monkeypatch.undo()
+    said: list[str] = []
+    renewal = RoleRenewal(fleet, said.append, every_s=0.05)
+    renewal.start()
+    try:
+        wait_until(lambda: bool(said), "a word of the servers", within_s=30)
+    finally:
+        renewal.close()
+    assert len(said) == 1
+    assert said[0].endswith("present their renewed certificates from their next start on: restart `up` within 30 days")
+
+
+def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:
+    shutil.copytree(role_folder(fleet.pki, "bridge"), role_folder(fleet.pki, "bridge-old"))
+    old = certificate(fleet, "bridge").serial_number
+    assert revoke_role(fleet, "bridge").names == ["bridge"]
+    assert old in Authority(fleet.pki).on_list()
+    assert certificate(fleet, "bridge").serial_number != old
+
+
+def test_a_broker_that_ends_while_a_connection_is_closed_is_one_line(fleet: Layout) -> None:
+    place, authority = ("127.0.0.1", free_port()), Authority(fleet.pki)
+    with pytest.raises(BrokerError, match=rf"^MQTT broker at 127\.0\.0\.1:{place[1]}: expected it to close .* bridge "):
+        close_connection(place, authority, "bridge", 0.1)
 
 
 def test_a_new_fleet_secret_changes_every_root_and_every_camera_s_key(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -194,6 +195,11 @@ def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
     assert found.sites["north.1"].ca_file is None
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 1e-7, 0.5])
+def test_every_number_is_written_as_toml_reads_it(value: float) -> None:
+    assert tomllib.loads(toml({"drain_s": value})) == {"drain_s": value}
+
+
 def test_an_option_precedes_the_environment_which_precedes_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,11 +296,23 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable:
     assert line in str(refused.value)
 
 
-def test_a_listing_repeats_no_password() -> None:
-    given = Given("recorder", options={"database": "postgresql+psycopg://me:hunter2@host/name"})
-    text = listing(load(model_of("recorder"), given), "recorder")
+@pytest.mark.parametrize(
+    ("database", "shown"),
+    [
+        ("postgresql+psycopg://me:hunter2@host/name", "postgresql+psycopg://***@host/name"),
+        ("postgresql+psycopg://me:/hunter2@host/name", "postgresql+psycopg://***@host/name"),
+        ("postgresql+psycopg://me:a hunter2@host/name", "postgresql+psycopg://***@host/name"),
+        ("postgresql+psycopg://me:a@hunter2@host/name", "postgresql+psycopg://***@host/name"),
+        (
+            "postgresql+psycopg://host/name?user=me&password=hunter2&sslmode=require",
+            "postgresql+psycopg://host/name?user=me&password=***&sslmode=require",
+        ),
+    ],
+)
+def test_a_listing_repeats_no_password(database: str, shown: str) -> None:
+    text = listing(load(model_of("recorder"), Given("recorder", options={"database": database})), "recorder")
     assert "hunter2" not in text
-    assert 'database = "postgresql+psycopg://***@host/name"' in text
+    assert f'database = "{shown}"' in text
 
 
 def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import urllib.request
@@ -201,6 +202,30 @@ def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupe
         return False
 
     wait_until(raised, "the error of its start")
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_a_role_that_the_machine_has_no_room_for_is_tried_again(
+    supervisor: RoleSupervisor, said: list[str], optional: bool
+) -> None:
+    process = Stub()
+    supervisor.start(Role("prometheus", process, optional=optional))
+    process.status, process.failure = -9, BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    def noted() -> bool:
+        supervisor.watch()
+        return len(said) == 2
+
+    wait_until(noted, "the reason")
+    process.failure = None
+
+    def runs() -> bool:
+        supervisor.watch()
+        return process.poll() is None
+
+    wait_until(runs, "its restart")
+    why = "[Errno 11] Resource temporarily unavailable"
+    assert said[1:] == [f"prometheus did not start and is tried again: {why}"]
 
 
 def test_a_role_that_does_not_start_again_says_why_and_is_given_up(
