@@ -40,8 +40,8 @@ SIGHTING_NAME: Final = "PointillistSighting"
 REPEAT_S: Final = 30.0
 ANSWER_S: Final = 10.0
 _AT_ONCE: Final = 100
-_SILENCED_BY: Final = "pointillist "
-"""Begin of the author of a silence; the id of this system's database and the subject of the mute follow."""
+_SILENCED_BY: Final = "pointillist"
+"""Begin of the author of a silence. The id of this system's database follows, and the subject of the mute."""
 _DESCRIPTION: Final = (
     "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
     "verdicts."
@@ -86,7 +86,7 @@ class AlertNotifier:
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
-        self._author = f"{_SILENCED_BY}{database_id(database)}: "
+        self._author = f"{_SILENCED_BY} {database_id(database)}"
         self._store = reviews
         self._reviews: Reviews = {}
         self._published_ms = published_ms
@@ -146,10 +146,13 @@ class AlertNotifier:
             return
         kept: set[str] = set()
         for each in self._ask("GET", "/silences").json():
-            subject = str(each["createdBy"]).removeprefix(self._author)
-            if subject == each["createdBy"] or each["status"]["state"] == "expired":
+            author, _, subject = str(each["createdBy"]).partition(": ")
+            is_same = _is_same(each, wanted.get(subject))
+            # Earlier versions wrote no id: their silences are another system's, unless one is the same as a mute here.
+            is_former = author == _SILENCED_BY and is_same
+            if each["status"]["state"] == "expired" or not (author == self._author or is_former):
                 continue
-            if subject in kept or not _is_same(each, wanted.get(subject)):
+            if is_former or subject in kept or not is_same:
                 self._ask("DELETE", f"/silence/{each['id']}")
             else:
                 kept.add(subject)
@@ -166,7 +169,7 @@ class AlertNotifier:
         return {
             "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
             "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),
-            "createdBy": f"{self._author}{mute.subject}",
+            "createdBy": f"{self._author}: {mute.subject}",
             "comment": f"{mute.reason} (muted by {mute.who})",
         }
 

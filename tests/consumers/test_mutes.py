@@ -238,6 +238,29 @@ def test_systems_that_share_an_alertmanager_leave_each_others_silences(
     second.close()
 
 
+def test_a_silence_of_an_earlier_version_ends_with_its_mute(
+    recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, notifier = Manager(), AlertNotifier("http://x", recorder.url)
+    monkeypatch.setattr(notifier, "_client", manager)
+    made = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, made))
+    notifier.notify()
+    (silence,) = manager.active()
+    silence["createdBy"] = f"pointillist: {CAMERA}"
+    of_another_system = silence | {"id": "theirs", "comment": "paint (muted by bob)"}
+    manager.silences["theirs"] = of_another_system
+    again = AlertNotifier("http://x", recorder.url)  # after the upgrade
+    monkeypatch.setattr(again, "_client", manager)
+    again.notify()
+    assert len(manager.active()) == 2
+    expire(recorder)
+    again.notify()
+    assert manager.active() == [of_another_system]
+    for each in (notifier, again):
+        each.close()
+
+
 def test_a_mute_of_an_alert_does_not_silence_that_of_the_next_model(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
