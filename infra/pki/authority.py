@@ -153,6 +153,13 @@ class Authority:
             return False
         return True
 
+    def is_ahead(self, dated: datetime.datetime) -> bool:
+        """Return whether a clock that was ahead has dated a certificate or a list.
+
+        A clock before the authority's own date is behind: it is not set yet.
+        """
+        return self.certificate.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < dated
+
     def revoked(self) -> dict[int, str]:
         """Return the numbers of revoked certificates, with the owner of each."""
         try:
@@ -187,13 +194,13 @@ class Authority:
         at = now - _CRL_BACKDATED
         with suppress(FileNotFoundError, ValueError):  # a damaged list is made again, from `revoked.json`
             before = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes()).last_update_utc
-            if before < now:  # OpenSSL ignores a list of a later date, which a clock that was ahead has written
+            if not self.is_ahead(before):  # OpenSSL ignores a list of a later date
                 at = max(at, before + datetime.timedelta(seconds=1))
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
             .last_update(at)
-            .next_update(now + datetime.timedelta(days=CRL_DAYS))
+            .next_update(max(now, at) + datetime.timedelta(days=CRL_DAYS))
         )
         for serial in serials:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
@@ -213,11 +220,8 @@ def generation(certificate: x509.Certificate) -> int:
 
 
 def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -> bool:
-    """Return whether a certificate names all `hosts`, is valid now, and is valid for `days` more."""
-    now = datetime.datetime.now(datetime.UTC)
-    if certificate.not_valid_before_utc > now:  # a clock that was ahead has dated it
-        return False
-    left = certificate.not_valid_after_utc - now
+    """Return whether a certificate names all `hosts` and is valid for `days` more."""
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -137,6 +137,8 @@ class Roles:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
             return False
+        if self.authority.is_ahead(found.not_valid_before_utc):
+            return False
         server = kind_of(name) in SERVERS
         life = (found.not_valid_after_utc - found.not_valid_before_utc).total_seconds() / 86_400
         if not server and life > 2 * days + RENEWED_DAYS:

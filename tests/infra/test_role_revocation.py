@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -167,6 +168,30 @@ def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_
     assert roles.renew() == ["bridge"]
     assert certificate(fleet, "bridge").not_valid_before_utc < datetime.datetime.now(datetime.UTC)
     assert roles.renew() == []
+
+
+def test_a_clock_that_is_not_set_replaces_no_certificate_and_makes_no_list_that_has_expired(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(fleet.pki)
+    roles = Roles(authority)
+    roles.issue("bridge", LOCAL_HOSTS)
+    authority.revoke({1: "site/door"})
+
+    class Unset(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Unset:
+            return cls(1970, 1, 1, tzinfo=tz)
+
+    with monkeypatch.context() as patch:
+        unset = SimpleNamespace(datetime=Unset, timedelta=datetime.timedelta, UTC=datetime.UTC)
+        patch.setattr(authorities, "datetime", unset)
+        assert roles.renew() == []
+        authority.revoke({2: "site/gate"})
+    found = x509.load_pem_x509_crl((fleet.pki / "crl.pem").read_bytes())
+    assert {each.serial_number for each in found} == {1, 2}
+    assert found.next_update_utc is not None
+    assert found.last_update_utc < datetime.datetime.now(datetime.UTC) < found.next_update_utc
 
 
 def test_a_running_system_names_renewed_servers_which_present_them_at_their_next_start(
