@@ -26,19 +26,25 @@ class CameraRates:
     def changed(self) -> Mapping[CameraId, float] | None:
         """Bytes a second by camera if the file has changed since the last call, else None.
 
-        If the file cannot be read, the error is logged and the previous rates hold.
+        If the file cannot be read, the error is logged and the previous rates hold. A name that no camera can have is
+        logged and ignored.
         """
         version = file_version(self._path)
         if version == self._read:
             return None
         self._read = version
+        found: dict[CameraId, float] = {}
         try:
-            found = {camera_id(name): float(mib) * 2**20 for name, mib in json.loads(self._path.read_text()).items()}
+            for name, mib in json.loads(self._path.read_text()).items():
+                try:
+                    found[camera_id(name)] = float(mib) * 2**20
+                except ConfigError as error:
+                    log.warning("camera_rate_ignored", file=str(self._path), cause=str(error))
             if not all(math.isfinite(rate) and rate >= 0 for rate in found.values()):
                 raise ValueError("expected rates from 0")
         except FileNotFoundError:
             return {}
-        except (ConfigError, OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("camera_rates_not_read", file=str(self._path), cause=repr(error)[:200])
             return None
         return found

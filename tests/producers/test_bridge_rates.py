@@ -59,15 +59,15 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["door", "Site/door", "site/gate/door", ""])
-def test_a_name_that_no_camera_can_have_is_named_once_and_changes_nothing(tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_camera_can_have_is_named_once_and_the_other_rates_hold(tmp_path: Path, name: str) -> None:
     file = tmp_path / "rates.json"
     rates = CameraRates(file)
     file.write_text(json.dumps({name: 3, YARD: 2}))
     with structlog.testing.capture_logs() as logs:
-        assert rates.changed() is None
+        assert rates.changed() == {YARD: 2 * 2**20}
         assert rates.changed() is None
     (line,) = logs
-    assert line["event"] == "camera_rates_not_read"
+    assert line["event"] == "camera_rate_ignored"
     assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["cause"]
 
 
