@@ -28,7 +28,7 @@ Order = TypeVar("Order", Command, ProbeRequest)
 
 
 _MOST_EARLY: Final = 8
-"""Orders of a kind that wait for their time; beyond, the oldest is dropped."""
+"""Orders of a kind that wait for their time. Beyond, the oldest is dropped, except for the last one to arrive."""
 
 
 def _unix_ms() -> int:
@@ -143,7 +143,7 @@ class CameraControl:
             held = self._early.setdefault(kind, [])
             held.append(order)
             if len(held) > _MOST_EARLY:
-                held.remove(min(held, key=_issued_ms))
+                held.remove(min(held[:-1], key=_issued_ms))
             return False
         self._early.pop(kind, None)
         state = obey(order)

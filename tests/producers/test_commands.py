@@ -128,6 +128,17 @@ def test_of_the_commands_that_a_device_without_a_clock_has_got_the_newest_holds_
     assert not control.apply_due()  # a later command has replaced that of the far future
 
 
+def test_many_commands_of_the_far_future_do_not_drop_the_one_that_came_after_them(tmp_path: Path) -> None:
+    clock = Clock(1000)
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    for number in range(20):
+        control.command(command(NOW_MS + 10 * MAX_AHEAD_MS + number, dropped_per_block=0))
+    control.command(command(NOW_MS, dropped_per_block=32))
+    clock.now_ms = NOW_MS + 5
+    assert control.apply_due()
+    assert control.encoding.dropped_per_block == 32
+
+
 def test_a_far_future_that_is_remembered_already_does_not_make_a_camera_deaf(tmp_path: Path) -> None:
     poisoned = NOW_MS + 10**12
     control = CameraControl(tmp_path, KEY, OWN, Clock(poisoned))
