@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from infra.local.disk_space import DiskSpace
 from infra.local.process import last_line
@@ -43,9 +43,8 @@ class RoleSupervisor:
         self._starting: dict[str, Future[None]] = {}
         self._failures: dict[str, str] = {}
         """Why the last start of a role failed."""
-        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
-        self._returns: list[threading.Thread] = []
-        """Threads that wait for the return of a role: in the pool, they would leave no room for starts."""
+        self._restarting: list[threading.Thread] = []
+        """Threads that start a role again and wait for its return."""
         self._writing = threading.Lock()
         self.away_s: dict[str, float] = {}
         """Downtime of each role in seconds, from its ends until it was ready again."""
@@ -112,10 +111,15 @@ class RoleSupervisor:
             if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):
                 why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
                 self._print_line(f"{role.name} died ({why}), started again")
-            self._starting[role.name] = starting = self._threads.submit(self._begin, role)
-            timing = threading.Thread(target=self._time_return, args=(role, starting, time.monotonic()), daemon=True)
-            timing.start()
-            self._returns = [each for each in self._returns if each.is_alive()] + [timing]
+            self._starting[role.name] = starting = Future()
+            thread = threading.Thread(target=self._restart, args=(role, starting), daemon=True)
+            self._restarting = [each for each in self._restarting if each.is_alive()]
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no room for another thread
+                self._begin_again(role, starting)
+            else:
+                self._restarting.append(thread)
 
     def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
         """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional.
@@ -131,12 +135,20 @@ class RoleSupervisor:
         if earlier is None:
             self._print_line(f"{role.name} did not start and is tried again: {why}")
 
-    def _time_return(self, role: Role, starting: Future[None], died: float) -> None:
-        """Wait until a restarted role is ready, has ended again or is no longer watched."""
+    def _begin_again(self, role: Role, starting: Future[None]) -> None:
+        try:
+            self._begin(role)
+        except BaseException as error:
+            starting.set_exception(error)
+        else:
+            starting.set_result(None)
+
+    def _restart(self, role: Role, starting: Future[None]) -> None:
+        """Start a role, and wait until it is ready, has ended again or is no longer watched."""
+        died = time.monotonic()
+        self._begin_again(role, starting)
         while role.name in self._roles:
-            if starting.done() and (starting.exception() or role.process.poll() is not None):
-                break
-            if starting.done() and role.healthy():
+            if starting.exception() or role.process.poll() is not None or role.healthy():
                 break
             time.sleep(_RETURN_POLL_S)
         self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
@@ -176,9 +188,8 @@ class RoleSupervisor:
     def close(self) -> None:
         """Stop restarting roles."""
         self._roles.clear()
-        self._threads.shutdown(wait=True)
-        for timing in self._returns:
-            timing.join()
+        for thread in self._restarting:
+            thread.join()
 
 
 def ended_by_user_error(role: Role) -> PointillistError:

@@ -9,7 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread, Timer
+from unittest.mock import Mock
 
 import pytest
 
@@ -206,11 +207,13 @@ def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupe
 
 @pytest.mark.parametrize("optional", [False, True])
 def test_a_role_that_the_machine_has_no_room_for_is_tried_again(
-    supervisor: RoleSupervisor, said: list[str], optional: bool
+    supervisor: RoleSupervisor, said: list[str], monkeypatch: pytest.MonkeyPatch, optional: bool
 ) -> None:
     process = Stub()
     supervisor.start(Role("prometheus", process, optional=optional))
     process.status, process.failure = -9, BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    # Where no process can be started, no thread can.
+    monkeypatch.setattr(Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
 
     def noted() -> bool:
         supervisor.watch()
@@ -218,6 +221,7 @@ def test_a_role_that_the_machine_has_no_room_for_is_tried_again(
 
     wait_until(noted, "the reason")
     process.failure = None
+    monkeypatch.undo()
 
     def runs() -> bool:
         supervisor.watch()
