@@ -15,8 +15,8 @@ from infra.settings.fields import SettingsField, fields
 from infra.settings.roles import prefix_of
 
 _LOGIN: Final = re.compile(r"://.*@")
-_PASSWORD: Final = re.compile(r"([?&]password=)[^&]*")
-"""The two places of a password in the URL of a database. In the former it may hold any character."""
+_PASSWORD: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
+"""The two places of passwords in the URL of a database. In the former they may hold any character."""
 _WIDTH: Final = 110
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -307,6 +307,10 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable:
             "postgresql+psycopg://host/name?user=me&password=hunter2&sslmode=require",
             "postgresql+psycopg://host/name?user=me&password=***&sslmode=require",
         ),
+        (
+            "postgresql+psycopg://host/name?sslkey=me.key&sslpassword=hunter2",
+            "postgresql+psycopg://host/name?sslkey=me.key&sslpassword=***",
+        ),
     ],
 )
 def test_a_listing_repeats_no_password(database: str, shown: str) -> None:
