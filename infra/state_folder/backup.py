@@ -335,13 +335,17 @@ def _files(top: Path) -> Iterator[Path]:
 def _add_file(tar: tarfile.TarFile, name: str, file: Path, sums: dict[str, str]) -> None:
     """Add a file, also one behind a link, or nothing for a socket.
 
-    Raises FileNotFoundError, or StateError if it cannot be read.
+    Raises FileNotFoundError, or StateError if it cannot be read or is a link to a missing file.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             return
         opened = file.open("rb")
     except FileNotFoundError:
+        if file.is_symlink() and not file.name.startswith("."):  # editors lock files by links that lead nowhere
+            raise StateError(
+                f"--state: expected a file behind the link {file}, got none. Mount its disk, or remove the link."
+            ) from None
         raise
     except OSError as error:
         raise _unreadable(error) from None

@@ -126,6 +126,18 @@ def test_a_file_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layou
     assert not (fresh.folder / name).is_symlink()
 
 
+def test_a_link_whose_file_is_away_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
+    secret = layout.folder / "fleet.secret"
+    secret.unlink()
+    secret.symlink_to(tmp_path / "unmounted" / "fleet.secret")
+    (layout.folder / "settings" / ".#recorder.toml").symlink_to("me@host.1")  # an editor's lock
+    with pytest.raises(StateError, match=rf"^--state: expected a file behind the link {secret}, got none\. [^\n]+$"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+    assert not list((tmp_path / "to").glob("*.backup"))
+    secret.unlink()
+    write_backup(layout, str(tmp_path / "to"), "1")
+
+
 def test_a_damaged_database_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     layout.database.write_bytes(b"SQLite format 3\0" + bytes(5000))
     with pytest.raises(StateError, match=r"^the database: expected a whole and readable one, got [^\n]+\.$"):
