@@ -28,20 +28,17 @@ def forget(
     from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store
     from consumers.settings import SILENT_AFTER_S
-    from infra.up.system_state import camera_states, scenario_cameras
+    from infra.up.system_state import known_camera, run_cameras
     from schemas.identity import camera_at
 
     layout, identity = existing_layout(state), camera_at(name)
-    if identity in scenario_cameras(layout):
+    if identity in run_cameras(layout):
+        listed = layout.cameras_file
         raise ConfigError(
-            f"{identity}: expected a camera outside the scenario, got one of {layout.scenario}. "
-            "Start `pointillist up` without it."
+            f"{identity}: expected a camera outside the scenario, got one of {listed or layout.scenario}. "
+            f"{'Remove it there.' if listed else 'Start `pointillist up` without it.'}"
         )
-    found = {each.name: each for each in camera_states(layout)}.get(identity)
-    if found is None:
-        raise ConfigError(
-            f"{identity}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name."
-        )
+    found = known_camera(layout, identity)
     sends = found.age_s is not None and found.age_s <= SILENT_AFTER_S
     if found.state not in GONE or (sends and found.state not in (State.OFFLINE, State.SILENT)):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")

@@ -43,6 +43,7 @@ def mute(
     from consumers.console.access.owner import owner_name
     from consumers.database.changes import change_recorded
     from consumers.database.mutes import end_mute, new_mute, read_mutes, save_mute
+    from infra.up.system_state import known_camera
     from schemas.identity import camera_at
 
     layout, now_ms = existing_layout(state), time.time_ns() // 10**6
@@ -53,7 +54,10 @@ def mute(
             until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")
         return
-    named = [each if len(each) == 32 and "/" not in each else str(camera_at(each)) for each in subjects]
+    named = [each if len(each) == 32 and "/" not in each else camera_at(each) for each in subjects]
+    for subject in named:
+        if "/" in subject and not end:
+            known_camera(layout, camera_at(subject))
     made = [] if end else [new_mute(each, length, reason, owner_name(), now_ms) for each in named]
 
     def change(connection: Connection) -> None:

@@ -228,7 +228,10 @@ def role_tls(pki: Path, name: str) -> Tls:
     """Return the TLS files of the role `name`; StateError when it has no certificate."""
     folder = role_folder(pki, name)
     if not (folder / CERTIFICATE_FILE).is_file():
-        raise StateError(f"{folder}: expected a certificate of {name}, got none. Run `pointillist ca role {name}`.")
+        raise StateError(
+            f"{folder}: expected a certificate of {name}, got none. Run `pointillist ca role {name} "
+            f"--state {pki.parent}`."
+        )
     return Tls.of_folder(folder)
 
 

@@ -153,6 +153,12 @@ class Layout:
         found = processor.get("max_frame_pixels") if isinstance(processor, dict) else None
         return found if isinstance(found, int) else USUAL_FRAME_PIXELS
 
+    @property
+    def cameras_file(self) -> Path | None:
+        """The list of cameras of the last run; None if it had none."""
+        found = self._options().get("cameras_file")
+        return Path(found) if isinstance(found, str) else None
+
     def _options(self) -> dict[str, object]:
         try:
             run = json.loads(self.run.read_text())

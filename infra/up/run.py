@@ -166,6 +166,8 @@ class _Run:
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
         write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
+        if (listed := self._settings.cameras_file) is not None:
+            options["cameras_file"] = str(listed.resolve())
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 

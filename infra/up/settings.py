@@ -197,7 +197,7 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
     if is_real(source):
         if cameras > 1:
             raise ConfigError(
-                f"--cameras: expected 1 with a URL or device, got {cameras}. Name several cameras in a --scenario."
+                f"--cameras: expected 1 with a URL or device, got {cameras}. List several in a --cameras-file."
             )
         return {"kind": "url", "address": source}
     file = place(source, Path())

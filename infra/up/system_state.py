@@ -33,8 +33,9 @@ from infra.local.role_table import read_roles, running, supervisor
 from infra.state_folder import Layout
 from infra.up.processes import asked_health
 from infra.up.scrape import Samples
+from producers.fleet.camera_file import load_camera_file
 from producers.simulation.scenario import load_scenario
-from schemas.errors import StateError, UserError
+from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES
 from schemas.topics import PROCESSORS_GROUP
@@ -144,16 +145,34 @@ def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
 
 
 def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState]:
-    """Return the cameras of the database and of the folder's scenario, the worst first, then by name."""
+    """Return the cameras of the database and of the run, the worst first, then by name."""
     now_ms = time.time_ns() // 10**6 if now_ms is None else now_ms
     found = _recorded(layout, now_ms)
-    for name in scenario_cameras(layout):
+    for name in run_cameras(layout):
         found.setdefault(name, CameraState(name, State.SILENT, "it has not connected yet", None, 0, None, None))
     return sorted(found.values(), key=lambda each: (each.state.severity, natural(each.name)))
 
 
+def known_camera(layout: Layout, name: CameraId) -> CameraState:
+    """Return the state of one camera; ConfigError if the system has none of this name."""
+    for each in camera_states(layout):
+        if each.name == name:
+            return each
+    raise ConfigError(f"{name}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name.")
+
+
+def run_cameras(layout: Layout) -> list[CameraId]:
+    """Return the cameras that the run's list names now; without a readable list, those of the folder's scenario."""
+    if layout.cameras_file is not None:
+        try:
+            return list(load_camera_file(layout.cameras_file))
+        except UserError:  # the cameras of the earlier file continue
+            pass
+    return scenario_cameras(layout)
+
+
 def scenario_cameras(layout: Layout) -> list[CameraId]:
-    """Return the cameras of the folder's scenario; none without a readable one."""
+    """Return the cameras of the folder's scenario as of the start of the run; none without a readable one."""
     if not layout.scenario.is_file():
         return []
     try:

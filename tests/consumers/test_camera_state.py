@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from itertools import combinations
+from pathlib import Path
+
 import pytest
 
 from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth
@@ -45,6 +49,25 @@ def state(**facts: object) -> State:
 )
 def test_the_state_follows_from_the_facts(facts: dict[str, object], expected: State) -> None:
     assert state(**facts) is expected
+
+
+def test_the_manual_lists_the_states_in_the_order_in_which_they_win() -> None:
+    table = (Path(__file__).parents[2] / "docs/operations/cameras.md").read_text().partition("## States")[2]
+    listed = [State(name) for name in re.findall(r"^\| `([a-z]+)` \|", table.partition("## Remove")[0], re.MULTILINE)]
+    alone: dict[State, dict[str, object]] = {
+        State.ALERT: {"is_suspect": True},
+        State.REVOKED: {"is_revoked": True},
+        State.REFUSED: {"refusal": "too large", "refused_ms": NOW_MS, "frame_ms": NOW_MS - 5_000},
+        State.SILENT: {"frame_ms": NOW_MS - 60_000},
+        State.ONLINE: {"frame_ms": NOW_MS},
+    }
+    reported = {State.OFFLINE: OFFLINE, State.DEGRADED: DEGRADED, State.PAUSED: PAUSED, State.ENDED: ENDED}
+    alone |= {each: {"reported": value, "reported_ms": NOW_MS} for each, value in reported.items()}
+    alone |= {each: {"frame_ms": NOW_MS, "picture": each} for each in (State.BLACK, State.FROZEN, State.BLURRED)}
+    assert sorted(listed) == sorted(State) == sorted(alone)
+    for first, second in combinations(listed, 2):
+        if alone[first].keys().isdisjoint(alone[second].keys() - {"frame_ms"}):
+            assert state(**alone[second] | alone[first]) is first, (first, second)
 
 
 def test_every_state_but_online_gives_its_reason() -> None:

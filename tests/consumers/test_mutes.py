@@ -285,6 +285,7 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     layout = Layout(tmp_path)
     made = Rig(tmp_path, layout.database_url)
     raise_alert(made)
+    layout.scenario.write_text("site: local\ncameras: [{name: door}]\n")
     command(["door", ALERT], "2h", "repairs", end=False, state=tmp_path)
     command(None, state=tmp_path)
     lines = capsys.readouterr().out.splitlines()
@@ -297,6 +298,8 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.startswith(ALERT)
     with pytest.raises(ConfigError, match="expected the id of a stored alert"):
         command(["door", OTHER], "2h", "repairs", end=False, state=tmp_path)
+    with pytest.raises(ConfigError, match=r"^local/gate: expected a camera of `pointillist cameras`, got an unknown"):
+        command(["door", "gate"], "2h", "repairs", end=False, state=tmp_path)
     made.close()
 
 

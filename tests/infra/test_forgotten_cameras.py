@@ -96,14 +96,15 @@ def test_a_camera_that_was_revoked_ended_or_alarmed_can_be_forgotten_once_its_fr
                 forget(row.camera, layout)
 
 
-def prepare(state: Path, document: dict[str, object]) -> list[str]:
+def prepare(state: Path, document: dict[str, object], **options: object) -> list[str]:
     """What `up` does before it starts a process; the lines that it prints."""
     lines: list[str] = []
     live = LiveTable.__new__(LiveTable)
     live.print_line = lines.append  # type: ignore[method-assign, assignment]  # its argument is named otherwise
     layout = Layout(state)
     with RoleTable(state) as roles, interrupts() as asked:
-        run = _Run(UpSettings(state=state, plain=True), layout, roles, live, asked)
+        settings = UpSettings.model_validate({"state": state, "plain": True} | options)
+        run = _Run(settings, layout, roles, live, asked)
         run.prepare(parse_scenario(document).cameras(), document)
     return lines
 
@@ -120,6 +121,31 @@ def test_cameras_of_the_scenario_before_are_not_listed_in_a_run_without_them(tmp
     assert {each.name: each.state for each in camera_states(layout)} == {
         "local/cam-0": "offline", "local/cam-1": "silent", "yard/attached": "offline",
     }  # fmt: skip
+
+
+def test_a_camera_that_was_removed_from_the_list_of_a_run_can_be_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, file = tmp_path / "state", tmp_path / "cameras.yaml"
+    state.mkdir()
+
+    def write_list(*names: str) -> None:
+        each = [{"name": name, "source": {"address": "rtsp://127.0.0.1:9/x"}} for name in names]
+        file.write_text(yaml.safe_dump({"site": "yard", "cameras": each}))
+
+    write_list("hall", "gate")
+    monkeypatch.chdir(tmp_path)
+    prepare(state, {"site": "yard", "cameras": [{"name": "hall"}, {"name": "gate"}]}, cameras_file="cameras.yaml")
+    monkeypatch.chdir(state)
+    layout = Layout(state)
+    write_cameras(layout, "yard/hall", "yard/gate", seen_ms=time.time_ns() // 10**6 - 60_000)
+    with pytest.raises(ConfigError, match=rf"^yard/gate: .*, got one of {file}\. Remove it there\.$"):
+        forget("yard/gate", layout)
+    write_list("hall", "new")
+    forget("yard/gate", layout)
+    assert named(layout) == ["yard/hall", "yard/new"]
+    file.write_text("cameras: 7")  # the cameras of the earlier file continue
+    assert named(layout) == ["yard/hall", "yard/gate"]
 
 
 def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(flee
     (tmp_path / "ca.crt").write_text("nothing")
     with pytest.raises(ConfigError, match=r"/ca.crt: expected certificates in PEM"):
         Tls.of_folder(tmp_path)
-    with pytest.raises(StateError, match="Run `pointillist ca role bridge-9`"):
+    with pytest.raises(StateError, match=rf"Run `pointillist ca role bridge-9 --state {fleet.folder}`"):
         role_tls(fleet.pki, "bridge-9")
 
 
