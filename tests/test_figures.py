@@ -235,6 +235,15 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
 
 
+def test_the_whole_test_split_stands_in_for_its_first_pictures_where_it_was_measured() -> None:
+    def attack(key: str, n: int) -> dict[str, str]:
+        return {"subject": "mnist-cq2", "attack": key, "eps": "0.3", "n": str(n)}
+
+    rows = [attack("fgsm-whole", 10000), attack("fgsm", 1000), attack("box", 200), attack("square", 50)]
+    found = [(case["attack"].partition(" ")[0], case["n"]) for case in CASES["qusecnets"](rows)]
+    assert found == [("FGSM", "10000"), ("worst", "200")]
+
+
 def test_a_camera_that_never_alerted_shows_next_to_the_slowest_alert() -> None:
     (source,) = [each for each in SOURCES if each.file == "red-team/live.json"]
     document = json.loads((RESULTS / source.file).read_text())

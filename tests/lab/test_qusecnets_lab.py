@@ -25,7 +25,7 @@ from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import Laboratory, worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
-from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
+from lab.experiments.qusecnets.plan import ROWS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.report import verdict
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
@@ -149,7 +149,9 @@ DEAR = ("worst", "cw", "cw-free", "cw-black", "fgsm-black")
 """Rows that need other rows, a substitute, or hundreds of passes."""
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS["mnist"] if row.key not in DEAR], ids=lambda row: row.key)
+@pytest.mark.parametrize(
+    "row", [*(row for row in ROWS["mnist"] if row.key not in DEAR), *WHOLE_ROWS], ids=lambda row: row.key
+)
 def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, cq2: Bundle) -> None:
     plan = Budget(images=2, step_images=2, slow_images=1, steps=2, queries=4)
     judge = Judge(cq2, digits(2), digits(2), 0)
@@ -186,6 +188,24 @@ def test_a_layer_hides_its_gradient_only_if_chance_does_not_explain_the_differen
     for high, hides in ((0.95, False), (0.88, True)):
         lines = verdict([*rows, replace(other, ci_high=high)])
         assert any("hides its gradient" in line for line in lines) == hides
+
+
+def test_a_requirement_is_judged_on_the_whole_test_split_where_that_was_measured() -> None:
+    first, whole = row("mnist-cq2", "fgsm", 0.97, 0.3), row("mnist-cq2", "fgsm-whole", 0.98, 0.3)
+    for rows, word in (([first], "MISSED"), ([first, whole], "must")):
+        (line,) = (line for line in verdict(rows) if line.startswith("mnist-cq2, fgsm"))
+        assert f": {word} (" in line
+
+
+def test_the_rows_of_the_whole_test_split_attack_all_of_its_pictures(tmp_path: Path) -> None:
+    place = Workplace(runs=tmp_path)
+    cells = {cell.name: cell for cell in experiment.plan(place).cells}
+    for name in WHOLE:
+        for attack in WHOLE_ROWS:
+            cell = cells[f"{name}/{name.partition('-')[2]}/{attack.key}"]
+            assert isinstance(cell.settings, tuple)
+            _, (planned, budget) = cell.settings
+            assert budget.pictures(planned) == 10_000
 
 
 def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:

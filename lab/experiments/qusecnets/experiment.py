@@ -17,7 +17,7 @@ from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.qusecnets import attacked
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS
-from lab.experiments.qusecnets.plan import MAINS, AttackRow, Budget
+from lab.experiments.qusecnets.plan import MAINS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.report import Network, write_report
 from lab.experiments.qusecnets.steepness import (
     BASE,
@@ -39,14 +39,19 @@ ORDER: Final = tuple(dict.fromkeys((*MAINS, "mnist-tq2", STEEP, *NETWORKS)))
 """Networks, the most important first. Networks that do not ship come last, and are trained before their rows."""
 _CODE: Final = "lab.experiments.qusecnets"
 _TRAINING_SECONDS: Final = 600
+_TEST_PICTURES: Final = 10_000
+"""Number of pictures in the test split of MNIST."""
 _WORST: Final = "worst"
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
     """Return the plan: the training and the rows of every network, then the curve over the steepness of the layer."""
-    laboratory = Laboratory(place, budget or Budget())
+    planned = budget or Budget()
+    laboratory = Laboratory(place, planned)
+    whole = Laboratory(place, replace(planned, images=_TEST_PICTURES, step_images=_TEST_PICTURES))
     store = place.store(NAME)
     every = [cell for name in ORDER for cell in (laboratory.network(name), *laboratory.scored(name))]
+    every += [cell for name in WHOLE for cell in whole.scored(name, WHOLE_ROWS)]
     every.append(laboratory.steepness())
     return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
 
@@ -71,10 +76,10 @@ class Laboratory:
         seconds = 10 if shipped else _TRAINING_SECONDS
         return Cell(f"{name}/network", (*code, f"{_CODE}.steepness:at_steepness"), measure, name, files, seconds)
 
-    def scored(self, name: str) -> list[Cell]:
-        """Return the cells of the attacks on a network."""
+    def scored(self, name: str, rows: tuple[AttackRow, ...] | None = None) -> list[Cell]:
+        """Return the cells of the attacks on a network: the planned ones, or those of `rows`."""
         found = list[Scored]()
-        for row in self.budget.rows(BASE if name == STEEP else name):
+        for row in rows or self.budget.rows(BASE if name == STEEP else name):
             found.append(self._scored(name, row, list(found)))
         return [each.cell for each in found]
 

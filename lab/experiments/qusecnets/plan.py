@@ -55,6 +55,13 @@ ROWS: Final = {
     "mnist": _rows(0.3, 0.3, (0.1, 0.2, 0.3, 0.4)),
     "cifar10": _rows(0.1, 8 / 255, (2 / 255, 4 / 255, 8 / 255, 0.1)),
 }
+WHOLE_ROWS: Final = (
+    AttackRow("fgsm-whole", "FGSM 0.3, all test pictures", WHITE, 0.3),
+    AttackRow("box-whole", "PGD in the output box of the layer, 0.3, all test pictures", HONEST, 0.3, steps=True),
+)
+"""Attacks on the whole test split of MNIST, whose first pictures are not typical of it."""
+WHOLE: Final = ("mnist-cq2-attacked", "mnist-cq2")
+"""Networks that also meet `WHOLE_ROWS`."""
 MAINS: Final = (
     "mnist-cq2-attacked",
     "mnist-cq2",
