@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
 from lab.experiments.harness.store import Store
 from lab.experiments.preprocessing.published import TABLE_3
+from lab.experiments.qusecnets.plan import WHOLE_SUFFIX
 from lab.experiments.super_iot import report as super_iot_report
 from lab.experiments.super_iot import tables as super_iot_tables
 from lab.experiments.super_iot.plan import RATIOS
@@ -287,13 +289,14 @@ _QUSECNETS: Final = {
 def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
     """Each network on the whole test split if that was measured, else on the first pictures."""
     some = [row for row in rows if row["subject"].startswith("mnist-cq") and row["eps"] == "0.3"]
-    by_size = sorted(some, key=lambda row: int(row["n"]))
-    whole = {(row["subject"], row["attack"].removesuffix("-whole")): row for row in by_size}
-    order = list(_QUSECNETS)
-    some = [{**whole[row["subject"], row["attack"]], "attack": row["attack"]} for row in some if row["attack"] in order]
-    for row in sorted(some, key=lambda row: (row["subject"], order.index(row["attack"]))):
-        attack, must, aim = _QUSECNETS[row["attack"]]
-        unlike = _UNLIKE.get(row["subject"], "")
+    some.sort(key=lambda row: int(row["n"]))
+    largest = {(row["subject"], row["attack"].removesuffix(WHOLE_SUFFIX)): row for row in some}
+    for subject, key in itertools.product(sorted({row["subject"] for row in some}), _QUSECNETS):
+        row = largest.get((subject, key))
+        if row is None:
+            continue
+        attack, must, aim = _QUSECNETS[key]
+        unlike = _UNLIKE.get(subject, "")
         yield {**row, "attack": attack, "must": must, "aim": aim, "unlike": unlike}
 
 

@@ -125,7 +125,7 @@ def close_connection(broker: tuple[str, int], authority: Authority, name: str, w
     Raises BrokerError when the broker has not answered within `within_s` seconds.
     """
     issued = authority.issue(name, days=_BRIEF_DAYS)
-    if not _ask_until(broker, authority, issued, within_s, lambda refusal: True):
+    if not _connect_until(broker, authority, issued, within_s, lambda refusal: True):
         host, port = broker
         raise BrokerError(
             f"MQTT broker at {host}:{port}: expected it to close connections of {name} within {within_s:g} s, got no "
@@ -135,7 +135,7 @@ def close_connection(broker: tuple[str, int], authority: Authority, name: str, w
 
 def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
     """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
-    if not _ask_until(broker, authority, canary, within_s, lambda refusal: refusal is not None):
+    if not _connect_until(broker, authority, canary, within_s, lambda refusal: refusal is not None):
         host, port = broker
         raise BrokerError(
             f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
@@ -143,14 +143,14 @@ def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued,
         )
 
 
-def _ask_until(
+def _connect_until(
     broker: tuple[str, int],
     authority: Authority,
     issued: Issued,
     within_s: float,
     is_wanted: Callable[[str | None], bool],
 ) -> bool:
-    """Connect with a certificate until the broker's refusal, or None, is wanted; return whether that was in time."""
+    """Connect until `is_wanted` accepts the answer, a refusal or None. Return False after `within_s` seconds."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
         tls = _tls(Path(folder), authority, issued)

@@ -54,10 +54,13 @@ def mute(
             until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")
         return
-    named = [each if len(each) == 32 and "/" not in each else camera_at(each) for each in subjects]
-    for subject in named:
-        if "/" in subject and not end:
-            known_camera(layout, camera_at(subject))
+    named: list[str] = []
+    for subject in subjects:
+        if len(subject) != 32 or "/" in subject:  # a camera, not the id of an alert
+            subject = camera_at(subject)
+            if not end:
+                known_camera(layout, subject)
+        named.append(subject)
     made = [] if end else [new_mute(each, length, reason, owner_name(), now_ms) for each in named]
 
     def change(connection: Connection) -> None:

@@ -36,7 +36,7 @@ class Quorum:
     """
 
     def __init__(self, state: Path, ports: Ports, count: int) -> None:
-        """Raises what `check_count` raises."""
+        """Start from the folder's nodes, or plan new ones. Raises StateError as `check_count` does."""
         check_count(state, count)
         self._state = state
         self._file = state / KAFKA_NODES
@@ -96,9 +96,9 @@ class Quorum:
 
 
 def check_count(state: Path, count: int) -> None:
-    """Raise StateError when the Kafka of this state folder has another number of nodes than `count`.
+    """Raise StateError if the Kafka of this state folder has another number of nodes than `count`.
 
-    Raises it too when nodes of several have data and `kafka-nodes.json` is missing.
+    Raise it also if several nodes have data but `kafka-nodes.json` is missing or damaged.
     """
     found = len(read_json(state / KAFKA_NODES).get("controllers", ()))
     data = kafka_data(state)

@@ -41,7 +41,7 @@ REPEAT_S: Final = 30.0
 ANSWER_S: Final = 10.0
 _AT_ONCE: Final = 100
 _SILENCED_BY: Final = "pointillist"
-"""Begin of the author of a silence. The id of this system's database follows, and the subject of the mute."""
+"""Start of a silence's author. The id of this system's database follows, and the subject of the mute."""
 _DESCRIPTION: Final = (
     "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
     "verdicts."

@@ -154,9 +154,9 @@ class Authority:
         return True
 
     def is_ahead(self, dated: datetime.datetime) -> bool:
-        """Return whether a clock that was ahead has dated a certificate or a list.
+        """Return whether the date of a certificate or list is in the future: the clock was wrong at its issue.
 
-        A clock before the authority's own date is behind: it is not set yet.
+        False while this machine's clock is not set, that is, before the authority's own date.
         """
         return self.certificate.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < dated
 

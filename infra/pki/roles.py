@@ -112,7 +112,7 @@ class Roles:
             ]
 
     def names(self) -> list[str]:
-        """Return all roles with a certificate. A folder with another name, such as a copy, is none."""
+        """Return all roles with a certificate. Folders with other names, such as copies, are skipped."""
         return sorted(path.name for path in (self.authority.folder / "roles").iterdir() if _ROLE.fullmatch(path.name))
 
     def reissue(self, kind: str, days: float = ROLE_DAYS) -> list[str]:

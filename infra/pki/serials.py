@@ -19,7 +19,7 @@ def note_serial(pki: Path, holder: str, serial: int) -> None:
 
 
 def serials(pki: Path, holder: str) -> list[int]:
-    """Return the serial numbers of all certificates of `holder`, the newest last. StateError for a damaged one."""
+    """Return the serial numbers of the certificates of `holder`, the newest last. Raises StateError if damaged."""
     file = _serials(pki, holder)
     try:
         return [_number(file, line) for line in read_text(file).split()]

@@ -16,7 +16,7 @@ from infra.settings.roles import prefix_of
 
 _LOGIN: Final = re.compile(r"://.*@")
 _PASSWORD: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
-"""The two places of passwords in the URL of a database. In the former they may hold any character."""
+"""The two places of a password in a database URL. In the login it may contain any character."""
 _WIDTH: Final = 110
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -53,7 +53,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, float):
-        return str(value)  # TOML's words for what is not finite are Python's
+        return str(value)  # also inf and nan: TOML spells them as Python does
     # JSON escapes are those of a basic string, but for U+007F, which TOML requires to be escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
 

@@ -124,7 +124,7 @@ class RoleSupervisor:
     def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
         """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional.
 
-        An OSError may pass, such as that of a machine without memory for another process.
+        An OSError may be temporary: the machine may have had no memory for another process.
         """
         earlier = self._failures.pop(role.name, None)
         if failure is None or excused or is_full(failure):

@@ -28,7 +28,7 @@ Order = TypeVar("Order", Command, ProbeRequest)
 
 
 _MOST_EARLY: Final = 8
-"""Orders of a kind that wait for their time. Beyond, the oldest is dropped, except for the last one to arrive."""
+"""Maximum number of waiting orders of a kind. Beyond it, the oldest is dropped, but never the last one to arrive."""
 
 
 def _unix_ms() -> int:

@@ -8,12 +8,10 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import NUMBER, TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
-from consumers.console.data.commands import NO_BROKER
 from consumers.console.data.presets import read_presets
 from consumers.console.pages.presets import REMOVED, SAVED, SWITCHED, listed, remove, save, switch
 from schemas.messages.frame import PROFILES
@@ -54,8 +52,6 @@ async def _switches(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _switch(context: ConsoleContext, request: Request) -> Response:
-    if context.commands is None:
-        return no(503, NO_BROKER)
     return await answer_change(request, partial(switch, context, request), SWITCHED)
 
 

@@ -113,8 +113,8 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
         return no(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
-    outcome, status = await send_command(context, request, name_of(request), None if reset else asked)
-    return JSONResponse({"outcome": outcome}) if status == 200 else no(status, outcome)
+    outcome = await send_command(context, request, name_of(request), None if reset else asked)
+    return JSONResponse({"outcome": outcome})
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:

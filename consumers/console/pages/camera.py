@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, visible_to
@@ -201,7 +202,10 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 async def _command(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
-    outcome, _ = await send_command(context, request, name, None if "reset" in fields else asked)
+    try:
+        outcome = await send_command(context, request, name, None if "reset" in fields else asked)
+    except RefusedActionError as refused:
+        outcome = str(refused)
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
 
 
@@ -232,32 +236,34 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 
-async def send_command(
-    context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None
-) -> tuple[str, int]:
-    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome and its status.
+async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
+    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
 
-    With `asked` None, reset the camera to its own settings. The status is that of HTTP: 503 if the broker does not
-    answer.
+    With `asked` None, reset the camera to its own settings. Raises RefusedActionError: 400 for a wrong command, 503 if
+    the broker does not answer.
     """
     if context.fleet.card(name) is None:
-        return f"camera: expected one of this fleet, got {name}", 400
+        raise RefusedActionError(f"camera: expected one of this fleet, got {name}", 400)
     if context.commands is None:
-        return NO_BROKER, 503
+        raise RefusedActionError(NO_BROKER, 503)
     policy = context.drop_plan.policy_of(name)
     if policy is not None and asked is not None and "drop_ratio" in asked:
-        return f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy.", 400
+        raise RefusedActionError(
+            f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy.", 400
+        )
     detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
     begin_long_answer(request.scope)
-    status = 200
+    refused: RefusedActionError | None = None
     try:
         if asked is None:
             outcome = await context.command(context.commands.reset, name)
         else:
             outcome = await context.command(context.commands.send, name, changes_of(asked))
     except ConfigError as error:
-        return str(error), 400  # nothing was sent
+        raise RefusedActionError(str(error), 400) from None  # nothing was sent
     except UserError as error:
-        outcome, status = str(error), 503
+        outcome, refused = str(error), RefusedActionError(str(error), 503)
     await context.write(context.store.note, session_of(request).name, "command", name, detail, outcome)
-    return outcome, status
+    if refused is not None:
+        raise refused
+    return outcome

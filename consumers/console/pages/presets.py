@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
@@ -96,7 +97,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
         group = group_of(fields.get("cameras"))
         require(request, group)
         if context.commands is None:
-            raise ConfigError(NO_BROKER)
+            raise RefusedActionError(NO_BROKER, 503)
         preset, changes = await _wanted(context, fields)
         own = (card.name for card in context.fleet.own_cards())
         names = sorted(name for name in own if most_specific(name, {group: True}))

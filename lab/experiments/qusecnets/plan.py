@@ -55,11 +55,14 @@ ROWS: Final = {
     "mnist": _rows(0.3, 0.3, (0.1, 0.2, 0.3, 0.4)),
     "cifar10": _rows(0.1, 8 / 255, (2 / 255, 4 / 255, 8 / 255, 0.1)),
 }
+WHOLE_SUFFIX: Final = "-whole"
 WHOLE_ROWS: Final = (
-    AttackRow("fgsm-whole", "FGSM 0.3, all test pictures", WHITE, 0.3),
-    AttackRow("box-whole", "PGD in the output box of the layer, 0.3, all test pictures", HONEST, 0.3, steps=True),
+    AttackRow(f"fgsm{WHOLE_SUFFIX}", "FGSM 0.3, all test pictures", WHITE, 0.3),
+    AttackRow(
+        f"box{WHOLE_SUFFIX}", "PGD in the output box of the layer, 0.3, all test pictures", HONEST, 0.3, steps=True
+    ),
 )
-"""Attacks on the whole test split of MNIST, whose first pictures are not typical of it."""
+"""Attacks on the whole test split of MNIST: its first pictures are harder than the rest. Keys end in `WHOLE_SUFFIX`."""
 WHOLE: Final = ("mnist-cq2-attacked", "mnist-cq2")
 """Networks that also meet `WHOLE_ROWS`."""
 MAINS: Final = (

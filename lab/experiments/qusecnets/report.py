@@ -11,7 +11,7 @@ from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.qusecnets import plots
 from lab.experiments.qusecnets.adversarial import ATTACKED
 from lab.experiments.qusecnets.network import NETWORKS
-from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, WHOLE_ROWS, AttackRow
+from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, WHOLE_ROWS, WHOLE_SUFFIX, AttackRow
 from lab.experiments.qusecnets.plan import ROWS as ATTACKS
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
 from lab.experiments.qusecnets.steep_report import steep_section, steep_verdict
@@ -19,7 +19,6 @@ from lab.experiments.qusecnets.steepness import STEEP, Point
 from lab.results.markdown import markdown
 
 CURVES = "accuracy-by-eps.png"
-_WHOLE = "-whole"
 ORDER = tuple(dict.fromkeys(("mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
 """The order of the networks on the page."""
 
@@ -70,7 +69,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     lines = []
     for name in MAINS:
         for wanted in REQUIREMENTS:
-            found = _find(rows, name, f"{wanted.attack}{_WHOLE}") or _find(rows, name, wanted.attack)
+            found = _find(rows, name, f"{wanted.attack}{WHOLE_SUFFIX}") or _find(rows, name, wanted.attack)
             if found is None:
                 lines.append(f"{name}, {wanted.attack}, white-box as the paper did it: not measured")
                 continue
@@ -134,7 +133,7 @@ def _cell(rows: Sequence[Row], name: str, wanted: AttackRow, data: str) -> str:
     row = _find(rows, name, wanted.key, wanted.targeted)
     if row is None:
         return ""
-    paper = None if wanted.targeted else published(data, wanted.key.removesuffix(_WHOLE), name.partition("-")[2])
+    paper = None if wanted.targeted else published(data, wanted.key.removesuffix(WHOLE_SUFFIX), name.partition("-")[2])
     target = "" if row.success is None else f", target {row.success:.2f}"
     return f"{_share(row)} ({row.n}){target}" + ("" if paper is None else f"; *paper {paper:.3f}*")
 
@@ -146,7 +145,7 @@ def _published() -> str:
 
 HOW = (
     "Accuracies are of the first test pictures, right or wrong, ± half of the 95 % interval; in brackets how many. "
-    "The rows of all test pictures cover the whole split, since its first pictures are not typical of it. "
+    "The rows of all test pictures cover the whole split, because its first pictures are harder than the rest. "
     "cq: n constant levels, z = 50 as in the paper; steep: the same weights at a larger z, which is not the paper's; "
     "tq: thresholds and z trained with the network, one threshold for all pixels; printed: as in the paper, with the "
     "squared error and, for tq, one threshold for each pixel. A network's layer is the stage `quantisation` of its "

@@ -28,7 +28,7 @@ DEADLINE_S: Final = 15.0
 """Time limit of one batch, unless a caller has another."""
 _COMPLAIN_EVERY: Final = 10
 _NO_PARTITION: Final = -1
-"""The number that stands for a topic that is missing."""
+"""Stands for the partition if the whole topic is missing."""
 
 log = structlog.get_logger()
 
