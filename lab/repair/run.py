@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoints, digest
 from lab.repair.figures import Evaluation, repair_figures
-from lab.repair.held_out import MOST_LOST, HeldOut, compare, split
+from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import (
     at_network_size,
     check_called,
@@ -54,7 +54,7 @@ WIDE: Final = 0.06
 So frames with such a trigger get less weight, in proportion to the coverage.
 """
 STEPS_BACK: Final = (1.0, 0.9, 0.8)
-"""Shares of the change from the backdoored weights to the repaired ones, tried in turn while the loss is too high."""
+"""Shares of the change from the backdoored weights to the repaired ones, tried in turn until the loss is acceptable."""
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,8 @@ def steps_for(bundle: Bundle) -> int:
 def _back_while_lossy(
     sick: Bundle, cured: nn.Module, seen: Tensor, labels: NDArray[np.int64]
 ) -> tuple[float, nn.Module, HeldOut]:
-    """Return the repaired weights, or weights nearer to the original ones if frames `seen` (V, N, C, H, W) lose more
-    than `MOST_LOST`. If all do, return those that lose least.
+    """Return the repaired weights, or weights nearer to the original ones if the loss on frames `seen` (V, N, C, H, W)
+    is not acceptable. If none of the losses is, return the weights that lose least.
     """
     source = trainable_copy(sick).state_dict()
     before = _classes_of(sick, seen)
@@ -302,7 +302,7 @@ def _back_while_lossy(
             if value.is_floating_point():
                 value.lerp_(source[name], 1 - way)
         found.append((way, network, compare(before, _classes_of(replace(sick, network=network), seen), labels)))
-        if found[-1][2].lost <= MOST_LOST:
+        if found[-1][2].acceptable:
             return found[-1]
     return min(found, key=lambda each: each[2].lost)
 

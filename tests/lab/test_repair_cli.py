@@ -346,6 +346,18 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
     assert not result.acceptable
 
 
+@pytest.mark.parametrize(("error", "way"), [(0.03, 1.0), (0.005, 0.9)])
+def test_only_a_significant_loss_takes_back_a_part_of_the_change(
+    monkeypatch: pytest.MonkeyPatch, error: float, way: float
+) -> None:
+    clean, sick = pictures(150, seed=1), sick_bundle()
+    found = iter([HeldOut(50, 50, 2, 0, 0.03, error), HeldOut(50, 50, 0, 0, 0.0, 0.005)])
+    monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
+    flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
+    result = run_module.repair(sick, clean, flagged, RepairSettings(steps=2))
+    assert (result.way, result.chosen.lost) == (way, 0.03 if way == 1 else 0.0)
+
+
 def test_accuracy_lost_is_counted_in_pairs_over_all_views() -> None:
     labels = np.zeros(200, np.int64)
     before, after = np.zeros((2, 200), np.int64), np.zeros((2, 200), np.int64)
