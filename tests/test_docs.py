@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,11 @@ def test_a_path_in_backticks_is_found() -> None:
         "`schemas/messages/frame.py`, `docs/gone.md`, `out/model.toml`, `frame.py`, `schemas/`, [x](schemas/errors.py)"
     )
     assert named_files(text) == ["schemas/messages/frame.py", "docs/gone.md"]
+
+
+def test_the_citation_is_of_this_version_and_license() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert "The Pointillist maintainers" in (ROOT / "LICENSE").read_text()
+    assert cited["authors"] == [{"name": "The Pointillist maintainers"}]
