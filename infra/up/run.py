@@ -118,7 +118,9 @@ class _Run:
         self._ports = Ports(layout.folder)
         self._supervisor = RoleSupervisor(table, DiskSpace(layout.folder), live.print_line)
         pki = None if settings.plain else layout.pki
-        self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
+        self._mosquitto = Mosquitto(
+            layout.folder, self._ports, pki=pki, outside=outside_listener(settings), print_line=live.print_line
+        )
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
         self._begun = time.monotonic()
         self._started_ms = time.time_ns() // 10**6
