@@ -19,7 +19,7 @@ import stat
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -296,11 +296,16 @@ def _write_tar(
         for name, file in databases.items():
             if file.is_file():
                 _add_file(tar, name, file, sums)
-        with ExitStack() as held:
-            held.enter_context(changing_identities(layout.folder))
-            for name in entries:
-                if name in _IDENTITIES:
-                    _add_all(tar, layout.folder, name, sums)
+        with io.BytesIO() as copy:
+            # The lock covers the copy alone: `output` may be a store that hangs.
+            with changing_identities(layout.folder), tarfile.open(fileobj=copy, mode="w") as held:
+                for name in entries:
+                    if name in _IDENTITIES:
+                        _add_all(held, layout.folder, name, sums)
+            copy.seek(0)
+            with tarfile.open(fileobj=copy, mode="r") as held:
+                for each in held:
+                    tar.addfile(each, held.extractfile(each))
         for name in entries:
             if name not in _IDENTITIES:
                 _add_all(tar, layout.folder, name, sums)
@@ -315,9 +320,9 @@ def _add_all(tar: tarfile.TarFile, root: Path, name: str, sums: dict[str, str]) 
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Yield `top`, or the files below it, in order. A folder that vanishes meanwhile has none.
+    """Yield `top`, or the files below it, in order, also behind links. A folder that vanishes meanwhile has none.
 
-    Raises StateError for a folder that cannot be read.
+    Raises StateError for a folder that cannot be read, and for a link to a folder above it.
     """
 
     def refuse(error: OSError) -> None:
@@ -327,8 +332,11 @@ def _files(top: Path) -> Iterator[Path]:
     if not top.is_dir():
         yield top
         return
-    for folder, inner, names in os.walk(top, onerror=refuse):
+    for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):
         inner.sort()
+        for link in (Path(folder, name).absolute() for name in inner):
+            if link.is_symlink() and link.resolve() in {above.resolve() for above in link.parents}:
+                raise StateError(f"--state: expected no link to a folder above it, got {link}. Remove the link.")
         yield from (Path(folder, name) for name in sorted(names))
 
 
