@@ -36,7 +36,14 @@ from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
 from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
-from infra.up.preparation import check_sources, fleet_parts, forget_former, note_commands, note_unchecked_probes
+from infra.up.preparation import (
+    check_sources,
+    fleet_parts,
+    forget_former,
+    note_commands,
+    note_missing_network,
+    note_unchecked_probes,
+)
 from infra.up.processes import LocalRoles, Role
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import (
@@ -158,6 +165,7 @@ class _Run:
             found = audit(self._layout)
             self._foreign_before = found.foreign
             self._print_unread(found)
+        note_missing_network(self._settings, settings, self._live.print_line)
         note_unchecked_probes(self._settings, settings, self._live.print_line)
         # A new run: its sources start at their beginning, its faults count from its own start.
         forget_starts(self._layout.folder)
