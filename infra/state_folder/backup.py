@@ -8,7 +8,6 @@ Kafka's log, the spools of cameras, logs and caches stay out. The first two belo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -33,6 +32,7 @@ from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_lock import lock_file
 
 FORMAT: Final = 1
 SUFFIX: Final = ".backup"
@@ -232,14 +232,12 @@ def _snapshots(layout: Layout) -> Iterator[tuple[Path, Path]]:
         raise StateError(f"--state: expected a state folder, got {layout.folder}. Correct the path.")
     files = layout.folder / ".backup.sqlite", layout.folder / ".backup-console.sqlite"
     try:
-        lock = os.open(layout.folder / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = lock_file(layout.folder / ".backup.lock")
+    except BlockingIOError:
+        raise StateError(f"--state: expected no other backup of {layout.folder}, got one. Wait for it.") from None
     except OSError as error:
         raise _unreadable(error) from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"--state: expected no other backup of {layout.folder}, got one. Wait for it.") from None
         for file in files:
             # A killed backup leaves its own behind.
             file.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from producers.spool.folder import FolderLock, spool_root
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.runtime.daemon_thread import run_in_daemon_thread
+from schemas.runtime.file_lock import lock_file
 from schemas.runtime.health import Health
 
 _log = structlog.get_logger()
@@ -102,15 +102,11 @@ def exclusive(file: Path | None) -> Iterator[bool]:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(file.with_name(f".{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # the file cannot be written either, which its writer reports
-        yield True
+        lock = lock_file(file.with_name(f".{file.name}.lock"))
+    except OSError as error:  # if the lock cannot be created, neither can the file, which its writer reports
+        yield not isinstance(error, BlockingIOError)
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
         yield True
     finally:
         os.close(lock)
