@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 
 from infra.local.files import write_json
 from infra.state_folder import Layout
 from producers.bridge import BridgeSettings
 from schemas.errors import StateError
 from schemas.identity import CameraId
+from schemas.runtime.file_lock import lock_file
 
 USUAL_MIB = BridgeSettings.model_fields["camera_bytes_per_s"].default / 2**20
 """The default rate, in MiB a second, that a bridge accepts from a camera."""
@@ -21,8 +22,8 @@ def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB
     The user who attaches the camera owns the state folder. Raises StateError if the file is damaged.
     """
     file = layout.camera_rates
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = lock_file(file.with_suffix(".lock"), wait=True)
+    try:
         try:
             known = json.loads(file.read_text()) if file.exists() else {}
         except ValueError:
@@ -33,3 +34,5 @@ def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB
             )
         if camera_id not in known:
             write_json(file, known | {camera_id: mib_per_s})
+    finally:
+        os.close(lock)

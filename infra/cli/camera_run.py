@@ -146,6 +146,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
     from infra.state_folder import write_private
+    from producers.fleet.real import exclusive
     from schemas.settings import address
 
     if str(settings.mqtt_login_file) == "-":
@@ -172,18 +173,24 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     if settings.tracing is not None:
         require_exporter()
     final = frozenset((0, FLEET_PENDING))  # the file was right: a process that ends for any other reason is restarted
-    statuses = run_role(
-        "camera",
-        None,
-        lambda _registry, _health, stop: run_processes(
-            settings.processes,
-            arguments,
-            folder / "logs",
-            final,
-            stop,
-            settings.drain_s + _END_S,
-            left_out,
-            partial(empty_shares, file, settings.processes),
-        ),
-    )
+    with exclusive(folder / "settings" / "cameras.toml") as own:
+        if not own:
+            raise ConfigError(
+                f"--spool: expected a folder without another run in several processes, got {folder}. Stop that run, or "
+                "choose another folder."
+            )
+        statuses = run_role(
+            "camera",
+            None,
+            lambda _registry, _health, stop: run_processes(
+                settings.processes,
+                arguments,
+                folder / "logs",
+                final,
+                stop,
+                settings.drain_s + _END_S,
+                left_out,
+                partial(empty_shares, file, settings.processes),
+            ),
+        )
     return max(statuses)

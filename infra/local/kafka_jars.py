@@ -6,7 +6,6 @@ infra.local.kafka_jars --lock` writes the list again, for both architectures.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -21,6 +20,7 @@ from xml.etree import ElementTree
 from infra.local.files import user_folder
 from infra.local.service import INFRA
 from schemas.errors import BrokerError
+from schemas.runtime.file_lock import lock_file
 
 POM = INFRA / "kafka" / "pom.xml"
 DIGESTS = INFRA / "kafka" / "jars.sha256"
@@ -73,10 +73,12 @@ def kafka_jars() -> list[Path]:
     folder = jar_folder().resolve()
     if not is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / "fetch.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = lock_file(folder.parent / "fetch.lock", wait=True)
+        try:
             if not is_whole(folder):
                 _fetch(folder)
+        finally:
+            os.close(lock)
     return sorted(folder.glob("*.jar"))
 
 

@@ -7,12 +7,14 @@ import pwd
 import shutil
 import socket
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from infra.local.ports import Ports
+from infra.local.process import last_line
 from infra.local.service import INFRA, Service, fill
 from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
@@ -24,6 +26,8 @@ TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 
 _DISCONNECT = b"\xe0\x00"
+_UNREADABLE: Final = "Couldn't open database."
+"""End of mosquitto's last line if it cannot restore its sessions and retained messages."""
 PLAIN: Final = "allow_anonymous true"
 MAX_CONNECTIONS: Final = MAX_CAMERAS + 256
 """Maximum number of connections: cameras, roles, and some for diagnosis."""
@@ -104,12 +108,15 @@ class Mosquitto(Service):
         ready_s: float = 60.0,
         pki: Path | None = None,
         outside: tuple[str, int] | None = None,
+        print_line: Callable[[str], None] = print,
     ) -> None:
         """`pki` is the folder of the authority for all clients; None accepts every client with all rights.
 
-        `outside` is the address and port of a second listener, for cameras on other machines.
+        `outside` is the address and port of a second listener, for cameras on other machines. `print_line` prints a
+        warning for the user.
         """
         super().__init__(state, ports, ready_s=ready_s)
+        self._print_line = print_line
         self._outside = [outside] if outside is not None else []
         self._pki = pki.resolve() if pki is not None else None
 
@@ -127,6 +134,19 @@ class Mosquitto(Service):
             LISTENERS=listeners([(self.host, self.port), *self._outside], self._pki),
         )
         return [program, "-c", "mosquitto.conf"]
+
+    def _mend(self) -> bool:
+        """Rename a damaged `mosquitto.db`. Cameras and bridges send again what it held, except retained commands."""
+        database = self.folder / "data" / "mosquitto.db"
+        if not last_line(self.log).endswith(_UNREADABLE) or not database.exists():
+            return False
+        aside = database.with_name(f"{database.name}.damaged-{time.time_ns() // 10**6}")
+        database.rename(aside)
+        self._print_line(
+            f"mosquitto: expected a readable {database}, got a damaged file, which is now {aside.name}. Cameras send "
+            "their frames again; repeat commands for cameras that were offline."
+        )
+        return True
 
     def _answers(self) -> bool:
         tls = role_tls(self._pki, "health") if self._pki is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from infra.local.files import read_json, write_json
 from infra.local.process import ProcessId, terminate
 from schemas.errors import StateError
 from schemas.runtime.disk import is_full
+from schemas.runtime.file_lock import lock_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -35,20 +35,17 @@ class RoleTable:
         self._behind = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StateError(
-                f"state: expected a writable folder, got {folder}: {error}. Choose another folder."
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_file(folder / "lock", mode=0o644)
         except BlockingIOError:
-            holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._lock)
+            holder = _holder(folder) or "unknown"
             raise StateError(
                 f"state: expected a folder that is not in use, got {folder}, held by pid {holder}. Stop that "
                 "system, or choose another folder."
             ) from None
+        except OSError as error:
+            raise StateError(
+                f"state: expected a writable folder, got {folder}: {error}. Choose another folder."
+            ) from error
         try:
             os.ftruncate(self._lock, 0)
             os.write(self._lock, f"{os.getpid()}\n".encode())
@@ -148,18 +145,21 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
 
 def supervisor(folder: Path) -> ProcessId | None:
     """Return the process that has claimed `folder`; None when it is free."""
-    try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    if not (folder / "lock").exists():
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock_file(folder / "lock"))
     except BlockingIOError:
-        holder = os.read(lock, 32).decode(errors="replace").strip()
+        holder = _holder(folder)
         return ProcessId.of(int(holder)) if holder.isdigit() else None
-    finally:
-        os.close(lock)
+    except OSError:
+        return None
     return None
+
+
+def _holder(folder: Path) -> str:
+    """Return what the process that has claimed `folder` wrote into its lock: its pid, or nothing on a full disk."""
+    return (folder / "lock").read_text(errors="replace").strip()
 
 
 def running(folder: Path, role: str) -> ProcessId | None:

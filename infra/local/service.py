@@ -46,6 +46,10 @@ class Service(ABC):
     def _answers(self) -> bool:
         """Return whether the service answers a client now, within a second or two."""
 
+    def _mend(self) -> bool:
+        """Remove the cause for which the program ended before its first answer; return whether it is removed."""
+        return False
+
     def _environment(self) -> Mapping[str, str] | None:
         """Return the environment of its process; None inherits this process's."""
         return None
@@ -103,8 +107,10 @@ class Service(ABC):
             process = self._child.start()
             if self._await_answer(end):
                 return process
-            if self.child.poll() is None or all(is_free(port) for port in self._ports.values()):
-                break  # it is slow, or it ended for another reason than a taken port
+            if self.child.poll() is None:
+                break
+            if not self._mend() and all(is_free(port) for port in self._ports.values()):
+                break  # it ended for another reason than a taken port
         status = self.child.poll()
         got = "none" if status is None else f"the end of the program with status {status}"
         self.child.kill()

@@ -8,7 +8,6 @@ Kafka's log, the spools of cameras, logs and caches stay out. The first two belo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ import stat
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -33,6 +32,7 @@ from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_lock import lock_file
 
 FORMAT: Final = 1
 SUFFIX: Final = ".backup"
@@ -232,14 +232,12 @@ def _snapshots(layout: Layout) -> Iterator[tuple[Path, Path]]:
         raise StateError(f"--state: expected a state folder, got {layout.folder}. Correct the path.")
     files = layout.folder / ".backup.sqlite", layout.folder / ".backup-console.sqlite"
     try:
-        lock = os.open(layout.folder / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = lock_file(layout.folder / ".backup.lock")
+    except BlockingIOError:
+        raise StateError(f"--state: expected no other backup of {layout.folder}, got one. Wait for it.") from None
     except OSError as error:
         raise _unreadable(error) from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"--state: expected no other backup of {layout.folder}, got one. Wait for it.") from None
         for file in files:
             # A killed backup leaves its own behind.
             file.unlink(missing_ok=True)
@@ -296,11 +294,16 @@ def _write_tar(
         for name, file in databases.items():
             if file.is_file():
                 _add_file(tar, name, file, sums)
-        with ExitStack() as held:
-            held.enter_context(changing_identities(layout.folder))
-            for name in entries:
-                if name in _IDENTITIES:
-                    _add_all(tar, layout.folder, name, sums)
+        with io.BytesIO() as copy:
+            # The lock covers the copy alone: `output` may be a store that hangs.
+            with changing_identities(layout.folder), tarfile.open(fileobj=copy, mode="w") as held:
+                for name in entries:
+                    if name in _IDENTITIES:
+                        _add_all(held, layout.folder, name, sums)
+            copy.seek(0)
+            with tarfile.open(fileobj=copy, mode="r") as held:
+                for each in held:
+                    tar.addfile(each, held.extractfile(each))
         for name in entries:
             if name not in _IDENTITIES:
                 _add_all(tar, layout.folder, name, sums)
@@ -315,9 +318,9 @@ def _add_all(tar: tarfile.TarFile, root: Path, name: str, sums: dict[str, str]) 
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Yield `top`, or the files below it, in order. A folder that vanishes meanwhile has none.
+    """Yield `top`, or the files below it, in order, also behind links. A folder that vanishes meanwhile has none.
 
-    Raises StateError for a folder that cannot be read.
+    Raises StateError for a folder that cannot be read, and for a link to a folder above it.
     """
 
     def refuse(error: OSError) -> None:
@@ -327,8 +330,11 @@ def _files(top: Path) -> Iterator[Path]:
     if not top.is_dir():
         yield top
         return
-    for folder, inner, names in os.walk(top, onerror=refuse):
+    for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):
         inner.sort()
+        for link in (Path(folder, name).absolute() for name in inner):
+            if link.is_symlink() and link.resolve() in {above.resolve() for above in link.parents}:
+                raise StateError(f"--state: expected no link to a folder above it, got {link}. Remove the link.")
         yield from (Path(folder, name) for name in sorted(names))
 
 

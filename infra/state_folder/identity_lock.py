@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.errors import StateError
+from schemas.runtime.file_lock import lock_file
 
 LOCK_FILE: Final = "identities.lock"
 _threads = threading.RLock()
@@ -37,18 +37,15 @@ def changing_identities(state: Path) -> Iterator[None]:
             return
         try:
             state.mkdir(parents=True, exist_ok=True)
-            lock = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = lock_file(state / LOCK_FILE, wait=True)
         except OSError as error:
             raise StateError(
                 f"--state: expected a writable folder, got {state}: {error.strerror}. Correct its rights, or choose "
                 "another folder."
             ) from None
+        _held[state] = 1
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _held[state] = 1
-            try:
-                yield
-            finally:
-                del _held[state]
+            yield
         finally:
+            del _held[state]
             os.close(lock)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bundles import GENERAL
 from consumers.console.data.store import Store
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
@@ -15,6 +16,7 @@ from infra.up.table import MOST_NAMED
 from producers.camera.camera_settings import CameraSettings
 from producers.fleet.part import MAX_PARTS
 from producers.publisher.applied_commands import overridden, read_command_state
+from producers.sources.settings import REAL_KINDS
 from producers.sources.trial import try_sources
 from schemas.errors import ConfigError, SourceError
 from schemas.identity import CameraId
@@ -83,6 +85,15 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
         print_line(
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
             "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
+        )
+
+
+def note_missing_network(settings: UpSettings, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:
+    """Print a line when a small shipped network classifies real cameras, because the general one was not made."""
+    if settings.bundle is None and any(camera.source.kind in REAL_KINDS for camera in cameras):
+        print_line(
+            f"the bundle {GENERAL} is missing: expected it for real cameras, got {bundle_folder(settings).name}, whose "
+            "classes do not fit them. Run `pointillist bundle create --imagenet` and start again, or give --bundle."
         )
 
 

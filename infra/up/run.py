@@ -36,7 +36,14 @@ from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
 from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
-from infra.up.preparation import check_sources, fleet_parts, forget_former, note_commands, note_unchecked_probes
+from infra.up.preparation import (
+    check_sources,
+    fleet_parts,
+    forget_former,
+    note_commands,
+    note_missing_network,
+    note_unchecked_probes,
+)
 from infra.up.processes import LocalRoles, Role
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import (
@@ -118,7 +125,9 @@ class _Run:
         self._ports = Ports(layout.folder)
         self._supervisor = RoleSupervisor(table, DiskSpace(layout.folder), live.print_line)
         pki = None if settings.plain else layout.pki
-        self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
+        self._mosquitto = Mosquitto(
+            layout.folder, self._ports, pki=pki, outside=outside_listener(settings), print_line=live.print_line
+        )
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
         self._begun = time.monotonic()
         self._started_ms = time.time_ns() // 10**6
@@ -156,6 +165,7 @@ class _Run:
             found = audit(self._layout)
             self._foreign_before = found.foreign
             self._print_unread(found)
+        note_missing_network(self._settings, settings, self._live.print_line)
         note_unchecked_probes(self._settings, settings, self._live.print_line)
         # A new run: its sources start at their beginning, its faults count from its own start.
         forget_starts(self._layout.folder)

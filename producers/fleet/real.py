@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs, FixedCameras
@@ -12,8 +16,14 @@ from producers.fleet.fleet import Fleet, FleetOutcome
 from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
 from producers.publisher.first_answer import FIRST_ANSWER_S
+from producers.spool.folder import FolderLock, spool_root
+from schemas.errors import StateError
+from schemas.identity import CameraId
 from schemas.runtime.daemon_thread import run_in_daemon_thread
+from schemas.runtime.file_lock import lock_file
 from schemas.runtime.health import Health
+
+_log = structlog.get_logger()
 
 
 async def run_camera(
@@ -59,13 +69,58 @@ async def run_listed_cameras(
     """Run all cameras of a list until `stop`, `ends_at_ms` (Unix time) or until every source has ended; then drain.
 
     The list is read again whenever its stamp changes. If the list cannot be read, the previous cameras continue.
-    `report` is a JSON file with the phase of each camera's task and its reason.
+    `report` is a JSON file with the phase of each camera's task and its reason. If another process writes it, this one
+    writes none.
 
-    Raises `ConfigError` when the list cannot be read at the start.
+    Raises `ConfigError` when the list cannot be read at the start, and `StateError` when another process has the report
+    and the spools of all cameras.
     """
     specs = await run_in_daemon_thread(cameras.read, "camera-list")
-    fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)
-    async with fleet:
-        await fleet.follow(cameras, ends_at_ms)
-        await fleet.drain(drain_s)
+    with exclusive(report) as own:
+        if report is not None and not own:
+            _require_free_spool(state, specs.runnable)
+            _log.warning(
+                "camera_report_in_use", file=str(report),
+                detail="another process writes it: the log and /healthz alone hold the states of these cameras",
+            )  # fmt: skip
+            report = None
+        fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)
+        async with fleet:
+            await fleet.follow(cameras, ends_at_ms)
+            await fleet.drain(drain_s)
     return fleet.outcome
+
+
+@contextmanager
+def exclusive(file: Path | None) -> Iterator[bool]:
+    """Provide whether this process alone may write `file`, until the block ends. The lock is a hidden file next to it.
+
+    If the lock cannot be created, the file is not reserved.
+    """
+    if file is None:
+        yield True
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(file.with_name(f".{file.name}.lock"))
+    except OSError as error:  # if the lock cannot be created, neither can the file, which its writer reports
+        yield not isinstance(error, BlockingIOError)
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)
+
+
+def _require_free_spool(state: Path, cameras: Iterable[CameraId]) -> None:
+    """Raise StateError if another process has the spools of all `cameras`."""
+    refused: StateError | None = None
+    for name in cameras:
+        try:
+            FolderLock(spool_root(state) / name).release()
+        except StateError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused

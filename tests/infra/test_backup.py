@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -32,6 +33,7 @@ from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout, backup, passphrase
 from infra.state_folder.backup import find_backup, read_manifest, restore_backup, write_backup
+from infra.state_folder.identity_lock import LOCK_FILE
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
@@ -124,6 +126,30 @@ def test_a_file_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layou
     restore_backup(fresh, place)
     assert (fresh.folder / name).read_bytes() == content
     assert not (fresh.folder / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["quarantine", "quarantine/site/cam", "keys/site"])
+def test_a_folder_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
+    folder, elsewhere = layout.folder / name, tmp_path / "elsewhere"
+    files = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert files
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place)
+    for file, content in files.items():
+        assert (fresh.folder / name / file).read_bytes() == content
+
+
+@pytest.mark.parametrize("top", ["models", "models/x"])
+def test_a_link_to_a_folder_above_it_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path, top: str) -> None:
+    link = layout.folder / "models" / "x" / "again"
+    link.symlink_to(layout.folder / top)
+    with pytest.raises(StateError, match=rf"^--state: expected no link to a folder above it, got {link}\. [^\n]+$"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+    assert not list((tmp_path / "to").glob("*.backup"))
 
 
 def test_a_link_whose_file_is_away_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
@@ -360,6 +386,26 @@ def test_a_database_of_something_else_is_refused(layout: Layout, tmp_path: Path)
         connection.execute("DROP TABLE offsets")
     with pytest.raises(StateError, match="one without offsets"):
         write_backup(layout, str(tmp_path / "to"), "1")
+
+
+def test_no_identity_waits_for_a_store_that_hangs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (layout.folder / "keys" / "many").write_bytes(os.urandom(3 * 2**20))
+    write, free = MemoryFile.write, []
+
+    def writing(file: Any, data: bytes) -> int:
+        with (layout.folder / LOCK_FILE).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free.append(False)
+            else:
+                free.append(True)
+        return int(write(file, data))
+
+    monkeypatch.setattr(MemoryFile, "write", writing, raising=False)
+    write_backup(layout, "memory://slow", "1", passphrase=PASSPHRASE)
+    assert len(free) > 1
+    assert all(free)
 
 
 def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

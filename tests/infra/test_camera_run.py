@@ -262,3 +262,56 @@ def test_a_process_without_cameras_ends_with_the_others(
     assert sum(identity.camera_id == f"{site}/cam" for identity in bridge.frames) == 20
     file.write_text("cameras: [")
     assert empty_shares(file, 2) == set()
+
+
+@pytest.mark.brokers
+def test_a_second_run_on_a_folder_keeps_no_report_and_is_refused_if_the_first_has_its_cameras(
+    mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
+) -> None:
+    def listed(name: str) -> Path:
+        camera: dict[str, object] = {"name": name, "fps": 20, "source": {"file": str(film), "loop": True}}
+        return write(tmp_path / f"{name}.yaml", site, [camera])
+
+    def sends(name: str) -> bool:
+        return sum(identity.camera_id == f"{site}/{name}" for identity in list(bridge.frames)) > 3
+
+    spools = tmp_path / "spools"
+    options = ("--state", system.folder, "--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--spool", spools)
+    one, two = listed("one"), listed("two")
+    with (
+        subprocess.Popen(camera_run(one, *options), stderr=subprocess.DEVNULL) as first,
+        (tmp_path / "log").open("w") as log,
+    ):
+        try:
+            wait_until(lambda: sends("one"))
+            assert f"{site}/one: expected one that is not in use" in error_of(ended(one, *options))
+            with subprocess.Popen(camera_run(two, *options), stderr=log) as second:
+                try:
+                    wait_until(lambda: sends("two"))
+                finally:
+                    second.terminate()
+            assert second.returncode == 0
+            assert list(json.loads((spools / "cameras.json").read_text())) == [f"{site}/one"]
+            assert "camera_report_in_use" in (tmp_path / "log").read_text()
+        finally:
+            first.terminate()
+    assert first.returncode == 0
+
+
+@pytest.mark.brokers
+def test_a_second_run_in_several_processes_on_a_folder_leaves_the_settings_of_the_first(
+    mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
+) -> None:
+    cameras: list[dict[str, object]] = [{"name": "one", "fps": 20, "source": {"file": str(film), "loop": True}}]
+    one, two = write(tmp_path / "one.yaml", site, cameras), write(tmp_path / "two.yaml", site, cameras)
+    settings = tmp_path / "spools" / "settings" / "cameras-2.toml"
+    place = f"{mosquitto.host}:{mosquitto.port}"
+    options = ("--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2)
+    with subprocess.Popen(camera_run(one, *options), stderr=subprocess.DEVNULL) as first:
+        try:
+            wait_until(lambda: settings.exists() and bridge.frames)
+            assert str(tmp_path / "spools") in error_of(ended(two, *options, "--seconds", 5))
+            assert str(one) in settings.read_text()
+        finally:
+            first.terminate()
+    assert first.returncode == 0

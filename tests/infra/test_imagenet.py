@@ -16,11 +16,14 @@ from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import create
 from infra.bundling.generated import generated_pictures
 from infra.bundling.wanted import Wanted
+from infra.up.preparation import note_missing_network
 from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
 from processors.bundle import load_bundle
 from processors.bundle.model_toml import Scores
 from processors.pipeline import Pipeline
+from producers.simulation.scenario import parse_scenario
 from schemas.errors import BundleError
+from tests.infra.test_camera_attach import write_video
 
 WANTED = Wanted("imagenet", "EfficientNet-Lite0", strip_s=1.0)
 REAL = {"kind": "url", "address": "rtsp://door/live"}
@@ -102,6 +105,27 @@ def test_real_cameras_get_the_general_bundle_once_it_is_made(made: Path) -> None
         assert bundle_folder(with_bundle_of(real, settings)) == folder
     simulated = UpSettings()
     assert bundle_folder(with_bundle_of(document({"kind": "scene"}), simulated)).name == "scene"
+
+
+def test_up_names_the_missing_general_bundle_to_whoever_has_real_cameras(made: Path, tmp_path: Path) -> None:
+    film = {"kind": "video", "file": str(write_video(tmp_path / "film.mp4"))}
+    printed: list[str] = []
+
+    def note(settings: UpSettings, *sources: object) -> None:
+        given = document(*sources)
+        settings = with_bundle_of(given, settings)
+        note_missing_network(settings, parse_scenario(given).cameras(), printed.append)
+
+    note(UpSettings(), {"kind": "scene"})
+    note(UpSettings(bundle=Path("scene")), REAL)
+    assert not printed
+    note(UpSettings(), {"kind": "scene"}, film)
+    note(UpSettings(source=REAL["address"]), REAL)
+    assert [line.partition(", got ")[2].partition(",")[0] for line in printed] == ["scene", "cifar10"]
+    assert all("`pointillist bundle create --imagenet`" in line for line in printed)
+    describe(made / "imagenet")
+    note(UpSettings(), REAL)
+    assert len(printed) == 2
 
 
 def test_a_named_bundle_wins_over_the_general_one(made: Path) -> None:

@@ -222,6 +222,35 @@ def test_a_service_that_listens_but_never_answers_is_started_once_and_killed(sta
 
 
 @pytest.mark.brokers
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["cut", "zeros"])
+def test_mosquitto_starts_without_a_damaged_database_and_keeps_its_bytes(
+    state_dir: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    lines: list[str] = []
+    broker = Mosquitto(state_dir, print_line=lines.append)
+    broker.start()
+    port = broker.port
+    publish(broker, [b"kept"], retain=True)
+    broker.stop()
+    database = broker.folder / "data" / "mosquitto.db"
+    damaged = damage(database.read_bytes())
+    database.write_bytes(damaged)
+    broker.start()
+    try:
+        assert broker.port == port
+        (aside,) = database.parent.glob("mosquitto.db.damaged-*")
+        assert aside.read_bytes() == damaged
+        (line,) = lines
+        assert str(database) in line
+        assert aside.name in line
+        publish(broker, [b"new"], retain=True)
+        broker.restart()
+        assert len(lines) == 1
+    finally:
+        broker.stop()
+
+
+@pytest.mark.brokers
 def test_a_failed_start_quotes_the_log(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = state_dir / "broken.conf.in"
     broken.write_text("no_such_option true\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import os
 import pwd
@@ -15,6 +14,7 @@ from urllib.parse import quote
 
 from schemas.errors import StateError
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_lock import lock_file
 
 LINK: Final = "/login/link"
 """Path of the link that logs the owner in."""
@@ -72,15 +72,11 @@ def remove_token(file: Path) -> None:
 
 def _locked(file: Path) -> int:
     try:
-        lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return lock_file(file.with_name(f"{file.name}.lock"))
+    except BlockingIOError:
+        raise StateError(f"{file}: expected a file that no other console uses, got one in use. Stop it.") from None
     except OSError as error:
         raise _unwritable(file, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise StateError(f"{file}: expected a file that no other console uses, got one in use. Stop it.") from None
-    return lock
 
 
 def _unwritable(file: Path, error: OSError) -> StateError:

@@ -6,7 +6,6 @@ The console imports neither the laboratory nor the signing code. Its caller pass
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 import secrets
@@ -40,6 +39,7 @@ from consumers.console.jobs.rows import CANDIDATES, Job, JobState, Kind
 from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
+from schemas.runtime.file_lock import lock_file
 from schemas.runtime.supervisor import Cause, Process, Supervisor
 
 LOG: Final = "log"
@@ -390,12 +390,8 @@ class Jobs:
 def _claimed(folder: Path, runs: Path) -> int:
     try:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return lock_file(folder / "lock")
+    except BlockingIOError:
+        raise StateError(f"jobs.folder: expected a folder that no other console uses, got {folder}") from None
     except OSError as error:
         raise ConfigError(f"jobs.folder: expected a writable folder, got {folder}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise StateError(f"jobs.folder: expected a folder that no other console uses, got {folder}") from None
-    return lock

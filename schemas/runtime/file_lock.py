@@ -1,0 +1,22 @@
+"""Locks for whole processes. The kernel releases a lock when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def lock_file(file: Path, *, wait: bool = False, mode: int = 0o600) -> int:
+    """Open `file`, or create it with `mode`, lock it and return its descriptor. `os.close` releases the lock.
+
+    Raises BlockingIOError if another process, or another descriptor of this one, has the lock and `wait` is False, and
+    any other OSError if the file cannot be opened.
+    """
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
