@@ -146,7 +146,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
     from infra.state_folder import write_private
-    from producers.fleet.real import exclusive
+    from schemas.runtime.file_lock import exclusive
     from schemas.settings import address
 
     if str(settings.mqtt_login_file) == "-":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import structlog
@@ -20,7 +19,7 @@ from producers.spool.folder import FolderLock, spool_root
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.runtime.daemon_thread import run_in_daemon_thread
-from schemas.runtime.file_lock import lock_file
+from schemas.runtime.file_lock import exclusive
 from schemas.runtime.health import Health
 
 _log = structlog.get_logger()
@@ -76,8 +75,8 @@ async def run_listed_cameras(
     and the spools of all cameras.
     """
     specs = await run_in_daemon_thread(cameras.read, "camera-list")
-    with exclusive(report) as own:
-        if report is not None and not own:
+    with nullcontext(True) if report is None else exclusive(report) as own:
+        if not own:
             _require_free_spool(state, specs.runnable)
             _log.warning(
                 "camera_report_in_use", file=str(report),
@@ -89,27 +88,6 @@ async def run_listed_cameras(
             await fleet.follow(cameras, ends_at_ms)
             await fleet.drain(drain_s)
     return fleet.outcome
-
-
-@contextmanager
-def exclusive(file: Path | None) -> Iterator[bool]:
-    """Provide whether this process alone may write `file`, until the block ends. The lock is a hidden file next to it.
-
-    If the lock cannot be created, the file is not reserved.
-    """
-    if file is None:
-        yield True
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_file(file.with_name(f".{file.name}.lock"))
-    except OSError as error:  # if the lock cannot be created, neither can the file, which its writer reports
-        yield not isinstance(error, BlockingIOError)
-        return
-    try:
-        yield True
-    finally:
-        os.close(lock)
 
 
 def _require_free_spool(state: Path, cameras: Iterable[CameraId]) -> None:

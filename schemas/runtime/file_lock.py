@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,3 +22,21 @@ def lock_file(file: Path, *, wait: bool = False, mode: int = 0o600) -> int:
         os.close(lock)
         raise
     return lock
+
+
+@contextmanager
+def exclusive(file: Path) -> Iterator[bool]:
+    """Provide whether this process alone may write `file`, until the block ends. The lock is a hidden file next to it.
+
+    If the lock cannot be created, the file is not reserved.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(file.with_name(f".{file.name}.lock"))
+    except OSError as error:  # if the lock cannot be created, neither can the file, which its writer reports
+        yield not isinstance(error, BlockingIOError)
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)

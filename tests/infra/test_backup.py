@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
@@ -37,6 +36,7 @@ from infra.state_folder.identity_lock import LOCK_FILE
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
+from schemas.runtime.file_lock import lock_file
 from schemas.topics import KafkaTopic
 from tests.infra.command_line import refusal, run
 from tests.waiting import PATIENCE_S
@@ -114,33 +114,21 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
     store.close()
 
 
-@pytest.mark.parametrize("name", ["fleet.secret", "settings/recorder.toml"])
-def test_a_file_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
-    file, elsewhere = layout.folder / name, tmp_path / "elsewhere"
-    content = file.read_bytes()
-    file.rename(elsewhere)
-    file.symlink_to(elsewhere)
+@pytest.mark.parametrize(
+    "name", ["fleet.secret", "settings/recorder.toml", "quarantine", "quarantine/site/cam", "keys/site"]
+)
+def test_what_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
+    moved, elsewhere = layout.folder / name, tmp_path / "elsewhere"
+    kept = {file.relative_to(layout.folder): file.read_bytes() for file in (moved, *moved.rglob("*")) if file.is_file()}
+    assert kept
+    moved.rename(elsewhere)
+    moved.symlink_to(elsewhere)
     place, _ = write_backup(layout, str(tmp_path / "to"), "1")
     fresh = Layout(tmp_path / "fresh")
     fresh.folder.mkdir()
     restore_backup(fresh, place)
-    assert (fresh.folder / name).read_bytes() == content
+    assert {file: (fresh.folder / file).read_bytes() for file in kept} == kept
     assert not (fresh.folder / name).is_symlink()
-
-
-@pytest.mark.parametrize("name", ["quarantine", "quarantine/site/cam", "keys/site"])
-def test_a_folder_that_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
-    folder, elsewhere = layout.folder / name, tmp_path / "elsewhere"
-    files = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    assert files
-    folder.rename(elsewhere)
-    folder.symlink_to(elsewhere)
-    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
-    fresh = Layout(tmp_path / "fresh")
-    fresh.folder.mkdir()
-    restore_backup(fresh, place)
-    for file, content in files.items():
-        assert (fresh.folder / name / file).read_bytes() == content
 
 
 @pytest.mark.parametrize("top", ["models", "models/x"])
@@ -393,13 +381,12 @@ def test_no_identity_waits_for_a_store_that_hangs(layout: Layout, monkeypatch: p
     write, free = MemoryFile.write, []
 
     def writing(file: Any, data: bytes) -> int:
-        with (layout.folder / LOCK_FILE).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free.append(False)
-            else:
-                free.append(True)
+        try:
+            os.close(lock_file(layout.folder / LOCK_FILE))
+        except BlockingIOError:
+            free.append(False)
+        else:
+            free.append(True)
         return int(write(file, data))
 
     monkeypatch.setattr(MemoryFile, "write", writing, raising=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bundles
 from consumers.cameras.state import State
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots
@@ -148,7 +149,10 @@ def test_a_camera_that_was_removed_from_the_list_of_a_run_can_be_forgotten(
     assert named(layout) == ["yard/hall", "yard/gate"]
 
 
-def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(tmp_path: Path) -> None:
+def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "MADE", tmp_path / "made")
     state = tmp_path / "state"
     state.mkdir()
     off = {"name": "off", "source": {"kind": "url", "address": "rtsp://u:hidden@127.0.0.1:9/x"}}
@@ -159,9 +163,9 @@ def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(tm
         prepare(state, {"site": "local", "cameras": [off]})
     assert time.monotonic() - begun < 20
     assert not list((state).rglob("*.key"))
-    # A bundle is named: without one, the bundles that were made on this machine decide about another line.
-    lines = prepare(state, {"site": "local", "cameras": [off, {"name": "scene"}]}, bundle="scene")
-    assert lines == ["local/off: rtsp://127.0.0.1:9/…: Connection refused; it is degraded, and tried again"]
+    degraded, missing = prepare(state, {"site": "local", "cameras": [off, {"name": "scene"}]})
+    assert missing.startswith("the bundle imagenet is missing: expected it for real cameras, got scene, ")
+    assert degraded == "local/off: rtsp://127.0.0.1:9/…: Connection refused; it is degraded, and tried again"
 
 
 def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
