@@ -126,7 +126,9 @@ def worst_cases(seen: Evidence) -> Verdict:
     if standing.any() and (lacks := seen.missing(["auto-attack"])):
         return lacks
     attacks = sum(each.job.counts for each in seen.outcomes.values())
-    return Verdict("passed", f"{standing.mean():.1%} withstand all of {attacks} runs, {seen.times} submissions each")
+    return Verdict(
+        "passed", f"{standing.mean():.1%} withstand all runs that they met of {attacks}, {seen.times} submissions each"
+    )
 
 
 def controls(seen: Evidence) -> Verdict:

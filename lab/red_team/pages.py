@@ -146,14 +146,16 @@ def _compared(result: Result) -> int:
 
 
 def _headlines(result: Result) -> list[list[str]]:
-    clean = result.outcomes["clean"]
+    clean, standing = result.outcomes["clean"], len(result.standing)
+    last = sum(each.pictures >= standing for each in result.attacks.values())
     lines = [
         ["clean, one submission", _interval(clean.accuracy)],
         [f"worst case over {len(result.attacks)} attacks and {result.times} submissions, "
-         f"{'all' if len(result.standing) == result.images else 'the first'} {len(result.standing)} pictures",
+         f"{'all' if standing == result.images else 'the first'} {standing} pictures"
+         + (f" (the last one met {last} of the attacks)" if last < len(result.attacks) else ""),
          "no attack ran" if result.worst is None else _interval(result.worst)],
     ]  # fmt: skip
-    if result.worst_judged is not None and result.judged < len(result.standing):
+    if result.worst_judged is not None and result.judged < standing:
         lines.append(
             [
                 f"the same, the first {result.judged}: they met {', '.join(result.judges)}",

@@ -201,7 +201,10 @@ def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
     noisy = replace(cut_short, outcomes={**cut_short.outcomes, "noise": noise})
     assert noisy.document()["worst_case_images"] == 3
     write_pages(tmp_path / "pages", "cut", cut_short)
-    assert "the first 3 pictures" in (tmp_path / "pages" / "cut" / "README.md").read_text()
+    assert "the first 3 pictures |" in (tmp_path / "pages" / "cut" / "README.md").read_text()
+    write_pages(tmp_path / "pages", "two", replace(first, outcomes={**first.outcomes, "noise": few}))
+    text = (tmp_path / "pages" / "two" / "README.md").read_text()
+    assert "all 8 pictures (the last one met 1 of the attacks)" in text
 
 
 @settings(max_examples=30)

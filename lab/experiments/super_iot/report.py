@@ -79,8 +79,9 @@ def _text(verdict: ComparisonVerdict) -> str:
     worst = verdict.below[0]
     ratio = "" if worst.r is None else f" at r = {worst.r:.2f}"
     return (
-        f"FAILS in {len(verdict.below)} of {verdict.cells} cells; the worst is {tables.attack_name(worst)} against "
-        f"{worst.against}{ratio}: {worst.difference:+.3f} [{worst.ci_low:+.3f}, {worst.ci_high:+.3f}]"
+        f"FAILS in {len(verdict.below)} of {verdict.cells} cells, {verdict.behind} more are behind within the "
+        f"interval; the worst, of {worst.n} pictures, is {tables.attack_name(worst)} against {worst.against}{ratio}: "
+        f"{worst.difference:+.3f} [{worst.ci_low:+.3f}, {worst.ci_high:+.3f}]"
     )
 
 
