@@ -7,16 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
 import structlog
-from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
-from schemas.errors import ConfigError
+from schemas.transport.object_store import open_store
 
 log = structlog.get_logger()
 _FILE: Final = re.compile(r"([^/]+/[^/]+/[0-9a-f]{16}-[0-9]+)\.(png|json)")
@@ -36,11 +34,7 @@ class Quarantine:
     """
 
     def __init__(self, url: str, engine: Engine) -> None:
-        try:
-            system, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"quarantine: expected a folder or a URL that fsspec opens, got {error}") from None
-        self._files: AbstractFileSystem = system
+        self._files, root = open_store("quarantine", url)
         self._root = root.rstrip("/")
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
 

@@ -96,7 +96,7 @@ def role(
     host: Hosts = None,
     days: Days = ROLE_DAYS,
 ) -> None:
-    """Issue the certificate of one more instance of a role, or renew it."""
+    """Issue the certificate of one more instance of a role, or renew it. A server keeps its names and addresses."""
     from infra.admission.camera_revocation import reload_broker
     from infra.pki.authority import Authority
     from infra.pki.roles import Roles
@@ -212,8 +212,8 @@ def revoke(
     """Revoke a camera's certificates, rights and keys, or a role's certificates, at once.
 
     If the broker is not this state folder's, give it crl.pem and mosquitto.acl of pki/roles/mosquitto and send it
-    SIGHUP. Bridges, processors and recorders read generations.json by themselves. `enroll` admits the camera again;
-    `rotate` does both. Under `up`, a revoked role continues with its new certificate.
+    SIGHUP. Bridges, processors, recorders and the console read generations.json by themselves. `enroll` admits the
+    camera again; `rotate` does both. Under `up`, a revoked role continues with its new certificate.
     """
     if (camera is None) == (role is None):
         raise ConfigError("revoke: expected SITE/CAMERA or --role NAME, got both or none. Give one of them.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,18 +19,25 @@ from infra.cli.access import (
     require_brokers,
 )
 
+if TYPE_CHECKING:
+    from schemas.transport.access import KafkaAddress
+
+_USERS: Final = "bridge, processor, recorder, console, audit and monitor"
+OwnState = Annotated[
+    Path | None,
+    typer.Option(help="State folder of a running system; by default .pointillist, unless --kafka is given."),
+]
+
 
 @app.command()
 def topics(
-    kafka: Annotated[str, typer.Option(help="Kafka bootstrap servers as host:port,host:port.")],
+    kafka: Kafka = None,
     partitions: Annotated[int, typer.Option(help="Partitions of the topics keyed by camera.", min=1)] = 6,
     replication: Annotated[int, typer.Option(help="Copies of each partition.", min=1)] = 1,
-    rights: Annotated[
-        bool, typer.Option("--rights", help="Give the users bridge, processor, recorder and audit their rights too.")
-    ] = False,
+    rights: Annotated[bool, typer.Option("--rights", help=f"Give the users {_USERS} their rights too.")] = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    state: Annotated[Path | None, typer.Option(help="A state folder, whose `admin` sets them.")] = None,
+    state: OwnState = None,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Create the missing topics; existing ones stay as they are."""
@@ -40,7 +47,7 @@ def topics(
     from infra.pki.kafka_rights import grant, withdraw
     from infra.pki.role_generations import role_generations
 
-    place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    place = _place(kafka, state, kafka_tls, kafka_login)
     require_brokers(connect_timeout_s, kafka=place)
     asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
     if rights:
@@ -56,10 +63,7 @@ def replicas(
     wait: Annotated[float, typer.Option(help="Seconds to wait until all replicas are present.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(help="State folder of a running system; by default .pointillist, unless --kafka is given."),
-    ] = None,
+    state: OwnState = None,
 ) -> None:
     """Check that each partition has all its replicas, before the next Kafka node is stopped. Exit status 2 when not."""
     import asyncio
@@ -67,9 +71,14 @@ def replicas(
     from infra.local.replicas import await_replicas
     from infra.preflight.brokers import quiet_kafka
 
-    if kafka is None and state is None:
-        state = DEFAULT_STATE
-    place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    place = _place(kafka, state, kafka_tls, kafka_login)
     with quiet_kafka():
         asyncio.run(await_replicas(place, wait))
     typer.echo("every partition has all its replicas")
+
+
+def _place(kafka: str | None, state: Path | None, tls: Path | None, login: Path | None) -> KafkaAddress:
+    """Return Kafka for `admin`, by default that of the usual state folder."""
+    if kafka is None and state is None:
+        state = DEFAULT_STATE
+    return kafka_place(kafka, state, "admin", tls=tls, login=login)

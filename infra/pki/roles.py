@@ -64,8 +64,9 @@ class Roles:
     def issue(self, name: str, hosts: Sequence[str], days: float = ROLE_DAYS) -> None:
         """Issue a new certificate of the present generation for `name`; `hosts` are a server's names and addresses.
 
-        A client's is valid for `days`, a server's longer. Raises ConfigError unless `name` is one of the roles, with a
-        number behind it if there are several.
+        A server keeps the hosts of its former certificate, because clients may know it by each of them. A client's
+        certificate is valid for `days`, a server's longer. Raises ConfigError unless `name` is one of the roles, with
+        a number behind it if there are several.
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
@@ -76,9 +77,11 @@ class Roles:
         # Kafka's nodes are clients of each other.
         client = not server or kind_of(name) == "kafka"
         with changing_identities(self.authority.folder.parent):
+            former = self._certificate(name)
+            known = dict.fromkeys((*hosts, *(hosts_of(former) if former is not None else ())))
             issued = self.authority.issue(
                 name,
-                hosts=hosts if server else (),
+                hosts=list(known) if server else (),
                 client=client,
                 days=CERTIFICATE_DAYS if server else days,
                 generation=self._generation(name),
@@ -95,9 +98,7 @@ class Roles:
         with changing_identities(self.authority.folder.parent):
             due = [name for name in names if not self._holds(name, hosts, days)]
             for name in due:
-                # A name that a user has given to a server stays.
-                former = self._certificate(name)
-                self.issue(name, list(dict.fromkeys((*hosts, *(hosts_of(former) if former else ())))), days)
+                self.issue(name, hosts, days)
             self.write_rights()
         return due
 
@@ -119,8 +120,7 @@ class Roles:
         """Issue the certificates of all instances of a role again; return their names."""
         found = [name for name in self.names() if kind_of(name) == kind]
         for name in found:
-            certificate = self._certificate(name)
-            self.issue(name, hosts_of(certificate) if certificate is not None else (), days)
+            self.issue(name, (), days)
         return found
 
     def numbers(self, name: str) -> set[int]:
@@ -168,6 +168,7 @@ class Roles:
                     write_public(self.folder(name) / RIGHTS_FILE, text)
                     self._hand(name, pki / CRL_FILE)
                 case "bridge":
+                    share_name(pki)  # a new one if the earlier one was deleted
                     self._hand(name, generations, pki / SHARE_FILE)
                 case "processor" | "recorder" | "console":
                     self._hand(name, generations)

@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
-
 from consumers.database.engine import database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
@@ -33,6 +31,7 @@ from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
 from schemas.runtime.file_lock import lock_file
+from schemas.transport.object_store import open_store
 
 FORMAT: Final = 1
 SUFFIX: Final = ".backup"
@@ -510,9 +509,4 @@ def _local(url: str) -> Path | None:
 
 def _system(url: str) -> tuple[Any, str]:
     with _reachable(url):
-        try:
-            return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{url}: expected a folder or a URL that fsspec opens, got {error}. Correct it."
-            ) from None
+        return open_store("the place of the backup", url)

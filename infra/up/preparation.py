@@ -73,7 +73,7 @@ def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line:
     if found:
         print_line(
             f"{len(found)} of {len(cameras)} cameras obey commands instead of what this run asks, "
-            f"the first is {found[0]}: see `pointillist camera settings {found[0]}`"
+            f"the first is {found[0]}: see `pointillist camera settings {found[0]} --state {layout.folder}`"
         )
 
 

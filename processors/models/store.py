@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
+from schemas.transport.object_store import open_store
 
 CACHED: Final = 8
 """Number of bundles that a cache keeps, the last used ones."""
@@ -86,13 +87,7 @@ class ModelStore:
             raise ConfigError(
                 "the store: expected a URL without a password, got one. Remove it: the URL is written to Kafka."
             )
-        try:
-            system, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"the store: expected a folder or a URL that fsspec opens, got {first_line(error)}. Correct it."
-            ) from None
-        self._files: Any = system
+        self._files, root = open_store("the store", url)
         self._root = root.rstrip("/")
 
     def add(self, folder: Path, model_id: str) -> Model:

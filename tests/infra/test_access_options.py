@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import infra.cli
 from infra.cli import topics
 from infra.cli.access import mqtt_place, share_of
 from infra.pki.authority import Authority
+from infra.pki.kafka_rights import kafka_rights
 from infra.pki.roles import role_folder, share_name
 from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, StateError
@@ -52,12 +54,22 @@ def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str
     assert len(told) > 1
 
 
-def test_replicas_without_options_are_those_of_the_usual_state_folder(
+def test_topics_and_replicas_without_options_are_those_of_the_usual_state_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
         topics.replicas()
+    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
+        topics.topics()
+    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.\."):
+        topics.topics(state=Path())
+
+
+def test_the_help_of_rights_names_every_role_that_gets_some() -> None:
+    command: Any = typer.main.get_command(infra.cli.app)
+    (rights,) = (each for each in command.commands["topics"].params if each.name == "rights")
+    assert {right.role for right in kafka_rights()} <= set(re.findall(r"\w+", rights.help))
 
 
 NAMES = ("publish", "rollback", "list", "status", "candidate", "promote", "dismiss")

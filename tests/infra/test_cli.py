@@ -27,7 +27,8 @@ from infra.local.process import COMMAND
 from infra.process.metrics_server import role_registry, serve
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
-from infra.up.preparation import note_unchecked_probes
+from infra.up import preparation
+from infra.up.preparation import note_commands, note_unchecked_probes
 from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
@@ -262,6 +263,17 @@ def test_up_names_a_bundle_that_checks_none_of_the_probes(tmp_path: Path) -> Non
         note_unchecked_probes(settings, cameras, printed.append)
     (line,) = printed
     assert line.startswith(f"the bundle {tmp_path} has no [strip] table")
+
+
+def test_up_prints_where_to_see_the_remembered_commands_of_a_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "overridden", lambda *_: True)
+    printed: list[str] = []
+    cameras = parse_scenario(scenario_document(UpSettings(cameras=1), None)).cameras()
+    note_commands(Layout(tmp_path), cameras, printed.append)
+    (line,) = printed
+    assert f"`pointillist camera settings {cameras[0].camera_id} --state {tmp_path}`" in line
 
 
 def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:

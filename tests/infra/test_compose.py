@@ -69,6 +69,21 @@ def test_the_documented_command_adds_the_user_without_whom_the_console_does_not_
     assert any(users.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
 
 
+def test_the_documented_command_publishes_a_model_to_the_processors_and_replaces_no_list_of_theirs() -> None:
+    page = (ROOT / "docs/operations/kubernetes.md").read_text()
+    (line,) = re.findall(r"docker compose run (.* model publish .*)", page)
+    words = shlex.split(line)
+    service = words.index("processor")
+    given = [word.split(":") for word in words[:service] if ":" in word]
+    options = parsed(words[service + 1 :])
+    assert {str(options["bundle"]), str(options["signer"])} == {target for _, target, _ in given}
+    assert str(options["trust"]) in {target for _, target, _ in mounts("processor")}
+    assert any(str(options["store"]).startswith(f"{target}/") and not ro for _, target, ro in mounts("processor"))
+    broker = options["kafka"].partition(":")[0]
+    assert broker in SERVICES
+    assert "docker compose exec processor" not in page  # nothing of the host is in that container
+
+
 def test_neither_git_nor_the_image_takes_the_file_of_secrets() -> None:
     for name in (".gitignore", ".dockerignore"):
         assert ".env" in (ROOT / name).read_text().splitlines()

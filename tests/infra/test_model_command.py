@@ -114,6 +114,20 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
 
 
 @brokers
+def test_a_new_signer_of_a_state_folder_replaces_the_list_of_a_stolen_one(state: Path, tmp_path: Path) -> None:
+    second = bundle(tmp_path, "2")
+    run("publish", second, "--state", state)
+    layout = Layout(state)
+    layout.signer_file.rename(tmp_path / "stolen.key")
+    others = [line for line in layout.trusted.read_text().splitlines() if not line.endswith(" own")]
+    layout.trusted.write_text("".join(f"{line}\n" for line in others))
+    done = run("publish", second, "--state", state)
+    assert "the newest list of models is not believed, and will be replaced" in done.stderr
+    assert live(state) == "tiny@2"
+    assert "is live already" in run("publish", second, "--state", state).stdout
+
+
+@brokers
 def test_a_broken_bundle_is_refused_before_anything_is_sent(state: Path, tmp_path: Path) -> None:
     broken = bundle(tmp_path, "2")
     (broken / "weights.safetensors").write_bytes(b"no weights")

@@ -74,6 +74,19 @@ def test_a_second_time_it_keeps_what_holds_and_nobody_s_secret_changes(layout: L
     assert layout.fleet_secret().hex() == SECRET
 
 
+@pytest.mark.parametrize("command", [("ca", "role", "bridge"), ("ca", "renew"), ("ca", "init", "--keep")])
+def test_a_deleted_name_of_the_bridges_share_is_replaced_and_handed_to_each_bridge(
+    layout: Layout, command: tuple[str, ...]
+) -> None:
+    init(layout)
+    assert run("ca", "role", "bridge-2", "--state", layout.folder).exit_code == 0
+    leaked = held(layout, "bridge")["bridges.share"]
+    (layout.pki / "bridges.share").unlink()
+    assert run(*command, "--state", layout.folder).exit_code == 0
+    assert leaked != held(layout, "bridge")["bridges.share"] == held(layout, "bridge-2")["bridges.share"]
+    assert held(layout, "bridge")["bridges.share"] == (layout.pki / "bridges.share").read_text()
+
+
 def test_the_cameras_of_a_scenario_are_enrolled_and_one_that_was_revoked_stays_so(layout: Layout) -> None:
     init(layout)
     assert [Enrolment.read(layout.enrolment(camera)).key.export() for camera in CAMERAS] == [

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from consumers.console import pages
 from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME
 from infra.prometheus import runbooks
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
+from tests.infra.test_access_options import COMMANDS
+
+OF_THE_USUAL_STATE = {"audit", "topics"}
+"""Printed commands that use the folder .pointillist if none is named."""
 
 
 def test_the_page_in_the_repository_is_what_the_code_makes_of_the_documentation() -> None:
@@ -28,6 +33,22 @@ def test_an_alerts_runbook_url_leads_to_its_heading() -> None:
         base, _, anchor = alert["annotations"]["runbook_url"].partition("#")
         assert base == "{{ $externalLabels.runbooks }}", name
         assert f'<h3 id="{anchor}">{name}</h3>' in page
+
+
+def test_every_printed_command_finds_its_brokers() -> None:
+    """Commands of pages for people whose system may be in any state folder."""
+    grid = Path(pages.__file__).parents[1] / "templates" / "grid.html"
+    rules = [text for alert in ALERTS.values() for text in alert["annotations"].values()]
+    texts = [SOURCE.read_text(), grid.read_text(), *rules]
+    printed = {command for text in texts for command in re.findall(r"[`>]pointillist ([^`<>]+)[`<]", text)}
+    assert len(printed) > 10
+    for command in printed:
+        options = set(re.findall(r"--[a-z-]+", command))
+        for name in COMMANDS:
+            if f"{command} ".startswith(f"{name} "):
+                assert options <= COMMANDS[name], command
+                needed = {"--state", "--kafka"} & COMMANDS[name] and name not in OF_THE_USUAL_STATE
+                assert not needed or options & {"--state", "--kafka"}, command
 
 
 def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_template() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Engine, select
 
 from consumers.console.access.sight import Sight
 from consumers.console.data.sealed_files import answering_store
 from consumers.database.tables import quarantine
 from schemas.errors import ConfigError
+from schemas.transport.object_store import open_store
 
 MOST_COPIED: Final = 2_000
 
@@ -20,9 +20,10 @@ MOST_COPIED: Final = 2_000
 def frame_of(url: str, name: str) -> bytes:
     """Return the PNG of a frame in the quarantine at `url`.
 
-    Raises FileNotFoundError if it was purged or never there, StateError if the store fails.
+    Raises FileNotFoundError if it was purged or never there, StateError if the store fails, ConfigError if fsspec
+    cannot open the URL.
     """
-    system, root = fsspec.core.url_to_fs(url)
+    system, root = open_store("quarantine", url)
     with answering_store("quarantine"):
         return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
 import structlog
 
-from schemas.errors import ConfigError, MalformedError, StateError
+from schemas.errors import MalformedError, StateError
 from schemas.identity import Identity
 from schemas.keys.sealing import PreviewBox
+from schemas.transport.object_store import open_store
 
 _ENDING: Final = ".sealed"
 
@@ -42,10 +42,7 @@ class SealedFiles:
 
         Raises ConfigError for a URL that fsspec cannot open.
         """
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"kept_files: expected a folder or a URL that fsspec opens, got {error}") from None
+        self._files, root = open_store("kept_files", url)
         self._root = f"{root.rstrip('/')}/{folder}"
         self._box, self._kind = box, kind
 

@@ -153,7 +153,7 @@ async def _runbooks(context: ConsoleContext, request: Request) -> Response:
             request,
             "missing.html",
             404,
-            what="The console was started without runbooks. Start it with --runbooks FILE to read them here.",
+            what="The console was started without runbooks. Set `runbooks` in its settings to read them here.",
         )
     text = await context.read(context.runbooks.read_text, encoding="utf-8")
     body = text.partition("<body>")[2].partition("</body>")[0]
