@@ -270,15 +270,6 @@ COMPARISONS = Metric(
     "Frames for both models of a rollout, by outcome: compared, failed on the candidate, dropped",
     ("outcome",),
 )
-ROLLOUT_PAIRS = Metric(
-    Gauge, "pointillist_rollout_pairs", "Frames of the rollout's slot that the gate counts, 0 without a rollout"
-)
-ROLLOUT_OUTCOME = Metric(
-    Gauge,
-    "pointillist_rollout_outcome",
-    "1 for the outcome of the rollout so far: measuring, passed, promoted, rolled_back",
-    ("outcome",),
-)
 DRIFT = Metric(
     Gauge,
     "pointillist_drift_ratio",
@@ -344,21 +335,6 @@ STORE_BYTES = Metric(
     "(payloads without a verified identity); quarantine",
     ("store",),
 )
-HTTP_CONNECTIONS = Metric(
-    Counter,
-    "pointillist_http_connections_total",
-    "HTTP connections of the console: requests answered, and connections ended by the server: crowded by too many, "
-    "late with a request, slow "
-    "to read, oversize after an answer; misdirected counts requests for a foreign host (answered too)",
-    ("outcome",),
-)
-CONSOLE_LOGINS = Metric(
-    Counter,
-    "pointillist_console_logins_total",
-    "Logins at the console, by way (password, openid, proxy, token, link) and outcome: accepted, wrong (credentials), "
-    "refused (too many attempts, or by a rule), logout",
-    ("way", "outcome"),
-)
 DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases next to the recorder's that were not removed yet"
 )
@@ -403,7 +379,33 @@ CAMERA_PROBE_SHARE = Metric(
 MAX_CAMERA_SERIES: Final = 200
 MAX_CLASS_SERIES: Final = 100
 
-# Monitor: parts of the system without metrics
+# Console
+HTTP_CONNECTIONS = Metric(
+    Counter,
+    "pointillist_http_connections_total",
+    "HTTP connections of the console: requests answered, and connections ended by the server: crowded by too many, "
+    "late with a request, slow "
+    "to read, oversize after an answer; misdirected counts requests for a foreign host (answered too)",
+    ("outcome",),
+)
+CONSOLE_LOGINS = Metric(
+    Counter,
+    "pointillist_console_logins_total",
+    "Logins at the console, by way (password, openid, proxy, token, link) and outcome: accepted, wrong (credentials), "
+    "refused (too many attempts, or by a rule), logout",
+    ("way", "outcome"),
+)
+
+# Monitor: rollouts, and parts of the system without metrics
+ROLLOUT_PAIRS = Metric(
+    Gauge, "pointillist_rollout_pairs", "Frames of the rollout's slot that the gate counts, 0 without a rollout"
+)
+ROLLOUT_OUTCOME = Metric(
+    Gauge,
+    "pointillist_rollout_outcome",
+    "1 for the outcome of the rollout so far: measuring, passed, promoted, rolled_back",
+    ("outcome",),
+)
 BROKER_UP = Metric(Gauge, "pointillist_broker_up", "1 while a broker answers, by broker: kafka, mosquitto", ("broker",))
 KAFKA_BROKERS = Metric(Gauge, "pointillist_kafka_brokers", "Live nodes of Kafka")
 KAFKA_END = Metric(

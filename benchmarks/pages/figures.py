@@ -55,8 +55,8 @@ FRONT: Final = (
     ),
     (
         "backdoors", "cameras with an alarm in 40 probes, usual threshold",
-        "simulated cameras with an alarm in 40 probes after 64 clean ones, usual threshold, the worst of ten attacks; fewer "
-        "if the trigger is in view from the first frame on",
+        "simulated cameras with an alarm in 40 probes after 64 clean ones, usual threshold, the worst of ten attacks; "
+        "fewer if the trigger is in view from the first frame on",
     ),
     (
         "backdoors", "repair: ASR after, worst of",
@@ -64,7 +64,10 @@ FRONT: Final = (
         "refuses)",
     ),
     ("system", "kill -9 of bridge", "frames lost: each process killed in turn, under load"),
-    ("system", "8 cameras × 2 fps, all roles, capture to record: p99", "capture to record, p99, 8 cameras × 2 frames/s"),
+    (
+        "system", "8 cameras × 2 fps, all roles, capture to record: p99",
+        "capture to record, p99, 8 cameras × 2 frames/s",
+    ),
     (
         "system", "10,000 cameras × 0.025 fps: p99",
         "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s",

@@ -97,7 +97,9 @@ class ConsoleBounds(Bounds):
 
 
 class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
-    """Settings of `pointillist console`. Kafka, database and quarantine are the recorder's, and only read.
+    """Settings of `pointillist console`. Kafka, database and quarantine are the recorder's.
+
+    The console writes replays and views to Kafka, and mutes and sighting rules to the database.
 
     Without `kept_files`, the console's own files are in the quarantine.
     """

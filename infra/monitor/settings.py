@@ -50,8 +50,8 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Settings of `pointillist monitor`."""
 
     database: str = ""
-    """SQLAlchemy URL of the recorder's database, where only the result of the audit is written; empty is SQLite in the
-    state folder."""
+    """SQLAlchemy URL of the recorder's database, where the audit's result, comparisons and rollouts are written; empty
+    is SQLite in the state folder."""
     folder: Path | None = None
     """Folder whose disk is measured; none is the state folder, or the working directory without one."""
     look_s: float = Field(default=5.0, gt=0)

@@ -19,7 +19,18 @@ from google.protobuf.descriptor_pb2 import (
 
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import docstrings
+from producers.bridge.records import MAX_EVENT_BYTES
+from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT
+from schemas.limits import (
+    MAX_DROPPED_PER_BLOCK,
+    MAX_FRAME_BYTES,
+    MAX_LEDGER_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_SHED_RANGES,
+    MAX_SIDE,
+)
 from schemas.messages import cloudevents
+from schemas.messages.access_unit import LEAST_SIDE
 from schemas.topics import ROOT, Channel, KafkaTopic
 
 _PROTO: Final = "pointillist.proto"
@@ -31,6 +42,18 @@ _VALUE: Final = EnumDescriptorProto.DESCRIPTOR.fields_by_name["value"].number
 
 Comments: TypeAlias = dict[tuple[int, ...], str]
 """The comments by the path of their element, as in `SourceCodeInfo`."""
+
+
+LIMITS: Final = (
+    "Connect by MQTT 5, and publish with QoS 1. A `Confirm` says that Kafka holds frames; it comes with QoS 0. A "
+    "PUBACK frees nothing: send each frame again until a `Confirm` names it.",
+    f"A message has at most {MAX_MESSAGE_BYTES:,} bytes, a `Ledger` {MAX_LEDGER_BYTES:,} bytes and {MAX_SHED_RANGES} "
+    f"ranges of `shed`, a `Meta` or `Status` {MAX_EVENT_BYTES:,} bytes.",
+    f"A frame has at most {MAX_FRAME_BYTES:,} values (height × width × channels), a side at most {MAX_SIDE:,} pixels, "
+    f"under `VIDEO` at least {LEAST_SIDE}.",
+    f"`boot_id` is above 0 and below 2^{BOOT_ID_LIMIT.bit_length() - 1}; `seq` and `captured_ms` are below "
+    f"2^{SEQ_LIMIT.bit_length() - 1}; `dropped_per_block` is at most {MAX_DROPPED_PER_BLOCK}.",
+)
 
 
 def wire_format() -> str:
@@ -45,6 +68,8 @@ def wire_format() -> str:
         "## Topics of MQTT",
         f"`{ROOT}/SITE/CAMERA/CHANNEL`. [Who gets in](../operations/access.md#who-gets-in) lists the rights.",
         table(("channel", "holds"), _topics(Channel)),
+        "## Limits and delivery",
+        "\n".join(f"- {line}" for line in LIMITS),
         "## Topics of Kafka",
         "The key of a record is the camera as `site/camera`, except on the models topic.",
         table(("topic", "holds"), _topics(KafkaTopic)),

@@ -48,7 +48,7 @@ class Tagger:
 
     CPUs of the last ten years compute GMAC at memory speed; BLAKE2b takes a millisecond for 746 kB. GMAC alone, cut to
     eight bytes, would be weak (SP 800-38D, appendix C) and would need a nonce. Here GMAC's output is never visible: it
-    only has to differ between two messages. An AES key with no other use gives equal outputs for one pair in 2^112.
+    only has to differ between two messages. An AES key with no other use gives equal outputs for one pair in 2^108.
     BLAKE2b turns the output into the tag.
     """
 

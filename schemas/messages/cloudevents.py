@@ -1,15 +1,19 @@
-"""The headers of every Kafka record that a role writes: CloudEvents 1.0, binary mode of its Kafka protocol binding.
+"""The headers of every Kafka record that a role writes, except `View`.
+
+They are those of CloudEvents 1.0, binary mode of its Kafka protocol binding.
 
 `ce_type` is the full name of the message in the value. `ce_source` is the event's origin:
 
 - `/cameras/SITE/CAMERA`: a message that a camera signed, whichever bridge forwarded it;
 - `/bridges/NAME`: a bridge's own dead letters;
-- `/processors`: the result of any processor for a frame;
+- `/processors`: the result of any processor for a frame, and its other messages, such as `Comparison`;
 - `/recorder`: alerts and requests;
-- `/models`: the list of published models.
+- `/models`: the list of published models, and the assessments of models.
 
 Two records with the same `ce_source` and `ce_id` are the same event. After a rebalance, another process may write a
-record again; the headers therefore do not name the process.
+record again; the headers therefore do not name the process. A replayed frame has another `ce_id` than the bridge's
+record, so compare frames by camera, boot and sequence number. Frames and verdicts that are traced have `traceparent`
+(W3C Trace Context) too.
 """
 
 from __future__ import annotations
