@@ -50,18 +50,23 @@ def _operation(method: str, path: str, entry: dict[str, Any]) -> str:
     if "requestBody" in entry:
         [content] = entry["requestBody"]["content"].values()
         rows += [(code(name), "body", _schema(kind)) for name, kind in content["schema"].get("properties", {}).items()]
-    done = entry["responses"]["200"]
+    status, done = next(iter(entry["responses"].items()))  # the success comes before the errors
     [gives] = done["content"]
     parts = (
         f"### `{method} {path}`",
         f"{entry['summary']}. {entry['description']}",
         table(("parameter", "in", "value"), rows),
-        f"Answers {code(gives)}: {done['description']}",
+        f"Answers {status} with {code(gives)}: {done['description']}",
     )
     return "\n\n".join(filter(None, parts))
 
 
 def _schema(schema: dict[str, Any]) -> str:
+    """Return the values of a parameter in words, with what its description adds."""
+    return ". ".join(filter(None, (_kind(schema), schema.get("description"))))
+
+
+def _kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(code(each) for each in schema["enum"])
     if "properties" in schema:

@@ -24,6 +24,7 @@ def paragraph(text: str | None) -> str:
 
 
 _LIST: Final = "list of "
+_BY_NAME: Final = " by name"
 _KINDS: Final = {
     str: "text", int: "whole number", float: "number", bool: "true or false", bytes: "bytes", Path: "path",
     SecretStr: "text", object: "anything", Any: "anything",
@@ -71,7 +72,7 @@ def kind_of(annotation: Any) -> str:
     if origin is tuple:
         return ", ".join(f"{len(list(equal))} × ({kind})" for kind, equal in groupby(map(kind_of, arguments)))
     if origin is dict:
-        return {Any: "table", object: "object"}.get(arguments[1]) or f"{kind_of(arguments[1])} by name"
+        return {Any: "table", object: "object"}.get(arguments[1]) or f"{kind_of(arguments[1])}{_BY_NAME}"
     if hasattr(annotation, "__metadata__"):
         return bounded(kind_of(arguments[0] if arguments else annotation.__origin__), annotation.__metadata__)
     if annotation in _KINDS:
@@ -108,6 +109,8 @@ def bounded(kind: str, metadata: Iterable[Any]) -> str:
         for key, form in _BOUNDS.items()
         if getattr(each, key, None) is not None
     )
+    if bounds and kind.endswith(_BY_NAME):
+        return f"{kind}, {bounds}"
     if bounds and kind.startswith(_LIST):
         return f"list {bounds} of {kind.removeprefix(_LIST)}"
     return " ".join(filter(None, (kind, bounds)))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
-from consumers.console.api.routes import ROOT
+from consumers.console.api.routes import ROOT, document
 from consumers.console.data.models import ModelsWatch
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs.bundles import laid_down
@@ -271,6 +271,9 @@ async def test_programs_do_the_same(rig: JobsRig) -> None:
         assert [each["bundle"] for each in offer["bundles"]] == [SICK, "bundle-well"]
         started = await browser.post(f"{ROOT}/jobs/repair", json={"bundle": SICK})
         assert started.status_code == 202
+        entry = document()["paths"][f"{ROOT}/jobs/repair"]["post"]["responses"]
+        assert [status for status in entry if status.isdecimal()] == [str(started.status_code)]
+        assert all(f"`{key}`" in entry["202"]["description"] for key in started.json())
         await rig.ended()
         found = (await browser.get(f"{ROOT}/jobs/{started.json()['job_id']}")).json()
         assert (found["state"], found["figures"]["target_class"]) == ("done", 3)

@@ -115,6 +115,10 @@ def test_rest_has_every_operation_and_the_wire_format_every_message_and_topic() 
     assert [name for name in pointillist_pb2.DESCRIPTOR.message_types_by_name if f"### `{name}`" not in said] == []
     assert [topic for kind in (Channel, KafkaTopic) for topic in kind if f"| `{topic.value}` |" not in said] == []
     assert "below 2^63" in said  # a comment of the file
+    values = [each for operation in OPERATIONS for each in (operation.query, (operation.body or {}).get("properties"))]
+    described = {each["description"] for some in values for each in (some or {}).values() if "description" in each}
+    assert len(described) > 10
+    assert [each for each in sorted(described) if f". {each} |" not in rest()] == []
 
 
 def test_a_page_that_is_out_of_date_is_named(

@@ -18,6 +18,8 @@ from consumers.console.jobs.jobs import KEPT, Jobs
 from consumers.console.jobs.rows import Job, Kind
 from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, job_of, offered, start_reach
 
+_ACCEPTED: Final = "`job_id` and `state` of the job."
+
 
 def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
     progress = jobs.progress(job.job_id)
@@ -60,9 +62,11 @@ def _start(name: str, summary: str, **body: dict[str, Any]) -> Operation:
         f"/jobs/{name}",
         summary,
         partial(_act, STARTS[name]),
+        _ACCEPTED,
         body=fields(**body),
         needed=Right.ADMIN,
         reach=start_reach(name),
+        status=202,
     )
 
 
@@ -72,9 +76,11 @@ def _change(name: str, summary: str) -> Operation:
         f"/jobs/{{job_id}}/{name}",
         summary,
         partial(_act, CHANGES[name]),
+        _ACCEPTED,
         body=OBJECT,
         needed=Right.ADMIN,
         reach=Reach.PART,
+        status=202,
     )
 
 

@@ -22,7 +22,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
             "summary": each.summary,
             "description": _NEEDS[each.reach or Reach.SITE].format(each.needed),
             "parameters": parameters,
-            "responses": {"200": {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
+            "responses": {str(each.status): {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
         }
         if each.body is not None:
             entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": each.body}}}
@@ -33,7 +33,13 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         "security": [{"session": []}, {"token": []}, {"password": []}],
         "components": {
             "securitySchemes": {
-                "session": {"type": "apiKey", "in": "cookie", "name": "pointillist"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "pointillist",
+                    "description": "Its name ends in `-PORT` unless the port is the usual one, and begins with "
+                    "`__Host-` by HTTPS.",
+                },
                 "token": {"type": "http", "scheme": "bearer"},
                 "password": {"type": "http", "scheme": "basic"},
             }

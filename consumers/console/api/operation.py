@@ -43,6 +43,8 @@ class Operation:
     """The sites at which the right is needed; None for the site in the path."""
     gives: str = "application/json"
     """Media type of the response."""
+    status: int = 200
+    """HTTP status of a success."""
 
 
 def fields(**properties: Schema) -> Schema:

@@ -253,7 +253,11 @@ async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
     return JSONResponse(document())
 
 
-_SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
+_SPAN: Final = {
+    "camera": TEXT,
+    "since_ms": WHOLE | {"description": "An hour before `until_ms` without it, at most 31 days before"},
+    "until_ms": WHOLE | {"description": "Now without it"},
+}
 _MUTED: Final[Any] = {
     "body": fields(
         **{"for": {"type": "string", "description": "`30m`, `2h` or `1d`, at most 30 days; `end` ends the mute"}},
@@ -276,23 +280,25 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/sites", "The sites that other consoles show", _sites,
         "A list, with `name`, `url`, `state` (`up`, `away` or `refused`), `problem`, `answered_ms`, `cameras` (how "
-        "many), `open_alerts`, `alerts` (the newest of each episode) and `audit` of the site's system each.",
+        "many), `open_alerts`, `alerts` (the newest of each episode), `audit` of the site's system, null without a "
+        "role for all sites, and `no_audit`, why there is none.",
         reach=Reach.PART,
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
         "Its card, and `settings`: `drop_ratio`, `probe_share`, `profile`, `enabled`, `frames_per_second`, `source` "
         "and `software` as announced; `commanded`, the commanded ones, and `issued_ms`, their time; `pictures`, the "
-        "last ones, as sent, rebuilt and whole; `drop_policy`, its policy, the wanted ratio and the reason, or null.",
+        "last ones, `as_sent`, `rebuilt` and `whole`, each null or with `url`, `captured_ms`, `dropped`, "
+        "`frame_bytes` and `entropy_bits`; `drop_policy`, its policy, the wanted ratio and the reason, or null.",
     ),
     Operation(
         "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
         "`span_s`, `step_s`; `summed_to_s`, the time up to which frames are counted; `columns`, lists of numbers by "
         "name, next to the times `t` in Unix seconds, for minutes or hours that are over; `classes`, pairs of a class "
         "and how often it was the verdict since the full hour `classes_since_s`, most frequent first; `outages`, times "
-        "without frames for which the camera was silent, newest first, the present one up to `summed_to_s`; and "
-        "`alerts` in that time.",
-        {"range": {"enum": list(RANGES)}},
+        "without frames for which the camera was silent, pairs in Unix milliseconds, newest first, the present one up "
+        "to `summed_to_s`; and `alerts`, `commands` and `models` of that time.",
+        {"range": {"enum": list(RANGES), "description": "`day` without it"}},
     ),
     Operation(
         "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
