@@ -30,7 +30,7 @@ CAMERAS_OWN = {"fleet"}
 
 def commands() -> Iterator[tuple[str, set[str]]]:
     """Every command by its words, and its options."""
-    from infra.cli import audit, camera, camera_settings, doctor, key, model, pki, roles, signer, topics, up  # noqa: F401
+    infra.cli.register()
 
     def walk(command: Any, words: str) -> Iterator[tuple[str, set[str]]]:
         for name, each in getattr(command, "commands", {}).items():

@@ -410,15 +410,18 @@ def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypa
     assert find_backup(there).endswith(place.removeprefix("memory:/"))
 
 
-@pytest.mark.parametrize("place", ["ftp://127.0.0.1:1/x", "unknown://x"])
-def test_a_server_that_does_not_answer_is_one_line(layout: Layout, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("ftp://127.0.0.1:1/x", "ftp://127.0.0.1:1/x"), ("unknown://x", "the place of the backup")],
+)
+def test_a_server_that_does_not_answer_is_one_line(layout: Layout, tmp_path: Path, place: str, named: str) -> None:
     (tmp_path / "pass").write_text(PASSPHRASE)
     sealed = ("--passphrase-file", tmp_path / "pass")
     for command in (
         ("backup", "--to", place, "--state", layout.folder, *sealed),
         ("restore", "--from", place, "--state", tmp_path / "fresh", *sealed),
     ):
-        assert refusal(run(*command)).startswith(f"{place}: expected a ")
+        assert refusal(run(*command)).startswith(f"{named}: expected a ")
 
 
 @pytest.mark.parametrize("broken", ["write", "close"])

@@ -13,7 +13,7 @@ from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
 from tests.infra.test_access_options import COMMANDS
 
-OF_THE_USUAL_STATE = {"audit", "topics"}
+OF_THE_USUAL_STATE = {"audit", "down", "topics", "user add"}
 """Printed commands that use the folder .pointillist if none is named."""
 
 
