@@ -33,7 +33,10 @@ OwnState = Annotated[
 def topics(
     kafka: Kafka = None,
     partitions: Annotated[int, typer.Option(help="Partitions of the topics keyed by camera.", min=1)] = 6,
-    replication: Annotated[int, typer.Option(help="Copies of each partition.", min=1)] = 1,
+    replication: Annotated[
+        int | None,
+        typer.Option(help="Copies of each partition; by default 1 if Kafka has one node, else 3.", min=1),
+    ] = None,
     rights: Annotated[bool, typer.Option("--rights", help=f"Give the users {_USERS} their rights too.")] = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
@@ -43,13 +46,15 @@ def topics(
     """Create the missing topics; existing ones stay as they are."""
     import asyncio
 
-    from infra.local.topics import create_topics, pointillist_topics
+    from infra.local.topics import create_topics, pointillist_topics, usual_replication
     from infra.pki.kafka_rights import grant, withdraw
     from infra.pki.role_generations import role_generations
 
     place = _place(kafka, state, kafka_tls, kafka_login)
     require_brokers(connect_timeout_s, kafka=place)
-    asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
+    copies = replication or asyncio.run(usual_replication(place))
+    asyncio.run(create_topics(place, pointillist_topics(partitions, copies)))
+    typer.echo(f"all topics exist; copies of each partition of new ones: {copies}")
     if rights:
         own = None if isinstance(place, str) else place.tls.certificate
         generations = role_generations(own.parent) if own is not None else {}

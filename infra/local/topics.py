@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
@@ -14,6 +15,8 @@ from schemas.transport.backoff import Backoff
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000
+COPIES: Final = 3
+"""Copies of each partition on several nodes: any one may be lost."""
 
 _NO_ERROR = 0
 _TOPIC_ALREADY_EXISTS = 36
@@ -75,6 +78,27 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
         ),
         KafkaTopic.VIEWS.value: TopicSpec(1, replication, retention_bytes=MEBIBYTE),
     }
+
+
+async def usual_replication(bootstrap: KafkaAddress) -> int:
+    """Return the copies that suit the Kafka at `bootstrap`: one if it has one node, else three.
+
+    With two nodes of three alive, Kafka then refuses new topics, where one copy could lose frames. Raises BrokerError
+    when Kafka does not answer.
+    """
+    from aiokafka.errors import KafkaError
+
+    from schemas.transport.kafka.admin import Admin
+
+    try:
+        async with Admin(bootstrap) as admin:
+            nodes = (await admin.cluster()).nodes
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(
+            f"Kafka at {bootstrap}: expected its nodes, got {type(error).__name__}. Check its log, or set "
+            "--replication."
+        ) from error
+    return 1 if len(nodes) == 1 else COPIES
 
 
 async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec], deadline_s: float = 30.0) -> None:

@@ -24,6 +24,7 @@ from infra.preflight.kafka_rights import require_rights
 from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.transport.access import AUTHORITY_FILE, KafkaAccess, Login, Tls
+from schemas.transport.kafka.admin import Cluster
 
 
 @contextmanager
@@ -152,6 +153,43 @@ async def test_earlier_rights_are_withdrawn_until_none_is_left_or_time_is_over(m
         await kafka_rights.withdraw("127.0.0.1:1", {"bridge": 1}, deadline_s=0.0)
 
 
+class Nodes(LeftRights):
+    """An admin of a Kafka with so many live nodes."""
+
+    count = 1
+
+    async def cluster(self) -> Cluster:
+        return Cluster(frozenset(range(self.count)), 0)
+
+
+@pytest.mark.parametrize(("nodes", "given", "copies"), [(1, None, 1), (2, None, 3), (3, None, 3), (3, 1, 1), (1, 2, 2)])
+def test_the_copies_of_new_topics_follow_the_number_of_nodes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nodes: int, given: int | None, copies: int
+) -> None:
+    made: dict[str, local_topics.TopicSpec] = {}
+
+    async def created(place: object, wanted: dict[str, local_topics.TopicSpec]) -> None:
+        made.update(wanted)
+
+    monkeypatch.setattr("schemas.transport.kafka.admin.Admin", Nodes)
+    monkeypatch.setattr(Nodes, "count", nodes)
+    monkeypatch.setattr(topics, "require_brokers", lambda *_, **__: None)
+    monkeypatch.setattr(local_topics, "create_topics", created)
+    topics.topics("127.0.0.1:9", replication=given)
+    assert {spec.replication for spec in made.values()} == {copies}
+    assert capsys.readouterr().out == f"all topics exist; copies of each partition of new ones: {copies}\n"
+
+
+def test_a_kafka_that_does_not_name_its_nodes_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Nodes):
+        async def cluster(self) -> Cluster:
+            raise TimeoutError
+
+    monkeypatch.setattr("schemas.transport.kafka.admin.Admin", Silent)
+    with pytest.raises(BrokerError, match=r"expected its nodes, got TimeoutError\. Check its log, or set --replic"):
+        asyncio.run(local_topics.usual_replication("127.0.0.1:1"))
+
+
 def test_topics_and_rights_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
 
@@ -165,5 +203,5 @@ def test_topics_and_rights_are_made_by_one_command(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(local_topics, "create_topics", noted("topics"))
     monkeypatch.setattr(kafka_rights, "grant", noted("grant"))
     monkeypatch.setattr(kafka_rights, "withdraw", noted("withdraw"))
-    topics.topics("127.0.0.1:9", rights=True)
+    topics.topics("127.0.0.1:9", replication=1, rights=True)
     assert done == ["asked", ("topics", "127.0.0.1:9"), ("grant", "127.0.0.1:9", {}), ("withdraw", "127.0.0.1:9")]

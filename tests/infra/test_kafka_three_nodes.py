@@ -18,7 +18,7 @@ from infra.local.kafka import Kafka, KafkaNodes
 from infra.local.kafka_quorum import kafka_data
 from infra.local.ports import Ports
 from infra.local.replicas import await_replicas
-from infra.local.topics import TopicSpec, create_topics
+from infra.local.topics import TopicSpec, create_topics, usual_replication
 from schemas.transport.kafka.clients import end, leave, start
 from tests.waiting import PATIENCE_S, until
 
@@ -105,6 +105,10 @@ async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: Kaf
             assert said["unclean.leader.election.enable"] == "false"
     finally:
         await leave(consumer.stop, admin.close, deadline_s=5.0)
+
+
+async def test_topics_get_three_copies_on_three_nodes_unless_stated_otherwise(kafka: KafkaNodes) -> None:
+    assert await usual_replication(kafka.bootstrap) == 3
 
 
 async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka: KafkaNodes) -> None:
