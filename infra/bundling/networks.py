@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from infra.bundling.onnx_graph import check_stated, read_graph, save_graph
 from infra.bundling.presets import Normalisation
 from infra.bundling.tflite_file import without_signatures
-from infra.bundling.trial import lacks_memory
 from lab.training.bundle import Format, input_settings, save_network
 from processors.bundle.code import check_code
 from processors.bundle.formats import load_torchscript
 from processors.bundle.limits import check_archive, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, Policy
 from processors.bundle.tflite import load_tflite
+from processors.device.memory import lacks_memory
 from processors.networks.library import library, timm_network, torchvision_network
 from schemas.errors import BundleError, ConfigError, first_line
 

@@ -105,6 +105,7 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
     """Run in the child: its first message is None, its last one a Summary or the error that the parent raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
     from infra.bundling.create import fill
+    from processors.device.memory import lacks_memory
 
     _limit(limits)
     sender.send(None)
@@ -126,11 +127,6 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
         sender.send(BundleError(refused))
     else:
         sender.send(made.summary)
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Return whether memory is exhausted: on the CPU, torch raises a plain RuntimeError then."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _skipped(sender: Connection, name: str, why: str) -> None:

@@ -21,6 +21,7 @@ from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
 from processors.device.decode import Decoded, decoded_batch
 from processors.device.drift import DriftSampler
 from processors.device.group_masks import GroupMasks
+from processors.device.memory import lacks_memory
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
@@ -119,7 +120,7 @@ class BatchExecutor:
                 self._fail(batch[0], error)
                 return
             self._metrics.stage_failed(self._stage)
-            size = -(-len(batch) // 2) if _out_of_memory(error) else 1
+            size = -(-len(batch) // 2) if lacks_memory(error) else 1
         # Outside the handler, which would keep the failed attempt's tensors alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -298,7 +299,7 @@ class BatchExecutor:
                 self._fail(jobs[0], error)
                 return
             self._metrics.stage_failed("strip")
-            size = -(-len(jobs) // 2) if _out_of_memory(error) else 1
+            size = -(-len(jobs) // 2) if lacks_memory(error) else 1
         else:
             for job, entropy, count, (p_value, statistic) in zip(jobs, bits, passes, judged, strict=True):
                 if math.isnan(entropy) or math.isnan(p_value):
@@ -417,8 +418,3 @@ def picture_of(frame: Tensor) -> Picture:
     array = frame.cpu().mul(255).round_().clamp_(0, 255).byte().numpy()
     # A transposed copy takes three times as long.
     return np.stack(tuple(array), axis=2)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
