@@ -79,12 +79,18 @@ class KeyFrameRecall:
                     await asyncio.sleep(_RETRY_S)
 
     async def _pass(self, partition: int, span: Span) -> None:
-        """Read one span, in a few tries: without a part of it, key frames are requested from the cameras."""
+        """Read one span, in a few tries: without a part of it, key frames are requested from the cameras.
+
+        The span may be wanted once more meanwhile, after the partition was revoked and assigned again. It is then read
+        from its beginning: what was passed before the revocation is gone.
+        """
         following, size = span[0], 0
         for number in range(_TRIES):
             try:
                 async with aclosing(self._records(partition, (following, span[1]))) as records:
                     async for record in records:
+                        if self.spans.get(partition) is not span:
+                            return
                         self._passed(partition, record)
                         following, size = record.offset + 1, size + len(record.value or b"")
                         if size > _MOST_SPAN_BYTES:
@@ -95,7 +101,7 @@ class KeyFrameRecall:
                 log.warning("group_recall_failed", partition=partition, error=f"{type(error).__name__}: {error}")
                 if number + 1 < _TRIES:
                     await asyncio.sleep(_RETRY_S)
-        if self.spans.get(partition) == span:
+        if self.spans.get(partition) is span:
             del self.spans[partition]
             self._passed(partition, None)
 

@@ -477,7 +477,10 @@ class VideoDecoders:
             os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
         with self._changing:
             if self._spare is None and not self._closed:
-                self._spare = self._start(*limits)
+                try:
+                    self._spare = self._start(*limits)
+                except OSError as error:  # too little memory or too many processes: the next lane starts its own
+                    log.warning("spare_decoding_process_not_started", cause=str(error))
         return process
 
     def _relieve(self, lane: Lane, camera_id: CameraId) -> None:

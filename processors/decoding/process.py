@@ -56,24 +56,19 @@ class DecodingProcess:
         # A long strip has up to one more chroma sample for each pixel of its length.
         shared = UNIT_BYTES + max(picture_bytes(side, side), 3 * most_pixels)
         descriptor = os.memfd_create("pointillist-decoding")
-        os.ftruncate(descriptor, shared)
-        self._memory = mmap.mmap(descriptor, shared)
-        self._area = np.frombuffer(self._memory, dtype=np.uint8)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        numbers = theirs.fileno(), descriptor
-        command = [*MODULE, "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
-        # No variable of the environment: some hold secrets. OpenBLAS would start threads.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            close_fds=True,
-            pass_fds=numbers,
-            env={"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        theirs.close()
-        os.close(descriptor)
+        try:
+            os.ftruncate(descriptor, shared)
+            self._memory = mmap.mmap(descriptor, shared)
+            self._area = np.frombuffer(self._memory, dtype=np.uint8)
+            self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                try:
+                    self._process = _started(theirs.fileno(), descriptor, memory_bytes)
+                except OSError:
+                    self._link.close()
+                    raise
+        finally:
+            os.close(descriptor)
         self._limits: list[str] | None = None
 
     @property
@@ -192,3 +187,18 @@ class DecodingProcess:
         if not reply:
             raise ProcessLost("crashed")
         return reply[0], reply[1:]
+
+
+def _started(link: int, memory: int, memory_bytes: int) -> subprocess.Popen[bytes]:
+    """Start a process that inherits two descriptors: its end of the link, and the shared memory."""
+    command = [*MODULE, "processors.decoding.worker", str(link), str(memory), str(memory_bytes)]
+    # No variable of the environment: some hold secrets. OpenBLAS would start threads.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        pass_fds=(link, memory),
+        env={"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )

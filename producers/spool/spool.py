@@ -123,7 +123,7 @@ class Spool:
         )
         self.ledgers = Ledgers(folder, past.boots, current, self._clock, self._first_waiting)
         try:
-            self.ledgers.save(current)
+            self._save_first(current)
         except BaseException:
             self._lock.release()
             raise
@@ -175,8 +175,7 @@ class Spool:
     def append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> int:
         """Publish the signed message of the frame `current.next`; returns that sequence number."""
         ledger, now_ms = self.current, self._clock.now_ms()
-        segment = self._writable(len(payload), now_ms)
-        offset = self._write(segment, position, captured_ms, now_ms, raw_bytes, payload)
+        segment, offset = self._write(position, captured_ms, now_ms, raw_bytes, payload)
         seq = ledger.next
         self._frames[ledger.boot_id, seq] = SpooledFrame(segment, seq, offset, len(payload), crc32(payload), now_ms)
         self._unsent.append((ledger.boot_id, seq))
@@ -324,6 +323,17 @@ class Spool:
                     problem = error
         raise problem
 
+    def _save_first(self, ledger: BootLedger) -> None:
+        """Save the ledger of this boot for the first time. On a full disk, shed old frames first."""
+        while True:
+            try:
+                self.ledgers.save(ledger)
+                return
+            except DiskFullError:
+                if not self._segments:
+                    raise
+                self._shed(self._segments[0])
+
     def _writable(self, payload_bytes: int, now_ms: int) -> Segment:
         """Return the segment for a record of this size: the last one, or a new one if that is full or old."""
         if not self._writer.takes(payload_bytes, now_ms):
@@ -334,19 +344,22 @@ class Spool:
         return self._segments[-1]
 
     def _write(
-        self, segment: Segment, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes
-    ) -> int:
-        """Write one record, and return the offset of its payload. On a full disk, shed old frames first."""
+        self, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes
+    ) -> tuple[Segment, int]:
+        """Write one record, and return its segment and the offset of its payload. On a full disk, shed old frames
+        first."""
         while True:
             try:
-                return self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
+                segment = self._writable(len(payload), now_ms)
+                return segment, self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
             except DiskFullError:
-                if len(self._segments) == 1:
+                if len(self._segments) == int(self._writer.writes_any):
                     raise
                 self._shed(self._segments[0])
             except StateError:
-                if not self._writer.writes(segment):
-                    self._drop_if_done(segment)
+                last = self._segments[-1] if self._segments else None
+                if last is not None and not self._writer.writes(last):
+                    self._drop_if_done(last)
                 raise
 
     def _shed(self, segment: Segment) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -125,6 +127,36 @@ def test_other_cameras_are_decoded_while_one_hangs(decoders: VideoDecoders, hang
         later.result(WAIT_S)
     assert decoders.counts["hung"] == 1
     assert hanging.killed == [0]
+
+
+def test_a_spare_process_that_cannot_be_started_costs_no_frame(hanging: Hanging) -> None:
+    def start(pixels: int, size: int) -> Any:
+        if hanging.started:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return hanging.start(pixels, size)
+
+    decoders = VideoDecoders(DecodingSettings(), start=start)
+    assert [decoder(submit(decoders, GATE, place)) for place in (0, 1)] == [0, 0]
+    decoders.close()
+
+
+def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = os.memfd_create
+
+    def memory(name: str) -> int:
+        made.append(real(name))
+        return made[-1]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "memfd_create", memory)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(BlockingIOError):
+        DecodingProcess(64, 2**20)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(made[0])
 
 
 def test_frames_that_wait_behind_a_hanging_one_move_at_once(decoders: VideoDecoders, hanging: Hanging) -> None:

@@ -48,8 +48,11 @@ class Log:
             self.at += 2
 
 
-async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int) -> list[int | None]:
-    """The offsets that a recall of the span 4 … 10 passes on, with None for its end."""
+async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: int | None = None) -> list[int | None]:
+    """The offsets that a recall of the span 4 … 10 passes on, with None for its end.
+
+    At the offset `revoked_at`, the partition is revoked and assigned again, with the same span.
+    """
     reader = type("Failing", (Log,), {"failures": frozenset(failures)})
     monkeypatch.setattr(module, "Reader", reader)
     monkeypatch.setattr(module, "_RETRY_S", 0.0)
@@ -61,6 +64,9 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int) -> list[int 
         found.append(None if record is None else record.offset)
         if record is None:
             ended.set()
+        elif record.offset == revoked_at and found.count(revoked_at) == 1:
+            del recall.spans[3]
+            recall.want_span(3, (int("4"), 11))  # equal to the first, and not the same object
 
     recall = KeyFrameRecall("nowhere:1", "frames", lambda *_: None, passed)
     recall.want_span(3, (4, 11))
@@ -78,6 +84,13 @@ async def test_each_record_of_a_span_comes_once_also_after_errors(
     monkeypatch: pytest.MonkeyPatch, failures: tuple[int, ...]
 ) -> None:
     assert await restored(monkeypatch, *failures) == [*range(4, 11), None]
+
+
+async def test_a_span_that_is_wanted_again_while_it_is_read_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = await restored(monkeypatch, revoked_at=6)
+    assert found == [4, 5, 6, *range(4, 11), None]
 
 
 async def test_a_span_ends_after_a_few_errors_and_beyond_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

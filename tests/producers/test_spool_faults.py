@@ -27,10 +27,12 @@ from schemas.ranges import RangeSet
 from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import (
     CAMERA,
+    FRAMES,
     PAYLOAD_BYTES,
     ROOM,
     Clock,
     fill,
+    first_of,
     flip,
     kill,
     ledger_copies,
@@ -313,6 +315,32 @@ def test_a_start_without_room_for_a_ledger_leaves_the_folder_to_the_next_try(
         with pytest.raises(DiskFullError):
             Spool(tmp_path, CAMERA)
     Spool(tmp_path, CAMERA).close()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_disk_without_room_for_another_file_costs_the_oldest_frames_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool)
+    oldest, second, *_ = segments = segments_of(tmp_path)
+    real = os.open
+
+    def open_file(path: Path, flags: int, mode: int = 0o777) -> int:
+        full = flags & os.O_CREAT and not path.exists() and len(segments_of(tmp_path)) >= len(segments)
+        return refuse(errno.ENOSPC)() if full else real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_file)
+    if restarts:
+        kill(spool)
+        spool = Spool(tmp_path, CAMERA, ROOM)
+    else:
+        fill(spool, first_of(second))
+    ledger = ledger_of(spool, boot_id)
+    assert not oldest.exists()
+    assert ledger.shed == scanned(tmp_path, boot_id).shed == RangeSet([(0, first_of(second) - 1)])
+    assert len(readable(spool, boot_id)) == min(ledger.next, FRAMES + 20) - first_of(second)
+    spool.close()
 
 
 async def test_a_camera_that_cannot_be_made_leaves_its_spool_to_the_next_try(
