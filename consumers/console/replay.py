@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
@@ -29,6 +30,8 @@ from schemas.transport.kafka.sender import Plain, Sender
 
 MOST: Final = 10_000
 """Maximum number of frames in one replay."""
+MOST_BYTES: Final = 128_000_000
+"""Maximum bytes of these frames, which are all in memory at once. One frame is replayed in any case."""
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
 
@@ -94,14 +97,15 @@ def is_frame(reason: Mapping[str, Any]) -> bool:
 def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
     """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
 
-    Only frames of these sites count. Beyond `MOST`, the frames rejected least often are returned, the newest of them.
-    Frames that fail again, and old ones that Kafka no longer holds, therefore keep no others back.
+    Only frames of these sites count. Beyond `MOST` or `MOST_BYTES`, the frames rejected least often are returned, the
+    newest of them. Frames that fail again, and old ones that Kafka no longer holds, therefore keep no others back.
     """
     identity = dead_letters.c["camera", "boot", "seq"]
     frames = (dead_letters.c.verified, dead_letters.c.stage != RECORDER, sight.where(dead_letters.c.camera))
     newest_ms = func.max(case((dead_letters.c.reason == reason, dead_letters.c.recorded_ms)))
+    size = func.max(case((dead_letters.c.reason == reason, dead_letters.c.payload_bytes)))
     rejected = (
-        select(*identity, func.count().label("letters"), newest_ms.label("newest_ms"))
+        select(*identity, func.count().label("letters"), newest_ms.label("newest_ms"), size.label("bytes"))
         .where(*frames)
         .group_by(*identity)
     )
@@ -111,7 +115,10 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
     recorded = {boot: records.recorded(*boot) for boot in {(camera, boot) for camera, boot, *_ in rows}}
     waiting = [row for row in rows if row.seq not in recorded[row.camera, row.boot]]
     waiting.sort(key=lambda row: (row.letters, -row.newest_ms, -row.seq))
-    chosen = {tuple(row[:3]) for row in waiting[:MOST]}
+    ends = accumulate(row.bytes for row in waiting[:MOST])
+    chosen = {
+        tuple(row[:3]) for row, end in zip(waiting, ends, strict=False) if end <= max(MOST_BYTES, waiting[0].bytes)
+    }
     columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
     query = select(*columns).where(*frames, dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms)
     found: dict[tuple[str, int, int], Letter] = {}

@@ -158,6 +158,20 @@ def test_only_so_many_letters_are_replayed_at_once(recorder: Rig, monkeypatch: p
     assert ([each.seq for each in found], recorded) == ([2, 3], 0)
 
 
+def test_only_so_many_bytes_are_replayed_at_once_and_one_frame_in_any_case(
+    recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "MOST_BYTES", 70_000)
+    for seq, length in enumerate((30_000, 90_000, 30_000, 30_000)):
+        recorder.letter(refused(seq, frame(seq, 20_000)[:4_096], length=length))
+    replayed = []
+    for _ in range(3):
+        found, recorded = letters(recorder.engine, "bad_pixels", ALL)
+        replayed.append([each.seq for each in found])
+        recorder.verdicts([verdict(each.seq) for each in found])
+    assert (replayed, recorded) == ([[2, 3], [1], [0]], 3)
+
+
 def test_frames_that_were_refused_again_keep_no_others_back(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "MOST", 2)
     for seq in range(5):

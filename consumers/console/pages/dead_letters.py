@@ -17,7 +17,7 @@ from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext, unless_away
-from consumers.console.replay import MOST, Replayed, is_frame, letters, reasons, replay
+from consumers.console.replay import MOST, MOST_BYTES, Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -64,6 +64,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
         most_replayed=MOST,
+        most_bytes_replayed=MOST_BYTES,
     )
 
 
