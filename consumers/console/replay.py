@@ -34,6 +34,7 @@ MOST_BYTES: Final = 128_000_000
 """Maximum bytes of these frames, which are all in memory at once. One frame is replayed in any case."""
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
+"""Seconds that Kafka has to accept the frames, and in which the search for large ones must read another record."""
 
 
 @dataclass(frozen=True)
@@ -166,20 +167,24 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
     if not cut:
         return whole
     try:
-        async with asyncio.timeout(_PATIENCE_S), Reader(kafka, topic) as reader:
-            return whole + await _looked_up(reader, cut)
+        async with asyncio.timeout(_PATIENCE_S) as patience, Reader(kafka, topic) as reader:
+            return whole + await _looked_up(reader, cut, patience)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(f"Kafka: expected frames, got {str(error) or type(error).__name__}") from None
+        why = str(error) or type(error).__name__
+        raise BrokerError(f"Kafka: expected frames, got {why}. Replay them again when it answers.") from None
 
 
-async def _looked_up(reader: Reader, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
-    """Read truncated frames back by their offsets.
+async def _looked_up(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
+    """Read truncated frames back. The letters do not hold their offsets, so each partition is read through once.
 
-    The letters do not hold the Kafka keys, so each partition is read through once.
+    A topic holds gigabytes: `patience` begins again with each batch of records.
     """
+    loop = asyncio.get_running_loop()
     wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
     found: list[tuple[Letter, bytes]] = []
     async for batch in reader.fetch_until(await reader.ends(reader.assignment())):
+        if batch:
+            patience.reschedule(loop.time() + _PATIENCE_S)
         for records in batch.values():
             for record in records:
                 letter = wanted.pop(((record.key or b"").decode(errors="replace"), (record.value or b"")[:256]), None)

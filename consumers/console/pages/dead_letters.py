@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.connections import WAITING_S, begin_long_answer
+from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
@@ -132,7 +133,8 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     sight, who, settings = sight_of(request), session_of(request).name, context.settings
     sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
     total, is_done = Replayed(), False
-    begin_long_answer(request.scope, WAITING_S * max(1, len(sites)))
+    # Large frames are searched in the whole topic: `replay` ends when Kafka gives nothing for a while.
+    begin_long_answer(request.scope, math.inf)
     for site, part in sites.items():
         try:
             found, recorded = await context.read_recorded(letters, reason, part)
