@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
@@ -29,8 +30,11 @@ from schemas.transport.kafka.sender import Plain, Sender
 
 MOST: Final = 10_000
 """Maximum number of frames in one replay."""
+MOST_BYTES: Final = 128_000_000
+"""Maximum bytes of these frames, which are all in memory at once. One frame is replayed in any case."""
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
+"""Seconds that Kafka has to accept the frames, and in which the search for large ones must read another record."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,15 @@ def is_frame(reason: Mapping[str, Any]) -> bool:
 def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
     """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
 
-    Only frames of these sites count. Beyond `MOST`, the frames rejected least often are returned, the newest of them.
-    Frames that fail again, and old ones that Kafka no longer holds, therefore keep no others back.
+    Only frames of these sites count. Beyond `MOST` or `MOST_BYTES`, the frames rejected least often are returned, the
+    newest of them. Frames that fail again, and old ones that Kafka no longer holds, therefore keep no others back.
     """
     identity = dead_letters.c["camera", "boot", "seq"]
     frames = (dead_letters.c.verified, dead_letters.c.stage != RECORDER, sight.where(dead_letters.c.camera))
     newest_ms = func.max(case((dead_letters.c.reason == reason, dead_letters.c.recorded_ms)))
+    size = func.max(case((dead_letters.c.reason == reason, dead_letters.c.payload_bytes)))
     rejected = (
-        select(*identity, func.count().label("letters"), newest_ms.label("newest_ms"))
+        select(*identity, func.count().label("letters"), newest_ms.label("newest_ms"), size.label("bytes"))
         .where(*frames)
         .group_by(*identity)
     )
@@ -111,7 +116,10 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
     recorded = {boot: records.recorded(*boot) for boot in {(camera, boot) for camera, boot, *_ in rows}}
     waiting = [row for row in rows if row.seq not in recorded[row.camera, row.boot]]
     waiting.sort(key=lambda row: (row.letters, -row.newest_ms, -row.seq))
-    chosen = {tuple(row[:3]) for row in waiting[:MOST]}
+    ends = accumulate(row.bytes for row in waiting[:MOST])
+    chosen = {
+        tuple(row[:3]) for row, end in zip(waiting, ends, strict=False) if end <= max(MOST_BYTES, waiting[0].bytes)
+    }
     columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
     query = select(*columns).where(*frames, dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms)
     found: dict[tuple[str, int, int], Letter] = {}
@@ -159,20 +167,24 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
     if not cut:
         return whole
     try:
-        async with asyncio.timeout(_PATIENCE_S), Reader(kafka, topic) as reader:
-            return whole + await _looked_up(reader, cut)
+        async with asyncio.timeout(_PATIENCE_S) as patience, Reader(kafka, topic) as reader:
+            return whole + await _looked_up(reader, cut, patience)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(f"Kafka: expected frames, got {str(error) or type(error).__name__}") from None
+        why = str(error) or type(error).__name__
+        raise BrokerError(f"Kafka: expected frames, got {why}. Replay them again when it answers.") from None
 
 
-async def _looked_up(reader: Reader, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
-    """Read truncated frames back by their offsets.
+async def _looked_up(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
+    """Read truncated frames back. The letters do not hold their offsets, so each partition is read through once.
 
-    The letters do not hold the Kafka keys, so each partition is read through once.
+    A topic holds gigabytes: `patience` begins again with each batch of records.
     """
+    loop = asyncio.get_running_loop()
     wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
     found: list[tuple[Letter, bytes]] = []
     async for batch in reader.fetch_until(await reader.ends(reader.assignment())):
+        if batch:
+            patience.reschedule(loop.time() + _PATIENCE_S)
         for records in batch.values():
             for record in records:
                 letter = wanted.pop(((record.key or b"").decode(errors="replace"), (record.value or b"")[:256]), None)

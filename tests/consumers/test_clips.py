@@ -220,6 +220,19 @@ def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
     assert left(1_500) == [False, True, False, False, False, False, False]
 
 
+def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, console: ConsoleRig) -> None:
+    store, at_ms = console.context.store.engine, now_ms() - 3_600_000
+    kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds(clip_bytes=1_500))
+    raised = (CAMERA, at_ms + AFTER_MS)
+    kept.want([(CAMERA, at_ms)], SIGHTING)
+    kept.want([raised], ALERT)
+    kept.want([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # in the film of the alert
+    for wanted in kept.due():
+        kept.keep(wanted, bytes(1_000))
+    assert [(each.why, each.bytes > 0) for each in kept.of(CAMERA, 9)] == [("alert", True)]
+    assert kept.film(*raised)
+
+
 def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:
     at_ms = now_ms() - 60_000
     kept.want([(CAMERA, at_ms)], ALERT)

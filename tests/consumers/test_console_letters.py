@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -13,6 +17,7 @@ from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import DeadLetter, Frame
+from schemas.transport.kafka.sender import Plain, Sender
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, dead_letter, verdict
@@ -150,12 +155,81 @@ async def test_without_kafka_a_replay_is_one_line(monkeypatch: pytest.MonkeyPatc
         await replay("127.0.0.1:1", "frames", [kept(1, frame(1), whole=whole)], 0)
 
 
+class SlowReader:
+    """Stands in for a topic whose batches come one every 20 s of the loop's clock, the wanted frame in the last one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batches: list[list[bytes]]) -> None:
+        loop = asyncio.get_running_loop()
+        clock = loop.time
+        self.late_s = 0.0
+        self.batches = batches
+        monkeypatch.setattr(loop, "time", lambda: clock() + self.late_s)
+
+    async def __aenter__(self) -> SlowReader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def assignment(self) -> list[str]:
+        return ["frames-0"]
+
+    async def ends(self, _places: object) -> dict[str, int]:
+        return {}
+
+    async def fetch_until(self, _ends: object) -> AsyncIterator[dict[str, list[SimpleNamespace]]]:
+        for values in self.batches:
+            self.late_s += 20
+            for _ in range(3):  # turns of the loop, in which a deadline that has passed is met
+                await asyncio.sleep(0)
+            records = [SimpleNamespace(key=CAMERA.encode(), value=value) for value in values]
+            yield {"frames-0": records} if records else {}
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
+    monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    wanted = frame(1, 20_000)
+    others = [[frame(seq)] if arrives else [] for seq in range(2, 6)]
+    reader = SlowReader(monkeypatch, [*others, [wanted]])
+    monkeypatch.setattr(replay_module, "Reader", lambda *_: reader)
+    sent: list[bytes] = []
+
+    class Sent(Sender):
+        async def send(self, _topic: str, records: Sequence[Plain], **_: object) -> None:  # type: ignore[override]
+            sent.extend(record.value for record in records)
+
+    monkeypatch.setattr(replay_module, "Sender", Sent)
+    large = kept(1, wanted[:4_096], whole=False)
+    if arrives:
+        assert str(await replay("127.0.0.1:1", "frames", [large], 0)) == "1 sent again"
+        assert sent == [wanted]
+    else:
+        with pytest.raises(BrokerError, match=r"^Kafka: expected frames, got TimeoutError\. "):
+            await replay("127.0.0.1:1", "frames", [large], 0)
+
+
 def test_only_so_many_letters_are_replayed_at_once(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "MOST", 2)
     for seq in range(4):
         recorder.letter(refused(seq, frame(seq)))
     found, recorded = letters(recorder.engine, "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2, 3], 0)
+
+
+def test_only_so_many_bytes_are_replayed_at_once_and_one_frame_in_any_case(
+    recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "MOST_BYTES", 70_000)
+    for seq, length in enumerate((30_000, 90_000, 30_000, 30_000)):
+        recorder.letter(refused(seq, frame(seq, 20_000)[:4_096], length=length))
+    replayed = []
+    for _ in range(3):
+        found, recorded = letters(recorder.engine, "bad_pixels", ALL)
+        replayed.append([each.seq for each in found])
+        recorder.verdicts([verdict(each.seq) for each in found])
+    assert (replayed, recorded) == ([[2, 3], [1], [0]], 3)
 
 
 def test_frames_that_were_refused_again_keep_no_others_back(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,17 @@ def test_only_the_newest_switches_are_kept(console: ConsoleRig) -> None:
     assert [each.number for each in read_switches(engine)] == made[:1:-1]
 
 
+async def test_a_switch_with_unsent_commands_outlives_many_newer_ones(console: ConsoleRig, commands: Sent) -> None:
+    engine = console.context.store.engine
+    names = [f"yard/{number:03}" for number in range(MOST_SWITCHES + 5)]
+    for name in names:
+        add_switch(engine, Switch(0, name, "", {"enabled": False}, OWNER, 5, [name]))
+    await switch(console.context)
+    assert sorted(camera for camera, _ in commands.sent) == names
+    made = [add_switch(engine, Switch(0, GATE, "", {}, OWNER, 5, [GATE])) for _ in range(MOST_SWITCHES)]
+    assert [each.number for each in read_switches(engine)] == made[::-1]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [

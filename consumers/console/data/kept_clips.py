@@ -77,13 +77,16 @@ class KeptClips:
     def want(self, moments: Sequence[tuple[str, int]], why: str, who: str = "") -> None:
         """Let clips around these moments of cameras be made.
 
-        An alert needs none if one nearby is kept, will be or was. A user's needs none if a user's is kept or will be.
+        An alert needs none if one nearby is kept, will be or was. A backdoor alert does not count those of sightings,
+        which are purged first. A user's needs none if a user's is kept or will be.
         """
         if not moments:
             return
         first_ms = min(at_ms for _, at_ms in moments) - AFTER_MS
         query = select(kept_clips.c.camera, kept_clips.c.at_ms).where(kept_clips.c.at_ms >= first_ms)
-        if why == ASKED:
+        if why == ALERT:
+            query = query.where(kept_clips.c.why != SIGHTING)
+        elif why == ASKED:
             query = query.where(kept_clips.c.why == ASKED, (kept_clips.c.bytes > 0) | (kept_clips.c.made_ms == 0))
         with self._engine.begin() as connection:
             known: defaultdict[str, list[int]] = defaultdict(list)

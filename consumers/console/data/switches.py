@@ -16,7 +16,7 @@ from consumers.console.data.store import metadata
 from schemas.pointillist_pb2 import Command
 
 MOST_SWITCHES: Final = 50
-"""Switches that are kept, the newest."""
+"""Switches that are kept, the newest. Older ones stay until all their commands are sent."""
 RATIO: Final = "dropped_per_block"
 """The setting that a drop policy may steer."""
 RATE: Final = "frames_per_second"
@@ -72,22 +72,27 @@ class Switch(NamedTuple):
 
 
 _JSON: Final = ("changes", "names", "unsent", "refused")
+_SENT: Final = switches.c.unsent == "[]"
+"""The condition that a switch has no unsent commands."""
 
 
 def add_switch(engine: Engine, switch: Switch) -> int:
     """Insert a switch whose commands are all unsent, and return its number.
 
-    Earlier switches no longer command these cameras. Only the newest `MOST_SWITCHES` are kept.
+    Earlier switches no longer command these cameras. Beyond the newest `MOST_SWITCHES`, only those with unsent commands
+    are kept: at most one for each camera.
     """
     values = switch._replace(unsent=switch.names)._asdict() | {"changes": dict(switch.changes), "refused": {}}
     del values["number"]
     values |= {name: json.dumps(values[name]) for name in _JSON}
+    names = set(switch.names)
     with engine.begin() as connection:
-        for row in connection.execute(select(switches).where(switches.c.unsent != "[]")).all():
-            _write_progress(connection.execute, _switch(row), done=set(switch.names), refused={})
+        for earlier in map(_switch, connection.execute(select(switches).where(~_SENT)).all()):
+            if not names.isdisjoint(earlier.unsent):
+                _write_progress(connection.execute, earlier, done=names, refused={})
         made = connection.execute(switches.insert().values(values)).inserted_primary_key
         assert made is not None
-        connection.execute(delete(switches).where(switches.c.number <= made[0] - MOST_SWITCHES))
+        connection.execute(delete(switches).where(switches.c.number <= made[0] - MOST_SWITCHES, _SENT))
         return int(made[0])
 
 
@@ -111,7 +116,7 @@ def read_switches(engine: Engine, *, unfinished: bool = False) -> list[Switch]:
     """Return the switches, the newest first; only those with unsent commands if `unfinished`."""
     query = select(switches).order_by(switches.c.number.desc())
     if unfinished:
-        query = query.where(switches.c.unsent != "[]")
+        query = query.where(~_SENT)
     with engine.begin() as connection:
         return [_switch(row) for row in connection.execute(query)]
 

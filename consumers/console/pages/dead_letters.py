@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -11,13 +12,13 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.connections import WAITING_S, begin_long_answer
+from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext, unless_away
-from consumers.console.replay import MOST, Replayed, is_frame, letters, reasons, replay
+from consumers.console.replay import MOST, MOST_BYTES, Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -64,6 +65,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
         most_replayed=MOST,
+        most_bytes_replayed=MOST_BYTES,
     )
 
 
@@ -131,7 +133,8 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     sight, who, settings = sight_of(request), session_of(request).name, context.settings
     sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
     total, is_done = Replayed(), False
-    begin_long_answer(request.scope, WAITING_S * max(1, len(sites)))
+    # Large frames are searched in the whole topic: `replay` ends when Kafka gives nothing for a while.
+    begin_long_answer(request.scope, math.inf)
     for site, part in sites.items():
         try:
             found, recorded = await context.read_recorded(letters, reason, part)
