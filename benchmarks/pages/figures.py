@@ -24,8 +24,8 @@ FRONT: Final = (
     ("defence", "clean, r = 0.25", "correct CIFAR-10 verdicts kept with a quarter of the pixels dropped"),
     ("defence", "`lossless` bytes", "`lossless` bytes ÷ `raw` bytes, videos"),
     (
-        "robustness", "`cifar10@1-hardened`, fleet, r = 0.25, within L∞ 8/255: of",
-        "hardened CIFAR-10 network: worst case of the costly attacks, L∞ 8/255, first 300 pictures",
+        "robustness", "`cifar10@1-hardened`, fleet, r = 0.25: worst case within L∞ 8/255",
+        "hardened CIFAR-10 network: worst case of all attacks, L∞ 8/255, first 300 pictures",
     ),
     (
         "robustness", "`scene@1-hardened+4de0`, hard scenes of 128×96, L∞ 0.03",

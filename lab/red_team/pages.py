@@ -25,9 +25,8 @@ fail and not attackers; the *checklist* (Carlini et al. 2019) says of each point
 failed, or not run. A weak defence can pass every point. [ADR 23](../../adr/0023-red-team.md) has the threat model and
 why this is judged and nothing else.
 
-*Strongest attack* and *checklist* are as stored by each run. A later rule compares attacks on the same pictures. By it,
-AutoAttack is the strongest on the hardened network at 8/255, and convergence fails
-([adaptive attackers](../robustness.md))."""
+*Strongest attack* and *checklist* are as stored by each run. The runs on the plain network `cifar10` are older than the
+rule that compares attacks on the same pictures ([adaptive attackers](../robustness.md))."""
 THREAT: Final = """\
 - **Goal**: any wrong answer (untargeted), or a chosen wrong one (targeted, a random other class for each picture).
 - **Norm**: L∞, at most ε on frames with values in [0, 1], before anything is dropped; the frames stay in [0, 1].

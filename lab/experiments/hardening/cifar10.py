@@ -2,8 +2,11 @@ r"""CIFAR-10 as the files that the lab's commands take: `python -m lab.experimen
 
 `cifar10-train.npz` is for the hardening, `cifar10-test.npz` for the evaluation:
 
-    pointillist lab harden --bundle bundles/cifar10 --data runs/cifar10-train.npz --out bundles/cifar10-hardened \
-        --epochs 16
+    python -m lab.training.cifar10 --out runs/wide/bundle --epochs 2 --width 32 --bf16
+    pointillist lab harden --bundle runs/wide/bundle --data runs/cifar10-train.npz --out runs/cifar10-wide \
+        --epochs 15 --eps 0.035 --bf16
+    pointillist lab harden --bundle runs/cifar10-wide --data runs/cifar10-train.npz --out bundles/cifar10-hardened \
+        --epochs 12 --eps 0.031 --bf16
     pointillist lab red-team --bundle bundles/cifar10-hardened --data runs/cifar10-test.npz
 """
 
