@@ -198,7 +198,7 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
 
     class Sent(Sender):
         async def send(self, _topic: str, records: Sequence[Plain], **_: object) -> None:  # type: ignore[override]
-            sent.extend(record.value for record in records)
+            sent.extend(record.value or b"" for record in records)
 
     monkeypatch.setattr(replay_module, "Sender", Sent)
     large = kept(1, wanted[:4_096], whole=False)
