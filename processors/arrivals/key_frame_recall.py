@@ -89,6 +89,7 @@ class KeyFrameRecall:
             try:
                 async with aclosing(self._records(partition, (following, span[1]))) as records:
                     async for record in records:
+                        # By identity: the later span may have the same ends.
                         if self.spans.get(partition) is not span:
                             return
                         self._passed(partition, record)

@@ -353,13 +353,13 @@ class Spool:
                 segment = self._writable(len(payload), now_ms)
                 return segment, self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
             except DiskFullError:
-                if len(self._segments) == int(self._writer.writes_any):
+                older = self._segments[:-1] if self._writer.writes_any else self._segments
+                if not older:
                     raise
-                self._shed(self._segments[0])
+                self._shed(older[0])
             except StateError:
-                last = self._segments[-1] if self._segments else None
-                if last is not None and not self._writer.writes(last):
-                    self._drop_if_done(last)
+                if self._segments and not self._writer.writes(self._segments[-1]):
+                    self._drop_if_done(self._segments[-1])
                 raise
 
     def _shed(self, segment: Segment) -> None:
