@@ -353,10 +353,10 @@ class Spool:
                 segment = self._writable(len(payload), now_ms)
                 return segment, self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
             except DiskFullError:
-                older = self._segments[:-1] if self._writer.writes_any else self._segments
+                older = len(self._segments) - self._writer.writes_any
                 if not older:
                     raise
-                self._shed(older[0])
+                self._shed(self._segments[0])
             except StateError:
                 if self._segments and not self._writer.writes(self._segments[-1]):
                     self._drop_if_done(self._segments[-1])
