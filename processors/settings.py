@@ -117,7 +117,7 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     most waiting ones is counted and dropped."""
     comparison_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the frames that wait for the second model."""
-    comparison_share: float = Field(default=0.1, gt=0, lt=1)
+    comparison_share: float = Field(default=0.15, gt=0, lt=1)
     """Share of the device time for the second model and for certificates while frames wait for classification."""
 
     candidate_timeout_s: float = Field(default=10.0, gt=0)

@@ -25,7 +25,7 @@ from benchmarks.reliability.scaling_rule import SYNC_S, Autoscaler
 from infra.local.ports import free_port
 from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
-from infra.up.scrape import Samples
+from infra.up.scrape import RunTotals, Samples
 from processors.bundle import shipped_bundle
 from schemas import metrics
 
@@ -175,11 +175,7 @@ def _control(pool: _Pool, begun_s: float, seconds: float) -> list[Result]:
     busy_before, at_before = pool.busy_s(), time.monotonic()
     while (now_s := time.monotonic() - begun_s) < seconds:
         busy, at = pool.busy_s(), time.monotonic()
-        values = {
-            # A processor that has ended takes its count with it.
-            "busy": max(sum(busy[name] - busy_before.get(name, 0.0) for name in busy), 0.0) / max(at - at_before, 1e-3),
-            **pool.backlog(),
-        }
+        values = {"busy": (busy - busy_before) / max(at - at_before, 1e-3), **pool.backlog()}
         busy_before, at_before = busy, at
         wanted = scaler.decide(now_s, pool.size, values)
         steps.append(
@@ -202,15 +198,18 @@ class _Pool:
     def __init__(self, system: RunningSystem, bundle: Path) -> None:
         self._system = system
         self._bundle = bundle
-        self._added: list[tuple[str, str, Child]] = []
+        self._added: list[tuple[str, Child]] = []
+        self._addresses: set[str] = set()
+        self._totals = RunTotals()
+        self._backlog = {"waiting": 0.0, "lag": 0.0}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _, _, process in self._added:
+        for _, process in self._added:
             process.identity.send(signal.SIGTERM)
-        for _, _, process in self._added:
+        for _, process in self._added:
             process.stop(60)
 
     @property
@@ -219,11 +218,11 @@ class _Pool:
 
     def resize(self, wanted: int) -> None:
         """Stop or start processors. Raises RuntimeError if an added one has ended."""
-        for name, _, process in self._added:
+        for name, process in self._added:
             if process.poll() is not None:
                 raise RuntimeError(f"{name}: expected a processor that runs, it has ended: {last_lines(process.log)}")
         while self.size > wanted:
-            self._added.pop()[2].identity.send(signal.SIGTERM)
+            self._added.pop()[1].identity.send(signal.SIGTERM)
         while self.size < wanted:
             name, address = f"processor-{self.size + 1}", f"127.0.0.1:{free_port()}"
             certify = [*COMMAND, "ca", "role", name, "--state", str(self._system.state)]
@@ -234,23 +233,19 @@ class _Pool:
             ]  # fmt: skip
             child = Child(command, self._system.state.with_name(f"{name}.log"))
             child.start()
-            self._added.append((name, address, child))
+            self._addresses.add(address)
+            self._added.append((name, child))
 
-    def busy_s(self) -> dict[str, float]:
-        """Return the busy seconds of each processor's device so far."""
-        places = {name: entry["metrics"] for name, entry in self._system.roles().items() if "processor" in name}
-        places |= {name: address for name, address, _ in self._added}
-        return {name: _value(address, metrics.DEVICE_BUSY.name) for name, address in places.items()}
+    def busy_s(self) -> float:
+        """Return the busy seconds of all processors' devices so far; one that does not answer counts as before."""
+        self._addresses |= {entry["metrics"] for name, entry in self._system.roles().items() if "processor" in name}
+        return self._totals.scrape(sorted(self._addresses)).sum(metrics.DEVICE_BUSY.name)
 
     def backlog(self) -> Mapping[str, float]:
-        """Return the seconds of waiting work, and the lag in frames."""
-        address = self._system.roles()["monitor"]["metrics"]
-        return {
-            "waiting": _value(address, metrics.WORK_WAITING.name),
-            "lag": _value(address, metrics.KAFKA_GROUP_LAG.name, group="pointillist-processors"),
-        }
-
-
-def _value(address: str, name: str, **labels: str) -> float:
-    """Return a metric of a role; 0 while it does not answer or does not have it."""
-    return Samples.scrape([address], [name]).sum(name, **labels)
+        """Return the seconds of waiting work, and the lag in frames; the last ones if the monitor does not answer."""
+        waiting, lag = metrics.WORK_WAITING.name, metrics.KAFKA_GROUP_LAG.name
+        found = Samples.scrape([self._system.roles()["monitor"]["metrics"]], [waiting, lag])
+        if found.by(waiting, ""):
+            processors = found.sum(lag, group="pointillist-processors")
+            self._backlog = {"waiting": found.sum(waiting), "lag": processors}
+        return self._backlog

@@ -93,6 +93,7 @@ async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, 
                         run, on_warm = (partial(run_sampled, samples), signal.SIGUSR1) if sampled else (run_ours, None)
                         side = Side("ours", run, KafkaTopic.FRAMES.value, in_child=False, on_warm=on_warm)
                         warm = WARM_UP if not rate else round(2 * rate)
+                        samples.unlink(missing_ok=True)
                         found = await measure(side, broker, kafka, offsets, frames, messages, rate=rate, warm_up=warm)
                         if sampled:
                             counts = json.loads(samples.read_text())

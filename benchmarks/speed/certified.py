@@ -5,9 +5,9 @@ docs/results/certified/live.json`.
 `frames_kept`: recorded frames per second with certificates ÷ without. At a rate that the system keeps up with, it is
 `over_p99`: the 99th percentile from capture to record with ÷ without. Both are medians over the rounds; the order
 changes from round to round. `examined` is the number of frames whose label was examined ÷ the number that is chosen on
-average. Chance and flagged probes can bring it above 1. It is lower on a busy machine: certificates have no more than a
-tenth of a busy device, and no frame waits for longer than `certify_wait_s`, so some chosen frames get a verdict without
-a certificate.
+average. Chance and flagged probes can bring it above 1. It is lower on a busy machine: certificates make frames wait
+for 15 % of the device time at most, and no frame waits for longer than `certify_wait_s`, so some chosen frames get a
+verdict without a certificate.
 
 Most labels of the network `scene` get no certificate, which their first passes show. A network that was trained for
 certificates, such as `--bundle lab/networks/scene-stickers`, takes all passes for most of its examined frames.

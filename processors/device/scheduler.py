@@ -19,10 +19,10 @@ class DeviceScheduler:
     While both have work, STRIP gets `share` of the time; if only one has, it gets all. The state is STRIP's lead over
     its share in seconds. It is limited to one second, or to the last turn that others waited for: neither can save up a
     long turn, and a turn of several seconds is charged in full. A comparison runs when no other work is due, or when
-    its share of the others' time has added up.
+    its share of the remaining time has added up; it pays for the time in which others waited.
     """
 
-    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0, comparison_share: float = 0.1) -> None:
+    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0, comparison_share: float = 0.15) -> None:
         """`probe_s` is the first estimate of the time of one probe."""
         self._share = share
         self._slice_s = slice_s
@@ -39,9 +39,13 @@ class DeviceScheduler:
         """Return whether a comparison has the next turn; `other_work` is whether a batch or a probe is due."""
         return comparison_waits and (not other_work or self._owed_s > 0)
 
-    def compared(self, seconds: float, other_work: bool = False) -> None:
-        """Charge comparisons for `seconds`; in full if `other_work` was due when they began."""
-        self._owed_s = max(-_most_s(seconds if other_work else 0.0), self._owed_s - seconds)
+    def compared(self, waited_s: float) -> None:
+        """Charge comparisons for the seconds in which other work waited for them."""
+        self._owed_s = max(-_most_s(waited_s), self._owed_s - waited_s)
+
+    def idled(self, seconds: float) -> None:
+        """Note that the device had no work for `seconds`."""
+        self._owe(seconds)
 
     def _owe(self, seconds: float) -> None:
         self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)

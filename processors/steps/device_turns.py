@@ -97,9 +97,7 @@ class DeviceTurns:
     async def _run_strip(self, probes: Sequence[FrameJob]) -> Callable[[], None]:
         seconds = await self._strip.run(probes)
         self._metrics.device_busy.inc(seconds)
-        due_s = self._classify.due_s()
-        waited_s = 0.0 if due_s is None else max(0.0, time.monotonic() - due_s)
-        self._scheduler.stripped(seconds, len(probes), min(seconds, waited_s))
+        self._scheduler.stripped(seconds, len(probes), self._waited_s(seconds))
         return partial(self._strip.pass_on, probes)
 
     async def _run_comparison(self, other_work: bool) -> Callable[[], None]:
@@ -110,14 +108,19 @@ class DeviceTurns:
             self._metrics.comparisons["dropped"].inc()
             return _nothing
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds, other_work)
+        self._scheduler.compared(seconds if other_work else self._waited_s(seconds))
         return _nothing
 
     async def _run_certificate(self, other_work: bool) -> Callable[[], None]:
         seconds = await self._certify.run()
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds, other_work)
+        self._scheduler.compared(seconds if other_work else self._waited_s(seconds))
         return self._certify.pass_on
+
+    def _waited_s(self, seconds: float) -> float:
+        """Return for how long of the last `seconds` a batch has been ready."""
+        due_s = self._classify.due_s()
+        return 0.0 if due_s is None else min(seconds, max(0.0, time.monotonic() - due_s))
 
     async def _wait_for_work(self) -> None:
         arrived = self._classify.arrived
@@ -127,7 +130,9 @@ class DeviceTurns:
         if due_s is not None:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(max(0.0, due_s - time.monotonic()), arrived.set)
+        begun_s = time.monotonic()
         await arrived.wait()
+        self._scheduler.idled(time.monotonic() - begun_s)
         if timer is not None:
             timer.cancel()
 

@@ -342,6 +342,52 @@ async def test_a_ready_batch_goes_before_a_certificate_beyond_its_share() -> Non
         assert bench.device.certificates_before <= before + 1
 
 
+@pytest.mark.parametrize("frames_wait", [False, True])
+async def test_a_certificate_pays_for_the_time_in_which_frames_wait_for_it(
+    frames_wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, before, seqs = Bench(linger_s=0.0, certify_queue=16), list[int](), count()
+    device = bench.device
+    clock = SimpleNamespace(monotonic=lambda: device.clock_s)
+    for module in (classify, device_turns):
+        monkeypatch.setattr(module, "time", clock)
+
+    async def one_second(job: FrameJob) -> float:
+        if frames_wait and not before:
+            bench.submit(next(seqs), arrived_s=device.clock_s)
+        before.append(len(device.batches))
+        device.clock_s += 1.0
+        job.certified = Certified(5, certified=True)
+        return 1.0
+
+    async def one_more(jobs: Sequence[FrameJob]) -> float:
+        bench.submit(next(seqs), arrived_s=device.clock_s)
+        return await Device.classify(device, jobs)
+
+    monkeypatch.setattr(device, "certify", one_second)
+    monkeypatch.setattr(device, "classify", one_more)
+    device.each_s = 0.1
+    bench.chosen(0)
+    async with bench.running():
+        await until(lambda: len(before) == 1)
+        bench.submit(next(seqs), arrived_s=device.clock_s)
+        await until(lambda: len(device.batches) > 0)
+        came = len(device.batches)
+        bench.chosen(1)
+        await until(lambda: len(before) == 2)
+    # The first one began while no frame was there. A second of waiting is .15 of the time of 67 batches.
+    assert before[1] == pytest.approx(67 if frames_wait else came, abs=3)
+
+
+async def test_the_share_of_certificates_adds_up_while_the_device_is_free() -> None:
+    scheduler = DeviceScheduler(0.25, 0.1, comparison_share=0.1)
+    scheduler.compared(0.05)
+    scheduler.idled(0.4)
+    assert not scheduler.comparison_is_next(other_work=True, comparison_waits=True)
+    scheduler.idled(0.2)
+    assert scheduler.comparison_is_next(other_work=True, comparison_waits=True)
+
+
 async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> None:
     bench = Bench()
     flagged, video = bench.chosen(0), taken(payload("site/a", 1), "site/a")

@@ -308,7 +308,7 @@ def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> Non
     strip_s = comparison_s = batch_s = 0.0
     while strip_s + comparison_s + batch_s < 1000:
         if scheduler.comparison_is_next(other_work=True, comparison_waits=True):
-            scheduler.compared(turn_s, other_work=True)
+            scheduler.compared(turn_s)
             comparison_s += turn_s
         elif scheduler.strip_is_next(batch_ready=True, probe_waits=True):
             scheduler.stripped(turn_s, 1, waited_s=turn_s)
