@@ -61,12 +61,22 @@ class FileOfCameras:
 
     A camera whose enrolment cannot be read is rejected, and the others run. After one enrolment of twenty has expired
     overnight, a restarted device still has nineteen cameras.
+
+    With `allows_rates`, each camera that `state` issues may send as much as an attached one. The cameras of
+    `up --cameras-file` keep the limit that `up` derives from them.
     """
 
     def __init__(
-        self, file: Path, *, state: Path | None = None, broker: Broker | None = None, share: Share | None = None
+        self,
+        file: Path,
+        *,
+        state: Path | None = None,
+        broker: Broker | None = None,
+        share: Share | None = None,
+        allows_rates: bool = False,
     ) -> None:
         self._file = file
+        self._allows_rates = allows_rates
         self._state = state
         self._broker = broker or Broker()
         self._share = share
@@ -77,7 +87,7 @@ class FileOfCameras:
         return tuple(file_version(file) for file in (self._file, *self._enrolments))
 
     def read(self) -> CameraSpecs:
-        """Return the wanted cameras; ConfigError names the fault in the file."""
+        """Return the wanted cameras; ConfigError names the fault in the file, and StateError one in the rates."""
         listed = load_camera_file(self._file)
         if self._share is not None:
             listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
@@ -89,6 +99,9 @@ class FileOfCameras:
                 runnable[name] = self._spec(name, camera)
             except UserError as error:
                 rejected[name] = str(error)
+        if self._state is not None and self._allows_rates:
+            issued = [name for name in runnable if listed[name].enrolment is None]
+            self._allow_rates(Layout(self._state.resolve()), issued)
         return CameraSpecs(runnable, rejected)
 
     def _spec(self, name: CameraId, camera: Listed) -> CameraSpec:
@@ -107,6 +120,15 @@ class FileOfCameras:
             )
         broker = self._broker
         return CameraSpec(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
+
+    def _allow_rates(self, layout: Layout, cameras: list[CameraId]) -> None:
+        """Give `cameras` limits of their own, unless the run of the state folder derives its limit from this file."""
+        if layout.cameras_file == self._file:
+            return
+        from infra.cameras.rates import allow_rate  # not on a device: it needs the bridge's libraries
+
+        for name in cameras:
+            allow_rate(layout, name)
 
     def _place(self, known: CameraIdentity) -> tuple[str, int]:
         if self._broker.mqtt is not None:

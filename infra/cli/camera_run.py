@@ -53,7 +53,9 @@ def run(
     if file is None:
         raise ConfigError("FILE is missing: expected the list of cameras, cameras.yaml. Give FILE or cameras.")
     part = Share.parse(settings.share) if settings.share is not None else None
-    listed = FileOfCameras(file.resolve(), state=settings.state, broker=_broker(settings), share=part)
+    listed = FileOfCameras(
+        file.resolve(), state=settings.state, broker=_broker(settings), share=part, allows_rates=not check
+    )
     specs = listed.read()
     if check:
         raise typer.Exit(_check(file, specs))

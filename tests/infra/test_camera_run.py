@@ -13,8 +13,10 @@ import pytest
 import typer
 import yaml
 
+from infra.cameras.rates import USUAL_MIB
 from infra.cameras.roster import Broker, FileOfCameras, Share, empty_shares
 from infra.cli.camera_run import run
+from infra.local.files import read_json, write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
@@ -22,7 +24,7 @@ from infra.pki.enrolment import enroll
 from infra.settings.load import Given, load
 from infra.state_folder import Layout
 from producers.camera.role_settings import CameraRunSettings
-from schemas.errors import ConfigError, UserError
+from schemas.errors import BrokerError, ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
@@ -186,6 +188,36 @@ def test_without_an_address_of_the_broker_a_camera_is_refused(tmp_path: Path, sy
     assert "broker is missing: expected its address" in refused[CameraId("yard/gate")]
     told = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
     assert told.read().runnable[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
+
+
+def test_cameras_that_the_state_folder_issues_may_send_as_much_as_attached_ones(
+    tmp_path: Path, film: Path, system: Layout
+) -> None:
+    def camera(name: str, **options: object) -> dict[str, object]:
+        return {"name": name, "source": {"file": str(film)}, **options}
+
+    door = derive_camera_key(SECRET, CameraId("yard/door"))
+    enroll(Authority(make_fleet(tmp_path / "fleet").pki), door, tmp_path / "door.enrolment")
+    file = write(tmp_path / "cameras.yaml", "yard", [camera("gate"), camera("door", enrolment="door.enrolment")])
+    place = "127.0.0.1:1"
+    with pytest.raises(typer.Exit):
+        listed_at(file, check=True, state=system.folder, mqtt=place)
+    write_json(system.run, {"options": {"cameras_file": str(file)}})  # the list of `up --cameras-file`
+    with pytest.raises(BrokerError):
+        listed_at(file, state=system.folder, mqtt=place, connect_timeout_s=0.1)
+    assert not system.camera_rates.exists()
+    system.run.unlink()
+    with pytest.raises(BrokerError):
+        listed_at(file, state=system.folder, mqtt=place, connect_timeout_s=0.1)
+    assert read_json(system.camera_rates) == {"yard/gate": USUAL_MIB}
+    running = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1)), allows_rates=True)
+    write(file, "yard", [camera("gate"), camera("hall")])
+    system.camera_rates.write_text("{")
+    with pytest.raises(StateError, match="expected a JSON object with a rate for each camera"):
+        running.read()
+    write_json(system.camera_rates, {"yard/gate": 300})
+    running.read()
+    assert read_json(system.camera_rates) == {"yard/gate": 300, "yard/hall": USUAL_MIB}
 
 
 @pytest.mark.brokers
