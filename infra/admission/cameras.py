@@ -26,6 +26,8 @@ _ENROLMENT_BYTES: Final = 8192
 def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:
     """Write the enrolment of `camera` to `out`, and restore the rights of a revoked camera.
 
+    If the camera has a key of a refused generation on this machine, the key is issued again.
+
     `mqtt` is the broker's address for the device, `host:port`; None stands for the listener of the running or last
     `up`. Raises StateError without a fleet secret. Raises ConfigError for a broker that this `up` cannot be, or when
     `out` cannot be written.
@@ -38,12 +40,15 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, 
                 "as --state."
             )
         mqtt = listener_for_devices(layout, mqtt)
-        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
-        key = derive_camera_key(layout.fleet_secret(), camera, generations.get(camera, 0))
+        accepted = accepted_generations(layout.generations if layout.generations.is_file() else None)
+        generation = accepted.get(camera, 0)
+        key = derive_camera_key(layout.fleet_secret(), camera, generation)
         try:
             enroll(authority, key, out, mqtt, days)
         except OSError as error:
             raise _unwritable(out, error) from None
+        if layout.key_file(camera).is_file():
+            layout.issue_key(camera, generation)
         readmit(layout.pki, [camera])
         Roles(authority).write_rights()
     reload_broker(layout)
@@ -68,8 +73,6 @@ def rotate(
         raise _unwritable(out, error) from None
     with changing_identities(layout.folder):
         generation = revoke(layout, camera, within_s).generation
-        if layout.key_file(camera).is_file():
-            layout.issue_key(camera, generation)
         admit(layout, camera, out, mqtt, days)
     return generation
 

@@ -54,7 +54,7 @@ def init(
     from infra.pki.authority import Authority
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
     from infra.state_folder import Layout
-    from infra.state_folder.environment import Environment, fleet_secret
+    from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
     from infra.state_folder.identity_lock import changing_identities
     from infra.up.identities import enrol_missing
     from producers.simulation.scenario import load_scenario
@@ -79,8 +79,9 @@ def init(
         share_name(layout.pki)
         roles = Roles(authority)
         roles.ensure((*SERVERS, *CLIENTS), hosts, days)
+        generations = accepted_generations(layout.generations)
         for camera in planned:
-            layout.issue_key(camera.camera_id)
+            layout.issue_key(camera.camera_id, generations.get(camera.camera_id, 0))
         enrol_missing(layout, authority, [camera.camera_id for camera in planned])
         if group_reads:
             roles.let_group_read((*SERVERS, "health"))

@@ -173,6 +173,28 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
     assert refused(state / "pki") == set()
 
 
+def test_a_camera_that_was_enrolled_again_gets_an_accepted_key_from_a_scenario(tmp_path: Path) -> None:
+    state, scenario, out = tmp_path / "state", tmp_path / "scenario.yaml", tmp_path / "door.enrolment"
+    scenario.write_text("site: site\ncameras:\n- {name: door, source: {kind: scene}}\n")
+    layout = Layout(state)
+    assert run("ca", "init", "--state", state).exit_code == 0
+    for command in (("enroll", DOOR, "--out", out), ("revoke", DOOR), ("enroll", DOOR, "--out", out)):
+        assert run(*command, "--state", state).exit_code == 0
+    assert run("ca", "init", "--keep", "--state", state, "--scenario", scenario).exit_code == 0
+    assert layout.camera_key(DOOR).generation == Enrolment.read(layout.enrolment(DOOR)).key.generation == 1
+
+
+def test_an_enrolment_after_a_revocation_replaces_the_key_that_this_machine_holds(tmp_path: Path) -> None:
+    state, scenario, out = tmp_path / "state", tmp_path / "scenario.yaml", tmp_path / "door.enrolment"
+    scenario.write_text("site: site\ncameras:\n- {name: door, source: {kind: scene}}\n")
+    layout = Layout(state)
+    assert run("ca", "init", "--state", state, "--scenario", scenario).exit_code == 0
+    assert run("revoke", DOOR, "--state", state).exit_code == 0
+    assert layout.camera_key(DOOR).generation == 0
+    assert run("enroll", DOOR, "--out", out, "--state", state).exit_code == 0
+    assert layout.camera_key(DOOR).generation == Enrolment.read(out).key.generation == 1
+
+
 def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout, tmp_path: Path) -> None:
     fleet.fleet_secret()
     options = ("--state", fleet.folder)
