@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,6 +15,9 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from infra.cameras.onvif import Described
     from infra.cli.terminal import Console
+
+_STREAM: Final = re.compile(r"(rtsp|http)s?://(?!.*(\$\{|\{index))", re.IGNORECASE | re.DOTALL)
+"""The address of a stream without a placeholder."""
 
 
 @camera_app.command()
@@ -94,19 +98,35 @@ def _print_cameras(console: Console, described: list[Described], asked: bool) ->
 
 
 def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
-    """Return a file of cameras; those without a stream are comments."""
+    """Return a file of cameras; those without a stream that can be listed are comments."""
     import yaml
 
     from infra.cameras.onvif import camera_name
 
     taken: set[str] = set()
-    cameras = [
-        {"name": camera_name(camera, taken, site), "source": {"address": camera.streams[0].uri}}
-        for camera in described
-        if camera.streams
-    ]
-    silent = [
-        f"# {camera.answer.address}: {camera.problem or 'no stream'}\n" for camera in described if not camera.streams
-    ]
+    cameras: list[dict[str, Any]] = []
+    comments: list[str] = []
+    for camera in described:
+        if (reason := _unlisted(camera)) is not None:
+            comments.append(f"# {camera.answer.address}: {reason}\n")
+        else:
+            cameras.append({"name": camera_name(camera, taken, site), "source": {"address": camera.streams[0].uri}})
     document = {"site": site, "enrolments": "enrolments", "defaults": {"source": {"login": {"file": str(login)}}}}
-    return yaml.safe_dump({**document, "cameras": cameras}, sort_keys=False) + "".join(silent)
+    return yaml.safe_dump({**document, "cameras": cameras}, sort_keys=False) + "".join(comments)
+
+
+def _unlisted(camera: Described) -> str | None:
+    """Return the reason for which a camera is not in the file, without line breaks; None if it is in the file.
+
+    A stranger has chosen the address. A path would name a file of this machine, and `${VARIABLE}` would send an
+    environment variable to the stranger's host. The file is rejected if an address has a login besides the default one.
+    """
+    from infra.cameras.onvif import seen
+    from producers.sources.login import has_login
+
+    if not camera.streams:
+        return camera.problem or "no stream"
+    address = camera.streams[0].uri
+    if _STREAM.match(address) and not has_login(address):
+        return None
+    return f"expected rtsp://… or http://… without a login, ${{ and {{index, got {seen(address)}"

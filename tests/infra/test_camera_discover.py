@@ -225,6 +225,30 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
         assert [each["name"] for each in printed["cameras"]] == ["gate"]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://192.0.2.66/${HALL_LOGIN}",
+        "rtsp://192.0.2.66/{index:02}",
+        "rtsp://anna:word@192.0.2.66/live",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "concat:rtsp://192.0.2.66/live",
+        "rtsp://192.0.2.66/\n${HALL_LOGIN}",
+        "x\ncameras: [{name: y}]",
+    ],
+)
+def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
+    cameras = [
+        Described(Answer("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
+        Described(Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "RTSPS://192.0.2.7/$1/{x}"),)),
+    ]
+    printed = _cameras_yaml(cameras, "site", Path("/etc/login"))
+    assert "\n# 192.0.2.66:80: expected rtsp://… or http://… without a login, ${ and {index, got " in printed
+    listed = parse_camera_file(yaml.safe_load(printed), Path("/etc"), "cameras.yaml")
+    assert list(listed) == ["site/gate"]
+
+
 async def test_a_profile_without_a_stream_hides_no_other() -> None:
     def profile(token: str) -> SimpleNamespace:
         encoder = SimpleNamespace(Encoding="H264", Resolution=None, RateControl=SimpleNamespace(FrameRateLimit=None))
