@@ -120,6 +120,9 @@ class LiveAudit:
                 self._settle(place)
             for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
                 if place in self._boots:  # its ledger may have been summed during the round
+                    if _both(self._audit(place).pending, overdue):
+                        # Letters may have been recorded and purged between two readings.
+                        self._boots[place].dead_lettered = self._records.dead_lettered(*place)
                     self._boots[place].overdue = overdue
                     self._settle(place)
             self._read_to_ms = now_ms
