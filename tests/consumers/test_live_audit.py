@@ -11,6 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from consumers.conservation.balance import BootAudit, Counts
+from consumers.conservation.changes import Changes
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import OVERLAP_MS, LiveAudit
 from consumers.conservation.result import save_result
@@ -204,6 +205,27 @@ def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_
         connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
     found = live.refresh(NOTHING)
     assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3
+
+
+def test_a_first_reading_that_failed_is_repeated_whole(
+    rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> Changes:
+        raise OperationalError("select", {}, Exception("away"))
+
+    rig.verdicts([verdict(0)])
+    rig.letter(dead_letter(1, verified=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("consumers.conservation.live.changes", away)
+        with pytest.raises(OperationalError):
+            live.refresh(NOTHING)
+    rig.verdicts([verdict(2)])
+    rig.letter(dead_letter(3, verified=True))
+    rig.ledger(ledger(1, 4))
+    found = live.refresh(NOTHING)
+    expected = from_everything(rig)
+    assert {name: found[name] for name in expected} == expected
+    assert (found["frames_recorded"], found["frames_dead_lettered"]) == (2, 2)
 
 
 def two_rounds(live: LiveAudit) -> dict[str, object]:
