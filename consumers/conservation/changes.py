@@ -39,7 +39,7 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
 
     With `since_ms` 0, the result holds no frames but everything else. `known` are the sums as last read.
 
-    Rows that are committed during this call appear in the next call at the latest.
+    Rows that are committed during this call appear in the next call at the latest. Purged rows do not appear.
     """
     with engine.begin() as connection:
         held = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))

@@ -92,8 +92,8 @@ class LiveAudit:
         """Read the changes and return the document. `logs` must have been read from Kafka before the call."""
         with self._turn:
             now_ms = time.time_ns() // 10**6
-            if self._records is None:
-                self._begin()
+            if not self._read_to_ms:
+                self._begin()  # again if the first reading failed: it has missed the frames recorded since
             assert self._records is not None
             found = changes(self._records.engine, max(0, self._read_to_ms - OVERLAP_MS), self._summed)
             self._take_ledgers(found.ledgers)
@@ -120,6 +120,9 @@ class LiveAudit:
                 self._settle(place)
             for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
                 if place in self._boots:  # its ledger may have been summed during the round
+                    if _both(self._audit(place).pending, overdue):
+                        # Letters may have been recorded and purged between two readings.
+                        self._boots[place].dead_lettered = self._records.dead_lettered(*place)
                     self._boots[place].overdue = overdue
                     self._settle(place)
             self._read_to_ms = now_ms
@@ -132,15 +135,15 @@ class LiveAudit:
             self._records.close()
 
     def _begin(self) -> None:
-        """Read all frames recorded earlier: once, in one walk over an index."""
-        records = Records(open_engine(self._url, writes=False))
-        for place, recorded in records.recorded_by_boot().items():
-            self._boots[place] = _Boot(recorded)
+        """Read all frames recorded earlier in one walk over an index."""
+        if self._records is None:
+            self._records = Records(open_engine(self._url, writes=False))
+        records = self._records
+        self._boots = {place: _Boot(recorded) for place, recorded in records.recorded_by_boot().items()}
         for place, dead_lettered in records.dead_lettered_by_boot().items():
             self._boots.setdefault(place, _Boot()).dead_lettered = dead_lettered
         for place, duplicates in records.duplicates_by_boot().items():
             self._boots.setdefault(place, _Boot()).duplicates = duplicates
-        self._records = records
 
     def _take_ledgers(self, rows: list[LedgerRow]) -> None:
         signed = SignedLedgers.read([row for row in rows if self._is_new(row)], self._keys)

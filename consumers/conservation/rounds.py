@@ -56,9 +56,10 @@ class Rounds:
             if _reached(logs.processed, self._frames):
                 self._results = logs.results
         elif _reached(taken, self._results):
-            ended, self._candidates, self._frames, self._results = self._candidates, None, None, None
+            yield from self._candidates.items()
+            # Only now: if the caller fails before, it gets the same candidates again.
             self.known_to_ms = self._begun_ms
-            yield from ended.items()
+            self._candidates = self._frames = self._results = None
 
     def _is_remade(self, logs: LogOffsets) -> bool:
         """Return whether a log is shorter than it was in this round: its topic was deleted and created again."""

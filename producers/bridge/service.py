@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
-from producers.bridge.kafka.lanes import Entry, Lane, Lanes
+from producers.bridge.kafka.lanes import Entry, Lane, Lanes, size_of
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
@@ -250,7 +250,7 @@ class Bridge:
         if lane.topic is KafkaTopic.FRAMES:
             self._backlog.sizes.add(lane.partition, len(entries), size)
             self._credit.add(lane.partition, offset, receipts)
-            sizes = ((CameraId(record.key.decode()), len(record.value)) for record, _ in entries)
+            sizes = ((CameraId(record.key.decode()), size_of(record)) for record, _ in entries)
             self._undone.add(lane.partition, offset, sizes)
         else:
             for receipt in receipts:

@@ -8,17 +8,21 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from consumers.conservation.balance import BootAudit, Counts
+from consumers.conservation.changes import Changes
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import OVERLAP_MS, LiveAudit
 from consumers.conservation.result import save_result
 from consumers.conservation.rounds import LogOffsets
 from consumers.console.api.routes import ROOT
+from consumers.database.queries import Records
 from consumers.database.tables import frames, ledgers
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
+from schemas.ranges import RangeSet
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, ledger, signed, verdict
 from tests.waiting import wait_until
@@ -201,3 +205,69 @@ def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_
         connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
     found = live.refresh(NOTHING)
     assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3
+
+
+def test_a_first_reading_that_failed_is_repeated_whole(
+    rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> Changes:
+        raise OperationalError("select", {}, Exception("away"))
+
+    rig.verdicts([verdict(0)])
+    rig.letter(dead_letter(1, verified=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("consumers.conservation.live.changes", away)
+        with pytest.raises(OperationalError):
+            live.refresh(NOTHING)
+    rig.verdicts([verdict(2)])
+    rig.letter(dead_letter(3, verified=True))
+    rig.ledger(ledger(1, 4))
+    found = live.refresh(NOTHING)
+    expected = from_everything(rig)
+    assert {name: found[name] for name in expected} == expected
+    assert (found["frames_recorded"], found["frames_dead_lettered"]) == (2, 2)
+
+
+def two_rounds(live: LiveAudit) -> dict[str, object]:
+    """The result after the round that is under way and a whole one."""
+    return [live.refresh(NOTHING) for _ in range(8)][-1]
+
+
+@pytest.mark.parametrize("read_between", [False, True])
+def test_rejected_frames_whose_letters_were_purged_between_two_readings_are_not_lost(
+    make_rig: MakeRig, read_between: bool
+) -> None:
+    rig = make_rig(bounds=Bounds(dead_letter_bytes=0))
+    live = LiveAudit(rig.url, KEYS)
+    live.refresh(NOTHING)
+    for seq in range(2):
+        rig.letter(dead_letter(seq, verified=True))
+    if read_between:
+        live.refresh(NOTHING)
+    said = ledger(1, 3)
+    said.confirmed_to = 3
+    rig.ledger(said)
+    found = two_rounds(live)
+    live.close()
+    assert (found["frames_dead_lettered"], found["frames_lost"]) == (2, 1)
+
+
+def test_a_round_whose_end_fails_ends_at_the_next_reading(
+    rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> RangeSet:
+        raise OperationalError("select", {}, Exception("away"))
+
+    said = ledger(1, 3)
+    said.confirmed_to = 3
+    rig.ledger(said)
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "dead_lettered", away)
+        with pytest.raises(OperationalError):
+            two_rounds(live)
+    before = live.document
+    assert before is not None
+    assert (before["frames_pending"], before["lost_known_to_ms"]) == (3, 0)
+    after = live.refresh(NOTHING)
+    assert after["frames_lost"] == 3
+    assert after["lost_known_to_ms"] != 0

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.rejections as rejections_module
+from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.rejections import Rejections
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame, sign_message
@@ -23,7 +24,7 @@ from schemas.pointillist_pb2 import Ledger
 from schemas.runtime import trace
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.sender import partition_of
-from tests.producers.bridge_between import CAMERA, FRAMES, KEYS, Running, bridged, frame
+from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, Running, bridged, frame
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.spool_rig import Clock
@@ -50,7 +51,7 @@ async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(m
     kafka = KafkaStandIn()
     partition = partition_of(CAMERA.encode(), [0, 1])
     kafka.committed = {partition: 0}
-    settings: dict[str, Any] = {"credit_bytes": 1, "camera_backlog_bytes": 2 * len(frame(1))}
+    settings: dict[str, Any] = {"credit_bytes": 1, "camera_backlog_bytes": 2 * FRAME_BYTES}
     async with bridged(monkeypatch, kafka=kafka, **settings) as it:
         found = [await accepted(it, FRAMES, frame(seq), seq, KafkaTopic.FRAMES) for seq in range(1, 6)]
         assert found == [True, True, True, False, False]
@@ -68,6 +69,27 @@ async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(m
             return await accepted(it, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
 
         await until(again, "the frame in Kafka")
+
+
+async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_limit_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = KafkaStandIn()
+    partition = partition_of(CAMERA.encode(), [0, 1])
+    kafka.committed = {partition: 0}
+    tiny = [encode_frame(KEYS.current(CAMERA), 7, seq, 1000, PICTURE[:8, :8], Encoding(16)) for seq in range(1, 21)]
+    size = len(tiny[0]) + RECORD_OVERHEAD
+    settings: dict[str, Any] = {
+        "credit_bytes": 1,
+        "camera_backlog_bytes": 4 * size,
+        "max_backlog_bytes": 8 * size,
+    }
+    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
+        found = [await accepted(it, FRAMES, each, number, KafkaTopic.FRAMES) for number, each in enumerate(tiny, 1)]
+        kafka.ends = {partition: sum(found)}
+        await until(lambda: it.metric("backlog_bytes") == sum(found) * size, "the lag read")
+        assert it.metric("backpressure_active") == 0
+        assert found == 5 * [True] + 15 * [False]
 
 
 async def test_a_camera_may_have_a_rate_of_its_own_until_the_file_takes_it_back(

@@ -90,7 +90,7 @@ class Lane:
 
 
 def size_of(record: Record) -> int:
-    """Return the bytes that a record takes in the buffer."""
+    """Return the bytes that a record counts for, in the buffer and in the lag of the processors."""
     return len(record.value) + RECORD_OVERHEAD
 
 
