@@ -123,7 +123,7 @@ class LiveAudit:
                     if _both(self._audit(place).pending, overdue):
                         # Letters may have been recorded and purged between two readings.
                         self._boots[place].dead_lettered = self._records.dead_lettered(*place)
-                    self._boots[place].overdue = overdue
+                    self._boots[place].overdue.update(overdue)
                     self._settle(place)
             self._read_to_ms = now_ms
             self.document = self._describe(now_ms)

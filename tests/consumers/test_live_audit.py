@@ -134,6 +134,19 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
     assert lost_at(5, 5) == 0
 
 
+def test_a_lost_frame_stays_lost_while_its_boot_goes_on(rig: Rig, live: LiveAudit) -> None:
+    rig.verdicts([verdict(0), verdict(1)])
+    found = []
+    for seq in range(3, 15):  # frame 2 is lost, and at each reading one later frame is under way
+        said = ledger(seq, seq + 1)
+        said.confirmed_to = seq + 1
+        rig.ledger(said)
+        found.append(live.refresh(LogOffsets({}, {}, {}))["frames_lost"])
+        rig.verdicts([verdict(seq)])
+    assert found == sorted(found)
+    assert found[-1] == 1
+
+
 @pytest.mark.parametrize("topic", ["frames", "results"])
 def test_a_topic_that_is_made_again_begins_another_round(rig: Rig, live: LiveAudit, topic: str) -> None:
     said = ledger(1, 2)
