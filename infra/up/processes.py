@@ -253,14 +253,14 @@ class LocalRoles:
         role.owner_file = layout.owner_token
         return role
 
-    def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:
+    def monitor(self, *, alertmanager: str | None = None, console: str | None = None) -> Role:
         """Return the role with metrics of the brokers, of this machine, and of the audit.
 
-        `alertmanager` makes it post alerts to an Alertmanager that starts later, with links to the URL `console`.
+        It posts alerts to the Alertmanager at the URL `alertmanager`, with links to the URL `console`.
         """
         values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
-        if alertmanager:
-            values["alertmanager"] = f"http://{LOOPBACK}:{self._ports.take('alertmanager')}"
+        if alertmanager is not None:
+            values["alertmanager"] = alertmanager
             values["console"] = console
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
