@@ -18,7 +18,7 @@ from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports
 from infra.local.process import Child, ProcessId
 from infra.local.prometheus import ALERTMANAGERS, TARGETS, Prometheus
-from infra.local.role_table import RoleTable
+from infra.local.role_table import RoleTable, read_roles
 from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
@@ -179,6 +179,8 @@ def test_a_role_that_others_can_do_without_ends_nothing(
         assert said == [f"grafana died (exit status {status}), started again", "going on without grafana: broken"]
         assert supervisor.restarts == {"grafana": MOST_FAILURES}
         supervisor.watch()
+        # `status` lists it no longer: nothing starts it again.
+        assert read_roles(state_dir) == {}
         supervisor.close()
 
 
