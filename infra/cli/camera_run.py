@@ -195,4 +195,5 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
                 partial(empty_shares, file, settings.processes),
             ),
         )
-    return max(statuses)
+    # A process that was killed at the deadline has a negative status, and may have left frames.
+    return max(FLEET_PENDING if status < 0 else status for status in statuses)

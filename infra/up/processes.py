@@ -29,7 +29,7 @@ _CAMERAS = frozenset(("fleet", "camera run"))
 """Commands of the roles that run cameras."""
 ON_THE_WAY = frozenset(("bridge", "process", "record")) | _CAMERAS
 """Commands of the roles on a frame's way, which are traced."""
-FOREIGN = (
+NOT_INHERITED = (
     "POINTILLIST_FLEET_SECRET",
     "POINTILLIST_FLEET_SECRET_FILE",
     "POINTILLIST_KAFKA_LOGIN",
@@ -41,8 +41,10 @@ FOREIGN = (
     "POINTILLIST_ROLE_SECRET",
     "POINTILLIST_ROLE_SECRET_FILE",
     "POINTILLIST_SHARE_FILE",
+    "POINTILLIST_TRACING",
+    "POINTILLIST_TRACING_SHARE",
 )
-"""Variables of the user's own that refer to other systems."""
+"""Variables of the user that the roles do not inherit: they refer to other systems, or `up` has read them."""
 
 
 class Supervised(Protocol):
@@ -153,7 +155,9 @@ class LocalRoles:
         # Here the state folder's secrets and the files of settings apply, and no variables of other systems.
         prefixes = tuple(prefix_of(role) for role in MODELS)
         self._environment = {
-            name: value for name, value in os.environ.items() if name not in FOREIGN and not name.startswith(prefixes)
+            name: value
+            for name, value in os.environ.items()
+            if name not in NOT_INHERITED and not name.startswith(prefixes)
         }
         self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
         # A role that is busy in numpy must not take the device thread's cores.
@@ -253,14 +257,14 @@ class LocalRoles:
         role.owner_file = layout.owner_token
         return role
 
-    def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:
+    def monitor(self, *, alertmanager: str | None = None, console: str | None = None) -> Role:
         """Return the role with metrics of the brokers, of this machine, and of the audit.
 
-        `alertmanager` makes it post alerts to an Alertmanager that starts later, with links to the URL `console`.
+        It posts alerts to the Alertmanager at the URL `alertmanager`, with links to the URL `console`.
         """
         values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
-        if alertmanager:
-            values["alertmanager"] = f"http://{LOOPBACK}:{self._ports.take('alertmanager')}"
+        if alertmanager is not None:
+            values["alertmanager"] = alertmanager
             values["console"] = console
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 

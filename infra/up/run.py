@@ -215,9 +215,10 @@ class _Run:
         local = self._local(self._kafka.bootstrap)
         asyncio.run(self._furnish_kafka())
         console = local.console(prometheus=self._watching.wanted)
-        monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
-        self._start_roles([*local.bridges(), local.recorder(), console, monitor])
+        self._start_roles([*local.bridges(), local.recorder(), console])
         self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+        # A monitor with the address of an Alertmanager that could not start would never be ready.
+        self._start_roles([local.monitor(alertmanager=self._watching.alertmanager, console=console.url)])
         self._live.print_line("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun

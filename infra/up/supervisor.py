@@ -104,6 +104,8 @@ class RoleSupervisor:
                 if role.optional:
                     self._print_line(f"going on without {role.name}: {why}")
                     del self._roles[role.name]
+                    with self._writing:
+                        self._table.remove(role.name)
                     continue
                 raise BrokerError(f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {why}")
             if step is not Step.RESTARTS:

@@ -42,11 +42,15 @@ class Watching:
         self._closing = False
         self.wanted = settings.prometheus and prometheus_binary() is not None
         """Whether Prometheus scrapes the roles' metrics."""
-        self.notifies = self.wanted and alertmanager_binary() is not None
-        """Whether Alertmanager notifies people."""
+        self.alertmanager: str | None = None
+        """URL of the Alertmanager that runs; None without one."""
 
     def start(self, begin: Callable[[Role], None], print_line: Callable[[str], None], console: str) -> None:
-        """Start the installed servers by `begin`. `console` is the URL of the pages for people."""
+        """Start the installed servers by `begin`. `console` is the URL of the pages for people.
+
+        The run continues without a server that cannot start, and a line names it. If the user has given receivers,
+        Prometheus and Alertmanager must start: a failure raises BrokerError.
+        """
         if not self.wanted:
             return
         folder, ports = self._layout.folder, self._ports
@@ -54,16 +58,25 @@ class Watching:
         def run(service: Service) -> None:
             begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=True))
 
-        alertmanager = None
-        if self.notifies:
-            alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
-            run(alertmanager)
+        def attempt(service: Service) -> bool:
+            """Start a server that notifications need; return whether it runs."""
+            try:
+                run(service)
+            except BrokerError as error:  # such as damaged files after a power cut
+                if self._settings.receivers is not None:
+                    raise
+                print_line(f"going on without {service.role}: {str(error).removeprefix(f'{service.role}: ')}")
+                return False
+            return True
+
+        alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
+        if alertmanager_binary() is not None and attempt(alertmanager):
+            self.alertmanager = alertmanager.url
         prometheus = self._prometheus = Prometheus(folder, ports, console=console)
-        prometheus.set_alertmanager(alertmanager.listen if alertmanager is not None else None)
+        prometheus.set_alertmanager(alertmanager.listen if self.alertmanager is not None else None)
         # The targets of an earlier run are still in its file, and the cameras start last.
         self.scrape(())
-        run(prometheus)
-        if grafana_binary() is not None:
+        if attempt(prometheus) and grafana_binary() is not None:
             grafana = Grafana(folder, ports, prometheus=prometheus.url, console=console)
 
             def beside() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from infra.process.exit_status import FLEET_PENDING
 from infra.settings.load import Given, load
 from infra.state_folder import Layout
 from producers.camera.role_settings import CameraRunSettings
@@ -294,6 +297,28 @@ def test_a_process_without_cameras_ends_with_the_others(
     assert sum(identity.camera_id == f"{site}/cam" for identity in bridge.frames) == 20
     file.write_text("cameras: [")
     assert empty_shares(file, 2) == set()
+
+
+def test_a_process_killed_at_the_drain_deadline_counts_as_one_with_frames_left(
+    tmp_path: Path, film: Path, system: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "cameras.yaml", "yard", [{"name": "one", "source": {"file": str(film)}}])
+    [hanging] = empty_shares(file, 2)
+    # The end of the process with the camera stops the other one, which does not react.
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"time.sleep(60 if 'share = \"{hanging}/2\"' in pathlib.Path(sys.argv[-1]).read_text() else 0)\n"
+    )
+    monkeypatch.setattr("infra.cameras.processes.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("infra.cli.camera_run._END_S", 0.5)
+    monkeypatch.setattr(
+        "infra.process.role.run_role", lambda _name, _metrics, entry: asyncio.run(entry(None, None, asyncio.Event()))
+    )
+    spools = tmp_path / "spools"
+    with pytest.raises(typer.Exit) as ended:
+        listed_at(file, state=system.folder, mqtt="127.0.0.1:1", spool=spools, processes=2, drain_s=0)
+    assert ended.value.exit_code == FLEET_PENDING
 
 
 @pytest.mark.brokers

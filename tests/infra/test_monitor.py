@@ -342,14 +342,11 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
         audit.end()
 
 
-@pytest.mark.parametrize("notifies", [True, False])
-def test_up_gives_the_monitor_the_address_that_alertmanager_gets(tmp_path: Path, notifies: bool) -> None:
+@pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])
+def test_up_gives_the_monitor_the_address_of_its_alertmanager(tmp_path: Path, alertmanager: str | None) -> None:
     layout, ports = Layout(tmp_path), Ports(tmp_path)
     roles = LocalRoles(UpSettings(state=tmp_path, plain=True), layout, ports, "127.0.0.1:1883", "127.0.0.1:9092")
-    roles.monitor(alertmanager=notifies, console="http://127.0.0.1:8080")
+    roles.monitor(alertmanager=alertmanager, console="http://127.0.0.1:8080")
     found = load(MonitorSettings, Given("monitor", layout.role_settings("monitor")))
-    if notifies:
-        expected = (f"http://127.0.0.1:{ports.take('alertmanager')}", "http://127.0.0.1:8080")
-        assert (found.alertmanager, found.console) == expected
-    else:
-        assert (found.alertmanager, found.console) == (None, None)
+    expected = (None, None) if alertmanager is None else (alertmanager, "http://127.0.0.1:8080")
+    assert (found.alertmanager, found.console) == expected

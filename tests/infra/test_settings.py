@@ -390,6 +390,22 @@ def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, mon
     assert "POINTILLIST_BRIDGE__KAFKA" not in bridge.process.environment
 
 
+def test_an_option_of_up_takes_precedence_over_a_variable_in_its_roles_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_TRACING", "http://collector:4318")
+    monkeypatch.setenv("POINTILLIST_TRACING_SHARE", "0.5")
+    options = {"state": tmp_path, "tracing": "http://other:4318", "tracing_share": 0.01}
+    settings: Any = load(model_of("up"), Given("up", options=options))
+    roles = LocalRoles(settings, Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
+    [fleet] = roles.fleets(1)
+    assert isinstance(fleet.process, RoleProcess)
+    for name in os.environ.keys() - fleet.process.environment.keys():
+        monkeypatch.delenv(name)
+    found: Any = load(model_of("fleet"), Given("fleet", Layout(tmp_path).role_settings("fleet")))
+    assert (found.tracing, found.tracing_share) == ("http://other:4318", 0.01)
+
+
 DEPLOYMENTS = ("compose.yaml", *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "infra").rglob("*.yaml"))))
 
 

@@ -89,7 +89,7 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
     supervisor = FakeSupervisor(kafka)
     nothing = SimpleNamespace(
         print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, wanted=False,
-        notifies=False, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
+        alertmanager=None, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
     )  # fmt: skip
     run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
     run._kafka, run._supervisor = kafka, supervisor
@@ -112,3 +112,26 @@ def test_processors_that_started_with_a_port_that_kafka_has_lost_are_replaced(
     rest = [*processors, "bridge", "recorder", "console", "monitor"]
     assert supervisor.awaited == [(name, address) for name in rest]
     assert supervisor.running == [(name, address) for name in [*rest, "fleet-1", "fleet-2"]]
+
+
+@pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])
+def test_the_monitor_starts_after_alertmanager_and_gets_its_address_if_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alertmanager: str | None
+) -> None:
+    run, supervisor = a_run(tmp_path, FakeKafka(taken=False), monkeypatch)
+    watching: Any = SimpleNamespace(wanted=True, alertmanager=None, scrape=lambda _: None)
+    given: list[dict[str, object]] = []
+
+    def start(*_: object) -> None:
+        assert ("monitor", RESERVED) not in supervisor.running
+        watching.alertmanager = alertmanager
+
+    def monitor(roles: FakeRoles, **options: object) -> Any:
+        given.append(options)
+        return roles._role("monitor")
+
+    watching.start, run._watching = start, watching
+    monkeypatch.setattr(FakeRoles, "monitor", monitor)
+    run.start()
+    assert given == [{"alertmanager": alertmanager, "console": None}]
+    assert ("monitor", RESERVED) in supervisor.awaited

@@ -17,8 +17,8 @@ import pytest
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports
 from infra.local.process import Child, ProcessId
-from infra.local.prometheus import TARGETS, Prometheus
-from infra.local.role_table import RoleTable
+from infra.local.prometheus import ALERTMANAGERS, TARGETS, Prometheus
+from infra.local.role_table import RoleTable, read_roles
 from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
@@ -32,16 +32,16 @@ CONSOLE = "http://127.0.0.1:4711"
 
 
 @contextmanager
-def watching(folder: Path, said: list[str]) -> Iterator[dict[str, Role]]:
+def watching(folder: Path, said: list[str], receivers: Path | None = None) -> Iterator[dict[str, Role]]:
     roles: dict[str, Role] = {}
 
     def begin(role: Role) -> None:
         roles[role.name] = role
         role.process.start()
 
-    made = Watching(UpSettings(state=folder), Layout(folder), Ports(folder))
-    made.start(begin, said.append, CONSOLE)
+    made = Watching(UpSettings(state=folder, receivers=receivers), Layout(folder), Ports(folder))
     try:
+        made.start(begin, said.append, CONSOLE)
         yield roles
     finally:
         made.close()
@@ -83,6 +83,50 @@ def test_a_run_goes_on_without_a_grafana_that_cannot_start(
         assert said[0].startswith("going on without dashboards: ")
         assert "no such flag" in said[0]
         assert roles["prometheus"].process.poll() is None
+
+
+def damage(folder: Path, server: str) -> None:
+    """Leave a file of a server as a power cut does: empty, or cut short."""
+    data = folder / server / "data"
+    if server == "alertmanager":
+        data.mkdir(parents=True)
+        (data / "nflog").write_bytes(b"\x20\x08\x01cut")
+        return
+    block = data / "01HZXXXXXXXXXXXXXXXXXXXXXX"
+    (block / "chunks").mkdir(parents=True)
+    meta = {"ulid": block.name, "minTime": 1, "maxTime": 2, "stats": {}, "compaction": {"level": 1}, "version": 1}
+    (block / "meta.json").write_text(json.dumps(meta))
+    (block / "index").write_bytes(b"")
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize(("server", "lines"), [("prometheus", 1), ("alertmanager", 2)])
+def test_a_run_goes_on_without_a_server_whose_files_are_damaged(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, lines: int
+) -> None:
+    install_grafana(tmp_path, monkeypatch)
+    damage(state_dir, server)
+    said: list[str] = []
+    with watching(state_dir, said) as roles:
+        assert said[0].startswith(f"going on without {server}: expected an answer within 60 s, got the end of")
+        wait_until(lambda: len(said) == lines, "Grafana, unless its Prometheus is missing")
+        assert ("grafana" in roles) == (server != "prometheus")
+        assert [role.name for role in roles.values() if role.process.poll() is not None] == [server]
+        alertmanagers = json.loads((state_dir / "prometheus" / ALERTMANAGERS).read_text())
+        assert bool(alertmanagers) == (server != "alertmanager")
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("server", ["prometheus", "alertmanager"])
+def test_a_run_with_receivers_needs_the_servers_that_notify_them(state_dir: Path, tmp_path: Path, server: str) -> None:
+    receivers = tmp_path / "receivers.yml"
+    receivers.write_text("receivers: [{name: duty, webhook_configs: [{url: 'http://127.0.0.1:9/'}]}]\n")
+    damage(state_dir, server)
+    with (
+        pytest.raises(BrokerError, match=f"^{server}: expected an answer"),
+        watching(state_dir, [], receivers),
+    ):
+        pass
 
 
 def test_prometheus_starts_without_the_targets_of_an_earlier_run(
@@ -135,6 +179,8 @@ def test_a_role_that_others_can_do_without_ends_nothing(
         assert said == [f"grafana died (exit status {status}), started again", "going on without grafana: broken"]
         assert supervisor.restarts == {"grafana": MOST_FAILURES}
         supervisor.watch()
+        # `status` lists it no longer: nothing starts it again.
+        assert read_roles(state_dir) == {}
         supervisor.close()
 
 
