@@ -48,8 +48,8 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
-_SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
-"""Minimum age of summed frames: by then every earlier transaction of the recorder has ended."""
+SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
+"""Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
 """Target duration of one step in seconds. It sets how much a step reads."""
@@ -76,6 +76,11 @@ class Part:
     """Whether more frames are waiting."""
     took_s: float
     """Duration of the reading in seconds."""
+
+
+def settled_at_ms(recorded: Engine, now_ms: int) -> int:
+    """Return the recording time before which the recorder's database gets no more frames."""
+    return now_ms - SETTLED_MS[recorded.dialect.name]
 
 
 class Rollup:
@@ -111,7 +116,7 @@ class Rollup:
         Two parts must not be read without an `add` in between.
         """
         now_ms = now_ms or time.time_ns() // 10**6
-        settled_ms = now_ms - _SETTLED_MS[self.recorded.dialect.name]
+        settled_ms = settled_at_ms(self.recorded, now_ms)
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
         if begin_ms > now_ms:  # the clock was set back: frames recorded from now on are before that position
