@@ -208,8 +208,9 @@ async def _roll_up(context: ConsoleContext) -> None:
             part = await context.use_recorder(rollup.read)
             more = part is not None and await context.write(rollup.add, part)
             if time.monotonic() >= purge_at_s:
-                purge_at_s = time.monotonic() + _PURGE_S
-                await context.write(rollup.purge)
+                left = await context.write(rollup.purge)
+                purge_at_s = time.monotonic() + (0 if left else _PURGE_S)
+                more |= left
         except Exception as error:  # the recorder's database may be absent or not created yet
             log.warning("rollup_failed", error=str(error)[:200] or type(error).__name__)
             more = False

@@ -19,6 +19,7 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.data.export import COLUMNS, rows
+from consumers.console.data.rollup import SETTLED_MS
 from consumers.console.web import make_app
 from consumers.database.tables import frames
 from schemas.pointillist_pb2 import SCALED_NORMS
@@ -123,7 +124,10 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
         console.close()
 
 
-def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recorder: Rig) -> None:
+def test_verdicts_are_taken_out_as_csv_and_as_parquet(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTLED_MS, "sqlite", 0)
     unusual = verdict(1, flagged=True, p_value=0.125, p_value_threshold=0.25, statistic=SCALED_NORMS)
     recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), unusual])
     recorder.verdicts([verdict(0, certified_patch=5, certified=True)], "lab/gate")
@@ -143,6 +147,35 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recor
     ]  # fmt: skip
     nothing = browser.get(f"{ROOT}/export/verdicts.parquet?since_ms=0&until_ms=1")
     assert pq.read_table(io.BytesIO(nothing.content)).num_rows == 0
+
+
+@pytest.mark.parametrize("asks_until", [True, False])
+def test_exports_that_follow_each_other_have_each_verdict_once(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, asks_until: bool
+) -> None:
+    begun_ms = time.time_ns() // 10**6
+
+    def recorded(seq: int, at_ms: int) -> None:
+        recorder.verdicts([verdict(seq)])
+        with recorder.engine.begin() as connection:
+            connection.execute(update(frames).where(frames.c.seq == seq).values(recorded_ms=at_ms))
+
+    def export(since_ms: int, at_ms: int) -> tuple[list[int], int]:
+        monkeypatch.setattr(time, "time_ns", lambda: at_ms * 10**6)
+        until = f"&until_ms={at_ms}" if asks_until else ""
+        answer = console.browser().get(f"{ROOT}/export/verdicts.csv?since_ms={since_ms}{until}")
+        seqs = [int(row["seq"]) for row in csv.DictReader(io.StringIO(answer.text))]
+        return seqs, int(answer.headers["X-Pointillist-Until-Ms"])
+
+    recorded(0, begun_ms - 60_000)
+    recorded(1, begun_ms - 4_000)
+    first, end_ms = export(begun_ms - 120_000, begun_ms)
+    recorded(2, begun_ms - 5_000)  # its transaction was under way at the first export
+    at_once, same_ms = export(end_ms, begun_ms)
+    second, _ = export(same_ms, begun_ms + 20_000)
+    assert (first, at_once, second) == ([0], [], [2, 1])
+    assert end_ms == same_ms == begun_ms - 15_000
+    assert export(begun_ms, begun_ms + 1_000) == ([], begun_ms), "an export of newer verdicts alone is empty"
 
 
 def test_an_export_of_some_cameras_reads_an_hour_at_most_in_one_query(recorder: Rig) -> None:

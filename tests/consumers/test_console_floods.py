@@ -205,6 +205,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         """Without a database."""
 
     monkeypatch.setattr(ConsoleContext, "read_recorded", connected)
+    monkeypatch.setattr(api, "settled_at_ms", lambda *_: 0)
     monkeypatch.setattr(api, "rows", lambda *_: iter(()))
     monkeypatch.setattr(api, "as_csv", lines_of)
     yield ended

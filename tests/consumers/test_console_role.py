@@ -9,17 +9,18 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, insert, select
 
 from consumers.console.access import connections
-from consumers.console.data import stream
+from consumers.console.data import rollup, stream
+from consumers.console.data.store import class_hours
 from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter
 from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
-from tests.consumers.recorder_rig import Rig, verdict
+from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.served_console import get, serving
 from tests.waiting import PATIENCE_S, until
 
@@ -85,6 +86,26 @@ async def test_a_slow_database_of_the_recorder_holds_up_no_line_of_the_audit_log
             await console.context.note("anna", "login", "", "", "logged in")
     finally:
         answers.set()
+        summing.cancel()
+        await asyncio.gather(summing, return_exceptions=True)
+
+
+async def test_expired_sums_are_deleted_in_steps_soon_after_the_start(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "PURGE_ROWS", 1)
+    with console.context.store.engine.begin() as connection:
+        values = dict.fromkeys(class_hours.columns.keys(), 1)
+        connection.execute(insert(class_hours), [values | {"camera": CAMERA, "class_name": str(n)} for n in range(4)])
+
+    def left() -> int:
+        with console.context.store.engine.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(class_hours)) or 0
+
+    summing = asyncio.create_task(_roll_up(console.context))
+    try:
+        await until(lambda: not left())
+    finally:
         summing.cancel()
         await asyncio.gather(summing, return_exceptions=True)
 

@@ -247,6 +247,17 @@ def test_old_minutes_go_and_their_hours_stay(books: Books) -> None:
     assert (len(books.rows()), len(books.rows(camera_hours))) == (0, 1)
 
 
+def test_a_purge_deletes_the_oldest_sums_in_steps(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollup, "PURGE_ROWS", 4)
+    made = [verdict(n, captured_ms=NOW_MS + n * MINUTE_MS) for n in range(10)]
+    books.record(made, NOW_MS + HOUR_MS)
+    books.roll_up()
+    begins_ms = [row["begin_ms"] for row in books.rows()]
+    for more, left in ((True, 6), (True, 2), (False, 1)):
+        assert books.rollup.purge(NOW_MS + 8 * DAY_MS + 9 * MINUTE_MS) is more
+        assert [row["begin_ms"] for row in books.rows()] == begins_ms[-left:]
+
+
 @pytest.mark.brokers
 @pytest.mark.xdist_group("postgresql")
 def test_sums_in_postgresql_are_those_of_sqlite(books: Books, postgresql: PostgreSQL, tmp_path: Path) -> None:

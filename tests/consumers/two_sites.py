@@ -21,6 +21,7 @@ from consumers.console.data.drop_policies import new_policy, read_policies, save
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.presets import new_preset, save_preset
+from consumers.console.data.rollup import SETTLED_MS
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.console.data.site_documents import Names, SiteAlert
 from consumers.console.data.sites import Site
@@ -104,6 +105,7 @@ class TwoSites:
         self.context.commands = self.calls  # type: ignore[assignment]  # the two methods that pages call
         self.context.views = self.calls  # type: ignore[assignment]  # the same
         monkeypatch.setattr(dead_letters, "replay", self.calls.replay)
+        monkeypatch.setitem(SETTLED_MS, "sqlite", 0)  # exports include the frames that were just recorded
         for camera in (OURS, THEIRS):
             self._fill(camera)
         save_preset(self.context.store.engine, new_preset({"name": "night", "enabled": False}, "root", 5))

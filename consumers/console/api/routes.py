@@ -31,6 +31,7 @@ from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
+from consumers.console.data.rollup import SETTLED_MS, settled_at_ms
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
@@ -49,6 +50,7 @@ from schemas.identity import camera_id
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
+_END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
 def card_json(card: Card) -> dict[str, Any]:
@@ -191,11 +193,12 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
     except ConfigError as error:
         return no(400, str(error))
     engine = await context.read_recorded(_connected)  # an answer that has begun cannot be refused
-    found = rows(engine, since_ms, until_ms, sight_of(request), camera)
+    end_ms = max(since_ms, min(until_ms, settled_at_ms(engine, now_ms)))
+    found = rows(engine, since_ms, end_ms, sight_of(request), camera)
     made, media = (
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
     )
-    headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"'}
+    headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"', _END_HEADER: str(end_ms)}
     return context.exports.answer(request, made, media, headers)
 
 
@@ -256,8 +259,17 @@ async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
 _SPAN: Final = {
     "camera": TEXT,
     "since_ms": WHOLE | {"description": "An hour before `until_ms` without it, at most 31 days before"},
-    "until_ms": WHOLE | {"description": "Now without it"},
+    "until_ms": WHOLE
+    | {
+        "description": "Now without it. An export ends "
+        f"{SETTLED_MS['sqlite'] // 1000} s before now at the latest, with PostgreSQL "
+        f"{SETTLED_MS['postgresql'] // 1000} s: newer verdicts may not be in the database yet"
+    },
 }
+_ENDS: Final = (
+    f"`{_END_HEADER}`, a header of the response, is the end of the export. Use it as `since_ms` of the next export: "
+    "together they have each verdict once."
+)
 _MUTED: Final[Any] = {
     "body": fields(
         **{"for": {"type": "string", "description": "`30m`, `2h` or `1d`, at most 30 days; `end` ends the mute"}},
@@ -332,11 +344,11 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
-        "A header line, then one line for each verdict.", _SPAN, reach=Reach.PART, gives="text/csv",
+        f"A header line, then one line for each verdict. {_ENDS}", _SPAN, reach=Reach.PART, gives="text/csv",
     ),
     Operation(
-        "GET", "/export/verdicts.parquet", "The same as Parquet", _export, "A file of the same columns.", _SPAN,
-        reach=Reach.PART, gives="application/vnd.apache.parquet",
+        "GET", "/export/verdicts.parquet", "The same as Parquet", _export,
+        f"A file of the same columns. {_ENDS}", _SPAN, reach=Reach.PART, gives="application/vnd.apache.parquet",
     ),
     Operation(
         "GET", "/models", "The published models, and the model of each processor", _models,

@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    tuple_,
 )
 
 from consumers.console.data.store import (
@@ -48,8 +49,10 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
-_SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
-"""Minimum age of summed frames: by then every earlier transaction of the recorder has ended."""
+PURGE_ROWS: Final = 5_000
+"""Maximum number of rows of a table that one step of the purge deletes. A step blocks the readers of a SQLite."""
+SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
+"""Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
 """Target duration of one step in seconds. It sets how much a step reads."""
@@ -76,6 +79,11 @@ class Part:
     """Whether more frames are waiting."""
     took_s: float
     """Duration of the reading in seconds."""
+
+
+def settled_at_ms(recorded: Engine, now_ms: int) -> int:
+    """Return the recording time before which the recorder's database gets no more frames."""
+    return now_ms - SETTLED_MS[recorded.dialect.name]
 
 
 class Rollup:
@@ -111,7 +119,7 @@ class Rollup:
         Two parts must not be read without an `add` in between.
         """
         now_ms = now_ms or time.time_ns() // 10**6
-        settled_ms = now_ms - _SETTLED_MS[self.recorded.dialect.name]
+        settled_ms = settled_at_ms(self.recorded, now_ms)
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
         if begin_ms > now_ms:  # the clock was set back: frames recorded from now on are before that position
@@ -151,13 +159,19 @@ class Rollup:
                 self._add_classes.run_all(own, names, [tuple(row) for row in classes])
             set_mark(own, _TO, end_ms)
 
-    def purge(self, now_ms: int | None = None) -> None:
-        """Delete expired sums."""
+    def purge(self, now_ms: int | None = None) -> bool:
+        """Delete some expired sums. Return whether more are left to delete."""
         at_ms = now_ms or time.time_ns() // 10**6
+        kept_ms = {camera_minutes: MINUTES_KEPT_MS, camera_hours: HOURS_KEPT_MS, class_hours: HOURS_KEPT_MS}
         with self._own.begin() as own:
-            own.execute(delete(camera_minutes).where(camera_minutes.c.begin_ms < at_ms - MINUTES_KEPT_MS))
-            for table in (camera_hours, class_hours):
-                own.execute(delete(table).where(table.c.begin_ms < at_ms - HOURS_KEPT_MS))
+            taken = [_delete_some(own, table, at_ms - age_ms) for table, age_ms in kept_ms.items()]
+        return max(taken) >= PURGE_ROWS
+
+
+def _delete_some(own: Connection, table: Table, before_ms: int) -> int:
+    key = tuple(table.primary_key)
+    oldest = select(*key).where(table.c.begin_ms < before_ms).order_by(table.c.begin_ms).limit(PURGE_ROWS)
+    return own.execute(delete(table).where(tuple_(*key).in_(oldest))).rowcount
 
 
 def by_hour(minutes: Iterable[Sums]) -> list[Sums]:
