@@ -1,9 +1,13 @@
-"""Kafka's log files, to damage them."""
+"""Kafka's log files, to damage them, and a batch that no client of ours writes."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 _HEAD = struct.Struct(">qi")
 _IN_THE_BODY = 80
@@ -17,6 +21,17 @@ def damage_batch(log: Path, number: int) -> None:
 def damage_length(log: Path, number: int) -> None:
     """Flip one bit in the length of the batch `number` (from 0), so that Kafka does not find the next one."""
     _flip(log, _start(log, number) + _HEAD.size - 1)
+
+
+def misnamed_batch(values: Sequence[bytes], misnamed: int) -> bytes:
+    """Return a sound batch of these records, of which the header of number `misnamed` has a name that is not UTF-8."""
+    name = "a header's name"
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 2**20)
+    for number, value in enumerate(values):
+        builder.append(number, 1000, b"key", value, [(name, b"")] if number == misnamed else [])
+    built = bytearray(bytes(builder.build()).replace(name.encode(), b"\xff" * len(name)))
+    struct.pack_into(">I", built, 17, calc_crc32c(bytes(built[21:])))
+    return bytes(built)
 
 
 def _start(log: Path, number: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, Engine, and_, delete, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, tuple_, update
 
 from consumers.database.archive import Archive, Kind
 from consumers.database.engine import NewRows
@@ -19,6 +19,14 @@ from consumers.records.rows import LetterRow
 from consumers.settings import Bounds
 
 _PLACE: Final = (dead_letters.c.topic, dead_letters.c.partition, dead_letters.c.offset)
+
+
+def rename_topics(connection: Connection, at_ms: int, *which: ColumnElement[bool]) -> None:
+    """Append `@AT_MS` to the topics of the stored letters that meet the conditions `which`; without one, of all.
+
+    Their log is lost, and the offsets of the next one begin at 0 again: new letters need those positions.
+    """
+    connection.execute(update(dead_letters).where(*which).values(topic=dead_letters.c.topic.concat(f"@{at_ms}")))
 
 
 class DeadLetters:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, delete, func, inspect, select, update
+from sqlalchemy import Connection, delete, func, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from consumers.database.dead_letters import rename_topics
 from consumers.database.engine import database_url, open_engine
-from consumers.database.tables import dead_letters, offsets
+from consumers.database.tables import offsets
 from schemas.errors import StateError, first_line
 
 Offsets = dict[str, dict[int, int]]
@@ -98,7 +99,7 @@ def forget_kafka(url: str, until_ms: int) -> None:
     try:
         with engine.begin() as connection:
             connection.execute(delete(offsets))
-            connection.execute(update(dead_letters).values(topic=dead_letters.c.topic.concat(f"@{until_ms}")))
+            rename_topics(connection, until_ms)
     finally:
         engine.dispose()
 

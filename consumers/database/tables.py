@@ -178,7 +178,7 @@ the start of the first of these boots.
 dead_letters = Table(
     "dead_letters",
     metadata,
-    _text("topic", "Kafka topic of the letter; `@` and a time follow for the topic of a lost Kafka.", primary_key=True),
+    _text("topic", "Kafka topic of the letter; `@` and a time follow if its log was lost.", primary_key=True),
     _integer("partition", "The same.", primary_key=True),
     _integer("offset", "The same.", primary_key=True),
     _text("stage", "Stage that rejected the payload."),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
+from schemas.errors import first_line
 from schemas.transport.object_store import open_store
 
 log = structlog.get_logger()
@@ -101,7 +103,10 @@ class Quarantine:
         return int(connection.scalar(select(func.coalesce(func.sum(quarantine.c.bytes), 0))) or 0)
 
     def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
-        """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed."""
+        """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed.
+
+        If a file cannot be removed, the step ends there: the next one tries again.
+        """
         held = self.bytes_held(connection)
         oldest = connection.execute(
             select(quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms).order_by(quarantine.c.at_ms).limit(rows)
@@ -110,20 +115,21 @@ class Quarantine:
         for name, size, at_ms in oldest:
             if held <= limit_bytes and at_ms >= before_ms:
                 break
+            try:
+                self._remove(name)
+            except Exception as error:  # each kind of store has its own errors
+                log.warning("quarantine_not_purged", name=name, detail=first_line(error))
+                break
             held -= size
             gone.append(name)
-        self._remove(gone)
         if gone:
             connection.execute(delete(quarantine).where(quarantine.c.name.in_(gone)))
         return len(gone)
 
-    def _remove(self, names: Sequence[str]) -> None:
-        for name in names:
-            for ending in (".png", ".json"):
-                try:
-                    self._files.rm_file(self._path(name) + ending)
-                except FileNotFoundError:
-                    continue
+    def _remove(self, name: str) -> None:
+        for ending in (".png", ".json"):
+            with suppress(FileNotFoundError):
+                self._files.rm_file(self._path(name) + ending)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if self._root else name

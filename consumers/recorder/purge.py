@@ -26,18 +26,20 @@ def purge(store: Store, bounds: Bounds) -> bool:
     with store.engine.begin() as connection:
         if not may_purge(connection):
             return False
-        taken = (
+        taken = [
             store.frames.purge(connection, _excess(connection, bounds, now_ms), bounds.purge_rows),
             store.dead_letters.purge(connection, bounds, _before(now_ms, bounds.dead_letter_age_s)),
             _purge_evidence(connection, bounds, now_ms),
             _purge_alerts(store, connection, bounds),
             store.camera_rows.purge_strangers(connection, bounds.strangers, bounds.purge_rows),
-            store.quarantine.purge(
-                connection, bounds.quarantine_bytes, _before(now_ms, bounds.quarantine_age_s), bounds.purge_rows
-            ),
-        )
+        ]
         store.ledgers.purge(connection, bounds.camera_ledgers)
         store.history.purge(connection, _before(now_ms, bounds.database_age_s))
+    # In its own transaction, the last: it waits for an object store, and holds no other lock meanwhile.
+    with store.engine.begin() as connection:
+        if may_purge(connection):
+            before_ms = _before(now_ms, bounds.quarantine_age_s)
+            taken.append(store.quarantine.purge(connection, bounds.quarantine_bytes, before_ms, bounds.purge_rows))
     return bool(dropped) or max(taken) >= bounds.purge_rows
 
 

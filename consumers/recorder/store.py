@@ -12,14 +12,14 @@ from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
 from consumers.database.damage import damaged_files
-from consumers.database.dead_letters import DeadLetters
+from consumers.database.dead_letters import DeadLetters, rename_topics
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
 from consumers.database.frames_by_key import FramesByKey
 from consumers.database.frames_by_time import FramesByTime
 from consumers.database.history import History
 from consumers.database.migrations import prepare_tables
-from consumers.database.tables import offsets
+from consumers.database.tables import dead_letters, offsets
 from consumers.database.tallies import FRAME_BYTES, Tallies, tally
 from consumers.database.turns import wait_to_prepare
 from consumers.evidence.quarantine import Quarantine
@@ -100,7 +100,8 @@ class Store:
         """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
 
         The previous owner can then no longer write for them, and this recorder reloads its cache. An offset beyond the
-        end of its log belongs to an earlier log: the current one is read from its beginning.
+        end of its log belongs to an earlier log: the current one is read from its beginning, and the stored letters of
+        the earlier one get another topic.
         """
         before = self._epochs
         found: dict[Partition, int] = {}
@@ -114,6 +115,9 @@ class Store:
                     if following > end:
                         values = {"of": topic, "part": partition, "before": following, "mine": self._epochs[place]}
                         self._move_offset.run(connection, **values, following=begin)
+                        # Also of the verdicts and events: a letter of the recorder has the position of its record.
+                        of_log = dead_letters.c.topic == topic, dead_letters.c.partition == partition
+                        rename_topics(connection, time.time_ns() // 10**6, *of_log)
                         following = begin
                     found[place] = following
                 self.reload(connection)

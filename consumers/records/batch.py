@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from consumers.records.rows import MOST_WINDOWS, FrameRow, LedgerRow, LetterRow, Window, windows_text
 from consumers.settings import RecordsSettings
-from schemas.errors import MalformedError, TooManyBootsError, WireError
+from schemas.errors import MalformedError, TooManyBootsError, UserError, WireError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_CAMERAS
@@ -74,7 +74,8 @@ class Record(Protocol):
     value: bytes | None
     timestamp: int
     """Unix time in milliseconds at which one of our roles wrote it."""
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
+    """Kafka allows a header without a value."""
 
 
 @dataclass(slots=True)
@@ -112,7 +113,8 @@ def read(
     """Parse the records of one poll; the records of one partition are in the order of their offsets.
 
     Everything is verified under `keys`, except dead letters that claim no identity: others than our roles may write to
-    Kafka. A verdict or ledger of a boot that `boots` does not accept becomes a dead letter; None accepts all.
+    Kafka. A verdict or ledger of a boot that `boots` does not accept becomes a dead letter; None accepts all. A record
+    that raises an unexpected error becomes one too.
     """
     batch = Batch(recorded_ms)
     for record in records:
@@ -128,6 +130,12 @@ def read(
                 _take_dead_letter(batch, record, keys)
         except WireError as error:
             refuse(batch, record, error)
+        except (UserError, MemoryError):  # not the record's fault
+            raise
+        except Exception as error:
+            # Without a letter, the record would be read again without end, and block all later ones.
+            log.exception("record_rejected_by_defect", topic=record.topic, offset=record.offset)
+            refuse(batch, record, MalformedError(f"{type(error).__name__}: {error}"))
     return batch
 
 
@@ -273,7 +281,7 @@ def _finite(value: float) -> float:
 
 def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera, value = _camera(record.key), record.value or b""
-    kind = next((value for name, value in record.headers if name == "ce_type"), b"")
+    kind = next((value or b"" for name, value in record.headers if name == "ce_type"), b"")
     if kind == b"pointillist.v1.Ledger":
         ledger = open_ledger(camera, value, keys)
         _check_boot(record, camera, ledger.boot_id, boots)

@@ -163,11 +163,11 @@ def stamp_gathered(records: Iterable[Record]) -> None:
     for record in records:
         name, header = record.headers[-1] if record.headers else ("", b"")
         if name == trace.TRACEPARENT:
-            trace.follow("recorder", named(record), header)
+            trace.follow("recorder", named(record), header or b"")
         if trace.on():
             trace.stamp("gathered", named(record))
 
 
 def named(record: Record) -> str:
     """Return the name of a record's event: for a verdict, the identity of its frame."""
-    return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")
+    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")

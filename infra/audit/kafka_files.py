@@ -109,7 +109,8 @@ def read_partition(folder: Path, partition: int, unread: list[str]) -> Iterator[
                 continue
             try:
                 records = list(batch)
-            except KafkaError as error:  # sound bytes in a form that aiokafka cannot read, such as a missing codec
+            # Sound bytes in a form that aiokafka cannot read: a missing codec, or a header's name that is not UTF-8.
+            except (KafkaError, UnicodeDecodeError) as error:
                 unread.append(f"Kafka {folder.name}: the batch at offset {batch.base_offset}: {error}")
                 continue
             for record in records:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
+from consumers.evidence.quarantine import name_of
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter
@@ -84,3 +86,35 @@ def test_what_another_recorder_has_purged_is_not_recorded_again(make_rig: MakeRi
     purge(one.store, Bounds(database_rows=1))
     assert other.verdicts(verdict(n) for n in range(3)).duplicates == 3
     assert one.count("frames") == 1
+
+
+def test_a_quarantine_that_refuses_deletions_stops_no_other_purge(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = Bounds(database_rows=10, quarantine_bytes=1, purge_rows=50)
+    rig = make_rig(bounds=bounds)
+    for seq in range(4):
+        rig.verdicts([verdict(seq, flagged=True)])
+    rig.verdicts(verdict(seq) for seq in range(4, 30))
+    held, names = rig.store.bytes_held()["quarantine"], rig.count("quarantine")
+    files = rig.store.quarantine._files
+    remove = files.rm_file
+    refused = f"{name_of((CAMERA, BOOT, 2))}.json"
+
+    def refuse(path: str) -> None:
+        if path.endswith(refused):
+            raise PermissionError("AccessDenied when calling the DeleteObject operation")
+        remove(path)
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(files, "rm_file", refuse)
+        for _ in range(2):
+            assert not purge(rig.store, bounds)
+    assert [(line["event"], line["name"]) for line in logs] == [("quarantine_not_purged", refused[:-5])] * 2
+    assert rig.count("frames") <= 10
+    # The files before the refused one are gone, and no row is left of them.
+    assert (names, rig.count("quarantine")) == (4, 2)
+    assert 0 < rig.store.bytes_held()["quarantine"] < held
+    purge(rig.store, bounds)
+    assert rig.count("quarantine") == 0
+    assert not list((rig.folder / "quarantine").rglob("*.*"))

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.recorder_store import MadeRecord
+from consumers.records import batch as batches
 from consumers.records.batch import frame_row, read
+from consumers.records.log import named, stamp_gathered
 from consumers.settings import RecorderSettings
+from schemas.errors import SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
@@ -18,8 +23,10 @@ from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
 
-def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger") -> MadeRecord:
-    return MadeRecord(topic, 1, 7, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
+def _record(
+    topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger", offset: int = 7
+) -> MadeRecord:
+    return MadeRecord(topic, 1, offset, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
 
 @settings(max_examples=100, deadline=None)
@@ -34,6 +41,40 @@ def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, 
     assert batch.offsets == {(topic, 1): (7, 8)}
     taken = len(batch.verdicts) + len(batch.ledgers) + len(batch.statuses) + len(batch.metas) + len(batch.letters)
     assert taken == 1
+
+
+def test_headers_without_a_value_cost_their_own_record_alone() -> None:
+    null = MadeRecord(SETTINGS.events_topic, 1, 7, CAMERA.encode(), b"x", [("ce_type", None)])
+    sound = MadeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), spoken(verdict(1)), [("ce_id", None)])
+    sound.headers = [*sound.headers, ("traceparent", None)]
+    stamp_gathered([null, sound])
+    assert named(sound) == ""
+    batch = read([null, sound], SETTINGS, KEYS, 5)
+    assert [seq for _, _, seq in batch.verdicts] == [1]
+    (row,) = batch.letters.values()
+    assert (row.topic, row.offset, row.reason) == (SETTINGS.events_topic, 7, "malformed")
+    assert "ce_type" in row.error
+
+
+def test_a_defect_costs_the_record_that_meets_it_and_a_wrong_secret_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    take, failure = batches._take_verdict, Exception()
+
+    def failing(batch: batches.Batch, record: batches.Record, *other: Any) -> None:
+        if record.offset == 8:
+            raise failure
+        take(batch, record, *other)
+
+    monkeypatch.setattr(batches, "_take_verdict", failing)
+    records = [_record(SETTINGS.verdicts_topic, spoken(verdict(seq)), offset=7 + seq) for seq in range(3)]
+    failure = TypeError("a defect")
+    batch = read(records, SETTINGS, KEYS, 5)
+    assert [seq for _, _, seq in batch.verdicts] == [0, 2]
+    assert batch.offsets == {(SETTINGS.verdicts_topic, 1): (7, 10)}
+    (row,) = batch.letters.values()
+    assert (row.offset, row.verified, row.error) == (8, False, "TypeError: a defect")
+    failure = SecretError("the secret: expected the recorder's, got another")
+    with pytest.raises(SecretError):
+        read(records, SETTINGS, KEYS, 5)
 
 
 def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:

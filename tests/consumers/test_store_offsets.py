@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select
 
+from consumers.database.tables import dead_letters
 from consumers.recorder.store import OffsetConflictError
 from schemas.evidence.rule import EvidenceRule
-from tests.consumers.recorder_rig import MakeRig, Rig, dead_letter, ledger, verdict
+from schemas.ranges import RangeSet
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, verdict
 
 
 def offsets(rig: Rig) -> dict[tuple[str, int], int]:
@@ -27,6 +31,31 @@ def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig
     rig.offsets = offsets(rig)
     rig.verdicts([verdict(9)])
     assert offsets(rig) == {verdicts: 1, events: 1}
+
+
+def test_letters_of_a_log_that_was_made_anew_are_recorded_next_to_those_of_the_earlier_log(rig: Rig) -> None:
+    letters, verdicts = (rig.settings.dead_letters_topic, 0), (rig.settings.verdicts_topic, 0)
+    refused = rig.record(verdicts[0], CAMERA.encode(), b"no verdict", "Verdict")
+    for n in range(4):
+        rig.letter(dead_letter(n, verified=True))
+    rig.feed([refused, replace(refused, partition=1)])
+    rig.offsets |= rig.store.take_up({letters[0], verdicts[0]}, {letters: (0, 3), verdicts: (0, 0)})
+    assert (rig.offsets[letters], rig.offsets[verdicts]) == (0, 0)
+    for n in range(10, 13):
+        assert len(rig.letter(dead_letter(n, verified=True)).letters) == 1
+    assert len(rig.feed([refused]).letters) == 1
+    rig.offsets |= rig.store.take_up({letters[0]}, {letters: (0, 3)})  # the same log
+    with rig.records() as records:
+        assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(0, 3), (10, 12)])
+        assert records.foreign_count() == 3
+    with rig.engine.begin() as connection:
+        topics = Counter(connection.scalars(select(dead_letters.c.topic)))
+    assert topics.pop(letters[0]) == 3
+    assert topics.pop(verdicts[0]) == 2  # one is of the partition that was not made anew
+    assert sorted((topic.partition("@")[0], count) for topic, count in topics.items()) == [
+        (letters[0], 4),
+        (verdicts[0], 1),
+    ]
 
 
 def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:

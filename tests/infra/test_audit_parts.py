@@ -14,6 +14,7 @@ from consumers.records.rows import SummedRow
 from infra.audit.audit import Audit
 from infra.audit.kafka_files import fullest, read_partition
 from infra.cli.audit import _print_tables
+from tests.kafka_files import misnamed_batch
 
 CONTROL_ATTRIBUTES = 0x30
 """A control batch of a transaction."""
@@ -92,6 +93,15 @@ def test_a_batch_with_an_unknown_codec_is_named_and_those_behind_it_are_read(tmp
     unread: list[str] = []
     assert [each.value for each in read_partition(folder, 0, unread)] == [b"0", b"2"]
     assert unread == ["Kafka topic-0: the batch at offset 1: UnsupportedCodecError: Unknown compression codec 0x07"]
+
+
+def test_a_batch_with_a_header_name_that_is_no_text_is_named_and_those_behind_it_are_read(tmp_path: Path) -> None:
+    folder = write_segment(tmp_path / "topic-0", 2).parent
+    (folder / f"{0:020d}.log").write_bytes(misnamed_batch([b"0", b"1"], 0))
+    unread: list[str] = []
+    assert [each.value for each in read_partition(folder, 0, unread)] == [b"2"]
+    assert len(unread) == 1
+    assert unread[0].startswith("Kafka topic-0: the batch at offset 0: 'utf-8' codec can't decode")
 
 
 def test_bytes_behind_the_last_sound_batch_are_left_out(tmp_path: Path) -> None:

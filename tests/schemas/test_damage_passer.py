@@ -26,6 +26,7 @@ class Log:
         self.end = end
         self.damaged = damaged
         self.hidden = hidden
+        self.error: Exception = CorruptRecordException()
         self.missing: set[int] = set()
         self.silent: set[int] = set()
         self.answers = 0
@@ -61,7 +62,7 @@ class Log:
         while offset in self.missing:
             offset += 1
         if offset in self.damaged:
-            raise CorruptRecordException
+            raise self.error
         if offset in self.hidden or offset >= self.end:
             return {}
         self.at[partition] = offset + 1
@@ -91,8 +92,12 @@ def careful(passer: DamagePasser) -> bool:
     return passer.careful
 
 
-async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(clock: Clock) -> None:
+@pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
+async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(
+    clock: Clock, error: Exception
+) -> None:
     log, passer = Log(8, damaged={2, 3, 6}), DamagePasser()
+    log.error = error
     assert not careful(passer)
     found, passed = await passer.getmany(log, ["a", "b"], 100)
     assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
@@ -134,8 +139,12 @@ async def test_a_partition_that_stands_still_goes_on_at_the_first_record_that_is
     assert log.at["a"] == until
 
 
-async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not(clock: Clock) -> None:
+@pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
+async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not(
+    clock: Clock, error: Exception
+) -> None:
     log = Log(60, hidden={10, 11}, damaged={12})
+    log.error = error
     log.at["a"] = 10
     assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 2]
     assert log.at["a"] == 12

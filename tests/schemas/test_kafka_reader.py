@@ -9,15 +9,16 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
 from infra.local.kafka import Kafka
+from schemas.transport.kafka.internals import produce
 from schemas.transport.kafka.reader import Group, Reader
 from schemas.transport.kafka.sender import Plain, Sender
 from tests.conftest import TopicFactory
-from tests.kafka_files import damage_batch
+from tests.kafka_files import damage_batch, misnamed_batch
 from tests.waiting import until
 
 WAIT_S = 0.5
@@ -107,6 +108,28 @@ async def test_a_damaged_batch_is_skipped_and_counted_and_what_other_partitions_
     assert 0 < sum(skipped) <= 4
     assert len(found) == len(set(found))
     assert set(range(100, 120)) <= set(found)
+
+
+@pytest.mark.brokers
+async def test_a_header_name_that_is_no_text_costs_the_rest_of_its_own_batch_alone(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    """Kafka accepts the batch, which needs one skip however many records it has."""
+    topic = await kafka_topics(2)
+    place = TopicPartition(topic, 0)
+    await fill(kafka, topic, range(4))
+    await fill(kafka, topic, range(100, 104), partition=1)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await producer.partitions_for(topic)
+        node = producer.client.cluster.leader_for_partition(place)
+        batch = misnamed_batch([b"%d" % number for number in range(4, 1004)], 2)
+        assert await produce(producer, node, {place: batch}) == {place: 4}
+    await fill(kafka, topic, range(1004, 1008))
+    skipped: list[int] = []
+    async with Reader(kafka.bootstrap, topic, on_skipped=skipped.append) as reader:
+        found = await read(reader, 14)
+    assert sorted(found) == [*range(6), *range(100, 104), *range(1004, 1008)]
+    assert skipped == [998]
 
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations

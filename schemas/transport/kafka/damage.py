@@ -2,6 +2,7 @@
 
 If a batch does not fit its checksum, aiokafka raises CorruptRecordException and drops the records that the same call
 had fetched from other partitions. The reader goes back to its last position and reads one record a call for a while.
+It does the same if a header's name is not UTF-8: Kafka accepts such a record from any client, aiokafka cannot read it.
 
 If the length in a batch's head is damaged, Kafka itself finds nothing up to the next entry of its index (4 KiB). It
 returns no records and no error: the partition stalls before its end.
@@ -16,6 +17,10 @@ from typing import Any, Final
 
 from aiokafka.errors import CorruptRecordException
 
+from schemas.transport.kafka.internals import batch_end
+
+DAMAGE: Final = (CorruptRecordException, UnicodeDecodeError)
+"""aiokafka's errors of a record that it never returns: a wrong checksum, or a header's name that is not UTF-8."""
 CAREFUL_S: Final = 5.0
 """Seconds for which one record a call is read after damage."""
 _WAIT_MS: Final = 20
@@ -51,7 +56,8 @@ class DamagePasser:
         """Return up to `most` records, partition by partition, and the number of damaged records that were skipped.
 
         Offsets are skipped one by one, because only a batch's own head states its end. The frame in a damaged record is
-        lost; later frames are not.
+        lost; later frames are not. If the checksum is right, as with a header's name that is not UTF-8, the rest of the
+        batch is skipped at once: aiokafka reads a batch from its beginning.
         """
         found: dict[Any, list[Any]] = {}
         passed = 0
@@ -60,9 +66,11 @@ class DamagePasser:
                 try:
                     # One record a call: records fetched before the damage are not dropped with the exception.
                     records = (await consumer.getmany(partition, timeout_ms=_WAIT_MS, max_records=1)).get(partition)
-                except CorruptRecordException:
-                    consumer.seek(partition, await consumer.position(partition) + 1)
-                    passed += 1
+                except DAMAGE as error:
+                    at = await consumer.position(partition)
+                    following = max(at + 1, batch_end(error) if isinstance(error, UnicodeDecodeError) else 0)
+                    consumer.seek(partition, following)
+                    passed += following - at
                     self.met()
                     continue
                 if not records:
@@ -132,7 +140,7 @@ class DamagePasser:
         for _ in range(_TRIES):
             try:
                 records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
-            except CorruptRecordException:
+            except DAMAGE:
                 return offset  # it is damaged, but it is there: reading passes it
             if records:
                 return int(records[0].offset)

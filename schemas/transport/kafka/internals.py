@@ -90,6 +90,15 @@ def abort_bootstrap(error: BaseException) -> None:
             abort(connection)
 
 
+def batch_end(error: BaseException) -> int:
+    """Return the offset after the batch in which a consumer raised `error`; -1 if it raised it elsewhere.
+
+    aiokafka holds that batch in a local variable only.
+    """
+    batches = (frame.f_locals.get("next_batch") for frame, _ in walk_tb(error.__traceback__))
+    return max((int(batch.next_offset) for batch in batches if batch is not None), default=-1)
+
+
 def sender_task(producer: Any) -> Any:
     """Return the task of a producer that sends its batches; None before its start."""
     return producer._sender.sender_task

@@ -24,7 +24,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
-from schemas.transport.kafka.damage import DamagePasser
+from schemas.transport.kafka.damage import DAMAGE, DamagePasser
 from schemas.transport.kafka.internals import committed_notes, force_close, give_up_place, missing_replicas
 
 Records: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
@@ -186,7 +186,7 @@ class Reader:
             return await self._fetch_carefully(consumer, places or sorted(consumer.assignment()), wait_s, most)
         try:
             found: Records = await consumer.getmany(*places, timeout_ms=max(1, round(1000 * wait_s)), max_records=most)
-        except CorruptRecordException:
+        except DAMAGE:
             self._damage.met()
             await self._rewind(consumer, places or tuple(consumer.assignment()))
             return {}
