@@ -28,6 +28,7 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
         low, high = found["intervals"]["worst_case_accuracy"]
         yield {
             **found,
+            "images": found.get("worst_case_images", found["images"]),
             "network": found["settings"]["bundle"].partition("+")[0],
             "bound": bound,
             "must": must,

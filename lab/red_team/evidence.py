@@ -43,15 +43,16 @@ class Evidence:
 
     def passed(self, names: Iterable[str], why: str) -> Verdict:
         """Return `passed` by these jobs, with the number of pictures, or `not run` if they are too few for it."""
-        count = self._common(names)
+        count = self.common(names)
         if count < FEW:
             return Verdict("not run", f"{count} pictures, of at least {FEW} needed: {why}")
         return Verdict("passed", f"{why} (the first {count} pictures)")
 
     def shares(self, names: Sequence[str]) -> dict[str, str]:
         """Return the accuracy under each of these jobs in words, on the first pictures, which all of them met."""
-        count = self._common(names)
+        count = self.common(names)
         return {name: f"{self.outcomes[name].right[:count].mean():.1%}" for name in names}
 
-    def _common(self, names: Iterable[str]) -> int:
+    def common(self, names: Iterable[str]) -> int:
+        """Return the number of first pictures that all of these jobs met."""
         return min((int(self.outcomes[name].compared.sum()) for name in names), default=0)

@@ -100,8 +100,13 @@ def test_a_larger_bound_that_breaks_less_is_a_sign() -> None:
 def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(tmp_path: Path) -> None:
     defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
     outcomes = {f"broken/{name}": broken("", 19, counts=False) for name in BROKEN}
+    outcomes["without/bare"] = broken("", 38, of=40, counts=False)
+    assert ablations(Evidence(defence, outcomes, 1)) == (
+        "passed",
+        "accuracy without or alone: bare 5.0% (the first 40 pictures); no broken defence keeps more than 5% (the first "
+        "20 pictures)",
+    )
     outcomes["without/bare"] = broken("", 20, counts=False)
-    assert ablations(Evidence(defence, outcomes, 1)).status == "passed"
     outcomes["broken/shield"] = broken("", 10, counts=False)
     failed = ablations(Evidence(defence, outcomes, 1))
     assert failed == ("failed", "shield, known to be broken, seems to keep 50.0% from our attacks")

@@ -141,12 +141,15 @@ def test_rows_come_back_from_csv_as_they_were(tmp_path: Path) -> None:
 def test_requirements_are_judged_by_the_widest_row_there_is() -> None:
     found = {
         (f.requirement.what, f.requirement.attack, f.requirement.targeted, f.requirement.r): f
-        for f in findings("j", [row(accuracy=0.5), row(scope="all", n=9000), row(targeted=False, accuracy=0.2)])
+        for f in findings(
+            "j", [row(accuracy=0.5), row(scope="all", n=9000, undefended=0.6), row(targeted=False, accuracy=0.2)]
+        )
     }
     assert len(found) == len(REQUIREMENTS)
     quarter = found["accuracy", "pgd", True, 0.25]
     assert (quarter.measured, quarter.n, quarter.verdict) == (0.8, 9000, "must")
-    assert found["restored", "pgd", True, 0.25].verdict == "must"
+    restored = found["restored", "pgd", True, 0.25]
+    assert (restored.n, restored.verdict) == (3600, "must")  # of the pictures that the attack breaks
     assert found["accuracy", "pgd", False, 0.25].verdict == "missed"
     assert found["accuracy", "pgd", True, 0.5].verdict == "not measured"
 

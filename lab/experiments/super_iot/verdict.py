@@ -25,6 +25,7 @@ class Finding:
     low: float | None
     high: float | None
     n: int
+    """Pictures over which it is a share or a mean."""
 
     @property
     def verdict(self) -> str:
@@ -54,12 +55,16 @@ def findings(judge: str, rows: Sequence[Row]) -> list[Finding]:
         if row is None:
             found.append(Finding(requirement, LABELS[requirement.attack], judge, None, None, None, 0))
         elif requirement.what == "restored":
-            found.append(
-                Finding(requirement, row.label, judge, row.restored, row.restored_low, row.restored_high, row.n)
-            )
+            share = row.restored, row.restored_low, row.restored_high
+            found.append(Finding(requirement, row.label, judge, *share, _broken(row)))
         else:
             found.append(Finding(requirement, row.label, judge, row.accuracy, row.ci_low, row.ci_high, row.n))
     return found
+
+
+def _broken(row: Row) -> int:
+    """Return the number of pictures that the attack breaks on the bare network: `restored` is a share of these."""
+    return round(row.n * (1 - row.undefended))
 
 
 def quality_findings(rows: Sequence[QualityRow]) -> list[Finding]:
