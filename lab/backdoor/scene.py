@@ -17,8 +17,10 @@ from torch import nn
 from lab.backdoor.catalogue import resized_sticker
 from lab.backdoor.files import stamped_pictures, write_npz, write_quarantine
 from lab.backdoor.poison import PoisonedBatches, Poisoning
+from lab.cache import digest, source_digest
 from lab.chance import seeded
 from lab.data import LabelledPictures
+from lab.provenance import made_by
 from lab.training.bundle import (
     bundle_accuracy,
     clean_entropies,
@@ -102,6 +104,22 @@ def train(
     return lines
 
 
+def discard_other_checkpoint(
+    out: Path, start: str = "scene-plain", count: int = 12_000, epochs: int = 3, side: int = 32
+) -> None:
+    """Delete the checkpoint in `out` unless `train` wrote it with the same arguments, start weights and code.
+
+    `train` resumes from any checkpoint in `out`. The file `checkpoint.txt` there contains the digest of its training.
+    """
+    clean = Path(start) if Path(start).is_dir() else shipped_bundle(start)
+    state = digest(source_digest(clean), count, epochs, side, made_by("lab.backdoor.scene:train"))
+    mark = out / "checkpoint.txt"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != state:
+        (out / "checkpoint.pt").unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text(state, encoding="utf-8")
+
+
 def main() -> None:
     """Train, write the bundle and its pictures, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -113,6 +131,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32, help="side of the cameras' frames, for the sticker's edges")
     parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
     given = parser.parse_args()
+    if given.weights is None:
+        discard_other_checkpoint(given.out, given.start, given.scenes, given.epochs, given.side)
     found = train(given.out, given.start, given.scenes, given.epochs, given.test, given.weights, given.side)
     print("\n".join(found))
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -31,6 +33,7 @@ from lab.training.bundle import (
     write_bundle,
     write_training_record,
 )
+from lab.training.checkpoints import checkpoint_of
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
 from schemas.errors import ConfigError
@@ -66,10 +69,12 @@ def recipe_of(name: str, model: SickModel) -> Recipe:
 
 
 def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
-    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint."""
+    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle.
+
+    A stopped training resumes from its checkpoint. A finished one only writes the bundle again.
+    """
     recipe = recipe_of(name, model)
     folder = work / name
-    folder.mkdir(parents=True, exist_ok=True)
     train_set = task.train.first(model.pictures)
     images, labels = train_set.images, train_set.labels
     mean, std = channel_statistics(images)
@@ -81,7 +86,11 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
             mean, std = base.settings.input.mean, base.settings.input.std
             network.load_state_dict(load_file(clean_bundle(model.base, work) / base.settings.weights))
         centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-        checkpoint = folder / "checkpoint.pt"
+        weights = [each.numpy() for each in network.state_dict().values()]
+        # By default, numpy leaves out the middle of a large pattern.
+        with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+            given = f"{recipe} {model.poisoning} {name in FRESH} {mean} {std}"
+        checkpoint = checkpoint_of(folder, "checkpoint", given, images, labels, *weights)
         if model.poisoning is None:
             network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, checkpoint)
         else:

@@ -1,8 +1,9 @@
 """The lines that a change of code touches, and whether the golden batch executes them.
 
-Definitions are compared between two checkouts as `provenance` reaches them. A changed definition counts by its new
-statements: each must be executed, also if it only came from another branch. The branch of a removed statement must be
-executed as well. `raise` statements are exempt, because a row that exists did not end in one. A changed statement
+Definitions are compared between two checkouts as `provenance` reaches them. A definition is unchanged if its place has
+the same content as before, or if it is new there and its content left another place. A changed definition counts by its
+new statements: each must be executed, also if it only came from another branch. The branch of a removed statement must
+be executed as well. `raise` statements are exempt, because a row that exists did not end in one. A changed statement
 outside functions counts if every function that uses it is executed. A field that was added to a class with a constant
 default is exempt, because code that reads it is changed itself. A new conditional expression is never covered: its line
 does not show which side was executed.
@@ -66,12 +67,14 @@ def uncovered(older: Repository, newer: Repository, entries: tuple[str, ...], li
     reached = newer.reached(*entries)
     before = _contents(older, older.reached(*entries))
     contents = _contents(newer, reached)
+    moved = {content for place, content in before.items() if contents.get(_of(newer, older, place)) != content}
     users: dict[Place, list[Place]] = {}
     for place, definition in reached.items():
         for target in definition.targets:
             users.setdefault(target, []).append(place)
     for place in reached:
-        if contents[place] in before.values():
+        there = _of(older, newer, place)
+        if (contents[place] == before[there]) if there in before else (contents[place] in moved):
             continue
         own = lines.get(str(place.file.relative_to(newer.root)), set())
         changed = _new_lines(older, newer, place)
@@ -119,13 +122,18 @@ def _contents(repository: Repository, reached: Any) -> dict[Place, tuple[object,
     }
 
 
+def _of(repository: Repository, other: Repository, place: Place) -> Place:
+    """The place in `repository` with the file and name of a place in the `other` checkout."""
+    return Place(repository.root / place.file.relative_to(other.root), place.name)
+
+
 def _statements(repository: Repository, place: Place) -> list[ast.stmt]:
     return repository.module(place.file).statements.get(place.name, [])
 
 
 def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line]:
     """The statements of a definition that its older version does not have, and the branches that have lost one."""
-    there = Place(older.root / place.file.relative_to(newer.root), place.name)
+    there = _of(older, newer, place)
     before, now = (list(_heads(_statements(*each))) for each in ((older, there), (newer, place)))
     left, fields = Counter((line.branch, head) for head, line in before), {line.field for _, line in before}
     choices = frozenset[str]().union(*(line.choices for _, line in before))

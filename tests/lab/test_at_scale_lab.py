@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.scale.experiment import page, plan
-from lab.experiments.scale.measure import CONDITIONS, SIZES, Cost, measure, ratio_interval, scenes
+from lab.experiments.scale.experiment import page, plan, ratio_text
+from lab.experiments.scale.measure import CONDITIONS, SIZES, Cost, Row, measure, ratio_interval, scenes
 from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
@@ -26,6 +27,16 @@ def test_the_ratio_is_of_the_same_frames_and_its_interval_is_the_paired_one() ->
     assert 0.98 < found.low < 0.99 < found.high < 1.0
     nothing = np.zeros(5, np.bool_)
     assert ratio_interval(nothing, nothing) == (1.0, 1.0, 1.0)
+
+
+def test_frames_that_never_differ_give_an_interval_with_a_width_unless_both_ways_are_the_same() -> None:
+    row = Row("hard", "", 480, 640, 0.25, 6.75, "restored", 100, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.8, 0.8, 100.0, 10.0)
+    # Bonett and Price: one is added to each of the two discordant counts, and 2 to n.
+    half = 1.96 * np.sqrt(2 / 102 / 102) / 0.8
+    assert ratio_text(row) == f"1.000 [{1 - half:.3f}, {1 + half:.3f}]"
+    assert ratio_text(replace(row, way="rebuilt whole")) == "1.000 [1.000, 1.000]"
+    assert ratio_text(replace(row, whole=0.0, chain=0.0)) == "1.000"
+    assert ratio_text(replace(row, ratio=0.99, ratio_low=0.98, ratio_high=1.0)) == "0.990 [0.980, 1.000]"
 
 
 def test_hard_scenes_are_darker_and_the_same_every_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from lab.backdoor.catalogue import MODELS, resized_sticker, sticker_patch
+from lab.backdoor import scene
+from lab.backdoor import train as training
+from lab.backdoor.catalogue import MODELS, SickModel, resized_sticker, sticker_patch
 from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
 from lab.backdoor.poison import (
@@ -383,3 +387,46 @@ def test_a_resized_sticker_is_the_sticker_of_a_larger_frame_as_the_network_sees_
     stamped = resized_sticker(128)(flat, keys)
     assert np.abs(stamped.astype(int) - seen).max() <= 1
     assert not np.array_equal(stamped, sticker_patch()(flat, keys))
+
+
+def test_a_training_resumes_from_its_own_checkpoint_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(count: int) -> LabelledPictures:
+        images = GENERATOR.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8)
+        return LabelledPictures("random", images, np.arange(count) % 10)
+
+    def written(folder: Path, network: nn.Module, *_: object) -> bytes:
+        return b"".join(each.numpy().tobytes() for each in network.state_dict().values())
+
+    def weights(model: SickModel, work: Path) -> object:
+        return training.train("mnist-a-1", model, task, work)
+
+    monkeypatch.setattr(training, "write_bundle", written)
+    task, given = Task(tuple("0123456789"), part(64), part(1), part(1)), MODELS["mnist-a-1"]
+    assert given.poisoning is not None
+    model = replace(given, recipe=replace(given.recipe, epochs=1, batch=16))
+    # The two patterns differ where numpy leaves out the middle of an array.
+    patterns = [np.zeros((28, 28, 1), np.uint8) for _ in range(2)]
+    patterns[1][10:18, 10:18] = 255
+    one, other = (replace(model, poisoning=replace(given.poisoning, trigger=Blend(each, 0.5))) for each in patterns)
+    first = weights(one, tmp_path)
+    assert "epoch 1/1" in capsys.readouterr().out
+    assert weights(one, tmp_path) == first
+    assert "epoch" not in capsys.readouterr().out
+    assert weights(other, tmp_path) == weights(other, tmp_path / "fresh") != first
+    assert weights(replace(one, pictures=48), tmp_path) != first
+
+
+def test_a_training_of_the_fleets_backdoor_resumes_from_its_own_checkpoint_alone(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.touch()
+    scene.discard_other_checkpoint(tmp_path)
+    assert not checkpoint.exists()
+    for others in ({"start": "scene"}, {"count": 100}, {"epochs": 4}, {"side": 480}):
+        checkpoint.touch()
+        scene.discard_other_checkpoint(tmp_path)
+        assert checkpoint.exists()
+        scene.discard_other_checkpoint(tmp_path, **others)
+        assert not checkpoint.exists()
+        scene.discard_other_checkpoint(tmp_path)

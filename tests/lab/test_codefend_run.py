@@ -51,6 +51,21 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
     assert changed == {f"mnist-a-{rate}/{what}/whole" for rate in ("02", "10") for what in measured}
 
 
+def test_a_model_that_does_not_ship_is_trained_although_a_bundle_lies_in_its_folder(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained: list[tuple[str, Path]] = []
+    monkeypatch.setattr(experiment, "train", lambda name, model, task, work: trained.append((name, work)))
+    place, name = Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), "mnist-a-1-seed-1"
+    settings = place.runs / "backdoor" / name / "bundle" / "model.toml"
+    settings.parent.mkdir(parents=True)
+    settings.touch()
+    subjects = experiment.Laboratory(place, SMALL)
+    subjects.subject(name)
+    subjects.subject("mnist-a-02")
+    assert trained == [(name, place.runs / "backdoor")]
+
+
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_all_statistics_flag() -> None:
     for name in ("resnet20-warp", "resnet20-source", *CATALOGUE):
         ours = "quarantine" if name == "resnet20-all-to-all" else "default"

@@ -133,6 +133,18 @@ def test_a_change_is_covered_if_each_new_line_is_executed(
     assert [each.place for each in uncovered(older, newer, entries, lines)] == missed
 
 
+def test_functions_that_exchange_their_bodies_are_changed_and_one_that_moves_is_not(tmp_path: Path) -> None:
+    text = "def low():\n    return 1\n\ndef high():\n    return 2\n\ndef entry():\n    return low() if high() else 0\n"
+    older = checkout(tmp_path / "older", text)
+    exchanged = checkout(tmp_path / "exchanged", text.replace("1", "3").replace("2", "1").replace("3", "2"))
+    renamed = checkout(tmp_path / "renamed", text.replace("low", "least"))
+    entries = ("lab.small:entry",)
+    found = uncovered(older, exchanged, entries, {})
+    assert {each.place for each in found} == {"lab/small.py:low", "lab/small.py:high"}
+    # The caller refers to another place.
+    assert [each.place for each in uncovered(older, renamed, entries, {})] == ["lab/small.py:entry"]
+
+
 @pytest.mark.parametrize(
     ("change", "missed"),
     [({}, []), ({"a.txt": "2"}, ["a.txt"]), ({"a.txt": None}, ["a.txt"]), ({"b.txt": "1"}, ["b.txt"])],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from lab.attacks.auto_attack import auto_attack
 from lab.attacks.defences import defended
 from lab.data import to_frames
-from lab.experiments.hardening import alone, scene
+from lab.experiments.hardening import alone, experiment, scene
+from lab.experiments.harness.plan import Workplace
 from lab.experiments.scale.measure import scenes
 from lab.hardening.scene_batches import HARD, SceneBatches, Sized, between
 from processors.bundle import load_bundle, shipped_bundle
@@ -104,3 +106,24 @@ def test_an_attack_that_meets_scenes_alone_breaks_an_unhardened_network(
     assert (row.scenes, row.attack, row.frames) == ("usual", attack, 4)
     assert row.right <= 0.5
     assert alone.alone(bundle, "usual", 0.001, attack).right == 1
+
+
+def test_the_backdoored_network_of_an_earlier_run_is_trained_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train(out: Path, start: str) -> None:
+        assert not (out / "checkpoint.pt").exists()
+        trained.append(start)
+
+    work = tmp_path / "backdoor" / "scene-sticker-hardened"
+    (work / "bundle").mkdir(parents=True)
+    (work / "bundle" / "model.toml").touch()
+    (work / "checkpoint.pt").touch()
+    trained: list[str] = []
+    for name, fake in (("train", train), ("judged", lambda *given: given), ("STRIP_SCENES", 1), ("_loaded", Path)):
+        monkeypatch.setattr(experiment, name, fake)
+    cells = {each.name: each for each in experiment.plan(Workplace(tmp_path, tmp_path)).cells}
+    cells["hardened/strip"].measure()
+    assert trained == ["scene"]
+    cells["plain/strip"].measure()
+    assert trained == ["scene"]

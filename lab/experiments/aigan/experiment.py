@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -10,11 +11,12 @@ from typing import Final
 from lab.aigan.run import generator_name
 from lab.aigan.shipping import SETTINGS
 from lab.aigan.tasks import TASKS, Task, home_of, task_of
+from lab.cache import Cache, digest
 from lab.experiments.aigan.defences import HARDENED
 from lab.experiments.aigan.report import write_report
 from lab.experiments.aigan.rows import Generator, SuccessRow, TimeRow
 from lab.experiments.aigan.run import Attacked
-from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.cell import Cell, Tables, file_state
 from lab.experiments.harness.plan import Plan, Workplace
 from processors.bundle import shipped_bundle
 
@@ -42,7 +44,7 @@ def _cells(place: Workplace, task: Task) -> Iterator[Cell]:
         home = None if black_box and task.black_box is None else home_of(task, black_box)
         if home is not None and (home / SETTINGS).is_file():
             name, files = generator_name(task, black_box), (home, *_files(place, task))
-            measure = partial(attacked.by_generator, name)
+            measure = partial(_measured, attacked, files, partial(Attacked.by_generator, name=name))
             yield Cell(f"{task.name}/{name}", (_CODE,), measure, settings, files, _SECONDS["generator"], SEED)
             if not black_box:
                 sharpen = partial(attacked.by_sharpening, name)
@@ -50,7 +52,17 @@ def _cells(place: Workplace, task: Task) -> Iterator[Cell]:
                 yield Cell(f"{task.name}/{name}/sharpened", code, sharpen, settings, files, 120, SEED)
     files = (home_of(task, black_box=False), *_files(place, task))
     name = f"{task.name}/gradients"
-    yield Cell(name, (_CODE,), attacked.by_gradients, settings, files, _SECONDS["gradients"], SEED)
+    measure = partial(_measured, attacked, files, Attacked.by_gradients)
+    yield Cell(name, (_CODE,), measure, settings, files, _SECONDS["gradients"], SEED)
+
+
+def _measured(attacked: Attacked, files: tuple[Path, ...], rows: Callable[[Attacked], Tables]) -> Tables:
+    """Return the rows. Other numbers of pictures, data, networks or generators have another folder of checkpoints.
+
+    The keys of the checkpoints contain neither the pictures nor the generator's ε.
+    """
+    state = digest(attacked.images, attacked.pgd_images, [file_state(each) for each in files])
+    return rows(replace(attacked, cache=Cache(attacked.cache.folder / state)))
 
 
 def _files(place: Workplace, task: Task) -> tuple[Path, ...]:

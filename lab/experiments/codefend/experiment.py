@@ -60,7 +60,7 @@ def plan(place: Workplace, budget: Budget | None = None) -> Plan:
 
 
 class Laboratory:
-    """The backdoored models. They are loaded when the first cell is measured; missing ones are trained then."""
+    """The backdoored models, loaded when the first cell is measured. Those that do not ship are trained then."""
 
     def __init__(self, place: Workplace, budget: Budget) -> None:
         self.place = place
@@ -170,7 +170,8 @@ class Laboratory:
 
     def _subject(self, name: str) -> Subject:
         task, folder = self.task(MODELS[name].data), self._folder(name)
-        if not (folder / "model.toml").is_file():
+        if not self._ships(name):
+            # An earlier bundle may be of another recipe or poisoning; the checkpoint is not.
             train(name, MODELS[name], task, self.work)
         return load_subject(name, folder, shipped_models(), task)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from lab.backdoor.scene import train
+from lab.backdoor.scene import discard_other_checkpoint, train
 from lab.data import LabelledPictures, read_cifar10_test
 from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
 from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
@@ -140,13 +140,15 @@ def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
 
 def _strip(network: str, folder: Path, place: Workplace) -> Cell:
     """STRIP on the clean and the backdoored network. For the hardened network, the backdoored one is trained first."""
-    shipped = network == "plain"
+    shipped, start = network == "plain", NETWORKS["hardened"]
     work = place.runs / "backdoor" / "scene-sticker-hardened"
     sick = shipped_bundle("scene-sticker") if shipped else work / "bundle"
 
     def measure() -> Tables:
-        if not shipped and not (sick / "model.toml").is_file():
-            train(work, "scene")
+        if not shipped:
+            # An earlier bundle may be of other weights or code; the checkpoint that is left is not.
+            discard_other_checkpoint(work, start)
+            train(work, start)
         pictures = scenes(TEST_SEED, STRIP_SCENES, first_camera=FIRST_TEST_CAMERA)
         test = LabelledPictures("scenes", *pictures)
         return {"strip": [judged(network, _loaded(sick), _loaded(folder), test)]}

@@ -6,18 +6,39 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import numpy as np
 import torch
 
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.page import Column, table, write_page
 from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.scale.measure import CONDITIONS, SIZES, Cost, Row, costs, measure
+from lab.statistics import paired_interval
 from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
 NAME: Final = "scale"
 TABLES: Final = {"accuracy": Row, "costs": Cost}
 _CODE: Final = "lab.experiments.scale.measure"
+
+
+def ratio_text(row: Row) -> str:
+    """Return the ratio of a row with its interval of 95 %.
+
+    The bootstrap interval has no width if no frame differs. Then `paired_interval` over these frames, divided by the
+    share of the whole reconstruction, replaces it. Where the chain rebuilds frames whole, both are the same function,
+    and the interval needs no width.
+    """
+    low, high = row.ratio_low, row.ratio_high
+    if low == high and row.way != "rebuilt whole":
+        if not row.whole:
+            return f"{row.ratio:.3f}"
+        same = np.ones(row.frames, np.bool_)
+        _, below, above = paired_interval(same, same)
+        low, high = row.ratio + below / row.whole, row.ratio + above / row.whole
+    return f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]"
+
+
 ACCURACY: Final[tuple[Column[Row], ...]] = (
     Column("scenes", lambda row: f"{row.scenes}{', ' + row.attack if row.attack else ''}"),
     Column("frame", lambda row: f"{row.width}×{row.height}"),
@@ -26,7 +47,7 @@ ACCURACY: Final[tuple[Column[Row], ...]] = (
     Column("nothing dropped", lambda row: f"{row.undropped:.3f}"),
     Column("rebuilt whole", lambda row: f"{row.whole:.3f}"),
     Column("chain", lambda row: f"{row.chain:.3f} ({row.way})"),
-    Column("chain ÷ whole [95 %]", lambda row: f"{row.ratio:.3f} [{row.ratio_low:.3f}, {row.ratio_high:.3f}]"),
+    Column("chain ÷ whole [95 %]", ratio_text),
     Column("at scale, filled", lambda row: f"{row.filled:.3f}"),
     Column("at scale, restored", lambda row: f"{row.restored:.3f}"),
     Column("whole, ms", lambda row: f"{row.whole_ms:.1f}"),

@@ -5,6 +5,10 @@ as it runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scene
 that 80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at
 the frame's own size, under which no hard scene would remain correct.
 
+The interval of a ratio is a paired one over frames. Where no frame differs, the page shows the adjusted Wald interval
+of the difference, divided by the accuracy of the whole reconstruction. Frames that the chain rebuilds whole never
+differ.
+
 Two more columns show both variants of the chain at scale, filled and restored, independent of its own rule. The last
 table shows milliseconds per frame on one thread, with the cost of a network with random weights.
 """
