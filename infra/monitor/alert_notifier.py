@@ -80,15 +80,16 @@ class AlertNotifier:
         """`alertmanager` and `console` are base URLs; `database` and `reviews` are SQLAlchemy URLs.
 
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
-        database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised. `published_ms` returns the
-        times at which models were published or withdrawn. An episode ends at each of them.
+        database `reviews`. Without `reviews`, and until they have been read once, it is open for 15 minutes after it
+        was raised. `published_ms` returns the times at which models were published or withdrawn. An episode ends at
+        each of them.
         """
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
         self._author = f"{_SILENCED_BY} {database_id(database)}"
         self._store = reviews
-        self._reviews: Reviews = {}
+        self._reviews: Reviews | None = None
         self._published_ms = published_ms
         self._clock_s = clock_s
         self._engine: Engine | None = None
@@ -114,7 +115,7 @@ class AlertNotifier:
         mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
         refused: BrokerError | None = None
         try:
-            every = episodes(newest, self._reviews, self._published_ms())
+            every = episodes(newest, self._reviews or {}, self._published_ms())
             silences = {each.subject: self._silence_of(each, every) for each in mutes.values()}
             self._silence(silences, now_s)
         except BrokerError as error:
@@ -177,7 +178,7 @@ class AlertNotifier:
         """Return the ids of the open alerts among the `newest`, the newest first."""
         now_ms = time.time_ns() // 10**6
         lasting = [each for each in newest if is_lasting(each, now_ms)]
-        if self._store:
+        if self._reviews is not None:
             opened = {
                 alert_id
                 for each in open_episodes(newest, self._reviews, self._published_ms())
