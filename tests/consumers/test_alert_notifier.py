@@ -9,6 +9,7 @@ import pytest
 from httpx2 import Response
 
 from infra.monitor.alert_notifier import AlertNotifier
+from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import Rig
 from tests.consumers.test_console_pages import ALERT, raise_alert
@@ -22,9 +23,13 @@ class Manager:
 
     def __init__(self) -> None:
         self.posted: list[dict[str, Any]] = []
+        self.refuses = ""
+        """Id of an alert that it refuses, with the other alerts of the request."""
 
     def request(self, method: str, url: str, json: Any = None) -> Response:
         if url.endswith("/alerts"):
+            if self.refuses in [each["labels"]["alert_id"] for each in json]:
+                return Response(400)
             self.posted += json
         return Response(200, json=[])
 
@@ -55,4 +60,27 @@ def test_until_the_decisions_have_been_read_once_only_new_alerts_are_open(
     away.unlink()
     notifier.notify()
     assert manager.taken() == [], "the decisions that were read last apply"
+    notifier.close()
+
+
+def test_an_alert_that_is_refused_stops_neither_other_batches_nor_the_ends(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.monitor.alert_notifier._AT_ONCE", 1)
+    manager, third = Manager(), "ef" * 16
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    notifier.notify()
+    assert manager.taken() == [ALERT]
+    raise_alert(recorder, third, "lab/yard", ago_s=60)
+    raise_alert(recorder, OTHER, "lab/gate")
+    console.context.store.review([ALERT], "closed", "anna")
+    manager.refuses = OTHER
+    with pytest.raises(BrokerError, match="expected status 200, got 400"):
+        notifier.notify()
+    assert manager.taken() == [third, ALERT]
+    manager.refuses = ""
+    notifier.notify()
+    assert manager.taken() == [OTHER]
     notifier.close()
