@@ -64,7 +64,7 @@ def _narrow(connection: Connection) -> None:
         of_camera = camera_snapshots.c.camera == row.camera
         state = json.dumps([count, last[:_COLUMNS], *rest])
         connection.execute(update(camera_snapshots).where(of_camera).values(state=state))
-    for index in ("alerts_of_sightings", "alerts_by_end"):
+    for index in ("alerts_of_sightings", "alerts_by_end", "alerts_by_camera"):
         connection.exec_driver_sql(f"DROP INDEX {index}")
     sighting_rules.drop(connection)
     for table, added in _ADDED.items():

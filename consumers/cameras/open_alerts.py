@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import CTE, ColumnElement, Connection, Row, func, select, true
 
 from consumers.cameras.episodes import CLOSED, Episode, Found, Reviews, episodes
 from consumers.database.mutes import Mute, Mutes, mute_of
@@ -19,18 +19,52 @@ SIGHTINGS: Final = alerts.c.wanted != ""
 KINDS: Final = (BACKDOORS, SIGHTINGS)
 """Conditions of backdoor alerts and of sightings. Each kind has a limit of its own, so that neither hides the other."""
 _NEWEST: Final = 1_000
-"""Maximum number of alerts of each kind that are read, the newest first; sightings that last come in addition."""
+"""Number of alerts of each kind that are read, see `newest_rows`; sightings that last come in addition."""
+_OF_EACH: Final = 10
+"""Number of backdoor alerts of each camera that are read in any case."""
+_ALL: Final = true()
 _FOUND: Final = tuple(alerts.c[name] for name in Found._fields)
 
 
 def newest_alerts(connection: Connection) -> list[Found]:
-    """Return the newest alerts of all cameras, and all sightings that last."""
+    """Return the newest alerts of all cameras and of each, and all sightings that last."""
     return [*_newest(connection, BACKDOORS), *_sightings(connection, time.time_ns() // 10**6)]
 
 
+def newest_rows(
+    connection: Connection,
+    columns: Sequence[ColumnElement[Any]],
+    kind: ColumnElement[bool],
+    number: int,
+    is_included: ColumnElement[bool] = _ALL,
+) -> list[Row[Any]]:
+    """Return the newest `number` alerts of a kind, and the newest `_OF_EACH` backdoor alerts of each camera.
+
+    So a camera that raises alerts all the time hides no backdoor alert of another one. `is_included` is a condition on
+    the camera.
+    """
+    query = select(*columns).where(kind).order_by(alerts.c.raised_ms.desc())
+    found = list(connection.execute(query.where(is_included).limit(number)))
+    if kind is not BACKDOORS or len(found) < number:
+        return found
+    named = _cameras(is_included)
+    mine = alerts.alias()
+    newest = select(mine.c.raised_ms).where(mine.c.wanted == "", mine.c.camera == named.c.camera)
+    last = newest.order_by(mine.c.raised_ms.desc()).offset(_OF_EACH - 1).limit(1).scalar_subquery()
+    of_each = query.join(named, named.c.camera == alerts.c.camera).where(alerts.c.raised_ms >= func.coalesce(last, 0))
+    return list(dict.fromkeys([*found, *connection.execute(of_each.limit(_OF_EACH * number))]))
+
+
+def _cameras(is_included: ColumnElement[bool]) -> CTE:
+    """Return the cameras with backdoor alerts. The recursion reads one row of the index for each of them."""
+    first = select(func.min(alerts.c.camera).label("camera")).where(BACKDOORS, is_included)
+    named = first.cte("named", recursive=True)
+    following = first.where(alerts.c.camera > named.c.camera).correlate(named).scalar_subquery()
+    return named.union_all(select(following).select_from(named).where(named.c.camera.is_not(None)))
+
+
 def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:
-    newest = select(*_FOUND).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
-    return [Found(*row) for row in connection.execute(newest.where(kind))]
+    return [Found._make(row) for row in newest_rows(connection, _FOUND, kind, _NEWEST)]
 
 
 def _sightings(connection: Connection, now_ms: int) -> list[Found]:

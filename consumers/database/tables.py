@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -264,6 +264,7 @@ alerts = Table(
     _integer("ended_ms", "Kind `sighting`: time of the last agreeing frame, once it has ended; 0 until then."),
     _integer("partition", "Kind `sighting`: partition of the camera's verdicts; 0 for other kinds."),
     Index("alerts_by_age", "raised_ms"),
+    Index("alerts_by_camera", "camera", "wanted", "raised_ms"),
 )
 """Alerts, and whether Kafka has confirmed them."""
 Index(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -64,6 +64,10 @@ class _Posted:
     at_s: float
 
 
+class _RefusedError(BrokerError):
+    """Alertmanager answers, and does not accept a request."""
+
+
 class AlertNotifier:
     """Posts new alerts, repeats open ones, ends closed ones, and silences muted ones."""
 
@@ -80,15 +84,16 @@ class AlertNotifier:
         """`alertmanager` and `console` are base URLs; `database` and `reviews` are SQLAlchemy URLs.
 
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
-        database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised. `published_ms` returns the
-        times at which models were published or withdrawn. An episode ends at each of them.
+        database `reviews`. Without `reviews`, and until they have been read once, it is open for 15 minutes after it
+        was raised. `published_ms` returns the times at which models were published or withdrawn. An episode ends at
+        each of them.
         """
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
         self._author = f"{_SILENCED_BY} {database_id(database)}"
         self._store = reviews
-        self._reviews: Reviews = {}
+        self._reviews: Reviews | None = None
         self._published_ms = published_ms
         self._clock_s = clock_s
         self._engine: Engine | None = None
@@ -106,19 +111,22 @@ class AlertNotifier:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.notify)
 
     def notify(self) -> None:
-        """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only."""
+        """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only.
+
+        A silence or a batch of alerts that Alertmanager refuses stops no other. The first error is raised at the end.
+        """
         now_s = self._clock_s()
         newest = self._read(newest_alerts) or []
         if self._store and (found := recorded_reviews(self._store)) is not None:
             self._reviews = found
         mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
-        refused: BrokerError | None = None
+        refused: list[BrokerError] = []
         try:
-            every = episodes(newest, self._reviews, self._published_ms())
+            every = episodes(newest, self._reviews or {}, self._published_ms())
             silences = {each.subject: self._silence_of(each, every) for each in mutes.values()}
             self._silence(silences, now_s)
         except BrokerError as error:
-            refused = error  # a silence that Alertmanager refuses stops no alert
+            refused.append(error)
         standing = self._open_ids(newest)
         new = self._documents([each for each in standing if each not in self._posted])
         due = new | {
@@ -126,18 +134,16 @@ class AlertNotifier:
             for each, posted in self._posted.items()
             if each in standing and now_s - posted.at_s >= REPEAT_S
         }
-        for some in batched(list(due), _AT_ONCE):
-            self._post((due[each] for each in some), time.time() + HOLD_S)
+        for some in self._post(due, HOLD_S, refused):
             self._posted |= {each: _Posted(due[each], now_s) for each in some}
-        if new:
-            log.info("alerts_notified", count=len(new))
-        closed = [each for each in self._posted if each not in standing]
-        for some in batched(closed, _AT_ONCE):
-            self._post((self._posted[each].document for each in some), time.time())
+        if count := len(new.keys() & self._posted.keys()):
+            log.info("alerts_notified", count=count)
+        closed = {each: posted.document for each, posted in self._posted.items() if each not in standing}
+        for some in self._post(closed, 0, refused):
             for each in some:
                 del self._posted[each]
-        if refused is not None:
-            raise refused
+        if refused:
+            raise refused[0]
 
     def _silence(self, wanted: dict[str, Document], now_s: float) -> None:
         """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""
@@ -177,7 +183,7 @@ class AlertNotifier:
         """Return the ids of the open alerts among the `newest`, the newest first."""
         now_ms = time.time_ns() // 10**6
         lasting = [each for each in newest if is_lasting(each, now_ms)]
-        if self._store:
+        if self._reviews is not None:
             opened = {
                 alert_id
                 for each in open_episodes(newest, self._reviews, self._published_ms())
@@ -211,9 +217,19 @@ class AlertNotifier:
                 self._engine.dispose()
                 self._engine = None
 
-    def _post(self, documents: Iterable[Document], ends_s: float) -> None:
-        ends = {"endsAt": datetime.fromtimestamp(ends_s, UTC).isoformat()}
-        self._ask("POST", "/alerts", [each | ends for each in documents])
+    def _post(
+        self, documents: Mapping[str, Document], hold_s: float, refused: list[BrokerError]
+    ) -> Iterator[Sequence[str]]:
+        """Post alerts that end in `hold_s`. Yield the ids of each accepted batch, and add refusals to `refused`."""
+        for some in batched(list(documents), _AT_ONCE):
+            now = datetime.now(UTC)
+            ends = {"endsAt": (now + timedelta(seconds=hold_s)).isoformat()}
+            try:
+                self._ask("POST", "/alerts", [documents[each] | _start(documents[each], now) | ends for each in some])
+            except _RefusedError as error:
+                refused.append(error)
+            else:
+                yield some
 
     def _ask(self, method: str, path: str, document: Any = None) -> httpx2.Response:
         try:
@@ -224,7 +240,7 @@ class AlertNotifier:
                 "posted again."
             ) from None
         if not answer.is_success:
-            raise BrokerError(
+            raise _RefusedError(
                 f"Alertmanager: expected status 200, got {answer.status_code}. Open alerts are posted again."
             )
         return answer
@@ -235,6 +251,14 @@ class AlertNotifier:
         self._client.close()
         if self._engine is not None:
             self._engine.dispose()
+
+
+def _start(document: Document, now: datetime) -> Document:
+    """Return an alert's start, at the latest `now`: Alertmanager refuses an alert that ends before its start.
+
+    The clock of the recorder may be ahead, and the clock of this machine may have been set back.
+    """
+    return {"startsAt": min(datetime.fromisoformat(document["startsAt"]), now).isoformat()}
 
 
 def _is_same(standing: Document, wanted: Document | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,6 +181,22 @@ def test_without_the_consoles_decisions_an_alert_ends_by_itself(
         notifies.notify()
         assert open_alerts(manager) == {alert_id}
         monkeypatch.setattr("infra.monitor.alert_notifier.EPISODE_MS", 0)
+        notifies.notify()
+        assert open_alerts(manager) == set()
+
+
+def test_an_alert_of_a_recorder_whose_clock_is_ahead_is_posted_and_ended(
+    tmp_path: Path, webhook: Webhook, rig: Rig, pages: ConsoleRig
+) -> None:
+    reviews = pages.context.settings.store
+    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager, notifier(manager, rig, reviews) as notifies:
+        ahead_ns = time.time_ns() + 2 * 3600 * 10**9
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(time, "time_ns", lambda: ahead_ns)
+            alert_id = stick(rig)
+        notifies.notify()
+        assert open_alerts(manager) == {alert_id}
+        pages.context.store.review([alert_id], "closed", "anna")
         notifies.notify()
         assert open_alerts(manager) == set()
 

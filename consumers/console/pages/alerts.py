@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -28,7 +28,7 @@ from consumers.cameras.episodes import (
     sentence,
     sighting,
 )
-from consumers.cameras.open_alerts import KINDS
+from consumers.cameras.open_alerts import KINDS, newest_rows
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import ALL, Sight, site_of
@@ -170,11 +170,11 @@ def in_episodes(
 ) -> list[tuple[Episode, list[Raised]]]:
     """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
-    newest = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
-    if camera:
-        newest = newest.where(alerts.c.camera == camera)
+    is_included = and_(sight.where(alerts.c.camera), alerts.c.camera == camera if camera else true())
     with engine.begin() as connection:
-        found = [row for kind in KINDS for row in connection.execute(newest.where(kind)).mappings()]
+        found = [
+            row._mapping for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)
+        ]
     rows = {row["alert_id"]: row for row in found}
     known = [Found(*(row[name] for name in Found._fields)) for row in found]
     return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]

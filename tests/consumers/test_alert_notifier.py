@@ -1,0 +1,86 @@
+"""The monitor's notifier of alerts, with a stand-in for Alertmanager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from infra.monitor.alert_notifier import AlertNotifier
+from schemas.errors import BrokerError
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import Rig
+from tests.consumers.test_console_pages import ALERT, raise_alert
+
+OTHER = "cd" * 16
+HOUR_S = 3600
+
+
+class Manager:
+    """An Alertmanager without silences."""
+
+    def __init__(self) -> None:
+        self.posted: list[dict[str, Any]] = []
+        self.refuses = ""
+        """Id of an alert that it refuses, with the other alerts of the request."""
+
+    def request(self, method: str, url: str, json: Any = None) -> Response:
+        if url.endswith("/alerts"):
+            if self.refuses in [each["labels"]["alert_id"] for each in json]:
+                return Response(400)
+            self.posted += json
+        return Response(200, json=[])
+
+    def taken(self) -> list[str]:
+        """Return the ids of the alerts that were posted since the last call."""
+        found, self.posted = [each["labels"]["alert_id"] for each in self.posted], []
+        return found
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_until_the_decisions_have_been_read_once_only_new_alerts_are_open(
+    console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_alert(recorder, ago_s=HOUR_S)
+    raise_alert(recorder, OTHER, "lab/gate")
+    console.context.store.review([ALERT], "closed", "anna")
+    manager, away = Manager(), tmp_path / "away.sqlite"
+    notifier = AlertNotifier("http://x", recorder.url, reviews=f"sqlite:///{away}")
+    monkeypatch.setattr(notifier, "_client", manager)
+    notifier.notify()
+    assert manager.taken() == [OTHER]
+    console.context.store.review([OTHER], "closed", "anna")
+    away.symlink_to(console.context.settings.store.removeprefix("sqlite:///"))
+    notifier.notify()
+    assert manager.taken() == [OTHER], "its end"
+    away.unlink()
+    notifier.notify()
+    assert manager.taken() == [], "the decisions that were read last apply"
+    notifier.close()
+
+
+def test_an_alert_that_is_refused_stops_neither_other_batches_nor_the_ends(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.monitor.alert_notifier._AT_ONCE", 1)
+    manager, third = Manager(), "ef" * 16
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    notifier.notify()
+    assert manager.taken() == [ALERT]
+    raise_alert(recorder, third, "lab/yard", ago_s=60)
+    raise_alert(recorder, OTHER, "lab/gate")
+    console.context.store.review([ALERT], "closed", "anna")
+    manager.refuses = OTHER
+    with pytest.raises(BrokerError, match="expected status 200, got 400"):
+        notifier.notify()
+    assert manager.taken() == [third, ALERT]
+    manager.refuses = ""
+    notifier.notify()
+    assert manager.taken() == [OTHER]
+    notifier.close()

@@ -1,0 +1,37 @@
+"""The alerts that are read for cards, pages and notifications, of many cameras."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumers.cameras.episodes import CLOSED, Review
+from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.console.access.sight import Sight
+from consumers.console.pages.alerts import in_episodes
+from tests.consumers.recorder_rig import MakeRig
+from tests.consumers.test_console_pages import ALERT, raise_alert
+
+
+def test_a_camera_that_raises_alerts_all_the_time_hides_no_alert_of_another(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
+        monkeypatch.setattr(f"consumers.{name}", 4)
+    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 2)
+    rig = make_rig()
+    raise_alert(rig, "01" * 16, "lab/door", ago_s=9000)
+    raise_alert(rig, "ef" * 16, "lab/door", ago_s=8000)
+    raise_alert(rig, ALERT, "lab/door", ago_s=7000)
+    restarts = [f"{n:032x}" for n in range(6)]
+    for n, alert_id in enumerate(restarts):
+        raise_alert(rig, alert_id, "lab/gate", ago_s=60 - n)
+    with rig.engine.begin() as connection:
+        newest = newest_alerts(connection)
+    assert [each.alert_id for each in newest] == [*restarts[:1:-1], ALERT, "ef" * 16]
+    assert {each.camera for each in open_episodes(newest, {})} == {"lab/door", "lab/gate"}
+    closed = {each: Review(CLOSED, "anna", 1) for each in (ALERT, "ef" * 16)}
+    assert {each.camera for each in open_episodes(newest, closed)} == {"lab/gate"}
+    shown = {each.camera: [alert.alert_id for alert in raised] for each, raised in in_episodes(rig.engine, {}, ())}
+    assert shown == {"lab/door": [ALERT, "ef" * 16], "lab/gate": restarts[:1:-1]}
+    assert [each.camera for each, _ in in_episodes(rig.engine, {}, (), "lab/door")] == ["lab/door"]
+    assert in_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []
