@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -136,7 +137,7 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
 
 def test_a_lost_frame_stays_lost_while_its_boot_goes_on(rig: Rig, live: LiveAudit) -> None:
     rig.verdicts([verdict(0), verdict(1)])
-    found = []
+    found: list[Any] = []
     for seq in range(3, 15):  # frame 2 is lost, and at each reading one later frame is under way
         said = ledger(seq, seq + 1)
         said.confirmed_to = seq + 1
