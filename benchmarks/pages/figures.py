@@ -29,7 +29,11 @@ FRONT: Final = (
     ),
     (
         "robustness", "`scene@1-hardened+4de0`, hard scenes of 128×96, L∞ 0.03",
-        "network of the simulated fleet: hard scenes that withstand several attacks ten times of ten, L∞ .03",
+        "network of the simulated fleet: hard scenes of 128×96 that withstand several attacks ten times of ten, L∞ .03",
+    ),
+    (
+        "robustness", "`scene@1-hardened+4de0`, hard scenes of 32×32, L∞ 0.03",
+        "the same with frames of 32×32, the network's own size",
     ),
     (
         "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
