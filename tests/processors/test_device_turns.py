@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -184,14 +184,29 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkey
         assert bench.device.batches == [1, 1, 2]
 
 
+def fed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Let the bench know no clock but its device's, and another frame come with each batch of .1 s.
+
+    Return the numbers of the frames.
+    """
+    device, seqs = bench.device, count()
+    for module in (classify, device_turns):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: device.clock_s))
+
+    async def one_more(jobs: Sequence[FrameJob]) -> float:
+        bench.submit(next(seqs), arrived_s=device.clock_s)
+        return await Device.classify(device, jobs)
+
+    monkeypatch.setattr(device, "classify", one_more)
+    device.each_s = 0.1
+    return seqs
+
+
 async def test_a_probe_that_begins_between_batches_is_charged_for_the_time_that_frames_then_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench, before = Bench(linger_s=0.0), list[int]()
-    device, seqs = bench.device, count()
-    clock = SimpleNamespace(monotonic=lambda: device.clock_s)
-    for module in (classify, device_turns):
-        monkeypatch.setattr(module, "time", clock)
+    device, seqs = bench.device, fed(bench, monkeypatch)
 
     async def check(jobs: Sequence[FrameJob]) -> float:
         before.append(len(device.batches))
@@ -199,13 +214,7 @@ async def test_a_probe_that_begins_between_batches_is_charged_for_the_time_that_
         device.clock_s += 5.0
         return 5.0
 
-    async def one_more(jobs: Sequence[FrameJob]) -> float:
-        bench.submit(next(seqs), arrived_s=device.clock_s)
-        return await Device.classify(device, jobs)
-
     monkeypatch.setattr(device, "strip", check)
-    monkeypatch.setattr(device, "classify", one_more)
-    device.each_s = 0.1
     for _ in range(3):
         bench.probe()
     async with bench.running():
@@ -346,46 +355,54 @@ async def test_a_ready_batch_goes_before_a_certificate_beyond_its_share() -> Non
 async def test_a_certificate_pays_for_the_time_in_which_frames_wait_for_it(
     frames_wait: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, before, seqs = Bench(linger_s=0.0, certify_queue=16), list[int](), count()
-    device = bench.device
-    clock = SimpleNamespace(monotonic=lambda: device.clock_s)
-    for module in (classify, device_turns):
-        monkeypatch.setattr(module, "time", clock)
+    bench, before = Bench(linger_s=0.0, certify_queue=16), list[int]()
+    device, seqs = bench.device, fed(bench, monkeypatch)
 
     async def one_second(job: FrameJob) -> float:
-        if frames_wait and not before:
-            bench.submit(next(seqs), arrived_s=device.clock_s)
         before.append(len(device.batches))
+        if frames_wait and len(before) == 1:
+            bench.submit(next(seqs), arrived_s=device.clock_s)
+        device.clock_s += 1.0
+        if not frames_wait and len(before) == 3:
+            bench.submit(next(seqs), arrived_s=device.clock_s)
+        job.certified = Certified(5, certified=True)
+        return 1.0
+
+    monkeypatch.setattr(device, "certify", one_second)
+    for seq in range(4):
+        bench.chosen(seq)
+    async with bench.running():
+        await until(lambda: len(before) >= (2 if frames_wait else 4))
+    # While no frame is there, certificates cost nothing. A second of waiting is .15 of the time of 67 batches.
+    if frames_wait:
+        assert before[:2] == pytest.approx([0, 67], abs=3)
+    else:
+        assert before[:4] == pytest.approx([0, 0, 0, 1], abs=3)
+
+
+async def test_the_share_of_certificates_adds_up_while_the_device_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, before = Bench(linger_s=0.0), list[int]()
+    device = bench.device
+    for module in (classify, device_turns):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: device.clock_s))
+
+    async def one_second(job: FrameJob) -> float:
+        before.append(len(device.batches))
+        bench.submit(len(before), arrived_s=device.clock_s)
         device.clock_s += 1.0
         job.certified = Certified(5, certified=True)
         return 1.0
 
-    async def one_more(jobs: Sequence[FrameJob]) -> float:
-        bench.submit(next(seqs), arrived_s=device.clock_s)
-        return await Device.classify(device, jobs)
-
     monkeypatch.setattr(device, "certify", one_second)
-    monkeypatch.setattr(device, "classify", one_more)
-    device.each_s = 0.1
     bench.chosen(0)
     async with bench.running():
-        await until(lambda: len(before) == 1)
-        bench.submit(next(seqs), arrived_s=device.clock_s)
-        await until(lambda: len(device.batches) > 0)
-        came = len(device.batches)
-        bench.chosen(1)
+        await until(lambda: len(bench.last.jobs) == 2)
+        device.clock_s += 20.0
+        bench.submit(5, arrived_s=device.clock_s)
+        bench.chosen(6)
         await until(lambda: len(before) == 2)
-    # The first one began while no frame was there. A second of waiting is .15 of the time of 67 batches.
-    assert before[1] == pytest.approx(67 if frames_wait else came, abs=3)
-
-
-async def test_the_share_of_certificates_adds_up_while_the_device_is_free() -> None:
-    scheduler = DeviceScheduler(0.25, 0.1, comparison_share=0.1)
-    scheduler.compared(0.05)
-    scheduler.idled(0.4)
-    assert not scheduler.comparison_is_next(other_work=True, comparison_waits=True)
-    scheduler.idled(0.2)
-    assert scheduler.comparison_is_next(other_work=True, comparison_waits=True)
+    # The first one kept a frame waiting for a second, which is .15 of 7 s. The second one goes before the new frame.
+    assert before == [0, 1]
 
 
 async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> None:

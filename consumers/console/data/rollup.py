@@ -50,7 +50,7 @@ DAY_MS: Final = 24 * HOUR_MS
 MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
 PURGE_ROWS: Final = 5_000
-"""Maximum number of rows of a table that one step of the purge deletes. A step blocks the readers of a SQLite."""
+"""Maximum number of rows of a table that one step of the purge deletes. On SQLite, a step blocks readers."""
 SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
 """Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
