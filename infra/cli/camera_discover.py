@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STREAM: Final = re.compile(r"(rtsp|http)s?://(?!.*(\$\{|\{index))", re.IGNORECASE | re.DOTALL)
 """The address of a stream without a placeholder."""
+_WARNING: Final = "# Each camera below gets the login. Any device may answer: remove those that are not yours.\n"
 
 
 @camera_app.command()
@@ -98,7 +99,10 @@ def _print_cameras(console: Console, described: list[Described], asked: bool) ->
 
 
 def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
-    """Return a file of cameras; those without a stream that can be listed are comments."""
+    """Return a file of cameras; those without a stream that can be listed are comments.
+
+    Each camera that is listed names the login: in the defaults, it would also go to cameras that are added later.
+    """
     import yaml
 
     from infra.cameras.onvif import camera_name
@@ -110,16 +114,17 @@ def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
         if (reason := _unlisted(camera)) is not None:
             comments.append(f"# {camera.answer.address}: {reason}\n")
         else:
-            cameras.append({"name": camera_name(camera, taken, site), "source": {"address": camera.streams[0].uri}})
-    document = {"site": site, "enrolments": "enrolments", "defaults": {"source": {"login": {"file": str(login)}}}}
-    return yaml.safe_dump({**document, "cameras": cameras}, sort_keys=False) + "".join(comments)
+            source = {"address": camera.streams[0].uri, "login": {"file": str(login)}}
+            cameras.append({"name": camera_name(camera, taken, site), "source": source})
+    document = {"site": site, "enrolments": "enrolments", "cameras": cameras}
+    return _WARNING + yaml.safe_dump(document, sort_keys=False) + "".join(comments)
 
 
 def _unlisted(camera: Described) -> str | None:
     """Return the reason for which a camera is not in the file, without line breaks; None if it is in the file.
 
     A stranger has chosen the address. A path would name a file of this machine, and `${VARIABLE}` would send an
-    environment variable to the stranger's host. The file is rejected if an address has a login besides the default one.
+    environment variable to the stranger's host. The file is rejected if an address has a login besides `login`.
     """
     from infra.cameras.onvif import seen
     from producers.sources.login import has_login

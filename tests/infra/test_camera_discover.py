@@ -249,6 +249,16 @@ def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
     assert list(listed) == ["site/gate"]
 
 
+def test_only_a_camera_that_is_listed_gets_the_login() -> None:
+    listed = Described(Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),))
+    printed = _cameras_yaml([listed, listed], "site", Path("/etc/login"))
+    assert printed.startswith("# Each camera below gets the login. ")
+    values = yaml.safe_load(printed)
+    values["cameras"].append({"name": "added", "source": {"address": "rtsp://192.0.2.66/1"}})
+    sources = [each.settings.source for each in parse_camera_file(values, Path("/etc"), "cameras.yaml").values()]
+    assert [source.login and source.login.file for source in sources] == [Path("/etc/login")] * 2 + [None]
+
+
 async def test_a_profile_without_a_stream_hides_no_other() -> None:
     def profile(token: str) -> SimpleNamespace:
         encoder = SimpleNamespace(Encoding="H264", Resolution=None, RateControl=SimpleNamespace(FrameRateLimit=None))
