@@ -159,6 +159,8 @@ class Roles:
 
     def _write_rights(self) -> None:
         pki = self.authority.folder
+        if not (pki / CRL_FILE).is_file():  # `Authority.create` was interrupted before it
+            self.authority.revoke({})
         names = self.names()
         text = mqtt_rights(names, sorted(refused(pki)))
         generations = Layout(pki.parent).generations

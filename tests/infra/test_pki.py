@@ -353,6 +353,17 @@ def test_an_authority_without_a_list_has_revoked_nobody(fleet: Layout, tmp_path:
     assert Authority(folder).revoked() == {}
 
 
+def test_a_creation_that_ended_before_the_revocation_list_is_completed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    authority = Authority.create(state / "pki")
+    for name in ("crl.pem", "revoked.json"):
+        (authority.folder / name).unlink()
+    assert run("ca", "init", "--keep", "--state", state).exit_code == 0
+    written = (authority.folder / "crl.pem").read_bytes()
+    assert x509.load_pem_x509_crl(written).issuer == authority.certificate.subject
+    assert (authority.folder / "roles" / "mosquitto" / "crl.pem").read_bytes() == written
+
+
 def test_a_certificate_of_another_authority_is_not_ours(fleet: Layout, tmp_path: Path) -> None:
     other = Authority.create(tmp_path / "other")
     theirs = x509.load_pem_x509_certificate(other.issue("bridge").certificate.encode())
