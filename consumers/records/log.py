@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final
 
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
@@ -20,6 +21,9 @@ from consumers.settings import RecorderSettings
 from schemas.runtime import trace
 from schemas.transport.kafka.clients import REQUEST_S
 from schemas.transport.kafka.reader import Reader
+
+_REFUSED_S: Final = 0.5
+"""Seconds between two looks, during a rebalance, at whether the group refuses this member."""
 
 TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
 """Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""
@@ -67,11 +71,12 @@ class Log:
     async def take_up(self, take_up: TakeUp) -> None:
         """Continue at the database's offsets in the assigned partitions.
 
-        Raises `LogRewoundError` if a log does not continue.
+        Raises `LogRewoundError` if a log does not continue, and aiokafka's error if the group refuses this member.
         """
         reader = self._reader
         while True:
-            await self._membership.settled()
+            while not await self._membership.settled(_REFUSED_S):
+                reader.raise_group_error()
             self._next = {}
             partitions = reader.assignment()
             begins = await reader.beginnings(partitions)

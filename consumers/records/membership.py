@@ -59,11 +59,14 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         log.info("partitions_assigned", group=self.group, partitions=[f"{tp.topic}-{tp.partition}" for tp in assigned])
         self._shared_out.set()
 
-    async def settled(self) -> None:
-        """Wait for the end of the rebalance. `check` detects later ones."""
+    async def settled(self, within_s: float) -> bool:
+        """Wait for the end of the rebalance. Return False if it takes longer. `check` detects later ones."""
         if self.group is not None:
-            await self._shared_out.wait()
-        self._taken_up = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._shared_out.wait()
+        self._taken_up = self.group is None or self._shared_out.is_set()
+        return self._taken_up
 
     @property
     def is_settled(self) -> bool:

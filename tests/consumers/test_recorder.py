@@ -5,14 +5,20 @@ import contextlib
 import math
 import random
 import sqlite3
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance
+from aiokafka.errors import GroupAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import saved_camera
 from consumers.recorder.recorder import run_recorder
+from consumers.records.batch import Partition, Span
+from consumers.records.log import Log
+from consumers.records.membership import Membership, Reassigned
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
 from schemas.errors import ConfigError
@@ -198,6 +204,46 @@ async def test_a_recorder_goes_on_after_kafka_was_killed(scene: Scene, kafka: Ka
         await until(lambda: scene.health.report()[0])
     with scene.records() as records:
         assert records.duplicates() == 0
+
+
+@pytest.mark.brokers
+async def test_a_group_that_refuses_a_recorder_during_a_rebalance_ends_its_wait_for_partitions(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first_offsets(_: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
+        return {place: begin for place, (begin, _) in spans.items()}
+
+    group, topic = scene.settings.verdicts_topic, scene.settings.verdicts_topic
+    mine, other = (Log(scene.settings, (topic,), 2**20, Membership(group)) for _ in range(2))
+    join = CoordinatorGroupRebalance.perform_group_join
+    joined: list[CoordinatorGroupRebalance] = []
+    waits = asyncio.Event()
+
+    async def join_once(rebalance: CoordinatorGroupRebalance) -> object:
+        joined.append(rebalance)
+        if len(joined) > 1:
+            await waits.wait()
+            raise GroupAuthorizationFailedError(group)
+        return await join(rebalance)
+
+    async def read(log: Log) -> None:
+        while True:
+            await log.gather(0, 1)
+
+    try:
+        await mine.open()
+        await mine.take_up(first_offsets)
+        monkeypatch.setattr(CoordinatorGroupRebalance, "perform_group_join", join_once)
+        joining = asyncio.create_task(other.open())
+        with pytest.raises(Reassigned):
+            await read(mine)
+        asyncio.get_running_loop().call_later(1, waits.set)
+        with pytest.raises(GroupAuthorizationFailedError):
+            await asyncio.wait_for(mine.take_up(first_offsets), WAIT_S / 3)
+        await joining
+    finally:
+        await mine.close()
+        await other.close()
 
 
 async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) -> None:

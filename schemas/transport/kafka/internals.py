@@ -152,6 +152,14 @@ def give_up_place(consumer: Any) -> None:
         coordinator._group_instance_id = None
 
 
+def raise_group_error(consumer: Any) -> None:
+    """Raise the error for which a member of a group has stopped to join it, if there is one.
+
+    aiokafka raises it only where a method reads records or commits, and joins again only after that.
+    """
+    consumer._coordinator.check_errors()
+
+
 def force_close(consumer: Any) -> list[Callable[[], Awaitable[None]]]:
     """Return the steps that close a consumer whose `stop` did not end: its fetcher and its connections."""
     fetcher = [] if consumer._fetcher is None else [consumer._fetcher.close]

@@ -25,7 +25,13 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 from schemas.transport.kafka.damage import DAMAGE, DamagePasser
-from schemas.transport.kafka.internals import committed_notes, force_close, give_up_place, missing_replicas
+from schemas.transport.kafka.internals import (
+    committed_notes,
+    force_close,
+    give_up_place,
+    missing_replicas,
+    raise_group_error,
+)
 
 Records: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -292,6 +298,10 @@ class Reader:
         return None if found is None else int(found.offset)
 
     # Groups and topics
+
+    def raise_group_error(self) -> None:
+        """Raise the error with which Kafka refuses this member of a group, if there is one; `fetch` does so too."""
+        raise_group_error(self._opened())
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:
         """Commit offsets to the group, each alone or with a note. aiokafka sets no time limit."""
