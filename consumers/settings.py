@@ -74,7 +74,8 @@ class Bounds(SettingsTable):
     preview_bytes: int = Field(default=64 * 2**20, ge=0)
     """Bytes of previews in memory."""
     purge_rows: int = Field(default=500, ge=1)
-    """Rows that one step of the purge deletes. Recording waits for one step at most."""
+    """Rows that one step of the purge deletes. Recording waits for one step at most. While more is left, each batch
+    also deletes as many of the oldest frames as it records."""
 
 
 class RecordsSettings(KafkaSettings):

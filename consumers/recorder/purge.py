@@ -43,6 +43,16 @@ def purge(store: Store, bounds: Bounds) -> bool:
     return bool(dropped) or max(taken) >= bounds.purge_rows
 
 
+def purge_frames(store: Store, bounds: Bounds, at_most: int) -> None:
+    """Purge at most `at_most` of the oldest frames beyond the bounds: after a batch, as many as it has recorded.
+
+    With the steps of `purge` alone, a recorder at full rate would record more than it purges.
+    """
+    with store.engine.begin() as connection:
+        if may_purge(connection):
+            store.frames.purge(connection, _excess(connection, bounds, time.time_ns() // 10**6), at_most)
+
+
 def _before(now_ms: int, age_s: float) -> int:
     return now_ms - round(age_s * 1000)
 

@@ -23,7 +23,7 @@ from consumers.evidence.probe_shares import CommandedShare, Probing, load_comman
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
-from consumers.recorder.purge import purge
+from consumers.recorder.purge import purge, purge_frames
 from consumers.recorder.store import OffsetConflictError, Store
 from consumers.records.batch import Partition, Record, Span, read, refusal
 from consumers.records.log import Log, LogRewoundError
@@ -139,6 +139,8 @@ class Recorder:
         self._planning = asyncio.Lock()
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
+        self._has_excess = False
+        """Whether the last step of the purge left more to purge."""
         self._offsets: dict[Partition, int] = {}
         self._boots = BootRate(BURST_BOOTS)
         self._linger = Linger(settings.linger_ms / 1000)
@@ -293,6 +295,8 @@ class Recorder:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
             self._strained_until_s = time.monotonic() + _STRAINED_S
+        if self._has_excess and written.rows:
+            await self._database.run(purge_frames, self._store, self._settings.bounds, len(written.rows))
 
     def _commit(
         self, records: Sequence[Record], refused: MalformedError | None = None
@@ -353,7 +357,7 @@ class Recorder:
                 self._alerts.due.set()
                 self._meters.count_alerts(read_on.alerts)
             if time.monotonic() >= purge_at:
-                more = await self._database.run(purge, self._store, self._settings.bounds)
+                self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._snapshots.purge)
                 await self._database.run(self._states.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
@@ -361,8 +365,8 @@ class Recorder:
                 self._meters.show_unpublished(waiting)
                 if waiting:
                     self._alerts.due.set()
-                purge_at = time.monotonic() + (0 if more else _PURGE_S)
-                if more:
+                purge_at = time.monotonic() + (0 if self._has_excess else _PURGE_S)
+                if self._has_excess:
                     await asyncio.sleep(_MORE_S)
                     continue
             await asyncio.sleep(_TICK_S)

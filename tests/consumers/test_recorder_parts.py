@@ -25,10 +25,12 @@ from consumers.evidence.watch import _thumbnail
 from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, frame_row
-from consumers.settings import RecorderSettings
+from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
+from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, Rig, picture, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, verdict
+from tests.waiting import until
 
 ALARM = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
 
@@ -58,6 +60,24 @@ async def test_a_record_that_the_database_refuses_becomes_a_dead_letter_and_all_
         assert sorted(records.recorded(CAMERA, BOOT)) == [seq for seq in range(5) if seq not in poisoned]
     assert rig.count("dead_letters") == len(poisoned)
     assert recorder._offsets[rig.settings.verdicts_topic, 0] == 5
+
+
+async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(make_rig: MakeRig) -> None:
+    """Housekeeping alone deletes one row for each of its rounds."""
+    rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1))
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+    keeping = asyncio.create_task(made._keep_house())
+    try:
+        for start in range(0, 1000, 100):
+            await made._write(rig.verdict_records(verdict(seq) for seq in range(start, start + 100)))
+            await until(lambda: made._has_excess)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        made.close()
+    assert rig.count("frames") <= 200
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 999)])
 
 
 def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(rig: Rig) -> None:
