@@ -101,6 +101,7 @@ class Bridge:
             self._link.hold_frames,
             self._advance,
             lambda: len(self._credit) > 0,
+            self._undone.mean,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         takers = (

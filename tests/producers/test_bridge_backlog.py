@@ -18,6 +18,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings
 from producers.bridge.kafka.backlog import RECENT, Backlog, RecordSizes
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
+from producers.bridge.kafka.undone import Undone
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
@@ -52,6 +53,26 @@ def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> 
     assert (found.holding, found.bytes) == (False, 600)
     found.observe({0: 500, 1: 2})
     assert found.holding
+
+
+@pytest.mark.parametrize("sizes", [(10, 1000), (1000, 10)])
+def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_ones(sizes: tuple[int, int]) -> None:
+    undone = Undone()
+    found = Backlog(
+        "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, undone.mean
+    )
+    door = CameraId("hall/door")
+    for first, size in zip((0, 5 * RECENT), sizes, strict=True):
+        found.sizes.add(0, 5 * RECENT, 5 * RECENT * size)
+        undone.add(0, first, [(door, size)] * (5 * RECENT))
+    found.observe({0: 10 * RECENT})
+    assert found.bytes == 5 * RECENT * (10 + 1000)
+    undone.advance({0: 5 * RECENT})
+    found.observe({0: 5 * RECENT})
+    assert found.bytes == 5 * RECENT * sizes[1]
+    undone.forget()
+    found.observe({0: 1})
+    assert found.bytes == round(found.sizes.mean(0))
 
 
 def test_a_bridge_that_has_sent_nothing_yet_knows_no_sizes_and_holds_nothing_back() -> None:

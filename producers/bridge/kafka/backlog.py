@@ -69,10 +69,12 @@ class Backlog:
         hold: Callable[[bool], None],
         advance: Callable[[Mapping[int, int] | None], None],
         waits: Callable[[], bool] = lambda: True,
+        undone_mean: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
         of the group per partition, or None when that is unknown or the topic was made again. While nothing `waits` for
-        an advance, or the group makes no progress, up to `SKIPPED` readings are skipped."""
+        an advance, or the group makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean
+        size of a partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -85,6 +87,7 @@ class Backlog:
         self._hold = hold
         self._advance = advance
         self._waits = waits
+        self._undone_mean = undone_mean
         self._firsts: dict[TopicPartition, int] = {}
         self._readings = 0
         self._done: Mapping[int, int] = {}
@@ -124,7 +127,7 @@ class Backlog:
 
     def observe(self, undone: Mapping[int, int]) -> None:
         """Update the number of unprocessed records of each partition."""
-        self.bytes = round(max(count * self.sizes.mean(p) for p, count in undone.items()))
+        self.bytes = round(max(count * (self._undone_mean(p) or self.sizes.mean(p)) for p, count in undone.items()))
         wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
         if wanted != self.holding:
             self.holding = wanted

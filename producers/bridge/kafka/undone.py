@@ -1,4 +1,4 @@
-"""Unprocessed bytes of each camera in Kafka."""
+"""Unprocessed bytes in Kafka, of each camera and of each partition."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ class Undone:
     def __init__(self) -> None:
         self._waiting: dict[int, deque[tuple[int, CameraId, int]]] = {}
         self._bytes: Counter[CameraId] = Counter()
+        self._bytes_in: Counter[int] = Counter()
 
     def bytes_of(self, camera: CameraId) -> int:
         """Return the unprocessed bytes of a camera's frames that this bridge has delivered."""
         return self._bytes[camera]
+
+    def mean(self, partition: int) -> float:
+        """Return the mean size of a partition's unprocessed frames that this bridge has delivered; 0 without any."""
+        waiting = self._waiting.get(partition)
+        return self._bytes_in[partition] / len(waiting) if waiting else 0.0
 
     def add(self, partition: int, first_offset: int, frames: Iterable[tuple[CameraId, int]]) -> None:
         """Add frames of these cameras and sizes that Kafka holds from `first_offset` on; a negative offset is
@@ -28,6 +34,7 @@ class Undone:
         for offset, (camera, size) in enumerate(frames, first_offset):
             waiting.append((offset, camera, size))
             self._bytes[camera] += size
+            self._bytes_in[partition] += size
 
     def advance(self, done: Mapping[int, int]) -> None:
         """Update the processors' next offsets."""
@@ -36,6 +43,7 @@ class Undone:
             while waiting and waiting[0][0] < offset:
                 _, camera, size = waiting.popleft()
                 self._bytes[camera] -= size
+                self._bytes_in[partition] -= size
                 if not self._bytes[camera]:
                     del self._bytes[camera]
 
@@ -43,3 +51,4 @@ class Undone:
         """Handle unknown progress of the processors."""
         self._waiting.clear()
         self._bytes.clear()
+        self._bytes_in.clear()
