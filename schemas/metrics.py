@@ -147,7 +147,7 @@ BRIDGE_BACKLOG = Metric(
 BRIDGE_BACKPRESSURE = Metric(
     Gauge,
     "pointillist_bridge_backpressure_active",
-    "1 while the bridge rejects frames because the backlog limit is exceeded",
+    "1 while the bridge rejects frames because too many in Kafka are unprocessed, or too many verdicts unrecorded",
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_OVER_QUOTA = Metric(

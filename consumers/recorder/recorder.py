@@ -28,6 +28,7 @@ from consumers.recorder.store import OffsetConflictError, Store
 from consumers.records.batch import Partition, Record, Span, read, refusal
 from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
+from consumers.records.progress import Progress
 from consumers.settings import RecorderSettings
 from consumers.written import Written
 from schemas.errors import MalformedError, RestartRequired, UserError
@@ -133,6 +134,7 @@ class Recorder:
         self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
         member = Membership(None if group is None else letters_group(group), session_s)
         self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, member, damaged)
+        self._progress = Progress(settings.kafka)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
@@ -178,6 +180,7 @@ class Recorder:
         with contextlib.suppress(Exception):  # unpublished messages are published at the next start
             await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
         await self._outbox.close()
+        await self._progress.close()
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, Stopped):
                 raise result
@@ -349,7 +352,11 @@ class Recorder:
             self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
             await self._save_cameras()
             await self._ask_kafka()
-            await asyncio.gather(self._log.commit(self._offsets), self._letters.commit(self._offsets))
+            await asyncio.gather(
+                self._log.commit(self._offsets),
+                self._letters.commit(self._offsets),
+                self._progress.commit(self._log.committable(self._offsets)),
+            )
             await self._database.run(self._store.tend_sightings)
             read_on = await self._database.run(self._store.read_on)
             self._cameras.take_evidence(read_on)

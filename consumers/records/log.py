@@ -1,14 +1,14 @@
 """A reader of Kafka from offsets in the database: of every partition, or of this recorder's share in a group.
 
 The group only assigns partitions. The database holds the next offset of each, written in one transaction with the
-effect of the earlier records. Offsets are also committed to the group, so that its lag can be monitored.
+effect of the earlier records. Offsets are also committed to Kafka, so that the lag can be measured.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
@@ -21,6 +21,10 @@ from consumers.settings import RecorderSettings
 from schemas.runtime import trace
 from schemas.transport.kafka.clients import REQUEST_S
 from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.record_sizes import RecordSizes
+
+ASSUMED_BYTES: Final = 2048
+"""Size of a record before the first one is read: a verdict with a certificate has about as many."""
 
 _REFUSED_S: Final = 0.5
 """Seconds between two looks, during a rebalance, at whether the group refuses this member."""
@@ -51,6 +55,7 @@ class Log:
         """
         self.topics = frozenset(topics)
         self._next: dict[TopicPartition, int] = {}
+        self._sizes = {topic: RecordSizes() for topic in self.topics}
         self._membership = membership or Membership()
         self._reader = Reader(
             settings.kafka,
@@ -94,11 +99,24 @@ class Log:
         """Keep all partitions while records are written. Raises `Reassigned` if one was revoked before."""
         return self._membership.writing()
 
+    def committable(self, offsets: Mapping[Partition, int]) -> dict[TopicPartition, tuple[int, str]]:
+        """Return those of `offsets` in this reader's partitions, each with the mean bytes of a record as a note.
+
+        The result is empty during a rebalance.
+        """
+        if not self.is_open or not self._membership.is_settled:
+            return {}
+        return {
+            tp: (offsets[tp.topic, tp.partition], str(round(self._sizes[tp.topic].mean(tp.partition)) or ASSUMED_BYTES))
+            for tp in self._next
+            if (tp.topic, tp.partition) in offsets
+        }
+
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Commit offsets to the group, for lag monitoring only."""
-        if not self.is_open or not self._membership.group or not self._membership.is_settled:
+        if not self._membership.group:
             return
-        mine = {tp: offsets[tp.topic, tp.partition] for tp in self._next if (tp.topic, tp.partition) in offsets}
+        mine = self.committable(offsets)
         if not mine:
             return
         with suppress(KafkaError, TimeoutError, IllegalStateError):
@@ -128,6 +146,7 @@ class Log:
                 if some[0].offset < self._next[partition]:
                     raise LogRewoundError(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
                 self._next[partition] = some[-1].offset + 1
+                self._sizes[partition.topic].add(partition.partition, len(some), size_of(some))
                 records += some
             if not found and deadline is None:
                 break
@@ -161,6 +180,13 @@ class Log:
         """Disconnect and leave the group."""
         self._next = {}
         await self._reader.close()
+
+
+def size_of(records: Sequence[Record]) -> int:
+    """Return the bytes of one partition's records, about: keys and headers count as large as the first record's."""
+    first = records[0]
+    headers = sum(len(name) + len(value or b"") for name, value in first.headers)
+    return sum(len(record.value or b"") for record in records) + len(records) * (len(first.key or b"") + headers)
 
 
 def stamp_gathered(records: Iterable[Record]) -> None:

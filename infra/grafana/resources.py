@@ -68,7 +68,7 @@ def _saturation() -> list[Graph | Figure]:
     return [
         Graph(
             "Back-pressure",
-            "Partitions that processors have paused, and bridges that reject frames because of the backlog.",
+            "Partitions that processors have paused, and bridges that reject frames because too much waits in Kafka.",
             "none",
             (
                 Query(total(m.PAUSED, **ROLES), "paused partitions"),

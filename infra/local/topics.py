@@ -65,7 +65,8 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
     """Return every topic of the system; those keyed by camera have `partitions` partitions."""
     keyed = TopicSpec(partitions, replication)
     return {
-        # Bridges stop accepting frames well before a partition is full: BridgeSettings.max_backlog_bytes.
+        # Bridges stop accepting frames well before a partition of frames or verdicts is full:
+        # BridgeSettings.max_backlog_bytes, MAX_UNRECORDED_BYTES.
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
         KafkaTopic.EVENTS.value: keyed,
         KafkaTopic.VERDICTS.value: keyed,

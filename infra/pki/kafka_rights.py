@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schemas.errors import BrokerError
-from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 
@@ -80,10 +80,12 @@ def kafka_rights() -> list[Right]:
     alerts, dead, models, views = KafkaTopic.ALERTS, KafkaTopic.DEAD_LETTERS, KafkaTopic.MODELS, KafkaTopic.VIEWS
     comparisons = KafkaTopic.COMPARISONS
     return [
-        # The bridge writes frames, reads requests to cameras, and measures the processors' lag.
+        # The bridge writes frames, reads requests to cameras, and measures the lag of processors and recorders.
         *_topics("bridge", write, frames, events, dead),
         *_topics("bridge", read, events),
+        *_topics("bridge", describe, verdicts),
         Right("bridge", _Resource.GROUP, PROCESSORS_GROUP, describe),
+        Right("bridge", _Resource.GROUP, RECORDED_GROUP, describe),
         *_topics("processor", read, frames, models, views),
         *_topics("processor", write, verdicts, events, dead, models, comparisons),
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),

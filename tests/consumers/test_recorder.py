@@ -6,18 +6,20 @@ import math
 import random
 import sqlite3
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance
-from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import saved_camera
 from consumers.recorder.recorder import run_recorder
 from consumers.records.batch import Partition, Span
-from consumers.records.log import Log
+from consumers.records.log import ASSUMED_BYTES, Log
 from consumers.records.membership import Membership, Reassigned
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
@@ -26,6 +28,8 @@ from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import ONLINE, Alert, Ledger, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
+from schemas.topics import RECORDED_GROUP
+from schemas.transport.kafka.admin import Admin
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, spoken, verdict
 from tests.consumers.scene import WAIT_S, Scene
 from tests.waiting import until
@@ -189,6 +193,40 @@ async def test_a_locked_database_holds_consumption_back_and_loses_nothing(scene:
         await until(lambda: scene.health.report()[0])
     with scene.records() as records:
         assert records.duplicates() == 0
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("in_group", [False, True])
+async def test_what_is_recorded_is_committed_for_the_bridges_and_nothing_is_while_the_database_is_locked(
+    scene: Scene, in_group: bool
+) -> None:
+    place = TopicPartition(scene.settings.verdicts_topic, 0)
+    group = f"readers-{place.topic}" if in_group else None
+    async with Admin(scene.settings.kafka) as admin, scene.recorder(group=group):
+
+        async def committed() -> tuple[int, str]:
+            with contextlib.suppress(KafkaError):  # a Kafka without a group so far has no coordinator yet
+                return (await admin.committed_with_notes(RECORDED_GROUP)).get(place, (0, ""))
+            return 0, ""
+
+        async def is_committed(expected: int) -> bool:
+            return (await committed())[0] == expected
+
+        async def is_known_before_the_first_verdict() -> bool:
+            return await committed() == (0, str(ASSUMED_BYTES))
+
+        await until(is_known_before_the_first_verdict)
+        await scene.verdicts(verdict(n) for n in range(5))
+        await until(partial(is_committed, 5), "five committed")
+        (_, note), size = await committed(), len(spoken(verdict(0))) + len(CAMERA)
+        assert abs(int(note) - size) < 10
+        with contextlib.closing(sqlite3.connect(scene.settings.database.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await scene.verdicts(verdict(n) for n in range(5, 50))
+            await until(lambda: not scene.health.report()[1]["database"]["ok"])
+            assert await is_committed(5)
+            other.execute("ROLLBACK")
+        await until(partial(is_committed, 50), "all committed")
 
 
 @pytest.mark.brokers

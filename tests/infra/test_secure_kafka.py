@@ -21,10 +21,12 @@ from consumers.conservation.kafka_offsets import read_log_offsets
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.pki.kafka_rights import grant
 from infra.state_folder import Layout
+from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
-from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
+from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import end, start
 from tests.infra.secure import SECRET, enrolled
 from tests.infra.secure_kafka import KafkaWithPasswords
@@ -160,6 +162,31 @@ async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: Kafk
     assert marks.processed[frames.topic, 0] == 1
     assert marks.frames[frames.topic, 0] >= 1
     assert marks.results[KafkaTopic.VERDICTS.value, 0] >= 1
+
+
+async def test_the_bridge_measures_the_lag_of_the_recorders_and_cannot_change_it(kafka: KafkaWithPasswords) -> None:
+    verdicts = TopicPartition(KafkaTopic.VERDICTS.value, 0)
+    async with Admin(kafka.access("recorder")) as recorder, Admin(kafka.access("bridge")) as bridge:
+
+        async def committed() -> bool:
+            with contextlib.suppress(KafkaError):  # a Kafka without a group so far has no coordinator yet
+                await recorder.commit(RECORDED_GROUP, {verdicts: (0, str(MAX_UNRECORDED_BYTES + 1))})
+                return True
+            return False
+
+        await until(committed, "a commit")
+        with pytest.raises(GroupAuthorizationFailedError):
+            await bridge.commit(RECORDED_GROUP, {verdicts: (1, "1")})
+        held: list[bool] = []
+        backlog = Backlog(kafka.access("bridge"), "bridge", PROCESSORS_GROUP, 1, 0.02, held.append, lambda _: None)
+        polling = asyncio.create_task(backlog.run([0]))
+        try:
+            await until(lambda: held == [True], "an unrecorded verdict")
+            await recorder.commit(RECORDED_GROUP, {verdicts: (10**6, "1")})
+            await until(lambda: held == [True, False], "all recorded")
+        finally:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
 
 
 async def test_the_audit_reads_what_waits(kafka: KafkaWithPasswords) -> None:

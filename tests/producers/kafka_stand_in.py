@@ -19,7 +19,7 @@ import schemas.transport.kafka.admin as admin_module
 import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
 import schemas.transport.kafka.reader as reader_module
-from schemas.topics import KafkaTopic
+from schemas.topics import RECORDED_GROUP, KafkaTopic
 from schemas.transport.kafka.damage import STALL_CHECK_S
 
 
@@ -50,6 +50,11 @@ class KafkaStandIn:
         self.committed: dict[int, int] = {}
         self.firsts: dict[int, int] = {}
         self.ends: dict[int, int] = {}
+        self.recorded: dict[int, tuple[int, str]] = {}
+        """The recorders' commits in the topic of verdicts, with their notes."""
+        self.unrecorded: deque[Exception] = deque()
+        """What the next questions for them raise."""
+        self.verdict_ends: dict[int, int] = {}
         self.events: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self.away: Exception | None = None
         """What every start raises."""
@@ -216,8 +221,8 @@ class Consumer(_Client):
         return {place: self.kafka.firsts.get(place.partition, 0) for place in places}
 
     async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        assert {place.topic for place in places} == {KafkaTopic.FRAMES.value}
-        return {place: self.kafka.ends.get(place.partition, 0) for place in places}
+        ends = {KafkaTopic.FRAMES.value: self.kafka.ends, KafkaTopic.VERDICTS.value: self.kafka.verdict_ends}
+        return {place: ends[place.topic].get(place.partition, 0) for place in places}
 
     async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[TopicPartition, list[Event]]:
         assert 0 < timeout_ms <= 1000 * STALL_CHECK_S  # a longer wait would hide a stalled partition
@@ -236,6 +241,11 @@ class Admin(_Client):
 
     async def _send_request(self, request: OffsetFetchRequest, node: int) -> SimpleNamespace:
         assert node == 42
+        if request._consumer_group == RECORDED_GROUP:
+            if self.kafka.unrecorded:
+                raise self.kafka.unrecorded.popleft()
+            verdicts = [(partition, offset, note, 0) for partition, (offset, note) in self.kafka.recorded.items()]
+            return SimpleNamespace(error_code=0, topics=[(KafkaTopic.VERDICTS.value, verdicts)])
         if self.kafka.failures:
             raise self.kafka.failures.popleft()
         await self.kafka.reachable.wait()

@@ -9,21 +9,23 @@ from functools import partial
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings
-from producers.bridge.kafka.backlog import RECENT, Backlog, RecordSizes
+from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.kafka.undone import Undone
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
-from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.topics import RECORDED_GROUP, Channel, KafkaTopic, mqtt_topic
+from schemas.transport.kafka.admin import Admin
+from schemas.transport.kafka.record_sizes import RECENT, RecordSizes
 from tests.processors.rig import delete_topics
 from tests.producers.bridge_rig import BOOT, KEYS, RunningBridge, frame, new_camera, rig
 from tests.waiting import PATIENCE_S, until
@@ -105,11 +107,15 @@ def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_an
     assert sizes.mean(0) == 300
 
 
-def test_the_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition() -> None:
-    frames = pointillist_topics()[KafkaTopic.FRAMES.value].settings()
+@pytest.mark.parametrize(
+    ("topic", "limit_bytes"),
+    [(KafkaTopic.FRAMES, BridgeSettings().max_backlog_bytes), (KafkaTopic.VERDICTS, MAX_UNRECORDED_BYTES)],
+)
+def test_a_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition(topic: KafkaTopic, limit_bytes: int) -> None:
+    settings = pointillist_topics()[topic.value].settings()
     # Kafka deletes whole segments.
-    kept = int(frames["retention.bytes"]) - int(frames["segment.bytes"])
-    assert 2 * BridgeSettings().max_backlog_bytes <= kept
+    kept = int(settings["retention.bytes"]) - int(settings["segment.bytes"])
+    assert 2 * limit_bytes <= kept
 
 
 class Processors:
@@ -210,6 +216,35 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
         await until(lambda: not any(map(holding, bridges)), "both bridges taking frames")
         await it.cameras.resend(camera, seqs, behind.catch_up)
         assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in seqs}
+
+
+@pytest.mark.brokers
+async def test_frames_stay_with_the_cameras_while_the_recorders_are_behind_and_none_is_lost(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    place, camera = TopicPartition(KafkaTopic.VERDICTS.value, 0), new_camera()
+    await create_topics(kafka.bootstrap, pointillist_topics())
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    try:
+        await producer.send_and_wait(place.topic, b"verdict", partition=0)
+        end = (await producer.send_and_wait(place.topic, b"verdict", partition=0)).offset + 1
+    finally:
+        await producer.stop()
+    # The processors' commit comes first: after it, Kafka has a coordinator for other groups too.
+    async with rig(mosquitto, kafka) as it, processors(kafka) as done, Admin(kafka.bootstrap) as admin:
+        await admin.commit(RECORDED_GROUP, {place: (end - 2, str(MAX_UNRECORDED_BYTES // 2 + 1))})
+        bridge = await it.bridge(processors_group=done.group, backlog_interval_s=0.02)
+        await until(lambda: holding(bridge), "frames held back")
+        it.cameras.frames(camera, range(20))
+        ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=3, next=20))
+        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: it.cameras.revisions.get(camera) == 3, "the ledger confirmed")
+        assert not await it.frames_of(camera)
+        await admin.commit(RECORDED_GROUP, {place: (end, "1")})
+        await until(lambda: not holding(bridge), "frames accepted")
+        await it.cameras.resend(camera, range(20))
+        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(20)}
 
 
 @pytest.mark.brokers

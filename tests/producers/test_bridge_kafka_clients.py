@@ -11,15 +11,16 @@ from typing import Any, TypeAlias
 
 import pytest
 import structlog
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, MessageSizeTooLargeError
 
 import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.requests.listener as requests_module
 import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
-from producers.bridge.kafka.backlog import Backlog
+from producers.bridge.kafka.backlog import FIRSTS_EVERY, MAX_UNRECORDED_BYTES, SKIPPED, Backlog
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
+from schemas.topics import RECORDED_GROUP, KafkaTopic
 from schemas.transport.kafka.sender import Plain, Sender
 from tests.producers.kafka_stand_in import Event, KafkaStandIn
 from tests.waiting import until
@@ -180,6 +181,97 @@ async def test_a_lag_is_read_less_often_while_the_processors_make_no_progress(
         await until(lambda: len(slept) >= 16, "many pauses")
     # After the first reading, three more without progress; then every fourth time, until there is progress again.
     assert slept[:16] == [1, 2, 3, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 8, 9, 10]
+
+
+LIMIT = MAX_UNRECORDED_BYTES // 1000
+"""The unrecorded verdicts of 1,000 bytes that hold no frame back yet."""
+
+
+async def test_unrecorded_verdicts_hold_frames_back_until_half_of_the_limit_is_recorded(kafka: KafkaStandIn) -> None:
+    held: list[bool] = []
+    kafka.recorded, kafka.verdict_ends = {0: (100, "1000"), 1: (0, "1000")}, {0: 100 + LIMIT, 1: LIMIT}
+    backlog = Backlog("nowhere:1", "b1", "processors", 10**9, PAUSE_S, held.append, lambda _: None)
+
+    async def recorded(offset: int, expected: bool) -> None:
+        kafka.recorded = {0: (offset, "1000"), 1: (0, "1000")}
+        readings = backlog._readings
+        await until(lambda: backlog._readings > readings + FIRSTS_EVERY, "the recorders' lag read again")
+        assert backlog.holding == expected
+
+    with structlog.testing.capture_logs() as logs:
+        async with running(backlog.run([0])):
+            await recorded(100, False)
+            kafka.verdict_ends = {0: 101 + LIMIT, 1: LIMIT // 2}
+            for offset, expected in ((100, True), (100 + LIMIT // 2, True), (102 + LIMIT // 2, False)):
+                await recorded(offset, expected)
+    assert held == [True, False]
+    assert [(entry["event"], entry["topic"]) for entry in logs] == [
+        ("backpressure_started", KafkaTopic.VERDICTS),
+        ("backpressure_ended", KafkaTopic.VERDICTS),
+    ]
+
+
+async def test_frames_are_held_back_while_either_verdicts_or_frames_wait(kafka: KafkaStandIn) -> None:
+    held: list[bool] = []
+    backlog = Backlog("nowhere:1", "b1", "processors", 1000, PAUSE_S, held.append, lambda _: None)
+    backlog.sizes.add(0, 1, 100)
+    kafka.recorded, kafka.verdict_ends = {0: (0, "1000")}, {0: LIMIT + 1}
+    async with running(backlog.run([0])):
+        await until(lambda: backlog.holding, "verdicts that hold frames back")
+        kafka.ends = {0: 11}
+        await until(lambda: backlog.bytes == 1100, "unprocessed frames")
+        kafka.recorded = {0: (LIMIT + 1, "1000")}
+        await until(lambda: not backlog._unrecorded_bytes, "all verdicts recorded")
+        assert held == [True]
+        kafka.committed = {0: 11}
+        await until(lambda: not backlog.holding, "all frames processed")
+    assert held == [True, False]
+
+
+@pytest.mark.parametrize("note", [None, "", "no number"], ids=["no commit", "no note", "another note"])
+async def test_without_a_recorder_no_verdict_holds_frames_back(kafka: KafkaStandIn, note: str | None) -> None:
+    kafka.recorded, kafka.verdict_ends = ({} if note is None else {0: (0, note)}), {0: 10**9}
+    held, reported = list[bool](), list[object]()
+    async with running(Backlog("nowhere:1", "b1", "processors", 10**9, 0.001, held.append, reported.append).run([0])):
+        await until(lambda: len(reported) > 2 * FIRSTS_EVERY, "many readings")
+    assert (held, reported.count(None)) == ([], 0)
+
+
+async def test_a_bridge_without_the_right_to_the_recorders_lag_follows_the_processors_and_complains_once(
+    kafka: KafkaStandIn,
+) -> None:
+    kafka.unrecorded.extend([GroupAuthorizationFailedError()] * 5)
+    reported: Reported = []
+    with structlog.testing.capture_logs() as logs:
+        async with running(follow_backlog(reported)):
+            await until(lambda: not kafka.unrecorded, "all refusals")
+    assert reported.count(None) == 0
+    assert [(entry["event"], entry["group"]) for entry in logs] == [("lag_not_read", RECORDED_GROUP)]
+
+
+async def test_verdicts_that_nobody_records_are_noticed_also_while_no_confirmation_waits(
+    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, slept = asyncio.sleep, list[float]()
+
+    async def count(delay_s: float) -> None:
+        if delay_s == PAUSE_S:
+            slept.append(delay_s)
+            if len(slept) == 100:
+                kafka.verdict_ends = {0: LIMIT + 1}
+        await sleep(0)
+
+    kafka.recorded = {0: (0, "1000")}
+    monkeypatch.setattr(asyncio, "sleep", count)
+    held: list[int] = []
+
+    def hold(_: bool) -> None:
+        held.append(len(slept))
+
+    backlog = Backlog("nowhere:1", "b1", "processors", 10**9, PAUSE_S, hold, lambda _: None, lambda: False)
+    async with running(backlog.run([0])):
+        await until(lambda: held, "frames held back")
+    assert 100 <= held[0] <= 100 + FIRSTS_EVERY * (SKIPPED + 1)
 
 
 async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broken(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
-from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.commit import (
+    OffsetCommitRequest,
+    OffsetCommitResponse_v3,
+    OffsetFetchRequest,
+    OffsetFetchResponse_v3,
+)
 from aiokafka.structs import TopicPartition
 
 from schemas.transport.kafka import admin as admin_module
@@ -30,7 +37,7 @@ class Nodes:
         self.asked.append(node)
         if error := NOT_THE_COORDINATOR if node != self.coordinator else self.error:
             return OffsetFetchResponse_v3(0, [], error)
-        partitions = [(0, 5, "", self.partition_error), (1, -1, "", 0)]
+        partitions = [(0, 5, "a note", self.partition_error), (1, -1, "", 0)]
         return OffsetFetchResponse_v3(0, [("frames", partitions)], 0)
 
 
@@ -67,3 +74,25 @@ async def test_an_error_of_a_partition_is_raised(nodes: Nodes) -> None:
     nodes.partition_error = LOADING
     with pytest.raises(KafkaError):
         await Admin("nowhere:1").committed("processors")
+
+
+async def test_a_committed_offset_has_the_note_of_its_commit(nodes: Nodes) -> None:
+    assert await Admin("nowhere:1").committed_with_notes("processors") == {TopicPartition("frames", 0): (5, "a note")}
+
+
+@pytest.mark.parametrize("code", [0, NOT_AUTHORISED])
+async def test_a_commit_from_outside_of_a_group_names_no_member_and_raises_what_kafka_refuses(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    sent: list[tuple[int, str, object]] = []
+
+    async def answer(request: OffsetCommitRequest, node: int) -> OffsetCommitResponse_v3:
+        assert node == nodes.coordinator
+        sent.append((request._consumer_group_generation_id, request._consumer_id, request._topics))
+        return OffsetCommitResponse_v3(0, [("frames", [(0, 0), (1, code)])])
+
+    monkeypatch.setattr(nodes, "_send_request", answer)
+    offsets = {TopicPartition("frames", 0): (5, "a note"), TopicPartition("frames", 1): (7, "")}
+    with pytest.raises(GroupAuthorizationFailedError) if code else nullcontext():
+        await Admin("nowhere:1").commit("processors", offsets)
+    assert sent == [(-1, "", [("frames", [(0, 5, "a note"), (1, 7, "")])])]

@@ -1,4 +1,4 @@
-"""The consumer lag of the processors, and the decision whether the bridge accepts frames."""
+"""The lag of the processors and of the recorders, and the decision whether the bridge accepts frames."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from schemas.topics import KafkaTopic
+from schemas.topics import RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import REQUEST_S
 from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.record_sizes import RecordSizes
 
 log = structlog.get_logger()
 
@@ -23,40 +25,23 @@ COMPLAIN_AFTER: Final = 3
 SKIPPED: Final = 3
 """Readings in a row that are skipped while no confirmation waits for them, or after more readings without progress."""
 FIRSTS_EVERY: Final = 8
-"""Readings between two of the first offsets, which move only when Kafka deletes records."""
-RECENT: Final = 1000
-"""Number of records, up to twice as many, over which a mean size is computed."""
-
-
-class RecordSizes:
-    """Mean size in bytes of the records recently sent to each partition."""
-
-    def __init__(self) -> None:
-        self._sums: dict[int, tuple[float, float]] = {}
-
-    def add(self, partition: int, records: int, size: int) -> None:
-        """Count `records` of `size` bytes together that went to a partition."""
-        count, total = self._sums.get(partition, (0.0, 0.0))
-        count, total = count + records, total + size
-        while count > 2 * RECENT:
-            count, total = count / 2, total / 2
-        self._sums[partition] = count, total
-
-    def mean(self, partition: int) -> float:
-        """Return the mean of a partition, or of all if it has no records; 0 before the first record."""
-        count, total = self._sums.get(partition, (0.0, 0.0))
-        if not count:
-            count = sum(c for c, _ in self._sums.values())
-            total = sum(t for _, t in self._sums.values())
-        return total / count if count else 0.0
+"""Readings between two of the first offsets, which move only when Kafka deletes records, and two of the recorders' lag,
+which takes minutes to become large."""
+MAX_UNRECORDED_BYTES: Final = 96 * 2**20
+"""Maximum lag of the recorders per partition of the verdicts topic, in bytes. At most half of what the topic retains of
+a partition: the lag is an estimate that is some seconds old, and frames in Kafka still become verdicts. No number of
+records would fit all fleets: a verdict has 250 bytes, 2 KiB with a certificate, 60 KiB with the pictures of each second
+and up to 1 MiB with evidence."""
 
 
 class Backlog:
-    """The poller of the processors' lag in frames, which it converts to bytes.
+    """The poller of the processors' lag in frames and of the recorders' lag in verdicts, which it converts to bytes.
 
-    Kafka deletes its oldest records even if they are unprocessed, and confirmed frames would be lost. Therefore the
-    bridge rejects frames while any partition has more than `limit_bytes` unprocessed, until it has less than half of
-    that. The estimate needs no stored state: offsets come from Kafka, sizes from the records that this bridge sent.
+    Kafka deletes its oldest records even if they are unread, and they would be lost. Therefore the bridge rejects
+    frames while any partition has more than `limit_bytes` of unprocessed frames or `MAX_UNRECORDED_BYTES` of unrecorded
+    verdicts, until it has less than half of that. The estimate needs no stored state: offsets come from Kafka, sizes of
+    frames from the records that this bridge sent, sizes of verdicts from the recorders' commits. If no recorder ever
+    committed, verdicts hold no frame back.
     """
 
     def __init__(
@@ -79,6 +64,12 @@ class Backlog:
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
         self.holding = False
+        self._full: frozenset[KafkaTopic] = frozenset()
+        """The topics with a partition above its limit."""
+        self._unrecorded_bytes = 0
+        """The recorders' lag in bytes of the partition with the largest lag."""
+        self._unread = 0
+        """Failures in a row to read the recorders' lag."""
         self._bootstrap = bootstrap
         self._client = client
         self._group = group
@@ -112,6 +103,8 @@ class Backlog:
                         self._unmoved = self._unmoved + 1 if done == self._done else 0
                         self._done = done
                         self._advance(done)
+                        if self._readings % FIRSTS_EVERY == 1:
+                            await self._read_unrecorded(reader, admin)
                         self.observe({partition: end - done for partition, (done, end) in places.items()})
                         for _ in range(SKIPPED + 1):
                             await asyncio.sleep(self._interval_s)
@@ -128,11 +121,20 @@ class Backlog:
     def observe(self, undone: Mapping[int, int]) -> None:
         """Update the number of unprocessed records of each partition."""
         self.bytes = round(max(count * (self._undone_mean(p) or self.sizes.mean(p)) for p, count in undone.items()))
-        wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
-        if wanted != self.holding:
-            self.holding = wanted
-            log.info("backpressure_started" if wanted else "backpressure_ended", backlog_bytes=self.bytes)
-            self._hold(wanted)
+        self._judge(KafkaTopic.FRAMES, self.bytes, self._limit_bytes)
+        self._judge(KafkaTopic.VERDICTS, self._unrecorded_bytes, MAX_UNRECORDED_BYTES)
+        if bool(self._full) != self.holding:
+            self.holding = not self.holding
+            self._hold(self.holding)
+
+    def _judge(self, topic: KafkaTopic, backlog_bytes: int, limit_bytes: int) -> None:
+        """Update whether `topic` holds frames back: from above the limit until it is at half of that or less."""
+        was_full = topic in self._full
+        is_full = backlog_bytes > (limit_bytes // 2 if was_full else limit_bytes)
+        if is_full != was_full:
+            self._full ^= {topic}
+            event = "backpressure_started" if is_full else "backpressure_ended"
+            log.info(event, topic=topic.value, backlog_bytes=backlog_bytes)
 
     async def _places(self, reader: Reader, admin: Admin, partitions: list[int]) -> dict[int, tuple[int, int]]:
         """Return, per partition, the group's next offset and the offset of the next record."""
@@ -147,3 +149,24 @@ class Backlog:
             done = max(self._firsts[place], committed.get(place, 0))
             found[place.partition] = (done, max(done, ends[place]))
         return found
+
+    async def _read_unrecorded(self, reader: Reader, admin: Admin) -> None:
+        """Update the bytes of unrecorded verdicts. If that fails, the last result holds, and frames go on."""
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                committed = await admin.committed_with_notes(RECORDED_GROUP)
+                lagging = {
+                    place: (offset, int(note))
+                    for place, (offset, note) in committed.items()
+                    if place.topic == KafkaTopic.VERDICTS and note.isdecimal()
+                }
+                ends = await reader.ends(list(lagging))
+        except (KafkaError, OSError, TimeoutError) as error:
+            self._unread += 1
+            if self._unread == COMPLAIN_AFTER:
+                log.warning("lag_not_read", group=RECORDED_GROUP, cause=repr(error)[:300])
+            return
+        self._unread = 0
+        # Not counted from Kafka's first record: verdicts that Kafka has deleted must not end the hold.
+        found = (max(0, ends[place] - offset) * size for place, (offset, size) in lagging.items())
+        self._unrecorded_bytes = max(found, default=0)

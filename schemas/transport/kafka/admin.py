@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -15,7 +16,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     for_code,
 )
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from schemas.transport.access import KafkaAddress, kafka_options
@@ -114,6 +115,10 @@ class Admin:
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Return the committed offsets of `group`: the next record of each partition that has a commit."""
+        return {place: offset for place, (offset, _) in (await self.committed_with_notes(group)).items()}
+
+    async def committed_with_notes(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
+        """Return the committed offsets of `group`, each with the note of its commit."""
         known = self._coordinators.pop(group, None)
         try:
             coordinator = await self.coordinator(group) if known is None else known
@@ -124,15 +129,34 @@ class Admin:
         except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
             if known is None:
                 raise
-            return await self.committed(group)  # the group has another coordinator by now
+            return await self.committed_with_notes(group)  # the group has another coordinator by now
         self._coordinators[group] = coordinator
-        found = dict[TopicPartition, int]()
+        found = dict[TopicPartition, tuple[int, str]]()
         for topic, partitions in answer.topics:
-            for partition, offset, _, code in partitions:
+            for partition, offset, note, code in partitions:
                 check_code(code)
                 if offset >= 0:
-                    found[TopicPartition(topic, partition)] = offset
+                    found[TopicPartition(topic, partition)] = offset, note
         return found
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Commit offsets, each with a note, to a `group` that has no members; Kafka refuses it for any other."""
+        topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        for place, (offset, note) in offsets.items():
+            topics[place.topic].append((place.partition, offset, note))
+        request = OffsetCommitRequest(
+            group,
+            OffsetCommitRequest.DEFAULT_GENERATION_ID,
+            "",
+            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+            list(topics.items()),
+        )
+        coordinator = await self.coordinator(group)
+        async with asyncio.timeout(self._request_s):
+            answer = await send_request(self._client, request, coordinator)
+        for _, partitions in answer.topics:
+            for _, code in partitions:
+                check_code(code)
 
     async def groups(self) -> list[str]:
         """Return the names of all consumer groups."""
