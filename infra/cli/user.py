@@ -76,9 +76,11 @@ def remove(
     name: Annotated[str, typer.Argument(help="The user's name.")], file: UsersFile = None, state: State = None
 ) -> None:
     """Remove a user; a running console ends the user's sessions."""
-    from consumers.console.access.users import remove_user
+    from consumers.console.access.users import read_users, remove_user
 
     place, noted = login_file(file, state, "users")
     remove_user(place, name)
     typer.echo(f"{name} may no longer log in: {place}")
+    if not read_users(place, required=False):
+        typer.echo("No user is left: a console does not start until you add one or delete the file.")
     note(noted, "user", name, "", "removed")

@@ -166,8 +166,9 @@ class Kafka(Service):
         command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties", *options]
         try:
             done = subprocess.run(
-                command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False
-            )
+                command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False,
+                start_new_session=True,  # an interrupt of the terminal is for `up` alone, as with the servers
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise BrokerError(
                 f"Kafka's storage tool: expected it to format within {FORMAT_S:g} s, got no end. Check the disk "

@@ -213,3 +213,11 @@ def test_a_storage_tool_that_does_not_format_is_one_line(
     monkeypatch.setattr(kafka_module, "FORMAT_S", 0.2 if "sleep" in script else 60.0)
     with pytest.raises(BrokerError, match=rf"^Kafka's storage tool: expected it to format .*got {got}\. Check"):
         kafka._format(["/bin/sh", "-c", script])
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_the_storage_tool(tmp_path: Path) -> None:
+    kafka = Kafka(tmp_path)
+    kafka.folder.mkdir(parents=True, exist_ok=True)
+    script = "import os, sys; print('alone' if os.getpgrp() == os.getpid() else 'with up'); sys.exit(1)"
+    with pytest.raises(BrokerError, match="got alone"):
+        kafka._format([sys.executable, "-c", script])

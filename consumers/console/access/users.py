@@ -63,7 +63,10 @@ def read_users(file: Path, *, required: bool = True) -> dict[str, User]:
     they are required."""
     users = read_lines(file, _LINES)
     if required and not users:
-        raise ConfigError(f"{file}: expected at least one user, got none. {_ADD}.")
+        raise ConfigError(
+            f"{file}: expected at least one user, got none. {_ADD}, or delete the file: without it, a console on "
+            "loopback asks for no login."
+        )
     return users
 
 
