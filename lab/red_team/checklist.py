@@ -112,6 +112,8 @@ def other_kinds(seen: Evidence) -> Verdict:
         return lacks
     if faults := [*signs.gradient_free_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(faults))
+    if idle := [name for name in wanted if not seen.outcomes[name].linf]:
+        return Verdict("not run", f"no picture was changed by {', '.join(idle)}")
     shares = ", ".join(f"{name} {share}" for name, share in seen.shares(wanted).items())
     return seen.passed(wanted, f"none beats the gradients; accuracy: {shares}")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lab.red_team import plan
-from lab.red_team.checklist import ablations, controls
+from lab.red_team.checklist import ablations, controls, other_kinds
 from lab.red_team.convergence import convergence
 from lab.red_team.defences import BROKEN
 from lab.red_team.evidence import Evidence
@@ -130,6 +130,14 @@ def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_p
         "accuracy clean 100.0%, noise 100.0%, untargeted 100.0%, targeted 50.0% (0.0% taken for the target) "
         "(the first 100 pictures)",
     )
+
+
+def test_an_attack_that_changed_no_picture_did_not_run(tmp_path: Path) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    outcomes = {name: replace(broken(name, 10), linf=0.1) for name in ("square", "hop-skip-jump", MAIN)}
+    assert other_kinds(Evidence(defence, outcomes, 1)).status == "passed"
+    outcomes["hop-skip-jump"] = broken("hop-skip-jump", 0)
+    assert other_kinds(Evidence(defence, outcomes, 1)) == ("not run", "no picture was changed by hop-skip-jump")
 
 
 def converged(main: int, of: int = 100, **stronger: int) -> dict[str, Outcome]:
