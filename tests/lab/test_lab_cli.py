@@ -15,6 +15,7 @@ from PIL import Image
 from processors.device.backends import engines as engines_module
 from processors.device.backends.choose import Choice, Wish
 from processors.stages.learned import Restorers
+from tests.lab.colour_judge import coloured, save
 from tests.lab.conftest import Command
 
 
@@ -125,3 +126,18 @@ def test_a_missing_library_names_the_extra(
     ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
     remedy = "Install pointillist[lab], or run `make setup-dev` in a checkout."
     assert ended.refusal() == f"error: foolbox is missing: this command needs it. {remedy}"
+
+
+def test_pictures_are_drawn_from_all_classes_of_a_file_that_is_sorted_by_class(
+    lab: Command, bundle: Path, tmp_path: Path
+) -> None:
+    pictures = coloured(60)
+    pictures.images[pictures.labels == 0] = 0  # the first class in the file, never read as it
+    pictures.images[pictures.labels == 0, :, :, 2] = 9
+    data, file = save(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort())), tmp_path / "found.json"
+    common = ("--bundle", bundle, "--data", data, "--images", 15, "--json", file)
+
+    lab("evaluate", "--drop-ratio", 0, *common).success()
+    assert 0 < written(file)["accuracy"]["plain"] < 1
+    lab("certify", "--patch", 2, "--windows", 2, "--fill", "grey", "--runs", tmp_path / "runs", *common).success()
+    assert 0 < written(file)["clean"] < 1

@@ -123,3 +123,17 @@ def test_a_network_without_gradients_is_attacked_by_what_needs_none(
     assert list(document["per_attack"]) == ["noise", "random-search", "square", "transfer", "hop-skip-jump"]
     assert document["per_attack"]["transfer"] == 0
     assert document["checklist"]["2 whole defence, BPDA, EOT"] == "not run"
+
+
+def test_attacks_by_labels_alone_run_on_a_file_that_is_sorted_by_class(
+    red_team: Command, bundle: Path, tmp_path: Path, little: None
+) -> None:
+    pictures, file = coloured(90), tmp_path / "found.json"
+    data = save(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort()))
+    attacks = "eot-pgd,square,hop-skip-jump"
+    red_team(
+        "--bundle", bundle, "--data", data, "--images", 12, "--eps", 0.1, "--defence", "bare", "--attacks", attacks,
+        "--json", file,
+    ).success()  # fmt: skip
+    changed = {each["name"]: each["linf"] for each in json.loads(file.read_text())["attacks"]}
+    assert changed["hop-skip-jump"] > 0

@@ -199,3 +199,13 @@ def test_without_a_threshold_the_command_that_sets_it_is_named(
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250).success()
     said = lab("strip", *common, "--drop-ratio", 0.25).refusal()
     assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop-ratio 0.25." in said
+
+
+def test_poisoned_pictures_of_other_classes_judge_though_the_file_begins_with_the_target(
+    lab: Command, bundle: Path, clean: Path, tmp_path: Path
+) -> None:
+    lab("calibrate", "--bundle", bundle, "--clean", clean).success()
+    known = stamped(pictures(60, 1))
+    poisoned, file = save(tmp_path / "sorted.npz", known.take(known.labels.argsort())), tmp_path / "found.json"
+    lab("strip", "--bundle", bundle, "--clean", clean, "--poisoned", poisoned, "--images", 15, "--json", file).success()
+    assert json.loads(file.read_text())["target_class"] == 0

@@ -17,6 +17,7 @@ from infra.cli.lab.evaluate import (
     lab_extra,
     print_figures,
     progress_bar,
+    read_sample,
     require_folder,
     require_writable,
     torch_device,
@@ -32,7 +33,7 @@ def certify(
     patch: Annotated[
         list[str], typer.Option(help="Sticker in pixels, SIDE or HEIGHTxWIDTH; several times gives a curve.")
     ],
-    images: Annotated[int | None, typer.Option(help="Number of pictures, the first ones.", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Number of pictures, drawn at random.", min=1)] = None,
     windows: Annotated[int, typer.Option(help="Maximum number of windows along a side.", min=1)] = 6,
     fill: Annotated[str, typer.Option(help="Filling of the windows: restorer, plate or grey.")] = "restorer",
     backend: Annotated[
@@ -57,7 +58,6 @@ def certify(
         from lab.cache import Cache, digest, source_digest
         from lab.certificates.measure import FILLS, Fill, check_patch, patch_of
         from lab.certificates.parts import measure_in_parts
-        from lab.data import read_pictures
         from lab.provenance import made_by
         from processors.bundle import load_bundle
         from processors.device.backends.choice_cache import machine_state
@@ -73,7 +73,7 @@ def certify(
         sizes = [patch_of(each) for each in patch]
         folder = bundle_folder(bundle)
         network = load_bundle(folder, torch_device(device))
-        pictures = read_pictures(data, len(network.settings.classes), images)
+        pictures = read_sample(data, len(network.settings.classes), images)
         for size in sizes:
             check_patch(pictures, size)
         if fast and network.device.type == "cpu":

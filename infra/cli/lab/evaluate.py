@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from lab.attacks import Attack
+    from lab.data import LabelledPictures
 
 lab_app = typer.Typer(help="Offline experiments.", no_args_is_help=True)
 app.add_typer(lab_app, name="lab")
@@ -74,6 +75,17 @@ def torch_device(wanted: str) -> torch.device:
 
     name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
     return choose_device(name)
+
+
+def read_sample(file: Path, classes: int, images: int | None) -> LabelledPictures:
+    """Return `images` pictures of an npz, or all, in a random order that is the same in each call.
+
+    The first pictures of a file that is sorted by class have one class. Raises ConfigError like `read_pictures`.
+    """
+    from lab.data import read_pictures
+    from lab.strip.order import shuffled
+
+    return shuffled(read_pictures(file, classes)).first(images)
 
 
 def bundle_folder(given: str) -> Path:
@@ -165,7 +177,7 @@ def evaluate(
         float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
     ] = None,
     untargeted: Annotated[bool, typer.Option(help="Attack towards any wrong class, instead of a random one.")] = False,
-    images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = None,
     masks: Masks = "spread",
     seed: Seed = 0,
     device: Device = "auto",
@@ -178,7 +190,6 @@ def evaluate(
     with lab_extra():
         import torch
 
-        from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.restoration.evaluate import evaluate as run_evaluation
         from processors.bundle import load_bundle
@@ -190,7 +201,7 @@ def evaluate(
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
         wanted = attack_of(attack, eps, untargeted)
         network = load_bundle(bundle_folder(bundle), torch_device(device))
-        pictures = read_pictures(data, len(network.settings.classes), images)
+        pictures = read_sample(data, len(network.settings.classes), images)
         with progress_bar("evaluate", len(pictures)) as advance:
             found = run_evaluation(
                 Pipeline(network, way), pictures, drop_ratio=drop, attack=wanted, targeted=not untargeted, seed=seed,

@@ -17,6 +17,7 @@ from infra.cli.lab.evaluate import (
     lab_extra,
     print_figures,
     progress_bar,
+    read_sample,
     require_writable,
     torch_device,
     write_json,
@@ -37,7 +38,7 @@ def evidence(
     poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
     json: JsonFile,
     images: Annotated[
-        int | None, typer.Option(help="Use only this many pictures of each file, the first ones.", min=1)
+        int | None, typer.Option(help="Use only this many pictures of each file, drawn at random.", min=1)
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001, max=1000.0)] = 5.0,
     probe_share: Annotated[float, typer.Option(help="Share of the frames that are probes.", min=0.001, max=1.0)] = 0.05,
@@ -61,11 +62,9 @@ def evidence(
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     """
     with lab_extra():
-        from lab.data import read_pictures
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
         from lab.evidence.scores import Limits, halves, scored
         from lab.strip.measure import threshold_for
-        from lab.strip.order import shuffled
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
         from schemas.evidence.rule import EvidenceRule
@@ -77,10 +76,10 @@ def evidence(
         table = network.settings.strip
         combined = None if table is None else table.combined
         limits = Limits(strip.threshold_bits, 0.0 if combined is None else combined.threshold)
-        files = [read_pictures(file, len(network.settings.classes), images) for file in (clean, poisoned)]
+        # In the order of a file, classes in turn would fall into one half each.
+        files = [read_sample(file, len(network.settings.classes), images) for file in (clean, poisoned)]
         if len(files[0]) < LEAST:
             raise ConfigError(f"--clean: expected at least {LEAST} pictures, got {len(files[0])}. Give more.")
-        files[0] = shuffled(files[0])  # else classes in turn would fall into one half each
         passes = 1 if combined is None else len(combined.tails)
         with progress_bar("evidence", passes * sum(map(len, files))) as advance:
             harmless, attacked = (scored(pipeline, file, advance) for file in files)

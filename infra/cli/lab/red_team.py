@@ -17,6 +17,7 @@ from infra.cli.lab.evaluate import (
     bundle_folder,
     lab_app,
     lab_extra,
+    read_sample,
     require_folder,
     require_writable,
     shown_command,
@@ -85,7 +86,13 @@ def red_team(
             "split in POINTILLIST_DATA."
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = 1000,
+    images: Annotated[
+        int,
+        typer.Option(
+            help="Use only this many pictures, drawn at random from --data; of CIFAR-10's test split, the first ones.",
+            min=1,
+        ),
+    ] = 1000,
     defence: Annotated[
         str,
         typer.Option(
@@ -129,7 +136,7 @@ def red_team(
     """  # fmt: skip
     with lab_extra():
         from infra.state_folder.environment import Environment
-        from lab.data import read_cifar10_test, read_pictures, to_frames
+        from lab.data import read_cifar10_test, to_frames
         from lab.red_team.defences import Defence, sample_size
         from lab.red_team.pages import write_pages
         from lab.red_team.run import RedTeam
@@ -148,7 +155,7 @@ def red_team(
         if data is None:
             pictures = read_cifar10_test(Environment().data, classes, images)
         else:
-            pictures = read_pictures(data, classes, images)
+            pictures = read_sample(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
         # One run must not use another's batches, because both can be resumed.

@@ -17,6 +17,7 @@ from infra.cli.lab.evaluate import (
     own_bundle_folder,
     print_figures,
     progress_bar,
+    read_sample,
     require_writable,
     torch_device,
     write_json,
@@ -57,7 +58,7 @@ def calibrate(
             "frames is flagged in about nine calibrations of ten; with fewer pictures, in fewer."
         ),
     ] = False,
-    images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
@@ -70,7 +71,6 @@ def calibrate(
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.calibrate import KEPT
-        from lab.strip.order import shuffled
         from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import read_settings
         from schemas.limits import dropped_per_block
@@ -83,9 +83,9 @@ def calibrate(
                 "--combined: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
                 "whole frames first."
             )
-        pictures = read_pictures(clean, len(settings.classes), images)
-        if combined:
-            pictures = shuffled(pictures)
+        classes = len(settings.classes)
+        mixed = combined or images is not None
+        pictures = read_sample(clean, classes, images) if mixed else read_pictures(clean, classes)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
         if rounds_only:
@@ -128,7 +128,7 @@ def strip(
         bool, typer.Option(help="Stop early when the bundle's limits accept a frame as clean.")
     ] = False,
     images: Annotated[
-        int | None, typer.Option(help="Use only this many pictures of each file, the first ones.", min=1)
+        int | None, typer.Option(help="Use only this many pictures of each file, drawn at random.", min=1)
     ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
@@ -143,7 +143,6 @@ def strip(
     with lab_extra():
         import torch
 
-        from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.measure import check, strip_figures, threshold_for
         from processors.bundle import load_bundle
@@ -157,7 +156,7 @@ def strip(
         dropped = dropped_per_block(drop)
         threshold = threshold_for(pipeline, dropped, drop)
         classes = len(network.settings.classes)
-        files = [read_pictures(file, classes, images) for file in (clean, poisoned)]
+        files = [read_sample(file, classes, images) for file in (clean, poisoned)]
         with progress_bar("strip", sum(map(len, files))) as advance:
             found = [check(pipeline, file, dropped, sequential=sequential, advance=advance) for file in files]
         figures: dict[str, Any] = strip_figures(*found) | {"threshold_bits": threshold.threshold_bits}
