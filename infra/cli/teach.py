@@ -91,7 +91,8 @@ def train(
 ) -> None:
     """Train a classifier of the labelled pictures through the chain that runs live, and write it as a bundle.
 
-    The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
+    The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures, which are
+    therefore somewhat too good. Other pictures judge without that: `pointillist lab evaluate`.
     """
     from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
     from lab.masks import check_drop_ratio
@@ -276,6 +277,10 @@ def _print_report(taught: TaughtNetwork) -> None:
     print_line(
         f"right on {len(held.labels)} held-out labels: {right.value:.1%} ({right.low:.1%} to {right.high:.1%}); "
         f"{1 - held.sure.mean():.1%} unsure below {held.unsure_below:g}"
+    )
+    print_line(
+        "the same labels chose the settings, so these shares are somewhat too good; `pointillist lab evaluate` judges "
+        "on other pictures"
     )
     wide = max(len(name) for name in (*held.classes, "unsure"))
     print_line(" " * wide + " | " + " ".join(f"{name:>{max(6, len(name))}}" for name in (*held.classes, "unsure")))

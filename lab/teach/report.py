@@ -23,7 +23,8 @@ _GOOD: Final = 0.9
 class Held:
     """Held-out verdicts on n pictures, each from a network that was trained without the picture.
 
-    `probabilities` (n, classes) are calibrated.
+    `probabilities` (n, classes) are calibrated. The same labels chose the head, the temperature and the limit, so the
+    shares are somewhat too good.
     """
 
     classes: Sequence[str]

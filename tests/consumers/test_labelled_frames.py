@@ -411,6 +411,7 @@ def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     file.write_text(json.dumps(REPORT))
     found = teach_report_of(file)
     assert found is not None
+    assert "The same labels chose the settings, so these shares are somewhat too good." in found.summary
     assert found.rows == [("open", [5, 0, 0]), ("shut", [1, 3, 1])]
     assert found.worst == [("shut/1.jpg", "shut", "open")]
     for damaged in ("", "[]", "{}", json.dumps(REPORT | {"worst": 3})):

@@ -144,6 +144,7 @@ def teach_report_of(figures: Path) -> TeachReport | None:
         summary = (
             f"{_share(right['value'])} of {sum(found['labels'])} labels are right when held out "
             f"({_share(right['low'])} to {_share(right['high'])}); {_share(found['unsure'])} read unsure. "
+            "The same labels chose the settings, so these shares are somewhat too good. "
             f"Trained in {found['seconds']:.0f} s: {found['head']}."
         )
         rows = [(name, [int(each) for each in row]) for name, row in zip(classes, found["confusion"], strict=True)]
