@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.backdoor.tasks import HELD_OUT
 from lab.evidence.splitting import FEW, REPETITIONS
 from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.attacks import detection_matrix, findings_of_attacks, repair_matrix
@@ -96,7 +97,7 @@ def write_report(store: Store) -> list[str]:
         "pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP (*pure*) "
         "or all statistics together (*flagged*) flag of about 500 stamped frames. Networks on MNIST and GTSRB, and "
         "those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing the "
-        "training of a clean one. GTSRB is a subset: three quarters of the test pictures in it judge. "
+        f"training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures judge. "
         "CIFAR-100: not measured, its data is not there.",
         "## Figures asked for",
         tables.findings_table(found),
