@@ -92,7 +92,7 @@ def train(
     """Train a classifier of the labelled pictures through the chain that runs live, and write it as a bundle.
 
     The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures, which are
-    therefore somewhat too good. Other pictures judge without that: `pointillist lab evaluate`.
+    therefore somewhat too good. Other pictures judge without that: `pointillist bundle check`.
     """
     from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
     from lab.masks import check_drop_ratio
@@ -279,7 +279,7 @@ def _print_report(taught: TaughtNetwork) -> None:
         f"{1 - held.sure.mean():.1%} unsure below {held.unsure_below:g}"
     )
     print_line(
-        "the same labels chose the settings, so these shares are somewhat too good; `pointillist lab evaluate` judges "
+        "the same labels chose the settings, so these shares are somewhat too good; `pointillist bundle check` judges "
         "on other pictures"
     )
     wide = max(len(name) for name in (*held.classes, "unsure"))
