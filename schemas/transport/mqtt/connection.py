@@ -168,6 +168,7 @@ class MqttConnection(_Events, ABC):
         if self._socket is not None:
             if self.is_paused:
                 self._client.excuse_silence()
+            self._client.extend_ping()
             self._client.loop_misc()
             self._flush()
         elif now >= self._retry_at:

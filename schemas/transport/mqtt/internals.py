@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 import time
 from typing import Literal
 
@@ -25,10 +28,17 @@ class SocketClient(Client):
     def __init__(self, client_id: str) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         self._adopted: socket.socket | None = None
+        self._written = 0
+        """Bytes of this connection that the socket has accepted."""
+        self._arrived = 0
+        """Bytes that had reached the broker at the last `extend_ping`."""
+        self._ping_end = 0
+        """The end of the last PINGREQ in the stream of written and queued bytes."""
 
     def adopt(self, connected: socket.socket) -> MQTTErrorCode:
         """Begin an MQTT connection on a connected socket, where paho itself would connect and block."""
         self._adopted = connected
+        self._written = self._arrived = self._ping_end = 0
         return self.reconnect()
 
     def lose(self, reason: MQTTErrorCode = MQTTErrorCode.MQTT_ERR_CONN_LOST) -> MQTTErrorCode:
@@ -49,6 +59,15 @@ class SocketClient(Client):
         """Count the broker as alive: its answers wait in a socket that is not read for now."""
         self._ping_t = 0.0
         self._last_bytes_received = time.monotonic()
+
+    def extend_ping(self) -> None:
+        """Restart the time limit of a PINGREQ while the bytes before it move: the broker cannot answer it earlier."""
+        if not self._ping_t or self._sock is None or self._arrived >= self._ping_end:
+            return
+        arrived = self._written - _unacknowledged_bytes(self._sock.fileno())
+        if arrived > self._arrived:
+            self._arrived = arrived
+            self._ping_t = self._last_bytes_received = time.monotonic()
 
     def handle_packet(self, first: int, body: bytes) -> MQTTErrorCode:
         """Handle one complete packet as paho does; `first` is its first byte, `body` follows the fixed header."""
@@ -77,6 +96,16 @@ class SocketClient(Client):
         self._inflight_messages -= 1
         return True
 
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        written = super()._sock_send(buf)
+        self._written += written
+        return written
+
+    def _send_pingreq(self) -> MQTTErrorCode:
+        result = super()._send_pingreq()
+        self._ping_end = self._written + sum(packet["to_process"] for packet in self._out_packet)
+        return result
+
     def _create_socket(self) -> socket.socket:
         adopted, self._adopted = self._adopted, None
         if adopted is None:
@@ -87,3 +116,10 @@ class SocketClient(Client):
         if cmd == "PUBACK" and self.handle_puback(self._in_packet["packet"]):
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return super()._handle_pubackcomp(cmd)
+
+
+def _unacknowledged_bytes(descriptor: int) -> int:
+    """Return the bytes in a socket's send buffer that TCP has not acknowledged; 0 on other systems than Linux."""
+    if sys.platform != "linux":
+        return 0
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
