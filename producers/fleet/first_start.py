@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ def forget_starts(state: Path) -> None:
         mark.unlink(missing_ok=True)
 
 
+class DamagedStartError(StateError):
+    """The file of a start is there, and the disk or its content is damaged."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The file `mark`, which is missing at the first start and present at a restart."""
@@ -31,7 +36,8 @@ class Start:
     def first(self) -> tuple[int | None, bool]:
         """Return the time of the run's first capture, Unix time in milliseconds, and whether the run is over.
 
-        The time is None before the first capture. Raises `StateError` when the file is unreadable or invalid.
+        The time is None before the first capture. Raises `StateError` when the file is unreadable,
+        `DamagedStartError` when it is damaged.
         """
         try:
             noted = json.loads(self.mark.read_text())
@@ -39,11 +45,10 @@ class Start:
         except FileNotFoundError:
             return None, False
         except OSError as error:
-            raise StateError(
-                f"{self.mark}: expected a readable file, got {error.strerror}. Correct its rights."
-            ) from None
+            kind = DamagedStartError if error.errno == errno.EIO else StateError
+            raise kind(f"{self.mark}: expected a readable file, got {error.strerror}. Correct its rights.") from None
         except (ValueError, KeyError, TypeError):
-            raise StateError(
+            raise DamagedStartError(
                 f"{self.mark}: expected the start of a fleet, got another text. Delete the file to begin again."
             ) from None
 

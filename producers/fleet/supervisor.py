@@ -14,8 +14,8 @@ import structlog
 
 from producers.camera.camera import Camera
 from producers.fleet.camera_spec import CameraSpec
-from producers.fleet.first_start import Start
-from schemas.errors import PointillistError
+from producers.fleet.first_start import DamagedStartError, Start
+from schemas.errors import PointillistError, StateError
 from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
@@ -84,14 +84,25 @@ class CameraSupervisor:
         """Open the camera's spool; `StateError` when it cannot be read or is in use, `SecretError` for a wrong key."""
         camera = self._build(self.spec)
         try:
-            if self._start is not None and self._start.first() == (None, False):
-                camera.spool.rewind()
-                self._start.note(time.time_ns() // 10**6)
+            if self._start is not None:
+                self._mark_start(self._start, camera)
         except BaseException:
             camera.spool.close()
             raise
         self.camera = camera
         return camera
+
+    def _mark_start(self, start: Start, camera: Camera) -> None:
+        """Rewind the source at the first start. A damaged file counts as a restart and is written again."""
+        now_ms = time.time_ns() // 10**6
+        try:
+            if start.first() == (None, False):
+                camera.spool.rewind()
+                start.note(now_ms)
+        except DamagedStartError as error:
+            _log.warning("damaged_start_replaced", camera=self.spec.settings.camera_id, detail=str(error))
+            with contextlib.suppress(StateError):  # then the next start finds it damaged again
+                start.note(now_ms)
 
     def start(self, after: asyncio.Task[None] | None = None) -> None:
         """Begin the camera's task, unless it runs; `after` is the task that still holds the spool."""

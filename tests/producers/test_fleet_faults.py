@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -130,6 +131,36 @@ async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a
 
     mark.write_text('{"started_ms": 1}')  # as a killed process leaves it
     assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("damage", [b"", b'{"started_ms": 1', b"[]", None])
+async def test_a_damaged_note_of_an_earlier_start_lets_the_camera_go_on_and_is_written_again(
+    site: str,
+    mosquitto: Mosquitto,
+    bridge: FakeBridge,
+    state_dir: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: bytes | None,
+) -> None:
+    await attach(mosquitto, state_dir, site, images)
+    mark = spool_root(state_dir) / site / "door" / "started.json"
+    mark.write_bytes(b'{"started_ms": 1}' if damage is None else damage)
+    readable, noted = Path.read_text, mark.read_bytes()
+
+    def unreadable(path: Path, *given: Any) -> str:
+        if damage is None and path == mark and mark.read_bytes() == noted:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return readable(path, *given)
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    kept: list[str] = []
+    monkeypatch.setattr("producers.fleet.first_start.Start.forget", lambda start: kept.append(start.mark.read_text()))
+    with capture_logs() as said:
+        assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
+    assert [each["camera"] for each in said if each["event"] == "damaged_start_replaced"] == [f"{site}/door"]
+    assert json.loads(kept[0])["started_ms"] > 1
 
 
 @pytest.mark.brokers
