@@ -23,6 +23,10 @@ class Credit:
         self._let_go = let_go
         self._limits: dict[int, int] = {}
         self._waiting: dict[int, deque[tuple[int, Receipt]]] = {}
+        self._receipts: set[Receipt] = set()
+
+    def __contains__(self, receipt: Receipt) -> bool:
+        return receipt in self._receipts
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._waiting.values())
@@ -39,6 +43,7 @@ class Credit:
                 self._let_go(receipt)
             else:
                 waiting.append((offset, receipt))
+                self._receipts.add(receipt)
 
     def advance(self, done: Mapping[int, int], mean_bytes: Callable[[int], float]) -> None:
         """Update the readers' next offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown."""
@@ -48,11 +53,15 @@ class Credit:
             limit = self._limits[partition] = offset + ahead
             waiting = self._waiting.get(partition)
             while waiting and waiting[0][0] < limit:
-                self._let_go(waiting.popleft()[1])
+                self._release(waiting.popleft()[1])
 
     def forget(self) -> None:
         """Handle unknown progress of the readers: nothing waits until it is known again."""
         self._limits.clear()
         for waiting in self._waiting.values():
             while waiting:
-                self._let_go(waiting.popleft()[1])
+                self._release(waiting.popleft()[1])
+
+    def _release(self, receipt: Receipt) -> None:
+        self._receipts.discard(receipt)
+        self._let_go(receipt)

@@ -31,7 +31,7 @@ from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
 from schemas.errors import RevokedKeyError
-from schemas.identity import CameraId, Identity
+from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
@@ -217,8 +217,13 @@ class Bridge:
             self._link.pause()
 
     def _takes_from(self, receipt: Receipt) -> bool:
-        """Return whether the camera is within its limits on unprocessed bytes and on boots."""
+        """Return whether the frame is new, and the camera within its limits on unprocessed bytes and on boots."""
         camera_id = receipt.camera_id
+        if receipt in self._undone:
+            # A resend of a frame that waits in Kafka. Its confirmation waits too, or was lost on its way.
+            if receipt not in self._credit:
+                self._confirmations.add(receipt)
+            return False
         if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
             self._quota.refuse(camera_id)
             return False
@@ -251,8 +256,7 @@ class Bridge:
         if lane.topic is KafkaTopic.FRAMES:
             self._backlog.sizes.add(lane.partition, len(entries), size)
             self._credit.add(lane.partition, offset, receipts)
-            sizes = ((CameraId(record.key.decode()), size_of(record)) for record, _ in entries)
-            self._undone.add(lane.partition, offset, sizes)
+            self._undone.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
         else:
             for receipt in receipts:
                 if receipt is not None:

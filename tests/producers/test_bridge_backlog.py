@@ -16,6 +16,7 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings
+from producers.bridge.confirmations import Receipt
 from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.kafka.undone import Undone
@@ -63,10 +64,10 @@ def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_
     found = Backlog(
         "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, undone.mean
     )
-    door = CameraId("hall/door")
     for first, size in zip((0, 5 * RECENT), sizes, strict=True):
         found.sizes.add(0, 5 * RECENT, 5 * RECENT * size)
-        undone.add(0, first, [(door, size)] * (5 * RECENT))
+        receipts = (Receipt(CameraId("hall/door"), 7, 0, seq) for seq in range(first, first + 5 * RECENT))
+        undone.add(0, first, ((receipt, size) for receipt in receipts))
     found.observe({0: 10 * RECENT})
     assert found.bytes == 5 * RECENT * (10 + 1000)
     undone.advance({0: 5 * RECENT})

@@ -71,6 +71,33 @@ async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(m
         await until(again, "the frame in Kafka")
 
 
+async def test_a_resend_of_a_frame_that_waits_in_kafka_is_neither_stored_nor_counted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = KafkaStandIn()
+    partition = partition_of(CAMERA.encode(), [0, 1])
+    kafka.committed = {partition: 0}
+    settings: dict[str, Any] = {"credit_frames": 1, "credit_bytes": 1, "camera_backlog_bytes": 3 * FRAME_BYTES}
+    numbers = iter(range(1, 100))
+
+    async def stored(it: Running, seq: int) -> bool:
+        return await accepted(it, FRAMES, frame(seq), next(numbers), KafkaTopic.FRAMES)
+
+    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
+        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
+        assert [await stored(it, seq) for seq in (0, 1, 2)] == [True, True, True]
+        await until(lambda: it.confirmed() == [0], "the frame within the credit confirmed")
+        assert [await stored(it, seq) for seq in (1, 2, 1, 2, 0)] == [False] * 5
+        await until(lambda: it.confirmed() == [0, 0], "a confirmation that was lost repeated")
+        assert await stored(it, 3)
+        kafka.committed = {partition: 4}
+        kafka.ends = {partition: 4}
+        await until(lambda: it.confirmed() == [0, 0, 1, 2, 3], "all confirmed")
+        assert over_quota(it, CAMERA) is None
+    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
+        assert await stored(it, 3)
+
+
 async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_limit_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

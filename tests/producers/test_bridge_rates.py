@@ -11,6 +11,7 @@ import structlog
 
 from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
+from producers.bridge.confirmations import Receipt
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.rates import CameraRates
 from schemas.errors import StateError
@@ -80,16 +81,36 @@ def test_a_path_that_leads_through_a_file_is_logged_once_and_changes_nothing(tmp
     assert [each["event"] for each in logs] == ["camera_rates_not_read"]
 
 
+def receipts(*frames: tuple[CameraId, int, int]) -> list[tuple[Receipt, int]]:
+    return [(Receipt(camera, 7, 0, seq), size) for camera, seq, size in frames]
+
+
 def test_what_the_processors_have_done_counts_no_more() -> None:
     undone = Undone()
-    undone.add(0, 10, [(DOOR, 100), (YARD, 50), (DOOR, 100)])
-    undone.add(1, 5, [(YARD, 7)])
-    undone.add(1, -1, [(YARD, 10**9)])  # nobody knows where it lies
+    undone.add(0, 10, receipts((DOOR, 0, 100), (YARD, 0, 50), (DOOR, 1, 100)))
+    undone.add(1, 5, receipts((YARD, 1, 7)))
+    undone.add(1, -1, receipts((YARD, 2, 10**9)))  # nobody knows where it lies
     assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (200, 57)
     undone.advance({0: 11, 1: 5})
     assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (100, 57)
     undone.advance({0: 13, 1: 9})
     assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (0, 0)
-    undone.add(0, 20, [(DOOR, 1)])
+    undone.add(0, 20, receipts((DOOR, 2, 1)))
     undone.forget()
     assert undone.bytes_of(DOOR) == 0
+
+
+def test_a_frame_that_waits_twice_counts_once() -> None:
+    undone = Undone()
+    [(frame, _)] = twice = receipts((DOOR, 0, 100))
+    for offset in (3, 4):
+        undone.add(0, offset, twice)
+    assert undone.bytes_of(DOOR) == 100
+    assert frame in undone
+    undone.advance({0: 4})
+    assert undone.bytes_of(DOOR) == 0
+    assert frame not in undone
+    undone.advance({0: 5})
+    undone.add(0, 5, twice)
+    undone.forget()
+    assert frame not in undone

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
+from producers.bridge.confirmations import Receipt
 from schemas.identity import CameraId
 
 
 class Undone:
-    """Frames by partition in the order of their offsets. Pure bookkeeping, bounded by the backlog."""
+    """Frames by partition in the order of their offsets, each once. Pure bookkeeping, bounded by the backlog."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, deque[tuple[int, CameraId, int]]] = {}
+        self._waiting: dict[int, deque[tuple[int, Receipt, int]]] = {}
+        self._frames: set[Receipt] = set()
         self._bytes: Counter[CameraId] = Counter()
         self._bytes_in: Counter[int] = Counter()
+
+    def __contains__(self, frame: Receipt) -> bool:
+        return frame in self._frames
 
     def bytes_of(self, camera: CameraId) -> int:
         """Return the unprocessed bytes of a camera's frames that this bridge has delivered."""
@@ -25,30 +30,34 @@ class Undone:
         waiting = self._waiting.get(partition)
         return self._bytes_in[partition] / len(waiting) if waiting else 0.0
 
-    def add(self, partition: int, first_offset: int, frames: Iterable[tuple[CameraId, int]]) -> None:
-        """Add frames of these cameras and sizes that Kafka holds from `first_offset` on; a negative offset is
+    def add(self, partition: int, first_offset: int, frames: Iterable[tuple[Receipt | None, int]]) -> None:
+        """Add frames of these receipts and sizes that Kafka holds from `first_offset` on; a negative offset is
         unknown."""
         if first_offset < 0:
             return
         waiting = self._waiting.setdefault(partition, deque())
-        for offset, (camera, size) in enumerate(frames, first_offset):
-            waiting.append((offset, camera, size))
-            self._bytes[camera] += size
-            self._bytes_in[partition] += size
+        for offset, (frame, size) in enumerate(frames, first_offset):
+            if frame is not None and frame not in self._frames:
+                waiting.append((offset, frame, size))
+                self._frames.add(frame)
+                self._bytes[frame.camera_id] += size
+                self._bytes_in[partition] += size
 
     def advance(self, done: Mapping[int, int]) -> None:
         """Update the processors' next offsets."""
         for partition, offset in done.items():
             waiting = self._waiting.get(partition)
             while waiting and waiting[0][0] < offset:
-                _, camera, size = waiting.popleft()
-                self._bytes[camera] -= size
+                _, frame, size = waiting.popleft()
+                self._frames.remove(frame)
+                self._bytes[frame.camera_id] -= size
                 self._bytes_in[partition] -= size
-                if not self._bytes[camera]:
-                    del self._bytes[camera]
+                if not self._bytes[frame.camera_id]:
+                    del self._bytes[frame.camera_id]
 
     def forget(self) -> None:
         """Handle unknown progress of the processors."""
         self._waiting.clear()
+        self._frames.clear()
         self._bytes.clear()
         self._bytes_in.clear()
