@@ -71,7 +71,8 @@ class OpenFile:
     """A file that is opened at its first use, and again when it was closed to make room for others."""
 
     def __init__(self, path: Path, flags: int) -> None:
-        """`flags` are those of `os.open`. `O_CREAT` holds for the first use alone: a removed file is not made again."""
+        """`flags` are those of `os.open`. `O_CREAT` and `O_TRUNC` hold for the first use alone: a removed file
+        is not made again, and no record is removed."""
         self.path, self.flags = path, flags
         self.fault: OSError | None = None
         """The error of a close that made room for other files: its last bytes may be lost."""
@@ -79,7 +80,7 @@ class OpenFile:
     def use(self) -> int:
         """Return its descriptor, valid until another file is used. Raises OSError."""
         fd = OPEN_FILES.use(self)
-        self.flags &= ~os.O_CREAT
+        self.flags &= ~(os.O_CREAT | os.O_TRUNC)
         return fd
 
     def close(self) -> None:

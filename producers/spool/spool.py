@@ -340,7 +340,11 @@ class Spool:
             if self._writer.writes_any:
                 self._stop_writing()
                 self.ledgers.save(self.current)
-            self._segments.append(self._writer.begin(self.current.boot_id, self.current.next, now_ms))
+            begun = self._writer.begin(self.current.boot_id, self.current.next, now_ms)
+            if self._segments and self._segments[-1].path == begun.path:
+                # A segment without a frame, which failed writes left: `begin` has emptied its file.
+                self.bytes -= self._segments.pop().size
+            self._segments.append(begun)
         return self._segments[-1]
 
     def _write(

@@ -45,9 +45,12 @@ class SegmentWriter:
         return segment.size + size <= self._segment_bytes and now_ms - segment.oldest_ms <= self._segment_age_ms
 
     def begin(self, boot_id: int, first: int, now_ms: int) -> Segment:
-        """Open the segment that begins with the frame `first`; none may be open."""
+        """Open the segment that begins with the frame `first`, which is not published; none may be open.
+
+        A file of that name is from a write that failed, and is emptied.
+        """
         path = segment_path(self._folder, boot_id, first)
-        file = OpenFile(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = OpenFile(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         try:
             file.use()
         except OSError as error:

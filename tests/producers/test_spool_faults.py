@@ -307,6 +307,30 @@ def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monk
     assert not isinstance(raised.value, DiskFullError)
 
 
+def test_a_segment_that_failed_writes_left_empty_is_begun_again_and_its_frames_are_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_age_s=160), clock)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "writev", refuse(errno.EIO))
+        with pytest.raises(StateError):
+            fill(spool, 1)
+    clock.now_s = 20  # the empty segment is too old: it is ended and removed
+    with monkeypatch.context() as broken:
+        broken.setattr("producers.spool.ledgers.write_ledger", refuse(errno.EIO))
+        with pytest.raises(StateError):
+            fill(spool, 1)
+    boot_id = fill(spool, 3)
+    assert spool.confirm(boot_id, [(0, 0)]) == [(boot_id, 0)]
+    clock.now_s = 40
+    fill(spool, 1)
+    assert readable(spool, boot_id) == RangeSet([(1, 3)])
+    assert spool.bytes == sum(path.stat().st_size for path in segments_of(tmp_path))
+    kill(spool)
+    assert readable(Spool(tmp_path, CAMERA), boot_id) == RangeSet([(1, 3)])
+
+
 def test_a_start_without_room_for_a_ledger_leaves_the_folder_to_the_next_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
