@@ -273,7 +273,8 @@ class Fleet:
             spec = specs.runnable.get(name)
             if spec is None:
                 _log.info("camera_removed", camera=name)
-                self._remove(name, _REMOVAL_S, resume=False)
+                # An enrolment that cannot be read may be in the middle of a copy: its camera comes back.
+                self._remove(name, _REMOVAL_S, resume=name in specs.rejected)
             elif spec != supervisor.spec:
                 _log.info("camera_changed", camera=name)
                 self._remove(name, 0.0, resume=spec.settings.source == supervisor.spec.settings.source)

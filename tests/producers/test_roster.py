@@ -127,6 +127,23 @@ async def test_a_camera_that_is_changed_goes_on_in_its_file_and_leaves_the_other
 
 
 @pytest.mark.brokers
+async def test_a_camera_whose_enrolment_is_unreadable_for_a_time_goes_on_in_its_file(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    cameras.cameras = {name: {"fps": 10, "source": {"file": str(video)}} for name in ("one", "other")}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: roster.frames("one") > 5)
+        one, cameras.refused = cameras.cameras.pop("one"), {roster.id("one"): "expected an enrolment"}
+        cameras.changed()
+        await until(lambda: roster.reported("one") == ("failing", "expected an enrolment"))
+        cameras.cameras["one"], cameras.refused = one, {}
+        cameras.changed()
+        await until(lambda: roster.task is not None and roster.task.done(), "its end")
+    assert (len(roster.boots("one")), len(roster.boots("other"))) == (2, 1)
+    assert (roster.frames("one"), roster.frames("other")) == (40, 40)
+
+
+@pytest.mark.brokers
 async def test_a_list_that_is_wrong_is_said_and_changes_nothing(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
