@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from lab.data import to_frames
@@ -47,6 +48,7 @@ def psnr_db(found: Tensor, clean: Tensor) -> Tensor:
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
     """Return a picture file as (H, W, 1 or 3) uint8. If it contains several pictures, the first counts.
+    It is turned by its EXIF orientation, as viewers do.
 
     Grey and black-and-white stay one channel. Palette, CMYK and other colour spaces become RGB. Transparent pictures
     are laid over white. 16-bit and floating grey is scaled to 8 bits: integers by 1/257, floats by their range.
@@ -60,11 +62,19 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
             with Image.open(file) as opened:
                 if max(opened.size) > MAX_SIDE:
                     raise ConfigError(f"expected sides up to {MAX_SIDE}, got {opened.width}×{opened.height}")
+                _turn_upright(opened)
                 pixels = np.asarray(_eight_bits(opened))
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         reason = first_line(error)
         raise ConfigError(f"expected a picture that Pillow reads, got: {reason}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _turn_upright(opened: Image.Image) -> None:
+    """Turn a picture in place by its EXIF orientation. Damaged EXIF data is no reason to refuse a picture."""
+    opened.load()
+    with suppress(Exception):  # Pillow's parser may raise anything; the tag is rewritten only after the turn
+        ImageOps.exif_transpose(opened, in_place=True)
 
 
 def _eight_bits(opened: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from lab.restoration.psnr import biharmonic, picture_files, psnr_db, psnr_rows, read_picture, summary
@@ -56,6 +56,22 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     found = read_picture(tmp_path / "glass.png")
     np.testing.assert_array_equal(found[0], 255)
     np.testing.assert_array_equal(found[1:], COLOUR[1:])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_by_its_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    turns = {3: COLOUR[::-1, ::-1], 6: np.rot90(COLOUR, 1), 8: np.rot90(COLOUR, -1), 2: COLOUR[:, ::-1]}
+    turns |= {1: COLOUR, 4: COLOUR[::-1], 5: COLOUR.transpose(1, 0, 2), 7: COLOUR[::-1, ::-1].transpose(1, 0, 2)}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.ascontiguousarray(turns[orientation])).save(tmp_path / "phone.png", exif=exif)
+    np.testing.assert_array_equal(read_picture(tmp_path / "phone.png"), COLOUR)
+
+
+@pytest.mark.parametrize("exif", [b"MM\x00*\x00\x00\x00\x08", b"no EXIF at all"])
+def test_damaged_exif_data_is_no_reason_to_refuse_a_picture(tmp_path: Path, exif: bytes) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "damaged.png", exif=exif)
+    np.testing.assert_array_equal(read_picture(tmp_path / "damaged.png"), COLOUR)
 
 
 def test_floating_grey_is_scaled_by_its_range(tmp_path: Path) -> None:
