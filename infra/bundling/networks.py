@@ -20,6 +20,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from infra.bundling.batches import example_pictures, judges_singly
 from infra.bundling.onnx_graph import check_stated, read_graph, save_graph
 from infra.bundling.presets import Normalisation
 from infra.bundling.tflite_file import without_signatures
@@ -99,6 +100,12 @@ def of_tflite(file: Path, folder: Path, size: tuple[int, int] | None) -> Network
     check_stated(size, (height, width), file)
     classes = _outputs(network(torch.zeros(2, channels, height, width)), file.name)
     notes: tuple[str, ...] = (_NO_GRADIENTS.format("a TensorFlow Lite graph"),)
+    pictures = example_pictures(channels, height, width)
+    if not judges_singly(network, lambda many: torch.cat([network(each[None]) for each in many]), pictures):
+        raise BundleError(
+            f"{file.name}: expected a network that judges each picture by itself, got one whose results change with "
+            "the other pictures of a batch. Export it without a normalisation over the whole input."
+        )
     if network.batch is not None:
         notes = (*notes, "the graph takes one picture at a time and no other number: batches run one by one")
     return Network("tflite", copy.name, channels, height, width, classes, "TensorFlow Lite", notes=notes)

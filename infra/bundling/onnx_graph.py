@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from infra.bundling.batches import example_pictures, judges_singly
 from infra.bundling.external_data import take_in
 from infra.bundling.wanted import MOST_SIDE
 from processors.bundle.limits import check_size
@@ -72,7 +75,7 @@ def read_graph(file: Path, size: tuple[int, int] | None, classes: int | None = N
         )
     height, width = _sides(shape, size, file)
     channels = int(shape[1])
-    example = np.random.default_rng(0).random((3, channels, height, width), np.float32)
+    example = example_pictures(channels, height, width).numpy()
     number, found = _class_output(model, example, file, classes)
     if len(found) > 2:
         _flatten(model, number, max(found[1:]))
@@ -282,14 +285,18 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
     del free.graph.value_info[:]
     _free_shapes(free, fixed)
     try:
-        together = _run(_session(free), example)[0]
-        session = _session(model)
-        parts = [_run(session, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
+        any_number, fixed_number = _session(free), _session(model)
+
+        def together(pictures: Tensor) -> Tensor:
+            return torch.from_numpy(_run(any_number, pictures.numpy())[0])
+
+        def alone(pictures: Tensor) -> Tensor:
+            filled = [np.resize(each[None], (fixed, *each.shape)) for each in pictures.numpy()]
+            return torch.from_numpy(np.concatenate([_run(fixed_number, each)[0][:1] for each in filled]))
+
+        return free if judges_singly(together, alone, torch.from_numpy(example)) else None
     except Exception:  # any error of onnxruntime about a reshape to the fixed batch
         return None
-    single = np.concatenate(parts)
-    same = together.shape == single.shape and np.allclose(together, single, rtol=1e-3, atol=1e-4)
-    return free if same else None
 
 
 def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:

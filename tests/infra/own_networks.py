@@ -89,39 +89,55 @@ def append_onnx(
 
 
 def write_tflite(
-    file: Path, *, channels: int = 3, flatten: bool = False, signature: tuple[int, ...] | None = None
+    file: Path,
+    *,
+    channels: int = 3,
+    flatten: bool = False,
+    signature: tuple[int, ...] | None = None,
+    relative: bool = False,
 ) -> Path:
     """The same as a TensorFlow Lite file, by its schema; `flatten` fixes one picture by a shape in the graph.
 
-    `signature` are the first sides in the signatures of the tensors' shapes, which Keras converters write.
+    `signature` are the first sides in the signatures of the tensors' shapes, which Keras converters write. `relative`
+    divides the output by the brightest value of the whole input, at least 2.
     """
     matrix, bias = weights()
     made = flatbuffers.Builder(1024)
     constants = [np.array([1, 2], np.int32), matrix[:, :channels], bias, np.array([1, channels], np.int32)]
+    constants += [np.array([0, 1, 2, 3], np.int32), np.array(2, np.float32)]
     data = [made.CreateNumpyVector(np.frombuffer(each.tobytes(), np.uint8)) for each in constants]
     buffers = [_table(made, {}), *(_table(made, {0: each}) for each in data)]
     shapes = [[1, SIDE, SIDE, channels], [2], list(constants[1].shape), [3], [2], [1, channels], [1, channels], [1, 3]]
+    shapes += [[4], [], [], [], [1, 3]]
     # A buffer of 0 is none: the value is computed. The kinds are float32 (0) and int32 (2).
-    stated = zip(shapes, (0, 2, 0, 0, 2, 0, 0, 0), (0, 1, 2, 3, 4, 0, 0, 0), strict=True)
+    stated = zip(shapes, (0, 2, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0), (0, 1, 2, 3, 4, 0, 0, 0, 5, 6, 0, 0, 0), strict=True)
     tensors = []
     for i, (shape, kind, place) in enumerate(stated):
         fields = {0: _numbers(made, shape), 1: (kind, "Int8"), 2: (place, "Uint32"), 3: made.CreateString(f"t{i}")}
         if signature is not None and place == 0:
             fields[7] = _numbers(made, [*signature, *shape[len(signature) :]][: len(shape)])
         tensors.append(_table(made, fields))
-    # MEAN, RESHAPE and FULLY_CONNECTED with their operator codes, kinds of options, inputs and output.
+    # MEAN, RESHAPE, FULLY_CONNECTED, REDUCE_MAX, MAXIMUM and DIV: operator code, kind of options, inputs and output.
     steps = [(0, 27, [0, 1], 5), (1, 17, [5, 4], 6), (2, 8, [6 if flatten else 5, 2, 3], 7)]
+    steps = steps if flatten else [steps[0], steps[2]]
+    steps += [(3, 27, [0, 8], 10), (4, 39, [10, 9], 11), (5, 29, [7, 11], 12)] if relative else []
     operators = [
         _table(
             made,
             {0: (code, "Uint32"), 1: _numbers(made, inputs), 2: _numbers(made, [output]), 3: (options, "Uint8"),
              4: _table(made, {})},
         )
-        for code, options, inputs, output in (steps if flatten else [steps[0], steps[2]])
+        for code, options, inputs, output in steps
     ]  # fmt: skip
-    codes = [_table(made, {0: (code, "Int8"), 2: (1, "Int32"), 3: (code, "Int32")}) for code in (40, 22, 9)]
+    codes = [_table(made, {0: (code, "Int8"), 2: (1, "Int32"), 3: (code, "Int32")}) for code in (40, 22, 9, 82, 55, 42)]
     graph = _table(
-        made, {0: _tables(made, tensors), 1: _numbers(made, [0]), 2: _numbers(made, [7]), 3: _tables(made, operators)}
+        made,
+        {
+            0: _tables(made, tensors),
+            1: _numbers(made, [0]),
+            2: _numbers(made, [steps[-1][3]]),
+            3: _tables(made, operators),
+        },
     )
     model: dict[int, int | tuple[int, str]] = {
         0: (3, "Uint32"),

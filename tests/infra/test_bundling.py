@@ -221,6 +221,19 @@ def test_a_network_whose_outputs_are_not_finite_is_refused() -> None:
         scale_of(network_of(torch.full((8, 3), torch.nan)))
 
 
+def test_a_graph_of_one_picture_whose_result_depends_on_the_brightest_of_the_batch_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    network = write_onnx(tmp_path / "network.onnx", batch=1, sides=(64, 64))
+    nodes = [
+        helper.make_node("ReduceMax", ["frames"], ["brightest"], keepdims=0),
+        helper.make_node("Div", ["logits", "brightest"], ["relative"]),
+    ]
+    append_onnx(network, nodes, {"relative": (TensorProto.FLOAT, [1, 3])})
+    notes = "\n".join(made(tmp_path, network).notes)
+    assert "it takes 1 picture at a time and no other number" in notes
+
+
 @pytest.mark.parametrize("flatten", [False, True])
 @pytest.mark.parametrize("signature", [None, (-1,)])
 def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_be_trained(
@@ -240,6 +253,12 @@ def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_
     assert chosen.classifier.backend == "openvino"
     with pytest.raises(BundleError, match=r"expected a trainable network .* got the format tflite"):
         trainable_copy(bundle)
+
+
+def test_a_tensorflow_lite_classifier_in_which_pictures_change_each_other_is_refused(tmp_path: Path) -> None:
+    network = write_tflite(tmp_path / "own.tflite", relative=True)
+    with pytest.raises(BundleError, match=r"^own\.tflite: expected a network that judges each picture by itself"):
+        made(tmp_path, network, origin="tflite")
 
 
 def test_a_tensorflow_lite_file_loses_nothing_but_signatures_and_a_damaged_one_nothing(tmp_path: Path) -> None:
