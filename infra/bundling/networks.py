@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from infra.bundling.batches import example_pictures, judges_singly
 from infra.bundling.onnx_graph import check_stated, read_graph, save_graph
-from infra.bundling.presets import Normalisation
+from infra.bundling.presets import PRESETS, Normalisation
 from infra.bundling.tflite_file import without_signatures
 from lab.training.bundle import Format, input_settings, save_network
 from processors.bundle.code import check_code
@@ -43,6 +43,11 @@ _NO_GRADIENTS: Final = (
     "evaluate and attacks without gradients do"
 )
 _SILENT_S: Final = 20.0
+_HEADED: Final = ("googlenet", "inception_v3")
+"""The networks of torchvision with auxiliary heads, which act in training only: bundles leave them out."""
+_HEADS: Final = ("aux1", "aux2", "AuxLogits")
+_USUAL_SIDE: Final = 224
+"""torchvision's default side of a vision transformer's pictures."""
 _CALLED: Final = re.compile(r"GLOBAL (\S+)")
 """The name that torch quotes when it refuses a pickle; torch itself advises to run the code."""
 
@@ -156,7 +161,8 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
     models = library("torchvision").models
     if weights != OWN_WEIGHTS:
         return _of_library(name, weights, folder, size, classes, "torchvision", Known(height=224, width=224))
-    torchvision_network(name, 2)  # a wrong name is reported before anything is fetched
+    arguments = _torchvision_arguments(name)
+    torchvision_network(name, 2, **arguments)  # a wrong name is reported before anything is fetched
     chosen = models.get_model_weights(name).DEFAULT
     try:
         with _patience():
@@ -169,7 +175,17 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
     transforms, names = chosen.transforms(), tuple(chosen.meta.get("categories", ()))
     side = int(transforms.crop_size[0])
     known = Known(side, side, Normalisation(tuple(transforms.mean), tuple(transforms.std)), names)
-    return _written(network, name, len(names), folder, size, "torchvision", known)
+    if getattr(network, "transform_input", False):
+        # The network converts ImageNet's normalisation to this one; the factory's network does not.
+        known = replace(known, normalisation=PRESETS["half"])
+    if (image_size := getattr(network, "image_size", _USUAL_SIDE)) != _USUAL_SIDE:
+        arguments["image_size"] = image_size
+    return _written(network, name, len(names), folder, size, "torchvision", known, arguments)
+
+
+def _torchvision_arguments(name: str) -> dict[str, Any]:
+    """Return further arguments of the factory `torchvision_network` for this network."""
+    return {"aux_logits": False} if name in _HEADED else {}
 
 
 def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
@@ -187,7 +203,7 @@ def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None,
         raise BundleError(
             f"timm: expected the weights of {name}, got {first_line(error)}. Correct the name, or give --weights FILE."
         ) from None
-    return _written(network, name, int(network.num_classes), folder, size, "timm", known)
+    return _written(network, name, int(network.num_classes), folder, size, "timm", known, {})
 
 
 @contextmanager
@@ -218,24 +234,43 @@ def _of_library(
         raise ConfigError(
             "--classes is missing: the number of classes is the size of the network's last layer. Give --classes FILE."
         )
+    arguments = _torchvision_arguments(name) if package == "torchvision" else {}
     make = torchvision_network if package == "torchvision" else timm_network
-    network = make(name, classes)
+    network = make(name, classes, **arguments)
     if weights != RANDOM:
-        _load_state(network, Path(weights), name)
-    written = _written(network, name, classes, folder, size, package, known)
+        _load_state(network, Path(weights), name, _HEADS if arguments else ())
+    written = _written(network, name, classes, folder, size, package, known, arguments)
     if weights == RANDOM:
         return _noted(written, "the weights are random: every verdict is a guess")
+    if hasattr(network, "transform_input") and package == "torchvision":
+        return _noted(
+            written,
+            "weights that were fine-tuned from torchvision's own need --preset half: torchvision's network converts "
+            "its input to that, if transform_input is set, and the bundle's does not",
+        )
     return written
 
 
 def _written(
-    network: nn.Module, name: str, classes: int, folder: Path, size: tuple[int, int] | None, package: str, known: Known
+    network: nn.Module,
+    name: str,
+    classes: int,
+    folder: Path,
+    size: tuple[int, int] | None,
+    package: str,
+    known: Known,
+    arguments: Mapping[str, Any],
 ) -> Network:
+    """Write the weights; `arguments` are further ones of the factory."""
+    if arguments.get("aux_logits") is False:
+        for head in _HEADS:
+            setattr(network, head, None)
     save_network(network, folder / WEIGHTS, "safetensors")
     height, width = size or (known.height, known.width)
     return Network(
         "safetensors", WEIGHTS, 3, height, width, classes, f"{package} {name}",
-        factory=f"processors.networks.library:{package}_network", factory_arguments={"name": name, "classes": classes},
+        factory=f"processors.networks.library:{package}_network",
+        factory_arguments={"name": name, "classes": classes, **arguments},
         normalisation=known.normalisation, class_names=known.class_names,
         notes=(f"it needs the package {package} wherever it is served",),
     )  # fmt: skip
@@ -245,13 +280,16 @@ def _noted(network: Network, note: str) -> Network:
     return replace(network, notes=(*network.notes, note))
 
 
-def _load_state(network: nn.Module, file: Path, name: str) -> None:
-    """Load a safetensors file, or a state dict that `torch.save` wrote, into a network. No pickled code."""
+def _load_state(network: nn.Module, file: Path, name: str, left_out: tuple[str, ...]) -> None:
+    """Load a safetensors file, or a state dict that `torch.save` wrote, into a network. No pickled code.
+
+    Tensors of the modules `left_out` are ignored.
+    """
     if not file.is_file():
         raise BundleError(
             f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or an existing file, got {file}. Correct the path."
         )
-    state = read_state(file)
+    state = {key: each for key, each in read_state(file).items() if key.partition(".")[0] not in left_out}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

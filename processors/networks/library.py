@@ -18,11 +18,22 @@ LIBRARIES: Final = ("torchvision", "timm")
 """The packages that networks come from."""
 
 
-def torchvision_network(name: str, classes: int) -> nn.Module:
-    """Return an untrained classifier of `torchvision.models` for this many classes. Raises BundleError."""
+def torchvision_network(
+    name: str, classes: int, aux_logits: bool | None = None, image_size: int | None = None
+) -> nn.Module:
+    """Return an untrained classifier of `torchvision.models` for this many classes. Raises BundleError.
+
+    `aux_logits` states whether GoogLeNet or Inception v3 has its auxiliary heads, and `image_size` the side of a vision
+    transformer's pictures; None is torchvision's default.
+    """
     models = library("torchvision").models
     _check_name("torchvision", name, models.list_models(module=models))
-    network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    options: dict[str, Any] = {}
+    if aux_logits is not None:
+        options |= {"aux_logits": aux_logits, "init_weights": False}  # the initialisation takes seconds
+    if image_size is not None:
+        options["image_size"] = image_size
+    network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
     return network
 
 

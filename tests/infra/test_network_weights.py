@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision import models
+from torchvision.models import WeightsEnum
 
 from infra.bundling import networks
 from infra.bundling.networks import read_state
+from processors.networks import library
 from schemas.errors import BundleError, ConfigError
 
 
@@ -37,7 +41,7 @@ def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkey
     meta = SimpleNamespace(DEFAULT="weights")
     models = SimpleNamespace(get_model_weights=lambda _: meta, get_model=offline)
     monkeypatch.setattr(networks, "library", lambda _: SimpleNamespace(models=models, create_model=offline))
-    monkeypatch.setattr(networks, "torchvision_network", lambda *_: None)
+    monkeypatch.setattr(networks, "torchvision_network", lambda *_, **__: None)
     kept = {"input_size": (3, 8, 8), "mean": (0.0,), "std": (1.0,)}
     monkeypatch.setattr(networks, "timm_network", lambda *_: SimpleNamespace(pretrained_cfg=kept))
     with pytest.raises(BundleError, match=r"^torchvision: expected the weights of net, got no host\. Correct the name"):
@@ -47,3 +51,54 @@ def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkey
     for fetch in (networks.of_torchvision, networks.of_timm):
         with pytest.raises(ConfigError, match=r"^--classes is missing"):
             fetch("net", "random", tmp_path, None, None)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_of_torchvision_that_converts_its_input_has_the_same_logits_in_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    torch.manual_seed(0)
+    kept = models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: kept)
+    found = networks.of_torchvision(name, "default", tmp_path, None, None)
+    assert found.normalisation is not None
+    chosen = models.get_model_weights(name).DEFAULT
+    usual, own = chosen.transforms(), models.get_model(name, weights=chosen).eval()
+    factory = getattr(library, str(found.factory).partition(":")[2])
+    made = factory(**found.factory_arguments).eval()
+    made.load_state_dict(read_state(tmp_path / found.weights))
+    pictures = torch.rand(2, 3, found.height, found.width)
+    with torch.inference_mode():
+        expected, logits = (
+            network((pictures - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
+            for network, mean, std in ((own, usual.mean, usual.std), (made, *found.normalisation))
+        )
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_a_note_names_its_normalisation(
+    tmp_path: Path,
+) -> None:
+    network = models.googlenet(weights=None, num_classes=3, aux_logits=True, init_weights=False)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    found = networks.of_torchvision("googlenet", str(tmp_path / "own.pth"), tmp_path, None, 3)
+    assert not [key for key in read_state(tmp_path / found.weights) if key.startswith("aux")]
+    assert any("need --preset half" in note for note in found.notes)
+
+
+def test_a_vision_transformer_of_large_pictures_is_made_again_in_that_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(**changes: Any) -> models.VisionTransformer:
+        return models.VisionTransformer(
+            **{"patch_size": 32, "num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "image_size": 224}
+            | changes
+        )
+
+    def get_model(name: str, weights: object, **changes: Any) -> models.VisionTransformer:
+        return small(**changes) if weights is None else small(image_size=256, num_classes=1000)
+
+    monkeypatch.setattr(models, "get_model", get_model)
+    found = networks.of_torchvision("vit_h_14", "default", tmp_path, None, None)
+    made = library.torchvision_network(**found.factory_arguments)
+    made.load_state_dict(read_state(tmp_path / found.weights))
