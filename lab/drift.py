@@ -14,7 +14,7 @@ from lab.data import LabelledPictures
 from lab.masks import random_masks
 from lab.strip.table import replace_file, write_table
 from processors.bundle import Bundle, DriftSettings
-from processors.pipeline import Pipeline
+from processors.pipeline import Pipeline, deciding_pictures
 from processors.stages.discrepancy import LEAST_ROWS, MOST_ROWS, features_of
 from schemas.errors import ConfigError
 
@@ -47,7 +47,9 @@ def drift_rows(bundle: Bundle, pictures: LabelledPictures) -> NDArray[np.float32
     pipeline, generator, rows = Pipeline(bundle), torch.Generator().manual_seed(0), []
     for frames, _ in pictures.take(places).batches(bundle.device):
         kept = random_masks(len(frames), frames.shape[2], frames.shape[3], _DROP_RATIO, generator).to(frames.device)
-        seen, _ = pipeline.network_input(frames * kept, kept)
-        logits = bundle.logits(seen, bundle.seeds(len(frames), generator)).float() / bundle.settings.temperature
-        rows.append(torch.cat(features_of(seen, logits), 1).cpu().numpy())
+        seen, rebuilt = pipeline.network_input(frames * kept, kept)
+        seeds = bundle.seeds(len(frames), generator)
+        logits = bundle.logits(seen, seeds).float() / bundle.settings.temperature
+        shown = deciding_pictures(pipeline, seen, rebuilt, seeds)
+        rows.append(torch.cat(features_of(shown, logits), 1).cpu().numpy())
     return np.concatenate(rows)

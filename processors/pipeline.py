@@ -457,6 +457,15 @@ class Pipeline:
         return combined.judge({ENTROPY: bits} | {name: each.double().cpu().numpy() for name, each in found.items()})
 
 
+def deciding_pictures(pipeline: Pipeline, seen: Tensor, rebuilt: Tensor | None, seeds: Tensor | None) -> Tensor:
+    """Return the pictures (B, C, H, W) that gave the verdicts on frames.
+
+    `seen` and `rebuilt` are the results of `Pipeline.network_input`, and `seeds` (B,) those of the verdicts. Of tiles
+    (B, T, C, H, W), it is the one that STRIP sees too.
+    """
+    return seen if seen.ndim == 4 or rebuilt is None else pipeline.probe_input(rebuilt, seeds)
+
+
 def _placed(frames: Tensor | Unplaced) -> Tensor:
     return frames.placed if isinstance(frames, Unplaced) else frames
 

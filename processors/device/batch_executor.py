@@ -25,7 +25,7 @@ from processors.device.memory import lacks_memory
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Classified, Pipeline
+from processors.pipeline import Classified, Pipeline, deciding_pictures
 from processors.settings import ProcessorSettings
 from processors.stages.classify import Ranked
 from processors.stages.planar import Planar, Unplaced
@@ -217,8 +217,11 @@ class BatchExecutor:
                 self._metrics.stage_failed("classify")
                 job.fail("classify", StageError(f"expected a confidence from 0 to 1, got {confidences[i]}"))
                 continue
-            if found.judged is not None and not job.judged_before:
-                self.drift.sample(found.judged, i)
+            if found.judged is not None and not job.judged_before and self.drift.due:
+                one = slice(i, i + 1)
+                seen, logits = (each[one] for each in found.judged)
+                rebuilt, seeds = (None if each is None else each[one] for each in (found.rebuilt, draws))
+                self.drift.sample((deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits), 0)
             job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)

@@ -48,8 +48,16 @@ class DriftSampler:
         self._chance = torch.Generator().manual_seed(0)
         self.state: Drift | None = None if reference is None else Drift()
 
+    @property
+    def due(self) -> bool:
+        """Whether `sample` would take a frame now."""
+        return self._reference is not None and self._clock() >= self._due_s
+
     def sample(self, judged: tuple[Tensor, Tensor], place: int) -> None:
-        """Take the frame at `place` if one is due; `judged` is that of `Classified`."""
+        """Take the frame at `place` if one is due.
+
+        `judged` has the pictures of `processors.pipeline.deciding_pictures`, and the logits.
+        """
         if self._reference is None or self.state is None or (now_s := self._clock()) < self._due_s:
             return
         self._due_s = now_s + self._interval_s

@@ -56,14 +56,12 @@ class Discrepancy(NamedTuple):
 
 
 def features_of(pictures: Tensor, logits: Tensor) -> Features:
-    """Return the features of the network's input (B, C, H, W), or of tiles (B, T, C, H, W), and of logits (B, classes).
+    """Return the features of the network's input (B, C, H, W) and of its logits (B, classes).
 
     Those of a picture come from a grid of means in [0, 1]: brightness, contrast, edges across and down, and the
     differences of red and blue from green. Those of an answer are its confidence, its entropy as a share of the
     largest, and its probabilities.
     """
-    if pictures.ndim == 5:
-        pictures = pictures.mean(1)
     grid = adaptive_avg_pool2d(pictures.float(), GRID)
     colours = grid if grid.shape[1] == 3 else grid.expand(-1, 3, -1, -1)
     grey = colours.mean(1)

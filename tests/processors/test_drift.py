@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
+from infra.bundling.gallery import as_taken
 from lab.data import LabelledPictures
-from lab.drift import write_drift
+from lab.drift import drift_rows, write_drift
 from processors.bundle import Bundle, load_bundle
 from processors.device.drift import WINDOW, Drift, DriftSampler
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap
+from processors.pipeline import Pipeline
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
@@ -96,10 +98,8 @@ def test_many_classes_share_columns_and_keep_their_sum() -> None:
     assert found.answers[:, 2:].sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
-def test_a_grey_picture_and_tiles_have_the_features_of_their_mean() -> None:
-    tiles = torch.rand(2, 4, 3, 32, 32)
+def test_a_grey_picture_has_the_features_of_the_same_colours() -> None:
     logits = torch.zeros(2, 3)
-    torch.testing.assert_close(features_of(tiles, logits), features_of(tiles.mean(1), logits))
     grey = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(features_of(grey, logits), features_of(grey.expand(-1, 3, -1, -1), logits))
 
@@ -177,6 +177,32 @@ def test_the_live_chain_compares_frames_behind_the_drop_with_the_calibration(
     assert executor.drift.state is not None
     assert executor.drift.state.windows == DRIFT_WINDOWS
     assert (executor.drift.state.pictures > 1) is drifts
+
+
+def test_the_tile_that_decides_is_compared_and_not_the_mean_of_all(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, policy="tile")
+    scenes = [np.concatenate([dim(number, 0.3), picture(number)], 1) for number in range(80 + DRIFT_WINDOWS * WINDOW)]
+    images = np.concatenate([as_taken(Pipeline(bundle), scene) for scene in scenes[:80]])
+    write_drift(tmp_path, bundle, LabelledPictures("own", images, np.zeros(80, np.int64)))
+    executor, clock = batch_executor(load_bundle(tmp_path, CPU)), Clock()
+    executor.drift = DriftSampler(executor.pipeline.bundle.drift, 15.0, clock)
+    for number, scene in enumerate(scenes[80:]):
+        clock.now_s += 15
+        classified(executor, [taken(payload("site/cam-0", number, encoding=Encoding(16), shown=scene))])
+    assert executor.drift.state is not None
+    assert executor.drift.state.windows == DRIFT_WINDOWS
+    assert max(executor.drift.state.pictures, executor.drift.state.answers) < 1
+
+
+def test_pictures_of_several_tiles_have_the_features_of_the_one_that_decides(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, policy="tile")
+    tile, black = np.stack([picture(number) for number in range(32)]), np.zeros((32, 32, 32, 3), np.uint8)
+    beside = np.concatenate([tile, black], 2)
+    bright, found, dark = (
+        drift_rows(bundle, LabelledPictures("own", images, np.zeros(32, np.int64)))[:, 0]
+        for images in (tile, beside, black)
+    )
+    assert np.minimum(np.abs(found - bright), np.abs(found - dark)).max() < 0.1
 
 
 def test_a_second_model_s_frames_and_a_bundle_without_reference_have_no_drift(
