@@ -21,8 +21,9 @@ _SCALES: Final = (1, 255)
 def example_pictures(channels: int, height: int, width: int) -> Tensor:
     """Return three pictures of noise, of different brightness and contrast: (3, channels, height, width) in [0, 1]."""
     noise = torch.rand(len(_RANGES), channels, height, width, generator=torch.Generator().manual_seed(0))
-    low, high = torch.tensor(_RANGES).T[:, :, None, None, None]
-    return low + (high - low) * noise
+    low, high = torch.tensor(_RANGES)[:, :, None, None, None].unbind(1)
+    pictures: Tensor = low + (high - low) * noise
+    return pictures
 
 
 def judges_singly(together: Callable[[Tensor], Tensor], alone: Callable[[Tensor], Tensor], pictures: Tensor) -> bool:
