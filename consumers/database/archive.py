@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
 
 from consumers.database.engine import Prepared, upsert
-from consumers.database.tables import archived, tallies
+from consumers.database.tables import archived, frames, tallies
 from consumers.database.tallies import PURGED_FRAMES
 from consumers.records.batch import FrameKey
 from schemas.limits import MAX_CAMERAS
@@ -37,6 +37,19 @@ def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet
 def keeps_all(connection: Connection, kind: Kind) -> bool:
     """Return whether the ranges hold the identities of all rows, not of purged ones alone."""
     return kind is Kind.FRAME and connection.dialect.name == "postgresql"
+
+
+def is_recorded(connection: Connection, key: FrameKey) -> bool:
+    """Return whether the frame is in the database, or was purged from it."""
+    camera, boot, seq = key
+    if not keeps_all(connection, Kind.FRAME):
+        mine = (frames.c.camera == camera, frames.c.boot == boot, frames.c.seq == seq)
+        if connection.scalar(select(frames.c.seq).where(*mine)) is not None:
+            return True
+    mine = (archived.c.kind == Kind.FRAME.value, archived.c.camera == camera, archived.c.boot == boot)
+    before = select(archived.c.last).where(*mine, archived.c.first <= seq).order_by(archived.c.first.desc()).limit(1)
+    last = connection.scalar(before)
+    return last is not None and last >= seq
 
 
 def grown(before: Mapping[int, int], numbers: Iterable[int]) -> tuple[Collection[int], Collection[tuple[int, int]]]:

@@ -31,8 +31,8 @@ def name_of(key: FrameKey) -> str:
 class Quarantine:
     """Files by name. Writing one again changes nothing. For the database thread only.
 
-    Each file is written before the commit of its transaction. A crash leaves at most one file, which the redelivered
-    verdict writes again.
+    The files of a batch are written before its transaction begins: a store that stalls holds no lock. A crash leaves
+    files without a row, which the redelivered verdicts write again.
     """
 
     def __init__(self, url: str, engine: Engine) -> None:
@@ -40,15 +40,19 @@ class Quarantine:
         self._root = root.rstrip("/")
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
 
-    def write(self, connection: Connection, row: FrameRow, png: bytes, recorded_ms: int) -> None:
-        """Write the PNG of the frame whose row is `row`."""
+    def write(self, row: FrameRow, png: bytes) -> int:
+        """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
         name = name_of((row.camera, row.boot, row.seq))
         verdict = json.dumps(row._asdict(), indent=1).encode()
         path = self._path(name)
         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(f"{path}.png", png)
         self._files.pipe_file(f"{path}.json", verdict)
-        connection.execute(self._insert, {"name": name, "bytes": len(png) + len(verdict), "at_ms": recorded_ms})
+        return len(png) + len(verdict)
+
+    def enter(self, connection: Connection, key: FrameKey, size: int, recorded_ms: int) -> None:
+        """Enter the files of a frame, which exist, with their bytes."""
+        connection.execute(self._insert, {"name": name_of(key), "bytes": size, "at_ms": recorded_ms})
 
     def read(self, key: FrameKey) -> bytes:
         """Return the PNG of a frame; empty if it is not in quarantine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +17,8 @@ from consumers.database.frames import Frames
 from consumers.database.tables import alerts, dead_letters, evidence, frames, ledgers
 from consumers.evidence.chain import Chain, raise_alert
 from consumers.evidence.chains import Chains
-from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.thumbnails import thumbnail
-from consumers.records.batch import BootKey
+from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import FrameRow, Window, windows_of, windows_text
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
@@ -115,12 +114,13 @@ class Watch:
         pending: Pending,
         touched: Collection[BootKey],
         now_ms: int,
-        pictures: Quarantine,
+        picture_of: Callable[[FrameKey], bytes],
         partitions: Mapping[str, int],
     ) -> Raised:
         """Apply the rule to the `pending` chains, and to waiting chains of `touched` boots.
 
-        Writes chains and unpublished alerts. `partitions` are those of the pending boots' cameras.
+        Writes chains and unpublished alerts. `picture_of` returns the PNG of a flagged frame, empty without one.
+        `partitions` are those of the pending boots' cameras.
         """
         raised = Raised()
         overdue = self.overdue()
@@ -142,7 +142,7 @@ class Watch:
                 continue
             for found in alarms:
                 window = self._window(connection, boot, found.alarm)
-                alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, pictures), window)
+                alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, picture_of), window)
                 if connection.execute(self._alert, _alert_row(alert)).rowcount:
                     raised.alerts.append(alert)
             raised.chains[boot] = after
@@ -237,7 +237,7 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
     return found
 
 
-def _thumbnail(boot: BootKey, alarm: Alarm, pictures: Quarantine) -> bytes:
-    """Return a small PNG of the last flagged frame; empty if its picture is not in quarantine."""
+def _thumbnail(boot: BootKey, alarm: Alarm, picture_of: Callable[[FrameKey], bytes]) -> bytes:
+    """Return a small PNG of the last flagged frame; empty if it has no picture."""
     flagged = max((probe.seq for probe in alarm.run if probe.flagged), default=None)
-    return thumbnail(pictures.read((*boot, flagged))) if flagged is not None else b""
+    return thumbnail(picture_of((*boot, flagged))) if flagged is not None else b""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from consumers.conservation.ledger_table import LedgerTable
-from consumers.database.archive import Archive
+from consumers.database.archive import Archive, is_recorded
 from consumers.database.cameras import CameraRows
 from consumers.database.damage import damaged_files
 from consumers.database.dead_letters import DeadLetters, rename_topics
@@ -24,8 +25,7 @@ from consumers.database.tallies import FRAME_BYTES, Tallies, tally
 from consumers.database.turns import wait_to_prepare
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
-from consumers.records.batch import Batch, BootKey, Partition, Span, frame_row
-from consumers.records.rows import FrameRow
+from consumers.records.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
 from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
 from consumers.sightings.sightings import Sighted, Sightings
@@ -127,17 +127,21 @@ class Store:
         return found
 
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
-        """Commit the batch.
+        """Write the quarantine's files of the batch, then commit it.
 
-        Raises `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
+        The time that the files take is added to `batch.recorded_ms`: readers rely on a commit soon after it. Raises
+        `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
         """
         try:
-            return self._write(batch, expected)
+            begun_s = time.monotonic()
+            kept = self._keep_evidence(batch)
+            batch.recorded_ms += round(1000 * (time.monotonic() - begun_s))
+            return self._write(batch, expected, kept)
         except BaseException:
             self.frames.forget()
             raise
 
-    def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
+    def _write(self, batch: Batch, expected: dict[Partition, int | None], kept: Mapping[FrameKey, int]) -> Written:
         written = Written(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
@@ -145,7 +149,7 @@ class Store:
             self._move_offsets(connection, batch, expected)
             touched: set[BootKey] = set()
             if batch.verdicts:
-                self._record_frames(connection, batch, written)
+                self._record_frames(connection, batch, written, kept)
                 touched.update((row.camera, row.boot) for row in written.rows)
             if batch.letters:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
@@ -156,7 +160,8 @@ class Store:
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
-            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
+            picture_of = partial(self._picture_of, batch)
+            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, picture_of, batch.partitions)
             sighted = self.sightings.read(connection, written.rows, batch.verdicts, batch.partitions)
             if written.rows:
                 self.history.add(connection, written.rows, batch.recorded_ms)
@@ -183,7 +188,7 @@ class Store:
                 if not self._holds(connection, partition):
                     self.watch.release(partition)
                     waiting = {boot: its for boot, its in waiting.items() if its != partition}
-            raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine, {})
+            raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine.read, {})
         self.watch.commit(raised)
         return Written(alerts=raised.alerts, chains=raised.chains)
 
@@ -222,17 +227,37 @@ class Store:
             if moved.rowcount != 1:
                 raise OffsetConflictError(f"{topic} partition {partition}: expected offset {before} in the database")
 
-    def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
+    def _record_frames(
+        self, connection: Connection, batch: Batch, written: Written, kept: Mapping[FrameKey, int]
+    ) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
         written.rows = self.frames.record(connection, rows, batch.repeated, batch.recorded_ms)
         written.duplicates = len(rows) + batch.repeated.total() - len(written.rows)
-        self._keep_evidence(connection, batch, written.rows)
+        if kept:
+            for row in written.rows:
+                key = row.camera, row.boot, row.seq
+                if key in kept:
+                    self.quarantine.enter(connection, key, kept[key], batch.recorded_ms)
 
-    def _keep_evidence(self, connection: Connection, batch: Batch, rows: Sequence[FrameRow]) -> None:
-        for row in rows:
-            verdict = batch.verdicts[row.camera, row.boot, row.seq]
-            if verdict.flagged and verdict.strip == CHECKED and verdict.evidence:
-                self.quarantine.write(connection, row, verdict.evidence, batch.recorded_ms)
+    def _keep_evidence(self, batch: Batch) -> dict[FrameKey, int]:
+        """Write the quarantine's files of new frames. Return their bytes."""
+        some = {
+            key: verdict
+            for key, verdict in batch.verdicts.items()
+            if verdict.flagged and verdict.strip == CHECKED and verdict.evidence
+        }
+        if not some:
+            return {}
+        with self.engine.begin() as connection:
+            new = [key for key in some if not is_recorded(connection, key)]
+        return {
+            key: self.quarantine.write(frame_row(key, some[key], batch.recorded_ms), some[key].evidence) for key in new
+        }
+
+    def _picture_of(self, batch: Batch, key: FrameKey) -> bytes:
+        """Return the PNG of a frame: of the batch without a read of the store, which may stall."""
+        verdict = batch.verdicts.get(key)
+        return verdict.evidence if verdict is not None and verdict.evidence else self.quarantine.read(key)
 
     def bytes_held(self) -> dict[str, int]:
         """Return the bytes of each store, by their names in the metrics."""

@@ -24,7 +24,7 @@ from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
 from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
-from consumers.records.batch import Batch, frame_row
+from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
 from schemas.ranges import RangeSet
@@ -113,7 +113,7 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
     others = [f"{root}/{CAMERA}/notes.txt", f"{root}/clips/{CAMERA}/00000000000001.sealed"]
     with rig.engine.begin() as connection:
         for row in rows:
-            held.write(connection, row, b"png", 1)
+            held.enter(connection, row[:3], held.write(row, b"png"), 1)
         before = connection.execute(select(quarantine.c.name, quarantine.c.bytes).order_by(quarantine.c.name)).all()
         connection.execute(quarantine.delete())
     for other in others:
@@ -147,15 +147,14 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
     assert sorted(files.find(root)) == sorted(others)
 
 
-class Pictures:
-    """A quarantine that has one picture."""
+def only(picture: bytes) -> Callable[[FrameKey], bytes]:
+    """The pictures of a quarantine that has this one."""
 
-    def __init__(self, picture: bytes) -> None:
-        self._picture = picture
-
-    def read(self, key: tuple[str, int, int]) -> bytes:
+    def read(key: FrameKey) -> bytes:
         assert key == (CAMERA, BOOT, 7)
-        return self._picture
+        return picture
+
+    return read
 
 
 def test_a_baseline_of_more_probes_than_are_kept_is_refused() -> None:
@@ -174,11 +173,11 @@ def damaged() -> bytes:
 
 @pytest.mark.parametrize("rubbish", [b"", b"no picture", picture("PNG")[:40], picture("JPEG"), damaged()])
 def test_an_alert_has_no_thumbnail_of_what_is_no_png(rubbish: bytes) -> None:
-    assert _thumbnail((CAMERA, BOOT), ALARM, cast(Any, Pictures(rubbish))) == b""
+    assert _thumbnail((CAMERA, BOOT), ALARM, only(rubbish)) == b""
 
 
 def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = cast(Any, Pictures(picture("PNG", 4 * THUMBNAIL_SIDE)))
+    large = only(picture("PNG", 4 * THUMBNAIL_SIDE))
     with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), ALARM, large))) as small:
         assert (small.format, small.size) == ("PNG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     monkeypatch.setattr(thumbnails, "_LARGEST", 10)

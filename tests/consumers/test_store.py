@@ -4,7 +4,10 @@ import json
 import math
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -157,6 +160,45 @@ def test_flagged_frames_are_in_quarantine_before_the_verdict_is_committed(rig: R
     assert sorted(path.name for path in folder.iterdir()) == [f"{BOOT:016x}-2.json", f"{BOOT:016x}-2.png"]
     assert (folder / f"{BOOT:016x}-2.png").read_bytes() == PNG
     assert json.loads((folder / f"{BOOT:016x}-2.json").read_text())["class_name"] == "stop"
+
+
+def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers expect the commit of a frame soon after its `recorded_ms`."""
+    files = rig.store.quarantine._files
+    called: list[Callable[..., Any]] = []
+
+    def slow(call: Callable[..., Any], *given: Any) -> Any:
+        time.sleep(0.02)
+        called.append(call)
+        return call(*given)
+
+    for name in ("pipe_file", "cat_file"):
+        monkeypatch.setattr(files, name, partial(slow, getattr(files, name)))
+    records = rig.verdict_records(ATTACK)
+    begun_ms = time.time_ns() // 10**6
+    written = rig.feed(records)
+    assert len(_alerts(rig)) == 1
+    assert len(called) == 2 * len(list((rig.folder / "quarantine").rglob("*.png"))) > 0
+    assert min(row.recorded_ms for row in written.rows) >= begun_ms + 20 * len(called)
+
+
+@pytest.mark.parametrize("rows", [1, 0])
+def test_a_replayed_frame_is_not_in_quarantine_again(make_rig: MakeRig, rows: int) -> None:
+    bounds = Bounds(database_rows=1, quarantine_bytes=0)
+    rig = make_rig(bounds=bounds)
+    rig.verdicts([verdict(0, flagged=True)])
+    if not rows:
+        rig.verdicts([verdict(1)])
+    while purge(rig.store, bounds):
+        pass
+    assert rig.count("quarantine") == 0
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 1 - rows)])
+    assert rig.verdicts([verdict(0, flagged=True)]).duplicates == 1
+    assert rig.count("quarantine") == 0
+    assert not list((rig.folder / "quarantine").rglob("*.*"))
 
 
 def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) -> None:
