@@ -117,11 +117,12 @@ def write_backup(
         url = database or layout.database_url
         offsets: Offsets = {}
         have = database is not None or layout.database.is_file()
-        if have:
-            offsets = snapshot(url, main)
+        # The console first: frames that it summed before its copy are then in the recorder's.
         if (layout.folder / "console.sqlite").is_file():
             with readable("the console's database"):
                 copy_sqlite(layout.folder / "console.sqlite", console)
+        if have:
+            offsets = snapshot(url, main)
         entries = sorted(each.name for each in layout.folder.iterdir() if not is_left_out(each.name))
         databases = [main] if database is None and have else []
         names = {main: layout.database.name, console: "console.sqlite"}

@@ -17,12 +17,13 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem  # type: 
 from sqlalchemy import func, select
 
 from benchmarks.harness.postgresql import PostgreSQL
+from consumers.console.data.rollup import summed_to
 from consumers.console.data.store import Store
 from consumers.database.archive import Archive
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
-from consumers.database.snapshot import restore_postgresql
+from consumers.database.snapshot import Offsets, restore_postgresql, snapshot
 from consumers.database.tables import alerts, metadata, offsets, tallies
 from consumers.database.tallies import Tallies
 from consumers.records.rows import LetterRow
@@ -270,6 +271,28 @@ def test_the_state_folder_of_a_console_alone_is_saved(layout: Layout, tmp_path: 
     alone.folder.mkdir()
     shutil.copy(layout.folder / "console.sqlite", alone.folder)
     assert write_backup(alone, str(tmp_path / "to"), "1")[1].entries == ["console.sqlite"]
+
+
+def test_the_sums_of_the_console_are_not_ahead_of_the_recorder(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restored recorder records again the frames after its offsets: the console would count them twice."""
+
+    def summed_meanwhile(url: str, target: Path) -> Offsets:
+        offsets = snapshot(url, target)
+        with sqlite3.connect(layout.folder / "console.sqlite") as connection:
+            connection.execute("INSERT INTO console_marks (name, value) VALUES ('rolled_up_to', 7)")
+        return offsets
+
+    monkeypatch.setattr(backup, "snapshot", summed_meanwhile)
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place)
+    store = Store(fresh.console_url)
+    with store.engine.begin() as connection:
+        assert summed_to(connection) == 0
+    store.close()
 
 
 @pytest.mark.parametrize("inner", ["", "backups/daily", "../linked"])
