@@ -83,9 +83,11 @@ def is_left_out(name: str) -> bool:
     return name in LEFT_OUT or name.startswith(".") or ".sqlite" in name or bool(re.fullmatch(r"kafka(-\d+)?", name))
 
 
-def _written(manifest: Manifest) -> Iterator[str]:
+def _written(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Yield the entries that a restore makes, and the journals that SQLite would apply to them."""
-    for name in manifest.entries:
+    # Backups by earlier releases of a SQLite outside the state folder do not have it among their entries.
+    database = [layout.database.name] if manifest.database == "sqlite" else []
+    for name in (*database, *manifest.entries):
         yield name
         if name.endswith(".sqlite"):
             yield from (f"{name}-wal", f"{name}-shm", f"{name}-journal")
@@ -96,10 +98,11 @@ def write_backup(
 ) -> tuple[str, Manifest]:
     """Write a backup of a running or stopped system into the folder or URL `to`. Return its place and its manifest.
 
-    `database` is the URL of a database outside the state folder. Without a `passphrase`, only a local file that its
-    owner alone can read is accepted, because a backup contains keys.
+    `database` is the URL of a PostgreSQL that recorders use in place of the state folder's SQLite. Without a
+    `passphrase`, only a local file that its owner alone can read is accepted, because a backup contains keys.
 
-    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read or do not exist.
+    Raises ConfigError for an unsafe place and for a SQLite elsewhere, and StateError if the system's files cannot be
+    read or do not exist.
     """
     local = _local(to)
     if local is None and passphrase is None:
@@ -109,6 +112,13 @@ def write_backup(
             f"--to: expected a folder outside the state folder, got {local}: a backup would contain all earlier "
             "ones. Choose another folder."
         )
+    if database is not None and (parsed := database_url(database)).get_backend_name() == "sqlite":
+        if Path(parsed.database or "").resolve() != layout.database.resolve():
+            raise ConfigError(
+                f"--database: expected a PostgreSQL, got the SQLite {parsed.database}. Leave the option out, "
+                "and save that file by the command .backup of sqlite3."
+            )
+        database = None
     if database is None:
         _require_system(layout)
     made_ms = time.time_ns() // 10**6
@@ -160,7 +170,9 @@ def restore_backup(
     try:
         with _input(place, passphrase) as tar:
             manifest, digest = _manifest(tar, place)
-            if there := [name for name in _written(manifest) if name not in left and (layout.folder / name).exists()]:
+            if there := [
+                name for name in _written(layout, manifest) if name not in left and (layout.folder / name).exists()
+            ]:
                 raise StateError(
                     f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, or "
                     "move the old one away."

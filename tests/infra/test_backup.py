@@ -32,7 +32,7 @@ from infra.local.kafka_quorum import Quorum
 from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout, backup, passphrase
-from infra.state_folder.backup import find_backup, read_manifest, restore_backup, write_backup
+from infra.state_folder.backup import Manifest, find_backup, read_manifest, restore_backup, write_backup
 from infra.state_folder.identity_lock import LOCK_FILE
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
@@ -531,6 +531,36 @@ def test_a_folder_that_vanishes_during_the_backup_is_skipped(
     restore_backup(fresh, place)
     assert (fresh.folder / "settings" / "recorder.toml").is_file()
     assert not (fresh.folder / "quarantine").exists()
+
+
+def test_only_the_sqlite_of_the_state_folder_is_saved(layout: Layout, tmp_path: Path) -> None:
+    to, elsewhere = tmp_path / "to", tmp_path / "elsewhere.sqlite"
+    shutil.copy(layout.database, elsewhere)
+    refused = refusal(run("backup", "--to", to, "--state", layout.folder, "--database", f"sqlite:///{elsewhere}"))
+    assert refused.startswith(f"--database: expected a PostgreSQL, got the SQLite {elsewhere}. ")
+    assert not to.exists()
+    _, manifest = write_backup(layout, str(to), "1", database=layout.database_url)
+    assert layout.database.name in manifest.entries
+
+
+@pytest.mark.parametrize("ending", ["", "-wal"])
+def test_a_backup_whose_sqlite_is_not_among_its_entries_replaces_none(
+    layout: Layout, tmp_path: Path, ending: str
+) -> None:
+    """Earlier releases saved a SQLite outside the state folder in this way."""
+    place, fresh = tmp_path / "old.backup", Layout(tmp_path / "fresh")
+    with place.open("wb") as output:
+        manifest = Manifest(backup.FORMAT, "1", 1, "sqlite", {}, [])
+        backup._write_tar(output, layout, manifest, {backup.DATABASE: layout.database}, [])
+    fresh.folder.mkdir()
+    there = fresh.folder / f"{fresh.database.name}{ending}"
+    there.write_bytes(b"of another system")
+    with pytest.raises(StateError, match=f"expected a folder without {there.name}"):
+        restore_backup(fresh, str(place))
+    assert [(each, each.read_bytes()) for each in fresh.folder.iterdir()] == [(there, b"of another system")]
+    there.unlink()
+    restore_backup(fresh, str(place))
+    assert fresh.database.read_bytes() == layout.database.read_bytes()
 
 
 @pytest.mark.brokers
