@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import struct
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import Connection, Engine, insert, inspect, select, text
 
 from benchmarks.harness.postgresql import PostgreSQL
 from consumers.cameras.snapshots import saved_camera
@@ -121,6 +123,10 @@ def upgrade_to(connection: Connection, version: int) -> None:
     with Operations.context(MigrationContext.configure(connection)):
         for each in reversed(list(script.iterate_revisions(str(version), str(migrations.FIRST)))):
             each.module.upgrade()
+    for added, name in ((5, "agreement"), (7, "typicality")):
+        for column in (name, f"{name}_threshold") if added <= version else ():
+            # The revisions leave these out for a SQLite, since version 8 drops them.
+            connection.exec_driver_sql(f"ALTER TABLE frames ADD COLUMN {column} FLOAT NOT NULL DEFAULT 0")
     versions.create(connection)
     connection.execute(insert(versions).values(version_num=str(version)))
 
@@ -158,6 +164,49 @@ def test_of_three_tracks_that_of_strip_is_kept_with_the_waiting_probes_and_the_s
         saved = connection.execute(select(camera_snapshots.c.camera, camera_snapshots.c.state)).all()
         last = {name: saved_camera(name, state).last for name, state in saved}
     assert last == {"a/28": row, "a/31": row._replace(windows=older[30]), "a/33": row._replace(windows=older[30])}
+    engine.dispose()
+
+
+def test_an_upgrade_from_0_1_0_does_not_rewrite_the_frames(tmp_path: Path) -> None:
+    """The rewriting would take more space than the default limit of the frames leaves free."""
+    url, file = as_released(RELEASED[0], tmp_path), tmp_path / "pointillist.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(frames)")]
+        values = ["number" if name == "seq" else f'"{name}"' for name in names]
+        numbers = "WITH RECURSIVE n (number) AS (SELECT 1000 UNION ALL SELECT number + 1 FROM n LIMIT 20000)"
+        connection.execute(
+            f"INSERT INTO frames {numbers} SELECT {', '.join(values)} FROM (SELECT * FROM frames LIMIT 1), n"
+        )
+        connection.commit()
+    before = file.stat().st_size
+    engine = open_engine(url, writes=True)
+    with engine.begin() as connection:
+        prepare_tables(connection)
+    assert file.with_name(f"{file.name}-wal").stat().st_size < before / 4
+    engine.dispose()
+
+
+@pytest.mark.parametrize("version", [5, 6, 7])
+def test_a_version_whose_frames_are_rewritten_needs_space_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    url = as_released(RELEASED[0], tmp_path)
+    engine = open_engine(url, writes=True)
+    with engine.begin() as connection:
+        upgrade_to(connection, version)
+        before = inspect(connection).get_columns("frames")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**10))
+    with pytest.raises(StateError, match=r"^the database: expected \d+ MiB of free disk in .*, got 0 MiB\. [^\n]+$"):
+        upgrade_database(url)
+    with engine.begin() as connection:
+        assert read_version(connection) == version
+        assert [str(each) for each in inspect(connection).get_columns("frames")] == [str(each) for each in before]
+    monkeypatch.undo()
+    upgrade_database(url)
+    with engine.begin() as connection:
+        assert read_version(connection) == SCHEMA_VERSION
+        assert differences(connection) == []
+        assert connection.execute(select(frames.c.seq).order_by(frames.c.seq)).scalars().all() == list(range(12))
     engine.dispose()
 
 
