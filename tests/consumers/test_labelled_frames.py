@@ -195,6 +195,25 @@ def test_the_oldest_frames_without_a_label_go_first(
     assert labelled_frames.picture(names[1]) == b""
 
 
+def test_a_removed_label_can_be_given_again_however_old_its_frame_is(
+    labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(10**12)
+    monkeypatch.setattr(module, "now_ms", lambda: next(clock))
+    old = labelled_frames.keep((CAMERA, 1, 0), scene(0), "new", "car", 0.9, "door", "ada")
+    clock = count(10**12 + 31 * 86_400_000)
+    other = labelled_frames.keep((CAMERA, 1, 1), scene(1), "new", "car", 0.9)
+    labelled_frames.label([old], "", "ada")
+    monkeypatch.setattr(module, "MOST_BYTES", int(3.5 * len(scene(0))))
+    for seq in (2, 3):
+        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9)
+    assert labelled_frames.picture(other) == b"", "the oldest one beyond the bound"
+    assert labelled_frames.picture(old) == scene(0)
+    clock = count(10**12 + 62 * 86_400_000)
+    labelled_frames.purge()
+    assert labelled_frames.waiting(10) == []
+
+
 async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Text,
+    case,
     delete,
     func,
     select,
@@ -43,7 +44,7 @@ from schemas.keys.sealing import PreviewBox
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
 LONGEST_S: Final = 30 * 86_400.0
-"""Age of a frame without a label, in seconds. Labelled frames go by `MOST_BYTES` alone."""
+"""Time in seconds that a frame stays without a label. Labelled frames go by `MOST_BYTES` alone."""
 ENOUGH: Final = 5
 """Labels of a class that a training needs. A class with fewer is omitted."""
 MOST_CLASSES: Final = 50
@@ -66,7 +67,16 @@ labelled_frames = Table(
     Column("sketch", LargeBinary, nullable=False),
     Index("console_labelled_frames_by_label", "label", "at_ms"),
 )
-"""Frames to label. `label` is empty until a user gives one; `who` and `labelled_ms` are that user and the time."""
+"""Frames to label. `label` is empty until a user gives one, and `who` is that user.
+
+`labelled_ms` is the time at which the label was given or removed, 0 before the first label.
+"""
+
+_changed_ms = case(
+    (labelled_frames.c.labelled_ms > labelled_frames.c.at_ms, labelled_frames.c.labelled_ms),
+    else_=labelled_frames.c.at_ms,
+)
+"""Time at which a frame was kept, or its label was given or removed, if that was later."""
 
 frame_features = Table(
     "console_frame_features",
@@ -263,7 +273,7 @@ class LabelledFrames:
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
         check_class(label, self.counts())
-        values = {"label": label, "who": who if label else "", "labelled_ms": now_ms() if label else 0}
+        values = {"label": label, "who": who if label else "", "labelled_ms": now_ms()}
         changed = 0
         with self._engine.begin() as connection:
             for some in batched(names):
@@ -364,13 +374,11 @@ class LabelledFrames:
         """Delete the oldest frames beyond the bounds, those without a label first."""
         before_ms = now_ms() - int(LONGEST_S * 1000)
         with self._engine.begin() as connection:
-            old = select(labelled_frames.c.name).where(
-                labelled_frames.c.label == "", labelled_frames.c.at_ms < before_ms
-            )
+            old = select(labelled_frames.c.name).where(labelled_frames.c.label == "", _changed_ms < before_ms)
             gone = list(connection.scalars(old))
             held = int(connection.scalar(select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))) or 0)
             if held > MOST_BYTES:
-                order = (labelled_frames.c.label != "", labelled_frames.c.at_ms)
+                order = (labelled_frames.c.label != "", _changed_ms)
                 for name, size in connection.execute(
                     select(labelled_frames.c.name, labelled_frames.c.bytes).order_by(*order)
                 ):
