@@ -15,6 +15,9 @@ from schemas.identity import Identity
 _BOOT: Final = b"pl-seal"
 _PREVIEWS: Final = b"pl-previews"
 _NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+SEAL_BYTES: Final = _NONCE_BYTES + _TAG_BYTES
+"""Bytes that `PreviewBox.seal` adds to a picture."""
 SPARE_BYTES: Final = 16
 """Bytes that `BootCipher.into` writes behind the sealed bytes, to be overwritten."""
 

@@ -304,6 +304,37 @@ def test_an_import_reads_sub_folders_and_usual_endings_and_counts_each_frame_onc
     assert labelled_frames.counts() == {"car": 6}
 
 
+def test_an_import_whose_pictures_grow_as_jpeg_evicts_no_label(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 40_000)
+    mine = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+    folder = tmp_path / "given"
+    for seed in range(6):
+        pixels = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), np.uint8)
+        given(folder, f"van/{seed}.webp", pixels, quality=1)
+    assert sum(file.stat().st_size for file in folder.rglob("*.webp")) < module.MOST_BYTES / 2
+    with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
+        labelled_frames.import_from(folder, "ada", read_picture)
+    assert [each.name for each in labelled_frames.labelled(10)] == [mine]
+
+
+def test_an_import_counts_the_bytes_of_distinct_pictures(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg = scene(1)
+    (tmp_path / "given" / "car").mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / "given" / "car" / f"{number}.jpg").write_bytes(jpeg)
+    size = len(CONSOLE_KEYS.previews.seal(jpeg, Identity(CameraId(CAMERA), 1, 7), "lesson"))
+    monkeypatch.setattr(module, "MOST_BYTES", size - 1)
+    with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
+        labelled_frames.import_from(tmp_path / "given", "ada", read_picture)
+    monkeypatch.setattr(module, "MOST_BYTES", size)
+    assert labelled_frames.import_from(tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
+    assert labelled_frames.counts() == {"car": 1}
+
+
 def test_an_import_that_is_refused_stores_nothing(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
     folder = tmp_path / "given"
     for number, name in enumerate(("car/1.png", "car/2.png", "unsure/3.png")):

@@ -39,7 +39,7 @@ from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
-from schemas.keys.sealing import PreviewBox
+from schemas.keys.sealing import SEAL_BYTES, PreviewBox
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
@@ -346,18 +346,20 @@ class LabelledFrames:
             check_class(place.name, known)
             known.add(place.name)
             files += [(place.name, each) for each in pictures]
-        size = sum(file.stat().st_size for _, file in files)
-        room = MOST_BYTES - self._labelled_bytes()
-        if size > room:
-            raise ConfigError(
-                f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,}. Make "
-                "the pictures smaller, or discard labelled frames."
-            )
+        room, size = MOST_BYTES - self._labelled_bytes(), 0
         found: dict[FrameKey, tuple[str, bytes]] = {}
         for label, file in files:
             jpeg = _as_jpeg(file, read)
-            other, _ = found.setdefault(_imported_key(jpeg), (label, jpeg))
-            if other != label:
+            key = _imported_key(jpeg)
+            if key not in found:
+                found[key] = label, jpeg
+                size += len(jpeg) + SEAL_BYTES
+            if size > room:  # not after the last file: all of them might exceed the memory
+                raise ConfigError(
+                    f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,} as "
+                    f"JPEG up to {file.name}. Make the pictures fewer or smaller, or discard labelled frames."
+                )
+            if (other := found[key][0]) != label:
                 raise ConfigError(
                     f"{file}: expected a picture of one class, got {other!r} and {label!r}. Remove one of the files."
                 )
