@@ -458,7 +458,7 @@ GPU_POWER = Metric(Gauge, "pointillist_gpu_power_watts", "Power that a GPU draws
 AUDITED = Metric(
     Gauge,
     "pointillist_audited_frames",
-    "Published frames by outcome, at the last audit: recorded, dead_lettered, shed, pending, lost",
+    "Published frames by outcome, at the last audit: recorded, dead_lettered, shed, pending, lost, unread",
     ("fate",),
 )
 WORK_WAITING = Metric(

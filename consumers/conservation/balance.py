@@ -77,6 +77,10 @@ class BootAudit:
             left = left.minus(out_of_sight)
         self.lost = left
 
+    def may_be_in(self, set_aside_ms: int) -> bool:
+        """Return whether a database that was set aside at this Unix time, 0 for none, may hold frames of this boot."""
+        return set_aside_ms > 0 and self.started_ms <= set_aside_ms
+
 
 class Lost(TypedDict):
     """The lost frames of one boot of a camera."""

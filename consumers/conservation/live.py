@@ -18,6 +18,7 @@ from consumers.conservation.balance import BootAudit, Counts, Lost
 from consumers.conservation.changes import changes
 from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import LogOffsets, Rounds
+from consumers.database.damage import last_set_aside_ms
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.records.batch import BootKey
@@ -82,6 +83,8 @@ class LiveAudit:
         self._summed: dict[str, SummedRow] = {}
         self._foreign = 0
         self._read_to_ms = 0
+        self._set_aside_ms = 0
+        """Unix time at which a database was last set aside, 0 for never or if its file was removed."""
         self._from_ms: int | None = None
         self._rounds = Rounds()
         self._turn = Lock()
@@ -111,7 +114,8 @@ class LiveAudit:
                 if self._read_to_ms and frames != len(boot.recorded):
                     # Clocks that differ by more than the overlap.
                     boot.recorded = self._records.recorded(*place)
-            if not self._read_to_ms:
+            before_ms, self._set_aside_ms = self._set_aside_ms, last_set_aside_ms(self._url)
+            if not self._read_to_ms or self._set_aside_ms != before_ms:
                 touched |= self._boots.keys()
             self._foreign = found.foreign
             self._summed = found.summed
@@ -182,6 +186,8 @@ class LiveAudit:
         boot.settle(0)
         boot.lost = _both(boot.pending, known.overdue)
         boot.pending = boot.pending.minus(boot.lost)
+        if boot.may_be_in(self._set_aside_ms):
+            boot.lost, boot.unread = RangeSet(), boot.lost
         return boot
 
     def _settle(self, place: BootKey) -> None:

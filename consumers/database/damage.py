@@ -48,6 +48,8 @@ def damaged_files(path: Path) -> list[Path]:
     return sorted(file for file in files if file.name.removeprefix(path.name + _DAMAGED).isdigit())
 
 
-def set_aside_ms(aside: Path) -> int:
-    """Return the Unix time in milliseconds at which one of the `damaged_files` was set aside."""
-    return int(aside.name.rpartition(_DAMAGED)[2])
+def last_set_aside_ms(text: str) -> int:
+    """Return the Unix time in milliseconds of the newest of the `damaged_files` of the URL `text`; 0 without one."""
+    url = database_url(text)
+    files = damaged_files(Path(url.database or "")) if url.get_backend_name() == "sqlite" else []
+    return max((int(file.name.rpartition(_DAMAGED)[2]) for file in files), default=0)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedgers
-from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
+from consumers.database.damage import UNREADABLE, damaged_files, last_set_aside_ms, reason
 from consumers.database.engine import database_url
 from consumers.database.queries import Cameras, Records
 from schemas.errors import BrokerError, StateError
@@ -38,8 +38,8 @@ class AuditedDatabase:
         self._records = records
         self._keys = keys
         aside = damaged_files(file) if self._is_file else []
-        self.complete_from_ms = max((set_aside_ms(each) for each in aside), default=0)
-        """Only a database that was set aside may hold frames of boots that started before this time."""
+        self.set_aside_ms = last_set_aside_ms(url)
+        """Unix time in milliseconds at which a database was last set aside, 0 for never."""
         self._aside = [
             f"{each.name}: a damaged database that was set aside; its unique records are not counted" for each in aside
         ]
@@ -122,6 +122,5 @@ class Fates:
             dead_lettered = ask("dead letters", lambda: self._records.dead_lettered(*place))
         boot.recorded = recorded or RangeSet()
         boot.dead_lettered = dead_lettered or RangeSet()
-        known_from_ms = self._database.complete_from_ms
-        complete = not known_from_ms or boot.started_ms > known_from_ms
+        complete = not boot.may_be_in(self._database.set_aside_ms)
         return complete and recorded is not None and dead_lettered is not None

@@ -27,7 +27,7 @@ RATE_OVER_S: Final = 60.0
 """Seconds over which the rate of finished frames is measured."""
 LEAST_RATE: Final = 1.0
 """Frames per second that divide the pending frames when fewer are finished: a stopped system shows their number."""
-FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost")
+FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 
 log = structlog.get_logger()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +134,28 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
     assert document["lost"] == [{"camera_id": CAMERA, "boot_id": f"{said.boot_id:016x}", "ranges": [(2, 2)]}]
     rig.verdicts([verdict(2)])
     assert lost_at(5, 5) == 0
+
+
+def test_frames_that_a_database_set_aside_may_hold_are_unread_until_it_is_removed(tmp_path: Path) -> None:
+    file = tmp_path / "records.sqlite"
+    file.with_name(f"{file.name}.damaged-900").touch()
+    aside = file.with_name(f"{file.name}.damaged-1000")
+    aside.touch()
+    rig = Rig(tmp_path, f"sqlite:///{file}")
+    for started_ms, boot in ((1000, 1), (1001, 2)):
+        said = ledger(1, 3, boot=boot)
+        said.started_ms, said.confirmed_to = started_ms, 3
+        rig.ledger(said)
+        rig.verdicts([verdict(2, boot=boot)])
+    live = LiveAudit(rig.url, KEYS)
+    found = two_rounds(live)
+    assert (found["frames_recorded"], found["frames_unread"], found["frames_lost"]) == (2, 2, 2)
+    assert found["lost"] == [{"camera_id": CAMERA, "boot_id": f"{2:016x}", "ranges": [(0, 1)]}]
+    aside.unlink()
+    found = live.refresh(NOTHING)
+    assert (found["frames_unread"], found["frames_lost"]) == (0, 4)
+    live.close()
+    rig.close()
 
 
 def test_a_lost_frame_stays_lost_while_its_boot_goes_on(rig: Rig, live: LiveAudit) -> None:

@@ -331,7 +331,7 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
             rig.verdicts([verdict(seq) for seq in range(count)], CAMERA)
             await audit.look()
             found = {fate: registry.get_sample_value("pointillist_audited_frames", {"fate": fate}) for fate in FATES}
-            assert found == dict.fromkeys(FATES, 0) | {"recorded": count}
+            assert found == dict.fromkeys(FATES, 0) | {"recorded": count, "unread": 0}
             with rig.engine.begin() as connection:
                 saved = read_result(connection)
             assert saved is not None
