@@ -43,7 +43,7 @@ async def run_announcer(
 
     Broker and database may be unreachable at any time. The broker retains the published messages.
     """
-    reading = Reading(settings.database)
+    reading = Reading(settings.database, settings.console_store)
     announcer = Announcer(settings, version, registry)
     thread = ThreadPoolExecutor(1, thread_name_prefix="database")
     announcer.begin()

@@ -13,6 +13,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
+from consumers.console.data.store import read_forgotten
 from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
@@ -49,9 +50,12 @@ class _Bytes:
 class Reading:
     """Polls the database, which is opened at the first call. For one thread at a time."""
 
-    def __init__(self, url: str) -> None:
-        """Set the database's SQLAlchemy `url`. It is only read."""
+    def __init__(self, url: str, console_url: str = "") -> None:
+        """Set the SQLAlchemy URLs of the recorder's database and, unless empty, the console's. Both are only read."""
         self._url = url
+        self._console_url = console_url
+        self._forgotten: dict[str, int] = {}
+        """The forgotten cameras and their Unix times, also while the console's database does not respond."""
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
         self._states: dict[str, SavedState] = {}
@@ -60,7 +64,7 @@ class Reading:
         self._counted_to_ms = 0
 
     def poll(self) -> list[CameraSnapshot]:
-        """Return all cameras that have sent frames, in their current state.
+        """Return all cameras that have sent frames and are not forgotten, in their current state.
 
         Raises SQLAlchemy's errors, and StateError.
         """
@@ -90,9 +94,21 @@ class Reading:
             del self._cameras[name]
             self._bytes.pop(name, None)
             self._states.pop(name, None)
+        if self._console_url:
+            self._forgotten |= read_forgotten(self._console_url)
         return [
-            self._snapshot(camera, now_ms) for _, camera in sorted(self._cameras.items()) if camera.last is not None
+            self._snapshot(camera, now_ms)
+            for _, camera in sorted(self._cameras.items())
+            if camera.last is not None and not self._is_forgotten(camera)
         ]
+
+    def _is_forgotten(self, camera: Camera) -> bool:
+        """Return whether a camera was forgotten and has sent neither a frame nor a status since then."""
+        heard_ms = max(
+            camera.last.recorded_ms if camera.last is not None else 0,
+            camera.status.seen_ms if camera.status is not None else 0,
+        )
+        return heard_ms <= self._forgotten.get(camera.name, -1)
 
     def _take(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)

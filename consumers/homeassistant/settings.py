@@ -16,6 +16,9 @@ class AnnouncerSettings(RoleSettings, MqttSettings):
     """Patterns of the cameras to announce, such as `home/*`; none announces all."""
     console: HttpUrl | None = None
     """URL of the console, http:// or https://, that the devices link to."""
+    console_store: str = ""
+    """SQLAlchemy URL of the console's own database: cameras that were forgotten there are removed. Empty is SQLite in
+    the state folder. Without either, forgotten cameras stay."""
     name: str = "announcer"
     """Name of the announcer. The MQTT client id is this name with a hash of it and the database."""
     look_s: float = Field(default=2.0, gt=0)

@@ -31,7 +31,13 @@ def homeassistant(settings: AnnouncerSettings) -> None:
     place = mqtt_place(str(settings.mqtt), state, "announcer", tls=settings.mqtt_tls, login=settings.mqtt_login_file)
     require_brokers(settings.connect_timeout_s, mqtt=place)
     layout = Layout((settings.state or Path()).resolve())
-    found = settings.model_copy(update={"mqtt": place, "database": resolve(settings.database) or layout.database_url})
+    found = settings.model_copy(
+        update={
+            "mqtt": place,
+            "database": resolve(settings.database) or layout.database_url,
+            "console_store": resolve(settings.console_store) or (layout.console_url if settings.state else ""),
+        }
+    )
     run_role(
         "announcer",
         settings.metrics,

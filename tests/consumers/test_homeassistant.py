@@ -23,6 +23,7 @@ from sqlalchemy import delete
 
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
+from consumers.console.data.store import Store
 from consumers.database.tables import alerts, camera_snapshots
 from consumers.homeassistant.announcer import announcer_id, run_announcer
 from consumers.homeassistant.discovery import (
@@ -43,7 +44,7 @@ from schemas.runtime.health import Health
 from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
 from tests.consumers.test_sightings import cars, want
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, until, wait_until
 
 GATE = "lab/gate.2"
 names = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,62}/[a-z0-9][a-z0-9_.-]{0,62}", fullmatch=True)
@@ -107,6 +108,23 @@ def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
     (door, _) = reading.poll()
     assert (door.state, door.detail) == ("degraded", "the source hangs")
+
+
+def test_a_forgotten_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/console.sqlite")
+    reading = Reading(rig.url, f"sqlite:///{tmp_path}/console.sqlite")
+    rig.verdicts([verdict(0)])
+    rig.verdicts([verdict(0)], GATE)
+    saved(rig)
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
+    store.prepare()
+    forgotten_ms = store.forget(GATE)
+    store.close()
+    assert [each.camera for each in reading.poll()] == [CAMERA]
+    wait_until(lambda: time.time_ns() // 10**6 > forgotten_ms)
+    rig.verdicts([verdict(1)], GATE)
+    saved(rig)
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
 
 
 def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> None:
