@@ -259,6 +259,26 @@ def test_labels_survive_an_export_and_an_import(
     assert {each.who for each in labelled_frames.labelled(10)} == {"bob"}
 
 
+def test_an_exported_frame_is_not_stored_again_and_follows_its_folder(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+        for seq, label in enumerate(("shut", "shut", "open"))
+    ]
+    labelled_frames.export(tmp_path / "out")
+    labelled_frames.label(names[2:], "", "ada")
+    [moved] = (tmp_path / "out" / "shut").glob(f"*{names[1].rpartition('/')[2]}.jpg")
+    moved.rename(tmp_path / "out" / "open" / moved.name)
+    (tmp_path / "out" / "open" / "new.jpg").write_bytes(scene(9))
+    monkeypatch.setattr(module, "MOST_BYTES", 4 * len(scene(0)) + 500)
+    assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"open": 3, "shut": 1}
+    labelled = {each.name: (each.camera, each.label, each.who) for each in labelled_frames.labelled(10)}
+    assert {labelled.pop(name) for name in names[1:]} == {(CAMERA, "open", "bob")}
+    assert labelled.pop(names[0]) == (CAMERA, "shut", "ada")
+    assert list(labelled.values()) == [("imported/pictures", "open", "bob")]
+
+
 def given(folder: Path, name: str, pixels: np.ndarray, **options: Any) -> None:
     """A picture in a folder that is imported."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -136,6 +136,16 @@ class Imported(NamedTuple):
 
     counts: dict[str, int]
     skipped: int
+
+
+class _Given(NamedTuple):
+    """A picture to import."""
+
+    label: str
+    jpeg: bytes
+    """Empty if frames with this picture are kept."""
+    kept: Sequence[str]
+    """Names of the kept frames that have another label or none."""
 
 
 class LabelledFrames:
@@ -332,6 +342,8 @@ class LabelledFrames:
     def import_from(self, folder: Path, who: str, read: Read) -> Imported:
         """Store the pictures of `folder`/class and its sub-folders as labelled frames. `read` opens all but JPEG.
 
+        A picture that is kept, such as one from `export`, is not stored again: its frame gets the label.
+
         Raises ConfigError for a class name that is not allowed, a file that is not a picture, a picture of two
         classes, or more bytes than fit. Nothing is stored then.
         """
@@ -347,25 +359,40 @@ class LabelledFrames:
             known.add(place.name)
             files += [(place.name, each) for each in pictures]
         room, size = MOST_BYTES - self._labelled_bytes(), 0
-        found: dict[FrameKey, tuple[str, bytes]] = {}
+        kept = self._kept_by_size()
+        found: dict[FrameKey, _Given] = {}
         for label, file in files:
             jpeg = _as_jpeg(file, read)
-            key = _imported_key(jpeg)
+            key, sealed = _imported_key(jpeg), len(jpeg) + SEAL_BYTES
             if key not in found:
-                found[key] = label, jpeg
-                size += len(jpeg) + SEAL_BYTES
+                same = {name: old for name, old in kept.get(sealed, ()) if self.picture(name) == jpeg}
+                found[key] = _Given(label, b"" if same else jpeg, [name for name, old in same.items() if old != label])
+                size += sealed * (sum(not old for old in same.values()) if same else 1)
             if size > room:  # not after the last file: all of them might exceed the memory
                 raise ConfigError(
                     f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,} as "
                     f"JPEG up to {file.name}. Make the pictures fewer or smaller, or discard labelled frames."
                 )
-            if (other := found[key][0]) != label:
+            if (other := found[key].label) != label:
                 raise ConfigError(
                     f"{file}: expected a picture of one class, got {other!r} and {label!r}. Remove one of the files."
                 )
-        for key, (label, jpeg) in found.items():
-            self.keep(key, jpeg, "imported", label, 1.0, label, who)
-        return Imported(dict(Counter(label for label, _ in found.values())), skipped)
+        for each in found.values():
+            if each.kept:
+                self.label(each.kept, each.label, who)
+        for key, each in found.items():  # after the labels: `keep` may purge a frame without one
+            if each.jpeg:
+                self.keep(key, each.jpeg, "imported", each.label, 1.0, each.label, who)
+        return Imported(dict(Counter(each.label for each in found.values())), skipped)
+
+    def _kept_by_size(self) -> Mapping[int, Sequence[tuple[str, str]]]:
+        """Return the names and labels of all frames by the bytes of their sealed pictures."""
+        found: dict[int, list[tuple[str, str]]] = {}
+        query = select(labelled_frames.c.bytes, labelled_frames.c.name, labelled_frames.c.label)
+        with self._engine.begin() as connection:
+            for size, name, label in connection.execute(query):
+                found.setdefault(size, []).append((name, label))
+        return found
 
     def _labelled_bytes(self) -> int:
         held = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0)).where(labelled_frames.c.label != "")
