@@ -14,7 +14,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from consumers.cameras.camera import Camera, follows, monotonic_ms
@@ -39,6 +39,7 @@ class CameraCache:
         self._clock_ms = clock_ms
         self._bounds = settings.bounds
         self._silent_after_s = settings.silent_after_s
+        self._forget_after_s = settings.forget_after_s
         self._rule = settings.evidence
         self._cameras: dict[str, Camera] = {}
         self._heard: OrderedDict[str, Camera] = OrderedDict()
@@ -54,6 +55,10 @@ class CameraCache:
         """Cameras that changed since they were judged."""
         self._faulty: dict[str, State] = {}
         """Cameras in a state that needs attention."""
+        self._suspicion: dict[str, float] = {}
+        """Cameras with evidence or flagged probes: the larger of the evidence and the flagged share."""
+        self._shown: list[str] = []
+        """The cameras that `shown` returned last."""
         self._unseen: OrderedDict[str, bytes] = OrderedDict()
         """The newest unchecked preview of each camera."""
         self._taken_ms = 0
@@ -186,6 +191,9 @@ class CameraCache:
             if camera is None:
                 continue
             judged = camera.judge(now_ms, self._silent_after_s)
+            self._suspicion.pop(name, None)
+            if suspicion := max(camera.level, camera.flagged_share() or 0.0):
+                self._suspicion[name] = suspicion
             if judged.state is State.REFUSED:
                 # No event marks the end of refusals: judge again until they have ended.
                 self._unjudged.add(name)
@@ -195,7 +203,8 @@ class CameraCache:
                     camera.since_ms = unix_ms
                 camera.judged, camera.judged_patience_s = judged, patience_s
                 self._faulty.pop(name, None)
-                if judged.state.is_fault:
+                # A camera that has never sent a frame may not have begun yet.
+                if judged.state.is_fault and (camera.last is not None or judged.state is not State.SILENT):
                     self._faulty[name] = judged.state
                 found.append((SavedState(name, judged, camera.since_ms, patience_s), camera.known_to_ms))
         return found
@@ -221,9 +230,27 @@ class CameraCache:
         """Return all cameras, by name."""
         return [self._cameras[name] for name in sorted(self._cameras)]
 
-    def heard_last(self, count: int) -> list[Camera]:
-        """Return the cameras with the most recent frames, at most `count`."""
-        return list(islice(reversed(self._heard.values()), count))
+    def shown(self, count: int, now_ms: int) -> list[Camera]:
+        """Return the cameras for the metrics, at most `count`, each with a frame in the last `forget_after_s`.
+
+        The faulty ones come first, then those with the most evidence or flagged probes, then those of the last call,
+        then those with the most recent frames.
+        """
+
+        def is_recent(name: str) -> bool:
+            age_s = self._cameras[name].age_s(now_ms) if name in self._cameras else None
+            return age_s is not None and age_s <= self._forget_after_s
+
+        faulty = filter(is_recent, (name for name, _ in self.faulty(count)))
+        suspect = heapq.nlargest(count, filter(is_recent, self._suspicion), key=self._suspicion.__getitem__)
+        newest = takewhile(is_recent, reversed(self._heard))
+        ordered = dict.fromkeys([*faulty, *suspect, *filter(is_recent, self._shown)])
+        for name in newest:
+            if len(ordered) >= count:
+                break
+            ordered[name] = None
+        self._shown = list(islice(ordered, count))
+        return [self._cameras[name] for name in self._shown]
 
     def stirred(self, now_ms: int) -> list[Seen | str]:
         """Return changes for the plan of probes since the last call: cameras that send frames, names that do not."""
@@ -264,7 +291,7 @@ class CameraCache:
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for known in (self._cameras, self._heard, self._unsaved, self._unseen, self._faulty):
+            for known in (self._cameras, self._heard, self._unsaved, self._unseen, self._faulty, self._suspicion):
                 known.pop(name, None)
             self._stirred.add(name)
 

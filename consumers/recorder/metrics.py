@@ -195,21 +195,19 @@ class Meters:
         """Set the number of missing replicas of the partitions in use."""
         self._replicas_missing.set(copies)
 
-    def show_cameras(
-        self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int, forget_after_s: float
-    ) -> None:
-        """Show age, flagged share, evidence and probe share of recent cameras, and the states of `faulty` ones.
+    def show_cameras(self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int) -> None:
+        """Show age, flagged share, evidence and probe share of cameras, and the states of `faulty` ones.
 
         The series of all other cameras are removed. The method also shows the maximum clock advance of any camera since
         the last call.
         """
         self._skew.set(self._ahead_ms / 1000)
         self._ahead_ms = 0
-        ages = [(age_s, camera) for camera in cameras if (age_s := camera.age_s(now_ms)) is not None]
-        heard = [(age_s, camera) for age_s, camera in ages if age_s <= forget_after_s]
-        heard.sort(key=lambda pair: pair[0])
         shown = set()
-        for age_s, camera in heard[: metrics.MAX_CAMERA_SERIES]:
+        for camera in cameras:
+            age_s = camera.age_s(now_ms)
+            if age_s is None:
+                continue
             shown.add(camera.name)
             self._age.labels(camera.name).set(age_s)
             self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
@@ -219,8 +217,7 @@ class Meters:
             for family in (self._age, self._flagged, self._evidence, self._probe_share):
                 family.remove(name)
         self._shown = shown
-        # A camera without an accepted frame has no last frame, but its series stay.
-        impaired = {(name, state.value) for name, state in faulty if name in shown or state is State.REFUSED}
+        impaired = {(name, state.value) for name, state in faulty}
         for labels in impaired:
             self._impaired.labels(*labels).set(1)
         for labels in self._impairments - impaired:

@@ -348,8 +348,9 @@ class Recorder:
         while True:
             await self._look_at_pictures()
             await self._judge_cameras()
-            heard, faulty = self._cameras.heard_last(MAX_CAMERA_SERIES), self._cameras.faulty(MAX_CAMERA_SERIES)
-            self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
+            now_ms = monotonic_ms()
+            shown = self._cameras.shown(MAX_CAMERA_SERIES, now_ms)
+            self._meters.show_cameras(shown, self._cameras.faulty(MAX_CAMERA_SERIES), now_ms)
             await self._save_cameras()
             await self._ask_kafka()
             await asyncio.gather(

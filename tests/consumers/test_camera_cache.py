@@ -10,14 +10,14 @@ from sqlalchemy import delete
 
 from consumers.cameras import cache
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.database.tables import boots, frames
 from consumers.evidence.probe_shares import Seen
 from consumers.recorder.metrics import Meters, places_of
 from consumers.settings import Bounds
-from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, PAUSED, RAW, Meta, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
@@ -53,6 +53,22 @@ def clock(rig: Rig) -> Clock:
     return clock
 
 
+class Scraped:
+    """The names of cameras with a series, after a round of the recorder's housekeeping for at most `most` cameras."""
+
+    def __init__(self, rig: Rig, clock: Clock, most: int = 10) -> None:
+        self._rig, self._clock, self._most = rig, clock, most
+        self._registry = CollectorRegistry()
+        self._meters = Meters(self._registry, places_of(rig.settings))
+
+    def __call__(self, metric: str) -> set[str]:
+        cameras, now_ms = self._rig.cameras, self._clock()
+        cameras.judge(now_ms, 0)
+        self._meters.show_cameras(cameras.shown(self._most, now_ms), cameras.faulty(self._most), now_ms)
+        [family] = [each for each in self._registry.collect() if each.name == metric]
+        return {sample.labels["camera_id"] for sample in family.samples}
+
+
 def only(rig: Rig) -> Camera:
     [camera] = rig.cameras.all()
     return camera
@@ -84,7 +100,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert last_class(rig) == "after"
     assert pictures(rig) == [b"JPEG"]
     registry = CollectorRegistry()
-    Meters(registry, places_of(rig.settings)).show_cameras(rig.cameras.all(), [], clock(), 3600)
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.cameras.all(), [], clock())
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
@@ -94,7 +110,7 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
 
     def impaired() -> set[str]:
         rig.cameras.judge(clock(), 0)
-        meters.show_cameras(rig.cameras.all(), rig.cameras.faulty(10), clock(), 3600)
+        meters.show_cameras(rig.cameras.all(), rig.cameras.faulty(10), clock())
         return {
             sample.labels["state"]
             for family in registry.collect()
@@ -249,20 +265,38 @@ def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(r
     assert rig.cameras.stirred(clock()) == [CAMERA]
 
 
-def test_the_series_of_a_camera_that_is_forgotten_are_removed(rig: Rig) -> None:
+def test_the_series_of_a_camera_that_is_paused_for_long_are_removed(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(0)])
-    registry = CollectorRegistry()
-    meters = Meters(registry, places_of(rig.settings))
-    now_ms = monotonic_ms()
+    paused = signed(Status(state=PAUSED, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), paused, "Status")])
+    scrape = Scraped(rig, clock)
+    assert scrape("pointillist_camera_age_seconds") == {CAMERA}
+    clock.now_ms += 2 * HOUR_MS
+    assert scrape("pointillist_camera_age_seconds") == set()
 
-    def ages() -> list[str]:
-        [family] = [each for each in registry.collect() if each.name == "pointillist_camera_age_seconds"]
-        return [sample.labels["camera_id"] for sample in family.samples]
 
-    meters.show_cameras(list(rig.cameras.all()), [], now_ms, 3600)
-    assert ages() == [CAMERA]
-    meters.show_cameras(list(rig.cameras.all()), [], now_ms + 2 * HOUR_MS, 3600)
-    assert ages() == []
+def test_faulty_and_suspect_cameras_have_series_among_more_cameras_than_are_shown(rig: Rig, clock: Clock) -> None:
+    names = [f"site/c{number}" for number in range(6)]
+    dead, flagged = names[:2]
+    for name in names:
+        rig.verdicts([verdict(0, flagged=name == flagged)], name)
+    scrape = Scraped(rig, clock, most=3)
+    scrape("pointillist_camera_age_seconds")
+    for seq in range(1, 9):
+        clock.now_ms += 2_000
+        for name in names[1:]:
+            rig.verdicts([verdict(seq)], name)
+        ages = scrape("pointillist_camera_age_seconds")
+        assert flagged in ages
+        assert len(ages) == 3
+    assert dead in ages
+    assert scrape("pointillist_camera_impaired") == {dead}
+    [third] = ages - {dead, flagged}
+    for seq in range(9, 12):
+        clock.now_ms += 1_000
+        for name in (third, *sorted(set(names[1:]) - {third})):
+            rig.verdicts([verdict(seq)], name)
+        assert scrape("pointillist_camera_age_seconds") == ages
 
 
 def test_a_camera_that_nobody_knows_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
