@@ -115,7 +115,10 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Records in one transaction, about, while there is a backlog. Larger transactions write fewer pages of an
     index."""
     forget_after_s: float = Field(default=3_600.0, gt=0)
-    """Seconds without a frame after which the metrics of a camera are removed."""
+    """Seconds without a frame after which the metrics of a camera that is not faulty are removed."""
+    console_store: str = ""
+    """SQLAlchemy URL of the console's own database: cameras that were removed there raise no alert until they send
+    again. Empty is SQLite in the state folder."""
     shutdown_s: float = Field(default=10.0, gt=0)
     """Deadline of the shutdown, in seconds."""
 

@@ -55,6 +55,8 @@ class CameraCache:
         """Cameras that changed since they were judged."""
         self._faulty: dict[str, State] = {}
         """Cameras in a state that needs attention."""
+        self._removed_ms: Mapping[str, int] = {}
+        """Cameras that people have removed, with the time of the removal."""
         self._suspicion: dict[str, float] = {}
         """Cameras with evidence or flagged probes: the larger of the evidence and the flagged share."""
         self._shown: list[str] = []
@@ -194,6 +196,11 @@ class CameraCache:
             self._suspicion.pop(name, None)
             if suspicion := max(camera.level, camera.flagged_share() or 0.0):
                 self._suspicion[name] = suspicion
+            self._faulty.pop(name, None)
+            # A camera that has never sent a frame may not have begun yet.
+            has_begun = camera.last is not None or judged.state is not State.SILENT
+            if judged.state.is_fault and has_begun and not camera.is_revoked:
+                self._faulty[name] = judged.state
             if judged.state is State.REFUSED:
                 # No event marks the end of refusals: judge again until they have ended.
                 self._unjudged.add(name)
@@ -202,16 +209,26 @@ class CameraCache:
                 if camera.judged is None or camera.judged.state is not judged.state:
                     camera.since_ms = unix_ms
                 camera.judged, camera.judged_patience_s = judged, patience_s
-                self._faulty.pop(name, None)
-                # A camera that has never sent a frame may not have begun yet.
-                if judged.state.is_fault and (camera.last is not None or judged.state is not State.SILENT):
-                    self._faulty[name] = judged.state
                 found.append((SavedState(name, judged, camera.since_ms, patience_s), camera.known_to_ms))
         return found
 
     def faulty(self, count: int) -> list[tuple[str, State]]:
-        """Return the cameras in a state that needs attention, at most `count`, the worst first."""
-        return heapq.nsmallest(count, self._faulty.items(), key=lambda each: (each[1].severity, each[0]))
+        """Return the cameras in a state that needs attention, at most `count`, the worst first.
+
+        Removed ones are left out.
+        """
+        found = ((name, state) for name, state in self._faulty.items() if not self._is_removed(name))
+        return heapq.nsmallest(count, found, key=lambda each: (each[1].severity, each[0]))
+
+    def remove(self, removed_ms: Mapping[str, int]) -> None:
+        """Set the cameras that people have removed, each until it sends again, with the Unix time of the removal."""
+        self._removed_ms = removed_ms
+
+    def _is_removed(self, name: str) -> bool:
+        camera = self._cameras[name]
+        frame_ms = camera.last.recorded_ms if camera.last is not None else 0
+        status_ms = camera.status.seen_ms if camera.status is not None else 0
+        return max(frame_ms, status_ms) <= self._removed_ms.get(name, -1)
 
     def unseen(self, count: int) -> list[tuple[Camera, bytes]]:
         """Take the newest previews of at most `count` cameras, the longest waiting first."""
@@ -231,7 +248,7 @@ class CameraCache:
         return [self._cameras[name] for name in sorted(self._cameras)]
 
     def shown(self, count: int, now_ms: int) -> list[Camera]:
-        """Return the cameras for the metrics, at most `count`, each with a frame in the last `forget_after_s`.
+        """Return the cameras for the metrics, at most `count`; of healthy ones, those with a recent frame.
 
         The faulty ones come first, then those with the most evidence or flagged probes, then those of the last call,
         then those with the most recent frames.
@@ -241,7 +258,7 @@ class CameraCache:
             age_s = self._cameras[name].age_s(now_ms) if name in self._cameras else None
             return age_s is not None and age_s <= self._forget_after_s
 
-        faulty = filter(is_recent, (name for name, _ in self.faulty(count)))
+        faulty = (name for name, _ in self.faulty(count))
         suspect = heapq.nlargest(count, filter(is_recent, self._suspicion), key=self._suspicion.__getitem__)
         newest = takewhile(is_recent, reversed(self._heard))
         ordered = dict.fromkeys([*faulty, *suspect, *filter(is_recent, self._shown)])

@@ -16,6 +16,7 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
+from consumers.console.data.store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
@@ -368,6 +369,7 @@ class Recorder:
                 self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._snapshots.purge)
                 await self._database.run(self._states.purge)
+                await self._read_removed()
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
                 waiting = await self._database.run(count_unpublished, self._engine)
                 self._meters.show_unpublished(waiting)
@@ -398,6 +400,15 @@ class Recorder:
         changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)
         if changed:
             await self._database.run(self._snapshots.save, changed, left_from_ms)
+
+    async def _read_removed(self) -> None:
+        """Read which cameras people have removed. While the console's database is unreachable, the last result holds.
+
+        That database may be another one, for which the thread of the recorder's database must not wait.
+        """
+        store = self._settings.console_store
+        if store and (removed := await asyncio.to_thread(read_forgotten, store)):
+            self._cameras.remove(removed)
 
     async def _ask_kafka(self) -> None:
         self._meters.show_replicas_missing(self._log.replicas_missing() + self._letters.replicas_missing())

@@ -150,8 +150,11 @@ def record(settings: RecorderSettings) -> None:
     from consumers.recorder.recorder import letters_group, run_recorder
     from infra.pki.generations import following
     from infra.process.role import run_role
+    from infra.state_folder import Layout
 
     settings = with_records(resolved(settings, "recorder"))
+    store = Layout(settings.state.resolve()).console_url if settings.state else ""
+    settings = settings.model_copy(update={"console_store": resolve(settings.console_store) or store})
     group = settings.group
     groups = [] if group is None else [group, letters_group(group)]
     require_brokers(

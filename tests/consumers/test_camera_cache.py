@@ -275,6 +275,26 @@ def test_the_series_of_a_camera_that_is_paused_for_long_are_removed(rig: Rig, cl
     assert scrape("pointillist_camera_age_seconds") == set()
 
 
+@pytest.mark.parametrize("fps", [2, 1 / 1800])
+def test_a_dead_camera_has_its_series_until_it_is_removed_or_its_key_is_revoked(
+    rig: Rig, clock: Clock, fps: float
+) -> None:
+    meta = Meta(boot_id=BOOT, frames_per_second=fps, turn=Turn(connection=1, message=1, at_ms=1))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
+    rig.verdicts([verdict(0)])
+    scrape = Scraped(rig, clock)
+    assert scrape("pointillist_camera_impaired") == set()
+    for _ in range(30):
+        clock.now_ms += HOUR_MS + 1_000
+        assert scrape("pointillist_camera_impaired") == scrape("pointillist_camera_age_seconds") == {CAMERA}
+    rig.cameras.remove({CAMERA: 2**50})
+    assert scrape("pointillist_camera_impaired") == scrape("pointillist_camera_age_seconds") == set()
+    rig.cameras.remove({CAMERA: 1})
+    assert scrape("pointillist_camera_impaired") == {CAMERA}
+    rig.cameras.revoke({CAMERA: 1})
+    assert scrape("pointillist_camera_impaired") == scrape("pointillist_camera_age_seconds") == set()
+
+
 def test_faulty_and_suspect_cameras_have_series_among_more_cameras_than_are_shown(rig: Rig, clock: Clock) -> None:
     names = [f"site/c{number}" for number in range(6)]
     dead, flagged = names[:2]

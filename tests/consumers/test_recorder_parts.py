@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from consumers.cameras.state import State
+from consumers.console.data.store import Store as ConsoleStore
 from consumers.database.tables import quarantine
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
@@ -27,9 +29,10 @@ from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
+from schemas.pointillist_pb2 import OFFLINE, Status, Turn
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, signed, verdict
 from tests.waiting import until
 
 ALARM = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
@@ -78,6 +81,31 @@ async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(
     assert rig.count("frames") <= 200
     with rig.records() as records:
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 999)])
+
+
+async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
+    rig: Rig, recorder: Recorder, tmp_path: Path
+) -> None:
+    offline = signed(Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
+    await recorder._write(rig.verdict_records([verdict(0)]))
+    await recorder._write([rig.record(rig.settings.events_topic, CAMERA.encode(), offline, "Status")])
+    await recorder._judge_cameras()
+    await recorder._save_cameras()
+    assert recorder._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+
+    console = ConsoleStore(f"sqlite:///{tmp_path}/console.sqlite")
+    console.prepare()
+    settings = rig.settings.model_copy(update={"console_store": f"sqlite:///{tmp_path}/console.sqlite"})
+    restarted = Recorder(settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+    restarted._cameras.restore(restarted._restore())
+    await restarted._judge_cameras()
+    await restarted._read_removed()
+    assert restarted._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+    console.forget(CAMERA)
+    console.close()
+    await restarted._read_removed()
+    assert restarted._cameras.faulty(10) == []
+    restarted.close()
 
 
 def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(rig: Rig) -> None:
