@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera, monotonic_ms
-from consumers.cameras.saved import CameraStates, read_states
+from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.console.data.store import read_forgotten
 from consumers.database.damage import set_aside
@@ -144,6 +144,8 @@ class Recorder:
         self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._has_excess = False
         """Whether the last step of the purge left more to purge."""
+        self._judged: dict[str, tuple[SavedState, int]] = {}
+        """States of cameras to save, see `CameraCache.judge`."""
         self._offsets: dict[Partition, int] = {}
         self._boots = BootRate(BURST_BOOTS)
         self._linger = Linger(settings.linger_ms / 1000)
@@ -156,6 +158,7 @@ class Recorder:
         other = [
             asyncio.create_task(self._alerts.publish(), name="alerts"),
             asyncio.create_task(self._keep_house(), name="housekeeping"),
+            asyncio.create_task(self._watch(), name="watching"),
             asyncio.create_task(self._plan_probes(), name="probes"),
         ]
         recording = [
@@ -347,13 +350,7 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            await self._look_at_pictures()
-            await self._judge_cameras()
-            now_ms = monotonic_ms()
-            shown = self._cameras.shown(MAX_CAMERA_SERIES, now_ms)
-            self._meters.show_cameras(shown, self._cameras.faulty(MAX_CAMERA_SERIES), now_ms)
             await self._save_cameras()
-            await self._ask_kafka()
             await asyncio.gather(
                 self._log.commit(self._offsets),
                 self._letters.commit(self._offsets),
@@ -381,6 +378,17 @@ class Recorder:
                     continue
             await asyncio.sleep(_TICK_S)
 
+    async def _watch(self) -> None:
+        """Show the cameras and the lag, each second, also while the database is unreachable."""
+        while True:
+            await self._look_at_pictures()
+            self._judge_cameras()
+            now_ms = monotonic_ms()
+            shown = self._cameras.shown(MAX_CAMERA_SERIES, now_ms)
+            self._meters.show_cameras(shown, self._cameras.faulty(MAX_CAMERA_SERIES), now_ms)
+            await self._ask_kafka()
+            await asyncio.sleep(_TICK_S)
+
     async def _look_at_pictures(self) -> None:
         """Check previews that arrived since the last call, as many as fit into the time limit."""
         end_s = time.monotonic() + _PICTURES_S
@@ -389,14 +397,16 @@ class Recorder:
             await loop.run_in_executor(self._pictures, _see, some)
             self._cameras.looked_at(camera for camera, _ in some)
 
-    async def _judge_cameras(self) -> None:
-        """Compute the states of changed cameras and save those that differ."""
+    def _judge_cameras(self) -> None:
+        """Compute the states of changed cameras. Housekeeping saves those that differ."""
         self._cameras.revoke(self._keys.accepted_from)
-        changed = self._cameras.judge(monotonic_ms(), time.time_ns() // 10**6)
-        for start in range(0, len(changed), SAVED_AT_ONCE):
-            await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE])
+        for saved, known_to_ms in self._cameras.judge(monotonic_ms(), time.time_ns() // 10**6):
+            self._judged[saved.camera] = saved, known_to_ms
 
     async def _save_cameras(self) -> None:
+        judged, self._judged = list(self._judged.values()), {}
+        for start in range(0, len(judged), SAVED_AT_ONCE):
+            await self._database.run(self._states.save, judged[start : start + SAVED_AT_ONCE])
         changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)
         if changed:
             await self._database.run(self._snapshots.save, changed, left_from_ms)

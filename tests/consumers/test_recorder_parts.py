@@ -15,7 +15,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from consumers.cameras.state import State
 from consumers.console.data.store import Store as ConsoleStore
@@ -83,13 +83,44 @@ async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 999)])
 
 
+async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, stop = CollectorRegistry(), asyncio.Event()
+    settings = rig.settings.model_copy(update={"silent_after_s": 0.05, "shutdown_s": 0.1})
+    made = Recorder(settings, RECORDER_KEYS, registry, Health(), stop)
+    waiting = 5
+
+    async def lag() -> int:
+        return waiting
+
+    def refuse(*_: object) -> None:
+        raise OperationalError("insert", {}, ConnectionError("refused"))
+
+    monkeypatch.setattr(made._log, "lag", lag)
+    monkeypatch.setattr(made._states, "save", refuse)
+    monkeypatch.setattr(made._snapshots, "save", refuse)
+    monkeypatch.setattr("consumers.recorder.recorder._TICK_S", 0.01)
+    await made._write(rig.verdict_records([verdict(0)]))
+    running = asyncio.create_task(made.run())
+    try:
+        for waiting in (5, 900):
+            await until(lambda: registry.get_sample_value("pointillist_recorder_lag_records") == waiting)  # noqa: B023
+        silent = {"camera_id": CAMERA, "state": "silent"}
+        await until(lambda: registry.get_sample_value("pointillist_camera_impaired", silent) == 1)
+    finally:
+        stop.set()
+        await asyncio.gather(running, return_exceptions=True)
+        made.close()
+
+
 async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     rig: Rig, recorder: Recorder, tmp_path: Path
 ) -> None:
     offline = signed(Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
     await recorder._write(rig.verdict_records([verdict(0)]))
     await recorder._write([rig.record(rig.settings.events_topic, CAMERA.encode(), offline, "Status")])
-    await recorder._judge_cameras()
+    recorder._judge_cameras()
     await recorder._save_cameras()
     assert recorder._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
 
@@ -98,7 +129,7 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     settings = rig.settings.model_copy(update={"console_store": f"sqlite:///{tmp_path}/console.sqlite"})
     restarted = Recorder(settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
     restarted._cameras.restore(restarted._restore())
-    await restarted._judge_cameras()
+    restarted._judge_cameras()
     await restarted._read_removed()
     assert restarted._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
     console.forget(CAMERA)
