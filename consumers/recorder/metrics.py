@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes
 
+_SKEW_S = 15.0
+"""Seconds for which a clock advance is shown, three scrapes or more, unless a larger one follows."""
 _REFUSING = ("bridge", "validate", "recorder")
 _REFUSALS = (MalformedError, BadTagError, RevokedKeyError, BadSizeError, BadPixelsError, TooManyBootsError)
 _STAGE_REFUSALS = {
@@ -102,6 +105,9 @@ class Meters:
         self._impairments: set[tuple[str, str]] = set()
         self._shown: set[str] = set()
         self._ahead_ms = 0
+        """Maximum clock advance since the metric was set."""
+        self._skew_ms = 0
+        self._skew_from_ms = -math.inf
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
         self._letter_labels |= {(stage, error.reason) for stage, errors in _STAGE_REFUSALS.items() for error in errors}
         # Created at once: `increase()` misses the first event of a series that begins with it.
@@ -198,11 +204,11 @@ class Meters:
     def show_cameras(self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int) -> None:
         """Show age, flagged share, evidence and probe share of cameras, and the states of `faulty` ones.
 
-        The series of all other cameras are removed. The method also shows the maximum clock advance of any camera since
-        the last call.
+        The series of all other cameras are removed. The method also shows the maximum clock advance of any camera.
         """
-        self._skew.set(self._ahead_ms / 1000)
-        self._ahead_ms = 0
+        if self._ahead_ms >= self._skew_ms or now_ms - self._skew_from_ms >= 1000 * _SKEW_S:
+            self._skew_ms, self._skew_from_ms, self._ahead_ms = self._ahead_ms, now_ms, 0
+            self._skew.set(self._skew_ms / 1000)
         shown = set()
         for camera in cameras:
             age_s = camera.age_s(now_ms)

@@ -319,6 +319,22 @@ def test_faulty_and_suspect_cameras_have_series_among_more_cameras_than_are_show
         assert scrape("pointillist_camera_age_seconds") == ages
 
 
+def test_the_clock_advance_of_a_single_frame_is_shown_for_three_scrapes(rig: Rig, clock: Clock) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+    ahead_ms = time.time_ns() // 10**6 + 60_000
+    meters.take(rig.verdicts([verdict(0, captured_ms=ahead_ms + 60_000)]))
+    found = []
+    for second in range(40):
+        if second == 5:
+            meters.take(rig.verdicts([verdict(1, captured_ms=ahead_ms)]))
+        meters.show_cameras([], [], clock())
+        if second % 5 == 4:
+            found.append(round(registry.get_sample_value("pointillist_clock_skew_seconds") or 0, -1))
+        clock.now_ms += 1_000
+    assert found == [120] * 3 + [60] * 3 + [0] * 2
+
+
 def test_a_camera_that_nobody_knows_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
     rig.cameras.judge(clock(), 0)
     rig.cameras.revoke({"lab/unknown": 9, CAMERA: 9})
