@@ -3,8 +3,8 @@
 Ages are on the monotonic clock, in milliseconds (`now_ms`): neither a camera's clock nor the wall clock of this machine
 decides which camera is silent. Of two frames of a boot, the one with the higher sequence number is the newer one.
 
-No method but `all` walks all cameras: a change is noted when it happens, and a silent camera is found by a heap of
-deadlines.
+No method but `all` and `keep` walks all cameras: a change is noted when it happens, and a silent camera is found by a
+heap of deadlines.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class CameraCache:
         """Time of recording of the last frame."""
 
     def restore(self, found: Iterable[Camera]) -> None:
-        """Begin with cameras from the database; only their ages are measured by the wall clock."""
+        """Take cameras from the database as they are there; only their ages are measured by the wall clock."""
         now_ms, clock_ms = time.time_ns() // 10**6, self._clock_ms()
-        for camera in sorted(found, key=lambda each: each.last.recorded_ms if each.last else 0):
+        for camera in found:
             self._cameras[camera.name] = camera
             if camera.last is not None:
                 camera.heard_ms = clock_ms - max(0, now_ms - camera.last.recorded_ms)
@@ -81,6 +81,11 @@ class CameraCache:
                 camera.health.restore(camera.judged.state, clock_ms)
             camera.known_to_ms = now_ms
             self._unjudged.add(camera.name)
+        self._heard = OrderedDict(sorted(self._heard.items(), key=lambda each: each[1].heard_ms))
+
+    def keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Forget all other cameras: a recorder of a group has those of its partitions."""
+        self._forget([name for name in self._cameras if not is_kept(name)])
 
     def take(self, written: Written) -> None:
         """Update the cameras with one transaction."""

@@ -43,6 +43,7 @@ from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.sender import partition_of
 
 T = TypeVar("T")
 
@@ -153,7 +154,9 @@ class Recorder:
     async def run(self) -> None:
         """Run all tasks until `stop` is set."""
         await self._database.run(self._store.prepare)
-        self._cameras.restore(await self._database.run(self._restore))
+        self._probing.commanded = await self._database.run(self._commanded)
+        if self._settings.group is None:  # a group has assigned no partitions yet
+            self._cameras.restore(await self._database.run(self._restore))
         self._alerts.due.set()
         other = [
             asyncio.create_task(self._alerts.publish(), name="alerts"),
@@ -196,7 +199,6 @@ class Recorder:
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
-        self._probing.commanded = self._commanded()
         found = self._snapshots.load()
         with self._engine.begin() as connection:
             saved = {each.camera: each for each in read_states(connection)}
@@ -258,11 +260,28 @@ class Recorder:
     async def _take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
         """Claim partitions, and load the requests that other recorders sent to their cameras."""
         taken = await self._database.run(self._store.take_up, topics, spans)
+        if self._settings.group is not None and self._settings.verdicts_topic in topics:
+            await self._take_up_cameras(taken)
         self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
         async with self._planning:
             self._probing.commanded = await self._database.run(self._commanded)
         self._alerts.due.set()
         return taken
+
+    async def _take_up_cameras(self, taken: Mapping[Partition, int]) -> None:
+        """Keep the cameras of the recorder's partitions only. Load those of partitions in which others have written."""
+        topic = self._settings.verdicts_topic
+        partitions = sorted(self._log.partitions_of(topic))
+        held = {partition for of, partition in taken if of == topic}
+        moved = {partition for (of, partition), at in taken.items() if self._offsets.get((of, partition)) != at}
+
+        def is_of(camera: str, some: Collection[int]) -> bool:
+            return partition_of(camera.encode(), partitions) in some
+
+        if moved:
+            found = await self._database.run(self._restore)
+            self._cameras.restore(camera for camera in found if is_of(camera.name, moved & held))
+        self._cameras.keep(lambda camera: is_of(camera, held))
 
     def _commanded(self) -> dict[str, CommandedShare]:
         with self._engine.begin() as connection:

@@ -166,6 +166,10 @@ class Log:
         """Missing or lagging replicas of its topics' partitions by Kafka's last metadata; 0 before `open`."""
         return self._reader.missing_replicas()
 
+    def partitions_of(self, topic: str) -> set[int]:
+        """Return all partitions of one of its topics, by Kafka's last metadata. Call it while the log is open."""
+        return self._reader.partitions_of(topic)
+
     @property
     def held(self) -> int:
         """Number of partitions that are read now."""

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.state import State
 from consumers.console.data.store import Store as ConsoleStore
 from consumers.database.tables import quarantine
@@ -29,10 +30,12 @@ from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
-from schemas.pointillist_pb2 import OFFLINE, Status, Turn
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Status, Turn
+from schemas.pointillist_pb2 import State as Reported
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, signed, verdict
+from schemas.transport.kafka.sender import partition_of
+from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, signed, spoken, verdict
 from tests.waiting import until
 
 ALARM = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
@@ -111,6 +114,57 @@ async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
     finally:
         stop.set()
         await asyncio.gather(running, return_exceptions=True)
+        made.close()
+
+
+async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_last_recorder_left_them(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = rig.settings.model_copy(update={"group": "recorders"})
+    topics = verdicts, events = settings.verdicts_topic, settings.events_topic
+    camera_of = {partition_of(name.encode(), (0, 1)): name for name in (f"lab/{number}" for number in range(9))}
+
+    def recorder() -> Recorder:
+        made = Recorder(settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+        monkeypatch.setattr(made._log, "partitions_of", lambda _: {0, 1})
+        return made
+
+    async def assign(made: Recorder, *partitions: int) -> None:
+        await made._take_up(topics, {(topic, each): (0, 99) for topic in topics for each in partitions})
+
+    async def record(made: Recorder, partition: int, topic: str, kind: str, value: bytes) -> None:
+        at, key = made._offsets[topic, partition], camera_of[partition].encode()
+        await made._write(
+            [MadeRecord(topic, partition, at, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])]
+        )
+
+    async def report(made: Recorder, partition: int, state: Reported, number: int) -> None:
+        status = Status(state=state, boot_id=BOOT, turn=Turn(connection=1, message=number, at_ms=number))
+        await record(made, partition, events, "Status", signed(status, camera_of[partition]))
+
+    async def faulty(made: Recorder) -> set[str]:
+        made._judge_cameras()
+        await made._save_cameras()
+        return {camera for camera, _ in made._cameras.faulty(10)}
+
+    first, second = recorder(), recorder()
+    await assign(first, 0, 1)
+    await assign(second)
+    for partition, camera in camera_of.items():
+        await record(first, partition, verdicts, "Verdict", spoken(verdict(0), camera))
+        await report(first, partition, DEGRADED, 1)
+    assert (await faulty(first), await faulty(second)) == (set(camera_of.values()), set())
+    await assign(first, 0)
+    await assign(second, 1)
+    assert (await faulty(first), await faulty(second)) == ({camera_of[0]}, {camera_of[1]})
+    await report(second, 1, ONLINE, 2)
+    assert await faulty(second) == set()
+    await assign(second)
+    await assign(first, 0, 1)
+    assert (await faulty(first), await faulty(second)) == ({camera_of[0]}, set())
+    assert [camera.name for camera in first._cameras.all()] == sorted(camera_of.values())
+    assert second._cameras.all() == []
+    for made in (first, second):
         made.close()
 
 
