@@ -2,7 +2,7 @@
 
 Each alert is posted with its id as a label, so Alertmanager merges repeated posts. An open alert is posted again every
 `REPEAT_S`. A closed one is posted once more, with its end; so is a sighting, `HOLD_S` after it has ended. If the
-monitor stops, Alertmanager ends its alerts after `HOLD_S`.
+monitor stops, Alertmanager ends its alerts after `HOLD_S`. While the database is away, no alert ends.
 
 Each mute becomes one of Alertmanager's silences, which ends by itself: for a camera its alerts and the rules about it,
 for an alert the alerts of its episode.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import httpx2
 import structlog
 from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.episodes import EPISODE_MS, Episode, Found, Reviews, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
@@ -114,9 +115,20 @@ class AlertNotifier:
         """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only.
 
         A silence or a batch of alerts that Alertmanager refuses stops no other. The first error is raised at the end.
+        While the database does not answer or is missing, the alerts that were open last are repeated.
         """
         now_s = self._clock_s()
-        newest = self._read(newest_alerts) or []
+        try:
+            newest = self._read(newest_alerts)
+            if newest is not None:
+                self._notify(newest, now_s)
+        except SQLAlchemyError:
+            self._repeat(now_s)
+            raise
+        if newest is None:
+            self._repeat(now_s)
+
+    def _notify(self, newest: Sequence[Found], now_s: float) -> None:
         if self._store and (found := recorded_reviews(self._store)) is not None:
             self._reviews = found
         mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
@@ -129,13 +141,7 @@ class AlertNotifier:
             refused.append(error)
         standing = self._open_ids(newest)
         new = self._documents([each for each in standing if each not in self._posted])
-        due = new | {
-            each: posted.document
-            for each, posted in self._posted.items()
-            if each in standing and now_s - posted.at_s >= REPEAT_S
-        }
-        for some in self._post(due, HOLD_S, refused):
-            self._posted |= {each: _Posted(due[each], now_s) for each in some}
+        self._post_open(new | self._due(standing, now_s), now_s, refused)
         if count := len(new.keys() & self._posted.keys()):
             log.info("alerts_notified", count=count)
         closed = {each: posted.document for each, posted in self._posted.items() if each not in standing}
@@ -144,6 +150,25 @@ class AlertNotifier:
                 del self._posted[each]
         if refused:
             raise refused[0]
+
+    def _repeat(self, now_s: float) -> None:
+        """Post the alerts again that were open last, without new ones and ends."""
+        refused: list[BrokerError] = []
+        self._post_open(self._due(self._posted, now_s), now_s, refused)
+        if refused:
+            raise refused[0]
+
+    def _due(self, standing: Container[str], now_s: float) -> dict[str, Document]:
+        """Return the posted alerts among the `standing` that are to be repeated."""
+        return {
+            each: posted.document
+            for each, posted in self._posted.items()
+            if each in standing and now_s - posted.at_s >= REPEAT_S
+        }
+
+    def _post_open(self, due: Mapping[str, Document], now_s: float, refused: list[BrokerError]) -> None:
+        for some in self._post(due, HOLD_S, refused):
+            self._posted |= {each: _Posted(due[each], now_s) for each in some}
 
     def _silence(self, wanted: dict[str, Document], now_s: float) -> None:
         """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""

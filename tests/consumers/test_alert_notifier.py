@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx2 import Response
+from sqlalchemy.exc import DatabaseError
 
-from infra.monitor.alert_notifier import AlertNotifier
+from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import Rig
 from tests.consumers.test_console_pages import ALERT, raise_alert
+from tests.producers.spool_rig import Clock
 
 OTHER = "cd" * 16
 HOUR_S = 3600
@@ -83,4 +87,31 @@ def test_an_alert_that_is_refused_stops_neither_other_batches_nor_the_ends(
     manager.refuses = ""
     notifier.notify()
     assert manager.taken() == [OTHER]
+    notifier.close()
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_while_the_database_is_away_open_alerts_are_repeated_and_none_ends(
+    console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_missing: bool
+) -> None:
+    manager, clock, away = Manager(), Clock(0.0), tmp_path / "away.sqlite"
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store, clock_s=clock)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    notifier.notify()
+    assert manager.taken() == [ALERT]
+    raise_alert(recorder, OTHER, "lab/gate")
+    console.context.store.review([ALERT], "closed", "anna")
+    if not is_missing:
+        away.write_bytes(b"no database" * 100)
+    monkeypatch.setattr(notifier, "_database", f"sqlite:///{away}")
+    for wait_s, taken in ((1.0, []), (REPEAT_S, [ALERT])):
+        clock.now_s += wait_s
+        with nullcontext() if is_missing else pytest.raises(DatabaseError, match="not a database"):
+            notifier.notify()
+        assert all(datetime.fromisoformat(each["endsAt"]) > datetime.now(UTC) for each in manager.posted)
+        assert manager.taken() == taken
+    monkeypatch.setattr(notifier, "_database", recorder.url)
+    notifier.notify()
+    assert manager.taken() == [OTHER, ALERT], "the new one, and an end"
     notifier.close()
