@@ -1,7 +1,8 @@
 """Names, labels and buckets of all metrics: the contract between the roles, the dashboards and the alert rules.
 
 Base units, ratios from 0 to 1, counters end in `_total`. `camera_id` is a label only where the series are bounded in
-number.
+number. Where a rule fires at the first count, a series stays at 0 until 15 s after its first scrape and then catches
+up: a count before it would be no increase.
 
 A role makes its metrics with `METRIC.on(registry)`.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas.late_counter import LateCounter
 
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
@@ -61,6 +64,13 @@ def exemplar(camera_id: str, boot: int, seq: int) -> dict[str, str] | None:
     return found if sum(len(key) + len(value) for key, value in found.items()) <= EXEMPLAR_LETTERS else None
 
 
+class _CameraFrames(LateCounter):
+    """Frames by outcome. Only the shed ones are held: the others are rates."""
+
+    def _is_late(self) -> bool:
+        return "shed" in self._labelvalues
+
+
 # Every role
 BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
 
@@ -71,7 +81,7 @@ DISK_FREE = Metric(
     ("holds",),
 )
 KAFKA_DAMAGED = Metric(
-    Counter,
+    LateCounter,
     "pointillist_kafka_damaged_records_total",
     "Skipped records in damaged batches of Kafka's log, by reader: processor, recorder",
     ("reader",),
@@ -79,7 +89,7 @@ KAFKA_DAMAGED = Metric(
 
 # Cameras and the simulated fleet
 CAMERA_FRAMES = Metric(
-    Counter,
+    _CameraFrames,
     "pointillist_camera_frames_total",
     "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped, no_motion (not sent)",
     ("outcome",),
@@ -151,7 +161,7 @@ BRIDGE_BACKPRESSURE = Metric(
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_OVER_QUOTA = Metric(
-    Counter,
+    LateCounter,
     "pointillist_bridge_over_quota_messages_total",
     "Messages that the bridge did not take because their camera was over its quota of messages, bytes or boots, or had "
     "too much in Kafka that is not done; those of cameras beyond the first 200 count under the camera_id `other`",
@@ -195,7 +205,7 @@ FRAMES_TOTAL = Metric(
     ("outcome",),
 )
 REFUSED = Metric(
-    Counter,
+    LateCounter,
     "pointillist_refused_frames_total",
     "Frames with a valid tag that a processor dead-lettered without processing, by reason: over_size, over_quota",
     ("reason",),
@@ -205,7 +215,7 @@ FRAME_BYTES = Metric(
 )
 STAGE = Metric(Histogram, "pointillist_stage_seconds", "Duration of a stage for one batch", ("stage",), buckets=SECONDS)
 STAGE_ERRORS = Metric(
-    Counter,
+    LateCounter,
     "pointillist_stage_errors_total",
     "Batches on which a stage failed; for the stage `pictures`, verdicts without preview and evidence",
     ("stage",),
@@ -259,7 +269,7 @@ BACKEND_INFO = Metric(
     ("network", "backend", "precision"),
 )
 MODEL_SWAPS = Metric(
-    Counter,
+    LateCounter,
     "pointillist_model_swaps_total",
     "Published models at a processor, by outcome: switched, refused, superseded by a newer one during its load",
     ("outcome",),
@@ -326,7 +336,7 @@ ALERTS_UNPUBLISHED = Metric(
     Gauge, "pointillist_alerts_unpublished", "Alerts in the recorder's database that wait for Kafka"
 )
 DEAD_LETTERS = Metric(
-    Counter, "pointillist_dead_letters_total", "Rejected payloads, by stage and reason", ("stage", "reason")
+    LateCounter, "pointillist_dead_letters_total", "Rejected payloads, by stage and reason", ("stage", "reason")
 )
 STORE_BYTES = Metric(
     Gauge,

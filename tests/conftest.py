@@ -24,6 +24,7 @@ from infra.local.kafka_jars import jar_folder
 from infra.local.mosquitto import Mosquitto
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
+from schemas import late_counter
 from schemas.pointillist_pb2 import LOSSLESS, VIDEO
 
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
@@ -89,6 +90,14 @@ def pytest_collection_finish() -> None:
     """Keep the imported modules and the collected tests out of later garbage collections: a million objects each."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def late_counters_count_at_once() -> Iterator[None]:
+    """Let no test wait until a series begins to count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(late_counter, "AT_ZERO_S", 0.0)
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import ast
 import inspect
 from itertools import groupby
 
+from prometheus_client import Counter, Gauge, Histogram
+
 from infra.reference.markdown import code, page, paragraphs, table
 from schemas import metrics as contract
 from schemas.metrics import Metric
@@ -24,7 +26,8 @@ def metrics() -> str:
 def _row(metric: Metric[contract.Kind]) -> tuple[str, ...]:
     buckets = f"; up to {', '.join(f'{edge:g}' for edge in metric.buckets)}" if metric.buckets else ""
     labels = ", ".join(code(label) for label in metric.labels)
-    return code(metric.name), metric.kind.__name__.lower(), labels, metric.help + buckets
+    kind = next(each for each in (Counter, Gauge, Histogram) if issubclass(metric.kind, each))
+    return code(metric.name), kind.__name__.lower(), labels, metric.help + buckets
 
 
 def _found() -> list[tuple[str, Metric[contract.Kind]]]:

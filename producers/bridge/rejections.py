@@ -21,8 +21,6 @@ log = structlog.get_logger()
 _AGAIN_S: Final = 60.0
 """Interval between two equal log lines: rejections may come at any rate."""
 _OTHER: Final = "other"
-_AT_ZERO_S: Final = 15.0
-"""Seconds for which a camera's new series stays at 0, three scrapes or more: rules see increases, not first values."""
 
 
 class Rejections:
@@ -31,10 +29,8 @@ class Rejections:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._over_quota = metrics.BRIDGE_OVER_QUOTA.on(registry)
         self._by_broker = metrics.MQTT_REFUSALS.on(registry)
-        self._shown: dict[str, float] = {}
-        """Cameras with a series, and the monotonic time at which it began."""
-        self._held: Counter[str] = Counter()
-        """Messages that new series do not count yet."""
+        self._shown: set[str] = set()
+        """Cameras with a series."""
         self._counts: Counter[Refusal] = Counter()
         self._reported: Throttle[tuple[str, str]] = Throttle(_AGAIN_S)
         for what in REFUSALS:  # from 0 on, so that the first one is an increase
@@ -55,15 +51,11 @@ class Rejections:
             self._by_broker.labels(what).inc(count)
         self._counts.clear()
         for camera, count in over_quota.items():
-            self._held[self._label(camera)] += count
+            self._over_quota.labels(self._label(camera)).inc(count)
             if self._reported.take(("quota", camera), time.monotonic()):
                 log.warning("camera_quota_exceeded", camera=camera, rejected_messages=count)
-        since = time.monotonic() - _AT_ZERO_S
-        for label in [each for each in self._held if self._shown.get(each, since) <= since]:
-            self._over_quota.labels(label).inc(self._held.pop(label))
 
     def _label(self, camera: CameraId) -> str:
-        if camera and camera not in self._shown and len(self._shown) < metrics.MAX_CAMERA_SERIES:
-            self._shown[camera] = time.monotonic()
-            self._over_quota.labels(camera)
+        if camera and len(self._shown) < metrics.MAX_CAMERA_SERIES:
+            self._shown.add(camera)
         return camera if camera in self._shown else _OTHER

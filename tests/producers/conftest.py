@@ -12,12 +12,6 @@ from tests.producers.fake_bridge import FakeBridge
 _names = count()
 
 
-@pytest.fixture(autouse=True)
-def new_series_count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test wait for the time at which a camera's series begins to count."""
-    monkeypatch.setattr("producers.bridge.rejections._AT_ZERO_S", 0.0)
-
-
 @pytest.fixture
 def broker(mosquitto: Mosquitto) -> tuple[str, int]:
     return mosquitto.host, mosquitto.port

@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 import producers.bridge.kafka.backlog as backlog_module
-import producers.bridge.rejections as rejections_module
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.rejections import Rejections
 from schemas.identity import CameraId
@@ -27,7 +25,6 @@ from schemas.transport.kafka.sender import partition_of
 from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, Running, bridged, frame
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import KafkaStandIn
-from tests.producers.spool_rig import Clock
 from tests.waiting import PATIENCE_S, until
 
 LEDGER = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))
@@ -191,20 +188,6 @@ def test_the_first_cameras_over_their_quota_have_a_metric_each_and_the_others_on
     assert counted("") is counted(cameras[-1]) is None
     assert [counted(camera) for camera in cameras[:MAX_CAMERA_SERIES]] == [7] + [2] * (MAX_CAMERA_SERIES - 1)
     assert Counter(each["camera"] for each in logs) == dict.fromkeys(["", *cameras], 1)
-
-
-def test_a_burst_over_the_quota_is_an_increase_from_0_that_scrapes_see(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry, clock = CollectorRegistry(), Clock(1_000.0)
-    monkeypatch.setattr(rejections_module, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(rejections_module, "_AT_ZERO_S", 15.0)
-    rejections = Rejections(registry)
-    seen = []
-    for count in (500, 1, 0, 0, 0):
-        rejections.show({CameraId("site/door"): count} if count else {})
-        name = "pointillist_bridge_over_quota_messages_total"
-        seen.append(registry.get_sample_value(name, {"camera_id": "site/door"}))
-        clock.now_s += 5.0
-    assert seen == [0, 0, 0, 501, 501]
 
 
 async def test_the_way_of_each_frame_is_stamped_while_a_trace_is_written(
