@@ -59,7 +59,8 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     audit_s: float = Field(default=10.0, gt=0)
     """Seconds between two audits. After three audits a missing frame counts as lost."""
     alertmanager: HttpUrl | None = None
-    """URL of the Alertmanager that gets the open backdoor alerts; without one none are posted."""
+    """URL of the Alertmanager that gets the open backdoor alerts; without one none are posted. If several monitors have
+    one, all of them must read the same `console_store`."""
     console: HttpUrl | None = None
     """URL at which people reach the console, for the links in these alerts."""
     console_store: str = ""
