@@ -18,6 +18,9 @@ from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.planes import Colour, Planes
 
 _PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
+_BT709: Final = 1
+_MATRICES: Final = (_BT709, 2, 5, 6)
+"""Matrices of ISO/IEC 23091-2 that planes can name: BT.709, unspecified, and the two numbers of BT.601."""
 
 
 def check_video(container: InputContainer, name: str, framing: Framing) -> None:
@@ -86,17 +89,18 @@ def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def to_planes(frame: av.VideoFrame) -> Planes | None:
-    """A decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits.
+    """A decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits, or names a
+    matrix other than BT.601 and BT.709.
 
     Without a named matrix it is read as BT.601, without a named range as limited: FFmpeg's way to RGB reads it so too.
     """
     name = frame.format.name
-    if name not in _PLANAR:
+    if name not in _PLANAR or frame.colorspace not in _MATRICES:
         return None
     frame = frame.reformat(format="yuv420p") if name == "nv12" else frame
     luma, blue, red = (_samples(plane) for plane in frame.planes[:3])
     full = name == "yuvj420p" or frame.color_range == av.video.reformatter.ColorRange.JPEG
-    if frame.colorspace == av.video.reformatter.Colorspace.ITU709:
+    if frame.colorspace == _BT709:
         return Planes(luma, blue, red, Colour.BT709_FULL if full else Colour.BT709_LIMITED)
     return Planes(luma, blue, red, Colour.BT601_FULL if full else Colour.BT601_LIMITED)
 

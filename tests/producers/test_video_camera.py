@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraOptions, CameraSettings
 from producers.camera.sealing import Sealing
-from producers.sources.decoder import to_planes, to_rgb
+from producers.sources.decoder import framed, to_planes, to_rgb
+from producers.sources.framing import Framing
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.spool import Spool, SpoolLimits
@@ -160,6 +161,24 @@ def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
         wanted = to_rgb(frame)
         assert to_planes(frame) is not None
     assert np.abs(to_picture(captured.planes).astype(int) - wanted).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("matrix", "colour"),
+    [(1, Colour.BT709_LIMITED), (2, Colour.BT601_LIMITED), (5, Colour.BT601_LIMITED), (6, Colour.BT601_LIMITED),
+     (4, None), (7, None), (9, None)],
+)  # fmt: skip
+@pytest.mark.parametrize("layout", ["yuv420p", "nv12"])
+def test_a_stream_in_another_matrix_than_those_of_planes_gives_pixels(
+    matrix: int, colour: Colour | None, layout: str
+) -> None:
+    frame = av.VideoFrame.from_ndarray(noise(0), format="rgb24").reformat(format=layout)
+    frame.colorspace = matrix
+    planes = to_planes(frame)
+    assert (planes and planes.colour) == colour
+    picture, sent = framed(frame, Framing.of(SourceSettings(kind="video", file=Path("film.mp4"))), planar=True)
+    assert (sent is None) == (colour is None)
+    assert sent is not None or np.array_equal(picture, to_rgb(frame))
 
 
 def test_a_source_that_is_cut_gives_pixels(film: Path) -> None:
