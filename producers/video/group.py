@@ -25,9 +25,9 @@ from schemas.keys.keys import CameraKey
 from schemas.messages.access_unit import AccessUnit, Codec, check_video_size, pack_unit
 from schemas.messages.frame import Encoding, Truth, check_frame_size, seal_frame
 from schemas.pixels.fill import Fill
-from schemas.pixels.masks import kept_mask
+from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import Picture
-from schemas.pixels.planes import Colour, Plane, Planes
+from schemas.pixels.planes import Colour, Planes
 from schemas.pointillist_pb2 import VIDEO, Frame
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ SCENE_CHANGE: Final = 32.0
 """Mean difference of two pictures' luma, in levels, from which a new group begins."""
 _SAMPLED: Final = 8
 """Rows and columns between two samples of that difference."""
+_LEAST_SHARED: Final = 8
+"""The fewest samples that two pictures under different masks must share for a comparison."""
 _FINER: Final = 0.25
 """Rate factors of H.264 below the chosen one: noise of the codec at kept pixels spreads into the rebuilt ones."""
 
@@ -63,6 +65,15 @@ class _Setup(NamedTuple):
     rate: float
 
 
+class _Sampled(NamedTuple):
+    """Every `_SAMPLED`-th row and column of a filled picture."""
+
+    setup: _Setup
+    luma: Samples
+    kept: Mask
+    """True at samples that were not filled."""
+
+
 class _Group:
     """The open group."""
 
@@ -74,8 +85,11 @@ class _Group:
         self.encoder = encoder
         self.place = 0
         """The place of the group's next frame."""
-        self.last: Samples | None = None
-        """Samples of the group's last picture."""
+
+    def sampled(self, filled: Planes) -> _Sampled:
+        """Return the samples of a picture of this group."""
+        luma = filled.luma[::_SAMPLED, ::_SAMPLED].astype(np.int16)
+        return _Sampled(self.setup, luma, self.fill.kept[::_SAMPLED, ::_SAMPLED])
 
 
 class GroupEncoder:
@@ -87,6 +101,8 @@ class GroupEncoder:
         self._settings = settings
         self.set_rate(rate)
         self._group: _Group | None = None
+        self._last: _Sampled | None = None
+        """Samples of the last picture, which may be of an earlier group."""
         self._software_only = settings.hardware == "none"
         self._whole: dict[tuple[int, int], Fill] = {}
 
@@ -159,19 +175,22 @@ class GroupEncoder:
         if group is not None and self._is_over(group, message, setup):
             self.end()
             group = None
-        filled = None if group is None else _filled(group.fill, picture)
-        samples = None if filled is None else _sampled(filled.luma)
-        change = None if group is None or samples is None else _change(group.last, samples)
-        is_cut = self._settings.max_bytes_per_second is None and change is not None and change >= SCENE_CHANGE
-        if group is None or filled is None or is_cut:
+        change, is_cut = None, False
+        if group is not None:
+            filled = _filled(group.fill, picture)
+            samples = group.sampled(filled)
+            change = _change(self._last, samples, is_same_mask=True)
+            is_cut = self._settings.max_bytes_per_second is None and change is not None and change >= SCENE_CHANGE
+        if group is None or is_cut:
             self.end()
             group = self._group = self._begin(message, setup)
-            filled, change = _filled(group.fill, picture), None
-            samples = _sampled(filled.luma)
+            filled = _filled(group.fill, picture)
+            samples = group.sampled(filled)
+            change = None if is_cut else _change(self._last, samples, is_same_mask=False)
         data = group.encoder.encode(filled)
         message.key_distance, message.place = message.seq - group.seq, group.place
         group.place += 1
-        group.last = samples
+        self._last = samples
         return AccessUnit(group.encoder.codec, setup.colour, data, change)
 
     def _is_over(self, group: _Group, message: Frame, setup: _Setup) -> bool:
@@ -227,14 +246,17 @@ def _filled(fill: Fill, picture: Picture | Planes) -> Planes:
     return fill.planes(picture) if isinstance(picture, Planes) else fill.picture(picture)
 
 
-def _sampled(luma: Plane) -> Samples:
-    return luma[::_SAMPLED, ::_SAMPLED].astype(np.int16)
+def _change(last: _Sampled | None, samples: _Sampled, *, is_same_mask: bool) -> float | None:
+    """Return the mean change since the `last` picture's samples, in levels; None if it cannot be compared.
 
-
-def _change(last: Samples | None, samples: Samples) -> float | None:
-    """Return the mean change since the `last` picture's samples, in levels; None without one."""
-    if last is None:
+    Under different masks, samples that both pictures kept are compared: a filled one changes with its mask.
+    """
+    if last is None or (last.setup.shape, last.setup.colour) != (samples.setup.shape, samples.setup.colour):
         return None
-    difference = samples - last
+    difference = samples.luma - last.luma
+    if not is_same_mask:
+        difference = difference[samples.kept & last.kept]
+        if difference.size < _LEAST_SHARED:
+            return None
     np.abs(difference, out=difference)
     return int(difference.sum(dtype=np.int64)) / difference.size

@@ -42,7 +42,7 @@ class AccessUnit(NamedTuple):
     colour: Colour
     data: bytes | memoryview
     change: float | None = None
-    """Mean change since the previous picture of the group, in grey levels of 255; None for the first picture."""
+    """Mean change since the camera's previous picture, in grey levels of 255; None without a comparison."""
 
 
 def padded_length(length: int) -> int:

@@ -28,7 +28,7 @@ from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_GROUP_FRAMES
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit
 from schemas.messages.frame import Encoding, Truth, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.planes import Planes
+from schemas.pixels.planes import Colour, Planes
 from schemas.pointillist_pb2 import Frame
 from schemas.runtime.priority import _scheduling
 
@@ -164,6 +164,57 @@ def test_a_change_of_scene_begins_a_group() -> None:
     messages(encoder, 3)
     assert parse_frame(encoder.encode(255 - scene(3), BOOT, 3, 1120, MASKED)).place == 0
     assert parse_frame(encoder.encode(255 - scene(4), BOOT, 4, 1160, MASKED)).place == 1
+
+
+def grain(number: int, levels: int, channels: int = 3) -> NDArray[np.uint8]:
+    """A picture (144, 176, C) of noise; numbers differ by at most this many levels."""
+    picture: NDArray[np.uint8] = np.random.default_rng(0).integers(8, 248, (144, 176, channels), np.uint8)
+    picture += np.random.default_rng(number).integers(0, levels + 1, (144, 176, 1), np.uint8)
+    return picture
+
+
+def changes(encoder: GroupEncoder, pictures: list[NDArray[np.uint8]], encoding: Encoding = MASKED) -> list[Any]:
+    """The changes of frames that are 10 s apart, so that each begins a group."""
+    frames = [parse_frame(encoder.encode(each, BOOT, seq, 10_000 * seq, encoding)) for seq, each in enumerate(pictures)]
+    assert {frame.place for frame in frames} == {0}
+    return [unit(frame).change for frame in frames]
+
+
+@pytest.mark.parametrize("dropped", [0, 16, 40])
+def test_a_first_frame_has_the_change_of_the_pixels_that_were_sent_twice(dropped: int) -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    assert changes(encoder, [grain(0, 0)] * 4, Encoding(dropped)) == [None, 0, 0, 0]
+    noisy = changes(encoder, [grain(seq, 1) for seq in range(4)], Encoding(dropped))
+    assert all(0.2 < change < 0.8 for change in noisy)
+
+
+def test_a_first_frame_has_no_change_after_a_cut_or_of_another_size_or_colour_or_of_few_pixels_sent_twice() -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    assert changes(encoder, [grain(0, 0), grain(0, 0, 1), grain(0, 0), grain(0, 0)[:136]]) == [None] * 4
+    luma, chroma = grain(0, 0)[..., 0], np.full((72, 88), 128, np.uint8)
+    limited = Planes(luma, chroma, chroma, Colour.BT709_LIMITED)
+    encoded = [
+        encoder.encode(each, BOOT, seq, 10_000 * seq, MASKED)
+        for seq, each in enumerate([limited._replace(colour=Colour.BT601_LIMITED), limited, limited])
+    ]
+    assert [unit(parse_frame(each)).change for each in encoded] == [None, None, 0]
+    assert changes(GroupEncoder(KEY, VideoSettings()), [scene(0)[:64, :64]] * 4, Encoding(56)) == [None] * 4
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 2)
+    cut = parse_frame(encoder.encode(255 - scene(2), BOOT, 2, 1080, MASKED))
+    assert (cut.place, unit(cut).change) == (0, None)
+
+
+def test_the_change_of_a_first_frame_depends_on_kept_pixels_only() -> None:
+    pictures = [grain(seq, 1) for seq in range(6)]
+    changed = []
+    for seq, picture in enumerate(pictures):
+        dropped = ~kept_mask(KEY, BOOT, seq, 144, 176, 16)
+        changed.append(picture.copy())
+        changed[-1][dropped] = np.random.default_rng(seq).integers(0, 256, (int(dropped.sum()), 3), np.uint8)
+    one, other = (changes(GroupEncoder(KEY, VideoSettings()), each) for each in (pictures, changed))
+    assert one == other
+    assert None not in one[1:]
 
 
 def test_a_probe_is_whole_and_outside_of_the_chain() -> None:
