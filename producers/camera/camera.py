@@ -145,8 +145,9 @@ class Camera:
     async def open_source(self) -> None:
         """Open the source after the position of this spool's last frame; `SourceError` if that fails.
 
-        If `open_source` is cancelled, the opening continues, and the next call waits for it. A computed source opens on
-        the event loop: thousands of threads take longer than the work itself.
+        If `open_source` is cancelled, or raises `SourceHungError` because a stream takes too long, the opening
+        continues, and the next call waits for it. A computed source opens on the event loop: thousands of threads take
+        longer than the work itself.
         """
         at_once = self.settings.source.computed and has_pool(self._control.encoding.dropped_per_block)
         if at_once and self._opening is None:
@@ -156,11 +157,14 @@ class Camera:
             return
         if self._opening is None:
             self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
-        try:
-            self._source = await asyncio.shield(self._opening)
-        finally:
-            if self._opening.done():
-                self._opening = None
+        source = self.settings.source
+        within_s = source.opening_s if source.kind == "url" else None
+        await asyncio.wait({self._opening}, timeout=within_s)
+        if not self._opening.done():
+            reason = f"did not open within {within_s:g} s"
+            raise SourceHungError.of(f"the source of {self.settings.camera_id}", reason)
+        opening, self._opening = self._opening, None
+        self._source = opening.result()
         self._kind = self._source.kind
 
     def _open(self) -> Source:
@@ -252,7 +256,7 @@ class Camera:
     async def _capture(self) -> None:
         source, self._source = self._source, None
         assert source is not None
-        reader = read_from(source, self._ahead)
+        reader = read_from(source, self._ahead, self.settings.source.hang_s)
         try:
             over = None
             while over is None:

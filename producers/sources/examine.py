@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,8 +17,9 @@ from producers.sources.decoder import decode_video, to_rgb
 from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
 from producers.sources.url import open_container, public_address
-from schemas.errors import SourceError
+from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.packing import Picture
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 
 @dataclass
@@ -68,10 +71,23 @@ class Found:
 
 def examine(settings: SourceSettings, seconds: float) -> Found:
     """Read a URL for this many seconds after its first picture; `SourceError` if it cannot be opened or gives none. A
-    later error is in `problem`.
+    later error is in `problem`, except for a read that never returns: it is a `SourceHungError`.
     """
+    return asyncio.run(_in_time(settings, seconds))
+
+
+async def _in_time(settings: SourceSettings, seconds: float) -> Found:
     assert settings.address is not None  # by the settings' own check
     name = public_address(settings.address.get_secret_value())
+    within_s = settings.opening_s + 2 * settings.hang_s + seconds  # to open, until the first picture, after the last
+    found = run_in_daemon_thread(partial(_examined, settings, name, seconds), "examine")
+    try:
+        return await asyncio.wait_for(found, within_s)
+    except TimeoutError:
+        raise SourceHungError.of(name, f"did not return within {within_s:g} s") from None
+
+
+def _examined(settings: SourceSettings, name: str, seconds: float) -> Found:
     begun = time.monotonic()
     container = open_container(settings, name)
     try:

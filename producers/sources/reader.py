@@ -12,10 +12,13 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from producers.sources.source import Captured, Source
+from schemas.errors import SourceHungError
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger()
 _AHEAD_BYTES: Final = 16 * 2**20
+_SPARE_S: Final = 1.0
+"""Seconds beyond its limit in which a source may report itself that it hangs."""
 
 
 class Reading(NamedTuple):
@@ -29,7 +32,8 @@ class Reader(Protocol):
     """The interface through which a camera's capture loop reads frames."""
 
     async def next(self) -> Reading | None:
-        """Return the next frame, None if the source has ended; raise its `SourceError`."""
+        """Return the next frame, None if the source has ended; raise its `SourceError`, or `SourceHungError` if a live
+        source does not return."""
 
     def take_skipped(self) -> int:
         """Return the number of frames of a live source that were replaced unread since the last call."""
@@ -44,11 +48,14 @@ class Reader(Protocol):
         """Stop reading and close the source."""
 
 
-def read_from(source: Source, ahead: int = 1) -> Reader:
-    """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones."""
+def read_from(source: Source, ahead: int = 1, hang_s: float | None = None) -> Reader:
+    """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones.
+
+    With `hang_s`, a live source that gives no frame for this many seconds hangs.
+    """
     if source.blocking and source.on_demand:
         return OnDemandReader(source)
-    return ThreadReader(source, ahead) if source.blocking else InlineReader(source)
+    return ThreadReader(source, ahead, hang_s) if source.blocking else InlineReader(source)
 
 
 def _now_ms() -> int:
@@ -95,11 +102,13 @@ class ThreadReader:
     """Reads in a thread, one frame ahead.
 
     For a live source, a new frame replaces the oldest unread one beyond `ahead` frames or `_AHEAD_BYTES`; other sources
-    wait. The thread closes the source itself, because a read may be in progress when the camera stops.
+    wait. The thread closes the source itself, because a read may be in progress when the camera stops. The thread of a
+    read that never returns is abandoned.
     """
 
-    def __init__(self, source: Source, ahead: int = 1) -> None:
+    def __init__(self, source: Source, ahead: int = 1, hang_s: float | None = None) -> None:
         self._source = source
+        self._wait_s = hang_s + _SPARE_S if hang_s is not None and source.live else None
         self._most = ahead
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
@@ -114,6 +123,7 @@ class ThreadReader:
 
     async def next(self) -> Reading | None:
         """Wait for the next frame. Frames that were read before an end or a failure come first."""
+        is_late = False
         while True:
             with self._change:
                 if self._ahead:
@@ -125,8 +135,15 @@ class ThreadReader:
                     raise self._failure
                 if self._ended:
                     return None
+                if is_late:
+                    reason = f"no frame for {self._wait_s:g} s, and its read does not return"
+                    raise SourceHungError.of(f"the source of kind {self._source.kind}", reason)
                 self._ready.clear()
-            await self._ready.wait()
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await self._ready.wait()
+            except TimeoutError:
+                is_late = True
 
     def take_skipped(self) -> int:
         """Return the number of frames replaced since the last call."""

@@ -124,6 +124,11 @@ class SourceSettings(StreamSettings):
     the file readable by its owner only."""
 
     @property
+    def opening_s(self) -> float:
+        """URL: seconds after which an opening is stuck, in a wait that FFmpeg does not time."""
+        return 2 * self.open_s + 1
+
+    @property
     def computed(self) -> bool:
         """Whether the source reads nothing and draws each frame on demand, so that it opens at once."""
         return self.kind == "scene" and not self.prerendered

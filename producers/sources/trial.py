@@ -62,7 +62,7 @@ def try_sources(
     for number in range(min(left, _AT_ONCE)):
         # A daemon: a source that hangs in a system call must not keep the process from ending.
         threading.Thread(target=work, name=f"trial-{number}", daemon=True).start()
-    within_s = max([_TRIAL_S, *(2 * source.open_s + 1 for source in tried.values())])
+    within_s = max([_TRIAL_S, *(source.opening_s for source in tried.values())])
     if not one_deadline:
         within_s *= math.ceil(left / _AT_ONCE)
     end = time.monotonic() + within_s

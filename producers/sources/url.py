@@ -1,4 +1,7 @@
-"""Any URL that FFmpeg opens as a source: RTSP, HTTP, a V4L2 device. Every wait is timed."""
+"""Any URL that FFmpeg opens as a source: RTSP, HTTP, a V4L2 device.
+
+FFmpeg times its waits for the network. It does not time those for a V4L2 device: the reader and the camera do.
+"""
 
 from __future__ import annotations
 

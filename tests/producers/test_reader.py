@@ -132,6 +132,23 @@ async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
         await reader.next()
 
 
+async def test_a_live_source_whose_read_never_returns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.sources.reader._SPARE_S", 0.05)
+    source, file = Numbers(2, live=True), Numbers(1, live=False)
+    reader, other = read_from(source, hang_s=0.05), read_from(file, hang_s=0.05)
+    waiting = asyncio.create_task(other.next())
+    source.gate.release()
+    assert await reader.next() is not None
+    with pytest.raises(SourceHungError, match=r"no frame for 0\.1 s"):
+        await asyncio.wait_for(reader.next(), PATIENCE_S)
+    reader.close()
+    assert not waiting.done()
+    for each in (source, file):
+        each.gate.release(2)
+    assert await waiting is not None
+    assert await asyncio.to_thread(source.closed.wait, 60)
+
+
 async def test_a_camera_that_was_off_begins_with_a_new_frame_of_a_live_source() -> None:
     source = Numbers(3, live=True)
     reader = ThreadReader(source)
