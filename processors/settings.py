@@ -150,7 +150,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     group_bytes: int = Field(default=256 * 2**20, ge=1)
     """Bytes of the coded frames of open groups, with which closed decoders are opened again."""
     decoder_pixels: int = Field(default=33 * 2**20, ge=64)
-    """Sum of height × width + 32,768 over a process's open decoders; beyond it, the least recently used is closed."""
+    """Sum of height × width + 32,768 over a process's open decoders; beyond it, surplus cameras decode their groups
+    again."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
     """Seconds between two previews of a camera, at least."""

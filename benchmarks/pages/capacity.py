@@ -17,6 +17,8 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of
 from benchmarks.pages.figures import rows
 from lab.results.markdown import markdown
+from processors.decoding.decoders import DecodingSettings
+from processors.decoding.lane import DECODER_PIXELS
 from schemas.runtime.atomic_file import replacing
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -148,7 +150,17 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
         "A bridge and a recorder each use at most one core. A processor's network may use more. Bridges share the",
         "cameras' messages. Processors and recorders own whole partitions, so you need at least as many partitions as",
         "processors, and as many as recorders.",
+        "",
+        "A processor decodes `video` in `decoding_processes` processes, one by default. Each keeps the decoders of",
+        f"{_open_decoders(1920, 1080)} cameras of 1920×1080, or {_open_decoders(640, 480)} of 640×480, open. Surplus "
+        "cameras decode their groups again from the start.",
+        "For more cameras, raise `decoding_processes`, or `decoder_pixels` within a process's memory of 1 GiB.",
     ]
+
+
+def _open_decoders(width: int, height: int) -> int:
+    """Return the cameras of this size whose decoders one process keeps open."""
+    return DecodingSettings().open_pixels // (width * height + DECODER_PIXELS)
 
 
 def _limits() -> list[str]:

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 DECODER_PIXELS: Final = 2**15
 """Pixels for which an open decoder counts besides its picture: it takes .6 MiB even for the smallest one."""
+_IDLE_TURNS: Final = 4
+"""Turns for each open decoder after which a decoder that had none counts as idle."""
 _UNITS_OF_A_PROCESS: Final = 500_000
 """Units after which a process is replaced: far below its limit of CPU time."""
 
@@ -106,12 +108,13 @@ class Precedence:
 
 
 class _Open:
-    """An open decoder: its number in the process, and the place of the unit that it takes next."""
+    """An open decoder: its number in the process, the place of the unit that it takes next, and its last turn."""
 
     def __init__(self, number: int, group: Group) -> None:
         self.number = number
         self.group = group
         self.next = 0
+        self.turn = 0
 
 
 class Lane:
@@ -155,7 +158,9 @@ class Lane:
         self._closed = False
         self._process: DecodingProcess | None = None
         self._units = 0
-        self._open: OrderedDict[Group, _Open] = OrderedDict()
+        self._open: dict[Group, _Open] = {}
+        """Open decoders in the order of their opening."""
+        self._turns = 0
         self._numbers = count(1)
         self._thread = threading.Thread(target=self._run, name=f"decoding-{number}", daemon=True)
         self._thread.start()
@@ -269,7 +274,8 @@ class Lane:
                 self._next(found, earlier)
             if place:
                 self._counted("reopened")
-        self._open.move_to_end(group)
+        self._turns += 1
+        found.turn = self._turns
         return self._next(found, unit)
 
     def _next(self, found: _Open, unit: AccessUnit) -> Planes:
@@ -298,9 +304,20 @@ class Lane:
     def _make_room(self, group: Group) -> None:
         used = sum(map(_size, self._open)) + _size(group)
         while self._open and used > self._open_pixels:
-            oldest = next(iter(self._open))
-            used -= _size(oldest)
-            self._close(oldest)
+            closed = self._dispensable(group)
+            used -= _size(closed)
+            self._close(closed)
+
+    def _dispensable(self, group: Group) -> Group:
+        """Return the group whose decoder is closed for that of `group`: an idle one, or the one that was opened last.
+
+        A decoder is idle if its camera has begun a later group, or had no turn for long. Cameras take turns, so that
+        the least recently used of the others is needed next. By closing the newest, only the surplus cameras reopen.
+        """
+        latest = {each.camera_id: each for each in (*self._open, group)}
+        since = self._turns - _IDLE_TURNS * len(self._open)
+        idle = [each for each, found in self._open.items() if latest[each.camera_id] is not each or found.turn < since]
+        return min(idle, key=lambda each: self._open[each].turn) if idle else next(reversed(self._open))
 
     def _close(self, group: Group) -> None:
         found = self._open.pop(group, None)

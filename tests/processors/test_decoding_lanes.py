@@ -15,7 +15,7 @@ import pytest
 
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
-from processors.decoding.lane import Patience
+from processors.decoding.lane import DECODER_PIXELS, Patience
 from processors.decoding.process import DecodingProcess, ProcessLost, Slow
 from processors.decoding.protocol import Operation
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
@@ -220,3 +220,44 @@ def test_patience_grows_with_answers_that_were_only_late_and_returns() -> None:
     for _ in range(5000):
         patience.answered(slow=False)
     assert patience.seconds == 0.2
+
+
+@pytest.fixture
+def four(hanging: Hanging) -> Iterator[VideoDecoders]:
+    """Decoders of which four may be open."""
+    start: Callable[[int, int], DecodingProcess] = hanging.start
+    made = VideoDecoders(DecodingSettings(open_pixels=4 * (4 * 4 + DECODER_PIXELS)), start=start)
+    yield made
+    made.close()
+
+
+def rounds(decoders: VideoDecoders, cameras: range, places: range, key: int = 0) -> int:
+    """Decode a unit of each camera at each place in turn; return how many of them reopened a decoder."""
+    before = decoders.counts.get("reopened", 0)
+    for place in places:
+        for camera in cameras:
+            submit(decoders, CameraId(f"site/{camera}"), place, key=key).result(WAIT_S)
+    return decoders.counts.get("reopened", 0) - before
+
+
+@pytest.mark.parametrize(("cameras", "reopened"), [(4, 0), (5, 2), (8, 5)])
+def test_only_the_surplus_of_cameras_that_take_turns_reopens_its_decoders(
+    four: VideoDecoders, cameras: int, reopened: int
+) -> None:
+    assert rounds(four, range(cameras), range(20)) <= 20 * reopened
+
+
+def test_later_groups_take_the_decoders_of_earlier_ones(four: VideoDecoders) -> None:
+    assert [rounds(four, range(4), range(5), key) for key in range(0, 50, 5)] == [0] * 10
+    # Groups that begin at other times, of three cameras: an earlier group's decoder is open besides theirs.
+    for each in range(60):
+        for camera in range(min(3, 1 + each // 2)):
+            group, place = divmod(each - 2 * camera, 6)
+            submit(four, CameraId(f"site/{camera}"), place, key=100 + 6 * group).result(WAIT_S)
+    assert four.counts.get("reopened", 0) == 0
+
+
+def test_cameras_that_come_take_the_decoders_of_those_that_have_left(four: VideoDecoders) -> None:
+    rounds(four, range(4), range(10))
+    assert rounds(four, range(4, 8), range(20)) < 40
+    assert rounds(four, range(4, 8), range(20, 40)) == 0
