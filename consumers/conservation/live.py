@@ -115,12 +115,12 @@ class LiveAudit:
                     # Clocks that differ by more than the overlap.
                     boot.recorded = self._records.recorded(*place)
             before_ms, self._set_aside_ms = self._set_aside_ms, last_set_aside_ms(self._url)
-            if not self._read_to_ms or self._set_aside_ms != before_ms:
-                touched |= self._boots.keys()
             self._foreign = found.foreign
             self._summed = found.summed
             touched |= self._drop_ledgers(found.kept)
-            for place in touched:
+            if not self._read_to_ms or self._set_aside_ms != before_ms:
+                touched |= self._boots.keys()
+            for place in touched & self._boots.keys():
                 self._settle(place)
             for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
                 if place in self._boots:  # its ledger may have been summed during the round

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -19,6 +20,8 @@ from schemas.errors import first_line
 from schemas.transport.object_store import open_store
 
 log = structlog.get_logger()
+_RECENT: Final = 32
+"""Number of pictures that stay in memory after they were written: an alarm may wait for an earlier frame."""
 _FILE: Final = re.compile(r"([^/]+/[^/]+/[0-9a-f]{16}-[0-9]+)\.(png|json)")
 
 
@@ -39,6 +42,7 @@ class Quarantine:
         self._files, root = open_store("quarantine", url)
         self._root = root.rstrip("/")
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
+        self._recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
 
     def write(self, row: FrameRow, png: bytes) -> int:
         """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
@@ -48,11 +52,17 @@ class Quarantine:
         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(f"{path}.png", png)
         self._files.pipe_file(f"{path}.json", verdict)
+        self._recent.append((name, png))
         return len(png) + len(verdict)
 
     def enter(self, connection: Connection, key: FrameKey, size: int, recorded_ms: int) -> None:
         """Enter the files of a frame, which exist, with their bytes."""
         connection.execute(self._insert, {"name": name_of(key), "bytes": size, "at_ms": recorded_ms})
+
+    def recent(self, key: FrameKey) -> bytes:
+        """Return the PNG of a frame among the last that were written; empty for others. Does not read the files."""
+        wanted = name_of(key)
+        return next((png for name, png in self._recent if name == wanted), b"")
 
     def read(self, key: FrameKey) -> bytes:
         """Return the PNG of a frame; empty if it is not in quarantine."""

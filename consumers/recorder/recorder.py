@@ -385,7 +385,8 @@ class Recorder:
                 self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._snapshots.purge)
                 await self._database.run(self._states.purge)
-                await self._read_removed()
+                if not self._has_excess:
+                    await self._read_removed()
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
                 waiting = await self._database.run(count_unpublished, self._engine)
                 self._meters.show_unpublished(waiting)

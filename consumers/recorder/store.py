@@ -129,13 +129,14 @@ class Store:
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         """Write the quarantine's files of the batch, then commit it.
 
-        The time that the files take is added to `batch.recorded_ms`: readers rely on a commit soon after it. Raises
+        The time that the files take is added to the batch's times: readers rely on a commit soon after them. Raises
         `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
         """
         try:
             begun_s = time.monotonic()
             kept = self._keep_evidence(batch)
-            batch.recorded_ms += round(1000 * (time.monotonic() - begun_s))
+            if kept:
+                batch.delay(round(1000 * (time.monotonic() - begun_s)))
             return self._write(batch, expected, kept)
         except BaseException:
             self.frames.forget()
@@ -255,9 +256,12 @@ class Store:
         }
 
     def _picture_of(self, batch: Batch, key: FrameKey) -> bytes:
-        """Return the PNG of a frame: of the batch without a read of the store, which may stall."""
+        """Return the PNG of a frame of the batch, or of one written lately; empty for others.
+
+        A read of the store may stall, and readers rely on a commit soon after the time of recording.
+        """
         verdict = batch.verdicts.get(key)
-        return verdict.evidence if verdict is not None and verdict.evidence else self.quarantine.read(key)
+        return verdict.evidence if verdict is not None and verdict.evidence else self.quarantine.recent(key)
 
     def bytes_held(self) -> dict[str, int]:
         """Return the bytes of each store, by their names in the metrics."""

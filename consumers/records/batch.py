@@ -99,6 +99,14 @@ class Batch:
     refusals: list[tuple[str, Refusal]] = field(default_factory=list)
     """Rejections of cameras' frames, signed by processors."""
 
+    def delay(self, delay_ms: int) -> None:
+        """Add milliseconds to every time of recording."""
+        self.recorded_ms += delay_ms
+        for boot, ledger in self.ledgers.items():
+            self.ledgers[boot] = ledger._replace(taken_ms=ledger.taken_ms + delay_ms)
+        for place, letter in self.letters.items():
+            self.letters[place] = letter._replace(recorded_ms=letter.recorded_ms + delay_ms)
+
     def __len__(self) -> int:
         return sum(until - first for first, until in self.offsets.values())
 

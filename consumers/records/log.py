@@ -27,7 +27,7 @@ ASSUMED_BYTES: Final = 2048
 """Size of a record before the first one is read: a verdict with a certificate has about as many."""
 
 _REFUSED_S: Final = 0.5
-"""Seconds between two looks, during a rebalance, at whether the group refuses this member."""
+"""Seconds between two checks, during a rebalance, whether the group refuses this member."""
 
 TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
 """Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""

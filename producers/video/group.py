@@ -47,8 +47,8 @@ SCENE_CHANGE: Final = 32.0
 """Mean difference of two pictures' luma, in levels, from which a new group begins."""
 _SAMPLED: Final = 8
 """Rows and columns between two samples of that difference."""
-_LEAST_SHARED: Final = 8
-"""The fewest samples that two pictures under different masks must share for a comparison."""
+_LEAST_SHARED: Final = 32
+"""Fewest samples that two pictures under different masks must share for a comparison: fewer are equal by chance."""
 _FINER: Final = 0.25
 """Rate factors of H.264 below the chosen one: noise of the codec at kept pixels spreads into the rebuilt ones."""
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -19,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.state import State
+from consumers.console.data import store as console_store
 from consumers.console.data.store import Store as ConsoleStore
 from consumers.database.tables import quarantine
 from consumers.evidence import thumbnails
@@ -169,7 +171,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
 
 
 async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
-    rig: Rig, recorder: Recorder, tmp_path: Path
+    rig: Rig, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline = signed(Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
     await recorder._write(rig.verdict_records([verdict(0)]))
@@ -188,6 +190,9 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     assert restarted._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
     console.forget(CAMERA)
     console.close()
+    await restarted._read_removed()
+    assert restarted._cameras.faulty(10) == []
+    monkeypatch.setattr(console_store, "open_engine", Mock(side_effect=PermissionError))
     await restarted._read_removed()
     assert restarted._cameras.faulty(10) == []
     restarted.close()

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from consumers.database.queries import open_records
-from consumers.database.tables import alerts, evidence, versions
+from consumers.database.tables import alerts, dead_letters, evidence, ledgers, versions
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
 from consumers.recorder.purge import purge
 from consumers.recorder.store import OffsetConflictError
@@ -176,12 +176,35 @@ def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
 
     for name in ("pipe_file", "cat_file"):
         monkeypatch.setattr(files, name, partial(slow, getattr(files, name)))
-    records = rig.verdict_records(ATTACK)
+    events, letters = rig.settings.events_topic, rig.settings.dead_letters_topic
+    other = rig.record(events, CAMERA.encode(), signed(ledger(1, 5)), "Ledger")
+    letter = rig.record(letters, CAMERA.encode(), dead_letter(9, verified=False).SerializeToString(), "DeadLetter")
+    records = [*rig.verdict_records(ATTACK), other, letter]
     begun_ms = time.time_ns() // 10**6
     written = rig.feed(records)
     assert len(_alerts(rig)) == 1
     assert len(called) == 2 * len(list((rig.folder / "quarantine").rglob("*.png"))) > 0
     assert min(row.recorded_ms for row in written.rows) >= begun_ms + 20 * len(called)
+    with rig.engine.begin() as connection:
+        others = (
+            *connection.scalars(select(ledgers.c.taken_ms)),
+            *connection.scalars(select(dead_letters.c.recorded_ms)),
+        )
+    assert len(others) == 2
+    assert min(others) >= begun_ms + 20 * len(called)
+
+
+def test_the_picture_of_an_alarm_that_waited_is_not_read_in_the_transaction(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = rig.store.quarantine._files
+    late, *others = ATTACK
+    rig.verdicts(others)
+    assert not _alerts(rig)
+    monkeypatch.setattr(files, "cat_file", lambda path: pytest.fail(f"read {path}"))
+    rig.verdicts([late])
+    (alert,) = _alerts(rig)
+    assert alert.thumbnail
 
 
 @pytest.mark.parametrize("rows", [1, 0])

@@ -326,7 +326,7 @@ def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
     """Read a console's database from another process. Return None if it is absent or not complete yet."""
     try:
         engine = open_engine(url, writes=False)
-    except StateError:
+    except (StateError, OSError):  # an OSError for a folder that may not be read
         return None
     try:
         with engine.begin() as connection:
