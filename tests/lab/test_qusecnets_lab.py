@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.cells import Attack, Row, Scored, Scores
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.qusecnets import adversarial, experiment, steepness, training
+from lab.experiments.qusecnets import adversarial, experiment, residual, steepness, training
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import Laboratory, worst
@@ -27,10 +28,12 @@ from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.report import verdict
+from lab.experiments.qusecnets.residual import RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
 from lab.experiments.qusecnets.training import squared_error, write
 from lab.networks.basic_cnn import BasicCnn
+from lab.training.recipe import Batches
 from processors.bundle import Bundle
 from processors.stages.preprocess.quantisation import quantise
 
@@ -175,6 +178,32 @@ def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer(
     assert attacked.thresholds.tolist() == [0.5]
 
 
+def test_the_residual_network_trains_in_the_box_and_its_bundle_gives_the_same_logits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = replace(adversarial.ATTACKED, epochs=1, batch=8, bfloat16=False)
+    monkeypatch.setattr(residual, "ATTACKED_RESIDUAL", usual)
+    monkeypatch.setattr(residual, "recipe", lambda wanted: replace(usual, peak_rate=1e-6))
+    shown, boxes = digits(16), list[Tensor]()
+
+    def seen(network: QuantisedNetwork) -> Batches:
+        batches = adversarial.attacked_batches(network)
+
+        def source(*given: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in batches(*given):
+                boxes.append(images)
+                yield images, labels
+
+        return source
+
+    monkeypatch.setattr(residual, "attacked_batches", seen)
+    network = residual.train_residual(Task(("0",), shown, shown, shown), tmp_path)
+    assert sum(map(len, boxes)) == 16
+    saved = write(tmp_path / "bundle", RESIDUAL, network.eval(), tuple("0123456789"), SIDE)
+    frames = torch.rand(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(saved.logits(frames), network(frames), rtol=1e-4, atol=1e-4)
+
+
 def row(name: str, attack: str, accuracy: float, eps: float | None) -> Row:
     return Row(
         name, "cq2", attack, attack, False, eps, 100, 1, accuracy, accuracy, accuracy, accuracy, None, None, 0, 0
@@ -200,7 +229,7 @@ def test_a_requirement_is_judged_on_the_whole_test_split_where_that_was_measured
 def test_the_rows_of_the_whole_test_split_attack_all_of_its_pictures(tmp_path: Path) -> None:
     place = Workplace(runs=tmp_path)
     cells = {cell.name: cell for cell in experiment.plan(place).cells}
-    for name in WHOLE:
+    for name in (RESIDUAL.name, *WHOLE):
         for attack in WHOLE_ROWS:
             cell = cells[f"{name}/{name.partition('-')[2]}/{attack.key}"]
             assert isinstance(cell.settings, tuple)
@@ -298,8 +327,7 @@ def test_a_network_of_other_code_or_pictures_is_trained_again(
         laboratory = Laboratory(Workplace(runs=tmp_path), Budget().quick())
         laboratory.task = lambda data, pictures=pictures: Task(("0",), pictures, pictures, pictures)  # type: ignore[assignment]  # a cache of the method
         laboratory.judge("mnist-cq4")
-        laboratory.judge("mnist-cq2")
-    first, shipped, *others = folders
-    assert len({first, others[0], others[2]}) == 3
-    assert (others[4], others[5]) == (first, shipped)
-    assert shipped == training.SHIPPED / "mnist-cq2"
+        assert laboratory.judge("mnist-cq2").bundle.settings.name == "mnist-cq2"  # it ships
+    first, other_code, other_pictures, again = folders
+    assert len({first, other_code, other_pictures}) == 3
+    assert again == first

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
 from lab.backdoor.tasks import Task, load_task
 from lab.experiments import cells
@@ -19,6 +20,7 @@ from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS
 from lab.experiments.qusecnets.plan import MAINS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.report import Network, write_report
+from lab.experiments.qusecnets.residual import LIKE, RESIDUAL
 from lab.experiments.qusecnets.steepness import (
     BASE,
     HELD_OUT,
@@ -31,11 +33,12 @@ from lab.experiments.qusecnets.steepness import (
     curve,
 )
 from lab.experiments.qusecnets.training import SHIPPED, code_of, trained, work_of
+from processors.bundle import load_bundle
 
 NAME: Final = "qusecnets"
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
 TABLES: Final = {**cells.TABLES, "steepness": Point, "networks": Network}
-ORDER: Final = tuple(dict.fromkeys((*MAINS, "mnist-tq2", STEEP, *NETWORKS)))
+ORDER: Final = tuple(dict.fromkeys((RESIDUAL.name, *MAINS, "mnist-tq2", STEEP, *NETWORKS)))
 """Networks, the most important first. Networks that do not ship come last, and are trained before their rows."""
 _CODE: Final = "lab.experiments.qusecnets"
 _TRAINING_SECONDS: Final = 600
@@ -51,7 +54,7 @@ def plan(place: Workplace, budget: Budget | None = None) -> Plan:
     whole = Laboratory(place, replace(planned, images=_TEST_PICTURES, step_images=_TEST_PICTURES))
     store = place.store(NAME)
     every = [cell for name in ORDER for cell in (laboratory.network(name), *laboratory.scored(name))]
-    every += [cell for name in WHOLE for cell in whole.scored(name, WHOLE_ROWS)]
+    every += [cell for name in (RESIDUAL.name, *WHOLE) for cell in whole.scored(name, WHOLE_ROWS)]
     every.append(laboratory.steepness())
     return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
 
@@ -79,7 +82,7 @@ class Laboratory:
     def scored(self, name: str, rows: tuple[AttackRow, ...] | None = None) -> list[Cell]:
         """Return the cells of the attacks on a network: the planned ones, or those of `rows`."""
         found = list[Scored]()
-        for row in rows or self.budget.rows(BASE if name == STEEP else name):
+        for row in rows or self.budget.rows({STEEP: BASE, RESIDUAL.name: LIKE}.get(name, name)):
             found.append(self._scored(name, row, list(found)))
         return [each.cell for each in found]
 
@@ -129,9 +132,11 @@ class Laboratory:
             base = self.judge(BASE)
             return replace(base, bundle=at_steepness(base.bundle, chosen(self._held_out()), STEEP))
         task = self.task(data_of(name))
-        work = work_of(self.cache.folder / "networks", NETWORKS[name], task)
-        folder = SHIPPED / name if (SHIPPED / name).is_dir() else work / name / "bundle"
-        bundle = trained(name, task, folder, work)
+        if (SHIPPED / name).is_dir():
+            bundle = load_bundle(SHIPPED / name, torch.device("cpu"))
+        else:
+            work = work_of(self.cache.folder / "networks", NETWORKS[name], task)
+            bundle = trained(name, task, work / name / "bundle", work)
         return Judge(bundle, task.test.first(self.budget.images), task.held_out, self.budget.seed)
 
     def _held_out(self) -> list[Point]:

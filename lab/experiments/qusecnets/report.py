@@ -14,12 +14,13 @@ from lab.experiments.qusecnets.network import NETWORKS
 from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, WHOLE_ROWS, WHOLE_SUFFIX, AttackRow
 from lab.experiments.qusecnets.plan import ROWS as ATTACKS
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
+from lab.experiments.qusecnets.residual import ATTACKED_RESIDUAL, RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_section, steep_verdict
 from lab.experiments.qusecnets.steepness import STEEP, Point
 from lab.results.markdown import markdown
 
 CURVES = "accuracy-by-eps.png"
-ORDER = tuple(dict.fromkeys(("mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
+ORDER = tuple(dict.fromkeys((RESIDUAL.name, "mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
 """The order of the networks on the page."""
 
 
@@ -67,7 +68,7 @@ def write_report(store: Store) -> list[str]:
 def verdict(rows: Sequence[Row]) -> list[str]:
     """Return the requirements with their figures, and the accuracy that an adaptive attacker leaves."""
     lines = []
-    for name in MAINS:
+    for name in (*MAINS, RESIDUAL.name):
         for wanted in REQUIREMENTS:
             found = _find(rows, name, f"{wanted.attack}{WHOLE_SUFFIX}") or _find(rows, name, wanted.attack)
             if found is None:
@@ -170,6 +171,7 @@ NETWORKS_TEXT = (
     f"`attacked`: that one is then trained for {ATTACKED.epochs} epochs by PGD in the output box of its layer, the "
     "values that the layer can return for pictures within .3. The paper does not do this; it shows what quantisation "
     "alone leaves open. What is behind the layer of `attacked` is not the paper's network either, but model B of "
-    "Carlini and Wagner with four smaller convolutions. Each folder's `training.md` has its accuracy and what a "
-    "trained layer learned."
+    "Carlini and Wagner with four smaller convolutions. `residual` has a residual network there, trained for "
+    f"{ATTACKED_RESIDUAL.epochs} epochs by `python -m lab.experiments.qusecnets.residual`. Each folder's `training.md` "
+    "has its accuracy and what a trained layer learned."
 )
