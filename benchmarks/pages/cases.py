@@ -277,6 +277,7 @@ def _aigan_times(rows: Sequence[Case]) -> Iterator[Case]:
 
 _UNLIKE: Final = {
     "mnist-cq2-attacked": " (a deeper network than the paper's, trained against attacks)",
+    "mnist-cq2-attacked-residual": " (a residual network, trained against attacks)",
     "mnist-cq2-steep": " (a layer 20 × as steep as the paper's, whose gradient vanishes)",
 }
 _QUSECNETS: Final = {

@@ -182,7 +182,7 @@ def test_the_residual_network_trains_in_the_box_and_its_bundle_gives_the_same_lo
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     usual = replace(adversarial.ATTACKED, epochs=1, batch=8, bfloat16=False)
-    monkeypatch.setattr(residual, "ATTACKED_RESIDUAL", usual)
+    monkeypatch.setattr(residual, "CYCLES", (usual, usual))
     monkeypatch.setattr(residual, "recipe", lambda wanted: replace(usual, peak_rate=1e-6))
     shown, boxes = digits(16), list[Tensor]()
 
@@ -198,7 +198,7 @@ def test_the_residual_network_trains_in_the_box_and_its_bundle_gives_the_same_lo
 
     monkeypatch.setattr(residual, "attacked_batches", seen)
     network = residual.train_residual(Task(("0",), shown, shown, shown), tmp_path)
-    assert sum(map(len, boxes)) == 16
+    assert sum(map(len, boxes)) == 32
     saved = write(tmp_path / "bundle", RESIDUAL, network.eval(), tuple("0123456789"), SIDE)
     frames = torch.rand(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(saved.logits(frames), network(frames), rtol=1e-4, atol=1e-4)

@@ -24,6 +24,8 @@ def by_eps(rows: Sequence[Row], file: Path) -> None:
                 for row in own
                 if row.attack == "clean" or (row.attack.startswith("pgd-") and row.attack != "pgd-long")
             )
+            if not points:
+                continue
             eps, accuracy, low, high = zip(*points, strict=True)
             axes.plot(eps, accuracy, marker="o", markersize=3, label=name)
             axes.fill_between(eps, low, high, alpha=0.15)

@@ -14,7 +14,7 @@ from lab.experiments.qusecnets.network import NETWORKS
 from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, WHOLE_ROWS, WHOLE_SUFFIX, AttackRow
 from lab.experiments.qusecnets.plan import ROWS as ATTACKS
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
-from lab.experiments.qusecnets.residual import ATTACKED_RESIDUAL, RESIDUAL
+from lab.experiments.qusecnets.residual import EPOCHS, RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_section, steep_verdict
 from lab.experiments.qusecnets.steepness import STEEP, Point
 from lab.results.markdown import markdown
@@ -172,6 +172,6 @@ NETWORKS_TEXT = (
     "values that the layer can return for pictures within .3. The paper does not do this; it shows what quantisation "
     "alone leaves open. What is behind the layer of `attacked` is not the paper's network either, but model B of "
     "Carlini and Wagner with four smaller convolutions. `residual` has a residual network there, trained for "
-    f"{ATTACKED_RESIDUAL.epochs} epochs by `python -m lab.experiments.qusecnets.residual`. Each folder's `training.md` "
+    f"{EPOCHS} epochs by `python -m lab.experiments.qusecnets.residual`. Each folder's `training.md` "
     "has its accuracy and what a trained layer learned."
 )

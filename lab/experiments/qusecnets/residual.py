@@ -22,7 +22,12 @@ from lab.training.recipe import Recipe, fit
 from schemas.runtime.user_errors import run_command
 
 _MODULE: Final = "lab.experiments.qusecnets.residual"
-ATTACKED_RESIDUAL: Final[Recipe] = replace(ATTACKED, epochs=32, peak_rate=0.1)
+CYCLES: Final[tuple[Recipe, ...]] = (
+    replace(ATTACKED, epochs=32, peak_rate=0.1),
+    replace(ATTACKED, epochs=8, peak_rate=0.03),
+)
+"""The recipes of the training in the output box. Each continues from the averaged weights of the one before."""
+EPOCHS: Final = sum(each.epochs for each in CYCLES)
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,11 @@ def train_residual(task: Task, work: Path) -> QuantisedNetwork:
     """Train the network, first on clean pictures and then in the output box. Checkpoints in `work` let it resume."""
     images, labels = task.train.images, task.train.labels
     network = train(RESIDUAL, images, labels, recipe(RESIDUAL), work / "checkpoint.pt")
-    network.network = fit(
-        network.network, images, labels, network.normalised, ATTACKED_RESIDUAL, work / "attacked.pt",
-        batches=attacked_batches(network),
-    )  # fmt: skip
+    for number, each in enumerate(CYCLES):
+        network.network = fit(
+            network.network, images, labels, network.normalised, each, work / f"attacked-{number}.pt",
+            batches=attacked_batches(network),
+        )  # fmt: skip
     return network
 
 
@@ -66,7 +72,7 @@ def main() -> None:
     folder = arguments.out / RESIDUAL.name
     bundle = write(folder, RESIDUAL, train_residual(task, arguments.work), task.classes, task.train.images.shape[1])
     accuracy = bundle_accuracy(bundle, task.test.images, task.test.labels)
-    epochs = f"{recipe(RESIDUAL).epochs} epochs, then {ATTACKED_RESIDUAL.epochs} against PGD in the output box"
+    epochs = f"{recipe(RESIDUAL).epochs} epochs, then {EPOCHS} against PGD in the output box"
     lines = [
         f"{bundle.model_id}: {len(task.train)} training pictures, {epochs}",
         f"{len(task.test)} test pictures: accuracy {accuracy:.4f}",
