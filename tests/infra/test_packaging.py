@@ -51,7 +51,8 @@ def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[
     _, sdist = released
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    left_out = tuple(f"lab/backdoor/models/{name}/" for name in (*CATALOGUE, "cnn-d-1", "resnet20-random", "resnet20-two"))
+    models = (*CATALOGUE, "cnn-d-1", "resnet20-random", "resnet20-two")
+    left_out = tuple(f"lab/backdoor/models/{name}/" for name in models)
     wanted = {name for name in tracked_files() if not name.startswith((".", REMADE, *left_out))}
     assert inside - {"PKG-INFO", ".gitignore"} == wanted | TAKEN_IN
     assert sdist.stat().st_size < 100 * 10**6, "the most that PyPI takes"
