@@ -222,18 +222,16 @@ class CameraCache:
 
         Removed ones are left out.
         """
-        found = ((name, state) for name, state in self._faulty.items() if not self._is_removed(name))
+        found = (
+            (name, state)
+            for name, state in self._faulty.items()
+            if self._cameras[name].recorded_ms > self._removed_ms.get(name, -1)
+        )
         return heapq.nsmallest(count, found, key=lambda each: (each[1].severity, each[0]))
 
     def remove(self, removed_ms: Mapping[str, int]) -> None:
         """Set the cameras that people have removed, each until it sends again, with the Unix time of the removal."""
         self._removed_ms = removed_ms
-
-    def _is_removed(self, name: str) -> bool:
-        camera = self._cameras[name]
-        frame_ms = camera.last.recorded_ms if camera.last is not None else 0
-        status_ms = camera.status.seen_ms if camera.status is not None else 0
-        return max(frame_ms, status_ms) <= self._removed_ms.get(name, -1)
 
     def unseen(self, count: int) -> list[tuple[Camera, bytes]]:
         """Take the newest previews of at most `count` cameras, the longest waiting first."""

@@ -117,6 +117,12 @@ class Camera:
         """Return the flagged share of the recent probes; None if there were none."""
         return sum(self.probes) / len(self.probes) if self.probes else None
 
+    @property
+    def recorded_ms(self) -> int:
+        """Unix time at which its last frame or status was recorded; 0 before both."""
+        frame_ms = self.last.recorded_ms if self.last is not None else 0
+        return max(frame_ms, self.status.seen_ms if self.status is not None else 0)
+
     def age_s(self, now_ms: int) -> float | None:
         """Return the seconds since the last frame was recorded; None before the first."""
         return (now_ms - self.heard_ms) / 1000 if self.last else None

@@ -99,16 +99,8 @@ class Reading:
         return [
             self._snapshot(camera, now_ms)
             for _, camera in sorted(self._cameras.items())
-            if camera.last is not None and not self._is_forgotten(camera)
+            if camera.last is not None and camera.recorded_ms > self._forgotten.get(camera.name, -1)
         ]
-
-    def _is_forgotten(self, camera: Camera) -> bool:
-        """Return whether a camera was forgotten and has sent neither a frame nor a status since then."""
-        heard_ms = max(
-            camera.last.recorded_ms if camera.last is not None else 0,
-            camera.status.seen_ms if camera.status is not None else 0,
-        )
-        return heard_ms <= self._forgotten.get(camera.name, -1)
 
     def _take(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)

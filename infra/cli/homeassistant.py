@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from infra.cli import app
 from infra.cli.access import MQTT, mqtt_place, require_brokers
-from infra.cli.passwords import resolve
+from infra.cli.passwords import console_store, resolve
 from infra.cli.roles import COMMON
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
@@ -35,7 +35,7 @@ def homeassistant(settings: AnnouncerSettings) -> None:
         update={
             "mqtt": place,
             "database": resolve(settings.database) or layout.database_url,
-            "console_store": resolve(settings.console_store) or (layout.console_url if settings.state else ""),
+            "console_store": console_store(settings.console_store, settings.state),
         }
     )
     run_role(

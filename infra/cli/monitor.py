@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from infra.cli import app
 from infra.cli.access import KAFKA, MQTT, existing_layout, require_brokers, resolved
-from infra.cli.passwords import resolve
+from infra.cli.passwords import console_store, resolve
 from infra.cli.roles import COMMON, role_keys
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
@@ -29,7 +29,7 @@ def monitor(settings: MonitorSettings) -> None:
     settings = resolved(settings, "monitor").model_copy(
         update={
             "database": resolve(settings.database) or layout.database_url,
-            "console_store": resolve(settings.console_store) or (layout.console_url if settings.state else ""),
+            "console_store": console_store(settings.console_store, settings.state),
             "signer": settings.signer or (layout.decider_file if settings.state and layout.decider() else None),
             "trust": trust_file(settings.trust, settings.state),
         }

@@ -10,7 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, enrolments, mqtt_place, require_brokers, resolved, share_of
 from infra.cli.code import AllowCode
-from infra.cli.passwords import resolve
+from infra.cli.passwords import console_store, resolve
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
@@ -150,11 +150,9 @@ def record(settings: RecorderSettings) -> None:
     from consumers.recorder.recorder import letters_group, run_recorder
     from infra.pki.generations import following
     from infra.process.role import run_role
-    from infra.state_folder import Layout
 
     settings = with_records(resolved(settings, "recorder"))
-    store = Layout(settings.state.resolve()).console_url if settings.state else ""
-    settings = settings.model_copy(update={"console_store": resolve(settings.console_store) or store})
+    settings = settings.model_copy(update={"console_store": console_store(settings.console_store, settings.state)})
     group = settings.group
     groups = [] if group is None else [group, letters_group(group)]
     require_brokers(

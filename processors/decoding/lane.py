@@ -312,8 +312,8 @@ class Lane:
         """Return the group whose decoder is closed for that of `group`: an idle one, or the one that was opened last.
 
         A decoder is idle if its camera has begun a later group, or had no turn for long. Cameras take turns, so that
-        the least recently used of the others is needed next. By closing the newest, only the surplus
-        cameras and one more reopen.
+        the least recently used of the others is needed next. By closing the newest, only the surplus cameras and one
+        more reopen.
         """
         latest = {each.camera_id: each for each in (*self._open, group)}
         since = self._turns - _IDLE_TURNS * len(self._open)

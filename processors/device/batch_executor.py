@@ -221,7 +221,7 @@ class BatchExecutor:
                 one = slice(i, i + 1)
                 seen, logits = (each[one] for each in found.judged)
                 rebuilt, seeds = (None if each is None else each[one] for each in (found.rebuilt, draws))
-                self.drift.sample((deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits), 0)
+                self.drift.sample(deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits)
             job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)

@@ -53,16 +53,12 @@ class DriftSampler:
         """Whether `sample` would take a frame now."""
         return self._reference is not None and self._clock() >= self._due_s
 
-    def sample(self, judged: tuple[Tensor, Tensor], place: int) -> None:
-        """Take the frame at `place` if one is due.
-
-        `judged` has the pictures of `processors.pipeline.deciding_pictures`, and the logits.
-        """
-        if self._reference is None or self.state is None or (now_s := self._clock()) < self._due_s:
+    def sample(self, pictures: Tensor, logits: Tensor) -> None:
+        """Take one frame if one is due: its (1, C, H, W) of `processors.pipeline.deciding_pictures`, and its logits."""
+        if self._reference is None or self.state is None or not self.due:
             return
-        self._due_s = now_s + self._interval_s
-        found = features_of(*(each[place : place + 1] for each in judged))
-        row = Features(*(each.cpu() for each in found))
+        self._due_s = self._clock() + self._interval_s
+        row = Features(*(each.cpu() for each in features_of(pictures, logits)))
         if not all(bool(each.isfinite().all()) for each in row):
             return
         self._rows.append(row)
@@ -70,9 +66,9 @@ class DriftSampler:
             return
         window = [torch.cat(each) for each in zip(*self._rows, strict=True)]
         self._rows.clear()
-        pictures, answers = (
-            discrepancy(known, seen, self._chance).ratio for known, seen in zip(self._reference, window, strict=True)
+        seen, answered = (
+            discrepancy(known, found, self._chance).ratio for known, found in zip(self._reference, window, strict=True)
         )
-        self._past.append((pictures, answers))
+        self._past.append((seen, answered))
         least = map(min, zip(*self._past, strict=True)) if len(self._past) == DRIFT_WINDOWS else (0.0, 0.0)
         self.state = Drift(self.state.windows + 1, *least)

@@ -24,7 +24,7 @@ def forget_starts(state: Path) -> None:
 
 
 class DamagedStartError(StateError):
-    """The file of a start is there, and the disk or its content is damaged."""
+    """A file of a start that the disk does not return, or with other content."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class Start:
         except FileNotFoundError:
             return None, False
         except OSError as error:
-            kind = DamagedStartError if error.errno == errno.EIO else StateError
-            raise kind(f"{self.mark}: expected a readable file, got {error.strerror}. Correct its rights.") from None
+            got = f"{self.mark}: expected a readable file, got {error.strerror}."
+            if error.errno == errno.EIO:
+                raise DamagedStartError(f"{got} Check the disk.") from None
+            raise StateError(f"{got} Correct its rights.") from None
         except (ValueError, KeyError, TypeError):
             raise DamagedStartError(
                 f"{self.mark}: expected the start of a fleet, got another text. Delete the file to begin again."

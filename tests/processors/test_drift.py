@@ -123,7 +123,7 @@ def fill(sampler: DriftSampler, clock: Clock, chance: torch.Generator, windows: 
     for _ in range(windows * WINDOW):
         clock.now_s += 15
         shown = darker * torch.rand(1, 3, 16, 16, generator=chance)
-        sampler.sample((shown, torch.randn(1, 3, generator=chance)), 0)
+        sampler.sample(shown, torch.randn(1, 3, generator=chance))
 
 
 def test_only_as_many_windows_in_succession_are_drift() -> None:
@@ -145,10 +145,10 @@ def test_frames_between_two_intervals_and_without_numbers_are_left_out() -> None
     clock.now_s += 15
     for _ in range(10 * WINDOW):  # one of them is due
         clock.now_s += 0.01
-        sampler.sample((torch.rand(1, 3, 16, 16), torch.randn(1, 3)), 0)
+        sampler.sample(torch.rand(1, 3, 16, 16), torch.randn(1, 3))
     for _ in range(WINDOW):
         clock.now_s += 15
-        sampler.sample((torch.full((1, 3, 16, 16), torch.nan), torch.randn(1, 3)), 0)
+        sampler.sample(torch.full((1, 3, 16, 16), torch.nan), torch.randn(1, 3))
     assert sampler.state == Drift()
 
 

@@ -128,7 +128,7 @@ class Backlog:
             self._hold(self.holding)
 
     def _judge(self, topic: KafkaTopic, backlog_bytes: int, limit_bytes: int) -> None:
-        """Update whether `topic` holds frames back: from above the limit until it is at half of that or less."""
+        """Update whether `topic` holds frames back. It begins above the limit, and ends at half of it."""
         was_full = topic in self._full
         is_full = backlog_bytes > (limit_bytes // 2 if was_full else limit_bytes)
         if is_full != was_full:

@@ -45,7 +45,7 @@ _DROPPED = {
 }
 
 _REWRITTEN: Final = 3
-"""Free bytes for each byte of a SQLite: its log and its file grow by 2.4 when columns of `frames` are dropped."""
+"""Free bytes for each byte of a SQLite: its log and file grow by more than two when columns of `frames` are dropped."""
 
 
 def upgrade() -> None:
