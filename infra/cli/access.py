@@ -61,6 +61,13 @@ def existing_layout(state: Path) -> Layout:
     return Layout(state.resolve())
 
 
+def console_store(given: str, state: Path | None) -> str:
+    """Return the URL of the console's own database: `given`, or that in the state folder; empty without both."""
+    from infra.state_folder import Layout
+
+    return resolve(given) or (Layout(state.resolve()).console_url if state is not None else "")
+
+
 def mqtt_place(
     given: str | None,
     state: Path | None,

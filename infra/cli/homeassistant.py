@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli import app
-from infra.cli.access import MQTT, mqtt_place, require_brokers
-from infra.cli.passwords import console_store, resolve
+from infra.cli.access import MQTT, console_store, mqtt_place, require_brokers
+from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON
 from infra.settings.command import role_command
 from schemas.errors import ConfigError

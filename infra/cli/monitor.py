@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli import app
-from infra.cli.access import KAFKA, MQTT, existing_layout, require_brokers, resolved
-from infra.cli.passwords import console_store, resolve
+from infra.cli.access import KAFKA, MQTT, console_store, existing_layout, require_brokers, resolved
+from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, role_keys
 from infra.settings.command import role_command
 from schemas.errors import ConfigError

@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from infra.local.process import COMMAND
 
@@ -57,13 +56,6 @@ def hide_passwords() -> None:
     if variables:
         os.execve(COMMAND[0], [*COMMAND, *shown], os.environ | variables)
     sys.argv[1:] = revealed(sys.argv[1:], os.environ)
-
-
-def console_store(given: str, state: Path | None) -> str:
-    """Return the URL of the console's own database: `given`, or that in the state folder; empty without both."""
-    from infra.state_folder import Layout
-
-    return resolve(given) or (Layout(state.resolve()).console_url if state is not None else "")
 
 
 def resolve(text: str) -> str:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, enrolments, mqtt_place, require_brokers, resolved, share_of
+from infra.cli.access import (
+    DEFAULT_STATE,
+    KAFKA,
+    MQTT,
+    console_store,
+    enrolments,
+    mqtt_place,
+    require_brokers,
+    resolved,
+    share_of,
+)
 from infra.cli.code import AllowCode
-from infra.cli.passwords import console_store, resolve
+from infra.cli.passwords import resolve
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
 from schemas.errors import ConfigError

@@ -16,6 +16,7 @@ from consumers.cameras.state import State
 from consumers.database.tables import boots, frames
 from consumers.evidence.probe_shares import Seen
 from consumers.recorder.metrics import Meters, places_of
+from consumers.records.rows import CameraRow
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, PAUSED, RAW, Meta, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, signed, verdict
@@ -351,3 +352,10 @@ def test_cameras_beyond_the_bound_are_forgotten_by_the_age_of_their_last_frame(
     assert sorted(camera.name for camera in rig.cameras.all()) == ["lab/2", "lab/3"]
     rig.cameras.expire(2**62)
     assert {saved.camera for saved, _ in rig.cameras.judge(2**62, 2**62)} == {"lab/2", "lab/3"}
+
+
+def test_the_last_record_of_a_camera_is_its_frame_or_its_status() -> None:
+    camera = Camera(CAMERA)
+    assert camera.recorded_ms == 0
+    camera.status = CameraRow(CAMERA, seen_ms=7)
+    assert camera.recorded_ms == 7

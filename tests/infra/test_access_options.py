@@ -14,7 +14,7 @@ import typer
 
 import infra.cli
 from infra.cli import topics
-from infra.cli.access import mqtt_place, share_of
+from infra.cli.access import console_store, mqtt_place, share_of
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import kafka_rights
 from infra.pki.roles import role_folder, share_name
@@ -149,3 +149,12 @@ def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
 def test_an_address_of_another_form_is_one_line(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         mqtt_place(address, None, "bridge")
+
+
+def test_the_console_s_database_is_the_named_one_or_that_of_the_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_STORE", "postgresql://db/console")
+    assert console_store("env:POINTILLIST_STORE", tmp_path) == "postgresql://db/console"
+    assert console_store("", tmp_path) == Layout(tmp_path.resolve()).console_url
+    assert console_store("", None) == ""

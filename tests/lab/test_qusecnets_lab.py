@@ -20,7 +20,7 @@ from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.cells import Attack, Row, Scored, Scores
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.qusecnets import adversarial, experiment, residual, steepness, training
+from lab.experiments.qusecnets import adversarial, experiment, plots, residual, steepness, training
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import Laboratory, worst
@@ -217,6 +217,11 @@ def test_a_layer_hides_its_gradient_only_if_chance_does_not_explain_the_differen
     for high, hides in ((0.95, False), (0.88, True)):
         lines = verdict([*rows, replace(other, ci_high=high)])
         assert any("hides its gradient" in line for line in lines) == hides
+
+
+def test_a_network_without_a_clean_row_is_left_out_of_the_plot(tmp_path: Path) -> None:
+    plots.by_eps([row("mnist-cq2", "clean", 0.99, None), row("mnist-tq2", "fgsm", 0.9, 0.3)], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").is_file()
 
 
 def test_a_requirement_is_judged_on_the_whole_test_split_where_that_was_measured() -> None:
