@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -24,6 +26,9 @@ from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE,
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
+RELEASE: Final = "2.0"
+"""The only release whose rights accept cameras: from 2.1 on, `%u` in a pattern matches no name with a slash."""
+_VERSION: Final = re.compile(r"mosquitto version ((\d+\.\d+)\S*)")
 
 _DISCONNECT = b"\xe0\x00"
 _UNREADABLE: Final = "Couldn't open database."
@@ -34,12 +39,26 @@ MAX_CONNECTIONS: Final = MAX_CAMERAS + 256
 
 
 def mosquitto_binary() -> str:
-    """Return the path of mosquitto's program. Raises BrokerError if it is not installed."""
+    """Return the path of mosquitto's program. Raises BrokerError if it is not installed, or of another release."""
     # Debian puts it in /usr/sbin, which is not on every user's path.
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=SYSTEM_PATH)
     if found is None:
         raise BrokerError("mosquitto is missing: expected the program on PATH. Install the Debian package mosquitto.")
+    version, release = _version(found)
+    if release != RELEASE:
+        raise BrokerError(
+            f"mosquitto: expected release {RELEASE}, whose rights accept cameras, got {version} of {found}. Put "
+            f"release {RELEASE} first on PATH."
+        )
     return found
+
+
+def _version(program: str) -> tuple[str, str]:
+    """Return the version and the release of a mosquitto, for example "2.0.22" and "2.0"."""
+    # Its exit status after printing the help differs between releases.
+    said = subprocess.run([program, "-h"], capture_output=True, text=True, timeout=20, check=False).stdout
+    found = _VERSION.match(said)
+    return (found[1], found[2]) if found is not None else ("no version", "")
 
 
 def answers_mqtt(host: str, port: int, timeout_s: float = 1.0, tls: Tls | None = None) -> bool:

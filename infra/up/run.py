@@ -19,7 +19,7 @@ from consumers.database.migrations import upgrade_database
 from infra.local.disk_space import DiskSpace
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
-from infra.local.mosquitto import Mosquitto
+from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import Ports
 from infra.local.private_folder import private_folder
 from infra.local.role_table import RoleTable
@@ -95,6 +95,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     check_receivers(settings)
+    mosquitto_binary()
     layout = Layout(settings.state.resolve())
     with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()

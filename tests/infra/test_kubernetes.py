@@ -11,8 +11,9 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 
-from infra.local.mosquitto import Mosquitto
+from infra.local.mosquitto import RELEASE, Mosquitto
 from infra.local.topics import pointillist_topics
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
@@ -109,6 +110,13 @@ def test_there_is_one_workload_for_each_role_and_a_broker(overlay: str) -> None:
 def test_a_role_without_a_pod_raises_an_alert() -> None:
     rule = ALERTS["PointillistRoleMissing"]["expr"]
     assert set(re.findall(r'absent\(pointillist_build_info\{role="(\w+)"\}\)', rule)) == ROLES
+
+
+@each_overlay
+def test_mosquitto_is_of_the_release_whose_rights_accept_cameras_as_in_compose(overlay: str) -> None:
+    (image,) = (container["image"] for name, container, _ in containers(overlay) if name == Mosquitto.role)
+    assert image.startswith(f"eclipse-mosquitto:{RELEASE}.")
+    assert yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["mosquitto"]["image"] == image
 
 
 @each_overlay

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import signal
@@ -29,6 +30,7 @@ from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 from schemas.errors import BrokerError
 from schemas.limits import MAX_MESSAGE_BYTES
+from tests.infra.command_line import refusal, run
 from tests.waiting import PATIENCE_S, until
 
 TopicFactory = Callable[..., Awaitable[str]]
@@ -350,6 +352,24 @@ def test_a_missing_mosquitto_names_its_package(state_dir: Path, monkeypatch: pyt
     monkeypatch.setattr(mosquitto_module, "SYSTEM_PATH", "/nonexistent")
     with pytest.raises(BrokerError, match="Debian package mosquitto"):
         Mosquitto(state_dir).start()
+
+
+@pytest.mark.parametrize("version", ["2.1.2", "1.6.9", None])
+def test_up_and_doctor_refuse_a_release_of_mosquitto_that_rejects_frames_before_anything_starts(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    program = state_dir / "bin" / "mosquitto"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n" + (f"echo 'mosquitto version {version}'\n" if version else ""))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    line = refusal(run("up", "--state", state_dir / "new"))
+    got = version or "no version"
+    assert line.startswith(f"mosquitto: expected release 2.0, whose rights accept cameras, got {got} of {program}. ")
+    assert not (state_dir / "new").exists()
+    parts = json.loads(run("doctor", "--state", state_dir, "--json").stdout)["parts"]
+    (found,) = (part for part in parts if part["what"] == "mosquitto")
+    assert (found["ok"], found["needed"], found["found"]) == (False, True, line)
 
 
 @pytest.mark.parametrize("missing", ["java", "maven"])
