@@ -24,7 +24,7 @@ SOURCES: Final = (
     ("github.com/kedacore/keda/v2", "v2.18.1", "config/crd/bases",
      ("keda.sh_scaledobjects", "keda.sh_triggerauthentications")),
     ("github.com/prometheus-operator/prometheus-operator", "v0.83.0", "example/prometheus-operator-crd",
-     ("monitoring.coreos.com_podmonitors",)),
+     ("monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules")),
 )  # fmt: skip
 STRIMZI: Final = "0.49.0"
 _MODELS: Final = "io.strimzi.api.kafka.model."
@@ -43,6 +43,8 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
             made[key] = {name: strict(each) for name, each in value.items()}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
             made[key] = strict(value)
+        elif key == "pattern":
+            made[key] = value.replace("^(?i)", "(?i)^")  # Go accepts a flag anywhere, Python only at the start
         elif key not in ("description", "format") and not key.startswith("x-"):
             made[key] = value
     if schema.get("x-kubernetes-int-or-string"):

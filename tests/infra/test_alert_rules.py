@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from infra.local.prometheus import RULES
+from infra.prometheus.operator_rules import MANIFEST, SOURCE, manifest
 from tests.infra.alert_rules import ALERTS, documents
 from tests.infra.promql_names import strangers
 
@@ -17,6 +18,11 @@ RULE_FILES = sorted(RULES.glob("*.yml"))
 TEST_FILES = sorted(TESTS.glob("*.yml"))
 FILES: dict[str, dict[str, Any]] = {file.stem: next(documents(file.read_text())) for file in TEST_FILES}
 CASES = [case for file in FILES.values() for test in file["tests"] for case in test["alert_rule_test"]]
+
+
+def test_the_manifest_in_the_repository_is_made_of_every_rule_file() -> None:
+    assert [SOURCE] == RULE_FILES
+    assert MANIFEST.read_text() == manifest(SOURCE.read_text())
 
 
 def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -93,7 +93,9 @@ def test_kubernetes_and_every_operator_know_the_kinds_that_are_used() -> None:
     assert {group for group, _ in OPERATORS} == {group for group in groups if "." in group and "k8s.io" not in group}
 
 
-@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "ScaledObject", "PodMonitor", "KafkaNodePool", "Kafka"])
+@pytest.mark.parametrize(
+    "kind", ["PodDisruptionBudget", "ScaledObject", "PodMonitor", "PrometheusRule", "KafkaNodePool", "Kafka"]
+)
 def test_a_field_that_does_not_exist_is_noticed(kind: str) -> None:
     resource = json.loads(json.dumps(next(iter(of_kind("cpu", kind).values()))))
     resource["spec"]["replcas"] = 3
@@ -110,6 +112,12 @@ def test_there_is_one_workload_for_each_role_and_a_broker(overlay: str) -> None:
 def test_a_role_without_a_pod_raises_an_alert() -> None:
     rule = ALERTS["PointillistRoleMissing"]["expr"]
     assert set(re.findall(r'absent\(pointillist_build_info\{role="(\w+)"\}\)', rule)) == ROLES
+
+
+@each_overlay
+def test_every_alert_rule_is_in_an_object_that_the_prometheus_operator_reads(overlay: str) -> None:
+    (rules,) = of_kind(overlay, "PrometheusRule").values()
+    assert {rule["alert"]: rule for group in rules["spec"]["groups"] for rule in group["rules"]} == ALERTS
 
 
 @each_overlay

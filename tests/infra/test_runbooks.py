@@ -8,7 +8,8 @@ import pytest
 
 from consumers.console import pages
 from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME
-from infra.prometheus import runbooks
+from infra.prometheus import operator_rules, runbooks
+from infra.prometheus.operator_rules import MANIFEST
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
 from tests.infra.test_access_options import COMMANDS
@@ -56,11 +57,14 @@ def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_templat
     assert "{{" not in PAGE.read_text()  # Prometheus would run it
 
 
-def test_the_command_writes_the_page_and_names_it(
+def test_the_command_writes_the_page_and_the_manifest_and_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "consoles" / "runbooks.html"
+    rules = tmp_path / "prometheusrule.yaml"
     monkeypatch.setattr(runbooks, "PAGE", page)
+    monkeypatch.setattr(operator_rules, "MANIFEST", rules)
     runpy.run_module("infra.prometheus.__main__")
     assert page.read_text() == PAGE.read_text()
-    assert capsys.readouterr().out == f"{page}\n"
+    assert rules.read_text() == MANIFEST.read_text()
+    assert capsys.readouterr().out == f"{page}\n{rules}\n"
