@@ -14,7 +14,7 @@ from schemas import metrics as m
 
 REFRESH: Final = "5s"
 CONSOLE: Final = "http://127.0.0.1:8080"
-"""Default URLs, as in compose; `up` replaces them by its own."""
+"""Default URL, as in compose. `up` and `python -m infra.grafana --console URL` replace it."""
 TAG: Final = "pointillist"
 
 

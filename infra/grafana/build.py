@@ -8,8 +8,6 @@ machines   Kafka, mosquitto, machines and GPUs
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from infra.grafana.fleet import fleet
@@ -17,7 +15,6 @@ from infra.grafana.machines import machines
 from infra.grafana.resources import resources
 from infra.grafana.stages import stages
 
-FOLDER = Path(__file__).parent / "dashboards"
 BOARDS = {"fleet": fleet, "stages": stages, "resources": resources, "machines": machines}
 
 

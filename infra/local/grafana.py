@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from infra.grafana.shipped import linked
 from infra.local.files import write_text
 from infra.local.http import is_ready
 from infra.local.ports import Ports
@@ -68,9 +68,8 @@ class Grafana(Service):
             )
         for name in ("data", "plugins"):
             (self.folder / name).mkdir(exist_ok=True)
-        addresses = {"console": self._console}
-        for file in sorted((FOLDER / "dashboards").glob("*.json")):
-            write_text(self.folder / "dashboards" / file.name, leading_to(file.read_text(), addresses))
+        for name, text in linked(self._console).items():
+            write_text(self.folder / "dashboards" / name, text)
         fill(
             TEMPLATE,
             self.folder / "grafana.ini",
@@ -85,17 +84,6 @@ class Grafana(Service):
 
     def _answers(self) -> bool:
         return is_ready(f"{self.url}/api/health")
-
-
-def leading_to(dashboard: str, addresses: Mapping[str, str | None]) -> str:
-    """Set the variables of these names in a dashboard's JSON to these URLs; None keeps the present value."""
-    document: dict[str, Any] = json.loads(dashboard)
-    for variable in document.get("templating", {}).get("list", []):
-        address = addresses.get(variable["name"])
-        if address is not None:
-            variable["query"] = address
-            variable["current"] = {"text": address, "value": address}
-    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def _home(program: Path) -> Path | None:

@@ -20,7 +20,7 @@ from consumers.console.data.system_watch import Pill
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system import changes_of_system
 from consumers.console.web import make_app
-from infra.grafana.build import FOLDER
+from infra.grafana.shipped import FOLDER
 from infra.local.prometheus import RULES
 from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError

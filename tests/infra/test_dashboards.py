@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.grafana import build
-from infra.grafana.build import FOLDER, rendered
+from infra.grafana import __main__ as command
+from infra.grafana.build import rendered
+from infra.grafana.shipped import FOLDER
 from schemas import metrics
 from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
 
@@ -117,8 +118,22 @@ def test_a_second_monitor_doubles_no_figure() -> None:
 def test_the_command_writes_the_dashboards_and_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "FOLDER", tmp_path / "dashboards")
-    runpy.run_module("infra.grafana.__main__")
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path / "dashboards")])
+    command.main()
     made = {file.name: file.read_text() for file in (tmp_path / "dashboards").iterdir()}
     assert made == rendered()
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "dashboards" / name) for name in rendered()]
+
+
+def test_the_command_writes_the_dashboards_with_links_to_the_console_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = "https://console.example"
+    monkeypatch.setattr(sys, "argv", ["", "--console", f"{console}/", "--out", str(tmp_path)])
+    command.main()
+    assert {file.name for file in tmp_path.iterdir()} == BOARDS.keys()
+    for name, board in BOARDS.items():
+        made = json.loads((tmp_path / name).read_text())
+        (variable,) = (each for each in made["templating"]["list"] if each["name"] == "console")
+        assert (variable["query"], variable["current"]) == (console, {"text": console, "value": console})
+        assert made | {"templating": None} == board | {"templating": None}

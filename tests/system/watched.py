@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.harness.collector import Collector
 from benchmarks.harness.system import RunningSystem
-from infra.grafana.build import FOLDER
+from infra.grafana.shipped import FOLDER
 from tests.waiting import wait_until
 
 READY_S = 240.0
