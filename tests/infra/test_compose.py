@@ -89,6 +89,18 @@ def test_neither_git_nor_the_image_takes_the_file_of_secrets() -> None:
         assert ".env" in (ROOT / name).read_text().splitlines()
 
 
+def test_neither_git_nor_the_image_takes_a_key_that_the_documented_commands_write() -> None:
+    pages = [(ROOT / "docs/operations" / name).read_text() for name in ("kubernetes.md", "keys.md")]
+    endings = {end for page in pages for end in re.findall(r"(?:--out|-m 400) [^#\n]*\.(\w+)", page)}
+    assert endings == {"key", "secret", "enrolment"}
+    for name, prefix in ((".gitignore", ""), (".dockerignore", "**/")):
+        assert {f"{prefix}*.{end}" for end in endings} <= set((ROOT / name).read_text().splitlines())
+    folders = set(re.findall(r"--state (\w+) --host|--role admin --file (\w+)", pages[0]))
+    assert {name for pair in folders for name in pair if name} == {"fleet", "users"}
+    assert {"fleet", "users"} <= set((ROOT / ".dockerignore").read_text().splitlines())
+    assert {"/fleet/", "/users"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
 def test_it_is_valid_and_refers_to_nothing_that_it_does_not_define() -> None:
     SPEC.validate()
     for service in SERVICES.values():
