@@ -474,7 +474,7 @@ AUDITED = Metric(
 WORK_WAITING = Metric(
     Gauge,
     "pointillist_work_waiting_seconds",
-    "Pending frames at the last audit, in spools, brokers and processors, divided by the rate of the last minute",
+    "Frames in Kafka that the processors have not finished, divided by their rate of the last minute",
 )
 AUDIT_AGE = Metric(Gauge, "pointillist_audit_age_seconds", "Time since the last successful audit, or since the start")
 

@@ -111,7 +111,7 @@ def conservation() -> list[Graph | Figure]:
         ),
         Graph(
             "Waiting work",
-            "Time that the pending frames will take at the rate of the last minute. The autoscaler follows it.",
+            "Time that the frames in Kafka will take at the rate of the last minute. The autoscaler follows it.",
             "s",
             (Query(f"max({m.WORK_WAITING.name})", "waiting"),),
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,36 +22,10 @@ from schemas.keys.keys import KeyRing
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 
-RATE_OVER_S: Final = 60.0
-"""Seconds over which the rate of finished frames is measured."""
-LEAST_RATE: Final = 1.0
-"""Frames per second that divide the pending frames when fewer are finished: a stopped system shows their number."""
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 
 log = structlog.get_logger()
-
-
-class WorkWaiting:
-    """The time that the pending frames will take at the present rate."""
-
-    def __init__(self) -> None:
-        self._finished: deque[tuple[float, int]] = deque()
-
-    def seconds(self, now_s: float, pending: int, finished: int) -> float:
-        """Return the time for `pending` frames at `now_s`; 0 at the first call, before there is a rate.
-
-        `finished` frames have been recorded or dead-lettered in all.
-        """
-        self._finished.append((now_s, finished))
-        if len(self._finished) == 1:
-            return 0.0
-        # The oldest count that is kept is the last one from before the interval.
-        while now_s - self._finished[1][0] >= RATE_OVER_S:
-            self._finished.popleft()
-        since_s, before = self._finished[0]
-        rate = (finished - before) / (now_s - since_s) if now_s > since_s else 0.0
-        return pending / max(rate, LEAST_RATE)
 
 
 class Conservation:
@@ -66,8 +39,6 @@ class Conservation:
         self._file: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         self._frames = metrics.AUDITED.on(registry)
-        self._work = WorkWaiting()
-        self._waiting = metrics.WORK_WAITING.on(registry)
         self._at_s = time.monotonic()
         # A function of the time of the scrape: an audit that hangs is then visible.
         metrics.AUDIT_AGE.on(registry).set_function(lambda: time.monotonic() - self._at_s)
@@ -102,14 +73,10 @@ class Conservation:
             engine.dispose()
 
     def _show(self, document: Mapping[str, object]) -> None:
-        counts = {}
         for fate in FATES:
             found = document[f"frames_{fate}"]
             assert isinstance(found, int)
-            counts[fate] = found
             self._frames.labels(fate).set(found)
-        finished = counts["recorded"] + counts["dead_lettered"]
-        self._waiting.set(self._work.seconds(time.monotonic(), counts["pending"], finished))
 
     def end(self) -> None:
         """Close the database."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from typing import Final
 
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
 from aiokafka.structs import TopicPartition
@@ -12,16 +15,46 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from infra.monitor.follow import SumFollower
 from schemas import metrics
-from schemas.topics import KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import REQUEST_S
 from schemas.transport.kafka.reader import Reader
 
+RATE_OVER_S: Final = 60.0
+"""Seconds over which the rate of the processors is measured."""
+LEAST_RATE: Final = 1.0
+"""Frames per second that divide the lag when fewer are processed: stopped processors show the lag itself."""
 _OURS = frozenset(topic.value for topic in KafkaTopic)
 _NO_GROUP = "none"
 _MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 """A group's coordinator is moving: the last value stays until the next reading."""
+
+
+class WorkWaiting:
+    """The time that the processors will take for the frames in Kafka at their present rate.
+
+    Frames that cameras still hold are not counted: those of a camera that is gone, or behind a slow uplink, would ask
+    for processors without end. Bridges hold frames back only while the lag is large.
+    """
+
+    def __init__(self) -> None:
+        self._processed: deque[tuple[float, int]] = deque()
+
+    def seconds(self, now_s: float, lag: int, processed: int) -> float:
+        """Return the time for `lag` frames at `now_s`; 0 at the first call, before there is a rate.
+
+        `processed` frames have been finished in all.
+        """
+        self._processed.append((now_s, processed))
+        if len(self._processed) == 1:
+            return 0.0
+        # The oldest count that is kept is the last one from before the interval.
+        while now_s - self._processed[1][0] >= RATE_OVER_S:
+            self._processed.popleft()
+        since_s, before = self._processed[0]
+        rate = (processed - before) / (now_s - since_s) if now_s > since_s else 0.0
+        return lag / max(rate, LEAST_RATE)
 
 
 class Kafka:
@@ -35,6 +68,10 @@ class Kafka:
         self._held = metrics.KAFKA_HELD.on(registry)
         self._lag = metrics.KAFKA_GROUP_LAG.on(registry)
         self._lag.labels(_NO_GROUP).set(0)
+        self._work = WorkWaiting()
+        self._waiting = metrics.WORK_WAITING.on(registry)
+        self._processed: dict[TopicPartition, int] = {}
+        """The last known progress of the processors in each partition of frames."""
         records = metrics.KAFKA_END.on(registry)
         self._records = {topic: SumFollower(records, topic) for topic in sorted(_OURS)}
         self._ends: dict[TopicPartition, int] = {}
@@ -51,6 +88,8 @@ class Kafka:
                 await self._look()
         except BaseException:
             self._up.set(0)
+            # The autoscaler multiplies by this value at each step: an old one would add processors without end.
+            self._waiting.set(0)
             await self.end()
             raise
         self._up.set(1)
@@ -93,6 +132,20 @@ class Kafka:
                 continue
             waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
+            if group == PROCESSORS_GROUP:
+                self._show_work(begins, ends, committed)
+
+    def _show_work(
+        self,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        committed: Mapping[TopicPartition, int],
+    ) -> None:
+        frames = [tp for tp in ends if tp.topic == KafkaTopic.FRAMES.value]
+        at = {tp: max(committed.get(tp, 0), begins[tp]) for tp in frames}
+        self._processed |= at
+        lag = sum(max(0, ends[tp] - at[tp]) for tp in frames)
+        self._waiting.set(self._work.seconds(time.monotonic(), lag, sum(self._processed.values())))
 
     async def end(self) -> None:
         """Close the clients."""

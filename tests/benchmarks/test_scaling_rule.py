@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from benchmarks.reliability.scaling_rule import SYNC_S, Autoscaler
+from producers.bridge.settings import BridgeSettings
+from schemas.topics import KafkaTopic
 
 SCALING = Path(__file__).parents[2] / "infra/kubernetes/base/scaling.yaml"
 SHIPPED = next(each for each in yaml.safe_load_all(SCALING.read_text()) if each["kind"] == "ScaledObject")
@@ -64,6 +66,16 @@ def test_a_policy_bounds_the_change_of_its_period() -> None:
         replicas = scaler.decide(now_s, replicas, {"m": 1000})
         found.append(replicas)
     assert found == [4, 4, 6, 6, 8]
+
+
+def test_frames_that_bridges_hold_back_ask_for_the_most_processors_by_the_lag_alone() -> None:
+    topics = yaml.safe_load_all((SCALING.parent / "topics.yaml").read_text())
+    frames = next(each["spec"] for each in topics if each["metadata"]["name"] == KafkaTopic.FRAMES.value)
+    scaler, replicas = Autoscaler(SHIPPED), 2
+    held_back = frames["partitions"] * BridgeSettings.model_fields["credit_frames"].default
+    for now_s in range(0, 300, int(SYNC_S)):
+        replicas = scaler.decide(now_s, replicas, {"busy": 0, "waiting": 0, "lag": held_back})
+    assert replicas == SHIPPED["spec"]["maxReplicaCount"]
 
 
 def test_the_shipped_rule_follows_four_times_the_load_and_back_without_flapping() -> None:

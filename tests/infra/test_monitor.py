@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from consumers.conservation.result import read_result
+from consumers.conservation.rounds import LogOffsets
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.topics import create_topics, pointillist_topics
-from infra.monitor.conservation import FATES, Conservation, WorkWaiting
+from infra.monitor.conservation import FATES, Conservation
 from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
 from infra.monitor.kafka import Kafka as KafkaMetrics
+from infra.monitor.kafka import WorkWaiting
 from infra.monitor.mosquitto import Mosquitto as MosquittoMetrics
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
@@ -36,7 +38,7 @@ from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas import metrics
 from schemas.runtime.health import Health
-from schemas.topics import KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import MqttAccess
 from schemas.transport.kafka.admin import Cluster, PartitionState
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
@@ -305,15 +307,57 @@ def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:
     assert work.seconds(130, 500, 10_700) == pytest.approx(500), "nothing for a minute: as with one frame a second"
     assert work.seconds(140, 500, 12_200) == pytest.approx(500 * 70 / 1500), "the minute before now, and not all of it"
     assert work.seconds(150, 0, 12_200) == 0
-    assert work.seconds(160, 30, 3) == 30, "another database"
+    assert work.seconds(160, 30, 3) == 30, "another topic"
+
+
+async def test_work_waits_in_kafka_and_not_in_a_camera_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def marks(*_: object) -> LogOffsets:
+        return LogOffsets({}, {}, {})
+
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
+    url = f"sqlite:///{tmp_path}/records.sqlite"
+    rig = Rig(tmp_path, url)
+    rig.ledger(ledger(1, 600))
+    rig.verdicts([verdict(seq) for seq in range(100)], CAMERA)
+    cluster, registry, clock = _Cluster(), CollectorRegistry(), SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("infra.monitor.kafka.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    first, second = cluster.ends
+    cluster.offsets[PROCESSORS_GROUP] = 100  # all of the first partition; the second has no commit yet
+    cluster.ends[second] = 0
+    kafka = KafkaMetrics(registry, metrics.BROKER_UP.on(registry).labels("kafka"), "127.0.0.1:1")
+    audit = Conservation(registry, "127.0.0.1:1", url, KEYS)
+
+    async def seconds() -> float | None:
+        kafka._clients = (cluster, SimpleNamespace(ends=cluster.end_offsets, beginnings=cluster.beginnings))  # type: ignore[assignment]
+        await kafka.look()
+        clock.now_s += 10
+        return registry.get_sample_value("pointillist_work_waiting_seconds")
+
+    try:
+        for _ in range(2):
+            await audit.look()
+            assert await seconds() == 0
+        assert registry.get_sample_value("pointillist_audited_frames", {"fate": "pending"}) == 500
+        cluster.ends |= {first: 1120, second: 180}
+        cluster.offsets[PROCESSORS_GROUP] = 1100
+        assert await seconds() == pytest.approx(200 * 20 / 1000), "20 s in which 1,000 frames were processed"
+        cluster.led.remove(first)
+        assert await seconds() == pytest.approx(180 * 30 / 1000), "a leader that is missing lowers no rate"
+        monkeypatch.setattr(cluster, "groups", cluster.end_offsets)
+        with pytest.raises(TypeError):
+            await seconds()
+        assert registry.get_sample_value("pointillist_work_waiting_seconds") == 0, "no old value while Kafka is away"
+    finally:
+        audit.end()
+        rig.close()
 
 
 async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_ones_place_is_read_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def marks(*_: object) -> object:
-        from consumers.conservation.rounds import LogOffsets
-
+    async def marks(*_: object) -> LogOffsets:
         return LogOffsets({}, {}, {})
 
     monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
