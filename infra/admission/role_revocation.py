@@ -22,7 +22,7 @@ from infra.local.role_table import read_roles, running
 from infra.pki.authority import CRL_FILE, Authority, write_private
 from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
 from infra.pki.role_generations import raise_role_generation, role_generations
-from infra.pki.roles import CLIENTS, ROLE_DAYS, Roles, kind_of, rights_file, role_tls
+from infra.pki.roles import CLIENTS, Roles, kind_of, rights_file, role_tls
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, ConfigError, StateError
@@ -49,14 +49,14 @@ class RoleRevocation:
     """The Kafka that rejects the old ones; None when none runs on this state folder."""
 
 
-def revoke_role(layout: Layout, role: str, within_s: float = 5.0, days: float = ROLE_DAYS) -> RoleRevocation:
+def revoke_role(layout: Layout, role: str, within_s: float = 5.0) -> RoleRevocation:
     """Revoke the certificates of all instances of `role`, and issue new ones of the next generation.
 
-    Mosquitto reloads its list of revoked certificates, and open connections are closed. Kafka receives the rights of
-    the new generation. The role's processes end, and their supervisor restarts them with the new certificate. Then the
-    rights of the old generation are deleted. For a super user Kafka itself is restarted instead. Raises ConfigError for
-    another role, and StateError when a list lacks the role. Raises BrokerError when a broker does not follow:
-    `within_s` seconds for mosquitto, a minute for Kafka.
+    The new ones are valid as long as the former ones. Mosquitto reloads its list of revoked certificates, and open
+    connections are closed. Kafka receives the rights of the new generation. The role's processes end, and their
+    supervisor restarts them with the new certificate. Then the rights of the old generation are deleted. For a super
+    user Kafka itself is restarted instead. Raises ConfigError for another role, and StateError when a list lacks the
+    role. Raises BrokerError when a broker does not follow: `within_s` seconds for mosquitto, a minute for Kafka.
     """
     if role not in REVOCABLE:
         raise ConfigError(
@@ -72,7 +72,7 @@ def revoke_role(layout: Layout, role: str, within_s: float = 5.0, days: float = 
         old = {number: name for name in names for number in roles.numbers(name)}
         authority.revoke(old if canary is None else old | {canary.serial: CANARY})
         generation = raise_role_generation(layout.pki, role)
-        roles.reissue(role, days)
+        roles.reissue(role)
         roles.write_rights()
         _check_written(layout, roles, role, set(old), generation)
     if mqtt is not None and canary is not None:

@@ -26,6 +26,14 @@ Hosts = Annotated[
 LONGEST_DAYS = 7300.0
 Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001, max=LONGEST_DAYS)]
 ROLE_DAYS = 14.0
+KeptDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Validity of a client role's certificate. By default that of its former certificate, or 14 without one.",
+        min=0.001,
+        max=LONGEST_DAYS,
+    ),
+]
 
 
 @ca_app.command("init")
@@ -95,7 +103,7 @@ def role(
     ],
     state: State = DEFAULT_STATE,
     host: Hosts = None,
-    days: Days = ROLE_DAYS,
+    days: KeptDays = None,
 ) -> None:
     """Issue the certificate of one more instance of a role, or renew it. A server keeps its names and addresses."""
     from infra.admission.camera_revocation import reload_broker
@@ -125,7 +133,7 @@ def _hosts(given: list[str] | None) -> tuple[str, ...]:
 @ca_app.command("renew")
 def renew(
     state: State = DEFAULT_STATE,
-    days: Days = ROLE_DAYS,
+    days: KeptDays = None,
     every: Annotated[float, typer.Option(help="Hours between two renewals; 0 renews once.", min=0, max=8760)] = 0.0,
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.

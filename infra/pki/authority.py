@@ -229,6 +229,12 @@ def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -
     return left > datetime.timedelta(days=days) and {general_name(host) for host in hosts} <= set(names)
 
 
+def issued_days(certificate: x509.Certificate) -> float:
+    """Return the `days` for which the authority issued a certificate."""
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return (life - _BACKDATED) / datetime.timedelta(days=1)
+
+
 def hosts_of(certificate: x509.Certificate) -> list[str]:
     """Return the names and addresses of a server's certificate; empty for a client's."""
     try:

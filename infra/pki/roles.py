@@ -20,6 +20,7 @@ from infra.pki.authority import (
     generation,
     good_for,
     hosts_of,
+    issued_days,
     write_private,
     write_public,
 )
@@ -61,12 +62,12 @@ class Roles:
         """Return the files of one role."""
         return role_folder(self.authority.folder, name)
 
-    def issue(self, name: str, hosts: Sequence[str], days: float = ROLE_DAYS) -> None:
+    def issue(self, name: str, hosts: Sequence[str], days: float | None = None) -> None:
         """Issue a new certificate of the present generation for `name`; `hosts` are a server's names and addresses.
 
         A server keeps the hosts of its former certificate, because clients may know it by each of them. A client's
-        certificate is valid for `days`, a server's longer. Raises ConfigError unless `name` is one of the roles, with
-        a number behind it if there are several.
+        certificate is valid for `days`, by default as long as the former one; a server's is valid longer. Raises
+        ConfigError unless `name` is one of the roles, with a number behind it if there are several.
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
@@ -83,7 +84,7 @@ class Roles:
                 name,
                 hosts=list(known) if server else (),
                 client=client,
-                days=CERTIFICATE_DAYS if server else days,
+                days=CERTIFICATE_DAYS if server else self._days(former) if days is None else days,
                 generation=self._generation(name),
             )
             note_serial(self.authority.folder, name, issued.serial)
@@ -102,25 +103,28 @@ class Roles:
             self.write_rights()
         return due
 
-    def renew(self, days: float = ROLE_DAYS) -> list[str]:
-        """Do the same for all roles that have a certificate, with their present hosts."""
+    def renew(self, days: float | None = None) -> list[str]:
+        """Do the same for all roles that have a certificate, with their present hosts.
+
+        Without `days`, a client's new certificate is valid as long as its former one.
+        """
         with changing_identities(self.authority.folder.parent):
-            found = {name: self._certificate(name) for name in self.names()}
-            return [
-                name
-                for name, certificate in found.items()
-                if certificate is not None and self.ensure([name], hosts_of(certificate), days)
-            ]
+            renewed = []
+            for name in self.names():
+                former = self._certificate(name)
+                if former is not None:
+                    renewed += self.ensure([name], hosts_of(former), self._days(former) if days is None else days)
+            return renewed
 
     def names(self) -> list[str]:
         """Return all roles with a certificate. Folders with other names, such as copies, are skipped."""
         return sorted(path.name for path in (self.authority.folder / "roles").iterdir() if _ROLE.fullmatch(path.name))
 
-    def reissue(self, kind: str, days: float = ROLE_DAYS) -> list[str]:
-        """Issue the certificates of all instances of a role again; return their names."""
+    def reissue(self, kind: str) -> list[str]:
+        """Issue the certificates of all instances of a role again, with their validity; return their names."""
         found = [name for name in self.names() if kind_of(name) == kind]
         for name in found:
-            self.issue(name, (), days)
+            self.issue(name, ())
         return found
 
     def numbers(self, name: str) -> set[int]:
@@ -144,6 +148,10 @@ class Roles:
         if not server and life > 2 * days + RENEWED_DAYS:
             return False
         return good_for(found, hosts if server else (), min(RENEWED_DAYS, life / 2))
+
+    def _days(self, former: x509.Certificate | None) -> float:
+        """Return the validity of a former certificate in days; ROLE_DAYS without one of this authority."""
+        return issued_days(former) if former is not None and self.authority.issued(former) else ROLE_DAYS
 
     def _generation(self, name: str) -> int:
         return role_generations(self.authority.folder).get(kind_of(name), 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.pki.authority import Authority
-from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
+from infra.pki.roles import RENEWED_DAYS, ROLE_DAYS, SERVERS, Roles, kind_of
 from infra.state_folder import Layout
 from schemas.errors import PointillistError
 
@@ -41,7 +41,7 @@ class RoleRenewal:
     def _renew(self) -> None:
         while not self._closing.wait(self._every_s):
             try:
-                renewed = Roles(Authority(self._layout.pki)).renew()
+                renewed = Roles(Authority(self._layout.pki)).renew(ROLE_DAYS)
             except (OSError, PointillistError) as error:
                 self._print_line(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")
                 continue

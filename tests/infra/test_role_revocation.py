@@ -135,6 +135,30 @@ def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
     assert roles.renew() == []
 
 
+def test_new_certificates_are_valid_as_long_as_the_former_ones_unless_days_are_given(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = Roles(Authority(fleet.pki))
+
+    def days_left(name: str) -> float:
+        left = certificate(fleet, name).not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+        return round(left / datetime.timedelta(days=1), 1)
+
+    roles.issue("bridge", LOCAL_HOSTS, days=825)
+    monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=806))
+    roles.issue("monitor", LOCAL_HOSTS, days=20)
+    monkeypatch.undo()
+    assert run("revoke", "--role", "bridge", "--state", fleet.folder).exit_code == 0
+    assert run("ca", "renew", "--state", fleet.folder).output == "renewed: monitor\n"
+    assert (days_left("bridge"), days_left("monitor")) == (825, 825)
+    assert run("ca", "role", "bridge", "--state", fleet.folder).exit_code == 0
+    assert run("ca", "role", "bridge-2", "--state", fleet.folder).exit_code == 0
+    assert (days_left("bridge"), days_left("bridge-2")) == (825, ROLE_DAYS)
+    assert run("ca", "role", "bridge", "--days", "30", "--state", fleet.folder).exit_code == 0
+    assert run("ca", "renew", "--days", "14", "--state", fleet.folder).output == "renewed: monitor\n"
+    assert (days_left("bridge"), days_left("monitor")) == (30, 14)
+
+
 def test_the_command_renews_what_is_due(fleet: Layout) -> None:
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: none is due\n"
     assert run("ca", "role", "bridge-2", "--days", "0.2", "--state", fleet.folder).exit_code == 0
