@@ -23,6 +23,7 @@ from infra.pki.authority import CRL_FILE, Authority, write_private
 from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
 from infra.pki.role_generations import raise_role_generation, role_generations
 from infra.pki.roles import CLIENTS, Roles, kind_of, rights_file, role_tls
+from infra.pki.serials import issued_roles
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, ConfigError, StateError
@@ -69,7 +70,9 @@ def revoke_role(layout: Layout, role: str, within_s: float = 5.0) -> RoleRevocat
         mqtt = running_broker(layout)
         canary = issue_canary(authority) if mqtt is not None else None
         names = [name for name in roles.names() if kind_of(name) == role]
-        old = {number: name for name in names for number in roles.numbers(name)}
+        # An instance whose folder was removed may be created again: a copy of its certificate would have its rights.
+        ever = sorted({*names, *(name for name in issued_roles(layout.pki) if kind_of(name) == role)})
+        old = {number: name for name in ever for number in roles.numbers(name)}
         authority.revoke(old if canary is None else old | {canary.serial: CANARY})
         generation = raise_role_generation(layout.pki, role)
         roles.reissue(role)
@@ -78,7 +81,7 @@ def revoke_role(layout: Layout, role: str, within_s: float = 5.0) -> RoleRevocat
     if mqtt is not None and canary is not None:
         reload_broker(layout)
         await_refusal(mqtt, authority, canary, within_s)
-        for name in names:
+        for name in ever:
             close_connection(mqtt, authority, name, within_s)
     kafka = _running_kafka(layout)
     if kafka:

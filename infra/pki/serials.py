@@ -27,6 +27,11 @@ def serials(pki: Path, holder: str) -> list[int]:
         return []
 
 
+def issued_roles(pki: Path) -> set[str]:
+    """Return the instances of roles for which certificates were issued, those whose folder was removed too."""
+    return {file.stem for file in (pki / "issued").glob("*.serials")}
+
+
 def _number(file: Path, line: str) -> int:
     try:
         return int(line, 16)

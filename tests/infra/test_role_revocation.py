@@ -91,6 +91,18 @@ def test_every_instance_of_a_revoked_role_is_on_the_lists_and_has_a_new_certific
     assert json.loads((role_folder(fleet.pki, "admin") / "role-generations.json").read_text()) == {"bridge": 2}
 
 
+def test_the_certificate_of_a_removed_instance_is_revoked_with_its_role(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    roles.ensure(["bridge-3"], LOCAL_HOSTS)
+    removed = certificate(fleet, "bridge-3").serial_number
+    shutil.rmtree(role_folder(fleet.pki, "bridge-3"))
+    assert revoke_role(fleet, "bridge").names == ["bridge"]
+    roles.ensure(["bridge-3"], LOCAL_HOSTS)
+    on_list = roles.authority.on_list()
+    assert removed in on_list
+    assert certificate(fleet, "bridge-3").serial_number not in on_list
+
+
 def test_kafka_s_own_nodes_keep_their_hosts_and_its_super_users_are_the_accepted_ones(fleet: Layout) -> None:
     hosts = certificate_hosts(role_folder(fleet.pki, "kafka") / "tls.crt")
     revoke_role(fleet, "kafka")
