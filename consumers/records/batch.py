@@ -38,6 +38,7 @@ from schemas.pointillist_pb2 import (
     Verdict,
 )
 from schemas.pointillist_pb2 import Window as SentWindow
+from schemas.printable import printable
 from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 
 log = structlog.get_logger()
@@ -174,8 +175,8 @@ def _camera(key: bytes | None) -> CameraId:
 
 
 def clean(text: str) -> str:
-    """Return bounded text that any database accepts. Zero characters are removed, because PostgreSQL rejects them."""
-    return text[:_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """Return bounded text that any database accepts, and that any terminal may show: PostgreSQL rejects NUL."""
+    return printable(text[:_TEXT])
 
 
 _name = lru_cache(8192)(clean)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from schemas.errors import ConfigError
 from schemas.identity import CAMERA_ID_CHARACTERS, SITE_NAME
+from schemas.printable import printable
 
 _NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
 _DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
@@ -23,9 +24,6 @@ _MOST: Final = 1024
 """The most answers to a probe that are examined; anything on the network may answer."""
 _SITE_CHARACTERS: Final = 40
 """Maximum length of the site: the rest of a camera's id holds the last four groups of an IPv6 address and the port."""
-_UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]|[\u2028-\u202e\u2066-\u2069]")
-"""Control characters: U+2028 and U+2029 are line breaks of YAML, U+202A to U+202E and U+2066 to U+2069 change the
-direction of the text."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def find(seconds: float) -> list[Answer]:
 def _answer(place: str, scopes: list[str]) -> Answer:
     """Read the address of a device service; ValueError for any other text."""
     parts = urlsplit(place)
-    if parts.scheme not in ("http", "https") or not parts.hostname or _UNSEEN.search(parts.hostname):
+    if parts.scheme not in ("http", "https") or not parts.hostname or printable(parts.hostname) != parts.hostname:
         raise ValueError(place)
     secure = parts.scheme == "https"
     return Answer(
@@ -124,7 +122,7 @@ def _scope(scopes: Iterable[str], kind: str) -> str:
 
 def seen(text: object, most: int = 80) -> str:
     """Return a stranger's text, shortened and without control characters for the terminal."""
-    return _UNSEEN.sub("", str(text if text is not None else ""))[:most]
+    return printable(str(text if text is not None else ""), "")[:most]
 
 
 async def describe_all(answers: list[Answer], user: str, password: str) -> list[Described]:

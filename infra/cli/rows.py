@@ -9,12 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.printable import printable
+
 _FRAME: Final = 3
 """Characters of a table's frame for each column; the frame has one more in all."""
 
 
 def print_rows(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under the names of their columns without breaking a word; columns without a value are left out."""
+    """Print rows under the names of their columns without breaking a word; columns without a value are left out.
+
+    Control characters are replaced: a cell may be text of a camera.
+    """
+    rows = [[printable(each) for each in row] for row in rows]
     kept = [place for place in range(len(names)) if any(row[place] for row in rows)]
     widths = [max(_longest_word(row[place]) for row in (names, *rows)) for place in kept]
     spare = console.width - sum(widths) - _FRAME * len(kept) - 1

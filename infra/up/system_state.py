@@ -38,6 +38,7 @@ from producers.simulation.scenario import load_scenario
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES
+from schemas.printable import printable
 from schemas.topics import PROCESSORS_GROUP
 
 PAGES: Final = {"console": "console", "grafana": "Grafana"}
@@ -245,4 +246,4 @@ def _camera(
         )
     own = meta.stream_frame_bytes or None if meta is not None else None
     published = meta.sent_frame_bytes or None if meta is not None else None
-    return CameraState(name, judged.state, reason, age_s, frames, size, rate, own, published)
+    return CameraState(name, judged.state, printable(reason), age_s, frames, size, rate, own, published)

@@ -19,8 +19,10 @@ from consumers.console.access.owner import OwnerToken
 from consumers.console.data.roles import RoleState
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
+from consumers.records.batch import clean
 from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
+from infra.cli.rows import print_rows
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
 from infra.up import system_state
@@ -116,6 +118,17 @@ def shown(*parts: object) -> list[str]:
         console.print(part)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().splitlines()
+
+
+def test_no_text_of_a_camera_acts_on_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]52;c;Y3VybA==\x07\x1b[2J\u202efine, 🚗 ü"
+    write_database(Layout(tmp_path), [said("a/evil", DEGRADED, detail=evil)], {"a/evil": 1})
+    (found,) = camera_states(Layout(tmp_path), NOW_MS)
+    assert found.detail == "�]52;c;Y3VybA==��[2J�fine, 🚗 ü" == clean(evil)
+    for width in (200, 20):
+        output = StringIO()
+        print_rows(Console(file=output, width=width), ("camera", "why"), [("a/evil", evil)])
+        assert all(each.isprintable() for each in output.getvalue().replace("\n", ""))
 
 
 def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_camera() -> None:
