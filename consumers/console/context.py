@@ -172,9 +172,19 @@ class ConsoleContext:
         """Run an action that commands a camera and waits for its confirmation."""
         return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
 
-    async def note(self, who: str, what: str, subject: str, detail: str, outcome: str, site: str | None = None) -> None:
+    async def note(
+        self,
+        who: str,
+        what: str,
+        subject: str,
+        detail: str,
+        outcome: str,
+        site: str | None = None,
+        *,
+        failed_login: bool = False,
+    ) -> None:
         """Write a line of the audit log, see `Store.note`."""
-        await self.write(self.store.note, who, what, subject, detail, outcome, site)
+        await self.write(self.store.note, who, what, subject, detail, outcome, site, failed_login=failed_login)
 
     def render(self, template: str, **context: Any) -> str:
         """Render a part of a page."""

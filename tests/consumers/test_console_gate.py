@@ -24,7 +24,7 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("a picture")(scope, receive, send)
 
 
-async def _unnoted(*_line: str) -> None:
+async def _unnoted(*_line: str, failed_login: bool) -> None:
     pass
 
 

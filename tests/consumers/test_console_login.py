@@ -19,6 +19,7 @@ from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import MOST_LINES, PASSWORD, Logins, Ways
 from consumers.console.access.rights import Right
 from consumers.console.access.users import Users, check_password, read_users, write_user
+from consumers.console.data import store as console_store
 from consumers.console.role import open_desk
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
@@ -124,7 +125,8 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
     lines: list[str] = []
     now_s = [0.0]
 
-    async def note(*line: str) -> None:
+    async def note(*line: str, failed_login: bool) -> None:
+        assert failed_login
         lines.append(line[-1])
 
     async def gone() -> None:
@@ -142,8 +144,20 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
     logins.close()
 
 
+def test_failed_logins_push_no_persons_line_out_of_the_audit_log(
+    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
+    stranger, store = rig.browser(), rig.context.store
+    store.note("anna", "revoke", "lab/door", "", "done")
+    for _ in range(5):
+        assert stranger.get("/api/v1/cameras", headers={"Authorization": "Bearer pointillist_guess"}).status_code == 401
+    assert [each.who for each in store.noted()] == ["unknown"] * 3 + ["anna"]
+    assert [each.who for each in store.noted(limit=2)] == ["unknown", "anna"]
+
+
 async def test_a_login_is_possible_while_the_audit_log_takes_nothing(users: Path) -> None:
-    async def note(*_line: str) -> None:
+    async def note(*_line: str, failed_login: bool) -> None:
         raise OSError("the disk is full")
 
     async def gone() -> None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from starlette.datastructures import Headers
@@ -34,10 +34,16 @@ MOST_LINES: Final = 20
 _LINES_S: Final = 60.0
 _MOST_PROGRAMS: Final = 10_000
 
-Note = Callable[[str, str, str, str, str], Awaitable[None]]
-"""Writes a line of the audit log: user, action, subject, detail, outcome."""
-
 log = structlog.get_logger()
+
+
+class Note(Protocol):
+    """A writer of lines of the audit log."""
+
+    def __call__(
+        self, who: str, what: str, subject: str, detail: str, outcome: str, /, *, failed_login: bool
+    ) -> Awaitable[None]:
+        """Write a line; those of failed logins have a limit of their own."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +243,7 @@ class Logins:
         self._lines += 1
         # An unknown name may be a password in the wrong field.
         who = attempt.name if self._users is not None and attempt.name in self._users() else "unknown"
-        await self._write(who, "login", attempt.address, way, text)
+        await self._write(who, "login", attempt.address, way, text, failed_login=True)
 
     async def sum_up(self) -> None:
         """Begin the next minute: log how many failures got no line of their own."""
@@ -245,11 +251,13 @@ class Logins:
             return
         more, self._more, self._lines, self._lines_from_s = self._more, 0, 0, self._clock_s()
         if more:
-            await self._write("unknown", "login", "several", "", f"{more} more failed logins")
+            await self._write("unknown", "login", "several", "", f"{more} more failed logins", failed_login=True)
 
-    async def _write(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+    async def _write(
+        self, who: str, what: str, subject: str, detail: str, outcome: str, *, failed_login: bool = False
+    ) -> None:
         try:
-            await self._note(who, what, subject, detail, outcome)
+            await self._note(who, what, subject, detail, outcome, failed_login=failed_login)
         except Exception as error:  # a full disk must not stop people from reading
             log.error("login_not_noted", error=str(error)[:200] or type(error).__name__)
 

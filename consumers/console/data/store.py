@@ -75,6 +75,9 @@ Index("console_operations_by_subject", operations.c.subject, operations.c.id)
 policy_operations = _log("console_policy_operations")
 """The lines of policies, apart: they push no person's line out of the audit log."""
 Index("console_policy_operations_by_subject", policy_operations.c.subject, policy_operations.c.id)
+failed_logins = _log("console_failed_logins")
+"""The lines of failed logins, apart for the same reason: strangers cause them."""
+Index("console_failed_logins_by_subject", failed_logins.c.subject, failed_logins.c.id)
 
 reviews = Table(
     "console_reviews",
@@ -194,8 +197,11 @@ class Store:
         site: str | None = None,
         *,
         by_policy: bool = False,
+        failed_login: bool = False,
     ) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit; lines of policies have their own.
+        """Write a line of the audit log. Delete the oldest lines beyond the limit.
+
+        Lines of policies and of failed logins have limits of their own.
 
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
@@ -203,7 +209,7 @@ class Store:
             "at_ms": now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST], "site": site_of(subject) if site is None else site,
         }  # fmt: skip
-        log = policy_operations if by_policy else operations
+        log = policy_operations if by_policy else failed_logins if failed_login else operations
         with self.engine.begin() as connection:
             made = connection.execute(log.insert().values(values)).inserted_primary_key
             if made is not None:
@@ -212,11 +218,12 @@ class Store:
     def noted(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
         """Return the newest lines of the audit log first, for a reader of these sites.
 
-        Half of `limit` is for people's lines, if there are that many: lines of policies do not push them out.
+        Half of `limit` is for people's lines, if there are that many: lines of policies and of failed logins do not
+        push them out.
         """
         found: list[list[Operation]] = []
         with self.engine.begin() as connection:
-            for log in (operations, policy_operations):
+            for log in (operations, policy_operations, failed_logins):
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
                 query = select(*columns).order_by(log.c.id.desc()).limit(limit)
                 if subject is not None:
@@ -224,9 +231,9 @@ class Store:
                 if sight.sites is not None:
                     query = query.where(log.c.site.in_(sight.sites))
                 found.append([Operation(*row) for row in connection.execute(query)])
-        people, policies = found
+        people, *others = found
         kept = people[: (limit + 1) // 2]
-        rest = _newest_first(people[len(kept) :] + policies)
+        rest = _newest_first(sum(others, people[len(kept) :]))
         return _newest_first(kept + rest[: limit - len(kept)])
 
     # Reviews of alerts
