@@ -337,12 +337,10 @@ def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:
 
 
 def folder_of(bundle: Path) -> Path:
-    """Return the folder of a bundle, given by its path or by the name of a shipped one."""
-    if bundle.exists() or bundle.name != str(bundle):
-        return bundle
-    from processors.bundle import shipped_bundle
+    """Return the checked folder of a bundle, given by its path or by the name of a shipped one."""
+    from infra.cli.lab.evaluate import bundle_folder
 
-    return shipped_bundle(bundle.name)
+    return bundle_folder(str(bundle))
 
 
 def checked(folder: Path) -> str:

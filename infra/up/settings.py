@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +25,7 @@ from schemas.errors import BundleError, ConfigError, SourceError
 from schemas.identity import DEFAULT_SITE
 from schemas.limits import BLOCK_PIXELS, MAX_CAMERAS, MAX_DROPPED_PER_BLOCK
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SamplingSettings, TracingSettings
+from schemas.toml import parse_toml
 
 PRERENDERED = 256
 """Scenes rendered in advance for each camera that runs as fast as it can: the renderer must not limit it."""
@@ -320,7 +320,7 @@ def _has_real_camera(document: dict[str, Any]) -> bool:
 def checks_for_triggers(folder: Path) -> bool:
     """Return whether a bundle's `model.toml` has the table `strip`; true if unreadable: its loader reports that."""
     try:
-        return "strip" in tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
+        return "strip" in parse_toml((folder / "model.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return True
 

@@ -17,6 +17,7 @@ import torch
 
 from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle, load_bundle
+from processors.bundle.folder import check_folder
 from processors.bundle.model_toml import Answer, Scores
 from processors.device.backends.choice_cache import open_cache
 from processors.device.backends.choose import RunsOn, Wish, check_wish
@@ -175,6 +176,7 @@ def _prepare(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
 ) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
     wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
+    check_folder(folder)
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
     pipeline = compiled.pipeline

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from schemas.toml import parse_toml
 
 TABLE: Final = "model.toml"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,79}")
@@ -71,8 +72,8 @@ def _choice(choice_id: str, label: str, bundle: Path) -> Choice:
     """Return the choice of a bundle with the facts in its table."""
     try:
         with (bundle / TABLE).open("rb") as opened:
-            table = tomllib.loads(opened.read(_LARGEST_TABLE).decode())
-    except (OSError, ValueError, RecursionError):  # also invalid or deeply nested TOML
+            table = parse_toml(opened.read(_LARGEST_TABLE).decode())
+    except (OSError, ValueError):
         return Choice(choice_id, label, bundle, "")
     name, version, classes = table.get("name"), table.get("version"), table.get("classes")
     named = f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""

@@ -89,11 +89,15 @@ def read_sample(file: Path, classes: int, images: int | None) -> LabelledPicture
 
 
 def bundle_folder(given: str) -> Path:
-    """Return the folder of a bundle, which is given by its folder or its name. Raises BundleError."""
+    """Return the checked folder of a bundle, which is given by its folder or its name. Raises BundleError."""
     from processors.bundle import shipped_bundle
+    from processors.bundle.folder import check_folder
 
     folder = Path(given)
-    return shipped_bundle(given) if not folder.exists() and folder.name == given else folder
+    if not folder.exists() and folder.name == given:
+        folder = shipped_bundle(given)
+    check_folder(folder)
+    return folder
 
 
 def own_bundle_folder(given: str) -> Path:
