@@ -5,6 +5,8 @@ The commands and the processor call it, not `load_bundle`: the rows of the lab's
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +16,15 @@ from schemas.toml import parse_toml
 
 
 def check_folder(folder: Path) -> None:
-    """Raise BundleError for a `model.toml` that is no TOML or too costly to parse. The loader reports a missing one."""
+    """Raise BundleError for a `model.toml` that is no TOML or too costly to parse. The loader reports a missing one.
+
+    From then on, this process ignores compiled code in the folder: Python would run it in place of the source, and no
+    digest or signature covers it.
+    """
+    # Both stay so after the load: two bundles may be loaded at once, and a network may import files later.
+    sys.dont_write_bytecode = True
+    if any(folder.rglob("__pycache__")):
+        sys.pycache_prefix = os.devnull
     path = folder / "model.toml"
     try:
         with suppress(OSError):

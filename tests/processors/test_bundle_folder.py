@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import py_compile
+import shutil
+import sys
 from collections.abc import Callable
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from infra.cli.lab.evaluate import bundle_folder
 from infra.cli.model import checked, folder_of
 from processors.device.loaded_model import load_model
 from processors.metrics import ProcessorMetrics
+from processors.models.store import bundle_files
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from tests.processors.tiny import write_bundle
@@ -32,6 +37,28 @@ def process(folder: Path) -> None:
     asyncio.run(load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)).close()
 
 
+def with_hidden_code(folder: Path, ran: Path) -> Path:
+    """Write a bundle with a harmless factory in `network.py`, and other code in Python's cache of it."""
+    made = write_bundle(folder)
+    table = made / "model.toml"
+    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+    source = "from tests.processors.tiny import network\n"
+    (made / "network.py").write_text(source)
+    cache = Path(cache_from_source(str(made / "network.py")))
+    hidden = folder / "hidden.py"
+    hidden.write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n{source}")
+    py_compile.compile(str(hidden), str(cache), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    hidden.unlink()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore the flags of Python that a check sets for the process."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+
+
 WAYS = pytest.mark.parametrize("load", [publish, evaluate, process])
 
 
@@ -45,3 +72,19 @@ def test_a_table_that_is_costly_to_parse_is_refused(tmp_path: Path, load: Callab
         load(made)
     assert "\n" not in str(raised.value)
     assert [each.name for each in laid_down(tmp_path)] == [""]
+
+
+@WAYS
+def test_code_that_no_digest_covers_does_not_run(tmp_path: Path, load: Callable[[Path], None]) -> None:
+    made, ran = with_hidden_code(tmp_path / "made", tmp_path / "ran"), tmp_path / "ran"
+    assert not any("__pycache__" in each.name for each in bundle_files(made))
+    load(made)
+    assert not ran.exists()
+
+
+@WAYS
+def test_a_load_leaves_no_compiled_code_in_the_folder(tmp_path: Path, load: Callable[[Path], None]) -> None:
+    made = with_hidden_code(tmp_path / "made", tmp_path / "ran")
+    shutil.rmtree(made / "__pycache__")
+    load(made)
+    assert not (made / "__pycache__").exists()
