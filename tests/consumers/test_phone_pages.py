@@ -102,6 +102,29 @@ def test_classes_keep_their_keys_while_frames_are_labelled(console: ConsoleRig, 
         expect(phone.locator(".classes li")).to_have_text([f"1 10 {count}", "2 9 1"])
 
 
+@pytest.mark.parametrize("show", ["waiting", "labelled"])
+def test_a_click_on_a_class_labels_the_frame_that_was_clicked_before(
+    console: ConsoleRig, phone: Page, show: str
+) -> None:
+    frames = console.context.labelled_frames
+    assert frames is not None
+    waiting = show == "waiting"
+    for seq in range(6):
+        frames.keep(("street/gate", 1, seq), scene(seq), "unsure", "unsure", 0.31, "" if waiting and seq > 1 else "cat")
+    frames.keep(("street/gate", 1, 6), scene(6), "unsure", "unsure", 0.31, "dog")
+    phone.goto(f"http://127.0.0.1/teach?show={show}")
+    phone.wait_for_load_state()
+    figure = phone.locator("#frames figure").nth(2)
+    name = figure.get_attribute("data-name")
+    figure.click()
+    phone.locator(".classes button", has_text="dog").click()
+    expect(phone.locator(".classes li", has_text="dog")).to_have_text("2 dog 2")
+    assert {each.name for each in frames.labelled(10) if each.label == "dog"} == {
+        name,
+        "street/gate/0000000000000001-6",
+    }
+
+
 def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig, phone: Page) -> None:
     for number in range(2 * ON_PAGE + 1):
         raise_alert(recorder, f"{number:032x}", f"street/camera-at-the-gate-{number}", ago_s=60 * number)

@@ -12,7 +12,10 @@
   let pending = 0;
 
   const all = () => [...frames.querySelectorAll("figure[role=button]:not([hidden])")]; // others are of cameras that the person may not operate
-  const current = () => frames.querySelector("figure:focus") || all()[0];
+  // A button or form that takes the focus leaves the frame that had it last the current one.
+  let before = null;
+  frames.addEventListener("focusin", (event) => { before = event.target.closest("figure"); });
+  const current = () => before && !before.hidden ? before : all()[0];
   function chosen() {
     const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
     return several.length ? several : [current()].filter(Boolean);
@@ -147,15 +150,10 @@
     const item = event.target.closest("li");
     if (item) label(chosen(), item.dataset.label);
   });
-  // A form does not take the focus from the frame that it labels: the first frame is labelled when none has it.
-  let before = null;
-  frames.addEventListener("focusin", (event) => { before = event.target.closest("figure"); });
   fresh.addEventListener("submit", (event) => {
     event.preventDefault();
     const name = fresh.elements.label.value.trim();
     fresh.reset();
-    const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
-    const one = before && !before.hidden ? before : all()[0];
-    label(several.length ? several : [one].filter(Boolean), name);
+    label(chosen(), name);
   });
 })();
