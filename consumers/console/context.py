@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -41,6 +41,7 @@ from consumers.console.data.system_watch import SystemWatch
 from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
+from consumers.database.changes import change_recorded
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
@@ -113,6 +114,7 @@ class ConsoleContext:
     _recorded: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="recorded"))
     _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
+    _changing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="changing"))
     _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
 
@@ -164,6 +166,11 @@ class ConsoleContext:
         """Run an action that writes to the console's own database, in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
 
+    async def change_recorded(self, change: Callable[[Connection], T]) -> T:
+        """Change the recorder's database, see `changes.change_recorded`, in a thread of its own: it may be slow."""
+        url, loop = self.settings.database, asyncio.get_running_loop()
+        return await loop.run_in_executor(self._changing, change_recorded, url, change)
+
     async def teach(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action on frames to label, whose files may be on another machine, in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._teaching, lambda: action(*args, **kwargs))
@@ -213,7 +220,8 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        for pool in (self._reading, self._recorded, self._fetching, self._writing, self._teaching, self._telling):
+        readers, writers = (self._reading, self._recorded, self._fetching), (self._writing, self._changing)
+        for pool in (*readers, *writers, self._teaching, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
         self.watch.close()
         if self.jobs is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx2 import Response
-from sqlalchemy import select, update
+from sqlalchemy import Engine, select, update
 
 from consumers.console.data.rules import FiringRule, Rules
-from consumers.console.pages.mutes import mute
 from consumers.database.changes import change_recorded
+from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, mute_of, new_mute, read_mutes, save_mute
 from consumers.database.tables import mutes
 from infra.cli.mute import mute as command
@@ -22,6 +24,7 @@ from schemas.errors import ConfigError, StateError
 from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import ALERT, poll, raise_alert
+from tests.waiting import PATIENCE_S
 
 NOW_MS = 1_800_000_000_000
 OTHER = "cd" * 16
@@ -149,6 +152,39 @@ def test_several_alerts_are_muted_at_once_and_by_the_api(console: ConsoleRig, re
     assert browser.post(f"/api/v1/alerts/{ALERT}/mute", json={"for": "end"}, headers=headers).status_code == 200
     assert browser.post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": 1}, headers=headers).status_code == 400
     assert browser.get("/alerts").text.count('class="episode open muted"') == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        (f"cameras/{CAMERA}/mute", {"for": "1h", "reason": "repairs"}),
+        ("sighting-rules", {"cameras": "lab/*", "wanted": "stop"}),
+        ("sighting-rules/remove", {"cameras": "lab/*", "wanted": "stop"}),
+    ],
+)
+def test_a_change_that_waits_for_the_recorders_database_holds_up_no_login(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, path: str, sent: dict[str, str]
+) -> None:
+    console.show([verdict(0)])
+    opens, answers = threading.Event(), threading.Event()
+
+    def slow(url: str, *, writes: bool) -> Engine:
+        opens.set()
+        answers.wait(PATIENCE_S)
+        return open_engine(url, writes=writes)
+
+    monkeypatch.setattr("consumers.database.changes.open_engine", slow)
+    browser, visitor = console.browser(), console.visitor()
+    token = (console.folder / "owner.token").read_text().strip()
+    with ThreadPoolExecutor(2) as visitors:
+        try:
+            change = visitors.submit(browser.post, f"/api/v1/{path}", json=sent)
+            assert opens.wait(PATIENCE_S)
+            login = visitors.submit(visitor.get, "/login/link", params={"token": token})
+            assert login.result(PATIENCE_S / 4).status_code == 200
+        finally:
+            answers.set()
+        assert change.result(PATIENCE_S).status_code == (400 if path.endswith("remove") else 200)
 
 
 class Manager:
@@ -303,10 +339,10 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     made.close()
 
 
-@pytest.mark.anyio
-async def test_a_mute_without_a_database_is_a_complaint(tmp_path: Path) -> None:
+def test_a_mute_without_a_database_is_a_complaint(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
     rig.show([verdict(0)])
-    assert "is missing" in await mute(rig.context, "anna", CAMERA, "1h", "repairs")
+    answer = rig.browser().post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": "1h", "reason": "repairs"})
+    assert "is missing" in answer.json()["error"]
     assert rig.context.store.noted(CAMERA) == []
     rig.close()

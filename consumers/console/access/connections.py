@@ -31,7 +31,7 @@ STUCK_S: Final = 10.0
 """For a reader to take the `WRITE_BUFFER` bytes that wait: about 5 kB/s."""
 WRITE_BUFFER: Final = 2**16
 WAITING_S: Final = 120.0
-"""For an answer whose handler waits for Kafka, an MQTT broker or a camera."""
+"""For an answer whose handler waits for Kafka, an MQTT broker, a camera, or a change of the recorder's database."""
 UNREAD_BYTES: Final = 2**18
 """Bytes of a body that may still arrive after its request was answered."""
 HEALTH: Final = "/health"

@@ -144,7 +144,7 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params.get("alert_id")
     camera = name_of(request) if alert_id is None else await camera_of(context, request, alert_id)
     subject = camera if alert_id is None else alert_id
-    complaint = await mute(context, session_of(request).name, subject, length, reason, site_of(camera))
+    complaint = await mute(context, request, subject, length, reason, site_of(camera))
     return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 

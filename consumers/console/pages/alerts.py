@@ -345,7 +345,7 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
     fields, who, alert_id = form_of(request), session_of(request).name, request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
     if "mute" in fields:
-        complaint = await mute(context, who, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
+        complaint = await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
     else:
         complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
     if complaint:
@@ -365,7 +365,7 @@ async def _review_many(context: ConsoleContext, request: Request) -> Response:
             complaint = await review(context, who, alert_id, camera, fields["state"], "")
         else:
             complaint = await mute(
-                context, who, alert_id, fields.get("mute", ""), fields.get("reason", ""), site_of(camera)
+                context, request, alert_id, fields.get("mute", ""), fields.get("reason", ""), site_of(camera)
             )
         if complaint:
             return no(400, complaint)

@@ -232,7 +232,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
-    complaint = await mute(context, session_of(request).name, name, fields.get("mute", ""), fields.get("reason", ""))
+    complaint = await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
     return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from starlette.requests import Request
+
+from consumers.console.access.connections import begin_long_answer
+from consumers.console.access.gate import session_of
 from consumers.console.context import ConsoleContext
-from consumers.database.changes import change_recorded
 from consumers.database.mutes import end_mute, new_mute, save_mute
 from schemas.errors import UserError
 
@@ -17,21 +20,23 @@ LENGTHS: Final = {"1h": "1 hour", "8h": "8 hours", "1d": "1 day", "7d": "7 days"
 
 
 async def mute(
-    context: ConsoleContext, who: str, subject: str, length: str, reason: str, site: str | None = None
+    context: ConsoleContext, request: Request, subject: str, length: str, reason: str, site: str | None = None
 ) -> str:
-    """Mute a camera or an alert for a length such as `2h`, or end its mute, and log it in the audit log.
+    """Mute a camera or an alert for a length such as `2h`, or end its mute, for the user of a request, and log it.
 
     `site` is that of an alert. Return an error text, empty on success.
     """
     if length != END and "/" in subject and context.fleet.card(subject) is None:
         return f"camera: expected one of this fleet, got {subject}"
+    who = session_of(request).name
+    begin_long_answer(request.scope)
     try:
         if length == END:
-            await context.write(change_recorded, context.settings.database, lambda each: end_mute(each, subject))
+            await context.change_recorded(lambda each: end_mute(each, subject))
             detail = "ended"
         else:
             made = new_mute(subject, length, reason, who, time.time_ns() // 10**6)
-            await context.write(change_recorded, context.settings.database, lambda each: save_mute(each, made))
+            await context.change_recorded(lambda each: save_mute(each, made))
             detail = f"{length}: {made.reason}"
     except UserError as error:
         return str(error)

@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext, unless_away
-from consumers.database.changes import change_recorded
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from consumers.sightings.rules_table import (
@@ -51,7 +51,8 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     try:
         require(request, group_of(fields.get("cameras")))
         rule = new_rule(fields, who, time.time_ns() // 10**6)
-        await context.write(change_recorded, context.settings.database, lambda each: save_rule(each, rule))
+        begin_long_answer(request.scope)
+        await context.change_recorded(lambda each: save_rule(each, rule))
     except UserError as error:
         return str(error)
     await context.note(who, LOGGED_AS, rule.cameras, words_of(rule), SAVED)
@@ -63,8 +64,8 @@ async def remove(context: ConsoleContext, request: Request, fields: Mapping[str,
     try:
         cameras, wanted = group_of(fields.get("cameras")), wanted_of(fields.get("wanted"))
         require(request, cameras)
-        url = context.settings.database
-        await context.write(change_recorded, url, lambda each: remove_rule(each, cameras, wanted))
+        begin_long_answer(request.scope)
+        await context.change_recorded(lambda each: remove_rule(each, cameras, wanted))
     except UserError as error:
         return str(error)
     await context.note(session_of(request).name, LOGGED_AS, cameras, wanted, REMOVED)
