@@ -128,6 +128,32 @@ def test_without_its_database_a_request_is_refused_in_one_line_and_not_logged(cu
     assert logs == []
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        (f"cameras/{CAMERA}/mute", {"for": "1h", "reason": "repairs"}),
+        (f"cameras/{CAMERA}/mute", {"for": "end"}),
+        ("sighting-rules", {"cameras": "lab/*", "wanted": "stop"}),
+        ("sighting-rules/remove", {"cameras": "lab/*", "wanted": "stop"}),
+    ],
+)
+def test_without_its_database_a_change_is_no_fault_of_the_request(
+    cut_off: ConsoleRig, path: str, sent: dict[str, str]
+) -> None:
+    answer = cut_off.browser().post(f"/api/v1/{path}", json=sent)
+    assert answer.status_code == 503
+    assert answer.json()["error"].startswith("the recorder's database: expected it to accept the change")
+    assert cut_off.context.store.noted() == []
+
+
+def test_without_its_database_the_page_of_sighting_rules_shows_why_none_is_saved(cut_off: ConsoleRig) -> None:
+    sent = {"csrf": cut_off.csrf(), "cameras": "lab/*", "wanted": "stop"}
+    for path in ("/sighting-rules", "/sighting-rules/remove"):
+        answer = cut_off.browser().post(path, data=sent)
+        assert answer.status_code == 303
+        assert "expected+it+to+accept+the+change" in answer.headers["location"]
+
+
 def test_by_https_browsers_are_bound_to_it_and_the_session_to_this_host(tmp_path: Path) -> None:
     write_user(tmp_path / "users", "anna", Right.VIEWER, PASSWORD)
     plain = ConsoleRig(tmp_path, users=tmp_path / "users")

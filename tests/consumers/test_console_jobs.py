@@ -280,6 +280,16 @@ async def test_programs_do_the_same(rig: JobsRig) -> None:
         assert (await browser.post(f"{ROOT}/jobs/repair", json={"bundle": ["x"]})).status_code == 400
 
 
+async def test_without_the_recorders_database_a_repair_of_a_cameras_frames_is_no_fault_of_the_request(
+    rig: JobsRig,
+) -> None:
+    (rig.folder / "records.sqlite").rename(rig.folder / "away.sqlite")
+    async with rig.browser() as browser:
+        answer = await browser.post(f"{ROOT}/jobs/repair", json={"bundle": SICK, "camera": CAMERA})
+    assert answer.status_code == 503
+    assert "expected the recorder's database" in answer.json()["error"]
+
+
 async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: Rig) -> None:
     lay_down(tmp_path / "jobs")
     (tmp_path / "jobs" / "clean.npz").unlink()

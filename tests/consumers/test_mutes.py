@@ -339,10 +339,11 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     made.close()
 
 
-def test_a_mute_without_a_database_is_a_complaint(tmp_path: Path) -> None:
+def test_a_mute_without_a_database_is_refused_and_not_logged(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
     rig.show([verdict(0)])
     answer = rig.browser().post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": "1h", "reason": "repairs"})
+    assert answer.status_code == 503
     assert "is missing" in answer.json()["error"]
     assert rig.context.store.noted(CAMERA) == []
     rig.close()

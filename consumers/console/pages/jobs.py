@@ -14,7 +14,7 @@ from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sites import may, require, sight_of, visible_to
-from consumers.console.context import ConsoleContext
+from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of
 from consumers.console.data.stream import Streams
 from consumers.console.jobs.bundles import OWN
@@ -59,8 +59,12 @@ def text_of(sent: dict[str, Any], name: str) -> str:
 async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
     require(request, camera)
-    if camera and camera not in await context.read_recorded(cameras_of, sight_of(request)):
-        raise ConfigError("camera: expected one with frames in quarantine, or none")
+    if camera:
+        held, away = await unless_away(context.read_recorded(cameras_of, sight_of(request)), {})
+        if away:
+            raise RefusedActionError(away, 503)
+        if camera not in held:
+            raise ConfigError("camera: expected one with frames in quarantine, or none")
     return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera, visible_to(request))
 
 

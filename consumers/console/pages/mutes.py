@@ -11,7 +11,7 @@ from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
 from consumers.console.context import ConsoleContext
 from consumers.database.mutes import end_mute, new_mute, save_mute
-from schemas.errors import UserError
+from schemas.errors import ConfigError
 
 END: Final = "end"
 """Length that ends a mute."""
@@ -24,7 +24,7 @@ async def mute(
 ) -> str:
     """Mute a camera or an alert for a length such as `2h`, or end its mute, for the user of a request, and log it.
 
-    `site` is that of an alert. Return an error text, empty on success.
+    `site` is that of an alert. Return an error text, empty on success. Raises StateError without the database.
     """
     if length != END and "/" in subject and context.fleet.card(subject) is None:
         return f"camera: expected one of this fleet, got {subject}"
@@ -38,7 +38,7 @@ async def mute(
             made = new_mute(subject, length, reason, who, time.time_ns() // 10**6)
             await context.change_recorded(lambda each: save_mute(each, made))
             detail = f"{length}: {made.reason}"
-    except UserError as error:
+    except ConfigError as error:
         return str(error)
     await context.note(who, "mute", subject, detail, "done", site)
     return ""

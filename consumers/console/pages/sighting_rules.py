@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +30,7 @@ from consumers.sightings.rules_table import (
     words_of,
 )
 from schemas.camera_groups import group_of
-from schemas.errors import UserError
+from schemas.errors import ConfigError
 
 SAVED, REMOVED = "saved", "removed"
 _PLACE = "/sighting-rules"
@@ -46,27 +46,33 @@ def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Set the rule of some cameras and a class, and log it. Return `SAVED`, or an error text."""
+    """Set the rule of some cameras and a class, and log it. Return `SAVED`, or an error text.
+
+    Raises StateError without the recorder's database.
+    """
     who = session_of(request).name
     try:
         require(request, group_of(fields.get("cameras")))
         rule = new_rule(fields, who, time.time_ns() // 10**6)
         begin_long_answer(request.scope)
         await context.change_recorded(lambda each: save_rule(each, rule))
-    except UserError as error:
+    except ConfigError as error:
         return str(error)
     await context.note(who, LOGGED_AS, rule.cameras, words_of(rule), SAVED)
     return SAVED
 
 
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Remove the rule of some cameras and a class, and log it. Return `REMOVED`, or an error text."""
+    """Remove the rule of some cameras and a class, and log it. Return `REMOVED`, or an error text.
+
+    Raises StateError without the recorder's database.
+    """
     try:
         cameras, wanted = group_of(fields.get("cameras")), wanted_of(fields.get("wanted"))
         require(request, cameras)
         begin_long_answer(request.scope)
         await context.change_recorded(lambda each: remove_rule(each, cameras, wanted))
-    except UserError as error:
+    except ConfigError as error:
         return str(error)
     await context.note(session_of(request).name, LOGGED_AS, cameras, wanted, REMOVED)
     return REMOVED
@@ -110,12 +116,14 @@ def _names(context: ConsoleContext, sight: Sight) -> list[str]:
 
 
 async def _save(context: ConsoleContext, request: Request) -> Response:
-    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
+    return await _back(save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
 
 
 async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return _back(await remove(context, request, form_of(request)))
+    return await _back(remove(context, request, form_of(request)))
 
 
-def _back(outcome: str) -> Response:
-    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)
+async def _back(change: Awaitable[str]) -> Response:
+    """Return to the page with the outcome of a change, or with the reason why the database is away."""
+    outcome, away = await unless_away(change, "")
+    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome or away})}", 303)
