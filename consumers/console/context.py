@@ -32,6 +32,7 @@ from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.looks import Describe
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
+from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.sentences import initial
@@ -131,7 +132,7 @@ class ConsoleContext:
         )  # fmt: skip
         self.templates.filters |= {
             "percent": percent,
-            "rate": rate,
+            "rate": frame_rate,
             "moment": moment,
             "count": count,
             "size": size,
@@ -239,11 +240,6 @@ def pages_for(sight: Sight) -> list[tuple[str, str]]:
 def percent(share: float | None) -> str:
     """Format a fraction as a percentage."""
     return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def rate(frames: float) -> str:
-    """Format a frame rate."""
-    return f"{frames:.1f}/s"
 
 
 def count(number: float) -> str:

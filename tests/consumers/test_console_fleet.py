@@ -73,6 +73,23 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
+def test_slow_cameras_have_their_rates(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(11):
+        monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=number: 30_000 * at)
+        for name in ("lab/slow-1", "lab/slow-2"):
+            rig.feed.show(_records(rig, [verdict(number)], name))
+    for name in ("lab/slow-1", "lab/slow-2"):
+        camera = rig.context.fleet.camera(name)
+        assert camera is not None
+        camera.longest_gap_s = 30
+    rig.context.fleet.tick(300_000)
+    card = rig.context.fleet.card("lab/slow-1")
+    assert card is not None
+    assert card.frames_per_second == 0.0333
+    assert "4 frames/min" in rig.context.fleet.view(Query()).sentence
+    assert "<dd>2/min</dd>" in rig.browser().get("/camera/lab/slow-1").text
+
+
 def test_a_removed_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(4):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
@@ -85,9 +102,9 @@ def test_a_removed_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, m
     assert {browser.get(page).status_code for page in ("/", "/system", "/api/v1/cameras")} == {200}
 
 
-def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[MadeRecord]:
+def _records(rig: ConsoleRig, verdicts: list[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
     topic = rig.context.settings.verdicts_topic
-    return [MadeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
+    return [MadeRecord(topic, 0, n, camera.encode(), spoken(made, camera)) for n, made in enumerate(verdicts)]
 
 
 def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:

@@ -50,5 +50,5 @@ def test_each_part_of_the_way_shows_the_rate_of_its_roles() -> None:
     nodes = {node.title: (node.value, *node.details) for node in chain(roles, ["good"], 4.2, rates)}
     assert nodes["Cameras"] == ("1", "4.2 frames/s")
     assert nodes["MQTT"] == nodes["Recorder"] == ("up",)
-    assert nodes["Bridge"] == nodes["Kafka"] == ("4.0/s",)
+    assert nodes["Bridge"] == nodes["Kafka"] == ("4/s",)
     assert nodes["Processors"] == ("3.5/s", "2 of 2 up")

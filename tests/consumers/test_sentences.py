@@ -6,6 +6,7 @@ import pytest
 
 from consumers.cameras.episodes import sentence
 from consumers.cameras.state import State
+from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.roles import RoleState, chain
 from consumers.console.data.sentences import Traffic, fleet_sentence, system_sentence, unusual
 from consumers.records.rows import statistic_name
@@ -30,7 +31,7 @@ ONLINE, OFFLINE, ALERT, BLACK, PAUSED = State.ONLINE, State.OFFLINE, State.ALERT
             {ONLINE: 1_200, ALERT: 1, BLACK: 2, OFFLINE: 1, PAUSED: 3},
             Traffic(5.04, 1.26, 1),
             "1,200 fine, 3 need a look, 1 offline, 3 paused or ended. "
-            "5.0 frames/s, 1.3 s from camera to verdict, 1 frame lost.",
+            "5 frames/s, 1.3 s from camera to verdict, 1 frame lost.",
         ),
         ({OFFLINE: 1}, Traffic(0.0, None, None), "1 offline. No frames now."),
         (
@@ -42,6 +43,17 @@ ONLINE, OFFLINE, ALERT, BLACK, PAUSED = State.ONLINE, State.OFFLINE, State.ALERT
 )
 def test_the_fleet_in_one_sentence(counts: dict[State, int], traffic: Traffic, sentence: str) -> None:
     assert fleet_sentence(counts, traffic) == sentence
+
+
+@pytest.mark.parametrize(
+    ("per_second", "words"),
+    [
+        (0.0, "0/s"), (1 / 3600, "1/h"), (1 / 60, "1/min"), (0.06, "3.6/min"), (0.1, "0.1/s"), (2.53, "2.5/s"),
+        (78.4, "78/s"), (99.7, "100/s"), (1_234.5, "1,234/s"),
+    ],
+)  # fmt: skip
+def test_a_rate_has_the_unit_in_which_it_can_be_read(per_second: float, words: str) -> None:
+    assert frame_rate(per_second) == words
 
 
 def test_the_system_in_one_sentence() -> None:
@@ -85,5 +97,5 @@ def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:
         "processor-2 does not answer", "no answer for 3 s", "1,234 waiting", "2 restarts",
     )  # fmt: skip
     assert nodes["Recorder"].value == "gone"
-    assert nodes["Cameras"].details == ("60.0 frames/s",)
+    assert nodes["Cameras"].details == ("60 frames/s",)
     assert [chain([], levels, 0.0)[0].level for levels in ([], ["bad"], ["good", "warn"])] == ["unknown", "bad", "warn"]

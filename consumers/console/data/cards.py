@@ -59,7 +59,7 @@ class Card:
     demonstration: str = ""
     """The classes that the model knows, if it ships for demonstrations and the camera is a real one; else empty."""
     frames_per_second: float = 0.0
-    """Frame rate over the last ten seconds with frames."""
+    """Frame rate over the last ten seconds with frames, three significant digits."""
     saved: float | None = None
     """Fraction of the raw bytes that was not sent."""
     own_bytes: int = 0
@@ -225,7 +225,7 @@ class Watched:
             confidence=round(last.confidence, 3) if last else 0.0,
             model=last.model_id if last else "",
             demonstration=_demonstration(last.model_id, meta.source) if last and meta else "",
-            frames_per_second=round(self.rate(), 1) if sends else 0.0,
+            frames_per_second=float(f"{self.rate():.3g}") if sends else 0.0,
             saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
             own_bytes=meta.stream_frame_bytes if meta else 0,
             sent_bytes=meta.sent_frame_bytes if meta else 0,

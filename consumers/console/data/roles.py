@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from consumers.console.data.rate_text import frame_rate
 from schemas import metrics
 from schemas.topics import Channel, KafkaTopic
 
@@ -84,7 +85,7 @@ def chain(
     level = max(levels, key=("good", "warn", "bad").index, default="unknown")
     if level == "bad" and "good" in levels:
         level = "warn"
-    nodes = [Node("Cameras", level, f"{len(levels):,}", (f"{frames_per_second:.1f} frames/s",))]
+    nodes = [Node("Cameras", level, f"{len(levels):,}", (frame_rate(frames_per_second, "frames"),))]
     for title, name in _WAY:
         mine = [role for role in roles if role.name.rstrip("0123456789").rstrip("-") == name]
         nodes.append(_node(title, mine, rates or {}))
@@ -102,7 +103,7 @@ def _node(title: str, roles: Sequence[RoleState], rates: Mapping[str, float]) ->
     details += [f"{sum(backlogs):,} waiting"] if backlogs else []
     details += [f"{restarts} restart{'' if restarts == 1 else 's'}"] if restarts else []
     states = "up" if up == len(roles) == 1 else f"{up} of {len(roles)} up" if len(roles) > 1 else roles[0].state
-    value = f"{sum(measured):.1f}/s" if measured and up else states
+    value = frame_rate(sum(measured)) if measured and up else states
     details += [states] if value != states and len(roles) > 1 else []
     return Node(title, "good" if up == len(roles) else "warn" if up else "bad", value, tuple(details))
 

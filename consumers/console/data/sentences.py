@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumers.cameras.state import State
+from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.roles import RoleState, unwell
 
 _LEAST_SHARE: Final = 1e-9
@@ -70,7 +71,7 @@ def traffic_sentence(traffic: Traffic) -> str:
     if not traffic.frames_per_second:
         moves = ["no frames now"]
     else:
-        moves = [f"{three_digits(traffic.frames_per_second)} frames/s"]
+        moves = [frame_rate(traffic.frames_per_second, "frames")]
         if traffic.latency_s is not None:
             moves.append(f"{duration(traffic.latency_s)} from camera to verdict")
     if traffic.lost is not None:
@@ -95,11 +96,6 @@ def rarity(share: float) -> str:
     if share >= 0.1:
         return f"{100 * share:.0f} in 100"
     return f"1 in {float(f'{1 / max(share, _LEAST_SHARE):.2g}'):,.0f}"
-
-
-def three_digits(number: float) -> str:
-    """Return a number with two significant digits below 100, else a whole one."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 def duration(seconds: float) -> str:
