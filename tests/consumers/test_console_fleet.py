@@ -16,6 +16,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
 from consumers.console.access.gate import POLICY
 from consumers.console.data.cards import DEMONSTRATIONS, REAL_SOURCES
+from consumers.console.data.commands import Commands
 from consumers.console.data.fleet import Query
 from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
@@ -25,7 +26,8 @@ from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
 from producers.sources.settings import REAL_KINDS
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
-from tests.consumers.console_rig import OWNER, ConsoleRig, scene
+from schemas.transport.access import MqttAccess
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
 
@@ -340,6 +342,27 @@ def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
     rows = ("Published frame</dt><dd>4.02 kB", "Own stream's frame</dt><dd>3.11 kB")
     assert [row in page for row in rows] == [own > 0, own > 0]
     assert ("Own stream" in page) == (own > 0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words", "placeholder"),
+    [
+        (1_000, "1,000/s", "1000"),
+        (12.5, "12.5/s", "12.5"),
+        (1 / 60, "1/min", "0.01667"),
+    ],
+)
+def test_the_page_of_a_camera_has_its_set_rate_in_digits(
+    rig: ConsoleRig, rate: float, words: str, placeholder: str
+) -> None:
+    rig.show([verdict(0)])
+    now_ms = time.time_ns() // 10**6
+    meta = Meta(boot_id=1, frames_per_second=rate).SerializeToString()
+    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    rig.context.commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS)
+    page = rig.browser().get(f"/camera/{CAMERA}").text
+    assert f"<dd>{words}</dd>" in page
+    assert f'step="any" placeholder="{placeholder}"' in page
 
 
 def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:

@@ -251,6 +251,9 @@ def test_settings_in_words() -> None:
     made = new_preset(fields, OWNER, 5)
     assert words_of(made.changes) == "drop ratio 0.5, probe share 0.1, profile raw, on, own rate"
     assert words_of({}) == "own settings"
+    assert words_of({"frames_per_second": 1_000.0}) == "1,000 frames/s"
+    assert words_of({"frames_per_second": 12.5}) == "12.5 frames/s"
+    assert words_of({"frames_per_second": 1 / 60}) == "1 frames/min"
     with pytest.raises(ConfigError):
         new_preset({"name": "a", "profile": None}, OWNER, 5)
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, func, select
 
 from consumers.console.data.commands import NAMES, changes_of
+from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.store import metadata
 from consumers.database.engine import upsert
 from schemas.errors import ConfigError
@@ -70,7 +71,7 @@ def _word(name: str, value: Any) -> str:
     if name == "dropped_per_block":
         return f"drop ratio {value / BLOCK_PIXELS:.3g}"
     if name == "frames_per_second":
-        return f"{value:.3g} frames/s" if value else "own rate"
+        return frame_rate(value, "frames", digits=4) if value else "own rate"
     if name == "profile":
         return f"profile {NAMES[value]}"
     if name == "enabled":

@@ -17,5 +17,5 @@ def frame_rate(per_second: float, noun: str = "", digits: int = 2) -> str:
     fitting = (each for each in _UNITS_S.items() if per_second * each[1] >= _LEAST_OF_UNIT)
     unit, seconds = next(fitting, ("h", 3_600)) if per_second else ("s", 1)
     number = per_second * seconds
-    words = f"{number:,.0f}" if number >= 10**digits - 0.5 else f"{number:.{digits}g}"
+    words = f"{number:,.0f}" if number >= 10**digits - 0.5 else f"{number:,.{digits}g}"
     return f"{words} {noun}/{unit}" if noun else f"{words}/{unit}"
