@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +63,8 @@ def with_object(jpeg: bytes) -> bytes:
 
 
 def picture(jpeg: bytes, seq: int, after_ms: int = 1000) -> CameraPicture:
-    return CameraPicture("", ROW._replace(seq=seq, captured_ms=ROW.captured_ms + seq * after_ms), jpeg)
+    recorded_ms = time.time_ns() // 10**6 + seq * after_ms
+    return CameraPicture("", ROW._replace(seq=seq, recorded_ms=recorded_ms), jpeg)
 
 
 SCENE, OBJECT, OTHER = scene(1), with_object(scene(1)), scene(2)
@@ -108,6 +111,23 @@ def test_a_look_is_kept_again_after_a_while_though_others_were_kept(labelled_fra
     seen = [(0, SCENE), (1, OTHER), (2, SCENE), (3, scene(3)), (4, SCENE)]
     found = [collector.judge(picture(jpeg, seq, QUIET_MS // 3)) for seq, jpeg in seen]
     assert found == ["new", "new", None, "new", "usual"]
+
+
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, 0, 3_600_000])
+def test_the_clock_of_a_camera_changes_nothing_after_a_restart(labelled_frames: LabelledFrames, ahead_ms: int) -> None:
+    shown = []
+    for seq in range(4):
+        made = picture(SCENE, seq, QUIET_MS * 3 // 4)
+        shown.append(replace(made, row=made.row._replace(captured_ms=made.row.recorded_ms + ahead_ms)))
+    assert Collector(labelled_frames).judge(shown[0]) == "new"
+    restarted = Collector(labelled_frames)
+    assert [restarted.judge(each) for each in shown[1:]] == [None, "usual", None]
+
+
+def test_a_clock_of_the_console_that_was_set_back_stops_no_collection(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames)
+    assert collector.judge(picture(SCENE, 100, QUIET_MS)) == "new"
+    assert collector.judge(picture(SCENE, 1, QUIET_MS)) == "usual"
 
 
 def test_features_go_with_their_frame(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
@@ -61,8 +62,8 @@ def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
 
 
 def picture(seq: int, seed: int = 0, verdict: str = "car", confidence: float = 0.9) -> CameraPicture:
-    captured_ms = ROW.captured_ms + 1000 * seq
-    row = ROW._replace(seq=seq, captured_ms=captured_ms, class_name=verdict, confidence=confidence)
+    recorded_ms = time.time_ns() // 10**6 + 1000 * seq
+    row = ROW._replace(seq=seq, recorded_ms=recorded_ms, class_name=verdict, confidence=confidence)
     return CameraPicture("", row, scene(seed))
 
 

@@ -80,7 +80,7 @@ def collect(folder: Path) -> None:
                 jpeg = io.BytesIO()
                 small = frame.reformat(width=240, height=136, format="rgb24").to_ndarray()
                 Image.fromarray(np.asarray(small)).save(jpeg, "JPEG")
-                row = ROW._replace(seq=seq, captured_ms=(seq + 1) * QUIET_MS, class_name="unsure", confidence=0.2)
+                row = ROW._replace(seq=seq, recorded_ms=(seq + 1) * QUIET_MS, class_name="unsure", confidence=0.2)
                 assert collector.judge(CameraPicture("", row, jpeg.getvalue())) == "unsure"
             if seq > PERSON.stop:
                 break

@@ -73,9 +73,9 @@ class Collector:
             return None
         changed = bool(camera.verdict) and camera.verdict != row.class_name
         camera.address, camera.verdict = picture.url, row.class_name
-        recent = [each for each in camera.kept if row.captured_ms - each.kept_ms < QUIET_MS]
+        recent = [each for each in camera.kept if 0 <= row.recorded_ms - each.kept_ms < QUIET_MS]
         try:
-            look = Look(sketch(picture.jpeg), kept_ms=row.captured_ms)
+            look = Look(sketch(picture.jpeg), kept_ms=row.recorded_ms)
         except OSError:  # no picture that Pillow reads
             return None
         if any(float(look.sketch @ each.sketch) >= SAME for each in recent):

@@ -56,7 +56,7 @@ class Look(NamedTuple):
     sketch: Vector
     features: Vector | None = None
     kept_ms: int = 0
-    """Unix time at which the picture was kept."""
+    """Unix time in milliseconds at which the picture was kept, by the console's clock."""
 
 
 @dataclass(frozen=True)
