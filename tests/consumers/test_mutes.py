@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,25 @@ def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, r
     poll(console)
     assert console.context.fleet.alerts() == (1, 0)
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in browser.get("/").text
+
+
+@pytest.mark.parametrize("state", ["open", "acknowledged", "closed"])
+@pytest.mark.parametrize("muted", [True, False])
+def test_the_page_of_a_camera_leads_to_its_alert_whatever_was_decided(
+    console: ConsoleRig, recorder: Rig, state: str, muted: bool
+) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder)
+    browser, csrf = console.browser(), {"csrf": console.csrf()}
+    if state != "open":
+        browser.post(f"/alerts/{ALERT}", data=csrf | {"state": state})
+    if muted:
+        browser.post(f"/alerts/{ALERT}", data=csrf | {"mute": "8h", "reason": "repairs"})
+    poll(console)
+    link = re.search(r'<a href="([^"]*)">Open the alert</a>', browser.get(f"/camera/{CAMERA}").text)
+    assert (link is None) == (state == "closed")
+    if link is not None:
+        assert f'id="alert-{ALERT}"' in browser.get(unescape(link[1])).text
 
 
 def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: ConsoleRig, recorder: Rig) -> None:
