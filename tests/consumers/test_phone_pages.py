@@ -116,7 +116,13 @@ def test_a_click_on_a_class_labels_the_frame_that_was_clicked_before(
     phone.wait_for_load_state()
     figure = phone.locator("#frames figure").nth(2)
     name = figure.get_attribute("data-name")
+    marked = phone.locator("#frames .current, #frames:not(:has(.current)) figure:first-child")
+    expect(marked).to_have_css("outline-style", "solid")
     figure.click()
+    phone.locator(".classes button").first.focus()
+    expect(marked).to_have_attribute("data-name", name)
+    expect(marked).to_have_css("outline-style", "solid")
+    expect(phone.locator("#frames figure").first).to_have_css("outline-style", "none")
     phone.locator(".classes button", has_text="dog").click()
     expect(phone.locator(".classes li", has_text="dog")).to_have_text("2 dog 2")
     assert {each.name for each in frames.labelled(10) if each.label == "dog"} == {

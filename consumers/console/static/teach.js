@@ -13,9 +13,11 @@
 
   const all = () => [...frames.querySelectorAll("figure[role=button]:not([hidden])")]; // others are of cameras that the person may not operate
   // A button or form that takes the focus leaves the frame that had it last the current one.
-  let before = null;
-  frames.addEventListener("focusin", (event) => { before = event.target.closest("figure"); });
-  const current = () => before && !before.hidden ? before : all()[0];
+  frames.addEventListener("focusin", (event) => {
+    frames.querySelector(".current")?.classList.remove("current");
+    event.target.closest("figure")?.classList.add("current");
+  });
+  const current = () => frames.querySelector(".current:not([hidden])") || all()[0];
   function chosen() {
     const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
     return several.length ? several : [current()].filter(Boolean);
