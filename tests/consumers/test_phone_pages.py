@@ -19,7 +19,7 @@ from consumers.database.tables import quarantine
 from tests.axe import findings
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.consumers.test_console_pages import raise_alert
+from tests.consumers.test_console_pages import poll, raise_alert
 from tests.consumers.test_sighting_rules import rules
 from tests.waiting import PATIENCE_S
 
@@ -129,6 +129,31 @@ def test_a_click_on_a_class_labels_the_frame_that_was_clicked_before(
         name,
         "street/gate/0000000000000001-6",
     }
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_make_no_page_wider_than_the_screen(
+    console: ConsoleRig, recorder: Rig, phone: Page, width: int
+) -> None:
+    camera, label = f"rotterdam-distribution-north/{'b' * 31}", f"delivery_van_{'with_open_doors_' * 3}"
+    console.show([verdict(0, class_name=label, class_group=label, preview=scene(1))], camera)
+    raise_alert(recorder, "a" * 32, camera)
+    raise_alert(recorder, "b" * 32, camera, wanted=label, kind="sighting", confidence=0.9)
+    frames = console.context.labelled_frames
+    assert frames is not None
+    for seq, name in enumerate((label, "")):
+        frames.keep((camera, 1, seq), scene(seq), "unsure", label, 0.31, name)
+    csrf = {"csrf": console.csrf()}
+    muted = console.browser().post(f"/camera/{camera}/mute", data=csrf | {"mute": "1h", "reason": "R" * 200})
+    assert muted.status_code == 303
+    poll(console)
+    phone.set_viewport_size({"width": width, "height": 844})
+    for path in (f"/camera/{camera}", "/alerts", "/teach", "/teach?show=labelled"):
+        phone.goto(f"http://127.0.0.1{path}")
+        assert not phone.evaluate(WIDE), path
+    frames.collect(camera, "ada", wanted=True)
+    phone.goto("http://127.0.0.1/teach")
+    assert not phone.evaluate(WIDE)
 
 
 def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig, phone: Page) -> None:
