@@ -47,7 +47,9 @@ def test_cameras_are_listed_found_and_forgotten(console: ConsoleRig) -> None:
     assert [each["name"] for each in listed["cameras"]] == [CAMERA]
     assert listed["counts"] == {"online": 1}
     assert browser.get(f"{ROOT}/cameras/{CAMERA}").json()["verdict"] == "stop"
-    assert browser.get(f"{ROOT}/cameras/lab/none").status_code == 404
+    assert browser.get(f"{ROOT}/cameras/{CAMERA}/history").json()["outages"] == []
+    for path in ("lab/none", "lab/none/history"):
+        assert browser.get(f"{ROOT}/cameras/{path}").status_code == 404
     console.tick(later_ms=60_000)
     assert browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}).json() == {"outcome": "forgotten"}
     assert browser.get(f"{ROOT}/operations").json()[0]["what"] == "forget"

@@ -50,6 +50,7 @@ from schemas.identity import camera_id
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
+_UNKNOWN: Final = "camera: expected one of this fleet, got {}"
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
@@ -91,7 +92,7 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
-        return no(404, f"camera: expected one of this fleet, got {name}")
+        return no(404, _UNKNOWN.format(name))
     pictures = {way: shown and shown.document() for way, shown in context.fleet.ways(name)._asdict().items()}
     steered = context.drop_plan.steered(name)
     policy = steered and steered._asdict() | {"policy": steered.policy.cameras}
@@ -103,7 +104,10 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", "day"))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
+    name = name_of(request)
+    if context.fleet.card(name) is None:
+        return no(404, _UNKNOWN.format(name))
+    return JSONResponse(await past(context, name, time.time_ns() // 10**6, length_ms))
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
