@@ -106,7 +106,7 @@ def test_without_the_recorders_database_the_answer_names_it(tmp_path: Path) -> N
     answer = console.browser().get(RULES)
     assert answer.status_code == 503
     assert "is missing" in answer.json()["error"]
-    assert post(console, RULES, **RULE)[0] == 400
+    assert post(console, RULES, **RULE)[0] == 503
     assert console.context.store.noted("lab/*") == []
     console.close()
 
