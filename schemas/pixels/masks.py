@@ -1,9 +1,9 @@
 """Masks of kept pixels, drawn from a keyed codebook for each camera.
 
 A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels. The patterns are
-spread out: each dropped pixel has kept neighbours. Reconstruction gains nearly 2 dB compared with uniformly random rows.
-All cameras draw from one public pool of 4,096 patterns. The camera's key shifts each pattern around the block and
-mirrors it, in 512 ways.
+spread out: each dropped pixel has kept neighbours. Reconstruction gains nearly 2 dB compared with uniformly random
+rows. All cameras draw from one public pool of 4,096 patterns. The camera's key shifts each pattern around the block
+and mirrors it, in 512 ways.
 
 The frame's seed (camera key, boot id, sequence number) picks one row of the camera's codebook for each block. The mask
 is never sent, and a leaked mask reveals nothing about the next.

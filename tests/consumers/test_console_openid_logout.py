@@ -114,8 +114,8 @@ def test_a_logout_before_the_session_begins_is_not_lost(
     logins, note = scene.rig.context.logins, scene.rig.context.note
     token = scene.provider.logout_token(**claims)  # type: ignore[arg-type]  # claims of any form
 
-    async def slow(who: str, what: str, subject: str, detail: str, outcome: str) -> None:
-        await note(who, what, subject, detail, outcome)
+    async def slow(who: str, what: str, subject: str, detail: str, outcome: str, failed_login: bool = False) -> None:
+        await note(who, what, subject, detail, outcome, failed_login=failed_login)
         if what == "login":
             await logins.by_logout_token(token, "192.0.2.7")
 
