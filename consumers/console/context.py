@@ -30,7 +30,6 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.looks import Describe
-from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.recorded import Recorded
@@ -45,6 +44,7 @@ from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
+from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.moment import moment
 
@@ -83,7 +83,7 @@ class ConsoleContext:
     ways: Ways = field(default_factory=Ways)
     """The ways to log in."""
     clock_s: Callable[[], float] = time.monotonic
-    models: ModelsWatch | None = None
+    models: ModelsRecords | None = None
     health: Health | None = None
     commands: Commands | None = None
     """None disables commands to cameras."""

@@ -34,7 +34,6 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.looks import Describe
-from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
@@ -51,8 +50,10 @@ from consumers.console.web import listen, make_server
 from schemas import metrics
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
+from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
+from schemas.transport.kafka.follow import follow
 
 _COUNT_S: Final = 1.0
 _COLLECT_S: Final = 1.0
@@ -139,7 +140,7 @@ async def _run(
 ) -> None:
     settings = context.settings
     context.health = health
-    context.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
+    context.models = ModelsRecords(TrustedSigners.read(settings.trust))
     context.views = Views(settings.kafka, settings.views_topic, keys)
     feed = Feed(settings, keys, context.fleet, health)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
@@ -149,7 +150,7 @@ async def _run(
         asyncio.create_task(feed.run(), name="feed"),
         asyncio.create_task(poller.run(), name="database-poller"),
         asyncio.create_task(context.watch.run(), name="system"),
-        asyncio.create_task(context.models.run(), name="models"),
+        asyncio.create_task(follow(settings.kafka, settings.models_topic, context.models.take), name="models"),
         asyncio.create_task(context.views.run(), name="views"),
         asyncio.create_task(_tick(context.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),

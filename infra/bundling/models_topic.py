@@ -10,14 +10,14 @@ from typing import Final, Self
 
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
-from google.protobuf.message import DecodeError
 
-from schemas.errors import BrokerError, BundleError, SecretError, WireError
+from schemas.errors import BrokerError, BundleError, SecretError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.cloudevents import MODELS, event_headers
-from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
-from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords, slots
-from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel, SignedModels
+from schemas.messages.models import LIVE_KEY, live, seal
+from schemas.messages.models_records import ModelsRecords
+from schemas.messages.rollout import slots
+from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -31,7 +31,7 @@ _TRIES: Final = 5
 """Seconds until a broker has learnt of a new topic."""
 
 
-class ModelsTopic:
+class ModelsTopic(ModelsRecords):
     """An asynchronous context manager; every call raises BrokerError when Kafka does not answer or lacks the topic."""
 
     def __init__(
@@ -46,17 +46,12 @@ class ModelsTopic:
 
         `group` is the processors' consumer group, whose members are those that run.
         """
+        super().__init__(trusted.with_signer(signer))
         self._bootstrap = bootstrap
-        self._trusted = trusted.with_signer(signer)
         self._signer = signer
         self._partition = TopicPartition(topic, 0)
         self._group = group
         self._reader = Reader(bootstrap)
-        self._refused: WireError | None = None
-        self._records = RolloutRecords()
-        self.served: dict[str, ServedModel] = {}
-        """The latest state of each processor, by its name."""
-        self._gone: set[str] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -98,56 +93,9 @@ class ModelsTopic:
             async with asyncio.timeout(_CALL_S):
                 async for batch in self._reader.fetch_until(await self._reader.ends([self._partition])):
                     for record in batch.get(self._partition, ()):
-                        self._take(record.key or b"", record.value)
+                        self.take(record.key or b"", record.value)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
-
-    @property
-    def models(self) -> Models:
-        """The list in force: the newest one, with the gate's assessment applied."""
-        return self._records.models
-
-    @property
-    def listed(self) -> Models:
-        """The newest list as its last editor signed it."""
-        return self._records.listed
-
-    @property
-    def assessment(self) -> Assessment | None:
-        """The gate's assessment of the listed rollout; None without one."""
-        return self._records.assessment
-
-    def _take(self, key: bytes, value: bytes | None) -> None:
-        if key == LIVE_KEY:
-            try:
-                models, self._refused = unseal(value or b"", self._trusted), None
-            except WireError as error:
-                self._refused = error
-                return
-            if models.changed_ms >= self._records.listed.changed_ms:
-                self._records.listed = models
-            return
-        if key == ASSESSMENT_KEY:
-            self._records.take(value)
-            return
-        name = key.decode("utf-8", "replace")
-        if not name.startswith(PROCESSOR_PREFIX):
-            return
-        name = name.removeprefix(PROCESSOR_PREFIX)
-        if value is None:
-            self.served.pop(name, None)
-            self._gone.add(name)
-            return
-        self._gone.discard(name)
-        try:
-            self.served[name] = ServedModel.FromString(value)
-        except DecodeError:
-            self.served.pop(name, None)
-
-    @property
-    def refused(self) -> WireError | None:
-        """The fault of the newest list of models; then the one before it is in force."""
-        return self._refused
 
     async def running(self) -> set[str]:
         """Return the names of the running processors: members of the group that have not announced their end.
@@ -160,7 +108,7 @@ class ModelsTopic:
                 state = await self._state(admin)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
-        return set(state.members) - self._gone
+        return set(state.members) - self.gone
 
     async def _state(self, admin: Admin) -> GroupState:
         backoff = Backoff()
@@ -177,7 +125,7 @@ class ModelsTopic:
             raise SecretError("signer is missing: expected a signer's private key. Give --signer FILE.")
         signed = Models()
         signed.CopyFrom(models)
-        signed.changed_ms = max(time.time_ns() // 1_000_000, self._records.listed.changed_ms + 1)
+        signed.changed_ms = max(time.time_ns() // 1_000_000, self.listed.changed_ms + 1)
         sender = Sender(self._bootstrap)
         headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:
@@ -189,7 +137,7 @@ class ModelsTopic:
             raise self._no_answer(error) from error
         finally:
             await sender.close()
-        self._records.listed = signed
+        self._rollout.listed = signed
 
     async def require(self, topic: str) -> None:
         """Raise BrokerError unless Kafka has this topic."""

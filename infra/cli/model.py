@@ -67,7 +67,7 @@ class ModelsAccess:
 
         async def body() -> R:
             async with ModelsTopic(where, trusted, signer) as topic:
-                if signer is not None and topic.refused is not None:
+                if signer is not None and topic.refused:
                     words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
                     Console(stderr=True, soft_wrap=True).print(words, markup=False)
                 return await work(topic)
@@ -223,7 +223,7 @@ def show_list(
     """The published models, newest first."""
 
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
-        if topic.refused is not None:
+        if topic.refused:
             words = f"the newest list of models is not believed, the one before it is in force: {topic.refused}"
             Console(stderr=True, soft_wrap=True).print(words, markup=False)
         newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
@@ -279,7 +279,7 @@ def status(
                     "candidate_error": served.candidate_error or None,
                 }
             )
-        error = str(topic.refused) if topic.refused is not None else None
+        error = topic.refused or None
         found = {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
         return found | {"rollout": rollout_of(topic)}
 

@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.console.data.labelled_frames import newest_labels
-from consumers.console.data.models import ModelsWatch
 from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
 from consumers.database.engine import open_engine
@@ -45,6 +44,7 @@ from schemas.identity import camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.cloudevents import MODELS, event_headers
+from schemas.messages.models_records import ModelsRecords
 from schemas.messages.rollout import ASSESSMENT_KEY, seal_assessment, slots
 from schemas.messages.server_messages import open_statement
 from schemas.pointillist_pb2 import (
@@ -88,7 +88,7 @@ class RolloutGate:
         self._settings = settings
         self._keys = keys
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
-        self.watch = ModelsWatch(settings.kafka, KafkaTopic.MODELS.value, TrustedSigners.read(settings.trust))
+        self.records = ModelsRecords(TrustedSigners.read(settings.trust))
         self._sender = Sender(settings.kafka)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self._found: dict[tuple[int, str, int], dict[FrameName, Pair]] = {}
@@ -103,6 +103,10 @@ class RolloutGate:
         self._labels_due_s = 0.0
         self._pairs = metrics.ROLLOUT_PAIRS.on(registry)
         self._outcome = metrics.ROLLOUT_OUTCOME.on(registry)
+
+    async def read_models(self) -> None:
+        """Read the list of models until cancelled."""
+        await follow(self._settings.kafka, KafkaTopic.MODELS.value, self.records.take)
 
     async def read(self) -> None:
         """Read comparisons until cancelled."""
@@ -146,12 +150,12 @@ class RolloutGate:
             del self._pending[0]
 
     async def _look(self) -> None:
-        watch = self.watch
-        rollout = slots(watch.models).rollout
+        records = self.records
+        rollout = slots(records.models).rollout
         if rollout is None:
-            self._show(watch.assessment, 0)
+            self._show(records.assessment, 0)
         else:
-            before = watch.assessment
+            before = records.assessment
             if self._settings.console_store and time.monotonic() >= self._labels_due_s:
                 self._labels_due_s = time.monotonic() + _LABELS_S
                 self._labels = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_labels)
@@ -213,7 +217,7 @@ class RolloutGate:
 
     def _live_classes(self, rollout: Rollout) -> list[str]:
         """Return the live model's classes; the candidate's if the list names no live model."""
-        live = slots(self.watch.models).live
+        live = slots(self.records.models).live
         return list(live.classes if live is not None else rollout.candidate.classes)
 
     def _read_labels(self) -> dict[FrameName, str]:
@@ -235,7 +239,7 @@ class RolloutGate:
         name = (rollout.candidate.digest, rollout.begun_ms)
         reports = [
             each
-            for each in self.watch.served.values()
+            for each in self.records.served.values()
             # A passing fault, such as a store that is not available, does not end the rollout.
             if (each.candidate_digest, each.candidate_begun_ms) == name and not each.candidate_retries
         ]
@@ -266,7 +270,7 @@ class RolloutGate:
         async with asyncio.timeout(_SEND_S):
             await self._sender.send(KafkaTopic.MODELS.value, [record], once=True)
         # The record comes back by the topic a little later, and must not be decided twice until then.
-        self.watch.take(record.key, record.value)
+        self.records.take(record.key, record.value)
         self._reported_s = time.monotonic()
         model_id = rollout.candidate.model_id
         if decided:

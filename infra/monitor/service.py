@@ -43,7 +43,7 @@ async def run_monitor(
             settings.database,
             console=settings.console or "",
             reviews=settings.console_store,
-            published_ms=gate.watch.changes_ms,
+            published_ms=gate.records.changes_ms,
         )
     for condition in ("kafka", "mqtt"):
         health.set(condition, False, "not asked yet")
@@ -56,7 +56,7 @@ async def run_monitor(
                 looking.create_task(_again(_quiet(host.look), None, settings.look_s, health), name="host"),
                 looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
                 looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
-                looking.create_task(gate.watch.run(), name="models"),
+                looking.create_task(gate.read_models(), name="models"),
                 looking.create_task(gate.read(), name="comparisons"),
                 looking.create_task(_again(gate.look, None, settings.rollout_s, health), name="rollout"),
             ]

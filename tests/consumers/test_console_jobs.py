@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
-from consumers.console.data.models import ModelsWatch
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs.bundles import laid_down
 from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_message, progress_of, report_of, tail_of
@@ -27,6 +26,7 @@ from lab.repair.report import PICTURES
 from schemas.errors import StateError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
+from schemas.messages.models_records import ModelsRecords
 from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig, hold, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig
@@ -109,7 +109,7 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         assert "Roll back the live model" in (await browser.get(f"/jobs/{published.job_id}")).text
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
-        rig.console.context.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
+        rig.console.context.models = ModelsRecords(TrustedSigners({signer.public: "ours"}))
         rig.console.context.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
         assert "Roll back the live model" in shown

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.recorder_store import RecorderStore
-from consumers.console.data.models import ModelsWatch
 from consumers.database.comparisons import save_comparisons, save_rollout
 from schemas.identity import CameraId
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, bundle_digest, seal
+from schemas.messages.models_records import ModelsRecords
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import (
     FAILED,
@@ -36,7 +36,7 @@ OURS, STRANGER = Signer.new(), Signer.new()
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
     made = ConsoleRig(tmp_path)
-    made.context.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({OURS.public: "ours"}))
+    made.context.models = ModelsRecords(TrustedSigners({OURS.public: "ours"}))
     yield made
     made.close()
 

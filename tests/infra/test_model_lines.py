@@ -34,7 +34,7 @@ class StandInTopic:
         self.models = Models()
         self.listed = self.models
         self.served: dict[str, ServedModel] = {}
-        self.refused: Exception | None = None
+        self.refused = ""
         self.assessment: Assessment | None = None
         self.running_names: set[str] = set()
         self.answers: tuple[set[str], dict[str, str], set[str]] = (set(), {}, set())
@@ -112,7 +112,7 @@ def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves
     rule = '{"name": "agreement", "finding": "holds", "value": 0.99, "limit": 0.95}'
     frames = '{"name": "frames", "finding": "fails", "value": 0, "limit": 1, "reason": "no frame"}'
     topic.assessment = Assessment(outcome=PASSED, report=f'{{"pairs": 9, "rules": [{rule}, {frames}]}}')
-    topic.refused = ValueError("it is older")
+    topic.refused = "it is older"
     topic.served = {
         "p-1": ServedModel(model_id="now", digest=f"{1:064x}", runs="torch", since_ms=SERVED_MS),
         "p-2": ServedModel(model_id="before", digest="0" * 64, runs="torch", since_ms=SERVED_MS, error="too large"),

@@ -108,11 +108,11 @@ class Rig:
         old = model("old")
         old.classes.extend(made.candidate.classes if classes is None else classes)
         models = begin(Models(published=[old], changed_ms=1), made)
-        watch = (gate or self.gate).watch
-        watch.take(LIVE_KEY, seal(models, PERSON))
+        records = (gate or self.gate).records
+        records.take(LIVE_KEY, seal(models, PERSON))
         digest, begun_ms = made.candidate.digest, made.begun_ms
         served = ServedModel(model_id="old", candidate_digest=digest, candidate_begun_ms=begun_ms)
-        watch.take(b"processor/p-1", served.SerializeToString())
+        records.take(b"processor/p-1", served.SerializeToString())
 
     def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
         for seq in numbers:
@@ -130,13 +130,13 @@ class Rig:
 
     def findings(self, finding: str) -> Sequence[str]:
         """The rules with this finding in the newest assessment."""
-        assert self.gate.watch.assessment is not None
-        rules = json.loads(self.gate.watch.assessment.report)["rules"]
+        assert self.gate.records.assessment is not None
+        rules = json.loads(self.gate.records.assessment.report)["rules"]
         return [each["name"] for each in rules if each["finding"] == finding]
 
     @property
     def live(self) -> str:
-        found = live(self.gate.watch.models)
+        found = live(self.gate.records.models)
         return found.model_id if found is not None else ""
 
 
@@ -150,11 +150,11 @@ async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live
     rig.list(rollout())
     rig.take(range(255))
     await rig.gate.look()
-    assert rig.gate.watch.assessment is not None
-    assert (rig.gate.watch.assessment.outcome, rig.gate.watch.assessment.slot) == (MEASURING, SHADOW)
+    assert rig.gate.records.assessment is not None
+    assert (rig.gate.records.assessment.outcome, rig.gate.records.assessment.slot) == (MEASURING, SHADOW)
     rig.take(range(255, 256))
     await rig.gate.look()
-    running = slots(rig.gate.watch.models).rollout
+    running = slots(rig.gate.records.models).rollout
     assert running is not None
     assert running.slot == CANARY
     # The pairs of the shadow do not count for the canary.
@@ -163,14 +163,14 @@ async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live
     rig.take(range(1000, 1256), CANARY)
     await rig.gate.look()
     assert rig.live == "new"
-    assert rig.gate.watch.assessment.outcome == PROMOTED
+    assert rig.gate.records.assessment.outcome == PROMOTED
 
 
 async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_restart(rig: Rig) -> None:
     rig.list(rollout(CANARY))
     rig.take(range(32), CANARY, agrees=False)
     await rig.gate.look()
-    assert slots(rig.gate.watch.models).rollout is None
+    assert slots(rig.gate.records.models).rollout is None
     assert rig.live == "old"
     with rig.engine.begin() as connection:
         (record,) = newest_rollouts(connection)
@@ -181,10 +181,10 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
     assert (line.who, line.subject, line.outcome) == ("monitor", "new", "rolled back")
     after = rig.fresh()
     rig.list(rollout(CANARY), after)
-    after.watch.take(rig.sent[-1].key, rig.sent[-1].value)
+    after.records.take(rig.sent[-1].key, rig.sent[-1].value)
     before = len(rig.sent)
     await after.look()
-    assert slots(after.watch.models).rollout is None
+    assert slots(after.records.models).rollout is None
     assert len(rig.sent) == before
 
 
@@ -196,8 +196,8 @@ async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> N
     for seq in range(40):
         rig.gate.take(CAMERA.encode(), comparison(seq, CANARY, agrees=False, keys=other))
     await rig.gate.look()
-    assert rig.gate.watch.assessment is not None
-    assert rig.gate.watch.assessment.outcome == MEASURING
+    assert rig.gate.records.assessment is not None
+    assert rig.gate.records.assessment.outcome == MEASURING
     with rig.engine.begin() as connection:
         assert len(connection.execute(select(comparisons)).all()) == 1
 
@@ -213,10 +213,10 @@ async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_th
         model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken",
         candidate_begun_ms=begun_ms, candidate_retries=retries,
     )  # fmt: skip
-    rig.gate.watch.take(b"processor/p-2", error.SerializeToString())
+    rig.gate.records.take(b"processor/p-2", error.SerializeToString())
     await rig.gate.look()
-    assert rig.gate.watch.assessment is not None
-    assert rig.gate.watch.assessment.outcome == outcome
+    assert rig.gate.records.assessment is not None
+    assert rig.gate.records.assessment.outcome == outcome
 
 
 async def test_comparisons_that_the_database_did_not_take_are_saved_later(
@@ -245,7 +245,7 @@ async def test_a_decision_that_a_database_did_not_take_is_saved_and_noted_later(
     rig.take(range(1000, 1032), CANARY, agrees=False)
     with pytest.raises(FileExistsError):
         await rig.gate.look()
-    assert slots(rig.gate.watch.models).rollout is None
+    assert slots(rig.gate.records.models).rollout is None
     rig.gate._settings = rig.settings
     for _ in range(2):
         await rig.gate.look()
@@ -295,11 +295,11 @@ async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
     rig.take(range(48))
     rig.take(range(48, 64), agrees=False)
     await rig.gate.look()
-    assert rig.gate.watch.assessment is not None
-    assert rig.gate.watch.assessment.outcome == MEASURING
+    assert rig.gate.records.assessment is not None
+    assert rig.gate.records.assessment.outcome == MEASURING
     rig.label(range(48, 64), "stop")
     await rig.gate.look()
-    assert rig.gate.watch.assessment.outcome == FAILED
+    assert rig.gate.records.assessment.outcome == FAILED
     assert rig.findings("fails") == ["labels"]
 
 
@@ -312,8 +312,8 @@ async def test_a_candidate_with_other_classes_passes_without_agreement_and_never
     rig.list(made, classes=["go", "stop", "yield"])
     rig.take(range(256), agrees=False)
     await rig.gate.look()
-    assert rig.gate.watch.assessment is not None
-    assert rig.gate.watch.assessment.outcome == outcome
+    assert rig.gate.records.assessment is not None
+    assert rig.gate.records.assessment.outcome == outcome
     assert ("agreement" in rig.findings("not measured")) != by_rule
 
 
@@ -333,7 +333,7 @@ async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loade
     now_s = 0.0
     monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
     rig.list(rollout(CANARY))
-    rig.gate.watch.served.clear()
+    rig.gate.records.served.clear()
     # The days begin when a processor has loaded the candidate, and again after a restart.
     for gate in (rig.gate, rig.fresh()):
         rig.gate = gate
@@ -342,11 +342,11 @@ async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loade
         rig.list(rollout(CANARY))
         for _ in range(2):
             await gate.look()
-            assert slots(gate.watch.models).rollout is not None
+            assert slots(gate.records.models).rollout is not None
             now_s += MOST_WAIT_S - 1
     now_s += 2
     await rig.gate.look()
-    assert slots(rig.gate.watch.models).rollout is None
+    assert slots(rig.gate.records.models).rollout is None
     assert rig.findings("fails") == ["frames"]
 
 
@@ -357,5 +357,5 @@ async def test_a_slot_with_one_frame_goes_on(rig: Rig, monkeypatch: pytest.Monke
     rig.take(range(1), CANARY)
     for _ in range(3):
         await rig.gate.look()
-        assert slots(rig.gate.watch.models).rollout is not None
+        assert slots(rig.gate.records.models).rollout is not None
         now_s += MOST_WAIT_S
