@@ -152,6 +152,10 @@ def events(file: Path) -> Iterator[tuple[int, str]]:
                     yield from ((node.lineno, each) for each in _values(first))
             case ast.Call(func=ast.Attribute(attr="complain" | "_complain" | "_failed"), args=[first, _, *_]):
                 yield from ((node.lineno, each) for each in _values(first))
+            case ast.Call(func=ast.Name(id="attempt"), args=[_, event, *_]):
+                yield from ((node.lineno, each) for each in _values(event))
+            case ast.Call(func=ast.Name(id="repeat"), args=[_, _, event]):
+                yield from ((node.lineno, each) for each in _values(event))
 
 
 def _values(node: ast.expr) -> list[str]:

@@ -31,6 +31,7 @@ from consumers.records.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
+from schemas.runtime.repeat import error_text
 
 POLL_INTERVAL_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
@@ -96,7 +97,7 @@ class DatabasePoller:
             try:
                 seen = await loop.run_in_executor(self._thread, self.poll)
             except Exception as error:  # drivers use many errors for an absent or unfinished database
-                self._health.set("database", False, str(error)[:200] or type(error).__name__)
+                self._health.set("database", False, error_text(error))
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
                 self._saved_before = {}
             else:

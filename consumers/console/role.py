@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -52,6 +53,7 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
+from schemas.runtime.repeat import attempt, repeat
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.transport.kafka.follow import follow
 
@@ -200,55 +202,47 @@ async def _roll_up(context: ConsoleContext) -> None:
     """Sum up newly recorded frames in small steps, and delete expired sums."""
     rollup: Rollup | None = None
     purge_at_s = 0.0
+
+    async def sum_up() -> bool:
+        nonlocal rollup, purge_at_s
+        engine = await context.use_recorder(context.engine)
+        if rollup is None or rollup.recorded is not engine:
+            rollup = Rollup(engine, context.store.engine)
+        rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
+        part = await context.use_recorder(rollup.read)
+        more = part is not None and await context.write(rollup.add, part)
+        if time.monotonic() >= purge_at_s:
+            left = await context.write(rollup.purge)
+            purge_at_s = time.monotonic() + (0 if left else _PURGE_S)
+            more |= left
+        return more
+
     while True:
-        try:
-            engine = await context.use_recorder(context.engine)
-            if rollup is None or rollup.recorded is not engine:
-                rollup = Rollup(engine, context.store.engine)
-            rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
-            part = await context.use_recorder(rollup.read)
-            more = part is not None and await context.write(rollup.add, part)
-            if time.monotonic() >= purge_at_s:
-                left = await context.write(rollup.purge)
-                purge_at_s = time.monotonic() + (0 if left else _PURGE_S)
-                more |= left
-        except Exception as error:  # the recorder's database may be absent or not created yet
-            log.warning("rollup_failed", error=str(error)[:200] or type(error).__name__)
-            more = False
+        more = await attempt(sum_up, "rollup_failed")
         # At most half of the time, so that people's requests get their turn.
         await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)
 
 
 async def _follow_forgotten(context: ConsoleContext) -> None:
     """Remove the cameras that the command line has removed since the last poll."""
-    while True:
-        try:
-            context.fleet.forget_all(await context.write(context.store.gone))
-        except Exception as error:  # the next poll tries again
-            log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
-        await asyncio.sleep(_FORGOTTEN_S)
+
+    async def forget() -> None:
+        context.fleet.forget_all(await context.write(context.store.gone))
+
+    await repeat(forget, _FORGOTTEN_S, "forgotten_not_read")
 
 
 async def _steer(context: ConsoleContext) -> None:
     """Let the drop policies decide and send commands."""
-    while True:
-        await asyncio.sleep(_STEER_S)
-        try:
-            await steer(context)
-        except Exception as error:  # the console's database may be away
-            log.warning("drop_ratios_not_steered", error=str(error)[:200] or type(error).__name__)
+    await asyncio.sleep(_STEER_S)
+    await repeat(partial(steer, context), _STEER_S, "drop_ratios_not_steered")
 
 
 async def _switch(context: ConsoleContext) -> None:
     """Send the commands of switches, also of those that an earlier console has left."""
     while True:
         context.switch_due.clear()
-        more = False
-        try:
-            more = await switch(context)
-        except Exception as error:  # the console's database may be away
-            log.warning("presets_not_switched", error=str(error)[:200] or type(error).__name__)
-        if not more:
+        if not await attempt(partial(switch, context), "presets_not_switched"):
             with suppress(TimeoutError):
                 await asyncio.wait_for(context.switch_due.wait(), _SWITCH_S)
 
@@ -264,13 +258,9 @@ async def _collect(context: ConsoleContext) -> None:
     assert context.labelled_frames is not None
     collector = Collector(context.labelled_frames, context.describe)
     try:
-        while True:
-            try:
-                # Features may take seconds: pages that show frames must not wait for them.
-                await asyncio.to_thread(collector.step, context.fleet)
-            except Exception as error:  # the store of the frames may be away
-                log.warning("labelled_frames_not_kept", error=str(error)[:200] or type(error).__name__)
-            await asyncio.sleep(_COLLECT_S)
+        # Features may take seconds: pages that show frames must not wait for them.
+        step = partial(asyncio.to_thread, collector.step, context.fleet)
+        await repeat(step, _COLLECT_S, "labelled_frames_not_kept")
     finally:
         if context.describe is not None:
             context.describe.close()
@@ -278,24 +268,15 @@ async def _collect(context: ConsoleContext) -> None:
 
 async def _keep_clips(context: ConsoleContext) -> None:
     """Keep clips of alerts, also of those that were raised while no console ran, and clips that users asked for."""
-    assert context.clips is not None
-    while True:
-        try:
-            await keep_clips(context)
-        except Exception as error:  # Kafka, a database or the store of clips may be away
-            log.warning("clips_not_kept", error=str(error)[:200] or type(error).__name__)
-        await asyncio.sleep(_CLIPS_S)
+    await repeat(partial(keep_clips, context), _CLIPS_S, "clips_not_kept")
 
 
 async def _purge(context: ConsoleContext) -> None:
     """Delete clips and frames to label beyond their bounds, also while no other one is kept."""
     while True:
         for kind, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
-            try:
-                if kept is not None:
-                    await context.teach(kept.purge)
-            except Exception as error:  # the next purge tries again
-                log.warning("kept_files_not_purged", kind=kind, error=str(error)[:200] or type(error).__name__)
+            if kept is not None:
+                await attempt(partial(context.teach, kept.purge), "kept_files_not_purged", kind=kind)
         await asyncio.sleep(_PURGE_S)
 
 

@@ -21,6 +21,7 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError
 from schemas.runtime.health import Health
+from schemas.runtime.repeat import error_text
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
@@ -58,7 +59,7 @@ async def run_announcer(
                 announcer.announce(found)
                 announcer.set_status(read=True)
             except Exception as error:  # any error means that the database does not respond
-                health.set("database", False, str(error)[:200] or type(error).__name__)
+                health.set("database", False, error_text(error))
                 announcer.set_status(read=False)
             health.set("mqtt", announcer.is_connected, "" if announcer.is_connected else announcer.refusal)
             took = time.monotonic() - begun

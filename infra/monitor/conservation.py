@@ -19,6 +19,7 @@ from consumers.conservation.rounds import LogOffsets
 from consumers.database.engine import database_url, open_engine
 from schemas import metrics
 from schemas.keys.keys import KeyRing
+from schemas.runtime.repeat import error_text
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 
@@ -68,7 +69,7 @@ class Conservation:
         try:
             save_result(engine, document)
         except Exception as error:  # drivers raise many errors for a locked, read-only or unavailable database
-            log.warning("audit_not_saved", error=str(error)[:200] or type(error).__name__)
+            log.warning("audit_not_saved", error=error_text(error))
         finally:
             engine.dispose()
 

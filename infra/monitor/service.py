@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -22,6 +21,7 @@ from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
+from schemas.runtime.repeat import error_text
 
 log = structlog.get_logger()
 
@@ -100,14 +100,13 @@ async def _again(look: Callable[[], Awaitable[None]], condition: str | None, eve
         except Exception as error:  # any exception means that the measured thing does not answer
             if not failing:
                 name = task.get_name() if (task := asyncio.current_task()) else ""
-                log.warning("not_answered", what=name, error=str(error)[:200] or type(error).__name__)
+                log.warning("not_answered", what=name, error=error_text(error))
             failing = True
             if condition is not None:
-                health.set(condition, False, str(error)[:200] or type(error).__name__)
+                health.set(condition, False, error_text(error))
         else:
             failing = False
             if condition is not None:
                 health.set(condition, True)
-        with suppress(TimeoutError):
-            # After a failure sooner: the metrics must show a recovery soon.
-            await asyncio.sleep(max(0.2, (min(every_s, 1.0) if failing else every_s) - (time.monotonic() - begun)))
+        # After a failure sooner: the metrics must show a recovery soon.
+        await asyncio.sleep(max(0.2, (min(every_s, 1.0) if failing else every_s) - (time.monotonic() - begun)))

@@ -22,6 +22,7 @@ from consumers.console.access.rights import Person
 from consumers.console.access.sessions import LONGEST_S, Session, Sessions
 from consumers.console.access.tokens import PREFIX, Tokens
 from consumers.console.access.users import User, Users
+from schemas.runtime.repeat import error_text
 
 PASSWORD: Final = "password"
 WAYS: Final = (PASSWORD, "openid", "proxy", "token", "link")
@@ -259,7 +260,7 @@ class Logins:
         try:
             await self._note(who, what, subject, detail, outcome, failed_login=failed_login)
         except Exception as error:  # a full disk must not stop people from reading
-            log.error("login_not_noted", error=str(error)[:200] or type(error).__name__)
+            log.error("login_not_noted", error=error_text(error))
 
     def close(self) -> None:
         """Stop the thread that checks passwords, and release the owner's file."""

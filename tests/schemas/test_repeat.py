@@ -1,0 +1,48 @@
+"""Repeated work: a failure is logged and does not end it, and only a cancellation does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from structlog.testing import capture_logs
+
+from schemas.runtime.repeat import attempt, error_text, repeat
+
+
+async def test_work_that_fails_is_logged_and_run_again_until_cancelled() -> None:
+    runs, enough = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            enough.set()
+        if runs != 2:
+            raise OSError("away")
+
+    with capture_logs() as logs:
+        repeating = asyncio.create_task(repeat(work, 0.001, "store_not_read"))
+        async with asyncio.timeout(30):
+            await enough.wait()
+        repeating.cancel()
+        await asyncio.gather(repeating, return_exceptions=True)
+    assert repeating.cancelled()
+    failed = {"event": "store_not_read", "error": "away", "log_level": "warning"}
+    assert logs[:2] == [failed, failed]
+
+
+async def test_an_attempt_returns_the_result_or_logs_the_failure_with_its_values() -> None:
+    async def fails() -> int:
+        raise TimeoutError
+
+    async def answers() -> int:
+        return 5
+
+    with capture_logs() as logs:
+        assert await attempt(answers, "store_not_read") == 5
+        assert await attempt(fails, "store_not_read", kind="clips") is None
+    assert logs == [{"event": "store_not_read", "kind": "clips", "error": "TimeoutError", "log_level": "warning"}]
+
+
+def test_a_long_message_of_an_error_is_cut() -> None:
+    assert error_text(ValueError("x" * 300)) == "x" * 200
