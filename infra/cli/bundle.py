@@ -210,7 +210,8 @@ def check(
     """
     from infra.bundling.check import check as run
     from infra.bundling.contact_sheet import write_sheet
-    from infra.cli.lab.evaluate import bundle_folder, progress_bar
+    from infra.cli.lab.evaluate import bundle_folder
+    from infra.cli.progress import progress_bar
 
     error = _printer(err=True)
     with progress_bar("check", most) as advance:

@@ -239,13 +239,13 @@ def _scanned(folder: Path, clean: Path | None, progress: bool) -> tuple[bool, st
     with lab_extra():
         import torch
 
-        from infra.cli.lab.repair import PhaseBars, PhaseLines
+        from infra.cli.progress import PhaseBars, PhaseLines
         from lab.repair.scan import scan
         from processors.bundle import load_bundle
 
         bundle = load_bundle(folder, torch.device("cpu"))
         pictures = _clean_pictures(bundle, clean)
-        shown = PhaseLines() if progress else PhaseBars()
+        shown = PhaseLines() if progress else PhaseBars("repair")
         with shown.bars:
             shown.phase("searching each class for a trigger", len(bundle.settings.classes))
             found = scan(bundle, pictures, advance=shown.advance)

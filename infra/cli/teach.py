@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -39,32 +38,6 @@ teach_app = typer.Typer(
 app.add_typer(teach_app, name="teach")
 
 
-class _Shown:
-    """A progress bar on stderr if that is a terminal; with `lines`, a JSON line for each step, for the console."""
-
-    def __init__(self, *, lines: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bars = Progress(*columns, console=console, transient=True, disable=lines or not console.is_terminal)
-        self._task = self.bars.add_task("teach", total=None)
-        self._lines, self._phase, self._step, self._steps = lines, "", 0, 0
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin a phase of this many steps."""
-        self._phase, self._step, self._steps = name, 0, steps
-        self.bars.reset(self._task, description=name, total=steps)
-        self.advance(0)
-
-    def advance(self, steps: int) -> None:
-        """Count this many steps as done."""
-        self._step += steps
-        self.bars.advance(self._task, steps)
-        if self._lines:
-            print(json_format.dumps({"phase": self._phase, "step": self._step, "steps": self._steps}), flush=True)
-
-
 @teach_app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
@@ -95,6 +68,7 @@ def train(
     therefore somewhat too good. Other pictures judge without that: `pointillist bundle check`.
     """
     from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from infra.cli.progress import PhaseBars, PhaseLines
     from lab.masks import check_drop_ratio
 
     with lab_extra():
@@ -121,7 +95,7 @@ def train(
             folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
         )
         general = _general(base)
-        bars = _Shown(lines=progress)
+        bars = PhaseLines(apart_s=0) if progress else PhaseBars("teach", lines=False)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
         with replacing_folder(place) if replaced else nullcontext(place) as made:

@@ -16,13 +16,13 @@ from infra.cli.lab.evaluate import (
     lab_app,
     lab_extra,
     print_figures,
-    progress_bar,
     read_sample,
     require_folder,
     require_writable,
     torch_device,
     write_json,
 )
+from infra.cli.progress import progress_bar
 
 
 @lab_app.command()

@@ -6,19 +6,17 @@ import json as json_format
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
+from infra.cli.progress import progress_bar
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
@@ -50,16 +48,6 @@ lab_extra = partial(needs_extra, "lab")
 def shown_command() -> str:
     """Return the command as typed, without the folder of the program."""
     return shlex.join(["pointillist", *sys.argv[1:]])
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Any]:
-    """Provide a bar on stderr if that is a terminal; its function takes the progress since the last call."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 def chosen(value: str, *known: str, option: str) -> Any:

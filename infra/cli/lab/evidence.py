@@ -16,12 +16,12 @@ from infra.cli.lab.evaluate import (
     lab_app,
     lab_extra,
     print_figures,
-    progress_bar,
     read_sample,
     require_writable,
     torch_device,
     write_json,
 )
+from infra.cli.progress import progress_bar
 from schemas.errors import ConfigError
 
 LEAST: Final = 100

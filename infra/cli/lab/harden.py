@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
@@ -21,33 +20,8 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
-from infra.cli.terminal import Console
+from infra.cli.progress import PhaseBars
 from schemas.runtime.disk import enough_disk
-
-
-class _Shown:
-    """Lines on stderr, and a bar with the remaining time when that is a terminal."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(stderr=True, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bars = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
-        self._task = self.bars.add_task("harden", total=None)
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin a phase of so many steps."""
-        self.print_line(f"{name}: {steps} steps")
-        self.bars.reset(self._task, description=name, total=steps)
-
-    def advance(self, steps: int) -> None:
-        """Count so many finished steps."""
-        self.bars.advance(self._task, steps)
-
-    def print_line(self, line: str) -> None:
-        """Print a line for the user."""
-        if not self._quiet:
-            self._console.print(line, markup=False, highlight=False)
 
 
 @lab_app.command()
@@ -151,7 +125,7 @@ def harden(
             if stickers is not None:
                 check_patch(kept, (stickers, stickers))
             check_out(out, source, MARK)
-            shown = _Shown(quiet=not processes.leads)
+            shown = PhaseBars("harden", quiet=not processes.leads)
             with enough_disk(out), only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext():
                 with shown.bars:
                     found = run_hardening(

@@ -15,9 +15,9 @@ from infra.cli.lab.evaluate import (
     bundle_folder,
     lab_app,
     lab_extra,
-    progress_bar,
     torch_device,
 )
+from infra.cli.progress import progress_bar
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractContextManager, nullcontext
-from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
@@ -21,52 +17,9 @@ from infra.cli.lab.evaluate import (
     require_writable,
     write_json,
 )
-from infra.cli.terminal import Console
+from infra.cli.progress import PhaseBars, PhaseLines
 from schemas.errors import BundleError, ConfigError
 from schemas.runtime.disk import enough_disk
-from schemas.runtime.throttle import Throttle
-
-
-class PhaseBars:
-    """The phases of a repair: a line each on stderr, and a bar when that is a terminal."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self.bars.add_task("repair", total=None)
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin a phase of so many steps."""
-        self._console.print(f"{name}: {steps} steps", markup=False, highlight=False)
-        self.bars.reset(self._task, description=name, total=steps)
-
-    def advance(self, steps: int) -> None:
-        """Count so many finished steps."""
-        self.bars.advance(self._task, steps)
-
-
-class PhaseLines:
-    """The same for a program: `{"phase": …, "step": …, "steps": …}` a line on stdout, at most two a second."""
-
-    def __init__(self) -> None:
-        self.bars: AbstractContextManager[Any] = nullcontext()
-        self._throttle: Throttle[str] = Throttle(0.5)
-        self._name, self._step, self._steps = "", 0, 0
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin a phase of so many steps."""
-        self._name, self._step, self._steps = name, 0, steps
-        self._show()
-
-    def advance(self, steps: int) -> None:
-        """Count so many finished steps."""
-        self._step += steps
-        if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
-            self._show()
-
-    def _show(self) -> None:
-        print(json_text({"phase": self._name, "step": self._step, "steps": self._steps}), flush=True)
 
 
 @lab_app.command()
@@ -143,7 +96,7 @@ def repair(
             )
         )
         check_out(out, source, quarantine)
-        shown = PhaseLines() if progress else PhaseBars()
+        shown = PhaseLines() if progress else PhaseBars("repair")
         with enough_disk(out), only_process(out / LOCK, ONE_RUN):
             with shown.bars:
                 result = run_repair(

@@ -16,12 +16,12 @@ from infra.cli.lab.evaluate import (
     lab_extra,
     own_bundle_folder,
     print_figures,
-    progress_bar,
     read_sample,
     require_writable,
     torch_device,
     write_json,
 )
+from infra.cli.progress import progress_bar
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
