@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
 from benchmarks.speed.device import one_call_s
-from infra.cli.lab.evaluate import bundle_folder
+from infra.cli.lab.shared import bundle_folder
 from infra.state_folder.environment import Environment
 from lab.data import to_frames
 from processors.bundle import Bundle, load_bundle

@@ -105,10 +105,10 @@ MODULES: Final = {
     "lab": tuple(
         f"lab.{name}"
         for name in (
+            "evaluate",
             "aigan",
             "certify",
             "evidence",
-            "evaluate",
             "golden",
             "harden",
             "learn_table",

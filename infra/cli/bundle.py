@@ -104,7 +104,7 @@ def create(
     from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
     from infra.bundling.wanted import Wanted
-    from infra.cli.lab.evaluate import chosen
+    from infra.cli.lab.shared import chosen
     from processors.bundle.model_toml import Policy
 
     origin, network = _one_of(
@@ -172,7 +172,7 @@ def calibrate(
     import torch
 
     from infra.bundling.create import calibrate as run
-    from infra.cli.lab.evaluate import own_bundle_folder
+    from infra.cli.lab.shared import own_bundle_folder
     from processors.bundle import load_bundle
 
     error = _printer(err=True)
@@ -210,7 +210,7 @@ def check(
     """
     from infra.bundling.check import check as run
     from infra.bundling.contact_sheet import write_sheet
-    from infra.cli.lab.evaluate import bundle_folder
+    from infra.cli.lab.shared import bundle_folder
     from infra.cli.progress import progress_bar
 
     error = _printer(err=True)

@@ -338,7 +338,7 @@ def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:
 
 def folder_of(bundle: Path) -> Path:
     """Return the checked folder of a bundle, given by its path or by the name of a shipped one."""
-    from infra.cli.lab.evaluate import bundle_folder
+    from infra.cli.lab.shared import bundle_folder
 
     return bundle_folder(str(bundle))
 

@@ -234,7 +234,7 @@ def _scanned(folder: Path, clean: Path | None, progress: bool) -> tuple[bool, st
     """Return whether the scan of a bundle found no trigger, and its result as JSON; None without clean pictures."""
     if clean is None:
         return None
-    from infra.cli.lab.evaluate import lab_extra
+    from infra.cli.lab.shared import lab_extra
 
     with lab_extra():
         import torch

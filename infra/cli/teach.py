@@ -67,7 +67,7 @@ def train(
     The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures, which are
     therefore somewhat too good. Other pictures judge without that: `pointillist bundle check`.
     """
-    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from infra.cli.lab.shared import lab_extra, require_writable, write_json
     from infra.cli.progress import PhaseBars, PhaseLines
     from lab.masks import check_drop_ratio
 
@@ -140,7 +140,7 @@ def _general(base: str) -> Bundle:
     from bundles import named_bundles
     from infra.bundling.create import create
     from infra.bundling.wanted import Wanted
-    from infra.cli.lab.evaluate import bundle_folder
+    from infra.cli.lab.shared import bundle_folder
     from processors.bundle import load_bundle
 
     if base != GENERAL or GENERAL in named_bundles():
@@ -160,7 +160,7 @@ def describe() -> None:
     from PIL import Image
 
     from infra.cli.console_features import receive, send
-    from infra.cli.lab.evaluate import lab_extra
+    from infra.cli.lab.shared import lab_extra
 
     with lab_extra():
         from lab.teach.describe import Describer
@@ -202,7 +202,7 @@ def import_labels(
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
     from consumers.console.access.owner import owner_name
-    from infra.cli.lab.evaluate import lab_extra
+    from infra.cli.lab.shared import lab_extra
 
     with lab_extra(), _labelled_frames(state, store, kept_files) as labelled_frames:
         from lab.restoration.psnr import read_picture

@@ -22,7 +22,7 @@ from infra.cameras.identity import state_home
 from infra.cli import doctor, main, user
 from infra.cli.camera_test import _print_result
 from infra.cli.doctor import Finding
-from infra.cli.lab.evaluate import print_figures, require_writable
+from infra.cli.lab.shared import print_figures, require_writable
 from infra.cli.status import logs
 from infra.cli.terminal import Console
 from infra.local.kafka_jars import cache_folder

@@ -13,7 +13,7 @@ import infra.cli
 from infra.bundling.contact_sheet import write_sheet
 from infra.bundling.folder import appearing
 from infra.cli import signer
-from infra.cli.lab.evaluate import lab_extra, write_json
+from infra.cli.lab.shared import lab_extra, write_json
 from infra.pki.enrolment import Enrolment
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.state_folder.environment import read_secret

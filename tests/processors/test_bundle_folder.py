@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumers.console.jobs.bundles import laid_down
-from infra.cli.lab.evaluate import bundle_folder
+from infra.cli.lab.shared import bundle_folder
 from infra.cli.model import checked, folder_of
 from processors.device.loaded_model import load_model
 from processors.metrics import ProcessorMetrics

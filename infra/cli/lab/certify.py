@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.code import AllowCode
-from infra.cli.lab.evaluate import (
+from infra.cli.lab.shared import (
     Device,
     JsonFile,
     bundle_folder,

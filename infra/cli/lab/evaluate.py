@@ -1,160 +1,33 @@
-"""`pointillist lab …`: offline experiments on any bundle and any pictures."""
+"""`pointillist lab evaluate` and `psnr`: accuracy behind the defence, and the quality of the reconstruction."""
 
 from __future__ import annotations
 
-import json as json_format
-import os
-import shlex
-import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from infra.cli import app, needs_extra
 from infra.cli.code import AllowCode
+from infra.cli.lab.shared import (
+    Device,
+    JsonFile,
+    Seed,
+    attack_of,
+    bundle_folder,
+    chosen,
+    lab_app,
+    lab_extra,
+    print_figures,
+    read_sample,
+    require_writable,
+    torch_device,
+    write_json,
+)
 from infra.cli.progress import progress_bar
 from infra.cli.terminal import Console
-from schemas.errors import ConfigError
 
-if TYPE_CHECKING:
-    import torch
-
-    from lab.attacks import Attack
-    from lab.data import LabelledPictures
-
-lab_app = typer.Typer(help="Offline experiments.", no_args_is_help=True)
-app.add_typer(lab_app, name="lab")
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
 Masks = Annotated[str, typer.Option(help="Distribution of the dropped pixels: spread, as in cameras, or uniform.")]
-Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0, max=2**32 - 1)]
-JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
-
-_LEAST_EPS: Final = 1 / 510
-"""Half a level of 8 bits."""
-_BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjump")
-"""Attacks whose bound is L∞."""
-
-
-lab_extra = partial(needs_extra, "lab")
-"""The guard of commands that need libraries of the lab."""
-
-
-def shown_command() -> str:
-    """Return the command as typed, without the folder of the program."""
-    return shlex.join(["pointillist", *sys.argv[1:]])
-
-
-def chosen(value: str, *known: str, option: str) -> Any:
-    """Return the value when it is one of `known`, else raise ConfigError."""
-    if value not in known:
-        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}. Correct it.")
-    return value
-
-
-def torch_device(wanted: str) -> torch.device:
-    """Return the device that an option names."""
-    from processors.device.batch_executor import choose_device
-
-    name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
-    return choose_device(name)
-
-
-def read_sample(file: Path, classes: int, images: int | None) -> LabelledPictures:
-    """Return `images` pictures of an npz, or all, in a random order that is the same in each call.
-
-    The first pictures of a file that is sorted by class have one class. Raises ConfigError like `read_pictures`.
-    """
-    from lab.data import read_pictures
-    from lab.strip.order import shuffled
-
-    return shuffled(read_pictures(file, classes)).first(images)
-
-
-def bundle_folder(given: str) -> Path:
-    """Return the checked folder of a bundle, which is given by its folder or its name. Raises BundleError."""
-    from processors.bundle import shipped_bundle
-    from processors.bundle.folder import check_folder
-
-    folder = Path(given)
-    if not folder.exists() and folder.name == given:
-        folder = shipped_bundle(given)
-    check_folder(folder)
-    return folder
-
-
-def own_bundle_folder(given: str) -> Path:
-    """Return the folder of a bundle that a command changes. Raises ConfigError for the name of a shipped bundle."""
-    from bundles import MADE
-
-    folder = bundle_folder(given)
-    if folder != Path(given) and folder.parent != MADE:
-        raise ConfigError(
-            f"{given}: expected a folder, or the name of a bundle made on this machine, got a shipped one, which "
-            f"would change for every fleet on this machine. Copy {folder}, and give the copy."
-        )
-    return folder
-
-
-def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack | None:
-    """Return the attack of the options; ConfigError when they contradict each other."""
-    from lab.attacks import make_attack
-
-    if name is None:
-        if eps is not None or untargeted:
-            raise ConfigError("--attack is missing: expected an attack for --eps or --untargeted. Give --attack NAME.")
-        return None
-    if eps is not None and 0 < eps < _LEAST_EPS and name in _BY_LEVELS:
-        raise ConfigError(
-            f"--eps: expected at least 1/510 (0.00197), got {eps:g}: attacked frames are rounded to 8 bits, and less "
-            "rounds to no change. Give a larger bound."
-        )
-    return make_attack(name, eps)
-
-
-def write_json(file: Path, document: dict[str, Any]) -> None:
-    """Write `document`; ConfigError when the file cannot be written."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json_format.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"--json: expected a writable file, got {file}: {error.strerror}. Choose another file."
-        ) from None
-
-
-def require_writable(file: Path) -> None:
-    """Raise ConfigError before the work when its result could not be written."""
-    place = file.absolute()
-    there = next(each for each in (place, *place.parents) if each.exists())
-    if file.is_dir() or not (there == place or there.is_dir()) or not os.access(there, os.W_OK):
-        raise ConfigError(f"--json: expected a writable file, got {file}. Choose another file.")
-
-
-def require_folder(folder: Path, option: str) -> None:
-    """Make the folder of `option` before the work. Raises ConfigError if that is impossible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{option}: expected a writable folder, got {folder}: {error.strerror}. Choose another folder."
-        ) from None
-
-
-def print_figures(title: str, document: dict[str, Any]) -> None:
-    """Print the numbers of a document as a table on stdout."""
-    table = Table("figure", "value", title=Text(title), title_justify="left")
-    for name, value in document.items():
-        if isinstance(value, dict):
-            continue
-        shown = f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
-        table.add_row(name, Text(shown))
-    Console(soft_wrap=True).print(table)
 
 
 @lab_app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.lab.evaluate import lab_app, lab_extra
+from infra.cli.lab.shared import lab_app, lab_extra
 from schemas.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.code import AllowCode
-from infra.cli.lab.evaluate import (
+from infra.cli.lab.shared import (
     Device,
     bundle_folder,
     lab_app,

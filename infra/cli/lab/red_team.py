@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from infra.cli.code import AllowCode
-from infra.cli.lab.evaluate import (
+from infra.cli.lab.shared import (
     Device,
     Seed,
     bundle_folder,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, require_folder, require_writable, shown_command
+from infra.cli.lab.shared import chosen, lab_app, lab_extra, require_folder, require_writable, shown_command
 from schemas.errors import ConfigError
 
 
