@@ -9,7 +9,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, require_brokers, resolved
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
-from infra.cli.roles import COMMON, generations_file, role_keys, with_records
+from infra.cli.roles import COMMON, role_keys, run_following, with_records
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
@@ -28,8 +28,6 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     from consumers.console.role import run_console
     from infra.cli.console_features import feature_process
     from infra.cli.console_jobs import job_settings, launcher
-    from infra.pki.generations import following
-    from infra.process.role import run_role
     from infra.prometheus.runbooks import PAGE
     from infra.state_folder import Layout
     from infra.up.system_state import role_states
@@ -54,12 +52,9 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
     serve = partial(run_console, launch=launcher(), read_roles=read_roles, describe=feature_process())
-    run_role(
+    run_following(
         "console",
-        settings.metrics,
-        lambda registry, health, stop: following(
-            generations_file(state, "console"),
-            keys,
-            serve(found, keys, registry=registry, health=health, stop=stop),
-        ),
+        found,
+        keys,
+        lambda registry, health, stop: serve(found, keys, registry=registry, health=health, stop=stop),
     )

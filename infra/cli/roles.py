@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,11 +27,18 @@ from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from prometheus_client import CollectorRegistry
+
     from consumers.console.settings import ConsoleSettings
     from consumers.settings import RecorderSettings
     from processors.settings import ProcessorSettings
     from producers.bridge.settings import BridgeSettings
     from producers.simulation.fleet_settings import FleetSettings
+    from schemas.keys.keys import KeyRing
+    from schemas.runtime.health import Health
+    from schemas.settings import RoleSettings
 
 COMMON: Final = ("state", "metrics", "connect_timeout_s")
 """Settings of every role that have an option."""
@@ -77,14 +85,34 @@ def generations_file(state: Path | None, role: str) -> Path | None:
     return layout.generations if named is None or layout.secret_file.is_file() else named
 
 
+def run_following(
+    role: str,
+    settings: RoleSettings,
+    keys: KeyRing,
+    run: Callable[[CollectorRegistry, Health, asyncio.Event], Coroutine[Any, Any, None]],
+    name: str | None = None,
+) -> None:
+    """Run a role as `run_role` does, and update the accepted generations of its keys."""
+    from infra.pki.generations import following
+    from infra.process.role import run_role
+    from schemas.settings import TracingSettings
+
+    file = generations_file(settings.state, role)
+    run_role(
+        role,
+        settings.metrics,
+        lambda registry, health, stop: following(file, keys, run(registry, health, stop)),
+        name=name,
+        tracing=settings.tracing if isinstance(settings, TracingSettings) else None,
+    )
+
+
 @role_command(
     app, "bridge", *MQTT, *KAFKA, *COMMON, *TRACING, "name", "max_backlog_bytes", "camera_messages_per_s",
     "camera_bytes_per_s", "camera_window_bytes", "camera_rates",
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
     """Forward frames from MQTT to Kafka, and confirm them to the cameras."""
-    from infra.pki.generations import following
-    from infra.process.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
 
@@ -95,16 +123,12 @@ def bridge(settings: BridgeSettings) -> None:
     require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka, role="bridge")
     keys = role_keys(settings.state, "bridge")
     keep_freed(KEPT_BYTES)
-    run_role(
+    run_following(
         "bridge",
-        settings.metrics,
-        lambda registry, health, stop: following(
-            generations_file(settings.state, "bridge"),
-            keys,
-            run_bridge(settings, keys, registry=registry, health=health, stop=stop),
-        ),
+        settings,
+        keys,
+        lambda registry, health, stop: run_bridge(settings, keys, registry=registry, health=health, stop=stop),
         name=settings.name,
-        tracing=settings.tracing,
     )
 
 
@@ -114,8 +138,6 @@ def bridge(settings: BridgeSettings) -> None:
 )  # fmt: skip
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
-    from infra.pki.generations import following
-    from infra.process.role import run_role
     from infra.state_folder import Layout
     from processors.settings import KEPT_BYTES
     from schemas.keys.signers import TrustedSigners
@@ -138,16 +160,12 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
         bundle = shipped_bundle(bundle.name)
     settings = settings.model_copy(update={"bundle": bundle, "model_cache": model_cache, "trust": trust})
     keep_freed(KEPT_BYTES)
-    run_role(
+    run_following(
         "processor",
-        settings.metrics,
-        lambda registry, health, stop: following(
-            generations_file(settings.state, "processor"),
-            keys,
-            run_processor(settings, keys, registry=registry, health=health, stop=stop),
-        ),
+        settings,
+        keys,
+        lambda registry, health, stop: run_processor(settings, keys, registry=registry, health=health, stop=stop),
         name=name,
-        tracing=settings.tracing,
     )
 
 
@@ -158,8 +176,6 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
 def record(settings: RecorderSettings) -> None:
     """Record verdicts, raise alerts, keep quarantined frames."""
     from consumers.recorder.recorder import letters_group, run_recorder
-    from infra.pki.generations import following
-    from infra.process.role import run_role
 
     settings = with_records(resolved(settings, "recorder"))
     settings = settings.model_copy(update={"console_store": console_store(settings.console_store, settings.state)})
@@ -169,15 +185,11 @@ def record(settings: RecorderSettings) -> None:
         settings.connect_timeout_s, kafka=settings.kafka, database=settings.database, role="recorder", groups=groups
     )
     keys = role_keys(settings.state, "recorder")
-    run_role(
+    run_following(
         "recorder",
-        settings.metrics,
-        lambda registry, health, stop: following(
-            generations_file(settings.state, "recorder"),
-            keys,
-            run_recorder(settings, keys, registry=registry, health=health, stop=stop),
-        ),
-        tracing=settings.tracing,
+        settings,
+        keys,
+        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
     )
 
 
