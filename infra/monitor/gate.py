@@ -43,7 +43,6 @@ class Pair(NamedTuple):
     seconds: float
     live_right: bool | None
     right: bool | None
-    live_flagged: bool | None
     flagged: bool | None
     live_class: int = 0
     class_id: int = 0
@@ -67,7 +66,6 @@ def pair_of(comparison: Comparison) -> Pair | None:
         candidate.seconds,
         None if true_class is None else live.class_id == true_class,
         None if true_class is None else right,
-        live.flagged if live.checked else None,
         candidate.flagged if candidate.checked else None,
         live.class_id,
         candidate.class_id,

@@ -147,12 +147,6 @@ def write_backup(
     return place, manifest
 
 
-def read_manifest(place: str, passphrase: str | None = None) -> Manifest:
-    """Return the manifest of a backup. Raises StateError for another file, SecretError for another passphrase."""
-    with _input(place, passphrase) as tar:
-        return _manifest(tar, place)[0]
-
-
 def restore_backup(
     layout: Layout, place: str, *, database: str | None = None, passphrase: str | None = None, new_kafka: bool = False
 ) -> Manifest:

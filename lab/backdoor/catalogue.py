@@ -193,11 +193,3 @@ MODELS: Final[Mapping[str, SickModel]] = {
 
 `lab.backdoor.train` trains `resnet20-wanet` longer than this recipe, with other stamped pictures in each epoch.
 """
-
-
-def trigger_of(name: str) -> Trigger:
-    """Return the trigger of a backdoored model."""
-    poisoning = MODELS[name].poisoning
-    if poisoning is None:
-        raise KeyError(f"{name}: expected a backdoored model, got a clean one")
-    return poisoning.trigger

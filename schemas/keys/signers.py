@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from schemas.errors import BadTagError, ConfigError, SecretError
 
-PUBLIC_BYTES: Final = 32
 MAX_TRUST_BYTES: Final = 2**20
 """Size limit of a file of trusted keys."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")

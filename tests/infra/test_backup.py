@@ -32,7 +32,7 @@ from infra.local.kafka_quorum import Quorum
 from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout, backup, passphrase
-from infra.state_folder.backup import Manifest, find_backup, read_manifest, restore_backup, write_backup
+from infra.state_folder.backup import Manifest, find_backup, restore_backup, write_backup
 from infra.state_folder.identity_lock import LOCK_FILE
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
@@ -232,7 +232,7 @@ def test_only_the_owner_can_read_a_backup_and_a_passphrase_hides_all_of_it(layou
         assert (secret in Path(place).read_bytes()) is found
         if sealed_by:
             with pytest.raises(SecretError, match="got another one"):
-                read_manifest(place, "another long passphrase")
+                restore_backup(Layout(tmp_path / "fresh"), place, passphrase="another long passphrase")
 
 
 def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:

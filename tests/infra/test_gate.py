@@ -37,7 +37,7 @@ from schemas.pointillist_pb2 import (
 )
 
 RULES, CAMERAS = GateRules(), 4
-GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None, None)
+GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None)
 
 
 def finding(pairs: list[Pair], name: str) -> str:
@@ -71,7 +71,7 @@ def test_an_equal_candidate_passes_after_the_least_number_of_pairs_and_not_befor
         (GOOD._replace(agrees=False, failed=True, confidence=0.0), "errors"),
         (GOOD._replace(confidence=0.0), "confidence"),
         (GOOD._replace(seconds=0.1), "speed"),
-        (GOOD._replace(flagged=True, live_flagged=False), "strip"),
+        (GOOD._replace(flagged=True), "strip"),
         (GOOD._replace(right=False, live_right=True), "accuracy"),
     ],
 )

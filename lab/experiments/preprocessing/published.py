@@ -80,8 +80,6 @@ TABLE_5: Final[dict[str, float]] = {
     "ours": 0.58,
 }
 """Accuracy under BPDA or BPDA + EOT, at L∞ .031 (Rand, PD) or l2 .05 (the others)."""
-TABLE_5_NOT_HERE: Final = ("PixelDefend", "Crop", "TV", "Quilting", "Guided Denoiser", "ME-Net")
-"""Defences that need separate networks or solvers that are not available here: not measured."""
 TABLE_6: Final = {
     "ours": Attacked(0.72, 0.01),
     "our quantisation + Rand": Attacked(0.70, 0.01),
@@ -93,12 +91,6 @@ BPDA_50: Final = {"ours": Attacked(0.70, 0.0), "FD": Attacked(0.40, 0.20)}
 """Section 6.2: "around 70 %", "almost 0"; FD "around 40 %", "lower than 20 %"; the others below .05 and above .90."""
 EOT_50: Final = {"ours": Attacked(0.60, 0.10), "Rand": Attacked(0.20, 1.00)}
 """Section 6.3: "around 60 %", "less than 10 %"; Rand "below 20 %" and 100 %."""
-EOT_BOUND: Final = Attacked(0.58, 0.07)
-"""Section 6.3, with as many rounds as needed to reach l2 .05."""
-SURROGATE: Final = Attacked(1.0, 0.0)
-"""Section 6.4 prints ASR 0 but no accuracy. The outputs of surrogate and defence differ by l2 .16 and SSIM .36."""
-ROUNDS_TO_BOUND: Final = 231
-"""Rounds of BPDA on the paper's defence until l2 .05 (section 6.2)."""
 
 CLEAN_MUST: Final = 0.95
 BPDA_MUST: Final = 0.70

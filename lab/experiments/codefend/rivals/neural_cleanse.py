@@ -15,8 +15,6 @@ from processors.bundle import Bundle
 
 CONSISTENCY = 1.4826
 """Factor from the median absolute deviation of normal values to their standard deviation."""
-SUSPECT = 2.0
-"""Anomaly index from which the paper calls a class infected (its section V-B)."""
 
 
 @dataclass(frozen=True)
