@@ -69,9 +69,9 @@ def save_rollout(connection: Connection, assessment: Assessment, model_id: str) 
     connection.execute(delete(rollouts).where(rollouts.c.begun_ms.not_in(kept.scalar_subquery())))
 
 
-def newest_rollouts(connection: Connection, limit: int = 10) -> list[dict[str, Any]]:
-    """Return the newest rollouts first, each with its parsed `report`."""
-    found = connection.execute(select(rollouts).order_by(rollouts.c.begun_ms.desc()).limit(limit)).mappings()
+def newest_rollouts(connection: Connection) -> list[dict[str, Any]]:
+    """Return the ten newest rollouts, the newest first, each with its parsed `report`."""
+    found = connection.execute(select(rollouts).order_by(rollouts.c.begun_ms.desc()).limit(10)).mappings()
     return [{**row, "report": {"pairs": 0, "rules": [], **json.loads(row["report"] or "{}")}} for row in found]
 
 

@@ -260,8 +260,9 @@ class Records:
         latency = (frames.c.recorded_ms - frames.c.captured_ms).label("latency_ms")
         counts: dict[int, int] = {}
         with self._engine.begin() as connection:
-            for where in _captured(since_ms, until_ms, of):
-                for value, count in connection.execute(select(latency, func.count()).where(*where).group_by(latency)):
+            query = select(latency, func.count()).where(*_captured(since_ms, until_ms)).group_by(latency)
+            for where in _among((frames.c.camera, frames.c.boot), of):
+                for value, count in connection.execute(query.where(where)):
                     counts[value] = counts.get(value, 0) + count
         measured = sorted((value, count) for value, count in counts.items() if value >= 0)
         total = sum(count for _, count in measured)
@@ -270,7 +271,7 @@ class Records:
 
     def accuracy(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Accuracy:
         """Return the accuracy over frames captured from `since_ms` to before `until_ms` with a known truth."""
-        return Accuracy(*self._sums(_JUDGED, since_ms, until_ms, of, frames.c.truth > 0))
+        return Accuracy(*self._sums(_JUDGED, of, *_captured(since_ms, until_ms), frames.c.truth > 0))
 
     def accuracy_under_attack(self, of: Boots | None = None) -> dict[str, Accuracy]:
         """Return the accuracy on attacked frames with a known truth, by camera name."""
@@ -284,25 +285,25 @@ class Records:
                     totals[camera] = Accuracy(*(int(a) + int(b) for a, b in zip(before, sums, strict=True)))
         return {camera: found for camera, found in sorted(totals.items()) if found.attacked}
 
-    def byte_sums(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Bytes:
-        """Return the byte sums over frames captured from `since_ms` to before `until_ms`."""
+    def byte_sums(self, of: Boots | None = None) -> Bytes:
+        """Return the byte sums over all frames."""
         raw = frames.c.width * frames.c.height * frames.c.channels
         sums = (literal(1), frames.c.frame_bytes, frames.c.pixel_bytes, raw)
-        return Bytes(*self._sums(sums, since_ms, until_ms, of))
+        return Bytes(*self._sums(sums, of))
 
-    def strip_counts(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripCounts:
-        """Return the probe counts over frames captured from `since_ms` to before `until_ms`."""
+    def strip_counts(self, of: Boots | None = None) -> StripCounts:
+        """Return the probe counts over all frames."""
         checked = case((frames.c.strip == CHECKED, 1), else_=0)
         flagged = case((frames.c.flagged & (frames.c.strip == CHECKED), 1), else_=0)
         shed = case((frames.c.strip == SHED, 1), else_=0)
-        return StripCounts(*self._sums((checked, flagged, shed), since_ms, until_ms, of))
+        return StripCounts(*self._sums((checked, flagged, shed), of))
 
-    def strip_truth(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripTruth:
-        """Return the counts over checked frames captured from `since_ms` to before `until_ms` with a known truth."""
+    def strip_truth(self, of: Boots | None = None) -> StripTruth:
+        """Return the counts over checked frames with a known truth."""
         flagged = case((frames.c.flagged, 1), else_=0)
         sums = (1 - _STICKER, (1 - _STICKER) * flagged, _STICKER, _STICKER * flagged)
         known = (frames.c.truth > 0, frames.c.truth < ATTACKED, frames.c.strip == CHECKED)
-        return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
+        return StripTruth(*self._sums(sums, of, *known))
 
     def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:
         """Return the backdoor alerts raised since then by camera, as far as the bounded database still holds them."""
@@ -312,18 +313,13 @@ class Records:
             return {camera: int(count) for camera, count in connection.execute(query.order_by(alerts.c.camera))}
 
     def _sums(
-        self,
-        values: Sequence[ColumnElement[int]],
-        since_ms: int,
-        until_ms: int,
-        of: Boots | None,
-        *conditions: ColumnElement[bool],
+        self, values: Sequence[ColumnElement[int]], of: Boots | None, *conditions: ColumnElement[bool]
     ) -> list[int]:
         query = select(*(func.coalesce(func.sum(value), 0) for value in values)).select_from(frames)
         totals = [0] * len(values)
         with self._engine.begin() as connection:
-            for where in _captured(since_ms, until_ms, of):
-                row = connection.execute(query.where(*where, *conditions)).one()
+            for where in _among((frames.c.camera, frames.c.boot), of):
+                row = connection.execute(query.where(where, *conditions)).one()
                 totals = [total + int(value) for total, value in zip(totals, row, strict=True)]
         return totals
 
@@ -334,10 +330,8 @@ def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
         yield dead_letters.c.verified
 
 
-def _captured(since_ms: int, until_ms: int, of: Boots | None) -> Iterator[tuple[ColumnElement[bool], ...]]:
-    period = (frames.c.captured_ms >= since_ms, frames.c.captured_ms < until_ms)
-    for where in _among((frames.c.camera, frames.c.boot), of):
-        yield (*period, where)
+def _captured(since_ms: int, until_ms: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return frames.c.captured_ms >= since_ms, frames.c.captured_ms < until_ms
 
 
 def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None) -> Iterator[ColumnElement[bool]]:

@@ -13,10 +13,10 @@ from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 
 
-def cache_choice(bundle: Path, cache: Path | None = None) -> None:
-    """Load the bundle once as a processor of `up` does, so that the choice of backend is in the cache.
+def cache_choice(bundle: Path) -> None:
+    """Load the bundle once as a processor of `up` does, so that the choice of backend is in its cache.
 
-    None is the cache of `up`. Raises BundleError if the bundle does not load.
+    Raises BundleError if the bundle does not load.
     """
-    settings = ProcessorSettings(kafka="none:1", bundle=bundle, backend_cache=cache or backend_cache())
+    settings = ProcessorSettings(kafka="none:1", bundle=bundle, backend_cache=backend_cache())
     asyncio.run(load_model(settings, ProcessorMetrics(CollectorRegistry()), bundle)).close()

@@ -102,12 +102,7 @@ def _folded(name: str) -> str:
     return name.casefold().translate(_FOLDED)
 
 
-def read_gallery(
-    pipeline: Pipeline,
-    chosen: PictureFiles,
-    skipped: Callable[[str, str], object],
-    advance: Callable[[int], object] = lambda count: None,
-) -> LabelledPictures:
+def read_gallery(pipeline: Pipeline, chosen: PictureFiles, skipped: Callable[[str, str], object]) -> LabelledPictures:
     """Read the pictures as whole frames for the network: images (N, height, width, channels) uint8, and labels.
 
     `skipped` receives name and reason of each file that is unreadable or a copy: copies prove nothing, and STRIP lays
@@ -116,7 +111,6 @@ def read_gallery(
     images, labels = [], []
     seen: dict[bytes, Path] = {}
     for file, label in zip(chosen.files, chosen.labels, strict=True):
-        advance(1)
         try:
             image = as_taken(pipeline, read_picture(file))
         except ConfigError as error:

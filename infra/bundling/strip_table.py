@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -33,11 +32,7 @@ _TIMED: Final = 16
 
 
 def calibrate_strip(
-    folder: Path,
-    bundle: Bundle,
-    pictures: LabelledPictures,
-    budget_s: float,
-    advance: Callable[[int], object] = lambda count: None,
+    folder: Path, bundle: Bundle, pictures: LabelledPictures, budget_s: float
 ) -> tuple[StripSettings, int]:
     """Write overlays and whole-frame threshold into the bundle in `folder`; return the settings and the sample size.
 
@@ -60,7 +55,7 @@ def calibrate_strip(
     clamped = clamps(overlays)
     # The rate is at least one in the number of frames that are no overlays themselves.
     frr = max(FRR, math.ceil(1000 / (used - count)) / 1000)
-    threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0, advance), frr)
+    threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0), frr)
     strip = StripSettings(**threshold.model_dump(), overlays=write_overlays(folder, images), clamped=clamped)
     write_strip_table(folder, strip)
     return strip, used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from infra.local.files import read_json, write_json
 from infra.local.process import ProcessId, terminate
@@ -14,6 +14,8 @@ from schemas.runtime.disk import is_full
 from schemas.runtime.file_lock import lock_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_KILL_S: Final = 5.0
+"""Seconds for a process of an earlier supervisor to end before it is killed."""
 
 
 class RoleTable:
@@ -103,7 +105,7 @@ class RoleTable:
         else:
             self._behind = False
 
-    def kill_leftovers(self, deadline_s: float = 5.0) -> list[str]:
+    def kill_leftovers(self) -> list[str]:
         """End the processes that an earlier supervisor of this folder left running; return their roles.
 
         A process is ended only when its pid and start time are the recorded ones and the machine has not been booted
@@ -116,7 +118,7 @@ class RoleTable:
             for role, entry in recorded.items():
                 process = _process(entry)
                 if process is not None and process.alive():
-                    terminate(process, deadline_s)
+                    terminate(process, _KILL_S)
                     killed.append(role)
         self._write()
         return killed

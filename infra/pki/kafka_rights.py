@@ -56,6 +56,7 @@ _ANY_PERMISSION: Final = 1
 _ALLOW: Final = 3
 _NOT_AUTHORIZED: Final = 31
 _ANY_HOST: Final = "*"
+_DEADLINE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def super_users(generations: Mapping[str, int]) -> str:
 
 
 async def grant(
-    address: KafkaAddress, deadline_s: float = 30.0, *, generations: Mapping[str, int] = _NONE_RAISED
+    address: KafkaAddress, deadline_s: float = _DEADLINE_S, *, generations: Mapping[str, int] = _NONE_RAISED
 ) -> None:
     """Set the rights of all roles, each for its accepted generation; existing rights stay.
 
@@ -145,7 +146,7 @@ async def grant(
     _check(await _retried(address, create, deadline_s), address)
 
 
-async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadline_s: float = 30.0) -> None:
+async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadline_s: float = _DEADLINE_S) -> None:
     """Delete the rights of all earlier generations; an open connection is refused from its next request on.
 
     Raises BrokerError when Kafka has not done so in time.
@@ -168,7 +169,7 @@ async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadli
         _check(await _retried(address, delete, deadline_s), address)
 
 
-async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool:
+async def is_super_user(address: KafkaAddress) -> bool:
     """Return whether Kafka shows this client the rights of all users, which only super users may read."""
     from aiokafka.protocol.admin import DescribeAclsRequest
 
@@ -176,7 +177,7 @@ async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool
         wanted = (_Resource.ANY, None, _Pattern.ANY, None, None, _Operation.ANY, _ANY_PERMISSION)
         return await admin.send(DescribeAclsRequest(*wanted))
 
-    (answer,) = await _retried(address, describe, deadline_s)
+    (answer,) = await _retried(address, describe, _DEADLINE_S)
     return bool(answer.error_code != _NOT_AUTHORIZED)
 
 

@@ -201,10 +201,10 @@ class Reader:
                 self._following[place] = records[-1].offset + 1
         return found
 
-    async def fetch_until(self, ends: Mapping[TopicPartition, int], wait_s: float = 0.5) -> AsyncIterator[Records]:
+    async def fetch_until(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[Records]:
         """Yield the records of the partitions of `ends` until each has reached its end offset."""
         while places := [place for place, end in ends.items() if await self.position(place) < end]:
-            yield await self.fetch(*places, wait_s=wait_s)
+            yield await self.fetch(*places, wait_s=0.5)
 
     async def _fetch_carefully(
         self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], wait_s: float, most: int | None
