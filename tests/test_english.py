@@ -86,7 +86,7 @@ FIRST_WORDS = {
 }  # fmt: skip
 """A first line is a noun phrase or an imperative verb; these words begin neither."""
 WORDS = re.compile(
-    r"\b(anew|whoever|whomever|thereof|till|beside|says?|said|tells?|told|hears?|heard)\b", re.IGNORECASE
+    r"\b(anew|whoever|whomever|thereof|till|beside|so\s+many|says?|said|tells?|told|hears?|heard)\b", re.IGNORECASE
 )
 CODE = re.compile(r"`[^`]*`")
 

@@ -6,7 +6,7 @@ videos under $POINTILLIST_DATA/video, which played no part in them: N frames of 
 something moves, the square around it.
 
 - *false alarms*: share of these frames that the shipped table flags, sequential mode included.
-- *found*: share of the frames that would be flagged with a trigger which gives one certain class under so many of the
+- *found*: share of the frames that would be flagged with a trigger which gives one certain class under this many of the
   overlays, chosen at random, and leaves the frame's own verdict under the others. A real trigger is not measured: no
   backdoored network with these classes ships.
 """

@@ -42,7 +42,7 @@ class PictureFiles:
 
 
 def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
-    """List at most so many pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
+    """List at most `most` pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
 
     Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files do not count.
     Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.

@@ -34,9 +34,10 @@ TEMPERATURE: Final = 0.89
 UNSURE_BELOW: Final = 0.42
 """Temperature and limit of `unsure`, by `python -m benchmarks.models.eyes` on the first half of each sample video."""
 OVERLAYS: Final = 24
+"""Number of generated pictures that are overlays."""
 GENERATED: Final = 40
+"""Number of further ones that set the threshold."""
 SEED: Final = 0
-"""Generated pictures: so many overlays, then so many that set the threshold."""
 TRIGGERS: Final = StripThreshold(
     threshold_bits=4.209192, frr=0.025, statistic="mixture", accept_after=[2, 3, 4, 5, 6, 8, 10, 12, 16, 20],
     accept_bits=[7.1604, 6.6178, 6.2303, 5.4591, 5.5179, 4.8507, 4.584, 4.544, 4.2092, 4.2092],

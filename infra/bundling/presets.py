@@ -17,7 +17,7 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
     def of(self, channels: int) -> Normalisation:
-        """Return the same for so many channels: for grey pictures, the luma of the colours' means and deviations."""
+        """Return the same for this many channels: for grey pictures, the luma of the colours' means and deviations."""
         if channels == len(self.mean):
             return self
         if channels == 1:

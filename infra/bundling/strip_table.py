@@ -62,7 +62,7 @@ def calibrate_strip(
 
 
 def shares(pictures: int, passes: float) -> tuple[int, int]:
-    """Return the numbers of overlays, and of pictures under each, for about so many `passes` of the network.
+    """Return the numbers of overlays, and of pictures under each, for about this many `passes` of the network.
 
     Twice as many pictures as overlays if both are few; never fewer than `LEAST_OVERLAYS` and `LEAST_PICTURES`.
     `pictures` is at least the latter.

@@ -138,7 +138,7 @@ def counts(own: int, all_cameras: int, cameras: int) -> bool:
 
 
 def judge(pairs: Sequence[Pair], rules: GateRules, cameras: int) -> Report:
-    """Return the report on these pairs of so many cameras, in the order of their arrival."""
+    """Return the report on these pairs, in the order of their arrival; `cameras` is the number of their cameras."""
     numbers = looks(rules)
     looked = last_look(len(pairs), rules)
     if not looked:

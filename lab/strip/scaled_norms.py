@@ -25,7 +25,7 @@ ERRED: Final = 0.6
 def depth(bundle: Bundle, clean: LabelledPictures) -> int | None:
     """Return the fewest batch norms whose amplification spoils a share `ERRED` of clean labels; None without any.
 
-    If no number spoils so many, all batch norms are amplified. A bundle of another format than `safetensors` has none.
+    If no number does, all batch norms are amplified. A bundle of another format than `safetensors` has none.
     """
     network = bundle.network
     if not isinstance(network, nn.Module) or bundle.settings.format != "safetensors":

@@ -32,7 +32,7 @@ _LEAST_SPREAD: Final = 1e-3
 
 
 def answer_features(classes: int) -> int:
-    """Return the number of columns of `Features.answers` for so many classes."""
+    """Return the number of columns of `Features.answers` for this many classes."""
     return 2 + min(SHARES, classes)
 
 

@@ -78,7 +78,7 @@ class Scene:
                 await task
 
     def process(self, descriptors: int = 1024, **changed: object) -> subprocess.Popen[bytes]:
-        """A recorder in a process of its own, which may open so many files."""
+        """A recorder in a process of its own, which may open this many files."""
         settings = self.settings.model_copy(update=changed)
         limit = f'ulimit -n {descriptors} && exec "$@"'
         topics = json.dumps({name: value for name, value in vars(settings).items() if name.endswith("_topic")})

@@ -183,7 +183,7 @@ def claiming(**claims: object) -> Callable[[Provider], str]:
 
 
 def valid(from_s: int, until_s: int) -> Callable[[Provider], str]:
-    """A token that is valid from and until so many seconds after its test begins."""
+    """A token that is valid from and until this many seconds after its test begins."""
 
     def made(provider: Provider) -> str:
         now_s = int(time.time())

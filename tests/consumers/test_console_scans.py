@@ -39,7 +39,7 @@ async def rig(tmp_path: Path, recorder: Rig) -> AsyncIterator[JobsRig]:
 
 
 def label(rig: JobsRig, counts: Mapping[str, int]) -> None:
-    """A person has labelled so many frames of each class."""
+    """A person has labelled this many frames of each class."""
     labelled_frames = rig.console.context.labelled_frames
     assert labelled_frames is not None
     jpeg = scene()

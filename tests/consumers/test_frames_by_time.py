@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def hours(rig: Rig, clock: Clock, count: int, each: int = 10) -> None:
-    """Frames of so many hours, in order."""
+    """Frames of this many hours, in order."""
     for hour in range(count):
         clock.now_ms = START_MS + hour * HOUR_MS + 1
         rig.verdicts(verdict(n) for n in range(hour * each, (hour + 1) * each))

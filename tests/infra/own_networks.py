@@ -196,7 +196,7 @@ def picture(colour: int, seed: int, size: tuple[int, int] = (20, 24)) -> NDArray
 
 
 def write_pictures(folder: Path, each: int = 16, named: bool = True) -> Path:
-    """The folder: so many pictures of every colour, in subfolders named by it or not."""
+    """The folder: this many pictures of every colour, in subfolders named by it or not."""
     for number, colour in enumerate(COLOURS):
         inside = folder / colour if named else folder
         inside.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,7 @@ class Visitor:
         return self._answered(mid)
 
     def await_heard(self, count: int) -> None:
-        """Wait until so many messages have come."""
+        """Wait until this many messages have come."""
         self._await(lambda: len(self.heard) >= count)
 
     def _answered(self, mid: int) -> int:

@@ -154,7 +154,7 @@ async def test_earlier_rights_are_withdrawn_until_none_is_left_or_time_is_over(m
 
 
 class Nodes(LeftRights):
-    """An admin of a Kafka with so many live nodes."""
+    """An admin of a Kafka with this many live nodes."""
 
     count = 1
 

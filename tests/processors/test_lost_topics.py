@@ -96,7 +96,7 @@ def assigned(running: Running) -> bool:
 
 
 async def shared_out(made: Rig, partitions: int) -> None:
-    """Return when the members of the group hold so many partitions."""
+    """Return when the members of the group hold this many partitions."""
     async with Admin(made.bootstrap) as admin:
 
         async def settled() -> bool:

@@ -57,7 +57,7 @@ async def loaded(it: System, made: Rollout) -> None:
 
 
 async def are_stored(it: System, count: int, failed: bool = False) -> bool:
-    """Whether Kafka has so many comparisons, or so many of those that failed: they are counted when they are sent."""
+    """Whether Kafka has `count` comparisons, or failed ones: they are counted when they are sent."""
     found = (await comparisons(it)).values()
     return len([each for each in found if each.candidate.error or not failed]) >= count
 

@@ -171,7 +171,7 @@ async def produce(producer: Producer, _node: int, batches: dict[TopicPartition, 
 
 
 class Batch:
-    """A batch with room for so many bytes of values."""
+    """A batch with room for this many bytes of values."""
 
     def __init__(self, room: int) -> None:
         self.records: list[Sent] = []

@@ -49,7 +49,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def after(seconds: float) -> int:
-    """Return the Unix time in ms that is so many seconds from now."""
+    """Return the Unix time in ms that is this many seconds from now."""
     return int((time.time() + seconds) * 1000)
 
 
