@@ -28,7 +28,7 @@ from schemas.transport.kafka.sender import Plain, Sender
 _CALL_S: Final = 10.0
 _POLL_S: Final = 0.3
 _TRIES: Final = 5
-"""Seconds until a broker has learnt of a new topic."""
+"""Lookups of the topic, `_POLL_S` apart, before it counts as missing: a broker learns of a new topic late."""
 
 
 class ModelsTopic(ModelsRecords):

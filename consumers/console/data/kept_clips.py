@@ -53,7 +53,7 @@ class KeptClip(NamedTuple):
     camera: str
     at_ms: int
     why: str
-    """The reason for keeping it: `alert` or `asked`."""
+    """The reason for keeping it: `alert`, `sighting` or `asked`."""
     who: str
     bytes: int
 
