@@ -23,7 +23,7 @@ _ENROLMENT_BYTES: Final = 8192
 """More than an enrolment has."""
 
 
-def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:
+def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: float) -> None:
     """Write the enrolment of `camera` to `out`, and restore the rights of a revoked camera.
 
     If the camera has a key of a refused generation on this machine, the key is issued again.

@@ -108,7 +108,7 @@ def kafka_rights() -> list[Right]:
     ]
 
 
-def principal(role: str, generation: int = 0) -> str:
+def principal(role: str, generation: int) -> str:
     """Return Kafka's user of a role with certificates of that generation."""
     return f"User:{role}.{generation}" if generation else f"User:{role}"
 

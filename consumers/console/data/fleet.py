@@ -372,7 +372,7 @@ class Fleet:
         watched = self._watched.get(name)
         return [correct for at_ms, correct in watched.attacked if at_ms >= since_ms] if watched is not None else []
 
-    def dead_letters(self, sight: Sight = ALL) -> int:
+    def dead_letters(self, sight: Sight) -> int:
         """Return the number of dead letters of the last day that name cameras of these sites, up to a bound."""
         return sum(number for camera, number in self.totals.dead_letters.items() if sight.sees(camera))
 
@@ -382,11 +382,11 @@ class Fleet:
         acknowledged = sum(1 for card in raised if card.acknowledged)
         return len(raised) - acknowledged, acknowledged
 
-    def sightings(self, sight: Sight = ALL) -> int:
+    def sightings(self, sight: Sight) -> int:
         """Return the number of cameras with an open sighting."""
         return sum(1 for card in self.cards(sight) if card.sighting)
 
-    def muted(self, sight: Sight = ALL) -> int:
+    def muted(self, sight: Sight) -> int:
         """Return the number of muted cameras."""
         return sum(1 for card in self.cards(sight) if card.muted_until_ms)
 
