@@ -23,14 +23,6 @@ async def _all(context: ConsoleContext, request: Request) -> Response:
     return JSONResponse([each.policy._asdict() | each.counts._asdict() for each in found])
 
 
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, partial(save, context, request), SAVED)
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, lambda asked: remove(context, request, asked.get("cameras")), REMOVED)
-
-
 def _schema(name: str) -> dict[str, Any]:
     least, most = RANGES[name]
     words = f"{least:g} to {most:g}"
@@ -54,7 +46,7 @@ POLICY_OPERATIONS: Final = (
         "POST",
         _PLACE,
         "Set the drop policy of a group: `site/camera`, `site/*` or `site/beginning*`",
-        _save,
+        partial(answer_change, save, SAVED),
         body=fields(cameras=TEXT, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
         reach=Reach.PART,
@@ -63,7 +55,7 @@ POLICY_OPERATIONS: Final = (
         "POST",
         f"{_PLACE}/remove",
         "Remove the drop policy of a group; its cameras return to the lowest ratio",
-        _remove,
+        partial(answer_change, remove, REMOVED),
         body=fields(cameras=TEXT),
         needed=Right.OPERATOR,
         reach=Reach.PART,

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from consumers.console.access.gate import body_of, no
 from consumers.console.access.rights import Reach, Right
 from consumers.console.context import ConsoleContext
+from consumers.console.pages.outcomes import Change
 
 Schema = dict[str, Any]
 Answer = Callable[[ConsoleContext, Request], Awaitable[Response]]
@@ -67,10 +68,10 @@ async def json_of(request: Request) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-async def answer_change(request: Request, change: Callable[[dict[str, Any]], Awaitable[str]], done: str) -> Response:
+async def answer_change(change: Change, done: str, context: ConsoleContext, request: Request) -> Response:
     """Run `change` with the JSON object in the request. Answer 200 if its outcome is `done`, else 400."""
     asked = await json_of(request)
     if asked is None:
         return no(400, "body: expected a JSON object")
-    outcome = await change(asked)
+    outcome = await change(context, request, asked)
     return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)

@@ -33,14 +33,6 @@ async def _all(context: ConsoleContext, _request: Request) -> Response:
     return JSONResponse([each._asdict() for each in found])
 
 
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, partial(save, context, request), SAVED)
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, lambda asked: remove(context, request, asked.get("name")), REMOVED)
-
-
 async def _switches(context: ConsoleContext, request: Request) -> Response:
     own = ("number", "cameras", "preset", "changes", "who", "at_ms", "refused")
     return JSONResponse(
@@ -51,10 +43,6 @@ async def _switches(context: ConsoleContext, request: Request) -> Response:
     )
 
 
-async def _switch(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, partial(switch, context, request), SWITCHED)
-
-
 PRESET_OPERATIONS: Final = (
     Operation(
         "GET", _PRESETS, "The presets, which are named sets of settings", _all,
@@ -62,11 +50,12 @@ PRESET_OPERATIONS: Final = (
         reach=Reach.SAME,
     ),
     Operation(
-        "POST", _PRESETS, "Save a preset", _save,
+        "POST", _PRESETS, "Save a preset", partial(answer_change, save, SAVED),
         body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=Reach.FLEET,
     ),
     Operation(
-        "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings", _remove,
+        "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings",
+        partial(answer_change, remove, REMOVED),
         body=fields(name=TEXT), needed=Right.OPERATOR, reach=Reach.FLEET,
     ),
     Operation(
@@ -78,7 +67,7 @@ PRESET_OPERATIONS: Final = (
     ),
     Operation(
         "POST", _SWITCHES, "Switch a group to a preset, or to settings without a name, by signed, retained commands",
-        _switch,
+        partial(answer_change, switch, SWITCHED),
         body=fields(
             cameras=TEXT,
             preset={"type": "string", "description": "A preset's name; `own settings` returns cameras to theirs"},

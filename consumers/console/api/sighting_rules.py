@@ -23,14 +23,6 @@ async def _all(context: ConsoleContext, request: Request) -> Response:
     return JSONResponse([each._asdict() for each in await listed(context, sight_of(request))])
 
 
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, partial(save, context, request), SAVED)
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return await answer_change(request, partial(remove, context, request), REMOVED)
-
-
 def _schema(name: str) -> dict[str, Any]:
     least, most = RANGES[name]
     words = f"{least:g} to {most:g}; {DEFAULTS[name]:g} without it"
@@ -50,7 +42,7 @@ RULE_OPERATIONS: Final = (
         "POST",
         _PLACE,
         "Set the sighting rule of a class or group for `site/camera`, `site/*` or `site/beginning*`",
-        _save,
+        partial(answer_change, save, SAVED),
         body=fields(cameras=TEXT, wanted=_WANTED, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
         reach=Reach.PART,
@@ -59,7 +51,7 @@ RULE_OPERATIONS: Final = (
         "POST",
         f"{_PLACE}/remove",
         "Remove a sighting rule; its sightings end",
-        _remove,
+        partial(answer_change, remove, REMOVED),
         body=fields(cameras=TEXT, wanted=_WANTED),
         needed=Right.OPERATOR,
         reach=Reach.PART,

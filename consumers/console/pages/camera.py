@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from sqlalchemy import Engine, select
 from starlette.requests import Request
@@ -31,6 +30,7 @@ from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
+from consumers.console.pages.outcomes import back, fields_of, outcome_of
 from consumers.database.tables import quarantine
 from consumers.records.rows import windows_of
 from schemas.errors import ConfigError, UserError
@@ -97,7 +97,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         lengths=LENGTHS,
         ranges=list(RANGES),
         range=asked if asked in RANGES else USUAL,
-        outcome=request.query_params.get("outcome", "")[:300],
+        outcome=outcome_of(request),
         can_tell=context.commands is not None and may(request, Right.OPERATOR),
         stream=f"/camera/{name}/live",
     )
@@ -200,20 +200,20 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
-    name, fields = name_of(request), form_of(request)
-    asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
+    name, fields = name_of(request), fields_of(request)
+    asked = {key: value for key, value in fields.items() if key != "reset" and value != ""}
     try:
         outcome = await send_command(context, request, name, None if "reset" in fields else asked)
     except RefusedActionError as refused:
         outcome = str(refused)
-    return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
+    return back(f"/camera/{name}", outcome)
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     complaint = await request_certificates(context, session_of(request).name, name, REQUESTED)
     outcome = complaint or "Requested. Reload the page in some seconds."
-    return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
+    return back(f"/camera/{name}", outcome)
 
 
 async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> str:

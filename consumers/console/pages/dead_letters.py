@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from google.protobuf.message import DecodeError
 from sqlalchemy import Engine, select
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, session_of
@@ -18,6 +17,7 @@ from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext, unless_away
+from consumers.console.pages.outcomes import back, outcome_of
 from consumers.console.replay import MOST, MOST_BYTES, Replayed, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
@@ -62,7 +62,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         shown=shown,
         no_records=no_records,
         can_replay=may(request, Right.ADMIN) and any(is_frame(each) for each in found if each["reason"] == reason),
-        outcome=request.query_params.get("outcome", "")[:300],
+        outcome=outcome_of(request),
         most=SHOWN,
         most_replayed=MOST,
         most_bytes_replayed=MOST_BYTES,
@@ -122,7 +122,7 @@ def dumped(payload: bytes, most: int = 512) -> str:
 async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = form_of(request).get("reason", "")[:80]
     outcome, _ = await replay_reason(context, request, reason)
-    return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'outcome': outcome})}", 303)
+    return back("/dead-letters", outcome, reason=reason)
 
 
 async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> tuple[str, bool]:

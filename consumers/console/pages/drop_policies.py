@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.gate import session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
@@ -27,6 +26,7 @@ from consumers.console.data.drop_policies import (
     save_policy,
 )
 from consumers.console.data.drop_policy import DropPolicy
+from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
 
@@ -46,8 +46,8 @@ def policy_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
-        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, Reach.PART),
     ]
 
 
@@ -72,10 +72,10 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     return SAVED
 
 
-async def remove(context: ConsoleContext, request: Request, cameras: object) -> str:
+async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
     """Remove the policy of a group, and log it. Return `REMOVED`, or an error text."""
     try:
-        group = group_of(cameras)
+        group = group_of(fields.get("cameras"))
         require(request, group)
     except ConfigError as error:
         return str(error)
@@ -92,31 +92,16 @@ async def _logged(context: ConsoleContext, who: str, group: str, detail: str, ou
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = visible_to(request)
+    sites = sites_of(context, sight)
     return context.page(
         request,
         "drop_policies.html",
         listed=listed(context, sight),
         changeable={each.cameras for each in context.drop_plan.policies if may(request, Right.OPERATOR, each.cameras)},
-        can_set=any(may(request, Right.OPERATOR, f"{site}/") for site in _sites(context, sight)),
-        sites=_sites(context, sight),
+        can_set=any(may(request, Right.OPERATOR, f"{site}/") for site in sites),
+        sites=sites,
         defaults=DEFAULTS,
         limits=RANGES,
         can_send=context.commands is not None,
-        outcome=request.query_params.get("outcome", "")[:300],
+        outcome=outcome_of(request),
     )
-
-
-def _sites(context: ConsoleContext, sight: Sight) -> list[str]:
-    return sorted({card.site for card in context.fleet.own_cards(sight)})
-
-
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return _back(await remove(context, request, form_of(request).get("cameras")))
-
-
-def _back(outcome: str) -> Response:
-    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.gate import session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
@@ -29,6 +28,7 @@ from consumers.console.data.presets import (
     words_of,
 )
 from consumers.console.data.switches import Outcome, Switch, add_switch, outcomes, read_switches
+from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of, most_specific
 from schemas.errors import ConfigError
 
@@ -55,9 +55,9 @@ def preset_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
-        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.FLEET),
-        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.FLEET),
-        GuardedRoute(f"{_PLACE}/switch", partial(_switch, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, Reach.FLEET),
+        GuardedRoute(f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, Reach.FLEET),
+        GuardedRoute(f"{_PLACE}/switch", partial(submit, context, _PLACE, switch), "POST", Right.OPERATOR, Reach.PART),
     ]
 
 
@@ -73,10 +73,10 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     return SAVED
 
 
-async def remove(context: ConsoleContext, request: Request, name: object) -> str:
+async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
     """Remove a preset, and log it. Return `REMOVED`, or an error text. Cameras keep their settings."""
     try:
-        known = preset_name(name)
+        known = preset_name(fields.get("name"))
     except ConfigError as error:
         return str(error)
     if not await context.write(remove_preset, context.store.engine, known):
@@ -142,7 +142,7 @@ async def listed(context: ConsoleContext, sight: Sight) -> list[ListedSwitch]:
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = visible_to(request)
-    sites = sorted({card.site for card in context.fleet.own_cards(sight)})
+    sites = sites_of(context, sight)
     return context.page(
         request,
         "presets.html",
@@ -156,21 +156,5 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         can_change=may(request, Right.OPERATOR, EVERYWHERE),
         can_switch=any(may(request, Right.OPERATOR, f"{site}/") for site in sites),
         can_send=context.commands is not None,
-        outcome=request.query_params.get("outcome", "")[:300],
+        outcome=outcome_of(request),
     )
-
-
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return _back(await save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return _back(await remove(context, request, form_of(request).get("name")))
-
-
-async def _switch(context: ConsoleContext, request: Request) -> Response:
-    return _back(await switch(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
-
-
-def _back(outcome: str) -> Response:
-    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome})}", 303)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from sqlalchemy import Engine
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.gate import session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext, unless_away
+from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from consumers.sightings.rules_table import (
@@ -40,8 +40,8 @@ def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
-        GuardedRoute(_PLACE, partial(_save, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute(f"{_PLACE}/remove", partial(_remove, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, Reach.PART),
     ]
 
 
@@ -91,8 +91,7 @@ async def listed(context: ConsoleContext, sight: Sight) -> list[SightingRule]:
 async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = visible_to(request)
     found, no_records = await unless_away(listed(context, sight), [])
-    cards = context.fleet.own_cards(sight)
-    sites = sorted({card.site for card in cards})
+    sites = sites_of(context, sight)
     return context.page(
         request,
         "sighting_rules.html",
@@ -104,7 +103,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         names=_names(context, sight),
         defaults=DEFAULTS,
         limits=RANGES,
-        outcome=request.query_params.get("outcome", "")[:300],
+        outcome=outcome_of(request),
     )
 
 
@@ -113,17 +112,3 @@ def _names(context: ConsoleContext, sight: Sight) -> list[str]:
     live = context.models.live if context.models is not None else None
     shown = {name for card in context.fleet.own_cards(sight) for name in (card.verdict, card.group)}
     return sorted({*(live.classes if live is not None else ()), *shown} - {"", UNSURE})
-
-
-async def _save(context: ConsoleContext, request: Request) -> Response:
-    return await _back(save(context, request, {k: v for k, v in form_of(request).items() if k != "csrf"}))
-
-
-async def _remove(context: ConsoleContext, request: Request) -> Response:
-    return await _back(remove(context, request, form_of(request)))
-
-
-async def _back(change: Awaitable[str]) -> Response:
-    """Return to the page with the outcome of a change, or with the reason why the database is away."""
-    outcome, away = await unless_away(change, "")
-    return RedirectResponse(f"{_PLACE}?{urlencode({'outcome': outcome or away})}", 303)
