@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, inspect, select
+from sqlalchemy import Connection, delete, inspect, select
 
-from consumers.database.engine import upsert
 from consumers.database.tables import sighting_rules
+from consumers.database.user_rows import number_in, replace_row
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from schemas.camera_groups import group_of
@@ -27,7 +26,8 @@ def new_rule(fields: Mapping[str, Any], who: str, now_ms: int) -> SightingRule:
     if unknown:
         expected = f"cameras, wanted, {', '.join(RANGES)}"
         raise ConfigError(f"rule: expected {expected}, got {str(min(unknown))[:40]!r}. Correct it.")
-    values = {name: _number(name, fields.get(name, DEFAULTS[name])) for name in RANGES}
+    given = {name: fields.get(name, DEFAULTS[name]) for name in RANGES}
+    values = {name: number_in(name, given[name], *RANGES[name], is_whole=name == "frames") for name in RANGES}
     return SightingRule(
         cameras=group_of(fields.get("cameras")),
         wanted=wanted_of(fields.get("wanted")),
@@ -51,26 +51,9 @@ def wanted_of(text: object) -> str:
     return name
 
 
-def _number(name: str, value: Any) -> float:
-    least, most = RANGES[name]
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not least <= found <= most or (name == "frames" and found != int(found)):
-        kind = " as a whole number" if name == "frames" else ""
-        raise ConfigError(f"{name}: expected {least:g} to {most:g}{kind}, got {str(value)[:40]!r}. Correct it.")
-    return found
-
-
 def save_rule(connection: Connection, rule: SightingRule) -> None:
     """Insert a rule, or replace that of its cameras and its class. Raises ConfigError beyond `MOST_RULES`."""
-    same = (sighting_rules.c.cameras == rule.cameras) & (sighting_rules.c.wanted == rule.wanted)
-    if (connection.scalar(select(func.count()).select_from(sighting_rules).where(~same)) or 0) >= MOST_RULES:
-        raise ConfigError(f"rule: expected at most {MOST_RULES}, got more. Remove one first.")
-    values = rule._asdict()
-    insertion = upsert(connection.engine, sighting_rules).values(values)
-    connection.execute(insertion.on_conflict_do_update(index_elements=["cameras", "wanted"], set_=values))
+    replace_row(connection, sighting_rules, rule._asdict(), MOST_RULES, "rule")
 
 
 def remove_rule(connection: Connection, cameras: str, wanted: str) -> None:

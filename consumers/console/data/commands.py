@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final
 
 from consumers.console.data.camera_settings import CameraSettingsClient
+from consumers.database.user_rows import number_of
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import KeyRing
@@ -57,22 +57,15 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _number(value: Any) -> float:
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
 def _share(name: str, value: Any, most: float) -> float:
-    share = _number(value)
+    share = number_of(value)
     if not 0 <= share <= most:
         raise ConfigError(f"{name}: expected a fraction from 0 to {most:g}, got {str(value)[:40]!r}")
     return share
 
 
 def _rate(name: str, value: Any) -> float:
-    rate = _number(value)
+    rate = number_of(value)
     if rate != 0 and not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
         raise ConfigError(
             f"{name}: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames per second, or 0 for the camera's own rate, "

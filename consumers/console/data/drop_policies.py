@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, func, select
+from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, select
 
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.console.data.store import metadata
-from consumers.database.engine import upsert
+from consumers.database.user_rows import number_in, replace_row
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
@@ -65,25 +64,13 @@ def new_policy(fields: Mapping[str, Any], who: str, now_ms: int) -> DropPolicy:
 def _value(name: str, value: Any) -> float | None:
     if name in OPTIONAL and (value is None or value == ""):
         return None
-    least, most = RANGES[name]
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not least <= found <= most:
-        raise ConfigError(f"{name}: expected {least:g} to {most:g}, got {str(value)[:40]!r}. Correct it.")
-    return found
+    return number_in(name, value, *RANGES[name])
 
 
 def save_policy(engine: Engine, policy: DropPolicy) -> None:
     """Insert a policy, or replace the group's earlier one. Raises ConfigError beyond `MOST_POLICIES`."""
-    values = policy._asdict()
     with engine.begin() as connection:
-        others = select(func.count()).select_from(drop_policies).where(drop_policies.c.cameras != policy.cameras)
-        if (connection.scalar(others) or 0) >= MOST_POLICIES:
-            raise ConfigError(f"policy: expected at most {MOST_POLICIES}, got more. Remove one first.")
-        insertion = upsert(engine, drop_policies).values(values)
-        connection.execute(insertion.on_conflict_do_update(index_elements=["cameras"], set_=values))
+        replace_row(connection, drop_policies, policy._asdict(), MOST_POLICIES, "policy")
 
 
 def remove_policy(engine: Engine, cameras: str) -> bool:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, func, select
+from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
 
 from consumers.console.data.commands import NAMES, changes_of
 from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.store import metadata
-from consumers.database.engine import upsert
+from consumers.database.user_rows import replace_row
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS
 
@@ -83,11 +83,7 @@ def save_preset(engine: Engine, preset: Preset) -> None:
     """Insert a preset, or replace the one of this name. Raises ConfigError beyond `MOST_PRESETS`."""
     values = preset._asdict() | {"changes": json.dumps(dict(preset.changes))}
     with engine.begin() as connection:
-        others = select(func.count()).select_from(presets).where(presets.c.name != preset.name)
-        if (connection.scalar(others) or 0) >= MOST_PRESETS:
-            raise ConfigError(f"preset: expected at most {MOST_PRESETS}, got more. Remove one first.")
-        insertion = upsert(engine, presets).values(values)
-        connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=values))
+        replace_row(connection, presets, values, MOST_PRESETS, "preset")
 
 
 def remove_preset(engine: Engine, name: str) -> bool:
