@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, bindparam, select
 
+from consumers.database.alerts import alert_row
 from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
@@ -19,7 +20,7 @@ from consumers.evidence.chain import Chain, raise_alert
 from consumers.evidence.chains import Chains
 from consumers.evidence.thumbnails import thumbnail
 from consumers.records.batch import BootKey, FrameKey
-from consumers.records.rows import FrameRow, Window, windows_of, windows_text
+from consumers.records.rows import FrameRow, Window, windows_of
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
 from schemas.pointillist_pb2 import CHECKED, Alert, Ledger
@@ -143,7 +144,7 @@ class Watch:
             for found in alarms:
                 window = self._window(connection, boot, found.alarm)
                 alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, picture_of), window)
-                if connection.execute(self._alert, _alert_row(alert)).rowcount:
+                if connection.execute(self._alert, alert_row(alert, partition=0)).rowcount:
                     raised.alerts.append(alert)
             raised.chains[boot] = after
             waited = self._waiting.get(boot)
@@ -177,42 +178,6 @@ def _accounted_until(connection: Connection, boot: BootKey, chain: Chain) -> int
         if first <= chain.following <= until:
             return min(until, last) + 1
     return chain.following
-
-
-def _alert_row(alert: Alert) -> dict[str, object]:
-    return {
-        "alert_id": alert.alert_id,
-        "camera": alert.camera_id,
-        "boot": alert.boot_id,
-        "kind": alert.kind,
-        "raised_ms": alert.raised_ms,
-        "first": alert.frames.first,
-        "last": alert.frames.last,
-        "checked": alert.checked,
-        "flagged": alert.flagged,
-        "mean_entropy_bits": alert.mean_entropy_bits,
-        "threshold_bits": alert.threshold_bits,
-        "baseline_bits": alert.baseline_bits,
-        "evidence_octaves": alert.evidence_octaves,
-        "mean_p_value": alert.mean_p_value,
-        "p_value_threshold": alert.p_value_threshold,
-        "baseline_p_value": alert.baseline_p_value,
-        "statistic": alert.statistic,
-        "window": _window_text(alert),
-        "message": alert.SerializeToString(),
-        "published": False,
-        "wanted": "",
-        "confidence": 0.0,
-        "ended_ms": 0,
-        "partition": 0,
-    }
-
-
-def _window_text(alert: Alert) -> str:
-    found = alert.window
-    if not alert.HasField("window"):
-        return ""
-    return windows_text([Window(found.left, found.top, found.right, found.bottom, found.dependence)])
 
 
 def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> RangeSet:

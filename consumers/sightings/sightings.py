@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, select, update
 
+from consumers.database.alerts import alert_row
 from consumers.database.engine import upsert
 from consumers.database.tables import alerts
 from consumers.evidence.chain import alert_id
@@ -138,7 +139,7 @@ class Sightings:
         after = Watched(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
             alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))
-            if connection.execute(self._insert, _row_of(alert, partition)).rowcount:
+            if connection.execute(self._insert, alert_row(alert, partition)).rowcount:
                 found.alerts.append(alert)
             after = after._replace(alert_id=alert.alert_id)
         found.changed[key] = after
@@ -226,25 +227,3 @@ def raised_alert(row: FrameRow, wanted: str, state: Sighting, preview: bytes) ->
         wanted=wanted,
         confidence=state.confidence,
     )
-
-
-def _row_of(alert: Alert, partition: int) -> dict[str, object]:
-    numbers = (
-        "checked", "flagged", "mean_entropy_bits", "threshold_bits", "baseline_bits", "evidence_octaves",
-        "mean_p_value", "p_value_threshold", "baseline_p_value", "statistic", "ended_ms",
-    )  # fmt: skip
-    return dict.fromkeys(numbers, 0) | {
-        "alert_id": alert.alert_id,
-        "camera": alert.camera_id,
-        "boot": alert.boot_id,
-        "kind": alert.kind,
-        "raised_ms": alert.raised_ms,
-        "first": alert.frames.first,
-        "last": alert.frames.last,
-        "window": "",
-        "wanted": alert.wanted,
-        "confidence": alert.confidence,
-        "partition": partition,
-        "message": alert.SerializeToString(),
-        "published": False,
-    }
