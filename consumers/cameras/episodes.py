@@ -5,10 +5,11 @@ A camera that starts again before the same sticker raises another alert. One cau
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from consumers.database.console_store import Review, Reviews
 from schemas.evidence.alarms import STRIP
 
 OPEN: Final = "open"
@@ -26,19 +27,6 @@ _WHY: Final = {
     "layer_disagreement": "although earlier layers see another class",
     "scaled_norms": "even while its layers are amplified",
 }
-
-
-class Review(NamedTuple):
-    """A person's decision on an alert."""
-
-    state: str
-    """`acknowledged` or `closed`."""
-    who: str
-    at_ms: int
-
-
-Reviews = Mapping[str, Review]
-"""Decisions by alert id; an alert without one is open."""
 
 
 class Found(NamedTuple):

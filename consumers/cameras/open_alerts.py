@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import CTE, ColumnElement, Connection, Row, func, select, true
 
-from consumers.cameras.episodes import CLOSED, Episode, Found, Reviews, episodes
+from consumers.cameras.episodes import CLOSED, Episode, Found, episodes
+from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
 

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from consumers.cameras.episodes import Review
 from consumers.console.access.gate import path_of, session_of
 from consumers.console.access.logins import Logins, Ways
 from consumers.console.access.rights import Right
@@ -42,6 +41,7 @@ from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
+from consumers.database.console_store import Review
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords

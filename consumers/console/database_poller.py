@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import Connection, select
 
 from consumers.cameras.camera import Camera, monotonic_ms
-from consumers.cameras.episodes import OPEN, Review
+from consumers.cameras.episodes import OPEN
 from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.saved import STATES_OVERLAP_MS, SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
@@ -25,6 +25,7 @@ from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.rollup import DAY_MS
+from consumers.database.console_store import Review
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow

@@ -1,1 +1,1 @@
-"""The recorder's database: tables, frames, cameras, history and queries."""
+"""The databases: tables, frames, cameras, history and queries of the recorder's; tables of the console's own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2s
 from itertools import chain
 from pathlib import Path
@@ -120,6 +120,12 @@ def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
     if engine.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """Split `names` into parts that fit the parameters of one SQL statement."""
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
 
 
 class Prepared:

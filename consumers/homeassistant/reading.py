@@ -13,7 +13,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
-from consumers.console.data.store import read_forgotten
+from consumers.database.console_store import read_forgotten
 from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot

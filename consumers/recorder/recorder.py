@@ -16,7 +16,7 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
-from consumers.console.data.store import read_forgotten
+from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped

@@ -23,10 +23,10 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.cameras.episodes import EPISODE_MS, Episode, Found, Reviews, episodes, sentence, sighting
+from consumers.cameras.episodes import EPISODE_MS, Episode, Found, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
-from consumers.console.data.store import batched, recorded_reviews
-from consumers.database.engine import database_id, open_engine
+from consumers.database.console_store import Reviews, recorded_reviews
+from consumers.database.engine import batched, database_id, open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name

@@ -18,13 +18,12 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.camera import Camera
-from consumers.cameras.episodes import Reviews
 from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.state import State, alert
 from consumers.console.data.roles import NO_ANSWER_S, PASSED, RoleState, with_kafka
-from consumers.console.data.store import read_forgotten, recorded_reviews
+from consumers.database.console_store import Reviews, read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import boots, cameras

@@ -13,11 +13,11 @@ from sqlalchemy import event, func, insert, select
 
 from consumers.console.access import connections
 from consumers.console.data import rollup, stream
-from consumers.console.data.store import class_hours
 from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter
 from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
+from consumers.database.console_store import class_hours
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict

@@ -15,8 +15,9 @@ from benchmarks.harness.postgresql import PostgreSQL
 from consumers.console.data import rollup
 from consumers.console.data.history import Outage, columns, history, outages
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, Rollup, by_hour
-from consumers.console.data.store import Store, camera_hours, camera_minutes
-from consumers.console.data.store import metadata as own
+from consumers.console.data.store import Store
+from consumers.database.console_store import camera_hours, camera_minutes
+from consumers.database.console_store import metadata as own
 from consumers.database.engine import open_engine
 from consumers.database.spans import ensure_span
 from consumers.database.tables import frames, metadata

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, EPISODE_MS, OPEN, Episode, Found, Review, episodes
+from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, EPISODE_MS, OPEN, Episode, Found, episodes
+from consumers.database.console_store import Review
 
 DOOR = "yard/door"
 S = 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.cameras.episodes import CLOSED, Review
+from consumers.cameras.episodes import CLOSED
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.access.sight import Sight
 from consumers.console.pages.alerts import in_episodes
+from consumers.database.console_store import Review
 from tests.consumers.recorder_rig import MakeRig
 from tests.consumers.test_console_pages import ALERT, raise_alert
 

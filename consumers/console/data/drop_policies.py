@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, select
 
 from consumers.console.data.drop_policy import DropPolicy
-from consumers.console.data.store import metadata
+from consumers.database.console_store import metadata
 from consumers.database.user_rows import number_in, replace_row
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError

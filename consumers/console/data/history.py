@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select
 
 from consumers.cameras.open_alerts import KINDS
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, last_sum_ms, spans, summed_to
-from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
+from consumers.database.console_store import NO_ENTROPY, camera_hours, camera_minutes
 from consumers.database.tables import alerts
 
 RANGES: Final = {

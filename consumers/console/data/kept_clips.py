@@ -11,9 +11,10 @@ from sqlalchemy import BigInteger, Column, Engine, Index, Row, Table, Text, dele
 
 from consumers.console.data.clips import AFTER_MS, LATE_MS
 from consumers.console.data.sealed_files import SealedFiles
-from consumers.console.data.store import batched, metadata, now_ms
+from consumers.console.data.store import now_ms
 from consumers.console.settings import ConsoleBounds
-from consumers.database.engine import upsert
+from consumers.database.console_store import metadata
+from consumers.database.engine import batched, upsert
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 

@@ -33,8 +33,9 @@ from sqlalchemy import (
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.looks import Look, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
-from consumers.console.data.store import batched, metadata, now_ms
-from consumers.database.engine import upsert
+from consumers.console.data.store import now_ms
+from consumers.database.console_store import metadata
+from consumers.database.engine import batched, upsert
 from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
 from schemas.errors import ConfigError

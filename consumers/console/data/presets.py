@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
 
 from consumers.console.data.commands import NAMES, changes_of
 from consumers.console.data.rate_text import frame_rate
-from consumers.console.data.store import metadata
+from consumers.database.console_store import metadata
 from consumers.database.user_rows import replace_row
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS

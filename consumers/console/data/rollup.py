@@ -31,14 +31,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from consumers.console.data.store import (
-    NO_ENTROPY,
-    camera_hours,
-    camera_minutes,
-    class_hours,
-    mark,
-    set_mark,
-)
+from consumers.database.console_store import NO_ENTROPY, camera_hours, camera_minutes, class_hours, mark, set_mark
 from consumers.database.engine import Prepared, upsert
 from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames

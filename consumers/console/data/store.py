@@ -3,144 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    delete,
-    func,
-    inspect,
-    select,
-    update,
-)
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
 
-from consumers.cameras.episodes import OPEN, Review
+from consumers.cameras.episodes import OPEN
 from consumers.console.access.sight import ALL, Sight, site_of
-from consumers.database.engine import open_engine, upsert
+from consumers.database.console_store import (
+    Review,
+    comments,
+    failed_logins,
+    forgotten,
+    mark,
+    metadata,
+    operations,
+    policy_operations,
+    read_reviews,
+    reviews,
+    set_mark,
+)
+from consumers.database.engine import batched, open_engine, upsert
 from consumers.database.versions import of_another_version
-from schemas.errors import StateError
 from schemas.identity import SITE_NAME
 
-T = TypeVar("T")
-
-metadata = MetaData()
 VERSION: Final = 1
 _LONGEST: Final = 2_000
 MOST_OPERATIONS: Final = 200_000
 MOST_COMMENTS: Final = 100_000
-
-
-def _text(name: str, *, primary_key: bool = False) -> Column[str]:
-    return Column(name, Text, primary_key=primary_key, nullable=False)
-
-
-def _integer(name: str, *, primary_key: bool = False) -> Column[int]:
-    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
-
-
-def _number(name: str) -> Column[float]:
-    return Column(name, Float, nullable=False)
-
-
-marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
-"""Reading positions, and the version of these tables."""
-
-
-def _log(name: str) -> Table:
-    return Table(
-        name,
-        metadata,
-        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-        _integer("at_ms"),
-        *(_text(each) for each in ("who", "what", "subject", "detail", "outcome")),
-        Column("site", Text, nullable=False, server_default=""),
-    )
-
-
-operations = _log("console_operations")
-"""The audit log: user, action, subject (camera, alert or model), outcome, and site."""
-Index("console_operations_by_subject", operations.c.subject, operations.c.id)
-policy_operations = _log("console_policy_operations")
-"""The lines of policies, apart: they push no person's line out of the audit log."""
-Index("console_policy_operations_by_subject", policy_operations.c.subject, policy_operations.c.id)
-failed_logins = _log("console_failed_logins")
-"""The lines of failed logins, apart for the same reason: strangers cause them."""
-Index("console_failed_logins_by_subject", failed_logins.c.subject, failed_logins.c.id)
-
-reviews = Table(
-    "console_reviews",
-    metadata,
-    _text("alert_id", primary_key=True),
-    _text("state"),
-    _text("who"),
-    _integer("at_ms"),
-)
-"""Decisions on alerts: acknowledged or closed. An alert without a row is open."""
-
-comments = Table(
-    "console_comments",
-    metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    _text("alert_id"),
-    _integer("at_ms"),
-    _text("who"),
-    _text("text"),
-    Index("console_comments_by_alert", "alert_id"),
-)
-
-forgotten = Table("console_forgotten", metadata, _text("camera", primary_key=True), _integer("at_ms"))
-"""Cameras that users removed from the fleet, and when."""
-
-_SPAN_COLUMNS: Final = (
-    "frames", "frame_bytes", "raw_bytes", "late_ms", "slowest_ms", "checked", "flagged", "strip_shed",
-)  # fmt: skip
-_SPAN_SUMS: Final = ("confidence", "entropy_bits", "threshold_bits")
-NO_ENTROPY: Final = 1e9
-"""Value of the least entropy if no frame was checked."""
-
-
-def _spans(name: str) -> Table:
-    return Table(
-        name,
-        metadata,
-        _text("camera", primary_key=True),
-        _integer("begin_ms", primary_key=True),
-        *(_integer(each) for each in _SPAN_COLUMNS),
-        *(_number(each) for each in _SPAN_SUMS),
-        _number("least_entropy_bits"),
-        _number("evidence"),
-        Index(f"{name}_by_age", "begin_ms"),
-        sqlite_with_rowid=False,
-    )
-
-
-camera_minutes = _spans("console_minutes")
-camera_hours = _spans("console_hours")
-"""Sums over the frames that each camera captured in a minute or an hour; see `consumers.console.data.rollup`."""
-
-class_hours = Table(
-    "console_class_hours",
-    metadata,
-    _text("camera", primary_key=True),
-    _integer("begin_ms", primary_key=True),
-    _text("class_name", primary_key=True),
-    _integer("frames"),
-    Index("console_class_hours_by_age", "begin_ms"),
-    sqlite_with_rowid=False,
-)
-"""Number of verdicts of each class on a camera in an hour."""
 
 
 @dataclass(frozen=True)
@@ -314,57 +205,6 @@ def _add_sites(connection: Connection) -> None:
         found_site = func.substr(subject, 1, func.instr(subject, "/") - 1)
     named = subject.regexp_match(f"^{SITE_NAME.pattern}/")
     connection.execute(update(operations).where(named).values(site=found_site))
-
-
-def recorded_reviews(url: str) -> dict[str, Review] | None:
-    """Return the decisions on alerts in the console's database at `url`, for other programs.
-
-    None if the database is absent or not complete yet.
-    """
-    return _read_elsewhere(url, read_reviews)
-
-
-def read_forgotten(url: str) -> dict[str, int]:
-    """Return the removed cameras and their times from the console's database at `url`."""
-    return _read_elsewhere(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
-
-
-def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
-    """Read a console's database from another process. Return None if it is absent or not complete yet."""
-    try:
-        engine = open_engine(url, writes=False)
-    except (StateError, OSError):  # an OSError for a folder that may not be read
-        return None
-    try:
-        with engine.begin() as connection:
-            return read(connection)
-    except SQLAlchemyError:  # tables of another release, or tables still being created
-        return None
-    finally:
-        engine.dispose()
-
-
-def read_reviews(connection: Connection) -> dict[str, Review]:
-    """Return the decision on each alert that is acknowledged or closed."""
-    columns = (reviews.c.alert_id, reviews.c.state, reviews.c.who, reviews.c.at_ms)
-    return {alert_id: Review(*rest) for alert_id, *rest in connection.execute(select(*columns))}
-
-
-def mark(connection: Connection, name: str) -> int:
-    """Return the value of a mark, 0 if it does not exist."""
-    return connection.scalar(select(marks.c.value).where(marks.c.name == name)) or 0
-
-
-def set_mark(connection: Connection, name: str, value: int) -> None:
-    """Set the value of a mark."""
-    insertion = upsert(connection.engine, marks).values(name=name, value=value)
-    connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
-
-
-def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    """Split `names` into parts that fit the parameters of one SQL statement."""
-    for start in range(0, len(names), size):
-        yield names[start : start + size]
 
 
 def now_ms() -> int:

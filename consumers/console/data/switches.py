@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, Engine, Integer, Row, Table, Text, de
 from consumers.cameras.camera import Camera
 from consumers.console.data.commands import SETTINGS
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.store import metadata
+from consumers.database.console_store import metadata
 from schemas.pointillist_pb2 import Command
 
 MOST_SWITCHES: Final = 50

@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, update
 
 from consumers.console.access.sight import Sight, site_of
-from consumers.console.data.store import metadata, now_ms
+from consumers.console.data.store import now_ms
+from consumers.database.console_store import metadata
 
 
 class Kind(StrEnum):

@@ -16,18 +16,7 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.cameras.episodes import (
-    ACKNOWLEDGED,
-    CLOSED,
-    OPEN,
-    STATES,
-    Episode,
-    Found,
-    Reviews,
-    episodes,
-    sentence,
-    sighting,
-)
+from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, episodes, sentence, sighting
 from consumers.cameras.open_alerts import KINDS, newest_rows
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
@@ -40,6 +29,7 @@ from consumers.console.data.site_documents import SiteAlert
 from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
+from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
 from consumers.records.rows import Window, statistic_name, windows_of
