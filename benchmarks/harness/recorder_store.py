@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consumers.cameras.cache import CameraCache
+from consumers.cameras.written import Written
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from schemas.keys.keys import KeyRing
 
 

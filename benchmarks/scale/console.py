@@ -34,6 +34,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
+from consumers.cameras.written import Written
 from consumers.console.data.rollup import DAY_MS, Rollup
 from consumers.console.data.store import Store as Books
 from consumers.database.engine import open_engine
@@ -42,7 +43,6 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import frame_row
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from infra.local.files import read_json, write_text
 from infra.local.kafka import Kafka
 from infra.local.ports import free_port

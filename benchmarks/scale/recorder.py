@@ -32,10 +32,10 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
 from consumers.cameras.snapshots import Snapshots
+from consumers.cameras.written import Written
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from schemas.identity import CameraId

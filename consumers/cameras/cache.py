@@ -20,9 +20,9 @@ from typing import Final
 from consumers.cameras.camera import Camera, follows, monotonic_ms
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
+from consumers.cameras.written import Written
 from consumers.evidence.probe_shares import Seen
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
 

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
+from consumers.cameras.written import Written
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
 from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from schemas import metrics
 from schemas.errors import (
     BadPixelsError,

@@ -16,6 +16,7 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
+from consumers.cameras.written import Written
 from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
@@ -31,7 +32,6 @@ from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.records.progress import Progress
 from consumers.settings import RecorderSettings
-from consumers.written import Written
 from schemas.errors import MalformedError, RestartRequired, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
+from consumers.cameras.written import Written
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive, is_recorded
 from consumers.database.cameras import CameraRows
@@ -29,7 +30,6 @@ from consumers.records.batch import Batch, BootKey, FrameKey, Partition, Span, f
 from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
 from consumers.sightings.sightings import Sighted, Sightings
-from consumers.written import Written
 from schemas.pointillist_pb2 import CHECKED
 
 

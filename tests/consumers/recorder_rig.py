@@ -12,9 +12,9 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
+from consumers.cameras.written import Written
 from consumers.database.tables import metadata
 from consumers.settings import Bounds, RecorderSettings
-from consumers.written import Written
 from schemas.evidence.rule import EvidenceRule
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing

@@ -16,6 +16,7 @@ import pytest
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
+from consumers.cameras.written import Written
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sight import Sight
 from consumers.console.access.tokens import create_token
@@ -32,7 +33,6 @@ from consumers.console.pages.fleet import Changes
 from consumers.console.pages.system import balances
 from consumers.console.settings import SiteSettings
 from consumers.records.batch import frame_row
-from consumers.written import Written
 from infra.local.ports import free_port
 from infra.pki.authority import Authority
 from schemas.errors import BrokerError, ConfigError, MalformedError

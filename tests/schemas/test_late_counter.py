@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from consumers.cameras.written import Written
 from consumers.recorder.metrics import Meters, Places
 from consumers.records.rows import LetterRow
-from consumers.written import Written
 from processors.metrics import ProcessorMetrics
 from producers.bridge.rejections import Rejections
 from producers.metrics import Instruments
