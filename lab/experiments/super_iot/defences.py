@@ -52,8 +52,11 @@ def undefended() -> Defence:
 
 
 def product(pipeline: Pipeline, ratio: float, repeats: int) -> Defence:
-    """Return the drop with fresh masks and the pipeline's own reconstruction. The name is the pipeline's mode."""
-    repair = _dropping(pipeline.rebuild, ratio)
+    """Return the drop with fresh masks and the pipeline's own reconstruction. The name is the pipeline's mode.
+
+    Paper mode drops as the paper does: uniformly random pixels of each block (its equation 2), not spread ones.
+    """
+    repair = _dropping(pipeline.rebuild, ratio, spread=pipeline.mode != PAPER)
     made_from = digest(pipeline.mode, pipeline.denoise, ratio, made_by(__name__))
     return Defence(pipeline.mode, ratio, repeats, repair, made_from)
 
@@ -89,13 +92,13 @@ def without_attacks(weights: OtherWeights, pipeline: Pipeline, ratio: float, rep
         return denoise(restored, pipeline.denoise.method, pipeline.denoise.sigma)
 
     made_from = digest(weights.made_from, pipeline.denoise, ratio, made_by(__name__))
-    return Defence(WITHOUT_ATTACKS, ratio, repeats, _dropping(rebuild, ratio), made_from)
+    return Defence(WITHOUT_ATTACKS, ratio, repeats, _dropping(rebuild, ratio, spread=True), made_from)
 
 
-def _dropping(rebuild: Callable[[Tensor, Tensor], Tensor], ratio: float) -> Repair:
+def _dropping(rebuild: Callable[[Tensor, Tensor], Tensor], ratio: float, spread: bool) -> Repair:
     def repair(frames: Tensor, generator: torch.Generator) -> Tensor:
         height, width = frames.shape[2:]
-        kept = random_masks(len(frames), height, width, ratio, generator).to(frames.device)
+        kept = random_masks(len(frames), height, width, ratio, generator, spread).to(frames.device)
         return rebuild(drop(frames, kept), kept)
 
     return repair
