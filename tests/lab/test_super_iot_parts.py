@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from lab.cache import Arrays, Cache
 from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
 from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
+from lab.experiments.super_iot.defences import product
 from lab.experiments.super_iot.plan import CLEAN, PAPER_ROWS
 from lab.experiments.super_iot.published import REQUIREMENTS
 from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
@@ -102,6 +105,27 @@ def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:
     ]  # fmt: skip
     assert compared(found, "paper").holds
     assert not compared([], "paper").holds
+
+
+@pytest.mark.parametrize(("mode", "empty"), [("default", False), ("paper", True)])
+def test_paper_mode_drops_as_the_paper_does(mode: str, empty: bool) -> None:
+    masks: list[torch.Tensor] = []
+
+    def rebuild(frames: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        masks.append(kept)
+        return frames
+
+    pipeline: Any = SimpleNamespace(mode=mode, denoise=None, rebuild=rebuild)
+    defence = product(pipeline, 0.25, 1)
+
+    defence.repair(torch.rand(8, 3, 64, 64), torch.Generator().manual_seed(0))
+
+    (kept,) = masks
+    blocks = kept.unfold(2, 8, 8).unfold(3, 8, 8).sum((4, 5))
+    assert blocks.eq(48).all(), "each block loses a quarter"
+    # Spread masks leave a kept pixel in every 2×2 cell at r = .25; uniform ones miss one of 349.
+    cells = kept.unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5))
+    assert bool(cells.eq(0).any()) == empty
 
 
 def test_the_opened_algorithm_is_the_one_that_runs() -> None:

@@ -71,7 +71,7 @@ class Measurement:
         self.sweep = _Sweep()
 
     def products(self, ratios: tuple[float, ...], repeats: int, paper_repeats: int) -> list[Defence]:
-        """Return the defences of both modes at these ratios. At one ratio both use the same masks."""
+        """Return the defences of both modes at these ratios."""
         return [
             product(self.pipelines[mode], ratio, paper_repeats if mode == PAPER else repeats)
             for mode in MODES

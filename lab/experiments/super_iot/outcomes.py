@@ -66,7 +66,7 @@ def _measure(shown: Shown, defence: Defence, seed: int) -> Arrays:
     correct = np.zeros((defence.repeats, shown.count), np.bool_)
     psnr = np.zeros((defence.repeats, shown.count))
     for repeat in range(defence.repeats):
-        # All attacks and modes use the same draws: their differences are for the same masks.
+        # All attacks use the same draws of a defence: their differences are for the same masks.
         generator = torch.Generator().manual_seed(seed + 1000 * (repeat + 1))
         for part in batch_slices(shown.count, *judge.pictures.images.shape[1:3]):
             frames = shown.pictures.frames(part, shown.rounded, device)
