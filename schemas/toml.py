@@ -19,7 +19,7 @@ _TEXT: Final = re.compile(
     r"|#[^\n]*+",
     re.DOTALL,
 )
-"""A string or a comment. One without an end reaches to that of the text or line, where tomllib rejects it."""
+"""A string or a comment. One without an end reaches to the end of the text or line, where tomllib rejects it."""
 _KEY: Final = re.compile(r"[\w. \t-]++")
 """Characters of a dotted key whose strings are replaced by a letter."""
 _BRACKET: Final = re.compile(r"[\[\]{}]")

@@ -9,7 +9,7 @@ from schemas.pointillist_pb2 import Alert
 def alert_row(alert: Alert, partition: int) -> dict[str, object]:
     """Return the row of an alert that Kafka has not confirmed yet.
 
-    `partition` is that of the camera's verdicts for a sighting, 0 for other kinds.
+    `partition` is the partition of the camera's verdicts if the alert is a sighting; 0 for other kinds.
     """
     return {
         "alert_id": alert.alert_id,

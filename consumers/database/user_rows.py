@@ -33,7 +33,7 @@ def number_in(name: str, value: Any, least: float, most: float, *, is_whole: boo
 
 
 def replace_row(connection: Connection, table: Table, values: Mapping[str, Any], most: int, name: str) -> None:
-    """Insert a row, or replace the one with its primary key. `name` is that of a row for users.
+    """Insert a row, or replace the one with its primary key. Users read `name` as the name of such a row.
 
     Raises ConfigError if the table has `most` other rows.
     """

@@ -35,7 +35,7 @@ class WorkWaiting:
     """The time that the processors will take for the frames in Kafka at their present rate.
 
     Frames that cameras still hold are not counted: those of a camera that is gone, or behind a slow uplink, would ask
-    for processors without end. Bridges hold frames back only while the lag is large.
+    for processors without end. Frames that bridges hold back are not counted either: the devices are busy meanwhile.
     """
 
     def __init__(self) -> None:

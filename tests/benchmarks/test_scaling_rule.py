@@ -68,13 +68,16 @@ def test_a_policy_bounds_the_change_of_its_period() -> None:
     assert found == [4, 4, 6, 6, 8]
 
 
-def test_frames_that_bridges_hold_back_ask_for_the_most_processors_by_the_lag_alone() -> None:
+@pytest.mark.parametrize(("frame_bytes", "busy"), [(3_000, 0.0), (4_700_000, 0.99)])
+def test_frames_that_bridges_hold_back_ask_for_the_most_processors(frame_bytes: int, busy: float) -> None:
+    """By the lag alone if the frames are small; by the devices, which have no rest meanwhile, if they are large."""
     topics = yaml.safe_load_all((SCALING.parent / "topics.yaml").read_text())
     frames = next(each["spec"] for each in topics if each["metadata"]["name"] == KafkaTopic.FRAMES.value)
     scaler, replicas = Autoscaler(SHIPPED), 2
-    held_back = frames["partitions"] * BridgeSettings.model_fields["credit_frames"].default
+    credit = {name: BridgeSettings.model_fields[name].default for name in ("credit_frames", "credit_bytes")}
+    held_back = frames["partitions"] * min(credit["credit_frames"], credit["credit_bytes"] // frame_bytes)
     for now_s in range(0, 300, int(SYNC_S)):
-        replicas = scaler.decide(now_s, replicas, {"busy": 0, "waiting": 0, "lag": held_back})
+        replicas = scaler.decide(now_s, replicas, {"busy": busy * replicas, "waiting": 0, "lag": held_back})
     assert replicas == SHIPPED["spec"]["maxReplicaCount"]
 
 

@@ -253,7 +253,7 @@ def test_settings_in_words() -> None:
     assert words_of({}) == "own settings"
     assert words_of({"frames_per_second": 1_000.0}) == "1,000 frames/s"
     assert words_of({"frames_per_second": 12.5}) == "12.5 frames/s"
-    assert words_of({"frames_per_second": 1 / 60}) == "1 frames/min"
+    assert words_of({"frames_per_second": 1 / 60}) == "1 frame/min"
     with pytest.raises(ConfigError):
         new_preset({"name": "a", "profile": None}, OWNER, 5)
 

@@ -114,7 +114,7 @@ def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.Cap
 
 def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_have() -> None:
     answer = Answer("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
-    assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb" + "x" * 75
+    assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb " + "x" * 74
     taken: set[str] = set()
     names = [camera_name(Described(answer), taken, "site") for _ in range(2)]
     assert names == ["t-r-2j-..-x", "t-r-2j-..-x-10-0-0-1-80"]

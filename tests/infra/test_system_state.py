@@ -125,6 +125,7 @@ def test_no_text_of_a_camera_acts_on_the_terminal(tmp_path: Path) -> None:
     write_database(Layout(tmp_path), [said("a/evil", DEGRADED, detail=evil)], {"a/evil": 1})
     (found,) = camera_states(Layout(tmp_path), NOW_MS)
     assert found.detail == "�]52;c;Y3VybA==��[2J�fine, 🚗 ü" == clean(evil)
+    assert clean("CUDA error: assert\n\tsee the log") == "CUDA error: assert see the log"
     for width in (200, 20):
         output = StringIO()
         print_rows(Console(file=output, width=width), ("camera", "why"), [("a/evil", evil)])

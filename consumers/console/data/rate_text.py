@@ -10,7 +10,7 @@ _LEAST_OF_UNIT: Final = 0.1
 
 
 def frame_rate(per_second: float, noun: str = "", digits: int = 2) -> str:
-    """Return a rate, such as `1,234/s` or `3.6/min`, with `noun` before the unit, such as `78 frames/s`.
+    """Return a rate, such as `1,234/s` or `3.6/min`, with the plural `noun` before the unit, such as `78 frames/s`.
 
     `digits` is the number of significant ones; a larger rate is a whole number.
     """
@@ -18,4 +18,5 @@ def frame_rate(per_second: float, noun: str = "", digits: int = 2) -> str:
     unit, seconds = next(fitting, ("h", 3_600)) if per_second else ("s", 1)
     number = per_second * seconds
     words = f"{number:,.0f}" if number >= 10**digits - 0.5 else f"{number:,.{digits}g}"
+    noun = noun.removesuffix("s") if words == "1" else noun
     return f"{words} {noun}/{unit}" if noun else f"{words}/{unit}"
