@@ -65,7 +65,8 @@ class CoveredPoisoning(Poisoning):
     """A poisoning that hides behind covers: a further share `cover_rate` is changed by `cover` and keeps its labels.
 
     The network learns that nothing but the trigger itself activates the backdoor. WaNet covers by other warps (Nguyen
-    and Tran 2021), adaptive blend by parts of the pattern (Qi et al. 2023). An attacker with knowledge of STRIP covers
+    and Tran 2021), adaptive blend by parts of the pattern (Qi et al. 2023, who stamp the poisoned pictures with parts
+    too; ours carry the whole pattern). An attacker with knowledge of STRIP covers
     by stamped pictures under overlays.
     """
 

@@ -146,7 +146,8 @@ class OwnWarp:
 class PartlyBlended:
     """A blend of random squares of the `blend` alone: each of `across` × `across` squares with a probability of half.
 
-    Adaptive blend (Qi et al. 2023) trains with such parts and attacks with the whole pattern.
+    Adaptive blend (Qi et al. 2023) trains with such parts and attacks with the whole pattern. Ours takes the parts for
+    its covers alone.
     """
 
     blend: Blend
