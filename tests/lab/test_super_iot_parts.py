@@ -23,6 +23,7 @@ from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WH
 from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, comparisons_with_baselines
 from lab.experiments.super_iot.verdict import compared, findings
 from lab.results.csv_rows import read_rows, write_rows
+from processors.stages.denoise import denoise
 from processors.stages.paper import fill_blocks
 from schemas.errors import ConfigError
 from tests.lab.colour_judge import coloured
@@ -111,11 +112,11 @@ def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:
 def test_paper_mode_drops_as_the_paper_does(mode: str, empty: bool) -> None:
     masks: list[torch.Tensor] = []
 
-    def rebuild(frames: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def rebuild(frames: torch.Tensor, kept: torch.Tensor, denoised: bool = True) -> torch.Tensor:
         masks.append(kept)
         return frames
 
-    pipeline: Any = SimpleNamespace(mode=mode, denoise=None, rebuild=rebuild)
+    pipeline: Any = SimpleNamespace(mode=mode, denoise=SimpleNamespace(sigma=0.01), rebuild=rebuild)
     defence = product(pipeline, 0.25, 1)
 
     defence.repair(torch.rand(8, 3, 64, 64), torch.Generator().manual_seed(0))
@@ -126,6 +127,20 @@ def test_paper_mode_drops_as_the_paper_does(mode: str, empty: bool) -> None:
     # Spread masks leave a kept pixel in every 2×2 cell at r = .25; uniform ones miss one of 349.
     cells = kept.unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5))
     assert bool(cells.eq(0).any()) == empty
+
+
+def test_paper_mode_denoises_by_both_of_the_papers_methods() -> None:
+    frames = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.06 + 0.5
+
+    def rebuild(frames: torch.Tensor, kept: torch.Tensor, denoised: bool = True) -> torch.Tensor:
+        assert not denoised
+        return whole
+
+    whole, pipeline = frames, SimpleNamespace(mode="paper", denoise=SimpleNamespace(sigma=0.01), rebuild=rebuild)
+    found = product(pipeline, 0.25, 1).repair(frames, torch.Generator().manual_seed(0))  # type: ignore[arg-type]  # a part
+
+    assert not found.equal(denoise(frames, "bayes", 0.01))
+    assert found.equal(denoise(denoise(frames, "visu", 0.01), "bayes", 0.01))
 
 
 def test_the_opened_algorithm_is_the_one_that_runs() -> None:
