@@ -27,6 +27,7 @@ from lab.experiments.qusecnets.experiment import Laboratory, worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, WHOLE, WHOLE_ROWS, AttackRow, Budget
+from lab.experiments.qusecnets.published import published
 from lab.experiments.qusecnets.report import verdict
 from lab.experiments.qusecnets.residual import RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_verdict
@@ -229,6 +230,15 @@ def test_a_requirement_is_judged_on_the_whole_test_split_where_that_was_measured
     for rows, word in (([first], "MISSED"), ([first, whole], "must")):
         (line,) = (line for line in verdict(rows) if line.startswith("mnist-cq2, fgsm"))
         assert f": {word} (" in line
+
+
+def test_the_papers_figure_stands_at_the_networks_that_the_paper_has() -> None:
+    for network, figure in (("plain", 0.0148), ("cq2", 0.9751), ("cq2-printed", 0.9751), ("cq4", None), ("tq2", None)):
+        assert published("mnist", "fgsm", network) == figure
+    for network in ("cq2-attacked", "cq2-attacked-residual", "cq2-steep"):
+        assert published("mnist", "fgsm", network) is None
+        assert published("mnist", "cw", network) is None
+    assert published("mnist", "cw", "tq4") == 0.88
 
 
 def test_the_rows_of_the_whole_test_split_attack_all_of_its_pictures(tmp_path: Path) -> None:

@@ -50,8 +50,14 @@ REQUIREMENTS: Final = (Requirement("fgsm", 0.9751, 0.975, 0.985), Requirement("c
 
 
 def published(data: str, attack: str, network: str) -> float | None:
-    """Return the paper's figure for a network of ours (plain, cq2, tq4, …), or None if its text has none."""
-    kinds = (network,) if network == "plain" else (network[:2], "quantised")
+    """Return the paper's figure for a network of ours (plain, cq2, tq4, …), or None if its text has none.
+
+    The paper has no networks that are attacked, residual or steep. Its figure under FGSM is that of two levels.
+    """
+    layer = network.removesuffix("-printed")
+    if "-" in layer:
+        return None
+    kinds = {"plain": ("plain",), "cq2": ("cq", "quantised")}.get(layer, ("quantised",))
     found = [
         each.accuracy for each in PUBLISHED if (each.data, each.attack) == (data, attack) and each.network in kinds
     ]

@@ -75,7 +75,9 @@ def verdict(rows: Sequence[Row]) -> list[str]:
                 lines.append(f"{name}, {wanted.attack}, white-box as the paper did it: not measured")
                 continue
             word = "aim" if found.accuracy >= wanted.aim else "must" if found.accuracy >= wanted.must else "MISSED"
-            asked = f"paper {wanted.paper:.3f}, must {wanted.must}, aim {wanted.aim}"
+            figure = published("mnist", wanted.attack, name.removeprefix("mnist-"))
+            paper = "not a network of the paper" if figure is None else f"paper {figure:.3f}"
+            asked = f"{paper}, must {wanted.must}, aim {wanted.aim}"
             line = f"{_share(found)} of {found.n}: {word} ({asked})"
             bare = _find(rows, "mnist-plain", wanted.attack)
             if bare is not None and bare.accuracy >= wanted.must:
@@ -156,7 +158,9 @@ PAPER_TEXT = (
     "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an "
     "attack library does when it is handed the model. FGSM is one step. C&W is clipped to L∞ .1 after it was made, 3 "
     "× 100 iterations. Black-box: the attack is made on a substitute, trained on the answers to 1,000 pictures. JSMA "
-    "may change 14.5 % of the values."
+    "may change 14.5 % of the values, so on MNIST it does 56 steps; the paper's does 100 and is stronger: in a trial "
+    "without a committed command, 100 steps left .00 to .04 of 50 pictures on three networks where 56 leave .04 to "
+    ".18. The paper's figures stand only at the kinds of network that its text names."
 )
 HONEST_TEXT = (
     "PGD goes through the layer with its exact gradient, or past it with that of the identity or of one soft sigmoid "
