@@ -14,10 +14,11 @@ from lab.attacks.bpda import identity
 from lab.attacks.contract import Defended
 from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.experiments.cells import Row
+from lab.experiments.cells import Point, Row
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.preprocessing import attacked, choose, experiment
+from lab.experiments.preprocessing import attacked, choose, experiment, tables
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
+from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS, with_the_papers_steps
 from lab.experiments.preprocessing.plan import Budget
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.report import Results, verdict, write_report
@@ -145,6 +146,40 @@ def subject() -> Subject:
     return Subject(bundle, parts[0], parts[1], 0)
 
 
+def test_the_papers_steps_go_from_20_to_100_and_leave_the_rest_as_it_was_chosen() -> None:
+    tenth = replace(SETTINGS, steps=((2.0, 10.0, *(6.0,) * 6), *((4.0,) * 8,) * 7))
+    papers = with_the_papers_steps(tenth)
+    assert papers.table.amin() == 20
+    assert papers.table.amax() == 100
+    assert torch.allclose(papers.table, tenth.table * 10)
+    assert (papers.limit, papers.cell) == (tenth.limit, tenth.cell)
+
+
+def test_the_paper_counts_a_picture_as_lost_once_a_draw_gave_its_target() -> None:
+    rows = [
+        measured(OURS, "eot-clean", 0.6, 0.4),
+        measured("Rand", "eot-clean", 0.7),
+        measured("Rand", "eot-current", 1),
+    ]
+    points = [Point("quadrants", OURS, "eot-clean", number, 1 - number / 4, number / 4) for number in (2, 1)]
+    ours, clean, current = tables.released(rows, points).splitlines()[2:]
+    assert ours.endswith("| 0.50 / 0.50 | *0.60 / 0.10* |")
+    assert "*" not in clean, "the paper's figure for Rand is not of this attack"
+    assert current.endswith("| *0.20 / 1.00* |")
+
+
+def test_the_papers_figure_of_table_5_stands_at_its_norm() -> None:
+    known = [(name, key) for name in ("Rand", "FD") for key in ("known-linf", "known-l2")]
+    rows = [replace(measured(name, key, 0.25), targeted=False) for name, key in [*known, (OURS, "eot-10-l2")]]
+    rand, fd, ours = (line.split(" | ")[2:] for line in tables.table_5(rows).splitlines()[2:])
+    assert "*0.00*" in rand[0]
+    assert "*" not in rand[1]
+    assert "*" not in fd[0]
+    assert "*0.10*" in fd[1]
+    assert ours[0] == "not measured"
+    assert "*0.58*" in ours[1]
+
+
 def test_the_largest_distortion_is_taken_that_keeps_enough_clean_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,13 +214,16 @@ def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
     budget = replace(budget, bpda_images=2, variance_images=4)
     plan = experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), budget)
     names = {"chosen", "ours/eot-1", "ours/eot-10", "ours/bpda-surrogate-targeted", "ours/variance"}
+    names |= {f"{PAPERS_STEPS}/eot-1", f"{PAPERS_STEPS}/variance"}
     wanted = {f"quadrants/{name}" for name in names}
     for cell in plan.cells:
         if cell.name in wanted:
             plan.measure(cell, "pointillist lab stale")
     assert set(plan.store.rows()) == wanted
-    (variance,) = plan.store.records("variance", VarianceRow)
-    assert variance.ci_low < variance.ci_high, "an interval of four pictures has a width"
+    variances = plan.store.records("variance", VarianceRow)
+    assert {variance.defence for variance in variances} == {OURS, PAPERS_STEPS}
+    for variance in variances:
+        assert variance.ci_low < variance.ci_high, "an interval of four pictures has a width"
     lines = plan.write_page()
     assert any("clean accuracy kept" in line for line in lines)
     assert any("gradients at the current picture" in line for line in lines)

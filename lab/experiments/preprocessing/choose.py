@@ -1,8 +1,9 @@
 """The free settings, chosen on held-out training pictures: table, cell, δ, and the step of a round.
 
 The table is learned by the paper's Algorithm 2. Its steps of 20 to 100 are for pictures of 299 × 299. They cost small
-pictures too much accuracy, so the table is scaled. For each cell, the largest δ that keeps `KEEP` of the clean accuracy
-is taken. Of these settings, the one with the highest accuracy under the paper's own 50 rounds of BPDA is chosen.
+pictures too much accuracy, so the table is scaled to a tenth, steps of 2 to 10. For each cell, the largest δ that keeps
+`KEEP` of the clean accuracy is taken. Of these settings, the one with the highest accuracy under the paper's own 50
+rounds of BPDA is chosen.
 
 The paper's η = .1 depends on the network: smaller pictures have larger gradients per value. Here η is the one of
 `RATES` at which 50 rounds on the undefended network succeed as often as the paper's (Table 3: ASR .86).

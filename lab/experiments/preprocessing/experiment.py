@@ -13,6 +13,7 @@ from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.preprocessing.attacked import Attacker, Kind
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
+from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS, PapersSteps
 from lab.experiments.preprocessing.plan import (
     ADAPTIVE,
     BOUND,
@@ -41,6 +42,8 @@ COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
 TABLES: Final = {**cells.TABLES, "variance": VarianceRow, "chosen": Chosen}
 RANDOM: Final = frozenset(name for name, each in functions(Settings(((1.0,) * 8,) * 8, 0.1, 8)).items() if each.random)
 """Names of the random defences."""
+RELEASED: Final[tuple[Kind, ...]] = ("bpda", "eot-clean", "eot-current")
+"""The paper's attacks through the function, without its auto-encoder."""
 _CODE: Final = "lab.experiments.preprocessing"
 _LARGER: Final = {"cifar10": 1.0, "scene128": 12.0}
 """Cost of a picture of each subject, in pictures of 32×32."""
@@ -70,7 +73,7 @@ class Laboratory:
     @cached_property
     def attacker(self) -> Attacker:
         """The attacks on the network."""
-        return Attacker(self.subject, self.budget, self.cache)
+        return PapersSteps(self.subject, self.budget, self.cache)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells of the subject, the most important first."""
@@ -88,6 +91,7 @@ class Laboratory:
             yield from (self._blind(each, f"{OURS}, δ = {limit:.2f}") for limit in DELTAS)
         yield from (self._variance(name, imitated=False) for name in TABLE_3_DEFENCES if name != NONE)
         yield self._variance(OURS, imitated=True)
+        yield from self._papers_steps()
 
     def _chosen(self) -> Cell:
         def measure() -> Tables:
@@ -123,6 +127,12 @@ class Laboratory:
         surrogate = Adaptive("surrogate", "PGD, BPDA by the auto-encoder, L∞ 8/255", 1)
         yield self._pgd(surrogate, OURS, EPS, surrogate=True)
 
+    def _papers_steps(self) -> Iterator[Cell]:
+        yield from (self._blind(each, PAPERS_STEPS) for each in STANDARD)
+        yield from (self._released(kind, PAPERS_STEPS) for kind in RELEASED)
+        yield self._pgd(ADAPTIVE[0], PAPERS_STEPS, EPS)
+        yield self._variance(PAPERS_STEPS, imitated=False)
+
     def _others(self) -> Iterator[Cell]:
         for name in BPDA_DEFENCES:
             samples = OTHERS_SAMPLES if name in RANDOM else 1
@@ -146,7 +156,7 @@ class Laboratory:
             "eot-clean": f"BPDA + EOT({samples}) at the clean picture",
             "eot-current": f"BPDA + EOT({samples}) at the current picture",
         }[kind] + f", {budget.rounds} rounds"  # fmt: skip
-        most = budget.bpda_images if name == OURS else budget.other_images
+        most = budget.bpda_images if name in (OURS, PAPERS_STEPS) else budget.other_images
         count = budget.eot_images if eot else most
 
         def run() -> Scores:
@@ -167,7 +177,7 @@ class Laboratory:
         return self._cell(attack, run, 3 + 2 * each.samples)
 
     def _cell(self, attack: Attack, run: Callable[[], Scores], seconds: float) -> Cell:
-        code, files = (f"{_CODE}.attacked:Attacker",), self._files()
+        code, files = (f"{_CODE}.attacked:Attacker", *self._steps_code(attack.defence)), self._files()
         cost = seconds * _LARGER.get(self.name, 1.0)
         return Scored(attack, code, run, self.budget, files, cost, self.budget.seed, self.cache).cell
 
@@ -179,10 +189,17 @@ class Laboratory:
                 "variance": [variance_row(self.subject, self.attacker.function(name), shown, self.cache, imitation)]
             }
 
-        code = (f"{_CODE}.variance:variance_row", f"{_CODE}.choose:chosen", f"{_CODE}.defences:functions")
+        code = (
+            f"{_CODE}.variance:variance_row", f"{_CODE}.choose:chosen", f"{_CODE}.defences:functions",
+            *self._steps_code(name),
+        )  # fmt: skip
         settings = (name, imitated, self.budget.variance_images, self.budget.surrogate_steps)
         cell = f"{self.name}/{name}/variance{'-imitated' if imitated else ''}"
         return Cell(cell, code, measure, settings, self._files(), 15 * _LARGER.get(self.name, 1.0), self.budget.seed)
+
+    @staticmethod
+    def _steps_code(defence: str) -> tuple[str, ...]:
+        return (f"{_CODE}.papers_steps:PapersSteps",) if defence == PAPERS_STEPS else ()
 
     def _files(self) -> tuple[Path, ...]:
         if self.name == "cifar10":

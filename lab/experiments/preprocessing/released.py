@@ -3,7 +3,8 @@
 They are plain gradient descent on the cross-entropy to a target, x ← clamp(x − η·∇, 0, 1), one picture at a time. A
 picture stops when it is classified as the target or its l2 (root mean square) exceeds the bound. `eval_BPDA_EOT.py`
 takes the gradient with respect to `adv[index]`, which is the clean picture until the loop ends. So all its rounds
-follow the direction at the start. `at_clean` does the same; without it the gradient is that of the current picture.
+follow the direction at the start. `at_clean` does the same; without it the gradient is that of the current picture, as
+in the cells `EOT_compare` of the released notebook, which give the paper's figure for Rand.
 """
 
 from __future__ import annotations

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from lab.experiments.cells import Row
+from lab.experiments.cells import Point, Row
+from lab.experiments.preprocessing.defences import NONE, OURS
+from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS
 from lab.experiments.preprocessing.plan import RATE_FACTORS, STANDARD
 from lab.experiments.preprocessing.published import (
     BPDA_50,
     DELTAS,
-    EOT_50,
+    EOT_CLEAN_50,
+    EOT_CURRENT_50,
     TABLE_1,
     TABLE_2,
     TABLE_3,
     TABLE_4,
     TABLE_5,
+    TABLE_5_LINF,
     TABLE_6,
     Attacked,
 )
@@ -27,12 +32,30 @@ def share(row: Row | VarianceRow) -> str:
     return f"{row.accuracy:.3f} ±{(row.ci_high - row.ci_low) / 2:.3f}"
 
 
+def in_the_last_round(row: Row, points: Sequence[Point]) -> Attacked | None:
+    """Return ACC and ASR as the paper counts them: in the last round, in which a found target stays found."""
+    own = [each for each in points if (each.defence, each.attack) == (row.defence, row.attack)]
+    last = max(own, key=lambda each: each.round, default=None)
+    return None if last is None else Attacked(last.accuracy, last.found)
+
+
+def _papers_name(defence: str) -> str:
+    """Return the paper's name of a defence: ours has its figures with either steps."""
+    return OURS if defence == PAPERS_STEPS else defence
+
+
+def _text(figures: Attacked | None, style: str = "") -> str:
+    if figures is None:
+        return ""
+    return f"{style}{figures.acc:.2f}" + ("" if figures.asr is None else f" / {figures.asr:.2f}") + style
+
+
 def table_1(rows: Sequence[VarianceRow]) -> str:
     """Return l2, SSIM and clean accuracy."""
     lines = []
     for row in rows:
-        paper = TABLE_1.get(row.defence)
-        printed = [f" *{value:.2f}*" for value in paper] if paper else ["", "", ""]
+        paper = TABLE_1.get(_papers_name(row.defence), (None, None, None))
+        printed = ["" if value is None else f" *{value:.2f}*" for value in paper]
         lines.append(
             [
                 row.defence,
@@ -48,7 +71,9 @@ def table_1(rows: Sequence[VarianceRow]) -> str:
 def table_3(rows: Sequence[Row]) -> str:
     """Return the blind attacks on every defence."""
     chosen = [row for row in rows if row.attack in {each.key for each in STANDARD} and "δ" not in row.defence]
-    names = list(dict.fromkeys(row.defence for row in chosen))
+    every = dict.fromkeys(row.defence for row in chosen)
+    leading = [name for name in (NONE, OURS, PAPERS_STEPS) if name in every]
+    names = [*leading, *(name for name in every if name not in leading)]
     lines = []
     for each in STANDARD:
         own = {row.defence: row for row in chosen if row.attack == each.key}
@@ -60,54 +85,46 @@ def table_3(rows: Sequence[Row]) -> str:
 
 
 def _printed(name: str, key: str) -> Attacked | None:
-    return {"none": TABLE_2, "ours": TABLE_3}.get(name, {}).get(key)
+    return {NONE: TABLE_2, OURS: TABLE_3}.get(_papers_name(name), {}).get(key)
 
 
 def _beside(row: Row | None, paper: Attacked | None = None) -> str:
     if row is None:
         return ""
-    text = f"{row.accuracy:.2f}" + ("" if row.success is None else f" / {row.success:.2f}")
-    if paper is None:
-        return text
-    return f"{text} *{paper.acc:.2f}" + ("*" if paper.asr is None else f" / {paper.asr:.2f}*")
+    return f"{_text(Attacked(row.accuracy, row.success))} {_text(paper, '*')}".rstrip()
 
 
-def released(rows: Sequence[Row]) -> str:
+def released(rows: Sequence[Row], points: Sequence[Point]) -> str:
     """Return BPDA and BPDA + EOT of the paper."""
     keys = ("bpda", *(f"bpda-{factor:g}" for factor in RATE_FACTORS), "eot-clean", "eot-current", "bpda-surrogate")
+    papers = {"bpda": BPDA_50, "eot-clean": EOT_CLEAN_50, "eot-current": EOT_CURRENT_50}
     lines = []
     for key in keys:
         for row in rows:
-            if (row.attack == key and row.defence not in TABLE_6) or (row.attack == key and row.defence == "ours"):
-                paper = {"bpda": BPDA_50, "eot-clean": EOT_50}.get(key, {}).get(row.defence)
-                printed = "" if paper is None else f"*{paper.acc:.2f} / {paper.asr:.2f}*"
-                found = "" if row.found is None else f"{row.found:.2f}"
-                lines.append(
-                    [
-                        row.label,
-                        row.defence,
-                        str(row.n),
-                        share(row),
-                        f"{row.success or 0:.2f}",
-                        found,
-                        f"{row.rms:.4f}",
-                        printed,
-                    ]
-                )
-    return markdown(["attack", "defence", "n", "ACC", "ASR", "found", "l2", "paper's ACC / ASR"], lines)
+            if row.attack == key and (row.defence == OURS or row.defence not in TABLE_6):
+                paper = papers.get(key, {}).get(_papers_name(row.defence))
+                lines.append([
+                    row.label, row.defence, str(row.n), share(row), f"{row.success or 0:.2f}", f"{row.rms:.4f}",
+                    _text(in_the_last_round(row, points)), _text(paper, "*"),
+                ])  # fmt: skip
+    return markdown(["attack", "defence", "n", "ACC", "ASR", "l2", *_COUNTED], lines)
+
+
+_COUNTED: Final = ("ACC / ASR as the paper counts", "the paper's")
 
 
 def adaptive(rows: Sequence[Row]) -> str:
     """Return our function under adaptive attacks."""
     chosen = [
-        row for row in rows if row.defence == "ours" and (row.attack.startswith("eot-") or row.attack == "surrogate")
-    ]
+        row for row in rows
+        if row.defence in (OURS, PAPERS_STEPS) and (row.attack.startswith("eot-") or row.attack == "surrogate")
+    ]  # fmt: skip
     lines = [
-        [row.label, "targeted" if row.targeted else "untargeted", str(row.n), share(row), f"{row.worst:.3f}",
-         "" if row.success is None else f"{row.success:.2f}", f"{row.rms:.4f}"]
+        [row.defence, row.label, "targeted" if row.targeted else "untargeted", str(row.n), share(row),
+         f"{row.worst:.3f}", "" if row.success is None else f"{row.success:.2f}", f"{row.rms:.4f}"]
         for row in chosen if row.attack not in ("eot-clean", "eot-current")
     ]  # fmt: skip
-    return markdown(["attack", "goal", "n", "ACC", "worst of the draws", "ASR", "l2"], lines)
+    return markdown(["function", "attack", "goal", "n", "ACC", "worst of the draws", "ASR", "l2"], lines)
 
 
 def table_4(rows: Sequence[Row]) -> str:
@@ -123,31 +140,29 @@ def table_4(rows: Sequence[Row]) -> str:
 
 
 def table_5(rows: Sequence[Row]) -> str:
-    """Return other defences under adaptive attacks."""
-    names = list(dict.fromkeys(row.defence for row in rows if row.attack.startswith("known-")))
-    lines = []
-    for name in names:
-        own = {row.attack: row for row in rows if row.defence == name and row.attack.startswith("known-")}
-        paper = f"*{TABLE_5[name]:.2f}*" if name in TABLE_5 else ""
-        cells = [share(own[key]) if key in own else "not measured" for key in ("known-linf", "known-l2")]
-        lines.append([name, str(next(iter(own.values())).n), *cells, paper])
-    return markdown(["defence", "n", "L∞ 8/255", "l2 .05", "paper"], lines)
+    """Return ours and other defences under adaptive attacks, with the paper's figure at its norm."""
+    others = dict.fromkeys(row.defence for row in rows if row.attack.startswith("known-"))
+    lines = [_known(rows, name, "known-linf", "known-l2") for name in others]
+    if lines:
+        lines.append(_known(rows, OURS, "eot-3", "eot-10-l2"))
+    return markdown(["defence", "n", "L∞ 8/255", "l2 .05"], lines)
 
 
-def table_6(rows: Sequence[Row]) -> str:
+def _known(rows: Sequence[Row], name: str, linf: str, l2: str) -> list[str]:
+    own = {row.attack: row for row in rows if row.defence == name and not row.targeted}
+    paper = f" *{TABLE_5[name]:.2f}*" if name in TABLE_5 else ""
+    printed = (paper, "") if name in TABLE_5_LINF else ("", paper)
+    shares = [share(own[key]) if key in own else "not measured" for key in (linf, l2)]
+    counts = {str(own[key].n) for key in (linf, l2) if key in own}
+    return [name, ", ".join(sorted(counts)), *(text + figure for text, figure in zip(shares, printed, strict=True))]
+
+
+def table_6(rows: Sequence[Row], points: Sequence[Point]) -> str:
     """Return the recombined steps."""
     lines = []
     for name, paper in TABLE_6.items():
         row = next((row for row in rows if (row.defence, row.attack) == (name, "bpda")), None)
         if row is not None:
-            lines.append(
-                [
-                    name,
-                    str(row.n),
-                    share(row),
-                    f"{row.success or 0:.2f}",
-                    f"{row.found or 0:.2f}",
-                    f"*{paper.acc:.2f} / {paper.asr:.2f}*",
-                ]
-            )
-    return markdown(["function", "n", "ACC", "ASR", "found", "paper's ACC / ASR"], lines)
+            counted = in_the_last_round(row, points)
+            lines.append([name, str(row.n), share(row), f"{row.success or 0:.2f}", _text(counted), _text(paper, "*")])
+    return markdown(["function", "n", "ACC", "ASR", *_COUNTED], lines)
