@@ -69,7 +69,7 @@ PARSED: Final = {
     r"make setup-dev": "the tests run by what it installs",
     r"make wheel": "`make release-check` builds and installs the wheel",
     r"pipx install \./pointillist-.*\.whl": "`make release-check` builds and installs the wheel",
-    rf"pointillist camera attach {STREAM} --enrolment door\.enrolment .*": "its broker is another machine; "
+    rf"pointillist camera attach {STREAM} --enrolment door\.enrolment": "its broker is another machine; "
     "test_secure_mosquitto.py attaches by an enrolment",
 }
 """Commands that are parsed, and why they do not run here."""
