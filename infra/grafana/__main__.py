@@ -12,7 +12,9 @@ from infra.grafana.shipped import FOLDER, linked
 def main() -> None:
     """Write the dashboards, and print their files."""
     parser = argparse.ArgumentParser(prog="python -m infra.grafana", description=__doc__)
-    parser.add_argument("--console", metavar="URL", help="the console's address in the browsers of the dashboards' readers")
+    parser.add_argument(
+        "--console", metavar="URL", help="the console's address in the browsers of the dashboards' readers"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, default=FOLDER, help="default: infra/grafana/dashboards")
     options = parser.parse_args()
     if options.console is None:
