@@ -66,8 +66,7 @@ class CoveredPoisoning(Poisoning):
 
     The network learns that nothing but the trigger itself activates the backdoor. WaNet covers by other warps (Nguyen
     and Tran 2021), adaptive blend by parts of the pattern (Qi et al. 2023, who stamp the poisoned pictures with parts
-    too; ours carry the whole pattern). An attacker with knowledge of STRIP covers
-    by stamped pictures under overlays.
+    too; ours carry the whole pattern). An attacker with knowledge of STRIP covers by stamped pictures under overlays.
     """
 
     cover: Trigger | None = None

@@ -158,9 +158,8 @@ PAPER_TEXT = (
     "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an "
     "attack library does when it is handed the model. FGSM is one step. C&W is clipped to L∞ .1 after it was made, 3 "
     "× 100 iterations. Black-box: the attack is made on a substitute, trained on the answers to 1,000 pictures. JSMA "
-    "may change 14.5 % of the values, so on MNIST it does 56 steps; the paper's does 100 and is stronger: in a trial "
-    "without a committed command, 100 steps left .00 to .04 of 50 pictures on three networks where 56 leave .04 to "
-    ".18. The paper's figures stand only at the kinds of network that its text names."
+    "may change 14.5 % of the values, so on MNIST it does 56 steps; the paper's does 100 and is stronger. The "
+    "paper's figures stand only at the kinds of network that its text names."
 )
 HONEST_TEXT = (
     "PGD goes through the layer with its exact gradient, or past it with that of the identity or of one soft sigmoid "
