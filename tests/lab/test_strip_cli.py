@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lab.data import LabelledPictures
+from lab.strip.combined import combined
 from lab.strip.table import write_strip_table
-from processors.bundle import StripSettings, load_bundle, read_settings
+from processors.bundle import CombinedThreshold, StripSettings, load_bundle, read_settings
 from tests.lab.colour_judge import CLASSES, save, write_bundle
 from tests.lab.conftest import Command
 from tests.lab.frail_judge import pictures as frail_pictures
 from tests.lab.frail_judge import write_frail
 
 SIDE = 16
+Values = dict[str, NDArray[np.float64]]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
@@ -174,6 +177,19 @@ def test_all_statistics_together_are_calibrated_and_named(
     found = read_settings(frail).strip
     assert found is not None
     assert found.combined is None
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_threshold_that_no_frame_can_fall_below_is_an_error(
+    lab: Command, bundle: Path, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_one_odd_picture(values: Values, frr: float, norms: int | None) -> CombinedThreshold:
+        return combined(values, frr, norms).model_copy(update={"threshold": 0.000015258})
+
+    monkeypatch.setattr("lab.strip.table.combined_table", of_one_odd_picture)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.05, "--images", 80, "--combined").refusal()
+    assert "expected a threshold above the least p-value of a frame, 2^-16, got 1.5258e-05" in said
+    assert "Calibrate again with more pictures or a larger --frr." in said
 
 
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def calibrate(
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import read_settings
+        from processors.stages.rarity import MOST_OCTAVES
         from schemas.limits import dropped_per_block
 
         check_drop_ratio(drop)
@@ -105,6 +106,12 @@ def calibrate(
                     device=torch_device(device), advance=advance,
                     priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
                 )  # fmt: skip
+    if combined and strip.combined is not None and strip.combined.threshold <= 2**-MOST_OCTAVES:
+        raise ConfigError(
+            f"{folder}: expected a threshold above the least p-value of a frame, 2^-{MOST_OCTAVES:g}, got "
+            f"{strip.combined.threshold:g}: no frame would be suspect. Calibrate again with more pictures or a larger "
+            "--frr."
+        )
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     if strip.combined is not None:
         names = ", ".join(each.replace("_", " ") for each in strip.combined.tails)
