@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
@@ -25,7 +25,6 @@ from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.data.sentences import unusual
-from consumers.console.data.site_documents import SiteAlert
 from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import offered
 from consumers.console.pages.mutes import LENGTHS, mute
@@ -237,18 +236,11 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     counts = Counter(each.state for each, _ in newest)
     elsewhere = [each for site in context.fleet.sites(sight_of(request)) for each in site.alerts]
     elsewhere = [each for each in elsewhere if each.state == state and camera in ("", each.camera)]
+    elsewhere = sorted(elsewhere, key=lambda each: (bool(each.wanted), -each.raised_ms))[:ON_PAGE]  # sightings last
     return await _shown(
-        context,
-        request,
-        shown,
-        state,
-        camera,
-        counts=counts,
-        page=page,
-        page_count=page_count,
-        elsewhere=elsewhere,
-        no_records=no_records,
-    )
+        context, request, shown, state=state, camera=camera, alert_id="", counts=counts, page=page,
+        page_count=page_count, elsewhere=elsewhere, no_records=no_records,
+    )  # fmt: skip
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -264,26 +256,16 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     ]
     if not mine:
         return no(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
-    return await _shown(context, request, mine, mine[0][0].state, camera, alert_id)
+    return await _shown(
+        context, request, mine, state=mine[0][0].state, camera=camera, alert_id=alert_id, counts={}, page=1,
+        page_count=1, elsewhere=[],
+    )  # fmt: skip
 
 
 async def _shown(
-    context: ConsoleContext,
-    request: Request,
-    found: Sequence[tuple[Episode, list[Raised]]],
-    state: str,
-    camera: str,
-    alert_id: str = "",
-    counts: Mapping[str, int] | None = None,
-    page: int = 1,
-    page_count: int = 1,
-    elsewhere: Sequence[SiteAlert] = (),
-    no_records: str = "",
+    context: ConsoleContext, request: Request, found: Sequence[tuple[Episode, list[Raised]]], **values: Any
 ) -> Response:
-    """Page `page` of `page_count` with these episodes; `counts` is the number of all in each state.
-
-    `elsewhere` are episodes of other consoles. At most `ON_PAGE` are shown, sightings last.
-    """
+    """Render these episodes with their comments; the template needs `values` besides."""
     shown = await context.read_recorded(summaries, found) if found else []
     stored = await context.read(
         context.store.read_comments, [alert_id for each in shown for alert_id in each.episode.alert_ids]
@@ -295,21 +277,7 @@ async def _shown(
         for each in shown
     }
     return context.page(
-        request,
-        "alerts.html",
-        state=state,
-        states=STATES,
-        shown=shown,
-        counts=counts or {},
-        comments=comments,
-        page=page,
-        page_count=page_count,
-        elsewhere=sorted(elsewhere, key=lambda each: (bool(each.wanted), -each.raised_ms))[:ON_PAGE],
-        camera=camera,
-        alert_id=alert_id,
-        no_records=no_records,
-        verbs=VERBS,
-        lengths=LENGTHS,
+        request, "alerts.html", shown=shown, comments=comments, states=STATES, verbs=VERBS, lengths=LENGTHS, **values
     )
 
 
