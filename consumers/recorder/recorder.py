@@ -382,21 +382,22 @@ class Recorder:
                 self._alerts.due.set()
                 self._meters.count_alerts(read_on.alerts)
             if time.monotonic() >= purge_at:
-                self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
-                await self._database.run(self._snapshots.purge)
-                await self._database.run(self._states.purge)
-                if not self._has_excess:
-                    await self._read_removed()
-                self._meters.show_stores(await self._database.run(self._store.bytes_held))
-                waiting = await self._database.run(count_unpublished, self._engine)
-                self._meters.show_unpublished(waiting)
-                if waiting:
-                    self._alerts.due.set()
+                await self._purge()
                 purge_at = time.monotonic() + (0 if self._has_excess else _PURGE_S)
-                if self._has_excess:
-                    await asyncio.sleep(_MORE_S)
-                    continue
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(_MORE_S if self._has_excess else _TICK_S)
+
+    async def _purge(self) -> None:
+        """Take one step of the purge, and show the sizes that are left."""
+        self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
+        await self._database.run(self._snapshots.purge)
+        await self._database.run(self._states.purge)
+        if not self._has_excess:
+            await self._read_removed()
+        self._meters.show_stores(await self._database.run(self._store.bytes_held))
+        waiting = await self._database.run(count_unpublished, self._engine)
+        self._meters.show_unpublished(waiting)
+        if waiting:
+            self._alerts.due.set()
 
     async def _watch(self) -> None:
         """Show the cameras and the lag, each second, also while the database is unreachable."""
