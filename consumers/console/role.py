@@ -9,12 +9,12 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -144,52 +144,56 @@ async def _run(
     context.health = health
     context.models = ModelsRecords(TrustedSigners.read(settings.trust))
     context.views = Views(settings.kafka, settings.views_topic, keys)
-    feed = Feed(settings, keys, context.fleet, health)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
     server = make_server(context)
-    visits, logins = metrics.HTTP_CONNECTIONS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
-    tasks = [
-        asyncio.create_task(feed.run(), name="feed"),
-        asyncio.create_task(poller.run(), name="database-poller"),
-        asyncio.create_task(context.watch.run(), name="system"),
-        asyncio.create_task(follow(settings.kafka, settings.models_topic, context.models.take), name="models"),
-        asyncio.create_task(context.views.run(), name="views"),
-        asyncio.create_task(_tick(context.fleet, settings.tick_s), name="tick"),
-        asyncio.create_task(_serve(server, listening, health), name="pages"),
-        asyncio.create_task(_count(visits), name="visits"),
-        asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
-        asyncio.create_task(_roll_up(context), name="rollup"),
-        asyncio.create_task(_follow_forgotten(context), name="forgotten"),
-        asyncio.create_task(_steer(context), name="drop_steering"),
-        asyncio.create_task(_switch(context), name="switches"),
-        asyncio.create_task(_poll_sites(context), name="sites"),
-        asyncio.create_task(_purge(context), name="purge"),
-        *(
-            [asyncio.create_task(_collect(context), name="labelled_frames")]
-            if context.labelled_frames is not None
-            else []
-        ),
-        *([asyncio.create_task(_keep_clips(context), name="clips")] if context.clips is not None else []),
-    ]
-    stopping = asyncio.create_task(stop.wait(), name="stop")
+    work = _background(context) | {
+        "feed": Feed(settings, keys, context.fleet, health).run(),
+        "database-poller": poller.run(),
+        "models": follow(settings.kafka, settings.models_topic, context.models.take),
+        "views": context.views.run(),
+        "pages": _serve(server, listening, health),
+        "visits": _count(metrics.HTTP_CONNECTIONS.on(registry)),
+        "logins": _count_logins(context.logins, metrics.CONSOLE_LOGINS.on(registry)),
+        "stop": stop.wait(),
+    }
+    tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
     scheme = "http" if settings.http_tls is None else "https"
     host, port = listening.getsockname()[:2]
     log.info("console_started", address=f"{scheme}://{host}:{port}/")
     try:
-        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         # Streams never end by themselves.
         server.should_exit = server.force_exit = True
-        for task in (*tasks, stopping):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if context.jobs is not None:
             await context.jobs.stop()
         await asyncio.to_thread(poller.close)
         await asyncio.to_thread(context.close)
         context.store.close()
+
+
+def _background(context: ConsoleContext) -> dict[str, Coroutine[Any, Any, object]]:
+    """Return the periodic work on the data of the pages, by the names of its tasks."""
+    work: dict[str, Coroutine[Any, Any, object]] = {
+        "system": context.watch.run(),
+        "tick": _tick(context.fleet, context.settings.tick_s),
+        "rollup": _roll_up(context),
+        "forgotten": _follow_forgotten(context),
+        "drop_steering": _steer(context),
+        "switches": _switch(context),
+        "sites": _poll_sites(context),
+        "purge": _purge(context),
+    }
+    if context.labelled_frames is not None:
+        work["labelled_frames"] = _collect(context)
+    if context.clips is not None:
+        work["clips"] = _keep_clips(context)
+    return work
 
 
 async def _tick(fleet: Fleet, every_s: float) -> None:
