@@ -49,7 +49,6 @@ def key(
     """
     from infra.state_folder import Layout, issue_role_secrets, write_private
     from infra.state_folder.environment import Environment, fleet_secret
-    from infra.state_folder.identity_lock import changing_identities
     from schemas.identity import camera_id
     from schemas.keys.keys import derive_camera_key
     from schemas.keys.roots import Roots
@@ -71,16 +70,7 @@ def key(
     if roles is not None:
         issue_role_secrets(roles, secret)
     if scenario is not None:
-        from producers.simulation.scenario import load_scenario
-
-        if layout is None:
-            raise ConfigError(
-                "--state is missing: the keys of --scenario are written to its folder keys/. Give --state DIR."
-            )
-        cameras = [planned.camera_id for planned in load_scenario(scenario).cameras()]
-        with changing_identities(layout.folder):
-            for planned, issued in _generations(layout, cameras, generation).items():
-                layout.issue_key(planned, issued, secret)
+        _issue_keys(scenario, layout, generation, secret)
     if in_bulk:
         return
     if camera is not None:
@@ -97,6 +87,21 @@ def key(
             raise ConfigError(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
             ) from None
+
+
+def _issue_keys(scenario: Path, layout: Layout | None, generation: int | None, secret: bytes) -> None:
+    """Write the keys of all cameras of a scenario to the state folder. Raises ConfigError without one."""
+    from infra.state_folder.identity_lock import changing_identities
+    from producers.simulation.scenario import load_scenario
+
+    if layout is None:
+        raise ConfigError(
+            "--state is missing: the keys of --scenario are written to its folder keys/. Give --state DIR."
+        )
+    cameras = [planned.camera_id for planned in load_scenario(scenario).cameras()]
+    with changing_identities(layout.folder):
+        for planned, issued in _generations(layout, cameras, generation).items():
+            layout.issue_key(planned, issued, secret)
 
 
 def _generations(layout: Layout | None, cameras: Sequence[CameraId], asked: int | None) -> dict[CameraId, int]:
