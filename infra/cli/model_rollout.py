@@ -30,8 +30,9 @@ from schemas.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
     from lab.data import LabelledPictures
+    from lab.repair.scan import ScanResult
     from processors.bundle import Bundle
-    from schemas.pointillist_pb2 import Rollout
+    from schemas.pointillist_pb2 import Model, Rollout
 
 
 _NO_ROLLOUT: Final = "candidate is missing: expected a rollout. Begin one by `pointillist model candidate`."
@@ -102,36 +103,18 @@ def candidate(
     folder = folder_of(bundle)
     model_id = checked(folder)
     scan = _scanned(folder, clean, progress)
-    if scan is not None and not scan[0] and not force:
-        raise BundleError(
-            f"bundle: expected one without a trigger, got {scan[1]}. Repair it by `pointillist lab repair`."
-        )
-    if slot == "canary" and scan is None and not force:
-        raise ConfigError("--clean is missing: expected a backdoor scan before a canary. Give --clean FILE or --force.")
-    suspect = scan is not None and not scan[0]
-    if suspect and by_rule:
-        raise ConfigError(
-            "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
-        )
+    _check_scan(scan, slot, by_rule, force)
+    suspect = scan is not None and not scan.clean
 
     async def run(topic: ModelsTopic) -> bool:
         await topic.require(KafkaTopic.COMPARISONS.value)
         before = topic.models if topic.models.published else initial(state, place, key)
         live = listed.live(before)
-        if live is None and by_rule:
-            raise ConfigError(
-                "--by-rule: expected a live model in the list, got none: the classes cannot be compared. Publish the "
-                "processors' bundle first, or omit --by-rule: a person decides."
-            )
-        if live is not None:
-            next_model = described(folder, model_id)
-            if not force:
-                check_successor(next_model, live, other_classes=other_classes)
-            if by_rule and list(next_model.classes) != list(live.classes):
-                raise ConfigError(
-                    "--by-rule: expected the classes of the live model, got others, whose verdicts the gate cannot "
-                    "compare. Omit it: a person decides."
-                )
+        next_model = described(folder, model_id)
+        if live is not None and not force:
+            check_successor(next_model, live, other_classes=other_classes)
+        if by_rule:
+            _check_classes(next_model, live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
             raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
@@ -144,7 +127,7 @@ def candidate(
             by_rule=by_rule,
             decider=public,
             # With --force a person has decided on a suspect bundle: the gate then measures no scan.
-            scan=scan[1] if scan is not None and not suspect else "",
+            scan=scan.as_json() if scan is not None and not suspect else "",
         )
         await access.write(topic, rollout.begin(before, begun))
         detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
@@ -230,8 +213,8 @@ def _running(topic: ModelsTopic) -> Rollout:
     return running
 
 
-def _scanned(folder: Path, clean: Path | None, progress: bool) -> tuple[bool, str] | None:
-    """Return whether the scan of a bundle found no trigger, and its result as JSON; None without clean pictures."""
+def _scanned(folder: Path, clean: Path | None, progress: bool) -> ScanResult | None:
+    """Return the result of the scan of a bundle for triggers; None without clean pictures."""
     if clean is None:
         return None
     from infra.cli.lab.shared import lab_extra
@@ -248,8 +231,39 @@ def _scanned(folder: Path, clean: Path | None, progress: bool) -> tuple[bool, st
         shown = PhaseLines() if progress else PhaseBars("repair")
         with shown.bars:
             shown.phase("searching each class for a trigger", len(bundle.settings.classes))
-            found = scan(bundle, pictures, advance=shown.advance)
-    return found.clean, found.as_json()
+            return scan(bundle, pictures, advance=shown.advance)
+
+
+def _check_scan(scan: ScanResult | None, slot: str, by_rule: bool, force: bool) -> None:
+    """Check that a bundle with this scan may be a candidate. Raises BundleError for a trigger, else ConfigError."""
+    if scan is None:
+        if slot == "canary" and not force:
+            raise ConfigError(
+                "--clean is missing: expected a backdoor scan before a canary. Give --clean FILE or --force."
+            )
+    elif not scan.clean:
+        if not force:
+            raise BundleError(
+                f"bundle: expected one without a trigger, got {scan.as_json()}. Repair it by `pointillist lab repair`."
+            )
+        if by_rule:
+            raise ConfigError(
+                "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
+            )
+
+
+def _check_classes(next_model: Model, live: Model | None) -> None:
+    """Check that the monitor's gate can compare the verdicts of two models. Raises ConfigError."""
+    if live is None:
+        raise ConfigError(
+            "--by-rule: expected a live model in the list, got none: the classes cannot be compared. Publish the "
+            "processors' bundle first, or omit --by-rule: a person decides."
+        )
+    if list(next_model.classes) != list(live.classes):
+        raise ConfigError(
+            "--by-rule: expected the classes of the live model, got others, whose verdicts the gate cannot "
+            "compare. Omit it: a person decides."
+        )
 
 
 def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:

@@ -21,6 +21,7 @@ from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout
+from lab.repair.scan import ScanResult
 from schemas.errors import BrokerError, BundleError, ConfigError
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
@@ -169,7 +170,7 @@ def test_other_classes_replace_those_of_the_live_model_when_that_is_asked_for(st
 def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
     run("publish", bundle(tmp_path, "2"), "--state", state)
     begin = ("candidate", bundle(tmp_path, "3", classes="turn"), "--state", state, "--clean", "clean", "--by-rule")
     for permitted in ("--other-classes", "--force"):
@@ -181,7 +182,7 @@ def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
 def test_promotion_by_rule_needs_a_live_model_to_compare_the_classes_with(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
     begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean")
     run("publish", bundle(tmp_path, "2"), "--state", state)
     run("rollback", "--own", "--state", state)
@@ -195,7 +196,7 @@ def test_promotion_by_rule_needs_a_live_model_to_compare_the_classes_with(
 def test_promotion_by_rule_compares_with_the_bundle_of_the_system_where_nothing_is_published(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (True, '{"clean": true}'))
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
     run("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean", "--by-rule")
     assert listed(state) == [("tiny@1", "live")]
 
@@ -371,7 +372,7 @@ async def test_kafka_without_the_topic_of_comparisons_is_an_error(kafka: Kafka, 
 def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_by_rule(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (False, '{"clean": false}'))
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {"moving": 9.0}))
     run("publish", bundle(tmp_path, "2"), "--state", state)
     begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean.npz")
     with pytest.raises(BundleError, match="expected one without a trigger"):
