@@ -40,7 +40,6 @@ async def run_fleet(
     registry: CollectorRegistry,
     health: Health,
     stop: asyncio.Event,
-    ends_at_ms: int | None = None,
     run_s: float | None = None,
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
@@ -50,7 +49,7 @@ async def run_fleet(
     tls: Mapping[CameraId, Tls] | None = None,
     part: Part = WHOLE,
 ) -> FleetOutcome:
-    """Run the cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
+    """Run the cameras until their sources end, `run_s` or `stop`; then drain the spools.
 
     A fleet that is started again with the same `mark` continues the last run, however that ended; `run_s` counts in
     seconds from the first capture. After the end of its time it only drains, also when it was killed in the drain.
@@ -62,18 +61,58 @@ async def run_fleet(
     `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
     opens. A `patient` fleet retries sources that have an address instead.
     """
+    specs, plans = _specs_of(scenario, part, mqtt, keys, tls)
+    patient = patient and any(spec.settings.source.kind == "url" for spec in specs.runnable.values())
+    start = Start(mark or fleet_started(state, part))
+    link = link or link_of(len(scenario.cameras()), secure=specs.secure)
+    fleet = Fleet(
+        specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
+        logs_cameras=False,
+    )  # fmt: skip
+    async with fleet:
+        opened = fleet.open()
+        started_ms, over = start.first()
+        ends_at_ms = _end_ms(started_ms, run_s)
+        is_past = ends_at_ms is not None and ends_at_ms <= time.time_ns() // 10**6
+        if again and (over or is_past):
+            _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
+            started_ms, ends_at_ms, is_past = None, None, False
+        if not is_past:
+            if started_ms is None:
+                for each in opened:
+                    each.spool.rewind()
+            if await fleet.open_sources(strict=started_ms is None and not patient, ends_at_ms=ends_at_ms):
+                if started_ms is None:
+                    started_ms = start.note(time.time_ns() // 10**6)
+                    ends_at_ms = _end_ms(started_ms, run_s)
+                for plan in plans:
+                    plan.begin(started_ms)
+                await fleet.follow(FixedCameras(specs), ends_at_ms)
+                if not stop.is_set():
+                    with contextlib.suppress(StateError):  # then the next start finds that out by itself
+                        start.note(started_ms, over=True)
+        await fleet.drain(drain_s)
+    return fleet.outcome
+
+
+def _specs_of(
+    scenario: Scenario,
+    part: Part,
+    mqtt: tuple[str, int],
+    keys: Mapping[CameraId, CameraKey],
+    tls: Mapping[CameraId, Tls] | None,
+) -> tuple[CameraSpecs, list[FaultPlan]]:
+    """Return the cameras of `part`, and the plans of their faults. Raises `SecretError`, `ConfigError`."""
     everyone = scenario.cameras()
-    settings = part.of(everyone)
-    missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
+    missing = [camera.camera_id for camera in part.of(everyone) if camera.camera_id not in keys]
     if missing:
         raise SecretError(
             f"keys: expected one for each camera, got none for {missing[0]} ({len(missing)} in all). Run "
             "`pointillist key --scenario`."
         )
-    patient = patient and any(camera.source.kind == "url" for camera in settings)
     red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
     plans: list[FaultPlan] = []
-    runnable: dict[CameraId, CameraSpec] = {}
+    specs: dict[CameraId, CameraSpec] = {}
     for number, camera in part.of(list(enumerate(everyone))):
         name = camera.camera_id
         spec = CameraSpec(
@@ -88,38 +127,10 @@ async def run_fleet(
                 wrap_source=partial(FaultySource, plan=plan, red_team=red_team),
                 wrap_link=partial(FaultyLink, plan=plan),
             )
-        runnable[name] = spec
-    specs = CameraSpecs(runnable)
-    start = Start(mark or fleet_started(state, part))
-    link = link or link_of(len(everyone), secure=specs.secure)
-    fleet = Fleet(
-        specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
-        logs_cameras=False,
-    )  # fmt: skip
-    async with fleet:
-        opened = fleet.open()
-        started_ms, over = start.first()
-        if run_s is not None and started_ms is not None:
-            ends_at_ms = started_ms + round(1000 * run_s)
-            over = over or ends_at_ms <= time.time_ns() // 10**6
-        if over and again:
-            _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
-            started_ms, ends_at_ms = None, None if run_s is not None else ends_at_ms
-        if ends_at_ms is None or ends_at_ms > time.time_ns() // 10**6:
-            first = started_ms is None
-            if first:
-                for each in opened:
-                    each.spool.rewind()
-            if await fleet.open_sources(strict=first and not patient, ends_at_ms=ends_at_ms):
-                if started_ms is None:
-                    started_ms = start.note(time.time_ns() // 10**6)
-                    if run_s is not None:
-                        ends_at_ms = started_ms + round(1000 * run_s)
-                for plan in plans:
-                    plan.begin(started_ms)
-                await fleet.follow(FixedCameras(specs), ends_at_ms)
-                if not stop.is_set():
-                    with contextlib.suppress(StateError):  # then the next start finds that out by itself
-                        start.note(started_ms, over=True)
-        await fleet.drain(drain_s)
-    return fleet.outcome
+        specs[name] = spec
+    return CameraSpecs(specs), plans
+
+
+def _end_ms(started_ms: int | None, run_s: float | None) -> int | None:
+    """Return the end of a run, Unix time; None without a limit, or before the first capture."""
+    return None if started_ms is None or run_s is None else started_ms + round(1000 * run_s)

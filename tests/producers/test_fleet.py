@@ -48,11 +48,6 @@ def images(tmp_path: Path) -> Path:
     return path
 
 
-def after(seconds: float) -> int:
-    """Return the Unix time in ms that is this many seconds from now."""
-    return int((time.time() + seconds) * 1000)
-
-
 def seqs_by_boot(identities: set[Identity]) -> dict[tuple[CameraId, int], set[int]]:
     found: dict[tuple[CameraId, int], set[int]] = defaultdict(set)
     for identity in identities:
@@ -159,7 +154,7 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
     assert (outcome.drained, outcome.frames_published, outcome.frames_shed) == (False, 10, 0)
 
     bridge.confirming = lambda _: True
-    later = await run(scenario, mosquitto, state_dir, ends_at_ms=after(-1))
+    later = await run(scenario, mosquitto, state_dir, run_s=0)
     assert (later.drained, later.frames_published) == (True, 0)
     assert len(bridge.confirmed) == 10
 
@@ -373,7 +368,7 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
             child.kill()
             child.wait()
     scenario = scenario_of(site, {"count": 2, "source": {"kind": "dataset", "file": images, "loop": True}})
-    outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(-1))
+    outcome = await run(scenario, mosquitto, state_dir, run_s=0)
 
     assert outcome.drained
     boots = seqs_by_boot(bridge.confirmed)
