@@ -7,21 +7,22 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bundles import MADE
 from infra.cli import app
+from infra.cli.bundle_options import NetworkOptions
 from infra.cli.code import AllowCode
+from infra.cli.shared_options import with_shared_options
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from infra.bundling.check import Checked
-    from infra.bundling.wanted import Origin, Summary
+    from infra.bundling.wanted import Summary
     from lab.statistics import Interval
 
 bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_args_is_help=True)
@@ -32,6 +33,7 @@ DOUBTED = 1
 
 
 @bundle_app.command()
+@with_shared_options
 def create(
     out: Annotated[
         Path | None,
@@ -40,49 +42,8 @@ def create(
             "finds it."
         ),
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="An ONNX classifier.")] = None,
-    tflite: Annotated[Path | None, typer.Option(help="A TensorFlow Lite classifier.")] = None,
-    torchscript: Annotated[Path | None, typer.Option(help="A TorchScript classifier; needs --allow-code.")] = None,
-    torchvision: Annotated[str | None, typer.Option(help="A classifier of torchvision by name.")] = None,
-    timm: Annotated[str | None, typer.Option(help="A classifier of timm by name.")] = None,
-    imagenet: Annotated[
-        bool, typer.Option("--imagenet", help="The general network of 1,000 classes, whose weights are installed.")
-    ] = False,
-    classes: Annotated[
-        Path | None, typer.Option(help="Names in the order of the outputs: a line each, or a JSON list or object.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Normalisation: imagenet, half, unit, bytes or cifar10.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Instead of it: numbers on the scale 0 to 1, one a channel.")] = None,
-    std: Annotated[str | None, typer.Option(help="With --mean.")] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="Clean pictures, best in subfolders named by class: for STRIP, and to notice what is wrong."),
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="Of torchvision and timm: default (their own), random, or a file with a state dict.")
-    ] = "default",
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None,
-    channels: Annotated[int | None, typer.Option(help="Of a TorchScript network: 1 or 3 (the default).")] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="What happens to frames of another size: resize, crop, tile or motion; motion with --imagenet, else "
-            "resize."
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
-    version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
-    strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
-    ] = 6.0,
-    unsure: Annotated[
-        bool | None,
-        typer.Option(
-            "--unsure/--no-unsure",
-            help="Let the pictures of --calibrate set the confidence below which a verdict reads `unsure`; --imagenet "
-            "does without being asked.",
-        ),
-    ] = None,
+    *,
+    network: NetworkOptions,
     most_seconds: Annotated[
         float, typer.Option(help="Seconds that reading and trying the network may take, downloads included.", min=1)
     ] = 600.0,
@@ -100,47 +61,22 @@ def create(
     Exit status 1 when the bundle was made but your pictures contradict its description, 2 when it was not made.
     """
     from infra.bundling.folder import replacing_folder
-    from infra.bundling.names import check_name
-    from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
-    from infra.bundling.wanted import Wanted
-    from infra.cli.lab.shared import chosen
-    from processors.bundle.model_toml import Policy
 
-    origin, network = _one_of(
-        onnx=onnx, tflite=tflite, torchscript=torchscript, torchvision=torchvision, timm=timm,
-        imagenet="EfficientNet-Lite0" if imagenet else None,
-    )  # fmt: skip
-    if out is None and not imagenet:
+    wanted = network.wanted()
+    if out is None and not network.imagenet:
         raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
     if options and not up:
         raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
-    if channels not in (None, 1, 3):
-        raise ConfigError(f"--channels: expected 1 or 3, got {channels}. Correct it.")
-    _check_for(origin, "--channels", channels is not None, "torchscript")
-    _check_for(origin, "--weights", weights != "default", "torchvision", "timm")
-    _check_for(origin, "--size", size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
-    if unsure and calibrate is None:
-        raise ConfigError("--calibrate is missing: expected pictures that set --unsure. Give --calibrate FOLDER.")
-    for option, given in (("--name", name), ("--version", version)):
-        if given is not None:
-            check_name(option, given)
-    sides = _sides(size)
-    wanted = Wanted(
-        origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
-        None if sides is None else (sides[1], sides[0]), channels or 3,
-        None if policy is None else chosen(policy, *get_args(Policy), option="--policy"), name, version, strip_seconds,
-        unsure,
-    )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
     with nullcontext(out) if out is not None else replacing_folder(MADE / "imagenet") as fresh:
         made = create_within(limits, wanted, fresh, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
     out = MADE / "imagenet" if out is None else out
     _print_summary(made, out)
-    if imagenet:
+    if network.imagenet:
         from infra.bundling.choice import cache_choice
 
         cache_choice(out)
@@ -151,7 +87,7 @@ def create(
     if publish is not None:
         from infra.cli.model import publish as publish_model
 
-        publish_model(out, state=publish)
+        publish_model(bundle=out, state=publish)
     if up:
         _run_up(out, options or [])
 
@@ -250,40 +186,6 @@ def _print_checked(found: Checked, drop: float) -> None:
         print_line("note: the network takes grey pictures: colours become luma")
     for doubt in found.judged.doubts if found.judged else ():
         print_line(f"doubt: {doubt}")
-
-
-def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> None:
-    """Check that an option goes with the source of the network. Raises ConfigError."""
-    if given and origin not in origins:
-        allowed = " or ".join(f"--{each}" for each in origins)
-        raise ConfigError(f"{option}: expected it with {allowed}, got --{origin}. Remove {option}.")
-
-
-def _sides(size: str | None) -> list[int] | None:
-    """Read width and height; ConfigError names the form."""
-    from infra.bundling.wanted import MOST_SIDE
-    from producers.sources.settings import whole_numbers
-
-    if size is None:
-        return None
-    try:
-        sides = whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
-    except ValueError as error:
-        raise ConfigError(f"--size: {error}. Correct it.") from None
-    if min(sides) < 1 or max(sides) > MOST_SIDE:
-        raise ConfigError(f"--size: expected sides from 1 to {MOST_SIDE}, got {size}. Correct it.")
-    return sides
-
-
-def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
-    found = [(name, str(value)) for name, value in given.items() if value is not None]
-    if len(found) != 1:
-        got = " and ".join(f"--{name}" for name, _ in found) or "none"
-        raise ConfigError(
-            "network: expected one of --onnx, --tflite, --torchscript, --torchvision, --timm and --imagenet, got "
-            f"{got}. Give exactly one."
-        )
-    return found[0]  # type: ignore[return-value]  # the caller's names are the origins
 
 
 def _print_summary(made: Summary, out: Path) -> None:

@@ -135,12 +135,13 @@ class ModelsChange(ModelsAccess):
 @with_shared_options
 def publish(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
-    access: ModelsChange,
+    *,
     force: Annotated[
         bool, typer.Option(help="Publish in spite of other classes than the live model's, or a missing STRIP.")
     ] = False,
     other_classes: OtherClasses = False,
     allow_code: AllowCode = False,
+    access: ModelsChange,
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
 
@@ -183,11 +184,12 @@ def check_only(only: str | None, model_id: str) -> None:
 @model_app.command()
 @with_shared_options
 def rollback(
-    access: ModelsChange,
+    *,
     own: Annotated[
         bool, typer.Option(help="Withdraw all published models: each processor then serves its own --bundle.")
     ] = False,
     only: Only = None,
+    access: ModelsChange,
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
@@ -217,8 +219,9 @@ def rollback(
 @model_app.command(name="list")
 @with_shared_options
 def show_list(
-    access: ModelsAccess,
+    *,
     json: Json = False,
+    access: ModelsAccess,
 ) -> None:
     """The published models, newest first."""
 
@@ -254,8 +257,9 @@ def show_list(
 @model_app.command()
 @with_shared_options
 def status(
-    access: ModelsAccess,
+    *,
     json: Json = False,
+    access: ModelsAccess,
 ) -> None:
     """The live model, and the model that each processor serves."""
     from schemas.messages import models as listed

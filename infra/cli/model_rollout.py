@@ -44,7 +44,7 @@ _MOST_SCANNED: Final = 250
 @with_shared_options
 def candidate(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
-    access: ModelsChange,
+    *,
     slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
     frames: Annotated[
         float, typer.Option(help="Share of the frames that both models classify, above 0.", min=0, max=1)
@@ -76,6 +76,7 @@ def candidate(
     other_classes: OtherClasses = False,
     progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
     allow_code: AllowCode = False,
+    access: ModelsChange,
 ) -> None:
     """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
 
@@ -142,10 +143,11 @@ def candidate(
 @model_app.command()
 @with_shared_options
 def promote(
-    access: ModelsChange,
+    *,
     to: Annotated[str, typer.Option(help="live, or canary.")] = "live",
     force: Annotated[bool, typer.Option(help="Promote although the gate's rules do not all hold.")] = False,
     only: Only = None,
+    access: ModelsChange,
 ) -> None:
     """Make the candidate the live model, or a canary.
 
@@ -186,8 +188,9 @@ def promote(
 @model_app.command()
 @with_shared_options
 def dismiss(
-    access: ModelsChange,
+    *,
     only: Only = None,
+    access: ModelsChange,
 ) -> None:
     """End the rollout: the candidate judges no further frame, and the live model stays."""
     from schemas.messages import rollout

@@ -12,31 +12,38 @@ R = TypeVar("R")
 
 
 def with_shared_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Return a command whose parameter of a dataclass type is replaced by that dataclass's fields as options.
+    """Return a command in which the fields of a dataclass, as options, take the place of each parameter of its type.
 
-    The fields have types of typer (`Annotated`) and defaults. They stand behind the command's own options.
+    The fields have types of typer (`Annotated`) and defaults.
     """
     hints = get_type_hints(command, include_extras=True)
-    kind: Any
-    place, kind = next((name, hint) for name, hint in hints.items() if is_dataclass(hint))
-    kinds = get_type_hints(kind, include_extras=True)
-    names = [each.name for each in fields(kind)]
-    own = [each.replace(annotation=hints[name]) for name, each in signature(command).parameters.items()]
-    shared = [
-        Parameter(each.name, Parameter.POSITIONAL_OR_KEYWORD, default=each.default, annotation=kinds[each.name])
-        for each in fields(kind)
-    ]
-    stated = Signature([*(each for each in own if each.name != place), *shared])
+    kinds: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    options: list[Parameter] = []
+    for name, own in signature(command).parameters.items():
+        if name in kinds:
+            options += _options(kinds[name])
+        else:
+            options.append(own.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+    stated = Signature(options)
 
     @wraps(command)
-    def run(*given: Any, **named: Any) -> R:
-        bound = stated.bind(*given, **named)
+    def run(**given: Any) -> R:
+        bound = stated.bind(**given)
         bound.apply_defaults()
         values = dict(bound.arguments)
-        options = kind(**{name: values.pop(name) for name in names})
-        return command(**values, **{place: options})
+        for name, kind in kinds.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+        return command(**values)
 
     # typer reads both.
     run.__signature__ = stated  # type: ignore[attr-defined]  # functions have it
     run.__annotations__ = {each.name: each.annotation for each in stated.parameters.values()}
     return run
+
+
+def _options(kind: Any) -> list[Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(kind)
+    ]
