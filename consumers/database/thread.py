@@ -68,7 +68,7 @@ class DatabaseThread:
                 if is_damaged(error):
                     raise DatabaseCorruptError(reason(error)) from error
                 self._health.set("database", False, f"{type(error).__name__}: {error}")
-                log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
+                log.warning("database_unavailable", error=f"{type(error).__name__}: {error}"[:200])
             else:
                 self._health.set("database", True)
                 return result

@@ -85,7 +85,7 @@ class Quarantine:
         except FileNotFoundError:  # there is no folder yet
             return
         except Exception as error:  # each kind of store has its own errors
-            log.warning("quarantine_not_read", detail=str(error) or type(error).__name__)
+            log.warning("quarantine_not_read", error=str(error) or type(error).__name__)
             return
         if rows:
             connection.execute(self._insert, rows)
@@ -132,7 +132,7 @@ class Quarantine:
             try:
                 self._remove(name)
             except Exception as error:  # each kind of store has its own errors
-                log.warning("quarantine_not_purged", name=name, detail=first_line(error))
+                log.warning("quarantine_not_purged", name=name, error=first_line(error))
                 break
             held -= size
             gone.append(name)

@@ -101,7 +101,7 @@ class Outbox:
         sent: list[str] = []
 
         def refused(record: _Sealed, why: str) -> None:
-            log.error("alert_refused", alert_id=record.alert.alert_id[:80], error=why[:300])
+            log.error("alert_rejected", alert_id=record.alert.alert_id[:80], error=why[:300])
 
         await self._sender.send(
             self._alerts_topic,

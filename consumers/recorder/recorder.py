@@ -223,7 +223,7 @@ class Recorder:
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
             except (OffsetConflictError, LogRewoundError) as error:
-                log.warning("reading_again", reason=str(error))
+                log.warning("reading_restarted", error=str(error))
             except (Stopped, DatabaseCorruptError, UserError):
                 raise
             except Exception as error:  # any error of a broker that is unreachable
@@ -309,7 +309,7 @@ class Recorder:
                 await self._write(records[:half])
                 await self._write(records[half:])
                 return
-            log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
+            log.warning("record_rejected", topic=records[0].topic, offset=records[0].offset, error=str(error))
             refused = MalformedError(f"database: expected a valid record, got {error}")
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved

@@ -100,7 +100,7 @@ async def _again(look: Callable[[], Awaitable[None]], condition: str | None, eve
         except Exception as error:  # any exception means that the measured thing does not answer
             if not failing:
                 name = task.get_name() if (task := asyncio.current_task()) else ""
-                log.warning("not_answered", what=name, error=error_text(error))
+                log.warning("service_unavailable", service=name, error=error_text(error))
             failing = True
             if condition is not None:
                 health.set(condition, False, error_text(error))

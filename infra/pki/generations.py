@@ -49,7 +49,7 @@ async def _follow(file: Path, keys: KeyRing) -> None:
                 detail = str(error) or type(error).__name__
                 if failure != detail:
                     failure = detail
-                    log.error("generations_not_read", detail=failure)
+                    log.error("generations_not_read", error=failure)
             else:
                 seen, failure = now, ""
                 log.info("generations_read", raised=len(lowest))

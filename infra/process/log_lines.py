@@ -31,6 +31,6 @@ def _phase(event: MutableMapping[str, Any]) -> list[str]:
     if event.get("width"):
         parts.append(f"{event['width']}×{event['height']}")
         parts.append(f"{event['frames_per_second']:g}/s" if event.get("frames_per_second") else "every frame")
-    if event.get("detail"):
-        parts[-1] += f": {event['detail']}"
+    if event.get("reason"):
+        parts[-1] += f": {event['reason']}"
     return parts

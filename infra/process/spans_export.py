@@ -115,7 +115,7 @@ class _QuietExporter(SpanExporter):
         result = self._exporter.export(spans)
         self._failed = result is not SpanExportResult.SUCCESS
         if self._failed and self._lines.take(self._endpoint, time.monotonic()):
-            _log.warning("spans_dropped", endpoint=self._endpoint, detail="the collector does not accept them")
+            _log.warning("spans_dropped", endpoint=self._endpoint, reason="the collector does not accept them")
         return result
 
     def shutdown(self) -> None:

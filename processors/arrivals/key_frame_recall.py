@@ -95,7 +95,7 @@ class KeyFrameRecall:
                         self._passed(partition, record)
                         following, size = record.offset + 1, size + len(record.value or b"")
                         if size > _MOST_SPAN_BYTES:
-                            log.warning("group_recall_stopped", partition=partition, error=f"more than {size} bytes")
+                            log.warning("group_recall_stopped", partition=partition, reason=f"more than {size} bytes")
                             break
                 break
             except (KafkaError, OSError, TimeoutError) as error:

@@ -480,7 +480,7 @@ class VideoDecoders:
                 try:
                     self._spare = self._start(*limits)
                 except OSError as error:  # too little memory or too many processes: the next lane starts its own
-                    log.warning("spare_decoding_process_not_started", cause=str(error))
+                    log.warning("spare_decoding_process_not_started", error=str(error))
         return process
 
     def _relieve(self, lane: Lane, camera_id: CameraId) -> None:

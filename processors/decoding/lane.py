@@ -245,7 +245,7 @@ class Lane:
                 return self._ask(Operation.ALONE, 0, group, job.unit)
             return self._in_chain(job.place, group, job.unit)
         except ProcessLost as lost:
-            log.warning("decoding_process_lost", group=group.name, cause=lost.cause)
+            log.warning("decoding_process_lost", group=group.name, reason=lost.cause)
             self._counted(lost.cause)
             self._end_process()
             group.failure = DecoderLostError(f"{group.name}: {lost}")

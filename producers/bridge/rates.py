@@ -39,12 +39,12 @@ class CameraRates:
                 try:
                     found[camera_id(name)] = float(mib) * 2**20
                 except ConfigError as error:
-                    log.warning("camera_rate_ignored", file=str(self._path), cause=str(error))
+                    log.warning("camera_rate_ignored", file=str(self._path), error=str(error))
             if not all(math.isfinite(rate) and rate >= 0 for rate in found.values()):
                 raise ValueError("expected rates from 0")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            log.warning("camera_rates_not_read", file=str(self._path), cause=repr(error)[:200])
+            log.warning("camera_rates_not_read", file=str(self._path), error=repr(error)[:200])
             return None
         return found

@@ -285,7 +285,7 @@ class Camera:
         return self.settings.in_hours(time.time())
 
     def _may_send(self) -> bool:
-        """Whether neither a command nor the end of the hours came while the camera waited for a picture."""
+        """Return whether neither a command nor the end of the hours came while the camera waited for a picture."""
         return self._control.enabled and self.in_hours
 
     async def _await_hours(self) -> None:
@@ -296,7 +296,7 @@ class Camera:
         self.resting, opens_s = True, schedule.opens_at(now)
         self._source_gives()  # nothing is wrong with a source that is closed on purpose
         self.publisher.presence.rest("hours", "outside the hours in which it sends")
-        _log.info("camera_rests", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
+        _log.info("camera_paused", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
             while not schedule.holds(now):
                 await asyncio.sleep(_HOURS_S)
@@ -447,7 +447,7 @@ class Camera:
             self._comparison.add(shown, seq, payload, self._control.rate)
         except SourceError as error:
             self._compares = False
-            _log.warning("comparison_ended", camera=self.settings.camera_id, detail=str(error))
+            _log.warning("comparison_ended", camera=self.settings.camera_id, error=str(error))
 
     def _encoding(self, shape: tuple[int, ...]) -> Encoding:
         """Return the encoding of a picture. For a small one a codec saves little, and decoding takes a process."""
@@ -471,14 +471,14 @@ class Camera:
 
     def _spool_failed(self, error: StateError) -> None:
         if self.publisher.presence.impaired("spool", "the spool cannot be written"):
-            _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
+            _log.error("spool_failed", camera=self.settings.camera_id, error=str(error))
 
     def _failed(self, error: Exception) -> None:
         """Report a failure of the source, or of the code around it. Other cameras are not affected."""
         cause = "hung" if isinstance(error, SourceHungError) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):
-            _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))
+            _log.error("source_failed", camera=self.settings.camera_id, reason=cause, error=str(error))
         else:
             _log.exception("camera_failed", camera=self.settings.camera_id)
         self.trouble = error.reason if isinstance(error, SourceError) else ""

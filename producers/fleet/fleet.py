@@ -254,7 +254,7 @@ class Fleet:
         except UserError as error:
             self._list_refused.set(1)
             self._health.set("list", True, f"as before: {error}")
-            _log.error("camera_list_refused", detail=str(error))
+            _log.error("camera_list_rejected", error=str(error))
             return
         except Exception:  # a defect in reading the list must not end the cameras
             self._list_refused.set(1)

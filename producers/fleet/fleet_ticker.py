@@ -83,7 +83,7 @@ class FleetTicker:
         """Log an error at intervals. All cameras are still ticked, including the failing one."""
         if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
-            _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
+            _log.error(event, error=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 
     def _report(self, cameras: Sequence[Camera]) -> None:
         spools = [camera.spool for camera in cameras]

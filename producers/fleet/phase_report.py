@@ -63,7 +63,7 @@ class PhaseReport:
                 self._logged[name] = phase, reason, sending
                 log = _log.warning if phase in _UNUSUAL else _log.info
                 log(
-                    "camera_phase_changed", camera=name, phase=phase.value, detail=reason, width=sending[0],
+                    "camera_phase_changed", camera=name, phase=phase.value, reason=reason, width=sending[0],
                     height=sending[1], frames_per_second=sending[2],
                 )  # fmt: skip
 
@@ -77,4 +77,4 @@ class PhaseReport:
                 shown = {name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())}
                 fresh.write_text(json.dumps(shown, indent=1) + "\n")
         except OSError as error:
-            _log.warning("camera_report_not_written", file=str(file), detail=error.strerror)
+            _log.warning("camera_report_not_written", file=str(file), error=error.strerror)

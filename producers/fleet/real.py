@@ -80,7 +80,7 @@ async def run_listed_cameras(
             _require_free_spool(state, specs.runnable)
             _log.warning(
                 "camera_report_in_use", file=str(report),
-                detail="another process writes it: the log and /healthz alone hold the states of these cameras",
+                reason="another process writes it: the log and /healthz alone hold the states of these cameras",
             )  # fmt: skip
             report = None
         fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)

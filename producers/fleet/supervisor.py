@@ -100,7 +100,7 @@ class CameraSupervisor:
                 camera.spool.rewind()
                 start.note(now_ms)
         except DamagedStartError as error:
-            _log.warning("damaged_start_replaced", camera=self.spec.settings.camera_id, detail=str(error))
+            _log.warning("damaged_start_replaced", camera=self.spec.settings.camera_id, error=str(error))
             with contextlib.suppress(StateError):  # then the next start finds it damaged again
                 start.note(now_ms)
 
@@ -131,7 +131,7 @@ class CameraSupervisor:
         try:
             await self.camera.close(_CLOSE_S)
         except Exception as error:
-            _log.error("camera_close_failed", camera=self.spec.settings.camera_id, detail=str(error))
+            _log.error("camera_close_failed", camera=self.spec.settings.camera_id, error=str(error))
 
     async def _run(self, after: asyncio.Task[None] | None) -> None:
         if after is not None:

@@ -40,7 +40,7 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[Co
     except FileNotFoundError:
         return CommandState(), False
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
-        _log.warning("command_state_unreadable", file=str(path), detail=type(error).__name__)
+        _log.warning("command_state_unreadable", file=str(path), error=type(error).__name__)
         return CommandState(), False
     for name in changed:
         state.ClearField(name)

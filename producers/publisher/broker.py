@@ -39,7 +39,7 @@ class Broker:
         """A semaphore that each link holds while it connects."""
         self._logged: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
-    def complain(self, event: str, detail: str) -> None:
+    def complain(self, event: str, reason: str) -> None:
         """Log a problem once a minute for all cameras together."""
-        if self._logged.take((event, detail), time.monotonic()):
-            _log.warning(event, broker=f"{self.host}:{self.port}", detail=detail)
+        if self._logged.take((event, reason), time.monotonic()):
+            _log.warning(event, broker=f"{self.host}:{self.port}", reason=reason)

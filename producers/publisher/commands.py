@@ -81,9 +81,9 @@ class CameraControl:
         try:
             self._set(state)
         except ConfigError:
-            _log.warning("command_out_of_range", camera=key.camera_id, detail="a remembered one is left out")
+            _log.warning("command_rejected", camera=key.camera_id, reason="the stored one is out of range")
         if found := overridden(encoding, rate, self.state):
-            _log.warning("commands_override_settings", camera=key.camera_id, **found)
+            _log.warning("settings_overridden", camera=key.camera_id, **found)
 
     def command(self, payload: bytes) -> bool:
         """Apply a signed command if it is newer than the last one, and return whether it was applied.
@@ -139,7 +139,7 @@ class CameraControl:
         kind, camera = type(order).__name__, self._key.camera_id
         if order.issued_ms > self._clock_ms() + MAX_AHEAD_MS:
             if kind not in self._early:
-                _log.warning("command_from_the_future", camera=camera, kind=kind, issued_ms=order.issued_ms)
+                _log.warning("command_postponed", camera=camera, kind=kind, issued_ms=order.issued_ms)
             held = self._early.setdefault(kind, [])
             held.append(order)
             if len(held) > _MOST_EARLY:
@@ -152,12 +152,12 @@ class CameraControl:
         try:
             self._set(state)
         except ConfigError as error:
-            _log.warning("command_out_of_range", camera=camera, detail=str(error))
+            _log.warning("command_rejected", camera=camera, kind=kind, error=str(error))
             return False
-        _log.info("command_obeyed", camera=camera, kind=kind, issued_ms=order.issued_ms)
+        _log.info("command_applied", camera=camera, kind=kind, issued_ms=order.issued_ms)
         self._unwritten = True
         if (problem := self.persist()) is not None:
-            _log.warning("command_not_kept", camera=camera, detail=problem)
+            _log.warning("command_not_kept", camera=camera, error=problem)
         return True
 
     def _commanded(self, command: Command) -> CommandState | None:

@@ -157,7 +157,7 @@ class Publisher:
         self._clear_refusal(now)
         if self._first_answer.overdue(now):
             why = silence(self._key.camera_id, self.link.up, self.link.connections, self._no_subscribers)
-            _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
+            _log.warning("nothing_confirmed", camera=self._key.camera_id, reason=why)
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
@@ -221,7 +221,7 @@ class Publisher:
             elif topic == self.presence.status_topic:
                 self.presence.on_status(payload, retained)
         except WireError as error:
-            self._complain("control_message_refused", str(error))
+            self._complain("control_message_rejected", str(error))
 
     def on_read(self) -> None:
         """Send the messages for which the last read has made room."""
@@ -300,7 +300,7 @@ class Publisher:
         self._refused_at, self.refused = time.monotonic(), refusal.detail
         self._first_answer.heard()
         if self.presence.impaired(_REFUSED_CONDITION, refusal.detail):
-            _log.error("frames_refused", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
+            _log.error("frames_rejected", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
 
     def _clear_refusal(self, now: float) -> None:
         """End the refused state after some frames without another refusal."""
@@ -323,7 +323,7 @@ class Publisher:
         return found.frames
 
     def _may_send(self) -> bool:
-        """Whether the broker's receive maximum allows another message. It disconnects a client that exceeds it."""
+        """Return whether the broker's receive maximum allows a message. It disconnects a client that exceeds it."""
         return len(self._unacknowledged) + len(self._reports) < self._receive_maximum
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
@@ -331,10 +331,10 @@ class Publisher:
         if self.link.up:
             self._reports.send_announcements()
 
-    def _complain(self, event: str, detail: str) -> None:
+    def _complain(self, event: str, reason: str) -> None:
         """Log at most once a minute: refused messages may arrive at any rate."""
         if self._complaints.take(self._key.camera_id, time.monotonic()):
-            _log.warning(event, camera=self._key.camera_id, detail=detail)
+            _log.warning(event, camera=self._key.camera_id, reason=reason)
 
 
 def client_id(camera_id: str, install_id: str) -> str:

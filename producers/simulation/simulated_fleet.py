@@ -75,7 +75,7 @@ async def run_fleet(
         ends_at_ms = _end_ms(started_ms, run_s)
         is_past = ends_at_ms is not None and ends_at_ms <= time.time_ns() // 10**6
         if again and (over or is_past):
-            _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
+            _log.info("run_repeated", reason=f"the run that began at {started_ms} ms is over")
             started_ms, ends_at_ms, is_past = None, None, False
         if not is_past:
             if started_ms is None:

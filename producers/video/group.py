@@ -217,7 +217,7 @@ class GroupEncoder:
                 return encoder
             self._software_only = True
             _log.warning(
-                "software_encoder_used", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
+                "software_encoder_used", camera=self._key.camera_id, wanted=chosen.hardware, reason=reason,
                 used="libx264",
             )  # fmt: skip
         rate_factor: float = chosen.rate_factor

@@ -47,22 +47,22 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkey
     ("event", "line"),
     [
         (
-            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "detail": "", "width": 768,
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "reason": "", "width": 768,
              "height": 432, "frames_per_second": 2.0},
             "10:31:02 yard/car capturing 768×432 2/s",
         ),
         (
-            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "detail": "", "width": 768,
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "reason": "", "width": 768,
              "height": 432, "frames_per_second": 0},
             "10:31:02 yard/car capturing 768×432 every frame",
         ),
         (
-            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "failing", "detail": "No such file"},
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "failing", "reason": "No such file"},
             "10:31:02 yard/car failing: No such file",
         ),
         (
-            {"event": "source_failed", "level": "error", "camera": "yard/car", "cause": "hung", "detail": ""},
-            "10:31:02 error: yard/car source failed cause=hung",
+            {"event": "source_failed", "level": "error", "camera": "yard/car", "reason": "hung", "error": ""},
+            "10:31:02 error: yard/car source failed reason=hung",
         ),
     ],
 )  # fmt: skip

@@ -69,7 +69,7 @@ def test_a_name_that_no_camera_can_have_is_named_once_and_the_other_rates_hold(t
         assert rates.changed() is None
     (line,) = logs
     assert line["event"] == "camera_rate_ignored"
-    assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["cause"]
+    assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["error"]
 
 
 def test_a_path_that_leads_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_tha
             await until(lambda: len(bridge.received) == 3)
             await until(lambda: cam.publisher.in_flight == 0 if answered else bool(said))
             await asyncio.sleep(5.7 if answered else 0.7)  # longer than its patience: once more, if it did
-    found = [each["detail"] for each in said if each["event"] == "nothing_confirmed"]
+    found = [each["reason"] for each in said if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
     assert all(f"the key is not that of {camera_id}" in each for each in found)
 
@@ -70,7 +70,7 @@ async def test_a_camera_that_may_not_read_its_topics_says_so_once_and_subscribes
                 broker.suback = GRANTED_QOS_1
                 await until(lambda: not cam.publisher.link.subscription_refused)
                 assert len(broker.connects) == 1
-    assert [(each["event"], each["detail"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
+    assert [(each["event"], each["reason"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
 
 
 async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_when_it_has_one(

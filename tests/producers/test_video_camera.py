@@ -246,7 +246,7 @@ async def test_a_comparison_that_fails_costs_neither_frames_nor_the_source(
         async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
             await until(lambda: made.spool.current.next > 3, "frames")
             assert made.trouble == ""
-    assert [each["event"] for each in logs if "encoder failed" in each.get("detail", "")] == ["comparison_ended"]
+    assert [each["event"] for each in logs if "encoder failed" in each.get("error", "")] == ["comparison_ended"]
 
 
 @pytest.mark.parametrize("rate", [1000.0, 1 / 3600])

@@ -308,7 +308,7 @@ def test_software_encodes_instead_of_hardware_if_the_bytes_a_second_are_limited(
     with structlog.testing.capture_logs() as logs:
         messages(GroupEncoder(KEY, chosen), 4)
     assert len(found) == opened
-    assert ["max_bytes_per_second" in each["detail"] for each in logs] == [True] * logged
+    assert ["max_bytes_per_second" in each["reason"] for each in logs] == [True] * logged
 
 
 def test_supplemental_information_is_left_out() -> None:

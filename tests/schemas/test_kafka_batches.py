@@ -234,7 +234,7 @@ async def test_a_refusal_for_its_size_replaces_the_producer_and_leaves_other_bat
     kafka.refusals.append(MessageSizeTooLargeError())
     with structlog.testing.capture_logs() as logs:
         assert await delivered_sizes(sender, numbered(2), partition=0) == [(1, 0), (1, 1)]
-    assert [(entry["event"], "MessageSizeTooLargeError" in entry["cause"]) for entry in logs] == [
+    assert [(entry["event"], "MessageSizeTooLargeError" in entry["error"]) for entry in logs] == [
         ("producer_replaced", True)
     ]
     assert [producer.running for producer in kafka.producers] == [True, True]
@@ -253,7 +253,7 @@ async def test_a_failed_batch_ends_the_wait_of_the_others_on_its_producer(
     kafka.refusals.append(KafkaError("out of order"))
     with structlog.testing.capture_logs() as logs:
         assert await delivered_sizes(sender, numbered(2), partition=0) == [(2, 0)]
-    replaced = [entry["cause"] for entry in logs if entry["event"] == "producer_replaced"]
+    replaced = [entry["error"] for entry in logs if entry["event"] == "producer_replaced"]
     assert replaced == [repr(KafkaError("out of order"))]
     assert await asyncio.wait_for(slow, 60) == [(2, 0)]
     assert not gate.open.is_set()

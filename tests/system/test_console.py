@@ -214,7 +214,7 @@ def test_every_program_gives_each_sick_camera_the_same_state_and_its_reason(
             break
     assert refused.returncode == FRAMES_REFUSED
     assert f"{ATTACHED}: frames were refused: frame size: expected at most" in refused.stderr
-    assert "frames_refused" in refused.stderr
+    assert "frames_rejected" in refused.stderr
 
 
 def test_the_dashboards_of_a_run_lead_to_pages_of_its_console(system: RunningSystem) -> None:

@@ -143,7 +143,7 @@ class FollowedLines(Generic[E]):
                 self._known = read_lines(self._file, self._kind)
             except ConfigError as error:
                 self._known = {}
-                log.error("logins_not_read", file=str(self._file), detail=str(error))
+                log.error("logins_not_read", file=str(self._file), error=str(error))
             else:
                 log.info("logins_read", file=str(self._file), entries=len(self._known))
         return self._known

@@ -55,7 +55,7 @@ class Recorded:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise BrokerError("the recorder's database does not respond") from error
         except SQLAlchemyError as error:
-            log.warning("records_not_read", detail=reason(error))
+            log.warning("records_not_read", error=reason(error))
             raise StateError("the recorder's database cannot be read: see the console's log") from error
 
     def _identity(self) -> tuple[int, int] | None:

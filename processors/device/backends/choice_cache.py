@@ -75,7 +75,7 @@ class ChoiceCache:
             noted = json.loads((entry / _CHOICE).read_text(encoding="utf-8"))
             backend, precision, speedup = str(noted["backend"]), noted["precision"], float(noted["speedup"])
         except PermissionError as error:
-            log.warning("cached_choice_refused", error=str(error))
+            log.warning("cached_choice_rejected", error=str(error))
             return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -150,7 +150,7 @@ def open_cache(folder: Path) -> ChoiceCache | None:
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_private(own)
     except OSError as error:
-        log.warning("backend_cache_refused", error=str(error))
+        log.warning("backend_cache_rejected", error=str(error))
         return None
     return ChoiceCache(own)
 

@@ -115,7 +115,7 @@ class Backlog:
                 if backoff.failures + 1 >= COMPLAIN_AFTER:
                     self._advance(None)  # each time: what was sent since the last one is unknown too
                 if backoff.failures + 1 == COMPLAIN_AFTER:
-                    log.warning("lag_not_read", group=self._group, cause=repr(error)[:300])
+                    log.warning("lag_not_read", group=self._group, error=repr(error)[:300])
             await backoff.wait()
 
     def observe(self, undone: Mapping[int, int]) -> None:
@@ -164,7 +164,7 @@ class Backlog:
         except (KafkaError, OSError, TimeoutError) as error:
             self._unread += 1
             if self._unread == COMPLAIN_AFTER:
-                log.warning("lag_not_read", group=RECORDED_GROUP, cause=repr(error)[:300])
+                log.warning("lag_not_read", group=RECORDED_GROUP, error=repr(error)[:300])
             return
         self._unread = 0
         # Not counted from Kafka's first record: verdicts that Kafka has deleted must not end the hold.

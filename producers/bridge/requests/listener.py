@@ -54,7 +54,7 @@ class Requests:
             except Exception as error:
                 # Any error of the client library: forwarding frames must continue without requests.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
-                    log.warning("requests_not_read", cause=repr(error)[:300])
+                    log.warning("requests_not_read", error=repr(error)[:300])
             finally:
                 await reader.close()
             await backoff.wait()

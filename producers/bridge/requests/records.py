@@ -42,7 +42,7 @@ def hand_on(
             camera_id, value = _camera(record.key), record.value or b""
             receive(camera_id, open_message(kind, camera_id, value[: most_bytes + 1], keys), value)
         except WireError as error:
-            log.warning("request_refused", kind=kind.__name__, cause=str(error))
+            log.warning("request_rejected", kind=kind.__name__, error=str(error))
             refuse(kind.__name__)
 
 

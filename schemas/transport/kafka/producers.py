@@ -115,7 +115,7 @@ class Producers:
         """Stop using a producer for new batches. If it is `broken`, batches in flight stop waiting for it."""
         if not connection.replaced:
             connection.replaced = True
-            log.warning("producer_replaced", cause=repr(error)[:300])
+            log.warning("producer_replaced", error=repr(error)[:300])
         if self.ready is connection:
             self.ready = None
         if broken and not connection.broken:
