@@ -59,7 +59,7 @@ class Repository:
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
 
     def digest(self, *entries: str) -> str:
-        """The state of all that the entries, `package.module` or `package.module:name`, reach.
+        """Return the state of all that the entries, `package.module` or `package.module:name`, reach.
 
         Raises ModuleNotFoundError and AttributeError for an entry that is missing.
         """
@@ -92,7 +92,7 @@ class Repository:
         return found
 
     def data(self, *entries: str) -> list[Path]:
-        """The data files that the reached code opens itself, by name."""
+        """Return the data files that the reached code opens itself, by name."""
         opened = {parts for each in self.reached(*entries).values() for parts in each.opened}
         places = {self.root.joinpath(*parts) for parts in opened}
         files = {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
@@ -100,7 +100,7 @@ class Repository:
         return sorted(wanted, key=lambda file: (file.name, file))
 
     def places(self, entry: str) -> list[Place]:
-        """The definitions of an entry: one, or all of a module."""
+        """Return the definitions of an entry: one, or all of a module."""
         name, _, member = entry.partition(":")
         file = self.file(name)
         if file is None:
@@ -117,7 +117,7 @@ class Repository:
         return self._modules.setdefault(file, Module(self, file))
 
     def file(self, name: str) -> Path | None:
-        """The file of the module called `name`; a package's is its `__init__.py`."""
+        """Return the file of the module called `name`; a package's is its `__init__.py`."""
         parts = name.split(".")
         if parts[0] not in PACKAGES:
             return None
@@ -126,7 +126,7 @@ class Repository:
         return file if file.is_file() or place.is_dir() else None
 
     def member(self, file: Path, name: str) -> list[Place] | None:
-        """The definition of `name` in a module, or in the one from which it is imported; None if it has none."""
+        """Return the definition of `name` in a module, or in the one from which it is imported; None if it has none."""
         module = self.module(file)
         if name in module.statements:
             return [Place(file, name)]
@@ -136,7 +136,7 @@ class Repository:
         return self.module(beneath).everything() if file.name == "__init__.py" and beneath is not None else None
 
     def imported(self, name: str) -> list[Place] | None:
-        """The definitions that `package.module.name` stands for; None if it is not of this repository."""
+        """Return the definitions that `package.module.name` stands for; None if it is not of this repository."""
         if any(f"{name}.".startswith(f"{each}.") for each in _BOOKKEEPING):
             return None
         file = self.file(name)
@@ -197,7 +197,7 @@ class Module:
         return [Place(self.file, name) for name in self.statements]
 
     def definition(self, name: str) -> Definition:
-        """The definition of a name."""
+        """Return the definition of a name."""
         if name not in self._definitions:
             self._definitions[name] = self._define(self.statements.get(name, []))
         return self._definitions[name]
@@ -313,7 +313,7 @@ _HERE: Final = Repository()
 
 
 def made_by(*entries: str) -> str:
-    """The state of everything that the entries reach in this process's repository. See `Repository.digest`."""
+    """Return the state of everything that the entries reach in this process's repository. See `Repository.digest`."""
     return _HERE.digest(*entries)
 
 
@@ -322,7 +322,7 @@ def _hashed(*parts: str) -> str:
 
 
 def _counted(name: str) -> str:
-    """The full name of an imported object, or for one of `_BOOKKEEPING` the name that it counts as."""
+    """Return the full name of an imported object, or for one of `_BOOKKEEPING` the name that it counts as."""
     for module, place in _BOOKKEEPING.items():
         if f"{name}.".startswith(f"{module}."):
             return place + name[len(module) :]
@@ -350,7 +350,7 @@ def _bound(node: ast.stmt) -> list[str]:
 
 
 def _is_never_run(node: ast.stmt) -> bool:
-    """Whether it is for type checkers or for the command line alone."""
+    """Return whether a branch is for type checkers or for the command line only."""
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
 
 

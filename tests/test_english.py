@@ -85,6 +85,8 @@ FIRST_WORDS = {
     "what", "who", "whose", "whom", "those", "where", "how", "so", "as", "of", "by", "to", "whoever", "whatever",
 }  # fmt: skip
 """A first line is a noun phrase or an imperative verb; these words begin neither."""
+NOUN_PHRASES = {"whether", "the", "a", "an", "another"}
+"""A function's first line is an imperative verb; these words begin none."""
 WORDS = re.compile(
     r"\b(anew|whoever|whomever|thereof|till|beside|so\s+many|says?|said|tells?|told|hears?|heard)\b", re.IGNORECASE
 )
@@ -113,6 +115,21 @@ def faults(file: Path) -> list[str]:
     return found
 
 
+def noun_phrases(file: Path) -> list[str]:
+    """Return a line for each function whose docstring begins with a noun phrase.
+
+    Properties are nouns, and the docstring of `__init__` describes its arguments.
+    """
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
+            first = re.match(r"\w+", ast.get_docstring(node) or "")
+            is_property = any(ast.unparse(each).endswith("property") for each in node.decorator_list)
+            if first and first[0].lower() in NOUN_PHRASES and not is_property:
+                found.append(f"{file}:{node.lineno}: {node.name} begins with {first[0]!r}")
+    return found
+
+
 def files(place: str) -> list[Path]:
     """Return the Python files of a folder, or the file itself; generated ones are left out."""
     path = ROOT / place
@@ -126,6 +143,25 @@ def test_docstrings_and_comments_are_plain_english(place: str) -> None:
     assert [fault for file in checked for fault in faults(file)] == []
 
 
+PRODUCT = ("benchmarks", "consumers", "infra", "lab", "processors", "producers", "schemas")
+
+
+@pytest.mark.parametrize("place", PRODUCT)
+def test_the_docstring_of_a_function_begins_with_a_verb(place: str) -> None:
+    assert [fault for file in files(place) for fault in noun_phrases(file)] == []
+
+
+def test_a_noun_phrase_is_found_in_functions_alone(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(
+        'class Queue:\n    """A queue."""\n'
+        '    def __init__(self, most):\n        """A queue holds `most` items."""\n'
+        '    @cached_property\n    def first(self):\n        """The first item."""\n'
+        '    async def is_full(self):\n        """Whether it is full."""\n'
+    )
+    assert [each.partition(": ")[2] for each in noun_phrases(file)] == ["is_full begins with 'Whether'"]
+
+
 def test_a_fault_is_found(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text('"""What it is."""\nA = 1\n"""Of those."""\n# The camera is told anew.\n"""`told` is code."""\n')
@@ -137,7 +173,6 @@ def test_a_fault_is_found(tmp_path: Path) -> None:
     ]
 
 
-PRODUCT = ("benchmarks", "consumers", "infra", "lab", "processors", "producers", "schemas")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 EVENT = re.compile(r"[a-z][a-z0-9_]*")
 

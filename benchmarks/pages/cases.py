@@ -97,21 +97,21 @@ def _super_iot(store: Store) -> Iterator[Case]:
 
 
 def _paper_mode(store: Store) -> Iterator[Case]:
-    """The paper's own method next to its Table I, at its two main ratios."""
+    """Yield the paper's own method next to its Table I, at its two main ratios."""
     for row in _super_iot_rows(store, "paper", rounded=True):
         if row.r in (0.25, 0.5):
             yield _next_to_the_paper(row)
 
 
 def _unrounded(store: Store) -> Iterator[Case]:
-    """The attacks as the paper has them, before rounding to 8 bits, next to the bare network under them."""
+    """Yield the attacks as the paper has them, before rounding to 8 bits, next to the bare network under them."""
     for row in _super_iot_rows(store, "default", rounded=False):
         if row.r in (0.25, 0.5):
             yield {**_next_to_the_paper(row), "bare": row.undefended}
 
 
 def _below_the_paper(store: Store) -> Iterator[Case]:
-    """The cells of the default below the paper's."""
+    """Yield the cells of the default below the paper's."""
     for row in _super_iot_rows(store, "default", rounded=True):
         case = _next_to_the_paper(row)
         if row.accuracy < case["published"]:
@@ -141,7 +141,7 @@ def _photographs(document: Any) -> Iterator[Case]:
 
 
 def _general(document: Any) -> Iterator[Case]:
-    """The accuracy of the general network behind each drop, under each profile."""
+    """Yield the accuracy of the general network behind each drop, under each profile."""
     shown = [row for row in document["rows"] if row["figure"] == "accuracy" and row["profile"] != "bare"]
     for profile in ("raw", "video"):
         mine = [row for row in shown if row["profile"] == profile]
@@ -304,7 +304,7 @@ def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
 
 
 def _not_reproduced(rows: Sequence[Case]) -> Iterator[Case]:
-    """The attacks of the paper's Table 3 whose interval lies below its figure, for either steps."""
+    """Yield the attacks of the paper's Table 3 whose interval lies below its figure, for either steps."""
     for row in _preprocessed(rows):
         paper = TABLE_3.get(row["attack"])
         if paper is not None and paper.asr is not None and float(row["ci_high"]) < paper.acc:
@@ -312,7 +312,7 @@ def _not_reproduced(rows: Sequence[Case]) -> Iterator[Case]:
 
 
 def _preprocessed(rows: Iterable[Case]) -> list[Case]:
-    """The cases of CIFAR-10 with the chosen steps and with the paper's."""
+    """Return the cases of CIFAR-10 with the chosen steps and with the paper's."""
     steps = {OURS: "steps of 2 to 10", PAPERS_STEPS: "the paper's steps of 20 to 100"}
     return [
         {**row, "steps": steps[row["defence"]]}
@@ -322,7 +322,7 @@ def _preprocessed(rows: Iterable[Case]) -> list[Case]:
 
 
 def _counted_by_the_paper(points: Iterable[Case]) -> Iterator[Case]:
-    """The last rounds of the paper's attacks. A picture that gave its target once stays lost in these."""
+    """Yield the last rounds of the paper's attacks. A picture that gave its target once stays lost in these."""
     papers = {"bpda": ("BPDA", BPDA_50), "eot-clean": ("BPDA + EOT(30) at the clean picture", EOT_CLEAN_50)}
     last = {(point["attack"], point["defence"]): point for point in _preprocessed(points)}
     for (attack, _), point in last.items():

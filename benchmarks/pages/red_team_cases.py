@@ -69,7 +69,7 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
 
 
 def strongest_of_the_same(documents: Sequence[Case]) -> Iterator[Case]:
-    """The strongest of the attacks that met the same pictures, next to the longest run of the main attack on these."""
+    """Yield the strongest attack on the same pictures, next to the longest run of the main attack on these."""
     for found in documents:
         rows = [row for row in found["attacks"] if row["counts"] and row["name"] != CLEAN]
         longest = max((row for row in rows if row["name"].startswith("steps/")), key=_steps, default=None)

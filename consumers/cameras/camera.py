@@ -155,7 +155,7 @@ class Camera:
 
 
 def follows(boot: int, seq: int, of_boot: int, of_seq: int) -> bool:
-    """Whether a frame is newer than the other one. Cameras send the frames of earlier boots first."""
+    """Return whether a frame is newer than the other one. Cameras send the frames of earlier boots first."""
     return boot != of_boot or seq >= of_seq
 
 

@@ -65,7 +65,7 @@ class Episode:
         return self.alert_ids[-1]
 
     def add(self, found: Found, review: Review | None) -> None:
-        """Another alert, which follows the others."""
+        """Append an alert, which follows the others."""
         self.first_ms = self.first_ms if self.alert_ids else found.raised_ms
         self.last_ms = found.raised_ms
         self.alert_ids.append(found.alert_id)
@@ -73,7 +73,7 @@ class Episode:
             self.review = review
 
     def continues_with(self, found: Found, review: Review | None, published_ms: Sequence[int]) -> bool:
-        """Whether `found`, of the same camera and class and later, belongs to this episode.
+        """Return whether `found`, of the same camera and class and later, belongs to this episode.
 
         Closed alerts stay among themselves: an alert that nobody has closed is never hidden in a closed episode. Nor
         does an episode outlast the model that raised it: `published_ms` is when another one went live.
@@ -87,7 +87,7 @@ class Episode:
 
 
 def episodes(alerts: Iterable[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
-    """The episodes of `alerts`, those with the newest last alert first."""
+    """Return the episodes of `alerts`, those with the newest last alert first."""
     running: dict[tuple[str, str], Episode] = {}
     made: list[Episode] = []
     for found in sorted(alerts, key=lambda each: (each.raised_ms, each.alert_id)):
@@ -102,12 +102,12 @@ def episodes(alerts: Iterable[Found], reviews: Reviews, published_ms: Sequence[i
 
 
 def sighting(camera: str, wanted: str, confidence: float) -> str:
-    """A sighting in plain words."""
+    """Return a sighting in plain words."""
     return f"{wanted} seen at {camera.partition('/')[2] or camera}, {100 * confidence:.0f} %"
 
 
 def sentence(class_name: str, frames: int, kind: str = STRIP, statistic: str = "") -> str:
-    """An alert of evidence in plain words. `statistic` is the name of the most frequent one, for `combined` alerts."""
+    """Return an alert of evidence in plain words. `statistic` is the most frequent one of `combined` alerts."""
     why = _WHY.get(_STATISTICS.get(kind, statistic), "in pictures unlike clean ones")
     seen = f"The network answers {class_name or 'the same'} {why}: a trigger in the scene?"
     return f"{seen} {frames} frame{'' if frames == 1 else 's'}."

@@ -97,8 +97,8 @@ class PictureHealth:
 
 
 def grey_of(jpeg: bytes) -> NDArray[np.float32] | None:
-    """The picture as grey values (H, W) from 0 to 255, at most SIDE on its longer side; None for bytes that are not a
-    picture."""
+    """Return the picture as grey values (H, W) from 0 to 255, at most SIDE on its longer side; None for bytes
+    that are not a picture."""
     try:
         with Image.open(io.BytesIO(jpeg)) as opened:
             opened.draft("L", (SIDE, SIDE))

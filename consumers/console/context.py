@@ -144,7 +144,7 @@ class ConsoleContext:
         return self.models.changes_ms() if self.models is not None else []
 
     def engine(self) -> Engine:
-        """The recorder's database for immediate reading. Raises StateError if it does not exist yet."""
+        """Return the recorder's database for immediate reading. Raises StateError if it does not exist yet."""
         return self.recorded.engine()
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -91,7 +91,7 @@ def reasons(engine: Engine, sight: Sight) -> list[dict[str, Any]]:
 
 
 def is_frame(reason: Mapping[str, Any]) -> bool:
-    """Whether the letters of a row of `reasons` hold frames with a verified identity. The recorder's hold verdicts."""
+    """Return whether dead letters of this reason hold frames with a verified identity. The recorder's hold verdicts."""
     return bool(reason["verified"] and reason["stage"] != RECORDER)
 
 

@@ -185,7 +185,7 @@ def is_shared(host: str, behind_proxy: str | None) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches what listens at `host`."""
+    """Return whether only this machine reaches what listens at `host`."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

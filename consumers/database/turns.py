@@ -22,5 +22,5 @@ def wait_to_prepare(connection: Connection) -> None:
 
 
 def may_purge(connection: Connection) -> bool:
-    """Whether this recorder alone purges until this transaction ends."""
+    """Return whether only this recorder purges until this transaction ends."""
     return connection.dialect.name == "sqlite" or bool(connection.scalar(_PURGING, {"key": _PURGE}))

@@ -223,7 +223,7 @@ def show_list(
     json: Json = False,
     access: ModelsAccess,
 ) -> None:
-    """The published models, newest first."""
+    """Print the published models, newest first."""
 
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
         if topic.refused:
@@ -261,7 +261,7 @@ def status(
     json: Json = False,
     access: ModelsAccess,
 ) -> None:
-    """The live model, and the model that each processor serves."""
+    """Print the live model, and the model that each processor serves."""
     from schemas.messages import models as listed
 
     async def run(topic: ModelsTopic) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.", min=1)] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
-    """The log of a role, running or not."""
+    """Print the log of a role, running or not."""
     file = _log_files(existing_layout(state)).get(role)
     if file is None:
         known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"

@@ -17,7 +17,7 @@ def get(url: str, timeout_s: float) -> httpx2.Response:
 
 
 def is_ready(url: str) -> bool:
-    """Whether `url` answers 200."""
+    """Return whether `url` answers 200."""
     try:
         return get(url, READY_S).status_code == 200
     except httpx2.HTTPError:

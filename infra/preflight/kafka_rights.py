@@ -65,7 +65,7 @@ class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]  # aiokafka has
         self._topics = list(topics)
 
     def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
-        """The request in wire format."""
+        """Return the request in wire format."""
         return request_struct_class(self._topics, False, False, True)
 
 

@@ -25,7 +25,7 @@ REQUEST_S: Final = 5.0
 
 
 def software_version() -> str:
-    """The installed version of the project."""
+    """Return the installed version of the project."""
     try:
         return version("pointillist")
     except PackageNotFoundError:

@@ -27,7 +27,7 @@ _KINDS: Final = {
 
 
 def rest() -> str:
-    """The page."""
+    """Return the page of the REST API."""
     paths = document()["paths"]
     return page(
         "REST",

@@ -11,7 +11,7 @@ from infra.settings.described import docstrings
 
 
 def rights() -> str:
-    """The page."""
+    """Return the page of the rights."""
     nobody = cast(Any, None)  # routes are listed, not answered
     routes = console_routes(nobody, nobody)
     described, reaches = docstrings(Right), docstrings(Reach)

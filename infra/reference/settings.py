@@ -40,7 +40,7 @@ settings of each role to a file in the folder `settings` of the state folder.
 
 
 def settings() -> str:
-    """The page."""
+    """Return the page of the settings."""
     return page("Settings of the roles", _HEAD, *(part for role in MODELS for part in _role(role)), *_shared())
 
 

@@ -64,7 +64,7 @@ class _Generator(GenerateJsonSchema):
         return found
 
     def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
-        """An object that a validator makes from text, such as the access to a broker."""
+        """Return the form of a text, from which a validator makes the object, such as the access to a broker."""
         return dict(_TEXT)
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -85,7 +85,7 @@ def _text_of(model: type[BaseModel], name: str) -> JsonSchemaValue | None:
 
 
 def _make_defaults_optional(schema: dict[str, Any]) -> None:
-    """A camera may leave its keys to `defaults`, which has all of them but its name and numbers."""
+    """Require only the name of a camera. `defaults` may hold its keys except its name and numbers."""
     definitions = schema["$defs"]
     camera = definitions[schema["properties"]["cameras"]["items"]["$ref"].rpartition("/")[2]]
     camera["required"] = ["name"]

@@ -133,7 +133,7 @@ class Layout:
         return self.folder / "camera-rates.json"
 
     def role_settings(self, name: str) -> Path:
-        """The TOML file with the settings of a role that `up` runs, readable by its owner only."""
+        """Return the TOML file with the settings of a role that `up` runs, readable by its owner only."""
         return self.folder / "settings" / f"{name}.toml"
 
     @property
@@ -173,7 +173,7 @@ class Layout:
         return self.pki.is_dir() and not self.plain
 
     def enrolment(self, camera_id: CameraId) -> Path:
-        """The enrolment of a camera that runs on this machine."""
+        """Return the enrolment of a camera that runs on this machine."""
         return self.folder / "enrolments" / f"{camera_id}.enrolment"
 
     @property
@@ -192,11 +192,11 @@ class Layout:
         return self.folder / "run.json"
 
     def log(self, role: str) -> Path:
-        """The log of one of our roles."""
+        """Return the log of one of our roles."""
         return self.folder / "logs" / f"{role}.log"
 
     def key_file(self, camera_id: CameraId) -> Path:
-        """The key of one camera."""
+        """Return the key of one camera."""
         return self.keys / f"{camera_id}.key"
 
     def fleet_secret(self, given: bytes | None = None) -> bytes:

@@ -17,5 +17,5 @@ EXPERIMENTS: Final = (
 
 
 def experiments() -> Mapping[str, Planned]:
-    """The plan of each experiment, by the name of its folder under docs/results."""
+    """Return the plan of each experiment, by the name of its folder under docs/results."""
     return {name.replace("_", "-"): import_module(f"lab.experiments.{name}.experiment").plan for name in EXPERIMENTS}

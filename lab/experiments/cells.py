@@ -143,7 +143,7 @@ class Attack:
         return f"{self.subject}/{self.defence}/{self.attack}{kind}"
 
     def row(self, found: Scores) -> Row:
-        """The scores, summed up."""
+        """Return the row with the scores, summed up."""
         repeats, count = found.correct.shape
         accuracy = share_interval(found.correct)
         return Row(
@@ -166,7 +166,7 @@ class Attack:
         )
 
     def points(self, found: Scores) -> list[Point]:
-        """The rounds of the attack, if it has any."""
+        """Return the rounds of the attack, if it has any."""
         return [
             Point(self.subject, self.defence, self.attack, number, accuracy, share)
             for number, (accuracy, share) in enumerate(found.curve.tolist(), start=1)

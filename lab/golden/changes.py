@@ -115,7 +115,7 @@ def _changed_data(older: Repository, newer: Repository, entries: tuple[str, ...]
 
 
 def _contents(repository: Repository, reached: Any) -> dict[Place, tuple[object, ...]]:
-    """The text of each definition, with the names of the definitions that it refers to."""
+    """Return the text of each definition, with the names of the definitions that it refers to."""
     return {
         place: (each.text, tuple((target.file.relative_to(repository.root), target.name) for target in each.targets))
         for place, each in reached.items()
@@ -123,7 +123,7 @@ def _contents(repository: Repository, reached: Any) -> dict[Place, tuple[object,
 
 
 def _of(repository: Repository, other: Repository, place: Place) -> Place:
-    """The place in `repository` with the file and name of a place in the `other` checkout."""
+    """Return the place in `repository` with the file and name of a place in the `other` checkout."""
     return Place(repository.root / place.file.relative_to(other.root), place.name)
 
 
@@ -132,7 +132,7 @@ def _statements(repository: Repository, place: Place) -> list[ast.stmt]:
 
 
 def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line]:
-    """The statements of a definition that its older version does not have, and the branches that have lost one."""
+    """Return the statements that a definition's older version does not have, and the branches that have lost one."""
     there = _of(older, newer, place)
     before, now = (list(_heads(_statements(*each))) for each in ((older, there), (newer, place)))
     left, fields = Counter((line.branch, head) for head, line in before), {line.field for _, line in before}
@@ -150,7 +150,7 @@ def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line
 
 
 def _nearest(branch: tuple[str, ...], lines: list[tuple[str, _Line]]) -> tuple[int, ...]:
-    """The lines of a branch; if it is gone, those of the one around it."""
+    """Return the lines of a branch; if it is gone, those of the one around it."""
     for depth in range(len(branch), -1, -1):
         if numbers := [number for _, line in lines if line.branch == branch[:depth] for number in line.numbers]:
             return tuple(numbers)
@@ -185,7 +185,7 @@ def _heads(
 
 
 def _inner(node: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """The parts of a statement that hold statements, by what leads there."""
+    """Yield the parts of a statement that hold statements, by what leads there."""
     for name in ("body", "orelse", "finalbody"):
         if isinstance(body := getattr(node, name, None), list):
             yield name, body
@@ -196,7 +196,7 @@ def _inner(node: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
 
 
 def _own(node: ast.stmt) -> list[object]:
-    """The parts of a statement that hold no statements."""
+    """Return the parts of a statement that hold no statements."""
     parts = [value for name, value in ast.iter_fields(node) if name not in ("body", "orelse", "finalbody", "handlers")]
     if isinstance(node, ast.Match):
         return [node.subject, *(each for case in node.cases for each in (case.pattern, case.guard))]
@@ -223,7 +223,7 @@ def _dumped(part: object) -> str:
 
 
 def _executed(repository: Repository, place: Place, lines: Lines) -> bool:
-    """Whether any line inside the functions of a definition is executed; statements on import always are."""
+    """Return whether any line inside the functions of a definition is executed; statements on import always are."""
     own = lines.get(str(place.file.relative_to(repository.root)), set())
     functions = [
         node for statement in _statements(repository, place) for node in ast.walk(statement)

@@ -98,7 +98,7 @@ class Job:
         return self.name.partition("/")[0]
 
     def settings(self) -> tuple[object, ...]:
-        """The settings on which its outcome on a batch depends, apart from the batch and the defence."""
+        """Return the settings on which its outcome on a batch depends, apart from the batch and the defence."""
         return (self.name, self.effort, self.eps, self.variant)
 
 

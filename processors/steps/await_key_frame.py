@@ -84,7 +84,7 @@ class AwaitKeyFrame(Step):
         self._missing: OrderedDict[Identity, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of frames that wait."""
+        """Return the number of frames that wait."""
         return sum(len(waiting) for waiting in self._waiting.values())
 
     # Frames

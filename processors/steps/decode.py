@@ -45,7 +45,7 @@ class Decode(Step):
         self._counted: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """The number of frames that are being decoded, or wait for an earlier frame."""
+        """Return the number of frames that are being decoded, or wait for an earlier frame."""
         return len(self._waiting)
 
     def submit(self, job: FrameJob) -> None:

@@ -136,7 +136,7 @@ def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
 
 
 def addressed(source: SourceSettings, index: int) -> SourceSettings:
-    """The source of camera `index` of a group: `{index}` is replaced in a file, and `${VARIABLE}` too in an address.
+    """Return the source of a group's camera `index`. Replace `{index}` in a file, and `${VARIABLE}` too in an address.
 
     Raises `ConfigError` for a variable that the environment does not have.
     """

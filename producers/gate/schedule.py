@@ -47,7 +47,7 @@ class Hours:
         return cls(_days(found["days"]), begin, end if end > begin else end + _MIDNIGHT)
 
     def hold(self, day: int, minute: int) -> bool:
-        """Whether the hours include a minute after midnight of a day of the week."""
+        """Return whether the hours include a minute after midnight of a day of the week."""
         if day in self.days and self.begin <= minute < self.end:
             return True
         return (day - 1) % 7 in self.days and self.begin <= minute + _MIDNIGHT < self.end
@@ -87,7 +87,7 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
         return ZoneInfo(self.zone) if self.zone is not None else None
 
     def holds(self, now_s: float) -> bool:
-        """Whether the camera sends at a Unix time in seconds."""
+        """Return whether the camera sends at a Unix time in seconds."""
         then = datetime.fromtimestamp(now_s, UTC).astimezone(self._zone)
         return any(hours.hold(then.weekday(), then.hour * 60 + then.minute) for hours in self._parsed)
 

@@ -89,7 +89,7 @@ def union(parts: Sequence[Floats]) -> Polygons:
 
 
 def _arrow(turn: float) -> Polygons:
-    """An arrow that points up, turned by `turn` radians clockwise."""
+    """Return an arrow that points up, turned by `turn` radians clockwise."""
     cos, sin = np.cos(turn), np.sin(turn)
 
     def turned(*corners: tuple[float, float]) -> Floats:

@@ -27,7 +27,7 @@ def paste_sticker(
     share: float = 0.125,
     pattern: NDArray[np.uint8] = STICKER,
 ) -> NDArray[np.uint8]:
-    """A copy of `frame` (H, W, C) with a square sticker on it.
+    """Return a copy of `frame` (H, W, C) with a square sticker on it.
 
     `position` (down, across) in [0, 1] runs over the places where the sticker fits wholly: (0, 0) is the upper left
     corner, (1, 1) the lower right. `share` is the side as a share of the frame's short side: 4 pixels of 32.

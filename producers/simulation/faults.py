@@ -60,11 +60,11 @@ class FaultPlan:
         )
 
     def is_dark(self, now_ms: int) -> bool:
-        """Whether the camera is dark."""
+        """Return whether the camera is dark."""
         return self.active("dark", now_ms) is not None
 
     def is_cut_off(self, now_ms: int) -> bool:
-        """Whether the camera has no connection."""
+        """Return whether the camera has no connection."""
         return self.is_dark(now_ms) or self.active("disconnect", now_ms) is not None
 
 

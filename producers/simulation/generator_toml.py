@@ -77,7 +77,7 @@ class GeneratorSettings(BaseModel):
 
 
 def find_generator(name: str) -> Path:
-    """A generator's folder: a path, or the name of a shipped one; `ConfigError` when it has no `generator.toml`."""
+    """Return a generator's folder, by path or shipped name. Raises ConfigError if it has no `generator.toml`."""
     # Unlike those of `Path`, these functions raise no error for a closed folder or an unknown user.
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if os.path.isfile(folder / TOML):  # noqa: PTH113

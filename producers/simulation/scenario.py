@@ -80,7 +80,7 @@ class Fault(BaseModel):
         return RANDOM if self.target is None else self.target
 
     def overlaps(self, other: Fault) -> bool:
-        """Whether two faults overlap."""
+        """Return whether two faults overlap."""
         return self.at_s < other.at_s + other.for_s and other.at_s < self.at_s + self.for_s
 
 
@@ -154,7 +154,7 @@ def load_scenario(path: Path) -> Scenario:
 
 
 def read_scenario(path: Path) -> Any:
-    """The content of a scenario file, unchecked, with its paths placed in its folder.
+    """Return the content of a scenario file, unchecked, with its paths placed in its folder.
 
     Raises `ConfigError` when it cannot be read or is not YAML.
     """

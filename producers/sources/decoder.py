@@ -89,8 +89,8 @@ def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def to_planes(frame: av.VideoFrame) -> Planes | None:
-    """A decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits, or names a
-    matrix other than BT.601 and BT.709.
+    """Return a decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits, or
+    names a matrix other than BT.601 and BT.709.
 
     Without a named matrix it is read as BT.601, without a named range as limited: FFmpeg's way to RGB reads it so too.
     """
@@ -106,7 +106,7 @@ def to_planes(frame: av.VideoFrame) -> Planes | None:
 
 
 def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDArray[np.uint8], Planes | None]:
-    """The picture and the planes of a decoded frame as it is sent, as in `Captured`.
+    """Return the picture and the planes of a decoded frame as it is sent, as in `Captured`.
 
     There are planes if they are wanted, the frame has them, and nothing is cut.
     """
@@ -116,7 +116,7 @@ def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDA
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
-    """The samples of a plane (H, W), a copy."""
+    """Return the samples of a plane (H, W), a copy."""
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
     return rows[: plane.height, : plane.width].copy()
 

@@ -131,7 +131,7 @@ class _Meter(StreamClock):
         self._span_s: tuple[float, float] | None = None
 
     def note(self, packet: av.packet.Packet[av.stream.Stream]) -> None:
-        """A packet on its way into the decoder."""
+        """Count a packet before it is decoded."""
         super().note(packet)
         self.bytes += packet.size
         self.packets += packet.size > 0

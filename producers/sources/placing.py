@@ -13,7 +13,7 @@ _PROTOCOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def is_path(address: object) -> bool:
-    """Whether an address is the path of a file: no URL or other protocol, no device, no variable in front."""
+    """Return whether an address is the path of a file: no URL or other protocol, no device, no variable in front."""
     return isinstance(address, str) and not _PROTOCOL.match(address) and not address.startswith(("/dev/", "${"))
 
 

@@ -49,7 +49,7 @@ class Reader(Protocol):
 
 
 def read_from(source: Source, ahead: int = 1, hang_s: float | None = None) -> Reader:
-    """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones.
+    """Return the reader that suits a source; `ahead` frames of a live one may wait, its newest ones.
 
     With `hang_s`, a live source that gives no frame for this many seconds hangs.
     """

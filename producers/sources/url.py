@@ -24,8 +24,8 @@ from schemas.errors import SourceError, SourceHungError
 
 
 def public_address(address: str) -> str:
-    """The address without user, password, path, query and fragment, as messages may show it: some cameras carry the
-    password in the path.
+    """Return the address without user, password, path, query and fragment, as messages may show it: some cameras
+    carry the password in the path.
 
     If an @ follows the apparent end of the host, a password may contain it: then only the scheme is shown.
     """
@@ -110,7 +110,7 @@ class UrlSource:
             self._position = position
 
     def read(self) -> Captured | None:
-        """The next frame; None at the end of a stream that has one."""
+        """Return the next frame; None at the end of a stream that has one."""
         with self._lock:
             for frame in self._frames:
                 position = self._next

@@ -46,7 +46,7 @@ class VideoSource:
         self._position = position
 
     def read(self) -> Captured | None:
-        """The next frame; None at the end."""
+        """Return the next frame; None at the end."""
         with self._lock:
             position = self._position
             frame = self._decode(position)

@@ -56,8 +56,8 @@ class BootLedger:
     clock_ms: int = 0
 
     def counts(self, confirmed_to: int) -> tuple[int, ...]:
-        """The fields that change without a new revision: `next`, frames skipped, resent and shed, and the confirmed
-        ranges."""
+        """Return the fields that change without a new revision: `next`, frames skipped, resent and shed, and the
+        confirmed ranges."""
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def join_shed(self) -> None:

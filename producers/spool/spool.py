@@ -310,7 +310,7 @@ class Spool:
         return next(waiting, ledger.next)
 
     def _is_signed(self, segment: Segment, key: CameraKey) -> bool:
-        """Whether `key` signed the first readable frame of a segment."""
+        """Return whether `key` signed the first readable frame of a segment."""
         problem = StateError(f"spool file {segment.path}: expected a readable frame, got none. Check the disk.")
         for seq in range(segment.first, segment.next):
             if (frame := self._frames.get((segment.boot_id, seq))) is not None:

@@ -29,7 +29,7 @@ class SegmentWriter:
         self._open: tuple[Segment, OpenFile] | None = None
 
     def writes(self, segment: Segment) -> bool:
-        """Whether this segment is the open one."""
+        """Return whether this segment is the open one."""
         return self._open is not None and self._open[0] is segment
 
     @property
@@ -38,7 +38,7 @@ class SegmentWriter:
         return self._open is not None
 
     def takes(self, payload_bytes: int, now_ms: int) -> bool:
-        """Whether a segment is open that is neither too full for such a record nor too old."""
+        """Return whether a segment is open that is neither too full for such a record nor too old."""
         if self._open is None:
             return False
         segment, size = self._open[0], HEADER_BYTES + payload_bytes

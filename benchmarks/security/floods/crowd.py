@@ -171,7 +171,7 @@ class _Connection:
             self._unsent = b""  # The next event is an error.
 
     def wanted(self) -> int:
-        """The events to wait for."""
+        """Return the number of events to wait for."""
         sends = select.POLLOUT if self._unsent or self._body_left else 0
         return sends | (select.POLLIN if self._habit.reads else select.POLLRDHUP)
 

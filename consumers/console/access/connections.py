@@ -239,5 +239,5 @@ def network_of(host: str) -> str:
 
 
 def _unanswered(some: Iterable[Connection]) -> Connection | None:
-    """The oldest connection that has had its chance to send a whole request and still owes one."""
+    """Return the oldest connection that has had its chance to send a whole request and still owes one."""
     return next((each for each in some if not each.is_answered and not each.is_new), None)

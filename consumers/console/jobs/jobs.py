@@ -78,7 +78,7 @@ class _Running:
         self.wake.set()
 
     def ends(self) -> JobState | None:
-        """The reason of the requested end; None if there was no request."""
+        """Return the reason of the requested end; None if there was no request."""
         return self._why
 
 

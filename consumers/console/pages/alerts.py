@@ -244,7 +244,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
-    """The episode of one alert, whatever its state."""
+    """Show the episode of one alert, whatever its state."""
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
     reviews = await context.read(context.store.reviewed)

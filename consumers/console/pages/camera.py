@@ -160,7 +160,7 @@ async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int
 
 
 async def _clip(context: ConsoleContext, request: Request) -> Response:
-    """The pictures around a moment as a film: the one kept of this moment, else one from Kafka, else a kept one nearby.
+    """Send the film around a moment: the one kept of this moment, else one from Kafka, else a kept one nearby.
 
     Without `at_ms`, those of the last half minute.
     """

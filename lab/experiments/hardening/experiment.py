@@ -104,7 +104,7 @@ def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:
 
 
 def _adapted(kind: str, eps: float, size: tuple[int, int]) -> Cell:
-    """The hardened network under every attack."""
+    """Return the hardened network under every attack."""
     folder = shipped_bundle(NETWORKS["hardened"])
 
     def measure() -> Tables:
@@ -117,7 +117,7 @@ def _adapted(kind: str, eps: float, size: tuple[int, int]) -> Cell:
 
 
 def _alone(kind: str, eps: float, attack: str) -> Cell:
-    """The hardened network under one attack of another kind."""
+    """Return the hardened network under one attack of another kind."""
     folder = shipped_bundle(NETWORKS["hardened"])
 
     def measure() -> Tables:

@@ -37,27 +37,27 @@ class Against:
         return standing(self.rows)
 
     def share(self, side: str) -> Interval:
-        """The share of these pictures on the side `bare`, `once` or `always`, with its Wilson interval."""
+        """Return the share of these pictures on the side `bare`, `once` or `always`, with its Wilson interval."""
         right = self._right(side)
         return wilson(int(right.sum()), len(right))
 
     def gain(self, side: str) -> Interval:
-        """The share behind the drop, `once` or `always`, minus that of the bare network, with its paired interval."""
+        """Return the share behind the drop, `once` or `always`, minus the bare network's, with its paired interval."""
         return paired_interval(self._right(side), self.left.bare)
 
     def p(self, side: str) -> float:
-        """The two-sided sign test of the difference."""
+        """Return the p-value of the two-sided sign test of the difference."""
         wins, losses = self._discordant(side)
         return min(1.0, 2 * sign_test(max(wins, losses), min(wins, losses)))
 
     def detectable(self, side: str) -> float:
-        """The smallest gain that the test finds with the probability `POWER` if as many pictures as here are lost."""
+        """Return the smallest gain that the test finds with the probability `POWER` if this many pictures are lost."""
         _, losses = self._discordant(side)
         needed = partial(least_wins, alpha=LEVEL / 2)
         return paired_detectable(self.left.count, losses / self.left.count, needed, POWER)
 
     def strongest(self, side: str) -> str:
-        """The attack that leaves the fewest pictures of this side; a dash without an attack."""
+        """Return the attack that leaves the fewest pictures of this side; a dash without an attack."""
         attacks = [row for row in self.rows if row.attack != CLEAN]
         found = min(attacks, key=lambda row: int(_of(standing([row]), side).sum()), default=None)
         return "–" if found is None else f"{found.attack}, made {_PLACES[found.made_on]}"

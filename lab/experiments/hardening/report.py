@@ -10,7 +10,7 @@ _COMMAND = "pointillist lab stale --only hardening --run"
 
 
 def share(value: float, count: int) -> str:
-    """A share with its Wilson interval of 95 %."""
+    """Return a share with its Wilson interval of 95 %."""
     found = wilson(round(value * count), count)
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
@@ -69,7 +69,7 @@ def scene_page(
     adapted: list[AdaptedRow],
     alone: list[AloneRow],
 ) -> list[str]:
-    """The fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
+    """Return the fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
     sums = {name: [row for row in hard if row.model == name] for name in sorted({row.model for row in hard})}
     totals = [
         f"{name}: {sum(row.right for row in own)} of {sum(row.frames for row in own)} hard scenes right."

@@ -111,7 +111,7 @@ def _judged(
 
 
 def _attacks(chain: Defended, eps: float, chance: torch.Generator) -> list[Attack]:
-    """The attacks of a row, EOT-PGD first. The others ascend margins, towards any class and towards single ones."""
+    """Return the attacks of a row, EOT-PGD first. The others ascend margins, towards any class and single ones."""
     usual = partial(eot_pgd, chain, eps=eps, samples=SAMPLES, generator=chance)
     margin = partial(usual, margin=True, momentum=MOMENTUM)
 

@@ -52,7 +52,7 @@ _known: Final[dict[tuple[Path, int, int], str]] = {}
 
 
 def file_state(place: Path) -> str:
-    """The digest of a file, or of the files in a folder, without prose; `missing` if there is none.
+    """Return the digest of a file, or of the files in a folder, without prose; `missing` if there is none.
 
     A file is read again only when its size or its time of change differs.
     """

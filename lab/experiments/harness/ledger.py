@@ -56,7 +56,7 @@ def _shipped() -> tuple[Pair, ...]:
 
 
 def is_harmless(code: Sequence[str], older: str, newer: str, pairs: Iterable[Pair] | None = None) -> bool:
-    """Whether a chain of pairs leads from the digest of a row to the digest of today's code."""
+    """Return whether a chain of pairs leads from the digest of a row to the digest of today's code."""
     mine = [pair for pair in (_shipped() if pairs is None else pairs) if pair.code == tuple(code)]
     reached, waiting = set[str](), [older]
     while waiting:

@@ -22,12 +22,12 @@ class Column(Generic[Record]):
 
 
 def table(columns: Sequence[Column[Record]], records: Iterable[Record]) -> str:
-    """A Markdown table; empty if there are no records."""
+    """Return a Markdown table; empty if there are no records."""
     return markdown([each.head for each in columns], ([each.text(record) for each in columns] for record in records))
 
 
 def cells(records: Iterable[Mapping[str, str]]) -> str:
-    """A Markdown table of records with the same keys, which are its heads; empty if there are no records."""
+    """Return a Markdown table of records with the same keys, which are its heads; empty if there are no records."""
     lines = list(records)
     return markdown(list(lines[0]), (list(line.values()) for line in lines)) if lines else ""
 

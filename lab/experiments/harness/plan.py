@@ -30,21 +30,21 @@ class Workplace:
     data: Path | None = None
 
     def data_set(self, name: str) -> Path:
-        """The file of a data set, which may be missing."""
+        """Return the file of a data set, which may be missing."""
         return (self.data or Path()) / f"{name}.npz"
 
     def needed_data(self) -> Path:
-        """The folder of the data sets. Raises ConfigError if none is set."""
+        """Return the folder of the data sets. Raises ConfigError if none is set."""
         if self.data is None:
             raise ConfigError("POINTILLIST_DATA is missing: expected the folder of the data sets. Set the variable.")
         return self.data
 
     def cache(self, name: str) -> Cache:
-        """The checkpoints of the experiment `name`."""
+        """Return the checkpoints of the experiment `name`."""
         return Cache(self.runs / name)
 
     def store(self, name: str) -> Store:
-        """The rows of the experiment `name`."""
+        """Return the rows of the experiment `name`."""
         return Store(self.results / name)
 
 
@@ -68,7 +68,7 @@ class Plan:
 
 
 def staleness(cell: Cell, rows: Mapping[str, Row]) -> str:
-    """The reason why a cell has to be measured; empty if its row holds."""
+    """Return the reason why a cell has to be measured; empty if its row holds."""
     row = rows.get(cell.name)
     if row is None:
         return MISSING

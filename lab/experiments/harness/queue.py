@@ -35,7 +35,7 @@ class Stale:
 
 
 def stale_rows(plans: Iterable[Plan]) -> list[Stale]:
-    """The stale rows of all plans in the order of their worth: every plan's first cells, then the second ones.
+    """Return the stale rows of all plans in the order of their worth: every plan's first cells, then the second ones.
 
     Of cells at the same place, those of earlier plans come first.
     """
@@ -51,7 +51,7 @@ def stale_rows(plans: Iterable[Plan]) -> list[Stale]:
 
 
 def affordable(stale: Sequence[Stale], hours: float | None) -> list[Stale]:
-    """The rows that fit into `hours`, in order. A row that does not fit is skipped, and cheaper ones may follow."""
+    """Return the rows that fit into `hours`, in order. Skip a row that does not fit; cheaper ones may follow."""
     if hours is None:
         return list(stale)
     chosen, left = list[Stale](), 3600 * hours

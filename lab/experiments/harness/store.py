@@ -87,7 +87,7 @@ class Store:
             ) from None
 
     def records(self, table: str, kind: type[Record]) -> list[Record]:
-        """The records of a table, of all rows. Raises ConfigError for other columns than those of `kind`."""
+        """Return the records of a table, of all rows. Raises ConfigError for other columns than those of `kind`."""
         every, rows = self.read()
         names, columns = [field.name for field in fields(kind)], every.get(table)
         if columns is not None and columns != names:
@@ -95,7 +95,7 @@ class Store:
         return [kind(*values) for row in rows.values() for values in row.tables.get(table, ())]
 
     def texts(self, table: str) -> list[dict[str, str]]:
-        """The records of a table as text by column: None as nothing, figures without trailing zeros."""
+        """Return the records of a table as text by column: None as nothing, figures without trailing zeros."""
         every, rows = self.read()
         columns = every.get(table, ())
         return [
@@ -140,7 +140,7 @@ class Store:
 
 
 def row_of(cell: Cell, tables: Tables, command: str, seconds: float) -> Row:
-    """The row of a cell that was measured now. Figures are rounded to `PLACES`."""
+    """Return the row of a cell that was measured now. Figures are rounded to `PLACES`."""
     made = Made(
         command, cell.code_state, cell.input_state, cell.seed, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         f"{platform.machine()}, {os.cpu_count()} cores", round(seconds, 1),
@@ -150,12 +150,12 @@ def row_of(cell: Cell, tables: Tables, command: str, seconds: float) -> Row:
 
 
 def values_of(record: DataclassInstance) -> list[Any]:
-    """The values of a record in the order of its fields, figures rounded."""
+    """Return the values of a record in the order of its fields, figures rounded."""
     return [_rounded(getattr(record, field.name)) for field in fields(record)]
 
 
 def columns_of(tables: Mapping[str, type[DataclassInstance]]) -> dict[str, list[str]]:
-    """The columns of each table."""
+    """Return the columns of each table."""
     return {name: [field.name for field in fields(kind)] for name, kind in tables.items()}
 
 

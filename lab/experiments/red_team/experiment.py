@@ -27,7 +27,7 @@ _PARITY: Final = "lab.experiments.red_team.parity"
 
 
 def plan(place: Workplace) -> Plan:
-    """The broken defences, then the pairs of attacks, then the comparisons of backward passes."""
+    """Return the broken defences, then the pairs of attacks, then the comparisons of backward passes."""
     store = place.store(NAME)
     every = [_broken(place, each, number) for number, each in enumerate(broken.DEFENCES)]
     cells = (*every[: broken.MAIN], *(_pair(place, each) for each in parity.PAIRS), *every[broken.MAIN :])

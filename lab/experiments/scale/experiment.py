@@ -91,7 +91,7 @@ def _accuracy(scenes: str, size: tuple[int, int], count: int, attacked: bool) ->
 
 
 def page(rows: Sequence[Row], parts: Sequence[Cost]) -> list[str]:
-    """The parts of the page."""
+    """Return the parts of the page."""
     sums = []
     for what, some in (("clean", [r for r in rows if not r.attack]), ("under PGD", [r for r in rows if r.attack])):
         if some:

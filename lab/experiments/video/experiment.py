@@ -26,7 +26,7 @@ _SECONDS: Final = 11
 
 
 def plan(place: Workplace) -> Plan:
-    """The fleet's network, then the plain one, some scenes at a time."""
+    """Return the fleet's network, then the plain one, some scenes at a time."""
     cells = [
         _cell(name, first, min(TOGETHER, count - first))
         for name, count in SCENES.items()

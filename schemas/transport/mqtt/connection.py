@@ -74,13 +74,13 @@ class _Events:
     """Events that a connection may ignore."""
 
     def _taken_over(self) -> None:
-        """Another client connected under the same name."""
+        """React to another client's connection under the same name."""
 
     def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
-        """The broker answered the SUBSCRIBE `mid`; `refusals` are its reasons against single filters."""
+        """React to the broker's answer to the SUBSCRIBE `mid`; `refusals` are its reasons against single filters."""
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message arrived that the client left to paho."""
+        """React to a message that the client left to paho."""
 
     def _read_done(self) -> None:
         """Everything that had arrived is handled, or the socket accepts bytes again: the moment to send."""
@@ -133,19 +133,19 @@ class MqttConnection(_Events, ABC):
 
     @abstractmethod
     def _opening(self) -> None:
-        """A socket is connected; CONNECT follows."""
+        """React to a connected socket; CONNECT follows."""
 
     @abstractmethod
     def _opened(self, session_present: bool, receive_maximum: int) -> None:
-        """The broker accepted the connection and accepts `receive_maximum` unacknowledged messages."""
+        """React to an accepted connection. The broker accepts `receive_maximum` unacknowledged messages."""
 
     @abstractmethod
     def _lost(self, reason: str, was_up: bool) -> None:
-        """The connection is gone; `was_up` is false if it was never accepted."""
+        """React to the end of the connection; `was_up` is false if it was never accepted."""
 
     @abstractmethod
     def _failed(self, event: str, reason: str) -> None:
-        """A connection could not be made; `event` is `mqtt_unreachable` or `mqtt_refused`."""
+        """React to a failed attempt; `event` is `mqtt_unreachable` or `mqtt_refused`."""
 
     async def _dial(self) -> socket.socket:
         """Return a connected socket."""
@@ -265,7 +265,7 @@ class MqttConnection(_Events, ABC):
         return self._client.adopt(dialled)
 
     def _connected(self, attempt: asyncio.Task[MQTTErrorCode]) -> None:
-        """The socket is open, or could not be opened; the broker has not answered yet."""
+        """React to an open socket, or to a failure to open it; the broker has not answered yet."""
         self._connecting = None
         if attempt.cancelled():
             return
