@@ -61,7 +61,7 @@ def attach(
     if registers:  # only once its source opens: a mistyped address would leave a camera that is never online
         try_source(plan.source)
     if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
-        typer.echo(f"{identity} is a camera that this system does not know yet; it knows {near}", err=True)
+        typer.echo(f"{identity} is a new camera of this system. A similar name exists: {near}", err=True)
     known = camera_identity(name, enrolment, state)
     if spool is None and known.home is None:
         raise ConfigError(

@@ -152,7 +152,7 @@ def _clock(found: Found) -> str:
     if found.skew_ms is None:
         return "its own: none sent (no RTCP report); frames have the time of their arrival"
     if not found.believed:
-        return f"its own is {abs(found.skew_ms) / 1000:.0f} s off ours: not believed, arrival counts. Set its NTP"
+        return f"its own is {abs(found.skew_ms) / 1000:.0f} s off ours: not used, arrival counts. Set its NTP"
     return f"its own by RTCP, {found.clock_after_s or 0:.1f} s after the first picture"
 
 

@@ -68,7 +68,7 @@ class ModelsAccess:
         async def body() -> R:
             async with ModelsTopic(where, trusted, signer) as topic:
                 if signer is not None and topic.refused:
-                    words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
+                    words = f"the newest list of models is not accepted, and will be replaced: {topic.refused}"
                     Console(stderr=True, soft_wrap=True).print(words, markup=False)
                 return await work(topic)
 
@@ -227,7 +227,7 @@ def show_list(
 
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
         if topic.refused:
-            words = f"the newest list of models is not believed, the one before it is in force: {topic.refused}"
+            words = f"the newest list of models is not accepted, the one before it is in force: {topic.refused}"
             Console(stderr=True, soft_wrap=True).print(words, markup=False)
         newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
         return [

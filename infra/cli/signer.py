@@ -20,7 +20,7 @@ app.add_typer(signer_app, name="signer")
 Trust = Annotated[
     Path | None,
     typer.Option(
-        help="File of the signers whose published models are believed, a line `ssh-ed25519 BASE64 NAME` each; else the "
+        help="File of the signers whose published models are accepted, a line `ssh-ed25519 BASE64 NAME` each; else the "
         "state folder's. Read again whenever something is published."
     ),
 ]

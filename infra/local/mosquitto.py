@@ -107,7 +107,7 @@ def _connect(login: Login | None) -> bytes:
 
 
 _NOT_ACCEPTED: Final = {
-    0x84: "the broker does not speak MQTT 5",
+    0x84: "a broker without MQTT 5",
     0x86: "wrong user or password",
     0x87: "the broker does not authorise this client",
 }

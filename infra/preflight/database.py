@@ -31,7 +31,7 @@ _REFUSALS: Final = (
     (r"no pg_hba\.conf entry", "it has no rule for this user, database and address in its pg_hba.conf"),
     (r'(database|role) "[^"]*" does not exist', None),
     (r"invalid .*(option|value|number)|unrecognized configuration parameter|definition of service", None),
-    (r"does not support SSL", "it does not speak TLS"),
+    (r"does not support SSL", "a server without TLS on this port"),
     (r"certificate|SSL error|sslmode|sslrootcert", None),
 )
 _BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ", "is bad: ")
@@ -133,7 +133,7 @@ def _distrust(settings: dict[str, str]) -> str | None:
         with socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S) as plain:
             plain.sendall(_SSL_REQUEST)
             if plain.recv(1) != b"S":
-                return "it does not speak TLS"
+                return "a server without TLS on this port"
             with closing(secured(plain, context, settings["host"], _ANSWER_S)):
                 return None
     except ssl.SSLError as error:

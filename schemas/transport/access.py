@@ -28,20 +28,20 @@ KEY_FILE: Final = "tls.key"
 _CERTIFICATE: Final = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not to be trusted",
-    "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority of our certificate: it is of another fleet",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server does not trust our certificate: it is of another fleet or expired",
+    "TLSV1_ALERT_UNKNOWN_CA": "a rejection of our certificate: its authority is of another fleet",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "a rejection of our certificate: it is of another fleet or expired",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: enrol again",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "our certificate has been revoked: enrol again",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the server asks for a certificate, and ours is missing or bad",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the server does not accept a certificate of this kind",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server asks for a certificate, and none is given",
-    "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",
-    "RECORD_LAYER_FAILURE": "the server does not speak TLS on this port",
-    "UNEXPECTED_EOF_WHILE_READING": "the server ended the connection as TLS began: it may not speak TLS on this port",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "a request for a certificate, and ours is missing or damaged",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "a rejection of our certificate: its kind is not supported",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a request for a certificate, and none is given",
+    "WRONG_VERSION_NUMBER": "a server without TLS on this port",
+    "RECORD_LAYER_FAILURE": "a server without TLS on this port",
+    "UNEXPECTED_EOF_WHILE_READING": "the end of the connection as TLS began: this port may be without TLS",
 }
 # X.509 verification results by OpenSSL's numbers.
 _VERIFIED: Final = {
-    9: "it is not valid yet: look at this machine's clock",
+    9: "it is not valid yet: check this machine's clock",
     10: "it has expired",
     18: "it is self-signed",
     19: "it is of another authority than the one we were given",

@@ -84,12 +84,12 @@ def refusal(*arguments: object) -> str:
     return line
 
 
-FOREIGN = "the server does not trust our certificate: it is of another fleet or expired"
+FOREIGN = "a rejection of our certificate: it is of another fleet or expired"
 WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
     "another fleet's": (lambda m: m.role(m.other, "admin"), ANOTHER),
     "of another fleet, who trusts us": (lambda m: m.mixed(trusts=m.ours, is_of=m.other), FOREIGN),
     "expired": (lambda m: m.mixed(trusts=m.ours, is_of=m.ours, days=-0.5), FOREIGN),
-    "none": (lambda m: m.trust_alone(), "the server asks for a certificate, and ours is missing or bad"),
+    "none": (lambda m: m.trust_alone(), "a request for a certificate, and ours is missing or damaged"),
 }
 
 
@@ -163,10 +163,10 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
 MQTT_WRONG = WRONG | {
     "of another fleet, who trusts us": (
         WRONG["of another fleet, who trusts us"][0],
-        "the server does not know the authority of our certificate: it is of another fleet",
+        "a rejection of our certificate: its authority is of another fleet",
     ),
     "expired": (WRONG["expired"][0], "our certificate has expired: enrol again"),
-    "none": (WRONG["none"][0], "the server asks for a certificate, and none is given"),
+    "none": (WRONG["none"][0], "a request for a certificate, and none is given"),
 }
 
 

@@ -91,7 +91,7 @@ def test_a_postgresql_without_tls_is_not_to_be_trusted(fleet: Layout) -> None:
     root = str(fleet.pki / AUTHORITY_FILE)
     with answering(b"N") as port:
         settings = {"host": "127.0.0.1", "port": str(port), "sslrootcert": root}
-        assert database._distrust(settings) == "it does not speak TLS"
+        assert database._distrust(settings) == "a server without TLS on this port"
     assert database._distrust({"host": "127.0.0.1", "port": "1"}) is None  # nobody answers there
 
 

@@ -148,7 +148,7 @@ def findings(**changed: Any) -> Found:
         ({"fps": 9.96, "live": False}, ("frames/s", "10.0 recorded")),
         ({}, ("frames/s", "too few to measure")),
         ({"hardware": True}, ("codec", "h264 High by hardware")),
-        ({"skew_ms": -90_400}, ("clock", "its own is 90 s off ours: not believed, arrival counts. Set its NTP")),
+        ({"skew_ms": -90_400}, ("clock", "its own is 90 s off ours: not used, arrival counts. Set its NTP")),
     ],
 )
 def test_each_finding_has_its_row(changed: dict[str, Any], row: tuple[str, str]) -> None:

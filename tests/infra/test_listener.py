@@ -156,7 +156,7 @@ def test_both_listeners_ask_for_certificates(tmp_path: Path) -> None:
         health = role_tls(layout.pki, "health")
         for place in (("127.0.0.2", port), (broker.host, broker.port)):
             require_mqtt(place, 60, health)
-            with pytest.raises(Exception, match="asks for a certificate"):
+            with pytest.raises(Exception, match="a request for a certificate"):
                 require_mqtt(place, 60, type(health)(health.authorities))
     finally:
         broker.stop()

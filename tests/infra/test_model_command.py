@@ -123,7 +123,7 @@ def test_a_new_signer_of_a_state_folder_replaces_the_list_of_a_stolen_one(state:
     others = [line for line in layout.trusted.read_text().splitlines() if not line.endswith(" own")]
     layout.trusted.write_text("".join(f"{line}\n" for line in others))
     done = run("publish", second, "--state", state)
-    assert "the newest list of models is not believed, and will be replaced" in done.stderr
+    assert "the newest list of models is not accepted, and will be replaced" in done.stderr
     assert live(state) == "tiny@2"
     assert "is live already" in run("publish", second, "--state", state).stdout
 
@@ -231,13 +231,13 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     assert [row["location"] for row in rows] == [f"file://{stored}"]
     unseen = run("list", *place, "--json")
     assert json.loads(unseen.stdout) == []
-    assert "is not believed, the one before it is in force" in unseen.stderr
+    assert "is not accepted, the one before it is in force" in unseen.stderr
     assert "who is not trusted" in unseen.stderr
     # Whoever trusts others neither believes it nor is kept from publishing.
     assert "who is not trusted" in json.loads(run("status", "--state", state, "--json").stdout)["error"]
     assert live(state) is None
     again = run("publish", bundle(tmp_path, "3"), "--state", state)
-    assert "the newest list of models is not believed, and will be replaced" in again.output
+    assert "the newest list of models is not accepted, and will be replaced" in again.output
     assert live(state) == "tiny@3"
 
 

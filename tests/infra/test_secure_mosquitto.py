@@ -145,7 +145,7 @@ def test_a_stranger_without_tls_gets_no_answer(broker: tuple[str, int]) -> None:
 
 
 def test_a_server_without_tls_is_named_as_that(fleet: Layout) -> None:
-    with dead_air() as place, pytest.raises(BrokerError, match="the server does not speak TLS on this port"):
+    with dead_air() as place, pytest.raises(BrokerError, match="a server without TLS on this port"):
         require_mqtt(place, 30, role(fleet, "bridge"))
 
 
