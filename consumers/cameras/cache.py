@@ -3,8 +3,8 @@
 Ages are on the monotonic clock, in milliseconds (`now_ms`): neither a camera's clock nor the wall clock of this machine
 decides which camera is silent. Of two frames of a boot, the one with the higher sequence number is the newer one.
 
-No method but `all` and `keep` walks all cameras: a change is noted when it happens, and a silent camera is found by a
-heap of deadlines.
+Only `all`, `keep`, `restore` and the eviction of a full cache walk all cameras. Otherwise a change is noted when it
+happens, and a heap of deadlines finds silent cameras.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Conservation of frames: each published frame is recorded, refused, shed or pending."""
+"""Conservation of frames: each published frame is recorded, dead-lettered, shed or pending."""
