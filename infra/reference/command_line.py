@@ -15,7 +15,7 @@ from infra.settings.described import kind_of, paragraph, without_none
 
 _HEAD: Final = """\
 An error that you can correct is one line on standard error, with exit status 2. The other
-[exit statuses](../operations/running.md#exit-statuses) have a table. `--help` of each command prints its part of
+[exit statuses](exit-statuses.md) have a table. `--help` of each command prints its part of
 this page.
 """
 _VARIABLES: Final = """\
