@@ -54,7 +54,7 @@ FRONT: Final = (
     ),
     ("system", "one camera of 768×432", "frames/s of one 768×432 camera on two cores"),
 )  # fmt: skip
-"""The figures by which a newcomer decides, hard cases included: a page, the beginning of one of its rows, and the figure's name there.
+"""The figures by which a newcomer decides, hard cases included: a page, the beginning of one of its rows, and a name.
 
 `{attack}` stands for the end of the row, which names the worst attack.
 """
