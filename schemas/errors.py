@@ -1,7 +1,7 @@
 """The tree of all errors that the project raises on purpose.
 
     PointillistError
-    ├── UserError                 the person at the command line can mend it: one line, exit code 2
+    ├── UserError                 the user can correct it: one line, exit code 2
     │   ├── ConfigError           a setting, scenario or option has the wrong name, type or range
     │   ├── SecretError           a secret or a camera key is missing, malformed or of another role
     │   ├── SourceError           a camera source cannot be opened or read
@@ -10,7 +10,7 @@
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
     │       └── RestartRequired   its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
-    ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
+    ├── WireError                 a payload was rejected; `reason` is its name in metrics and dead letters
     │   ├── MalformedError        not the expected message, or a field out of its range
     │   ├── BadTagError           the authentication tag does not match
     │   ├── RevokedKeyError       signed under a key generation that is no longer accepted
@@ -37,7 +37,7 @@ class PointillistError(Exception):
 
 
 class UserError(PointillistError):
-    """An error that the person who started the command can mend."""
+    """An error that the user of a command can correct."""
 
     exit_code: ClassVar[int] = 2
 
@@ -90,7 +90,7 @@ class RestartRequired(StateError):  # noqa: N818  # a signal to the supervisor
 
 
 class WireError(PointillistError):
-    """A payload was refused."""
+    """A payload was rejected."""
 
     reason: ClassVar[str] = "wire"
 

@@ -31,7 +31,7 @@ one."""
 FROZEN_MS: Final = 20_000
 """A camera is frozen when nothing has changed for this long."""
 _FROZEN_LOOKS: Final = 3
-"""And when this many looks in a row have found nothing."""
+"""And when this many checks in succession have found nothing."""
 BLURRED_PART: Final = 0.25
 """A picture is blurred when its sharpness falls below this part of what the camera had."""
 _LEARNED: Final = 30

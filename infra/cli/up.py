@@ -33,7 +33,7 @@ def up(
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
 
-    Exit status 0 when nothing is lost or pending, 1 when something is, 2 for what you can mend.
+    Exit status 0 when nothing is lost or pending, 1 when something is, 2 for an error that you can correct.
     """
     from infra.process.tracing import require_exporter
     from infra.state_folder.environment import Environment

@@ -81,7 +81,7 @@ TICK_S = 0.1
 def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> tuple[int, dict[str, Any]]:
     """Run the system; return the exit status (0 when nothing is lost or pending) and the report.
 
-    Raises UserError for errors that the user can mend; everything that was started is stopped again.
+    Raises UserError for errors that the user can correct; everything that was started is stopped again.
     """
     if settings.cameras_file is not None:
         cameras = [listed.settings for listed in load_camera_file(settings.cameras_file).values()]

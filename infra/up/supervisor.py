@@ -23,7 +23,7 @@ MOST_FAILURES = 8
 """A role with this many ends in a row and no steady run cannot work."""
 _RETURN_POLL_S = 0.1
 USER_ERROR = 2
-"""Exit status of a role of ours that only a user can mend. Go's programs end with it when they crash."""
+"""Exit status of a role of ours that only a user can correct. Go's programs end with it when they crash."""
 
 
 class RoleSupervisor:

@@ -48,7 +48,7 @@ ONCE: Final = RestartPolicy(0.0, 0.0, inf, most_failures=0)
 
 
 class Step(Enum):
-    """The state of a supervised process at one look."""
+    """The state of a supervised process at one check."""
 
     RUNS = auto()
     WAITS = auto()
@@ -127,7 +127,7 @@ class Supervisor:
     ) -> tuple[int | None, Cause]:
         """Run until the last end, until `stop` is set, or for `limit_s` seconds; return the exit status and the cause.
 
-        A process that still runs then has `stop_s` seconds for an orderly end. `on_poll` is awaited at each look.
+        A process that still runs then has `stop_s` seconds for an orderly end. `on_poll` is awaited at each check.
         `on_restart` receives the exit status before each restart. Raises OSError if the program cannot be started.
         """
         await asyncio.to_thread(self.start)

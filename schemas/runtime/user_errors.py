@@ -1,4 +1,4 @@
-"""Commands that end in one line where the person who started them can mend the error."""
+"""Commands that end in one line if the user can correct the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of modules: an error that the user can mend is one line."""
+"""Commands of modules: an error that the user can correct is one line."""
 
 from __future__ import annotations
 
