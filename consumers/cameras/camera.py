@@ -56,7 +56,7 @@ class Camera:
     longest_gap_s: float = 0.0
     """The longest intended time between two frames, by its status."""
     refusal: str = ""
-    """The reason for which its frames were refused last."""
+    """The reason for which its frames were rejected last."""
     refused_ms: int = 0
     """Time of that refusal, on the clock of `heard_ms`."""
     health: PictureHealth = field(default_factory=PictureHealth)
@@ -106,7 +106,7 @@ class Camera:
         self.status = status
 
     def refuse(self, refusal: Refusal, now_ms: int) -> None:
-        """Note that frames of it were refused."""
+        """Note that frames of it were rejected."""
         self.refusal, self.refused_ms = refusal.detail, now_ms
 
     def probe_share(self) -> float | None:

@@ -31,7 +31,7 @@ class State(StrEnum):
     SILENT = "silent"
     """No frame has come for longer than the expected gap between two frames."""
     REFUSED = "refused"
-    """Its frames arrive and are refused."""
+    """Its frames arrive and are rejected."""
     DEGRADED = "degraded"
     """It reports a fault of its own."""
     BLACK = "black"
@@ -102,7 +102,7 @@ class Facts:
     reported_ms: int = 0
     """Time at which the reported state began."""
     refusal: str = ""
-    """The reason for which its frames are refused."""
+    """The reason for which its frames are rejected."""
     refused_ms: int = 0
     """Time of the last refusal."""
     picture: State | None = None

@@ -150,7 +150,7 @@ class Announcer:
     def end(self) -> None:
         """Publish the offline status and disconnect."""
         if self.is_connected:
-            with suppress(BrokerError):  # the other messages were refused too
+            with suppress(BrokerError):  # the other messages were rejected too
                 self._client.publish(self._status, "offline", wait_s=_STOP_S)
         self._client.close()
 

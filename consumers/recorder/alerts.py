@@ -95,7 +95,7 @@ class Outbox:
     async def send(self, due: Sequence[Due]) -> list[str]:
         """Send the alerts; return the ids of the acknowledged ones when Kafka has answered to all.
 
-        The others are refused. An alert that is too large is sent without its picture. After an error, the fate of all
+        The others are rejected. An alert that is too large is sent without its picture. After an error, the fate of all
         of them is unknown.
         """
         sent: list[str] = []
@@ -126,7 +126,7 @@ class Outbox:
         return self._sealed(record.alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
-        """Send requests to cameras; return when Kafka has acknowledged them. Raises its error if it refuses one."""
+        """Send requests to cameras; return when Kafka has acknowledged them. Raises its error if it rejects one."""
         records = [
             Plain(
                 camera.encode(),
@@ -170,7 +170,7 @@ class Alerts:
                 await backoff.wait()
 
     async def publish_due(self) -> None:
-        """Publish what waits, the oldest first; a refused alert stays and delays no other one."""
+        """Publish what waits, the oldest first; a rejected alert stays and delays no other one."""
         after: Due | None = None
         refused = 0
         while due := await self._database.run(unpublished, self._engine, after):
@@ -179,4 +179,4 @@ class Alerts:
             await self._database.run(mark_published, self._engine, sent)
             refused += len(due) - len(sent)
         if refused:
-            raise BrokerError(f"alerts: expected Kafka to accept all, it refused {refused}. They are sent again.")
+            raise BrokerError(f"alerts: expected Kafka to accept all, it rejected {refused}. They are sent again.")

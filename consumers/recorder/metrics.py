@@ -43,7 +43,7 @@ _STAGE_REFUSALS = {
     "key": (MalformedError, NoKeyFrameError),
     "decode": (MalformedError, BadPixelsError, MissingReferenceError, DecoderLostError),
 }
-"""Refusals of a processor's stages `key` and `decode`."""
+"""Rejections of a processor's stages `key` and `decode`."""
 
 
 @dataclass(frozen=True)

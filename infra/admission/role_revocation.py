@@ -139,7 +139,7 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
                 )
         return
     asyncio.run(grant(admin, generations=generations))
-    # This order matters: a role without rights would refuse frames that Kafka has not taken.
+    # This order matters: a role without rights would reject frames that Kafka has not taken.
     _end_processes(layout, [name for name in read_roles(layout.folder) if kind_of(name) == role])
     asyncio.run(withdraw(admin, generations))
 

@@ -152,9 +152,9 @@ class ModelsTopic(ModelsRecords):
             )
 
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
-        """Wait until every running processor serves the live model or refuses it.
+        """Wait until every running processor serves the live model or rejects it.
 
-        Returns (serving, refused with reasons, no answer by the deadline).
+        Returns (serving, rejected with reasons, no answer by the deadline).
         """
         model = live(self.models)
         digest = model.digest if model is not None else ""
@@ -166,7 +166,7 @@ class ModelsTopic(ModelsRecords):
         return await self._wait(deadline_s, lambda served: served.digest == digest, error_of)
 
     async def wait_for_candidate(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
-        """Wait until every running processor has loaded the candidate or refuses it; see `wait`."""
+        """Wait until every running processor has loaded the candidate or rejects it; see `wait`."""
         rollout = slots(self.models).rollout
         name = (rollout.candidate.digest, rollout.begun_ms) if rollout is not None else ("", 0)
 

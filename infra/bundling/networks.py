@@ -49,7 +49,7 @@ _HEADS: Final = ("aux1", "aux2", "AuxLogits")
 _USUAL_SIDE: Final = 224
 """torchvision's default side of a vision transformer's pictures."""
 _CALLED: Final = re.compile(r"GLOBAL (\S+)")
-"""The name that torch quotes when it refuses a pickle; torch itself advises to run the code."""
+"""The name that torch quotes when it rejects a pickle; torch itself advises to run the code."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,7 @@ def _unpickled(file: Path) -> object:
         check_archive(file, "a file of torch.save")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch's advice about pickles, which are refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # torch's advice about pickles, which are rejected anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _CALLED.search(str(error))

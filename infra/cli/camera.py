@@ -35,7 +35,7 @@ def attach(
     """Send a camera's pictures, dots only, to the fleet's broker.
 
     Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline. Exit
-    status 4 when frames were refused, for example because they are larger than the processors accept; the reason is
+    status 4 when frames were rejected, for example because they are larger than the processors accept; the reason is
     printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
     folder given.
     """
@@ -96,7 +96,7 @@ def attach(
         tracing_share=settings.tracing_share,
     )  # fmt: skip
     if outcome.refused:
-        typer.echo(f"{identity}: frames were refused: {outcome.refused}", err=True)
+        typer.echo(f"{identity}: frames were rejected: {outcome.refused}", err=True)
         raise typer.Exit(FRAMES_REFUSED)
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)
 

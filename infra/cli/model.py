@@ -145,7 +145,7 @@ def publish(
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
 
-    Exit status 1 when a processor refuses it or has not answered in time, 2 when it is not published.
+    Exit status 1 when a processor rejects it or has not answered in time, 2 when it is not published.
     """
     from infra.bundling.models_topic import check_successor
     from schemas.messages import models as listed
@@ -171,7 +171,7 @@ def publish(
 
 
 Only = Annotated[
-    str | None, typer.Option(help="The id of the model, as `model list` shows it: any other one is refused.")
+    str | None, typer.Option(help="The id of the model, as `model list` shows it: any other one is rejected.")
 ]
 
 
@@ -193,7 +193,7 @@ def rollback(
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
-    Exit status 1 when a processor refuses that or has not answered in time.
+    Exit status 1 when a processor rejects that or has not answered in time.
     """
     from schemas.messages import models as listed
     from schemas.messages import rollout
@@ -299,7 +299,7 @@ def status(
             figures = rule.get("reason") or f"{rule['value']}, limit {rule['limit']}"
             console.print(f"  {rule['name']}: {rule['finding']} ({figures})", markup=False)
     if found["error"]:
-        console.print(f"the newest list of models is refused: {found['error']}", markup=False)
+        console.print(f"the newest list of models is rejected: {found['error']}", markup=False)
     lines = [
         (
             row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"],
@@ -400,7 +400,7 @@ async def report_change(
     if serve:
         console.print(f"served after {seconds:.1f} s by {', '.join(sorted(serve))}", markup=False)
     for name, error in sorted(refuse.items()):
-        console.print(f"refused by {name}: {error}", markup=False)
+        console.print(f"rejected by {name}: {error}", markup=False)
     if silent:
         console.print(f"no answer for {wait_s:g} s from {', '.join(sorted(silent))}", markup=False)
     if not serve and not refuse and not silent:

@@ -80,7 +80,7 @@ def candidate(
 ) -> None:
     """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
 
-    Exit status 1 when a processor refuses it or has not answered in time, 2 when the rollout does not begin.
+    Exit status 1 when a processor rejects it or has not answered in time, 2 when the rollout does not begin.
     """
     from infra.bundling.models_topic import check_successor
     from schemas.messages import models as listed
@@ -151,7 +151,7 @@ def promote(
 ) -> None:
     """Make the candidate the live model, or a canary.
 
-    Exit status 1 when a processor refuses that or has not answered in time, 2 when the gate's rules do not hold yet.
+    Exit status 1 when a processor rejects that or has not answered in time, 2 when the gate's rules do not hold yet.
     """
     from schemas.messages import rollout
     from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW

@@ -195,7 +195,8 @@ def rotate(
 ) -> None:
     """Rotate a camera's key: revoke its key and certificate, and write a new enrolment.
 
-    Give the file to the device and restart the camera there. Frames that its spool holds under the old key are refused.
+    Give the file to the device and restart the camera there. Frames that its spool holds under the old key
+    are rejected.
     """
     from infra.admission.cameras import rotate as run
     from schemas.identity import camera_id
@@ -203,7 +204,7 @@ def rotate(
     identity = camera_id(camera)
     generation = run(existing_layout(state), identity, out, mqtt, days, within)
     note(state, "rotate", identity, f"key generation {generation}", "done")
-    typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are refused")
+    typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are rejected")
 
 
 @app.command()

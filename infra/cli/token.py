@@ -65,7 +65,7 @@ def list_tokens(file: TokensFile = None, state: State = None) -> None:
 def revoke(
     name: Annotated[str, typer.Argument(help="The token's name.")], file: TokensFile = None, state: State = None
 ) -> None:
-    """Revoke a token; a running console refuses it at once."""
+    """Revoke a token; a running console rejects it at once."""
     from consumers.console.access.tokens import revoke_token
 
     place, noted = login_file(file, state, "tokens")

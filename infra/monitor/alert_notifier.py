@@ -114,7 +114,7 @@ class AlertNotifier:
     def notify(self) -> None:
         """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only.
 
-        A silence or a batch of alerts that Alertmanager refuses stops no other. The first error is raised at the end.
+        A silence or a batch of alerts that Alertmanager rejects stops no other. The first error is raised at the end.
         While the database does not answer or is missing, the alerts that were open last are repeated.
         """
         now_s = self._clock_s()
@@ -279,7 +279,7 @@ class AlertNotifier:
 
 
 def _start(document: Document, now: datetime) -> Document:
-    """Return an alert's start, at the latest `now`: Alertmanager refuses an alert that ends before its start.
+    """Return an alert's start, at the latest `now`: Alertmanager rejects an alert that ends before its start.
 
     The clock of the recorder may be ahead, and the clock of this machine may have been set back.
     """

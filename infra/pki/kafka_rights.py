@@ -95,7 +95,7 @@ def kafka_rights() -> list[Right]:
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         # The console shows verdicts and models.
         *_topics("console", read, verdicts, models),
-        # Refused frames, sealed and unchanged, go to the processors once more.
+        # Rejected frames, sealed and unchanged, go to the processors once more.
         *_topics("console", read, frames),
         *_topics("console", write, frames, views),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),

@@ -8,4 +8,4 @@ FLEET_DRAINED: Final = 0
 FLEET_PENDING: Final = 3
 """Exit status of a fleet whose spools still held frames at the drain deadline."""
 FRAMES_REFUSED: Final = 4
-"""Exit status of an attached camera whose frames were refused."""
+"""Exit status of an attached camera whose frames were rejected."""

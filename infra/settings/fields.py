@@ -14,7 +14,7 @@ from schemas.settings import HostPort
 from schemas.transport.access import KafkaAccess, MqttAccess
 
 RESERVED: Final = "RESERVED"
-"""Attribute of a model with the paths in its tables that the model sets itself and refuses from the user."""
+"""Attribute of a model with the paths in its tables that the model sets itself and rejects from the user."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _ELSEWHERE: Final = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_IN
 
 
 def check_console(settings: UpSettings, layout: Layout) -> None:
-    """Raise ConfigError, before anything runs, for an address, a certificate or users that the console would refuse."""
+    """Raise ConfigError, before anything runs, for an address, a certificate or users that the console would reject."""
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     if settings.console.proxy_login is not None and settings.behind_proxy is None:

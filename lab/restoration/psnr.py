@@ -71,7 +71,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
 
 
 def _turn_upright(opened: Image.Image) -> None:
-    """Turn a picture in place by its EXIF orientation. Damaged EXIF data is no reason to refuse a picture."""
+    """Turn a picture in place by its EXIF orientation. Damaged EXIF data is no reason to reject a picture."""
     opened.load()
     with suppress(Exception):  # Pillow's parser may raise anything; the tag is rewritten only after the turn
         ImageOps.exif_transpose(opened, in_place=True)

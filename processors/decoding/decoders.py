@@ -2,7 +2,7 @@
 
 A group's units are decoded in the order of their places. A unit that comes too early waits for those before it, within
 a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
-After any of these failures, a key frame of the camera is due. The later groups of a camera of which a unit was refused,
+After any of these failures, a key frame of the camera is due. The later groups of a camera with a rejected unit,
 or ended a process, are decoded in a process for suspects for an hour, apart from others and with a lower priority.
 
 While a process does not answer, it keeps its camera alone. Another process, which waits for this, takes over the other

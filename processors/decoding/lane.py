@@ -136,7 +136,7 @@ class Lane:
     ) -> None:
         """`start` returns a new process. `counted` takes the name of each outcome.
 
-        `suspect` takes a group of which a unit was refused, or ended a process. `slow` takes the camera whose unit
+        `suspect` takes a group of which a unit was rejected, or ended a process. `slow` takes the camera whose unit
         occupies the process beyond the `patience`; it may call `keep`. Then `left` is called at the lane's end.
         `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the sizes of
         open decoders: each counts with its picture and `DECODER_PIXELS`.

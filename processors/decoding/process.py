@@ -96,7 +96,7 @@ class DecodingProcess:
 
         `slow` is noted while the request still waits for its answer.
 
-        Raises `BadPixelsError` if the unit is refused, `ProcessLost` if the process ends or takes longer than
+        Raises `BadPixelsError` if the unit is rejected, `ProcessLost` if the process ends or takes longer than
         `timeout_s`. On a busy machine a process that waits for a core gets more time.
         """
         self.limits()

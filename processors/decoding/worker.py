@@ -29,7 +29,7 @@ _ALIGNED: Final = 64
 
 
 def open_decoder(codec: Codec, height: int, width: int) -> av.VideoCodecContext:
-    """Return a decoder of one thread that refuses larger pictures before it takes memory for them."""
+    """Return a decoder of one thread that rejects larger pictures before it takes memory for them."""
     context = av.CodecContext.create(_DECODERS[codec], "r")
     assert isinstance(context, av.VideoCodecContext)
     context.thread_count = 1

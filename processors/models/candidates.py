@@ -32,7 +32,7 @@ class CandidateState(NamedTuple):
     """The report on the candidate. All fields are empty without one."""
 
     digest: str = ""
-    """Digest of the candidate, loaded or refused."""
+    """Digest of the candidate, loaded or rejected."""
     error: str = ""
     """Why the candidate does not load."""
     grown_bytes: int = 0

@@ -284,7 +284,7 @@ class ModelSwap:
         model_id = self.loaded.model_id
         self._metrics.serves(model_id, self.loaded.runs)
         self._health.set("warm", True, model_id)
-        self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)
+        self._health.set("model", True, f"{model_id}; rejected: {error}" if error else model_id)
         served = ServedModel(
             model_id=model_id,
             digest=self.loaded.digest,

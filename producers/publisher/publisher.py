@@ -293,7 +293,7 @@ class Publisher:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        """Report that frames of this boot are refused. Ignore a refusal of another boot, or a replayed one."""
+        """Report that frames of this boot are rejected. Ignore a refusal of another boot, or a replayed one."""
         ledger = self._spool.current
         if refusal.boot_id != ledger.boot_id or refusal.seq >= ledger.next:
             return
@@ -332,7 +332,7 @@ class Publisher:
             self._reports.send_announcements()
 
     def _complain(self, event: str, reason: str) -> None:
-        """Log at most once a minute: refused messages may arrive at any rate."""
+        """Log at most once a minute: rejected messages may arrive at any rate."""
         if self._complaints.take(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, reason=reason)
 

@@ -171,7 +171,7 @@ def test_a_camera_s_key_is_rotated_by_one_command(tmp_path: Path) -> None:
     layout.issue_key(DOOR)
     (before,) = serials(layout.pki, DOOR)
     done = run("rotate", DOOR, "--out", out, *broker, "--state", state)
-    assert done.output == f"site/door: key generation 1, in {out}; earlier ones are refused\n"
+    assert done.output == f"site/door: key generation 1, in {out}; earlier ones are rejected\n"
     after = Enrolment.read(out)
     assert (after.key.generation, after.mqtt) == (1, "broker.example:8883")
     assert layout.camera_key(DOOR).export() == after.key.export()

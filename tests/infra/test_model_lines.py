@@ -121,7 +121,7 @@ def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves
     output = run("model", "status", COLUMNS="200").output
     assert output.startswith("live: now\ncandidate: next, shadow, passed\n  agreement: holds (0.99, limit 0.95)\n")
     assert "\n  frames: fails (no frame)\n" in output
-    assert "the newest list of models is refused: it is older\n" in output
+    assert "the newest list of models is rejected: it is older\n" in output
     assert cells(output, "p-1") == ["p-1", "yes", "now", "yes", "torch", DAY, ""]
     assert cells(output, "p-2") == ["p-2", "no", "before", "no", "torch", DAY, "too large"]
 
@@ -131,7 +131,7 @@ def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves
     [
         ((set(), {}, set()), 0, "no processor runs: those that start serve it"),
         (({"p-2", "p-1"}, {}, set()), 0, "by p-1, p-2"),
-        (({"p-1"}, {"p-2": "too large"}, set()), 1, "refused by p-2: too large"),
+        (({"p-1"}, {"p-2": "too large"}, set()), 1, "rejected by p-2: too large"),
         (({"p-1"}, {}, {"p-3"}), 1, "no answer for 60 s from p-3"),
     ],
 )

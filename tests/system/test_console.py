@@ -213,7 +213,7 @@ def test_every_program_gives_each_sick_camera_the_same_state_and_its_reason(
         if refused.returncode == FRAMES_REFUSED:
             break
     assert refused.returncode == FRAMES_REFUSED
-    assert f"{ATTACHED}: frames were refused: frame size: expected at most" in refused.stderr
+    assert f"{ATTACHED}: frames were rejected: frame size: expected at most" in refused.stderr
     assert "frames_rejected" in refused.stderr
 
 

@@ -34,7 +34,7 @@ class Pending:
     state: str = field(default_factory=_random)
     """Comes back with the provider's answer: another site cannot answer in the provider's place."""
     nonce: str = field(default_factory=_random)
-    """Comes back in the ID token: a token of another login is refused."""
+    """Comes back in the ID token: a token of another login is rejected."""
     verifier: str = field(default_factory=_random)
     """Proof that a code is redeemed by who requested it (PKCE, RFC 7636)."""
 

@@ -144,7 +144,7 @@ def _ok(status: int, body: bytes, name: str) -> bytes:
     if status == 200:
         return body
     advice = {401: " Is the token valid?", 403: " Has the token a role at that site?"}.get(status, "")
-    # A proxy answers 502 for a console that is down: such a site is away, not refused.
+    # A proxy answers 502 for a console that is down: such a site is away, not rejected.
     kind = BrokerError if status >= 500 else MalformedError
     raise kind(f"{name}: expected status 200, got {status}.{advice}")
 

@@ -37,7 +37,7 @@ class Site:
     problem: str = ""
     """The reason for which the last poll failed, in one line; empty if it did not."""
     is_refused: bool = False
-    """Whether its console answers, and the answer is refused."""
+    """Whether its console answers, and the answer is rejected."""
 
     @property
     def state(self) -> str:

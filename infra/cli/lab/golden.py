@@ -32,7 +32,7 @@ def golden(
 
         if write and since is None:
             raise ConfigError("--since is missing: expected the revision of the older code with --write. Give it.")
-        # First: a wrong revision is refused before minutes of work.
+        # First: a wrong revision is rejected before minutes of work.
         with nullcontext() if since is None else compare.checkout(since) as older:
             found, lines = compare.traced_outputs()
             if store:

@@ -86,7 +86,7 @@ def findings_of_attacks(
         false = {model: row.false_alarms for model, row in rows.items()}
         yield _worst(f"false alarms of a camera in a year, {choice} threshold", false, 1, 0.1, plain=True)
     cured = {row.model: row for row in reversed(repairs) if _is_ours(row) and row.model in ATTACKS}
-    # A refused network is not published, and the attack stays.
+    # A rejected network is not published, and the attack stays.
     refused = sum(not row.published for row in cured.values())
     success = {model: row.success_after for model, row in cured.items()}
     spoiled = f"{refused} refused by the guard" if refused else ""

@@ -120,7 +120,7 @@ def by_i_bau(subject: Subject, quarantine: Quarantine) -> Cured:
 
 
 def by_ft_sam(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Fine-tune at the worst weights of a neighbourhood. No frame is held out, and nothing is refused."""
+    """Fine-tune at the worst weights of a neighbourhood. No frame is held out, and nothing is rejected."""
     return Cured(tune(subject.bundle, subject.task.valid, replace(FT_SAM, flip=subject.mirrors)))
 
 

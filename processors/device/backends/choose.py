@@ -246,7 +246,7 @@ def _refuse(refusals: list[str], reason: str) -> None:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """Return the reason of a refusal; a backend's own error is one already."""
+    """Return the reason of a rejection; a backend's own error is one already."""
     return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 

@@ -20,7 +20,7 @@ from aiokafka.structs import TopicPartition
 from schemas.transport.kafka.internals import produce, stamped
 
 BACKOFF_S: Final = 0.1
-"""Delay before a batch is sent again to a node that has refused it for now."""
+"""Delay before a batch is sent again to a node that has rejected it for now."""
 _SEQUENCES: Final = 2**31
 """A batch's sequence number is below this; the next one after the last is 0."""
 
@@ -160,7 +160,7 @@ class ProduceRequests:
         for batch in batches:
             answer = answers.get(batch.place)
             if isinstance(answer, int):
-                # A refused batch uses no sequence number.
+                # A rejected batch uses no sequence number.
                 self._sequences[batch.place] = (self._sequences[batch.place] + batch.records) % _SEQUENCES
                 if not batch.offset.done():
                     batch.offset.set_result(answer)

@@ -174,7 +174,7 @@ class Sender:
 
         `delivered` gets the records of each acknowledged batch and its first offset, negative if Kafka does not know
         it. A batch that fails is sent again without limit; with `once` the error is raised: KafkaError, OSError or
-        TimeoutError. A batch that Kafka refuses as too large is split. A single record that is too large goes to
+        TimeoutError. A batch that Kafka rejects as too large is split. A single record that is too large goes to
         `shrink`, which returns a smaller one or None. If there is none, the record goes to `refused` with the reason;
         without `refused` it is tried again, or with `once` the error is raised.
         """
