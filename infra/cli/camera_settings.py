@@ -55,7 +55,7 @@ def settings(
     if forgot is not None:
         note(state, "command", identity, "own settings", outcome_of(forgot, wait))
     if meta is None and forgot is None:
-        why = f"refused: {refused}" if refused is not None else "the broker retains nothing of it"
+        why = f"rejected: {refused}" if refused is not None else "the broker retains nothing of it"
         raise StateError(
             f"{identity}: expected its announced settings, got none: {why}. Start the camera, or correct its name."
         )

@@ -454,7 +454,7 @@ async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no
             # Who changes the list does not vouch for what others have put there.
             it.made.trust.write_text(own)
             await it.publish(third, vouches=other)
-            await until(lambda: f"refused: {third.model_id}: signed by" in detail(running))
+            await until(lambda: f"rejected: {third.model_id}: signed by" in detail(running))
             await it.send(8)
             await until(it.done)
             assert it.used()[-1] == second.model_id
