@@ -25,7 +25,7 @@ from benchmarks.bytes.quality import psnr_db, rebuilt
 from benchmarks.bytes.ways import KEY, read
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.sample_video import sample_videos
-from infra.local.files import write_json, write_text
+from infra.local.files import write_json
 from lab.codec import Decoder
 from producers.sources.decoder import to_planes
 from producers.spool import Spool
@@ -37,6 +37,7 @@ from schemas.messages.access_unit import open_unit
 from schemas.messages.frame import Encoding, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.planes import Planes, to_picture
+from schemas.runtime.atomic_file import write_text
 
 WAYS: Final = (("h264", 18), ("h264", 23), ("av1", 28))
 LENGTHS: Final = (1, 10, 25, 50, 100, 250)

@@ -19,7 +19,8 @@ from benchmarks.cameras.accounts import large_stream, whole_file
 from benchmarks.cameras.trouble import NAMED_S, trouble
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.sample_video import sample_video
-from infra.local.files import read_json, write_json, write_text
+from infra.local.files import read_json, write_json
+from schemas.runtime.atomic_file import write_text
 
 
 def page(found: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from infra.pki.roles import CLIENTS, SERVERS, Roles
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_text
 
 SITE: Final = "bench"
 END_S: Final = 60.0
@@ -56,8 +56,7 @@ class Site:
                 enroll(self.authority, derive_camera_key(_SECRET, self.camera(name)), file, self.broker)
         entries = [{"name": name, **camera} for name, camera in self.cameras.items()]
         document = {"site": SITE, "enrolments": "enrolments", "defaults": dict(self.defaults), "cameras": entries}
-        with replacing(self.file) as fresh:
-            fresh.write_text(yaml.safe_dump(document))
+        write_text(self.file, yaml.safe_dump(document))
 
     @property
     def file(self) -> Path:

@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.local.files import write_text
+from schemas.runtime.atomic_file import write_text
 
 
 def report(document: object, file: Path | None, shown: bool = True) -> None:

@@ -27,7 +27,6 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
 from benchmarks.harness.sample_video import sample_videos
 from infra.bundling.certainty import Certainty, by_labels
-from infra.local.files import write_text
 from lab.data import to_frames
 from lab.results.markdown import markdown
 from processors.bundle import Bundle, load_bundle
@@ -41,6 +40,7 @@ from schemas.limits import dropped_per_block
 from schemas.messages.moving import Box, pack_moving, unpack_moving
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
+from schemas.runtime.atomic_file import write_text
 
 KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/eyes"))
 RIGHT: Final = {"bottle": "bottle", "car": "vehicle", "person": "clothing"}

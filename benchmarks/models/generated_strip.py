@@ -32,7 +32,6 @@ from benchmarks.models.eyes import CPU, moving_frames
 from infra.bundling import imagenet
 from infra.bundling.gallery import UNKNOWN
 from infra.bundling.generated import generated_pictures
-from infra.local.files import write_text
 from lab.data import LabelledPictures, to_frames
 from lab.statistics import wilson
 from lab.strip.calibrate import calibrated, clamps, clean_verdicts
@@ -42,6 +41,7 @@ from processors.pipeline import Pipeline
 from processors.stages.resample import resize
 from processors.stages.squares import cut_frame
 from processors.stages.strip import overlaid_logits, spread_bits
+from schemas.runtime.atomic_file import write_text
 
 HOLDS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the overlays under which a trigger keeps its class."""

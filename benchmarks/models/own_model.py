@@ -27,13 +27,13 @@ from torch import nn
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
-from infra.local.files import write_text
 from infra.local.process import COMMAND, spawn
 from infra.state_folder import Layout
 from lab.chance import seeded
 from lab.networks.imagenet import mobilenet_v3_small
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from producers.scene import SceneSimulator
+from schemas.runtime.atomic_file import write_text
 
 LIMIT_S: Final = 30.0
 _PICTURES: Final = {"scene": 240, "mobilenet": 60}

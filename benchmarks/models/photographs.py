@@ -27,7 +27,6 @@ from benchmarks.bytes.ways import read
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.sample_video import sample_videos
-from infra.local.files import write_text
 from lab.attacks.coded import coded, coded_bpda
 from lab.attacks.contract import Defended
 from lab.attacks.defences import defended, undefended
@@ -38,6 +37,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 from schemas.pixels.packing import Picture
+from schemas.runtime.atomic_file import write_text
 
 Labels = Literal["folder", "name", "none"]
 RATIOS: Final = (0.25, 0.5, 0.75)

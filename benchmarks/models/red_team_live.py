@@ -32,7 +32,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.prometheus import Prometheus
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.pages.red_team_figures import ALERT, ATTACK_S, CALM_S, CONDITIONS, Condition, Result, judged, page
-from infra.local.files import write_json, write_text
+from infra.local.files import write_json
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder
 from producers.scene import SceneSimulator
@@ -41,6 +41,7 @@ from producers.simulation.generator_toml import NETWORK, find_generator, read_ge
 from producers.simulation.lens import attack
 from schemas.messages.frame import ATTACKED
 from schemas.metrics import CAMERA_TRUTH, TRUTH
+from schemas.runtime.atomic_file import write_text
 
 CAMERAS: Final = 16
 CHOSEN: Final = (2, 6, 10, 14)

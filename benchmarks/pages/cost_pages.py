@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.results.markdown import markdown
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing, write_text
 
 ON_THE_SERVER: Final = ("bridge", "processor-1", "recorder")
 OURS: Final = ("fleet", *ON_THE_SERVER)
@@ -112,8 +112,7 @@ def _plot(file: Path, cells: Sequence[Cell], across: str, label: str) -> None:
 def write_pages(out: Path) -> None:
     """Write `README.md` and the plots next to `rows.json` in `out`."""
     document = json.loads((out / "rows.json").read_text())
-    with replacing(out / "README.md") as new:
-        new.write_text(page(document))
+    write_text(out / "README.md", page(document))
     for sweep, across, label in (("cameras", "cameras", "cameras"), ("frames", "total_fps", "frames/s asked for")):
         cells = cells_of(document, sweep)
         if cells:

@@ -26,7 +26,7 @@ from benchmarks.harness.postgresql import USER, PostgreSQL, as_user, passing_fol
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.local.process import Child
 from infra.settings.document import toml
-from infra.state_folder import Layout, write_private
+from infra.state_folder import Layout, write_secret
 
 SETTLED_S: Final = 15.0
 OUTAGE_S: Final = 60.0
@@ -145,7 +145,7 @@ def _recorder(system: RunningSystem, url: str) -> Iterator[None]:
         "probes": {"extra_per_s": 0.0},
     }
     settings = folder / "recorder.toml"
-    write_private(settings, toml(values))
+    write_secret(settings, toml(values))
     child = Child([*COMMAND, "record", "--config", str(settings)], folder / "recorder.log")
     child.start()
     try:

@@ -34,16 +34,16 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import read
 from consumers.settings import RecorderSettings
-from infra.local.files import write_text
 from infra.local.kafka import Kafka
 from infra.local.process import COMMAND
 from infra.local.topics import create_topics, pointillist_topics
-from infra.state_folder import Layout, write_private
+from infra.state_folder import Layout, write_secret
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
+from schemas.runtime.atomic_file import write_text
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
@@ -154,7 +154,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="pointillist-audit-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user than root
     layout = Layout(folder)
-    write_private(layout.secret_file, SECRET.hex())
+    write_secret(layout.secret_file, SECRET.hex())
     kafka, postgresql = Kafka(folder), PostgreSQL(folder)
     try:
         kafka.start()

@@ -43,7 +43,7 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import frame_row
 from consumers.settings import RecorderSettings
-from infra.local.files import read_json, write_text
+from infra.local.files import read_json
 from infra.local.kafka import Kafka
 from infra.local.ports import free_port
 from infra.local.process import COMMAND, Child
@@ -51,6 +51,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
+from schemas.runtime.atomic_file import write_text
 from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32

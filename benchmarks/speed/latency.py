@@ -31,8 +31,9 @@ from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.pipeline import WARM_S, warm_up
 from consumers.database.queries import open_records
 from infra.audit.report import share
-from infra.local.files import write_json, write_text
+from infra.local.files import write_json
 from infra.state_folder import Layout
+from schemas.runtime.atomic_file import write_text
 
 Result = dict[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Final
 from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
 from infra.local.role_table import running
-from infra.pki.authority import CRL_FILE, Authority, Issued, write_private
+from infra.pki.authority import CRL_FILE, Authority, Issued
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file
 from infra.pki.serials import serials
@@ -23,6 +23,7 @@ from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import Tls
 
 CANARY: Final = "revoked"
@@ -167,5 +168,5 @@ def _connect_until(
 
 def _tls(folder: Path, authority: Authority, issued: Issued) -> Tls:
     file = folder / "identity.pem"
-    write_private(file, issued.key + issued.certificate)
+    write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)

@@ -19,7 +19,7 @@ from infra.admission.camera_revocation import (
     running_broker,
 )
 from infra.local.role_table import read_roles, running
-from infra.pki.authority import CRL_FILE, Authority, write_private
+from infra.pki.authority import CRL_FILE, Authority
 from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
 from infra.pki.role_generations import raise_role_generation, role_generations
 from infra.pki.roles import CLIENTS, Roles, kind_of, rights_file, role_tls
@@ -27,6 +27,7 @@ from infra.pki.serials import issued_roles
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, ConfigError, StateError
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import KafkaAccess, Tls
 
 REVOCABLE: Final = (*CLIENTS, "kafka")
@@ -131,7 +132,7 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
         with tempfile.TemporaryDirectory() as folder:
             former = authority.issue(role, days=_BRIEF_DAYS, generation=generations[role] - 1)
             file = Path(folder) / "identity.pem"
-            write_private(file, former.key + former.certificate)
+            write_text(file, former.key + former.certificate, private=True)
             if asyncio.run(is_super_user(KafkaAccess(bootstrap, Tls(authority.pem, file)))):
                 raise BrokerError(
                     f"Kafka at {bootstrap}: expected it to reject the former certificate of {role}, got an accepted "

@@ -147,7 +147,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     from infra.settings.document import toml
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
-    from infra.state_folder import write_private
+    from infra.state_folder import write_secret
     from schemas.runtime.file_lock import exclusive
     from schemas.settings import address
 
@@ -168,7 +168,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
             host, port = address(settings.metrics)
             own["metrics"] = f"{host}:{port + number - 1}"
         written = folder / "settings" / f"cameras-{number}.toml"
-        write_private(written, toml(common | own))
+        write_secret(written, toml(common | own))
         return ["camera", "run", "--config", str(written)]
 
     left_out = (prefix_of(ROLE), *(f"POINTILLIST_{name.upper()}" for name in SHARED))

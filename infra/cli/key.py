@@ -47,7 +47,7 @@ def key(
 
     The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
-    from infra.state_folder import Layout, issue_role_secrets, write_private
+    from infra.state_folder import Layout, issue_role_secrets, write_secret
     from infra.state_folder.environment import Environment, fleet_secret
     from schemas.identity import camera_id
     from schemas.keys.keys import derive_camera_key
@@ -82,7 +82,7 @@ def key(
         typer.echo(text)
     else:
         try:
-            write_private(out, text)
+            write_secret(out, text)
         except OSError as error:
             raise ConfigError(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."

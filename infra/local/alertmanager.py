@@ -9,7 +9,7 @@ from infra.alertmanager.receivers import as_yaml, configuration
 from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import Service
-from infra.state_folder import write_private
+from infra.state_folder import write_secret
 from schemas.errors import BrokerError
 
 
@@ -56,7 +56,7 @@ class Alertmanager(Service):
                 "prometheus-alertmanager."
             )
         # It may hold passwords of receivers.
-        write_private(self.folder / "alertmanager.yml", as_yaml(configuration(self._receivers)).rstrip())
+        write_secret(self.folder / "alertmanager.yml", as_yaml(configuration(self._receivers)).rstrip())
         return [
             program,
             "--config.file=alertmanager.yml",

@@ -9,19 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_text
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
     """Write `document` atomically: a reader sees the old file or the new one, never a part."""
     write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically: a reader sees the old file or the new one, also on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as fresh:
-        fresh.write_text(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

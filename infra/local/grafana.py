@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from infra.grafana.shipped import linked
-from infra.local.files import write_text
 from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
 from schemas.errors import BrokerError
+from schemas.runtime.atomic_file import write_text
 
 FOLDER: Final = INFRA / "grafana"
 TEMPLATE: Final = FOLDER / "grafana.ini.in"

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.kafka_quorum import Quorum, check_count, node_names
 from infra.local.ports import Ports
@@ -20,10 +19,10 @@ from infra.local.topics import acknowledging
 from infra.pki.kafka_rights import PRINCIPAL_RULES, super_users
 from infra.pki.role_generations import role_generations
 from infra.pki.roles import role_folder, role_tls
-from infra.state_folder import write_private
+from infra.state_folder import write_secret
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing, write_text
 from schemas.transport.access import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
@@ -235,7 +234,7 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
     and without the number of an instance, is a user's name. A camera's name holds a slash and is no user's.
     """
     own = role_folder(pki, role)
-    write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
+    write_secret(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
     write_text(folder / "truststore.pem", (own / AUTHORITY_FILE).read_text())
     return "\n".join(
         (

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.local.files import write_text
 from infra.local.ports import LOOPBACK, Ports, is_free
 from infra.local.process import Child, ProcessId, last_lines
 from schemas.errors import BrokerError
+from schemas.runtime.atomic_file import write_text
 
 INFRA = Path(__file__).resolve().parent.parent
 _PORT_RACES = 5

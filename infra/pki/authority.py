@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import AUTHORITY_FILE
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -102,8 +102,8 @@ class Authority:
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        write_private(folder / "ca.key", _pem(key))
-        write_public(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
+        write_text(folder / "ca.key", _pem(key), private=True)
+        write_text(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
         authority = cls(folder)
         authority.revoke({})
         return authority
@@ -178,8 +178,8 @@ class Authority:
             gone = self.revoked() | serials
             signed = self._revocation_list(gone)
             text = json.dumps({f"{serial:x}": name for serial, name in gone.items()}, indent=2)
-            write_public(self.folder / "revoked.json", text + "\n")
-            write_public(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
+            write_text(self.folder / "revoked.json", text + "\n")
+            write_text(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
 
     def on_list(self) -> set[int]:
         """Return the serial numbers on the list that servers read; empty when there is none."""
@@ -272,20 +272,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, private=True) as fresh:
-        fresh.write_text(text)
-
-
-def write_public(path: Path, text: str) -> None:
-    """Write a file that anybody may read, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as fresh:
-        fresh.write_text(text)
 
 
 def _name(common: str, generation: int = 0) -> x509.Name:

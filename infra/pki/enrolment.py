@@ -15,7 +15,7 @@ from cryptography import x509
 
 from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
 from infra.pki.serials import note_serial
-from infra.state_folder import write_private
+from infra.state_folder import write_secret
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import CameraKey
@@ -95,4 +95,4 @@ def enroll(
     issued = authority.issue(name, days=days)
     lines = [_TITLE, f"camera: {name}", *([f"mqtt: {mqtt}"] if mqtt else []), f"key: {key.export()}"]
     note_serial(authority.folder, name, issued.serial)
-    write_private(file, "\n".join(lines) + "\n" + issued.key + issued.certificate + authority.pem.rstrip())
+    write_secret(file, "\n".join(lines) + "\n" + issued.key + issued.certificate + authority.pem.rstrip())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from infra.pki.authority import write_public
 from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
+from schemas.runtime.atomic_file import write_text
 
 
 def refused(pki: Path) -> set[str]:
@@ -33,4 +33,4 @@ def readmit(pki: Path, cameras: Iterable[str]) -> None:
 
 
 def _write(pki: Path, cameras: set[str]) -> None:
-    write_public(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))
+    write_text(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Final
 
-from infra.pki.authority import write_public
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import StateError
+from schemas.runtime.atomic_file import write_text
 
 GENERATIONS_FILE: Final = "role-generations.json"
 
@@ -34,5 +34,5 @@ def raise_role_generation(pki: Path, role: str) -> int:
     with changing_identities(pki.parent):
         known = role_generations(pki)
         known[role] = known.get(role, 0) + 1
-        write_public(pki / GENERATIONS_FILE, json.dumps(known, indent=2, sort_keys=True) + "\n")
+        write_text(pki / GENERATIONS_FILE, json.dumps(known, indent=2, sort_keys=True) + "\n")
         return known[role]

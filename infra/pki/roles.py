@@ -21,8 +21,6 @@ from infra.pki.authority import (
     good_for,
     hosts_of,
     issued_days,
-    write_private,
-    write_public,
 )
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
@@ -31,6 +29,7 @@ from infra.pki.serials import note_serial, serials
 from infra.state_folder import Layout, read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka", "postgresql", "pages")
@@ -175,7 +174,7 @@ class Roles:
         for name in names:
             match kind_of(name):
                 case "mosquitto":
-                    write_public(self.folder(name) / RIGHTS_FILE, text)
+                    write_text(self.folder(name) / RIGHTS_FILE, text)
                     self._hand(name, pki / CRL_FILE)
                 case "bridge":
                     share_name(pki)  # a new one if the earlier one was deleted
@@ -188,8 +187,7 @@ class Roles:
     def _hand(self, name: str, *files: Path) -> None:
         """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
-            write = write_private if file.name == SHARE_FILE else write_public
-            write(self.folder(name) / file.name, read_text(file))
+            write_text(self.folder(name) / file.name, read_text(file), private=file.name == SHARE_FILE)
 
     def let_group_read(self, names: Iterable[str]) -> None:
         """Let the files' group read the keys of `names`.
@@ -211,11 +209,11 @@ class Roles:
     def _write(self, name: str, issued: Issued) -> None:
         folder = self.folder(name)
         shared = (folder / KEY_FILE).exists() and (folder / KEY_FILE).stat().st_mode & stat.S_IRGRP
-        write_private(folder / KEY_FILE, issued.key)
+        write_text(folder / KEY_FILE, issued.key, private=True)
         if kind_of(name) == "kafka":
-            write_private(folder / KEYSTORE_FILE, issued.key + issued.certificate)
+            write_text(folder / KEYSTORE_FILE, issued.key + issued.certificate, private=True)
         for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
-            write_public(folder / file, text)
+            write_text(folder / file, text)
         if shared:
             self.let_group_read([name])
 
@@ -256,5 +254,5 @@ def share_name(pki: Path) -> str:
     if not file.exists():
         with changing_identities(pki.parent):
             if not file.exists():
-                write_private(file, f"bridges-{secrets.token_hex(16)}")
+                write_text(file, f"bridges-{secrets.token_hex(16)}", private=True)
     return read_text(file).strip()

@@ -7,7 +7,7 @@ from infra.state_folder.layout import (
     read_text,
     regular_file,
     role_file,
-    write_private,
+    write_secret,
 )
 
-__all__ = ["KAFKA_NODES", "Layout", "issue_role_secrets", "read_text", "regular_file", "role_file", "write_private"]
+__all__ = ["KAFKA_NODES", "Layout", "issue_role_secrets", "read_text", "regular_file", "role_file", "write_secret"]

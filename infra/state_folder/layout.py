@@ -20,7 +20,7 @@ from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_text
 
 KAFKA_NODES: Final = "kafka-nodes.json"
 """The file about the disks of several Kafka nodes, written by `infra.local.kafka_quorum`."""
@@ -204,7 +204,7 @@ class Layout:
         if not self.secret_file.exists():
             with changing_identities(self.folder):
                 if not self.secret_file.exists():
-                    write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
+                    write_secret(self.secret_file, (given or secrets.token_bytes(32)).hex())
         return parse_fleet_secret(read_text(self.secret_file).strip())
 
     def roots(self, role: Role) -> Roots | None:
@@ -222,7 +222,7 @@ class Layout:
                     signer = Signer.new()
                     # Trusted first: after an interruption, an untrusted signer would stay untrusted.
                     self.trust(signer, "own")
-                    write_private(self.signer_file, signer.export().rstrip())
+                    write_secret(self.signer_file, signer.export().rstrip())
         return Signer.read(self.signer_file)
 
     def decider(self) -> Signer:
@@ -230,7 +230,7 @@ class Layout:
         if not self.decider_file.exists():
             with changing_identities(self.folder):
                 if not self.decider_file.exists():
-                    write_private(self.decider_file, Signer.new().export().rstrip())
+                    write_secret(self.decider_file, Signer.new().export().rstrip())
         return Signer.read(self.decider_file)
 
     def trust(self, signer: Signer, name: str) -> None:
@@ -239,8 +239,7 @@ class Layout:
             before = self.trusted.read_text() if self.trusted.exists() else ""
             if before and not before.endswith("\n"):  # an editor may leave the last line open
                 before += "\n"
-            with replacing(self.trusted) as fresh:
-                fresh.write_text(f"{before}{signer.line(name)}\n")
+            write_text(self.trusted, f"{before}{signer.line(name)}\n")
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Write a camera's key where the fleet reads it, unless a key of that generation or later is there."""
@@ -250,7 +249,7 @@ class Layout:
             with suppress(FileNotFoundError, SecretError):  # damaged, or of an earlier release with another form
                 if CameraKey.from_export(camera_id, read_text(file)).generation >= generation:
                     return
-            write_private(file, derive_camera_key(secret, camera_id, generation).export())
+            write_secret(file, derive_camera_key(secret, camera_id, generation).export())
 
     def camera_key(self, camera_id: CameraId) -> CameraKey:
         """Return the key that was issued to a camera."""
@@ -266,7 +265,7 @@ def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
     """Write the secret of each role of a running system."""
     roots = Roots.of_fleet(fleet_secret)
     for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR, Role.CONSOLE):
-        write_private(role_file(folder, role), roots.of(role).export())
+        write_secret(role_file(folder, role), roots.of(role).export())
 
 
 def regular_file(path: Path) -> Path:
@@ -284,15 +283,12 @@ def read_text(file: Path) -> str:
         raise SecretError(f"{file}: expected text, got a file that is not text. Restore the file.") from None
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically. A symbolic link stays, and its target is written.
+def write_secret(path: Path, text: str) -> None:
+    """Write `text` and a newline to a file that only its owner can read. The target of a symbolic link is written.
 
     Raises OSError, and ConfigError for a folder, a device or a pipe.
     """
-    path = regular_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, private=True) as fresh:
-        fresh.write_text(text + "\n")
+    write_text(regular_file(path), text + "\n", private=True)
 
 
 def _sqlite_url(file: Path) -> str:

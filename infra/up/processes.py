@@ -20,7 +20,7 @@ from infra.pki.roles import SHARE_FILE, role_folder
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
-from infra.state_folder import Layout, role_file, write_private
+from infra.state_folder import Layout, role_file, write_secret
 from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
@@ -183,7 +183,7 @@ class LocalRoles:
         table |= dict(values)
         if command in ON_THE_WAY:
             table["tracing"] = self._settings.tracing
-        write_private(file, toml(table | {"metrics": metrics, "connect_timeout_s": 0}))
+        write_secret(file, toml(table | {"metrics": metrics, "connect_timeout_s": 0}))
         process = RoleProcess([*command.split(), "--config", str(file)], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 

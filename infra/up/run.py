@@ -27,7 +27,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
-from infra.state_folder import Layout, write_private
+from infra.state_folder import Layout, write_secret
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
@@ -175,7 +175,7 @@ class _Run:
         if (note := advice(self._settings, self._layout)) is not None:
             self._live.print_line(note)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
-        write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
+        write_secret(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         if (listed := self._settings.cameras_file) is not None:
             options["cameras_file"] = str(listed.resolve())

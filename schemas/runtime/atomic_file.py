@@ -40,6 +40,13 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write `text` to `path` as `replacing` does, in a folder that is created if it is missing. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, private=private) as fresh:
+        fresh.write_text(text)
+
+
 class _Tried(Exception):  # noqa: N818  # no error: it ends a trial
     pass
 

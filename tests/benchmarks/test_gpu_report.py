@@ -19,8 +19,8 @@ from benchmarks.pages.figure import sources
 from benchmarks.pages.figures import NAMES
 from benchmarks.speed import gpu_report
 from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
-from infra.local.files import write_text
 from infra.local.process import ProcessId
+from schemas.runtime.atomic_file import write_text
 from tests.infra.command_line import parsed
 from tests.waiting import wait_until
 

@@ -18,12 +18,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.role_table import RoleTable
-from infra.pki.authority import LOCAL_HOSTS, Authority, Issued, write_private
+from infra.pki.authority import LOCAL_HOSTS, Authority, Issued
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import Tls
 
 WAIT_S = 60.0
@@ -58,7 +59,7 @@ def enrolled(layout: Layout, name: str, days: float = 30) -> Tls:
 
 def as_tls(authority: Authority, issued: Issued, file: Path) -> Tls:
     """A certificate as its owner uses it."""
-    write_private(file, issued.key + issued.certificate)
+    write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)
 
 

@@ -18,7 +18,7 @@ from benchmarks.harness.postgresql import PostgreSQL
 from infra.audit.audit import Audit, audit, audit_deployment
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
-from infra.state_folder import Layout, write_private
+from infra.state_folder import Layout, write_secret
 from producers.spool import Spool
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -113,7 +113,7 @@ class Run:
 async def run(kafka: Kafka, postgresql: PostgreSQL, tmp_path: Path) -> AsyncIterator[Run]:
     layout = Layout(tmp_path / "state")
     layout.folder.mkdir()
-    write_private(layout.secret_file, SECRET.hex())
+    write_secret(layout.secret_file, SECRET.hex())
     (layout.folder / "kafka").symlink_to(kafka.folder)
     await create_topics(kafka.bootstrap, {topic: TopicSpec(partitions=3) for topic in TOPICS})
     shared = Rig(tmp_path, postgresql.create(f"audit_{tmp_path.name.replace('-', '_')}"))

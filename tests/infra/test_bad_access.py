@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from infra.local.mosquitto import Mosquitto
-from infra.pki.authority import Authority, write_private
+from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.runtime.atomic_file import write_text
 from schemas.topics import Channel, mqtt_topic
 from tests.infra import command_line
 from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
@@ -42,17 +43,17 @@ class Material:
         """A certificate of one fleet beside the authority of another."""
         made = self.folder / f"{trusts.folder.name}-{is_of.folder.name}-{days}"
         issued = Authority(is_of.pki).issue("admin", days=days)
-        write_private(made / "ca.crt", (trusts.pki / "ca.crt").read_text())
-        write_private(made / "tls.crt", issued.certificate)
-        write_private(made / "tls.key", issued.key)
+        write_text(made / "ca.crt", (trusts.pki / "ca.crt").read_text(), private=True)
+        write_text(made / "tls.crt", issued.certificate, private=True)
+        write_text(made / "tls.key", issued.key, private=True)
         return made
 
     def trust_alone(self) -> Path:
-        write_private(self.folder / "trust" / "ca.crt", (self.ours.pki / "ca.crt").read_text())
+        write_text(self.folder / "trust" / "ca.crt", (self.ours.pki / "ca.crt").read_text(), private=True)
         return self.folder / "trust"
 
     def login(self, text: str) -> Path:
-        write_private(self.folder / "login", text)
+        write_text(self.folder / "login", text, private=True)
         return self.folder / "login"
 
 
@@ -201,8 +202,8 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
     assert "ca.crt: expected the authority's certificate, got " in refusal(*arguments, tmp_path / "none")
-    write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
-    write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
+    write_text(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text(), private=True)
+    write_text(tmp_path / "bad" / "tls.crt", "nothing of the kind", private=True)
     assert "expected a certificate and its private key, got files that are not in PEM" in refusal(
         *arguments, tmp_path / "bad"
     )

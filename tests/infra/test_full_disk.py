@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from infra.local.disk_space import DiskSpace
-from infra.local.files import write_text
 from infra.local.ports import Ports
 from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
 from infra.local.role_table import RoleTable, read_roles
 from infra.up.processes import Role
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from schemas.errors import BrokerError, ConfigError, RestartRequired
+from schemas.runtime.atomic_file import write_text
 from tests.conftest import fill
 
 ROLE = """

@@ -11,7 +11,7 @@ import yaml
 from infra.cli.roles import generations_file, role_keys
 from infra.local.files import write_json
 from infra.local.ports import Ports
-from infra.state_folder import Layout, issue_role_secrets, role_file, write_private
+from infra.state_folder import Layout, issue_role_secrets, role_file, write_secret
 from infra.state_folder.environment import Environment, role_roots
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
@@ -122,7 +122,7 @@ def test_a_role_needs_no_fleet_secret_in_its_state_folder(tmp_path: Path) -> Non
 def test_a_role_follows_the_generations_that_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout, named = Layout(tmp_path / "state"), tmp_path / "named.json"
     assert generations_file(layout.folder, "bridge") is None
-    write_private(role_file(layout.roles, Role.BRIDGE), FLEET.of(Role.BRIDGE).export())
+    write_secret(role_file(layout.roles, Role.BRIDGE), FLEET.of(Role.BRIDGE).export())
     assert generations_file(layout.folder, "bridge") == layout.generations
     assert role_keys(layout.folder, "bridge").accepted_from == {}
     write_json(layout.generations, {"site/door": 1})
@@ -131,7 +131,7 @@ def test_a_role_follows_the_generations_that_it_has_read(tmp_path: Path, monkeyp
     monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(named))
     assert generations_file(layout.folder, "bridge") == named
     assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 2}
-    write_private(layout.secret_file, SECRET)
+    write_secret(layout.secret_file, SECRET)
     assert generations_file(layout.folder, "bridge") == layout.generations
     assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 1}
 
@@ -140,7 +140,7 @@ def test_key_gives_the_accepted_generation_of_a_state_folder_and_refuses_an_earl
     layout, scenario = Layout(tmp_path / "state"), tmp_path / "scenario.yaml"
     cameras = [{"name": name, "source": {"kind": "scene"}} for name in ("door", "gate")]
     scenario.write_text(yaml.safe_dump({"site": "site", "cameras": cameras}))
-    write_private(layout.secret_file, SECRET)
+    write_secret(layout.secret_file, SECRET)
     write_json(layout.generations, {"site/door": 2})
 
     def generation(*arguments: str) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from consumers.console.access import acceptor
-from infra.pki.authority import LOCAL_HOSTS, Authority, write_private
+from infra.pki.authority import LOCAL_HOSTS, Authority
 from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import Tls
 from tests.consumers.served_console import Lines, get, serving
 
@@ -18,8 +19,8 @@ def issue(folder: Path) -> Authority:
     """An authority, and in the folder `tls` a certificate of the pages."""
     authority = Authority.create(folder / "pki")
     issued = authority.issue("pages", hosts=LOCAL_HOSTS, client=False)
-    write_private(folder / "tls" / "tls.crt", issued.certificate)
-    write_private(folder / "tls" / "tls.key", issued.key)
+    write_text(folder / "tls" / "tls.crt", issued.certificate, private=True)
+    write_text(folder / "tls" / "tls.key", issued.key, private=True)
     return authority
 
 

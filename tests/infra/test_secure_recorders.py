@@ -17,7 +17,7 @@ from consumers.database.queries import open_records
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.pki.roles import role_folder
-from infra.state_folder import Layout, role_file, write_private
+from infra.state_folder import Layout, role_file, write_secret
 from infra.up.processes import health_of
 from schemas.keys.roots import Role, Roots
 from schemas.messages.server_messages import open_alert
@@ -48,7 +48,7 @@ class Recorders:
     async def start(self, kafka: str, *options: str) -> subprocess.Popen[bytes]:
         """Return when it records."""
         secret = role_file(self.folder, Role.RECORDER)
-        write_private(secret, Roots.of_fleet(SECRET).of(Role.RECORDER).export())
+        write_secret(secret, Roots.of_fleet(SECRET).of(Role.RECORDER).export())
         metrics = f"127.0.0.1:{free_port()}"
         arguments = ["record", "--group", GROUP, "--kafka", kafka, *options, "--metrics", metrics]
         arguments += ["--database", self.url, "--quarantine", str(self.folder / "quarantine")]
@@ -152,7 +152,7 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     await settled(39)
 
     login, authority = tmp_path / "recorder.login", tmp_path / "authority"
-    write_private(login, f"recorder:{passwords.PASSWORD}")
+    write_secret(login, f"recorder:{passwords.PASSWORD}")
     authority.mkdir()
     (authority / AUTHORITY_FILE).write_text((own / AUTHORITY_FILE).read_text())
     second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login-file", str(login))

@@ -38,7 +38,7 @@ from benchmarks.security.eavesdropper.guesses import (
     under_key,
 )  # fmt: skip
 from infra.audit.kafka_files import read_topic
-from infra.local.files import write_json, write_text
+from infra.local.files import write_json
 from infra.state_folder import Layout, role_file
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
@@ -47,6 +47,7 @@ from schemas.limits import dropped_per_block
 from schemas.messages.frame import opened_pixels
 from schemas.messages.server_messages import open_pictures, open_statement
 from schemas.pointillist_pb2 import Verdict
+from schemas.runtime.atomic_file import write_text
 from schemas.topics import KafkaTopic
 
 DROPS: Final = {"raw-25": 0.25, "raw-75": 0.75}

@@ -17,13 +17,14 @@ import numpy as np
 from benchmarks.harness.intruder import enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem
 from infra.audit.kafka_files import read_topic
-from infra.pki.authority import Authority, write_private
+from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.runtime.atomic_file import write_text
 from schemas.topics import KafkaTopic
 from schemas.transport.access import Tls
 
@@ -69,7 +70,7 @@ class Target:
             ("ended", authority.issue(names[0], days=-0.5)),
         ):
             file = folder / f"{way}.pem"
-            write_private(file, issued.key + issued.certificate)
+            write_text(file, issued.key + issued.certificate, private=True)
             ways[way] = Tls(authority.pem, file)
         return cls(system, layout, names, enrolled(layout, MALLORY), ways)
 
