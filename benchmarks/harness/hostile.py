@@ -18,6 +18,7 @@ from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 INTRUDERS: Final = 40
@@ -62,7 +63,7 @@ def publish_hostile(system: RunningSystem, messages: int, cameras: list[CameraId
     names = [CameraId(f"local/intruder-{number}") for number in range(INTRUDERS)]
     intruders = [Intruder(mqtt_of(system), enrolled(layout, name)) for name in names]
     picture = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     own = {
         intruder.enrolment.camera: [
             encode_frame(intruder.enrolment.key, 1, seq, now_ms, picture, Encoding(16)) for seq in range(OWN_FRAMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
 from schemas.keys.keys import KeyRing
+from schemas.runtime.clock import unix_ms
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class RecorderStore:
 
     def feed(self, records: Sequence[MadeRecord]) -> Written:
         """Record one transaction and update the cache."""
-        batch = read(records, self.settings, self.keys, time.time_ns() // 10**6)
+        batch = read(records, self.settings, self.keys, unix_ms())
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.cameras.take(written)

@@ -33,6 +33,7 @@ from benchmarks.harness.system import COMMAND, RunningSystem, audit
 from infra.local.files import read_json
 from infra.state_folder import Layout
 from schemas.messages.frame import PROFILES
+from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 32
 STICKERS: Final = 4
@@ -152,7 +153,7 @@ def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
         _command("model", "publish", cured, "--state", state)
         _await(lambda: len(_models(layout)) > len(before), 120, "a verdict of the cured model")
         served_s = time.monotonic() - published
-        switched_ms = time.time_ns() // 10**6
+        switched_ms = unix_ms()
         time.sleep(30)
         system.process.send_signal(signal.SIGINT)
         report = system.finish(300)

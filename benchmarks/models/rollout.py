@@ -45,6 +45,7 @@ from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import publish, sign
 from schemas.messages.rollout import begin, ended
 from schemas.pointillist_pb2 import CANARY, FAILED, PROMOTED, SHADOW, Assessment, Model, Rollout, Slot
+from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 8
 FPS: Final = 4.0
@@ -133,7 +134,7 @@ class Drill:
     def rollout(self, model: Model, slot: Slot, **fields: Any) -> Rollout:
         """Return a rollout that begins now, on which this system's gate decides."""
         decider = self.layout.decider().public
-        return Rollout(candidate=model, begun_ms=time.time_ns() // 10**6, slot=slot, decider=decider, **fields)
+        return Rollout(candidate=model, begun_ms=unix_ms(), slot=slot, decider=decider, **fields)
 
     def finish(self) -> Result:
         """End the system, and return the result of the audit."""
@@ -214,7 +215,7 @@ def canary(piece: Piece) -> Result:
         await topic.write(begin(topic.models, rollout))
         return await _decided(topic, 60.0)
 
-    begun_ms = time.time_ns() // 10**6
+    begun_ms = unix_ms()
     assessment = drill.run(served)
     time.sleep(5)
     query = "select count(*), min(processed_ms), max(processed_ms) from frames where model_id = ?"
@@ -255,9 +256,9 @@ def _turn(drill: Drill, model: Model, on: bool) -> Result:
 
     drill.run(change)
     time.sleep(3)
-    since_ms = time.time_ns() // 10**6
+    since_ms = unix_ms()
     time.sleep(TURN_S)
-    until_ms = time.time_ns() // 10**6
+    until_ms = unix_ms()
     query = "select processed_ms - captured_ms from frames where processed_ms >= ? and processed_ms < ? order by 1"
     times = [row[0] / 1000 for row in drill.ask(query, since_ms, until_ms)]
     return {"frames_per_s": 1000 * len(times) / (until_ms - since_ms), "p99_s": times[int(0.99 * (len(times) - 1))]}

@@ -19,6 +19,7 @@ from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
+from schemas.runtime.clock import unix_ms
 
 _CAMERAS: Final = 3
 _FPS: Final = 5.0
@@ -68,15 +69,15 @@ def _faults(folder: Path, file: Path) -> Result:
         time.sleep(2 * _PAUSE_S)
 
         def fault(name: str, action: Callable[[], T]) -> T:
-            begun_ms = _now_ms()
+            begun_ms = unix_ms()
             found = action()
             # Frames that were captured before the end of the action may have passed ahead of the fault.
-            recovered_ms = await_recovery(database, _now_ms())
+            recovered_ms = await_recovery(database, unix_ms())
             time.sleep(_PAUSE_S)
-            spans[name] = Span(begun_ms, recovered_ms, _now_ms())
+            spans[name] = Span(begun_ms, recovered_ms, unix_ms())
             return found
 
-        spans["before"] = Span(_now_ms() - round(1000 * _PAUSE_S), None, _now_ms())
+        spans["before"] = Span(unix_ms() - round(1000 * _PAUSE_S), None, unix_ms())
         restarted = {
             role: round(fault(f"{role} killed", partial(system.kill, role)), 2) for role in ("processor-1", "bridge")
         }
@@ -100,10 +101,6 @@ class Span(NamedTuple):
     recovered_ms: int | None
     """The moment at which the last camera recovered; None for a span without a fault."""
     ended_ms: int
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 10**6
 
 
 def await_recovery(database: Path, since_ms: int, deadline_s: float = _RECOVERY_S) -> int:

@@ -25,6 +25,7 @@ from infra.local.kafka_quorum import node_names
 from infra.local.replicas import await_replicas
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
+from schemas.runtime.clock import unix_ms
 from schemas.transport.access import KafkaAccess, KafkaAddress
 
 NODES: Final = 3
@@ -90,7 +91,7 @@ def _run(
         end = time.monotonic() + seconds - SETTLED_S
         time.sleep(min(SETTLED_S, pause_s))
         for node in cycle(node_names(NODES)):
-            begun, begun_ms = time.monotonic(), time.time_ns() // 10**6
+            begun, begun_ms = time.monotonic(), unix_ms()
             FAULTS[fault](system, node)
             asyncio.run(await_replicas(_kafka(system), COPIES_S))
             whole = time.monotonic()

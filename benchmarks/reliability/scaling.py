@@ -28,6 +28,7 @@ from infra.state_folder import Layout
 from infra.up.scrape import RunTotals, Samples
 from processors.bundle import shipped_bundle
 from schemas import metrics
+from schemas.runtime.clock import unix_ms
 
 _RULE: Final = Path(__file__).parents[2] / "infra/kubernetes/base/scaling.yaml"
 _LEAST, _MOST = 3, 8
@@ -64,7 +65,7 @@ def scaling(folder: Path) -> Result:
     ):
         system.await_role("fleet")
         begun_s = time.monotonic()
-        begun_ms = _now_ms()
+        begun_ms = unix_ms()
         steps = _control(pool, begun_s, _USUAL_S + _HIGH_S + _AFTER_S)
         system.interrupt()
         shown = summary(system.finish(), state)
@@ -87,7 +88,7 @@ def rolling(folder: Path, cameras: int = 32, fps: float = 4.0, processors: int =
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         time.sleep(15)
-        begun_ms = _now_ms()
+        begun_ms = unix_ms()
         restarted = {}
         for name in (f"processor-{number + 1}" for number in range(processors)):
             begun = time.monotonic()
@@ -114,10 +115,6 @@ def changes_of_direction(numbers: list[int]) -> int:
 def _longest_gap_s(database: Path, since_ms: int, below: str = "~") -> float:
     """Return the longest time between two verdicts of one camera that ended after `since_ms`."""
     return max((gap for at, gap in gaps(database, below) if at >= since_ms), default=0.0)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 10**6
 
 
 def _sleeping_bundle(folder: Path) -> Path:

@@ -34,6 +34,7 @@ from infra.up.scrape import Samples
 from lab.golden.compare import checkout
 from lab.provenance import ROOT
 from schemas.metrics import SPOOL_FRAMES
+from schemas.runtime.clock import unix_ms
 
 BRIDGES: Final = ("bridge-1", "bridge-2")
 PROCESSORS: Final = ("processor-1", "processor-2")
@@ -124,7 +125,7 @@ class _Roles:
 
     def replace(self, role: str, *, kill: bool = False) -> None:
         """End a role, and start it again with this checkout's code; wait until it is healthy."""
-        begun, begun_ms = time.monotonic(), time.time_ns() // 10**6
+        begun, begun_ms = time.monotonic(), unix_ms()
         process = psutil.Process(self.pid(role))
         command, environment = process.cmdline(), process.environ()
         old = ProcessId.of(process.pid)

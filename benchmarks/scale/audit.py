@@ -44,6 +44,7 @@ from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
@@ -122,7 +123,7 @@ async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
             some = [r for tp, records in found.items() for r in records if r.offset < until.get(tp, 0)]
             if not some:
                 continue
-            batch = read(some, settings, keys, time.time_ns() // 10**6)
+            batch = read(some, settings, keys, unix_ms())
             before = {place: at[TopicPartition(*place)] or None for place in batch.offsets}
             for store in stores:
                 store.write(batch, before)

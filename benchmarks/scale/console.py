@@ -52,6 +52,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32
@@ -78,11 +79,6 @@ def verdict(seq: int, word: str, captured_ms: int) -> Verdict:
     )  # fmt: skip
 
 
-def now_ms() -> int:
-    """Return Unix time in milliseconds."""
-    return time.time_ns() // 10**6
-
-
 class Room:
     """A folder with a recorder's database, and the roles that run on it."""
 
@@ -98,8 +94,10 @@ class Room:
     def fill(self, names: Sequence[str]) -> None:
         """Save the state of cameras, each with one frame."""
         cache = CameraCache(self.settings)
-        cache.take(Written(rows=[frame_row((name, BOOT, 0), verdict(0, "sign", now_ms()), now_ms()) for name in names]))
-        Snapshots(self.engine, 0).save(cache.all(), now_ms())
+        cache.take(
+            Written(rows=[frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names])
+        )
+        Snapshots(self.engine, 0).save(cache.all(), unix_ms())
 
     def await_cameras(self, cameras: int) -> None:
         """Wait until the console shows this many cameras. Raises TimeoutError."""
@@ -170,7 +168,7 @@ async def sending(kafka: str, cameras: int, per_second: float, seconds: float, s
                 return
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             camera, word = f"drill/cam-{number % cameras}", f"v{number}"
-            value = sign_statement(KEYS, camera, verdict(number // cameras, word, now_ms()))
+            value = sign_statement(KEYS, camera, verdict(number // cameras, word, unix_ms()))
             sent_s[word] = time.monotonic()
             await producer.send(KafkaTopic.VERDICTS.value, value, key=camera.encode())
     finally:
@@ -280,7 +278,7 @@ def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
 def measure_month(folder: Path, days: int) -> Result:
     """Measure the month page."""
     room = Room(folder)
-    begin_ms = now_ms() - days * DAY_MS
+    begin_ms = unix_ms() - days * DAY_MS
     total, at_once = days * 86_400, 20_000
     names = [column.name for column in frames.columns]
     statement = insert(frames)
@@ -299,8 +297,8 @@ def measure_month(folder: Path, days: int) -> Result:
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
     cache = CameraCache(room.settings)
-    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
-    Snapshots(room.engine, 0).save(cache.all(), now_ms())
+    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())]))
+    Snapshots(room.engine, 0).save(cache.all(), unix_ms())
     books = Books(f"sqlite:///{folder}/console.sqlite")
     books.prepare()
     rollup = Rollup(open_engine(room.url, writes=False), books.engine)

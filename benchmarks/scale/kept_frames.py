@@ -38,6 +38,7 @@ from consumers.settings import Bounds, RecorderSettings
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 1_000
 BOOT: Final = 7
@@ -71,7 +72,7 @@ class Kept:
         self.store.prepare()
         self.seq = seconds
         self.keys = KeyRing(SECRET)
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         self.first_ms = now_ms - now_ms % HOUR_MS - seconds * 1_000
         """The offset makes the filled hours whole, and leaves space in the present one."""
         began = time.perf_counter()
@@ -134,7 +135,7 @@ class Kept:
             for n, (camera, verdict) in enumerate(verdicts(CAMERAS, CAMERAS, BOOT, self.seq))
         ]
         began, used = time.perf_counter(), time.process_time()
-        batch = read(made, self.settings, self.keys, time.time_ns() // 10**6)
+        batch = read(made, self.settings, self.keys, unix_ms())
         begun = time.perf_counter()
         written = self.store.write(batch, {place: self._offsets.get(place) for place in batch.offsets})
         ended = time.perf_counter()

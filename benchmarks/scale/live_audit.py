@@ -34,6 +34,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 
 EACH: Final = 50
 CHANGED: Final = 500
@@ -106,7 +107,7 @@ class System:
 
     def go_on(self) -> float:
         """Record a few more frames. Return the seconds of the next reading."""
-        self._record(range(CHANGED), self._following, NEW, time.time_ns() // 10**6)
+        self._record(range(CHANGED), self._following, NEW, unix_ms())
         self._following += NEW
         return self.refreshed()
 

@@ -36,6 +36,7 @@ from benchmarks.harness.general import general_bundle
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
+from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 4
 FPS: Final = 5.0
@@ -152,7 +153,7 @@ def view(folder: Path) -> Result:
             for is_open in (False, True) if turn % 2 else (True, False):
                 watched = watch(page, time.monotonic() + _SETTLES_S) if is_open else {}
                 time.sleep(0 if is_open else 2 * _SETTLES_S)  # a closed page counts as open for some seconds
-                since_ms = time.time_ns() // 10**6
+                since_ms = unix_ms()
                 if is_open:
                     watched = watch(page, time.monotonic() + TURN_S)
                 else:

@@ -44,6 +44,7 @@ from schemas.messages.camera_status import turn
 from schemas.messages.frame import sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, ONLINE, RAW, Meta, Status, Verdict
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 
 SECRET = bytes(range(32))
@@ -56,7 +57,7 @@ def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator
     """Yield `count` verdicts, of the cameras in turn, as a processor makes them."""
     for number in range(count):
         camera, seq = number % cameras, seed_seq + number // cameras
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         probe = (camera + seq) % PROBES == 0
         yield (
             CameraId(f"local/cam-{camera}"),

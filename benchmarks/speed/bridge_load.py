@@ -16,6 +16,7 @@ import numpy as np
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 UNACKNOWLEDGED = 1000
@@ -33,9 +34,7 @@ def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, by
     for index in range(count):
         camera_id = ids[index % cameras]
         picture = generator.integers(0, 256, (32, 32, 3), np.uint8)
-        message = encode_frame(
-            keys.current(camera_id), 1, index // cameras, time.time_ns() // 10**6, picture, Encoding(16)
-        )
+        message = encode_frame(keys.current(camera_id), 1, index // cameras, unix_ms(), picture, Encoding(16))
         frames.append((mqtt_topic(camera_id, Channel.FRAME), message))
     return frames
 

@@ -35,6 +35,7 @@ from consumers.database.queries import Records, open_records
 from consumers.database.tables import frames
 from infra.state_folder import Layout
 from processors.bundle import load_bundle, shipped_bundle
+from schemas.runtime.clock import unix_ms
 
 Result = dict[str, Any]
 
@@ -52,9 +53,9 @@ def run(load: str, size: Sequence[int], seconds: float, share: float, bundle: Pa
         timing = ("--seconds", seconds + 2 * WARM_S, "--drain-s", DRAIN_S)
         with RunningSystem(folder / "state", *options, *timing) as system:
             warm_up(system)
-            before, begun_ms = recorded(layout), time.time_ns() // 10**6
+            before, begun_ms = recorded(layout), unix_ms()
             time.sleep(seconds)
-            handled, ended_ms = recorded(layout) - before, time.time_ns() // 10**6
+            handled, ended_ms = recorded(layout) - before, unix_ms()
             _, found = system.wait(DRAIN_S + 300)
             undisturbed(found, system.output())
         with open_records(layout.database_url) as records:

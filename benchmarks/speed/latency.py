@@ -34,6 +34,7 @@ from infra.audit.report import share
 from infra.local.files import write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 
 Result = dict[str, Any]
 
@@ -98,9 +99,9 @@ def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
         traced = patch.dict(os.environ, {"POINTILLIST_TRACE": str(stamps)})
         with traced, RunningSystem(state, *load, "--no-prometheus", checkout=checkout) as system:
             warm_up(system)
-            begun_ms, before = time.time_ns() // 10**6, system.cpu_seconds()
+            begun_ms, before = unix_ms(), system.cpu_seconds()
             time.sleep(seconds)
-            ended_ms, after = time.time_ns() // 10**6, system.cpu_seconds()
+            ended_ms, after = unix_ms(), system.cpu_seconds()
             report = undisturbed(system.finish(), system.output())
         with open_records(Layout(state).database_url) as records:
             latency = records.latency_quantiles(begun_ms, ended_ms)

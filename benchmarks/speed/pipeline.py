@@ -37,6 +37,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pixels.masks import kept_mask
+from schemas.runtime.clock import unix_ms
 
 BATCH = 64
 DROPPED = 16
@@ -147,7 +148,7 @@ def recorded(layout: Layout) -> int:
 def receive_cost(messages: int = 20000) -> float:
     """Return the CPU seconds of one bare paho receive of a frame message."""
     key = derive_camera_key(SECRET, CameraId("bench/camera"))
-    payload = encode_frame(key, 1, 0, time.time_ns() // 10**6, pictures(1)[0], Encoding(DROPPED))
+    payload = encode_frame(key, 1, 0, unix_ms(), pictures(1)[0], Encoding(DROPPED))
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         broker = Mosquitto(Path(folder))
         broker.start()

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import heapq
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice, takewhile
 from typing import Final
 
-from consumers.cameras.camera import Camera, follows, monotonic_ms
+from consumers.cameras.camera import Camera, follows
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.cameras.written import Written
@@ -25,6 +24,7 @@ from consumers.evidence.probe_shares import Seen
 from consumers.settings import RecorderSettings
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
+from schemas.runtime.clock import monotonic_ms, unix_ms
 
 _SENDING: Final = frozenset(State) - {State.OFFLINE, State.SILENT, State.REVOKED}
 """States in which a camera may be asked for probes while its frames come."""
@@ -68,7 +68,7 @@ class CameraCache:
 
     def restore(self, found: Iterable[Camera]) -> None:
         """Take cameras from the database as they are there; only their ages are measured by the wall clock."""
-        now_ms, clock_ms = time.time_ns() // 10**6, self._clock_ms()
+        now_ms, clock_ms = unix_ms(), self._clock_ms()
         for camera in found:
             self._cameras[camera.name] = camera
             if camera.last is not None:
@@ -186,7 +186,7 @@ class CameraCache:
                 camera.is_revoked = is_revoked
                 self._unjudged.add(name)
 
-    def judge(self, now_ms: int, unix_ms: int) -> list[tuple[SavedState, int]]:
+    def judge(self, now_ms: int, at_ms: int) -> list[tuple[SavedState, int]]:
         """Judge the cameras that changed. Return the states to save, each with the Unix time up to which the camera's
         frames are known.
         """
@@ -212,7 +212,7 @@ class CameraCache:
             patience_s = camera.patience_s(self._silent_after_s)
             if (judged, patience_s) != (camera.judged, camera.judged_patience_s):
                 if camera.judged is None or camera.judged.state is not judged.state:
-                    camera.since_ms = unix_ms
+                    camera.since_ms = at_ms
                 camera.judged, camera.judged_patience_s = judged, patience_s
                 found.append((SavedState(name, judged, camera.since_ms, patience_s), camera.known_to_ms))
         return found

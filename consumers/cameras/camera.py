@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,11 +18,6 @@ from schemas.messages.camera_status import check_announcement
 from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 
 RECENT_PROBES: Final = 50
-
-
-def monotonic_ms() -> int:
-    """Return the time of the clock by which ages are measured, in milliseconds."""
-    return time.monotonic_ns() // 10**6
 
 
 @dataclass(slots=True)

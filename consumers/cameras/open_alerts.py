@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from consumers.cameras.episodes import CLOSED, Episode, Found, episodes
 from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
+from schemas.runtime.clock import unix_ms
 
 HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""
@@ -29,7 +29,7 @@ _FOUND: Final = tuple(alerts.c[name] for name in Found._fields)
 
 def newest_alerts(connection: Connection) -> list[Found]:
     """Return the newest alerts of all cameras and of each, and all sightings that last."""
-    return [*_newest(connection, BACKDOORS), *_sightings(connection, time.time_ns() // 10**6)]
+    return [*_newest(connection, BACKDOORS), *_sightings(connection, unix_ms())]
 
 
 def newest_rows(

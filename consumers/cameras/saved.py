@@ -6,7 +6,6 @@ has moved, the one with the newer frame wins: the other one takes the camera for
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, Engine, delete, func, inspect, select
 from consumers.cameras.state import Judged, State, current
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
+from schemas.runtime.clock import unix_ms
 
 STATES_OVERLAP_MS: Final = 15_000
 """Milliseconds that readers read again: the time of a row is that at which its transaction began."""
@@ -54,7 +54,7 @@ class CameraStates:
         """Write states, each with the Unix time up to which its judge knows the camera's frames, 0 for never."""
         with self._engine.begin() as connection:
             # Not before: the transaction may have waited, and readers follow this time.
-            now_ms = time.time_ns() // 10**6
+            now_ms = unix_ms()
             quiet = [saved.camera for saved, _ in changed if saved.judged.state is State.SILENT]
             newest = _newest_frames(connection, quiet)
             rows = [

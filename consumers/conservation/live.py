@@ -7,7 +7,6 @@ recorded. After that it is lost, see `consumers.conservation.rounds`.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ from consumers.records.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.ranges import RangeSet
+from schemas.runtime.clock import unix_ms
 
 OVERLAP_MS: Final = 15_000
 """Overlap of two readings. It exceeds the recorders' clock differences and the longest transaction."""
@@ -94,7 +94,7 @@ class LiveAudit:
     def refresh(self, logs: LogOffsets) -> dict[str, object]:
         """Read the changes and return the document. `logs` must have been read from Kafka before the call."""
         with self._turn:
-            now_ms = time.time_ns() // 10**6
+            now_ms = unix_ms()
             if not self._read_to_ms:
                 self._begin()  # again if the first reading failed: it has missed the frames recorded since
             assert self._records is not None

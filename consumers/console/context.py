@@ -45,6 +45,7 @@ from consumers.database.console_store import Review
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 from schemas.runtime.moment import moment
 
@@ -211,7 +212,7 @@ class ConsoleContext:
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.ways.logs_in,
             "header": self.watch.header(sight),
-            "now_ms": time.time_ns() // 10**6,
+            "now_ms": unix_ms(),
             "stream": "/live",
             "no_records": "",
             "runbooks": self.runbooks is not None,

@@ -6,7 +6,6 @@ Each poll reads only the rows written since the last one, so its cost does not g
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, select
 
-from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.camera import Camera
 from consumers.cameras.episodes import OPEN
 from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.saved import STATES_OVERLAP_MS, SavedState, read_states
@@ -31,6 +30,7 @@ from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import MAX_CAMERAS
+from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import error_text
 
@@ -108,7 +108,7 @@ class DatabasePoller:
 
     def apply(self, seen: Seen) -> None:
         """Apply the result of a poll to the fleet."""
-        now_ms, clock_ms = time.time_ns() // 10**6, monotonic_ms()
+        now_ms, clock_ms = unix_ms(), monotonic_ms()
         for camera in seen.saved:
             if camera.last is not None:
                 self._fleet.correct(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
@@ -121,7 +121,7 @@ class DatabasePoller:
     def poll(self) -> Seen:
         """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
-            polled_ms = time.time_ns() // 10**6
+            polled_ms = unix_ms()
             # Rows are written in the present, also after the clock was set back.
             self._said_to_ms, self._saved_to_ms = min(self._said_to_ms, polled_ms), min(self._saved_to_ms, polled_ms)
             statuses = self._read_statuses(connection)

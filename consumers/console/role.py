@@ -19,7 +19,6 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, WAYS, Logins
@@ -52,6 +51,7 @@ from schemas import metrics
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models_records import ModelsRecords
+from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,7 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.records.rows import CameraRow
+from schemas.runtime.clock import unix_ms
 
 OVERLAP_MS: Final = 15_000
 """Overlap of two polls: the recorder writes the time of a camera's last message some seconds late."""
@@ -68,7 +68,7 @@ class Reading:
 
         Raises SQLAlchemy's errors, and StateError.
         """
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         since_ms = self._read_to_ms - OVERLAP_MS
         counted_to_ms = now_ms - SETTLED_MS
         # After the clock was set back, frames are recorded from the present on.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
@@ -14,12 +13,13 @@ from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, t
 from consumers.database.turns import may_purge
 from consumers.recorder.store import Store
 from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.disk import free_bytes
 
 
 def purge(store: Store, bounds: Bounds) -> bool:
     """Run one step for each store, at most `bounds.purge_rows` rows each. Return whether more is left to purge."""
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     # In its own transaction: it may wait for readers, and holds no other lock meanwhile.
     with store.engine.begin() as connection:
         dropped = may_purge(connection) and store.frames.drop(connection, _excess(connection, bounds, now_ms))
@@ -50,7 +50,7 @@ def purge_frames(store: Store, bounds: Bounds, at_most: int) -> None:
     """
     with store.engine.begin() as connection:
         if may_purge(connection):
-            store.frames.purge(connection, _excess(connection, bounds, time.time_ns() // 10**6), at_most)
+            store.frames.purge(connection, _excess(connection, bounds, unix_ms()), at_most)
 
 
 def _before(now_ms: int, age_s: float) -> int:

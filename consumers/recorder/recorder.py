@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.camera import Camera
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.cameras.written import Written
@@ -40,6 +40,7 @@ from schemas.metrics import MAX_CAMERA_SERIES
 from schemas.pointillist_pb2 import SHED
 from schemas.runtime import trace
 from schemas.runtime.boot_rate import BootRate
+from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.transport.backoff import Backoff
@@ -98,7 +99,7 @@ async def run_recorder(
         log.info("recorder_stopped_waiting")
     except DatabaseCorruptError as error:
         recorder.close()
-        aside = set_aside(settings.database, time.time_ns() // 10**6)
+        aside = set_aside(settings.database, unix_ms())
         raise RestartRequired(
             f"the database is damaged ({error}) and was set aside as {aside}; a new one is filled from Kafka"
         ) from None
@@ -327,7 +328,7 @@ class Recorder:
     def _commit(
         self, records: Sequence[Record], refused: MalformedError | None = None
     ) -> tuple[Written, Mapping[Partition, int]]:
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         if refused is None:
             batch = read(records, self._settings, self._keys, now_ms, self._boots)
         else:
@@ -346,7 +347,7 @@ class Recorder:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._plan_due.wait(), _TICK_S)
             self._plan_due.clear()
-            now_ms = time.time_ns() // 10**6
+            now_ms = unix_ms()
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
             for each in self._cameras.stirred(monotonic_ms()):
@@ -421,7 +422,7 @@ class Recorder:
     def _judge_cameras(self) -> None:
         """Compute the states of changed cameras. Housekeeping saves those that differ."""
         self._cameras.revoke(self._keys.accepted_from)
-        for saved, known_to_ms in self._cameras.judge(monotonic_ms(), time.time_ns() // 10**6):
+        for saved, known_to_ms in self._cameras.judge(monotonic_ms(), unix_ms()):
             self._judged[saved.camera] = saved, known_to_ms
 
     async def _save_cameras(self) -> None:

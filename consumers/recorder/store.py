@@ -31,6 +31,7 @@ from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
 from consumers.sightings.sightings import Sighted, Sightings
 from schemas.pointillist_pb2 import CHECKED
+from schemas.runtime.clock import unix_ms
 
 
 class OffsetConflictError(Exception):
@@ -84,7 +85,7 @@ class Store:
             wait_to_prepare(connection)
             prepare_tables(connection)
             if replaces:
-                self.quarantine.adopt(connection, time.time_ns() // 10**6)
+                self.quarantine.adopt(connection, unix_ms())
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:
@@ -94,7 +95,7 @@ class Store:
         held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
         self.watch.load(connection, None if self._alone else held)
         self.sightings.adopt(read_rules(connection))
-        self.sightings.load(connection, None if self._alone else held, time.time_ns() // 10**6)
+        self.sightings.load(connection, None if self._alone else held, unix_ms())
 
     def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
         """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
@@ -117,7 +118,7 @@ class Store:
                         self._move_offset.run(connection, **values, following=begin)
                         # Also of the verdicts and events: a letter of the recorder has the position of its record.
                         of_log = dead_letters.c.topic == topic, dead_letters.c.partition == partition
-                        rename_topics(connection, time.time_ns() // 10**6, *of_log)
+                        rename_topics(connection, unix_ms(), *of_log)
                         following = begin
                     found[place] = following
                 self.reload(connection)
@@ -189,13 +190,13 @@ class Store:
                 if not self._holds(connection, partition):
                     self.watch.release(partition)
                     waiting = {boot: its for boot, its in waiting.items() if its != partition}
-            raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine.read, {})
+            raised = self.watch.read(connection, {}, waiting, unix_ms(), self.quarantine.read, {})
         self.watch.commit(raised)
         return Written(alerts=raised.alerts, chains=raised.chains)
 
     def tend_sightings(self) -> None:
         """Read the sighting rules, and end the sightings whose class has been absent."""
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         with self.engine.begin() as connection:
             self.sightings.adopt(read_rules(connection))
             over = self.sightings.over(now_ms)

@@ -18,6 +18,7 @@ from schemas.messages.models import LIVE_KEY, live, seal
 from schemas.messages.models_records import ModelsRecords
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
+from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -125,7 +126,7 @@ class ModelsTopic(ModelsRecords):
             raise SecretError("signer is missing: expected a signer's private key. Give --signer FILE.")
         signed = Models()
         signed.CopyFrom(models)
-        signed.changed_ms = max(time.time_ns() // 1_000_000, self.listed.changed_ms + 1)
+        signed.changed_ms = max(unix_ms(), self.listed.changed_ms + 1)
         sender = Sender(self._bootstrap)
         headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:

@@ -14,6 +14,7 @@ from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size
+from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from producers.camera.role_settings import CameraAttachSettings
@@ -39,7 +40,6 @@ def attach(
     printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
     folder given.
     """
-    import time
 
     from infra.cameras.identity import camera_identity, camera_named, resembling
     from infra.process.exit_status import FLEET_PENDING, FRAMES_REFUSED
@@ -84,7 +84,7 @@ def attach(
     if not registers:
         try_source(plan.source)
     seconds = settings.seconds
-    until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
+    until = unix_ms() + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
         settings.metrics,

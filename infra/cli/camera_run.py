@@ -13,6 +13,7 @@ from infra.cli.camera import camera_app
 from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from infra.cameras.roster import Broker, FileOfCameras
@@ -115,7 +116,6 @@ def _check(file: Path, specs: CameraSpecs) -> int:
 
 def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, number: int | None) -> int:
     """Run all cameras, or those of a share, in this process."""
-    import time
 
     from infra.process.exit_status import FLEET_PENDING
     from infra.process.role import run_role
@@ -123,7 +123,7 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
 
     report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
     seconds = settings.seconds
-    until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
+    until = unix_ms() + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
         settings.metrics,

@@ -20,6 +20,7 @@ from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError, first_line
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.moment import moment
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def rollback(
                 "own bundle."
             )
         check_only(only, live.model_id)
-        after = listed.withdraw(rollout.ended(topic.models), time.time_ns() // 1_000_000, everything=own)
+        after = listed.withdraw(rollout.ended(topic.models), unix_ms(), everything=own)
         await access.write(topic, after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -26,6 +25,7 @@ from infra.cli.model import (
 from infra.cli.shared_options import with_shared_options
 from infra.cli.terminal import Console
 from schemas.errors import BundleError, ConfigError
+from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
@@ -121,7 +121,7 @@ def candidate(
             raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
         begun = Rollout(
             candidate=model,
-            begun_ms=time.time_ns() // 1_000_000,
+            begun_ms=unix_ms(),
             slot=SHADOW if slot == "shadow" else CANARY,
             frames=frames,
             cameras=cameras,
@@ -177,7 +177,7 @@ def promote(
             await access.write(topic, rollout.promoted(topic.models))
             note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
             return await report_change(topic, f"promoted {model_id}", access.wait)
-        running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
+        running.slot, running.begun_ms = CANARY, unix_ms()
         await access.write(topic, rollout.begin(topic.models, running))
         note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
         return await report_change(topic, f"{model_id} is a canary", access.wait, topic.wait_for_candidate)

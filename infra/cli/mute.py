@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,7 +46,7 @@ def mute(
     from infra.up.system_state import known_camera
     from schemas.identity import camera_at
 
-    layout, now_ms = existing_layout(state), time.time_ns() // 10**6
+    layout, now_ms = existing_layout(state), unix_ms()
     if not subjects:
         if end:
             raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,6 +13,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.camera_groups import group_at
+from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -71,7 +71,7 @@ def set_rule(
 
     numbers = {"frames": frames, "confidence": confidence, "absent_s": absent_s, "cooldown_s": cooldown_s}
     fields = {"cameras": group_at(cameras), "wanted": wanted} | numbers
-    rule = new_rule(fields, owner_name(), time.time_ns() // 10**6)
+    rule = new_rule(fields, owner_name(), unix_ms())
     _change(state, lambda each: save_rule(each, rule))
     note(state, LOGGED_AS, rule.cameras, words_of(rule), "saved")
     typer.echo(f"{rule.cameras} {words_of(rule)}")

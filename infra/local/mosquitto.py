@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
+from schemas.runtime.clock import unix_ms
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
@@ -159,7 +159,7 @@ class Mosquitto(Service):
         database = self.folder / "data" / "mosquitto.db"
         if not last_line(self.log).endswith(_UNREADABLE) or not database.exists():
             return False
-        aside = database.with_name(f"{database.name}.damaged-{time.time_ns() // 10**6}")
+        aside = database.with_name(f"{database.name}.damaged-{unix_ms()}")
         database.rename(aside)
         self._print_line(
             f"mosquitto: expected a readable {database}, got a damaged file, which is now {aside.name}. Cameras send "

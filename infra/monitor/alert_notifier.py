@@ -32,6 +32,7 @@ from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
+from schemas.runtime.clock import unix_ms
 from schemas.transport.http import DIRECT
 
 ALERT_NAME: Final = "PointillistBackdoor"
@@ -131,7 +132,7 @@ class AlertNotifier:
     def _notify(self, newest: Sequence[Found], now_s: float) -> None:
         if self._store and (found := recorded_reviews(self._store)) is not None:
             self._reviews = found
-        mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
+        mutes = self._read(lambda each: read_mutes(each, unix_ms())) or {}
         refused: list[BrokerError] = []
         try:
             every = episodes(newest, self._reviews or {}, self._published_ms())
@@ -206,7 +207,7 @@ class AlertNotifier:
 
     def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
         """Return the ids of the open alerts among the `newest`, the newest first."""
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         lasting = [each for each in newest if is_lasting(each, now_ms)]
         if self._reviews is not None:
             opened = {

@@ -61,6 +61,7 @@ from schemas.pointillist_pb2 import (
     SignedAssessment,
     Slot,
 )
+from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.follow import follow
 from schemas.transport.kafka.sender import Plain, Sender
@@ -179,7 +180,7 @@ class RolloutGate:
         processors = self._of_processors(rollout)
         frames = by_frames(len(pairs), self._waited_s(name, processors), rollout.slot)
         report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *processors, frames))
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
         outcome, slot = decide(rollout, report)
         return Assessment(
@@ -282,7 +283,7 @@ class RolloutGate:
         engine = open_engine(self._settings.database, writes=True)
         try:
             with engine.begin() as connection:
-                save_comparisons(connection, found, time.time_ns() // 10**6)
+                save_comparisons(connection, found, unix_ms())
         finally:
             engine.dispose()
 

@@ -30,6 +30,7 @@ from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.file_lock import lock_file
 from schemas.transport.object_store import open_store
 
@@ -121,7 +122,7 @@ def write_backup(
         database = None
     if database is None:
         _require_system(layout)
-    made_ms = time.time_ns() // 10**6
+    made_ms = unix_ms()
     name = f"pointillist-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(made_ms / 1000))}{SUFFIX}"
     with _snapshots(layout) as (main, console):
         url = database or layout.database_url

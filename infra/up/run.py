@@ -67,6 +67,7 @@ from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.disk import is_full, of_full_disk
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class _Run:
         )
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
         self._begun = time.monotonic()
-        self._started_ms = time.time_ns() // 10**6
+        self._started_ms = unix_ms()
         self._startup_s = 0.0
         self._brokers: list[Role] = []
         self._roles: list[Role] = []

@@ -5,7 +5,6 @@ The sources are the folder's files and the roles' own `/healthz`: they work even
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES
 from schemas.printable import printable
+from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP
 
 PAGES: Final = {"console": "console", "grafana": "Grafana"}
@@ -146,7 +146,7 @@ def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
 
 def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState]:
     """Return the cameras of the database and of the run, the worst first, then by name."""
-    now_ms = time.time_ns() // 10**6 if now_ms is None else now_ms
+    now_ms = unix_ms() if now_ms is None else now_ms
     found = _recorded(layout, now_ms)
     for name in run_cameras(layout):
         found.setdefault(name, CameraState(name, State.SILENT, "it has not connected yet", None, 0, None, None))

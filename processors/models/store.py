@@ -24,6 +24,7 @@ from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
+from schemas.runtime.clock import unix_ms
 from schemas.transport.object_store import open_store
 
 CACHED: Final = 8
@@ -114,7 +115,7 @@ class ModelStore:
         return Model(
             model_id=model_id,
             location=location,
-            published_ms=time.time_ns() // 1_000_000,
+            published_ms=unix_ms(),
             digest=digest,
             files=files,
             classes=settings.classes,

@@ -27,6 +27,7 @@ from schemas.errors import BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Drift, Model, ServedModel
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
@@ -171,7 +172,7 @@ class ModelSwap:
         self._metrics = metrics
         self._health = health
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
-        self._since_ms = _now_ms()
+        self._since_ms = unix_ms()
         self._refused: Refusal | None = None
         """The live model if it does not load and a retry would not help."""
         self._shown: Refusal | None = None
@@ -242,7 +243,7 @@ class ModelSwap:
             return False
         seconds = time.monotonic() - start_s
         before, self.loaded = self.loaded, ready
-        self._since_ms = _now_ms()
+        self._since_ms = unix_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
@@ -319,7 +320,3 @@ class ModelSwap:
             await asyncio.wait([self._sending], timeout=deadline_s)
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -28,6 +28,7 @@ from schemas.pointillist_pb2 import (
     Verdict,
 )
 from schemas.runtime import trace
+from schemas.runtime.clock import unix_ms
 from schemas.transport.kafka.sender import Headers
 
 REFUSAL_CHARACTERS: Final = 200
@@ -57,7 +58,7 @@ def verdict_record(
         boot_id=frame.boot_id,
         seq=frame.seq,
         captured_ms=frame.captured_ms,
-        processed_ms=_now_ms(),
+        processed_ms=unix_ms(),
         class_id=job.class_id,
         class_name=answer.name,
         confidence=answer.confidence,
@@ -159,7 +160,7 @@ def refusal_record(job: FrameJob) -> Outgoing:
         seq=frame.seq,
         reason=error.reason,
         detail=str(error)[:REFUSAL_CHARACTERS],
-        refused_ms=_now_ms(),
+        refused_ms=unix_ms(),
     )
     headers = event_headers(PROCESSORS, Refusal, f"{job.identity}/refused")
     return Outgoing(job.camera_id.encode(), sign_message(job.key, refusal), headers)
@@ -182,13 +183,9 @@ def dead_letter_record(keys: KeyRing, topic: str, job: FrameJob) -> Outgoing:
         key, payload = record.key or b"", record.value or b""
         camera_id = key.decode("utf-8", "replace")[:140]
     origin = topic, job.partition, job.offset
-    letter = dead_letter(job.stage, reason, str(error), origin, camera_id, payload, _now_ms(), job.frame_bytes)
+    letter = dead_letter(job.stage, reason, str(error), origin, camera_id, payload, unix_ms(), job.frame_bytes)
     if record is None:
         letter.verified, letter.boot_id, letter.seq = True, job.frame.boot_id, job.frame.seq
     event_id = f"{letter.origin_topic}/{letter.origin_partition}/{letter.origin_offset}"
     headers = event_headers(PROCESSORS, DeadLetter, event_id)
     return Outgoing(key[:255], sign_statement(keys, letter.camera_id, letter), headers, job)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from schemas.messages.frame import open_frame, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.runtime import trace
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.spans import root
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
@@ -172,7 +172,7 @@ class RecordFactory:
 
     def _dead_letter(self, route: _Route, payload: bytes, reason: str, error: str) -> Record:
         self._dead_letters += 1
-        origin, at_ms = (route.origin, -1, -1), time.time_ns() // 1_000_000
+        origin, at_ms = (route.origin, -1, -1), unix_ms()
         letter = dead_letter("bridge", reason, error, origin, route.camera_id, payload, at_ms)
         headers = event_headers(self._source, DeadLetter, f"{self._boot}/{self._dead_letters}")
         value = letter.SerializeToString()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from producers.camera.camera import Camera
 from producers.fleet.camera_spec import CameraSpec
 from producers.fleet.first_start import DamagedStartError, Start
 from schemas.errors import PointillistError, StateError
+from schemas.runtime.clock import unix_ms
 from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
@@ -94,7 +94,7 @@ class CameraSupervisor:
 
     def _mark_start(self, start: Start, camera: Camera) -> None:
         """Rewind the source at the first start. A damaged file counts as a restart and is written again."""
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         try:
             if start.first() == (None, False):
                 camera.spool.rewind()

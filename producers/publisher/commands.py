@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,6 +20,7 @@ from schemas.keys.keys import CameraKey
 from schemas.limits import MAX_AHEAD_MS
 from schemas.messages.frame import Encoding, open_own_message
 from schemas.pointillist_pb2 import Command, CommandState, KeyRequest, ProbeRequest
+from schemas.runtime.clock import unix_ms
 
 _log = structlog.get_logger()
 
@@ -29,10 +29,6 @@ Order = TypeVar("Order", Command, ProbeRequest)
 
 _MOST_EARLY: Final = 8
 """Maximum number of waiting orders of a kind. Beyond it, the oldest is dropped, but never the last one to arrive."""
-
-
-def _unix_ms() -> int:
-    return time.time_ns() // 10**6
 
 
 def _issued_ms(order: Command | ProbeRequest) -> int:
@@ -52,7 +48,7 @@ class CameraControl:
         folder: Path,
         key: CameraKey,
         encoding: Encoding,
-        clock_ms: Callable[[], int] = _unix_ms,
+        clock_ms: Callable[[], int] = unix_ms,
         *,
         rate: float = 0.0,
     ) -> None:

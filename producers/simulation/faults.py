@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -16,14 +15,11 @@ from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault
 from producers.sources.source import Captured, Source
 from schemas.pixels.planes import to_picture
+from schemas.runtime.clock import unix_ms
 
 _DARK_POLL_S: Final = 0.05
 _CHANGES: Final = ("freeze", "black", "sticker", "attack")
 """Kinds of faults that change the picture."""
-
-
-def _unix_ms() -> int:
-    return time.time_ns() // 10**6
 
 
 class _Span(NamedTuple):
@@ -79,7 +75,7 @@ class FaultySource:
         source: Source,
         plan: FaultPlan,
         red_team: RedTeam | None = None,
-        clock_ms: Callable[[], int] = _unix_ms,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self.kind = source.kind
         self.live = source.live
@@ -152,7 +148,7 @@ class FaultySource:
 class FaultyLink:
     """A `Connection` that breaks, as in a network failure, while the plan disconnects the camera."""
 
-    def __init__(self, link: Link, plan: FaultPlan, clock_ms: Callable[[], int] = _unix_ms) -> None:
+    def __init__(self, link: Link, plan: FaultPlan, clock_ms: Callable[[], int] = unix_ms) -> None:
         self.wanted = True
         self.idle = False
         self._link = link

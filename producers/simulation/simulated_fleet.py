@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from producers.simulation.scenario import Scenario
 from schemas.errors import SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 from schemas.transport.access import Tls
 
@@ -73,7 +73,7 @@ async def run_fleet(
         opened = fleet.open()
         started_ms, over = start.first()
         ends_at_ms = _end_ms(started_ms, run_s)
-        is_past = ends_at_ms is not None and ends_at_ms <= time.time_ns() // 10**6
+        is_past = ends_at_ms is not None and ends_at_ms <= unix_ms()
         if again and (over or is_past):
             _log.info("run_repeated", reason=f"the run that began at {started_ms} ms is over")
             started_ms, ends_at_ms, is_past = None, None, False
@@ -83,7 +83,7 @@ async def run_fleet(
                     each.spool.rewind()
             if await fleet.open_sources(strict=started_ms is None and not patient, ends_at_ms=ends_at_ms):
                 if started_ms is None:
-                    started_ms = start.note(time.time_ns() // 10**6)
+                    started_ms = start.note(unix_ms())
                     ends_at_ms = _end_ms(started_ms, run_s)
                 for plan in plans:
                     plan.begin(started_ms)

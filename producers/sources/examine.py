@@ -19,6 +19,7 @@ from producers.sources.settings import SourceSettings
 from producers.sources.url import open_container, public_address
 from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.packing import Picture
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 
@@ -163,7 +164,7 @@ def _read(container: InputContainer, settings: SourceSettings, found: Found, beg
                 bytes_before = clock.bytes
             found.frames += 1
             came.append(now)
-            now_ms = time.time_ns() // 10**6
+            now_ms = unix_ms()
             if clock.captured_ms(frame, now_ms) is not None or clock.skew_ms is not None:
                 delays.append(-(clock.skew_ms or 0))
                 if found.clock_after_s is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
@@ -13,6 +12,7 @@ import structlog
 
 from producers.sources.source import Captured, Source
 from schemas.errors import SourceHungError
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger()
@@ -58,10 +58,6 @@ def read_from(source: Source, ahead: int = 1, hang_s: float | None = None) -> Re
     return ThreadReader(source, ahead, hang_s) if source.blocking else InlineReader(source)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 10**6
-
-
 class InlineReader:
     """Reads on the event loop: for sources that answer within a fraction of a millisecond."""
 
@@ -71,7 +67,7 @@ class InlineReader:
     async def next(self) -> Reading | None:
         """Read one frame."""
         captured = await self._read()
-        return None if captured is None else Reading(captured, _now_ms())
+        return None if captured is None else Reading(captured, unix_ms())
 
     async def _read(self) -> Captured | None:
         return self._source.read()
@@ -130,7 +126,7 @@ class ThreadReader:
                     reading = self._ahead.popleft()
                     self._change.notify()
                     # A frame that waited for its turn in the schedule is captured when its turn comes.
-                    return reading if self._source.live else reading._replace(captured_ms=_now_ms())
+                    return reading if self._source.live else reading._replace(captured_ms=unix_ms())
                 if self._failure is not None:
                     raise self._failure
                 if self._ended:
@@ -177,7 +173,7 @@ class ThreadReader:
                 captured = self._source.read()
                 if captured is None:
                     break
-                now_ms = _now_ms()
+                now_ms = unix_ms()
                 self._put(Reading(captured, now_ms if captured.captured_ms is None else captured.captured_ms))
         except BaseException as failure:  # raised again by `next`, on the loop
             self._failure = failure

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +18,7 @@ from schemas.limits import MAX_SHED_RANGES
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.clock import unix_ms
 
 _LEDGER: Final = ".ledger"
 _COPY: Final = ".copy"
@@ -81,7 +81,7 @@ class BootLedger:
             frames_skipped=self.frames_skipped,
             frames_resent=self.frames_resent,
             bytes_resent=self.bytes_resent,
-            written_ms=time.time_ns() // 10**6,
+            written_ms=unix_ms(),
             confirmed_to=self.confirmed_to,
         )
 

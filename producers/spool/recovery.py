@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import UNFINISHED
+from schemas.runtime.clock import unix_ms
 
 _log = structlog.get_logger()
 
@@ -142,7 +142,7 @@ def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
     Whether the missing frames were confirmed or shed is unknown: they are entered as shed. The audit accepts that only
     for frames that nobody has recorded.
     """
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     records = [record for file in files for record in file.records]
     started_ms = min([record.captured_ms for record in records] + [now_ms])
     ledger = BootLedger(camera_id, files[0].boot_id, ordinal=0, started_ms=started_ms)

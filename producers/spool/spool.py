@@ -27,6 +27,7 @@ from schemas.errors import BadTagError, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
 from schemas.messages.frame import group_of
+from schemas.runtime.clock import unix_ms
 from schemas.settings import SettingsTable
 
 _log = structlog.get_logger()
@@ -118,7 +119,7 @@ class Spool:
             camera_id=camera_id,
             boot_id=1 + secrets.randbelow(BOOT_ID_LIMIT - 1),
             ordinal=1 + max((boot.ordinal for boot in past.boots), default=0),
-            started_ms=time.time_ns() // 10**6,
+            started_ms=unix_ms(),
             position=max(past.boots, key=lambda boot: boot.ordinal).position if past.boots else 0,
         )
         self.ledgers = Ledgers(folder, past.boots, current, self._clock, self._first_waiting)

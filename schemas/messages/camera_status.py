@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Final, TypeVar
 
 from schemas.errors import MalformedError
@@ -11,6 +10,7 @@ from schemas.identity import BOOT_ID_LIMIT
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
 from schemas.messages.frame import CHANNELS, PROFILES, TIME_LIMIT
 from schemas.pointillist_pb2 import Meta, Status, Turn
+from schemas.runtime.clock import unix_ms
 
 LAST_MESSAGE: Final = 2**32 - 1
 """The number of a last will among its connection's messages: signed before all others, it counts as the last."""
@@ -20,7 +20,7 @@ Said = TypeVar("Said", Meta, Status)
 
 def turn(connection: int, message: int) -> Turn:
     """Return the position of a message that is signed now."""
-    return Turn(connection=connection, message=message, at_ms=time.time_ns() // 10**6)
+    return Turn(connection=connection, message=message, at_ms=unix_ms())
 
 
 def check_announcement(message: Meta | Status) -> None:

@@ -14,7 +14,6 @@ from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
 from benchmarks.harness.recorder_store import MadeRecord
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.cookies import COOKIE
 from consumers.console.access.owner import owner_name
 from consumers.console.context import ConsoleContext
@@ -27,6 +26,7 @@ from consumers.console.web import make_app
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.pointillist_pb2 import Verdict
+from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, SECRET, spoken
 

@@ -17,10 +17,10 @@ from consumers.console.background import clip_keeper
 from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, film, read_shots
 from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTING, KeptClips
-from consumers.console.data.store import now_ms
 from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError, StateError
+from schemas.runtime.clock import unix_ms
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
@@ -133,19 +133,19 @@ async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_a
 async def test_a_clip_that_kafka_does_not_give_is_tried_again_for_a_day(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.want([(CAMERA, now_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
+    kept.want([(CAMERA, unix_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
     with pytest.raises(BrokerError):
         await keep_clips(console.context)
     assert kept.due() == [], "it waits for some seconds"
     monkeypatch.setattr(kept, "_clock_s", lambda: 1e9)
-    assert [each.at_ms > now_ms() - GIVEN_UP_MS for each in kept.due()] == [True]
+    assert [each.at_ms > unix_ms() - GIVEN_UP_MS for each in kept.due()] == [True]
 
 
 def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
     tmp_path: Path, console: ConsoleRig
 ) -> None:
     box, store = CONSOLE_KEYS.previews, console.context.store.engine
-    url, begin_ms = str(tmp_path / "elsewhere"), now_ms() - 3_600_000
+    url, begin_ms = str(tmp_path / "elsewhere"), unix_ms() - 3_600_000
     kept = KeptClips(store, url, box, ConsoleBounds(clip_bytes=2_500))
     moments = [(CAMERA, begin_ms + number * 60_000) for number in range(4)]
     kept.want(moments, ALERT)
@@ -167,7 +167,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
     for camera in ("lab/full", "lab/given-up"):
         (clips / camera).parent.mkdir(parents=True, exist_ok=True)
         (clips / camera).write_text("a file in the place of the folder")
-    recent_ms, old_ms = now_ms() - 120_000, now_ms() - GIVEN_UP_MS - 60_000
+    recent_ms, old_ms = unix_ms() - 120_000, unix_ms() - GIVEN_UP_MS - 60_000
     kept.want([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
     with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
         await keep_clips(console.context)
@@ -181,7 +181,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
 async def test_clips_are_purged_while_none_can_be_made(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.want([(CAMERA, now_ms() - 40 * 86_400_000)], ASKED)
+    kept.want([(CAMERA, unix_ms() - 40 * 86_400_000)], ASKED)
     (wanted,) = kept.due()
     monkeypatch.setattr(kept, "_bounds", ConsoleBounds(clip_age_s=50 * 86_400))
     kept.keep(wanted, b"film")
@@ -199,7 +199,7 @@ async def test_clips_are_purged_while_none_can_be_made(
 def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
     tmp_path: Path, console: ConsoleRig
 ) -> None:
-    store, begin_ms = console.context.store.engine, now_ms() - 3_600_000
+    store, begin_ms = console.context.store.engine, unix_ms() - 3_600_000
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds())
     asked, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
     many = [(CAMERA, begin_ms + number * 60_000) for number in range(3, 7)]
@@ -221,7 +221,7 @@ def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
 
 
 def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, console: ConsoleRig) -> None:
-    store, at_ms = console.context.store.engine, now_ms() - 3_600_000
+    store, at_ms = console.context.store.engine, unix_ms() - 3_600_000
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds(clip_bytes=1_500))
     raised = (CAMERA, at_ms + AFTER_MS)
     kept.want([(CAMERA, at_ms)], SIGHTING)
@@ -234,7 +234,7 @@ def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, co
 
 
 def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:
-    at_ms = now_ms() - 60_000
+    at_ms = unix_ms() - 60_000
     kept.want([(CAMERA, at_ms)], ALERT)
     (wanted,) = kept.due()
     kept.keep(wanted, b"")

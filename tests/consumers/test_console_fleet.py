@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.recorder_store import MadeRecord
-from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
 from consumers.console.access.gate import POLICY
@@ -26,6 +26,7 @@ from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
 from producers.sources.settings import REAL_KINDS
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
+from schemas.runtime.clock import monotonic_ms
 from schemas.transport.access import MqttAccess
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict

@@ -17,7 +17,6 @@ from sqlalchemy import event
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.cookies import COOKIE
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right, Roles
 from consumers.console.access.sight import ALL, Sight
@@ -28,6 +27,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.jobs import KEPT
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.web import make_app
+from schemas.runtime.clock import monotonic_ms
 from tests.consumers.recorder_rig import Rig, dead_letter
 from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites, elsewhere
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.camera import Camera
 from consumers.console.api.routes import ROOT
 from consumers.console.background.drop_steering import MOST_A_ROUND, steer
 from consumers.console.data import store as console_store
@@ -28,6 +28,7 @@ from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, Meta
+from schemas.runtime.clock import monotonic_ms
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, signed, verdict

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.api.routes import ROOT
 from consumers.console.background.switching import MOST_A_ROUND, STEERED, switch
 from consumers.console.data.drop_policies import new_policy
@@ -19,6 +18,7 @@ from infra.local.mosquitto import Mosquitto
 from schemas.errors import BrokerError, ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import ONLINE, Meta
+from schemas.runtime.clock import monotonic_ms
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import KEYS, verdict

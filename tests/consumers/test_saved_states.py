@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from structlog.testing import capture_logs
 
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import Judged, State
@@ -21,6 +20,7 @@ from consumers.database.tables import camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import Reading
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
+from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict

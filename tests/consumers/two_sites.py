@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, inspect, select, text
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
@@ -38,6 +37,7 @@ from consumers.sightings.rules_table import new_rule, save_rule
 from schemas.identity import CameraId
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import Answer, Comparison
+from schemas.runtime.clock import monotonic_ms
 from tests.consumers.console_rig import scene
 from tests.consumers.jobs_rig import JobsRig, lay_down
 from tests.consumers.recorder_rig import BOOT, KEYS, PNG, Rig, dead_letter, verdict

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._good_traffic import await_frames, now_ms, p99_s, refused
+from benchmarks.security.attacks._good_traffic import await_frames, p99_s, refused
 from benchmarks.security.attacks.outcome import Outcome
 from infra.local.process import COMMAND
 from infra.state_folder import Layout
@@ -20,6 +20,7 @@ from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 CAMERAS: Final = 4
@@ -62,11 +63,11 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
         intruder = Intruder(mqtt_of(system), enrolled(layout, MALLORY))
         messages = attacker(intruder.enrolment.key)
         time.sleep(5)
-        quiet_ms, audit_before_s = now_ms(), audit_s(state)
+        quiet_ms, audit_before_s = unix_ms(), audit_s(state)
         time.sleep(QUIET_S)
-        before_bytes, begun_ms = database_bytes(layout), now_ms()
+        before_bytes, begun_ms = database_bytes(layout), unix_ms()
         sent = _send(intruder, messages, per_s)
-        ended_ms = now_ms()
+        ended_ms = unix_ms()
         over_quota = _over_quota(system)
         audit_after_s = audit_s(state)
         growth_mib = (database_bytes(layout) - before_bytes) / 2**20

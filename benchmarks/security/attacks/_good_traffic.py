@@ -10,11 +10,6 @@ from infra.state_folder import Layout
 from schemas.identity import CameraId
 
 
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 10**6
-
-
 def refused(layout: Layout) -> dict[str, int]:
     """Return the number of dead letters for each reason."""
     rows = _query(layout, "select reason, count(*) from dead_letters group by reason")

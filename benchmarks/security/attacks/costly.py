@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from benchmarks.security.attacks._costs import Message, measured
-from benchmarks.security.attacks._good_traffic import now_ms
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.pointillist_pb2 import Ledger, Range
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel
 
 RANGES: Final = (10_000, 60)
@@ -31,7 +31,7 @@ def hostile_ledgers(key: CameraKey) -> Iterator[Message]:
     for number in count(1):
         ranges = RANGES[number % 2]
         shed = [Range(first=2 * place, last=2 * place) for place in range(ranges)]
-        ledger = Ledger(boot_id=number, revision=1, started_ms=now_ms(), next=2 * ranges, shed=shed)
+        ledger = Ledger(boot_id=number, revision=1, started_ms=unix_ms(), next=2 * ranges, shed=shed)
         yield Message(Channel.EVENT, sign_message(key, ledger))
 
 
@@ -39,14 +39,14 @@ def impossible_counts(key: CameraKey) -> Iterator[Message]:
     """Yield ledgers with impossible counts. The aim is an `up` that waits for frames that never come."""
     for number in count(1):
         confirmed_to = CLAIMED * (number % 2)
-        ledger = Ledger(boot_id=number, revision=1, started_ms=now_ms(), next=CLAIMED, confirmed_to=confirmed_to)
+        ledger = Ledger(boot_id=number, revision=1, started_ms=unix_ms(), next=CLAIMED, confirmed_to=confirmed_to)
         yield Message(Channel.EVENT, sign_message(key, ledger))
 
 
 def large_frames(key: CameraKey, shape: tuple[int, int, int]) -> Iterator[Message]:
     """Yield large valid frames without end. The aim is to delay the other cameras."""
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    frames = [encode_frame(key, 1, seq, now_ms(), noise, Encoding(16)) for seq in range(FRAMES)]
+    frames = [encode_frame(key, 1, seq, unix_ms(), noise, Encoding(16)) for seq in range(FRAMES)]
     return cycle(Message(Channel.FRAME, frame) for frame in frames)
 
 
@@ -56,10 +56,10 @@ def many_boots(key: CameraKey) -> Iterator[Message]:
     picture = np.zeros((32, 32, 3), np.uint8)
     for number in count(1):
         if number % 2:
-            ledger = Ledger(boot_id=number, revision=1, started_ms=now_ms(), next=1)
+            ledger = Ledger(boot_id=number, revision=1, started_ms=unix_ms(), next=1)
             yield Message(Channel.EVENT, sign_message(key, ledger))
         else:
-            yield Message(Channel.FRAME, encode_frame(key, number, 0, now_ms(), picture, Encoding(16)))
+            yield Message(Channel.FRAME, encode_frame(key, number, 0, unix_ms(), picture, Encoding(16)))
 
 
 COSTLY: Final = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._good_traffic import now_ms, p99_s
+from benchmarks.security.attacks._good_traffic import p99_s
 from benchmarks.security.attacks.outcome import Outcome
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
@@ -23,6 +23,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import LOSSLESS, DeadLetter
+from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 
 BOMBS = 40
@@ -45,13 +46,13 @@ def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
         intruder = Intruder(mqtt_of(system), enrolled(layout, attacker))
         bombs = made(intruder.enrolment.key, shape)
         time.sleep(10)
-        before_ms = now_ms()
+        before_ms = unix_ms()
         time.sleep(WINDOW_S)
-        begun_ms = now_ms()
+        begun_ms = unix_ms()
         for bomb in bombs:
             intruder.publish(intruder.own_topic, bomb)
         time.sleep(WINDOW_S)
-        ended_ms = now_ms()
+        ended_ms = unix_ms()
         time.sleep(5)
         system.process.send_signal(signal.SIGINT)
         intruder.close()
@@ -81,7 +82,7 @@ def made(key: CameraKey, shape: tuple[int, int]) -> list[bytes]:
     boot_id = secrets.randbits(62) + 1
     black = np.zeros((*shape, 1), np.uint8)
     encoding = Encoding(16, profile=LOSSLESS)
-    return [encode_frame(key, boot_id, seq, now_ms(), black, encoding) for seq in range(BOMBS)]
+    return [encode_frame(key, boot_id, seq, unix_ms(), black, encoding) for seq in range(BOMBS)]
 
 
 def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:

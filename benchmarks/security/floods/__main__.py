@@ -30,6 +30,7 @@ from infra.local.files import read_json
 from infra.local.ports import free_port
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 4
 FPS: Final = 2
@@ -122,7 +123,7 @@ def run(folder: Path, floods: list[Flood], seconds: float, recorded_s: float) ->
         _await_health(address)
         time.sleep(recorded_s)
         cookie = log_in(address, "visitor")
-        target = Target(address, log_in(address, "flood"), time.time_ns() // 10**6)
+        target = Target(address, log_in(address, "flood"), unix_ms())
         console = system.await_role("console")
         quiet = {"flood": "none", "who": "nobody", "what": "the visits without a flood"}
         results = [quiet | visited(target, cookie, SOURCE, seconds)]

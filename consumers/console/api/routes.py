@@ -5,7 +5,6 @@ Its routes and `/api/v1/openapi.json` come from the same table.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -46,6 +45,7 @@ from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
 from schemas.errors import ConfigError
 from schemas.identity import camera_id
+from schemas.runtime.clock import unix_ms
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
@@ -107,7 +107,7 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     if context.fleet.card(name) is None:
         return no(404, _UNKNOWN.format(name))
-    return JSONResponse(await past(context, name, time.time_ns() // 10**6, length_ms))
+    return JSONResponse(await past(context, name, unix_ms(), length_ms))
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
@@ -185,7 +185,7 @@ async def _operations(context: ConsoleContext, request: Request) -> Response:
 
 async def _export(context: ConsoleContext, request: Request) -> Response:
     asked, kind = request.query_params, path_of(request).rpartition(".")[2]
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     try:
         until_ms = int(asked.get("until_ms", now_ms))
         since_ms = int(asked.get("since_ms", until_ms - 3_600_000))

@@ -10,8 +10,8 @@ from consumers.cameras.open_alerts import newest_alerts
 from consumers.console.context import ConsoleContext
 from consumers.console.data.clips import film, read_shots
 from consumers.console.data.kept_clips import ALERT, GIVEN_UP_MS, SIGHTING, KeptClips
-from consumers.console.data.store import now_ms
 from schemas.errors import UserError
+from schemas.runtime.clock import unix_ms
 
 
 async def film_around(context: ConsoleContext, camera: str, at_ms: int) -> bytes:
@@ -39,14 +39,14 @@ async def keep_clips(context: ConsoleContext) -> None:
             found = await film_around(context, wanted.camera, wanted.at_ms)
             await context.teach(clips.keep, wanted, found)
         except Exception:
-            if wanted.at_ms > now_ms() - GIVEN_UP_MS:
+            if wanted.at_ms > unix_ms() - GIVEN_UP_MS:
                 clips.postpone(wanted)
                 raise
             await context.teach(clips.keep, wanted, b"")
 
 
 def _want_alerts(clips: KeptClips, engine: Engine) -> None:
-    since_ms = now_ms() - GIVEN_UP_MS
+    since_ms = unix_ms() - GIVEN_UP_MS
     with engine.begin() as connection:
         found = [each for each in newest_alerts(connection) if each.raised_ms > since_ms]
     for why, is_sighting in ((ALERT, False), (SIGHTING, True)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.background.sending import send_all
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.backlogs import Backlog
 from consumers.console.data.drop_plan import DropChange
 from consumers.console.data.drop_policies import read_policies
+from schemas.runtime.clock import monotonic_ms
 
 MOST_A_ROUND: Final = 32
 """Commands in one round: a camera that does not confirm takes one of the places for 8 s."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -13,6 +12,7 @@ from sqlalchemy import Engine, select
 from consumers.console.access.sight import Sight
 from consumers.database.tables import ledgers
 from schemas.pointillist_pb2 import Ledger
+from schemas.runtime.clock import unix_ms
 
 SHED_MS: Final = 60_000
 """Time for which shed frames count as recent."""
@@ -60,7 +60,7 @@ class Backlogs:
 
     def read(self, engine: Engine, sight: Sight) -> dict[str, Backlog]:
         """Return the newest ledger of each camera of these sites that was stored since the last call of `note`."""
-        now_ms = time.time_ns() // 10**6
+        now_ms = unix_ms()
         since_ms = min(self._to_ms or now_ms - _FIRST_MS, now_ms) - _OVERLAP_MS
         names = ("camera", "boot", "started_ms", "next", "confirmed_to", "message", "taken_ms")
         recent = select(*(ledgers.c[name] for name in names)).where(ledgers.c.taken_ms >= since_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +13,7 @@ from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
 from schemas.messages.frame import open_message, sign_message
 from schemas.pointillist_pb2 import Command, Meta
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess, tls_refusal
 from schemas.transport.mqtt.background import BackgroundClient
@@ -84,7 +84,7 @@ class CameraSettingsClient:
         It is issued after the last command that the camera has announced, also if that came from a clock ahead of ours:
         a camera ignores an older one. Raises `BrokerError` if the broker does not accept it.
         """
-        before_ms, now_ms = self._obeyed_ms(), time.time_ns() // 10**6
+        before_ms, now_ms = self._obeyed_ms(), unix_ms()
         command.issued_ms = self.issued_ms = max(now_ms, before_ms + 1 if before_ms <= now_ms + MAX_AHEAD_MS else 0)
         signed = sign_message(self._keys.current(self._camera_id), command)
         if not self._client.publish(mqtt_topic(self._camera_id, Channel.SETTINGS), signed, wait_s=ANSWER_S):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -19,6 +18,7 @@ from consumers.records.batch import read
 from consumers.settings import RecordsSettings
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
+from schemas.runtime.clock import unix_ms
 from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import partition_of
 
@@ -63,7 +63,7 @@ async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_m
             if begin is None:
                 return []
             reader.seek({place: begin})
-            left, now_ms = MOST_BYTES, time.time_ns() // 10**6
+            left, now_ms = MOST_BYTES, unix_ms()
             async for batch in reader.fetch_until(await reader.ends([place])):
                 records = batch.get(place, ())
                 mine = [record for record in records if record.key == camera.encode()]

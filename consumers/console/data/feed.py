@@ -6,18 +6,17 @@ The console records nothing, so it commits no offsets. If it cannot keep up, it 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from aiokafka.structs import TopicPartition
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.data.fleet import Fleet
 from consumers.records.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecordsSettings
 from schemas.keys.keys import KeyRing
+from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader
@@ -75,7 +74,7 @@ class Feed:
 
     def show(self, records: Sequence[Record]) -> None:
         """Apply the records of one partition. Skip records without a trusted signature."""
-        recorded_ms = time.time_ns() // 10**6
+        recorded_ms = unix_ms()
         batch = read(records, self._settings, self._keys, recorded_ms)
         rows = [frame_row(key, verdict, recorded_ms) for key, verdict in batch.verdicts.items()]
         rebuilt: dict[FrameKey, bytes] = {key: v.preview for key, v in batch.verdicts.items() if v.preview}

@@ -11,12 +11,12 @@ from sqlalchemy import BigInteger, Column, Engine, Index, Row, Table, Text, dele
 
 from consumers.console.data.clips import AFTER_MS, LATE_MS
 from consumers.console.data.sealed_files import SealedFiles
-from consumers.console.data.store import now_ms
 from consumers.console.settings import ConsoleBounds
 from consumers.database.console_store import metadata
 from consumers.database.engine import batched, upsert
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
+from schemas.runtime.clock import unix_ms
 
 ALERT: Final = "alert"
 SIGHTING: Final = "sighting"
@@ -107,7 +107,7 @@ class KeptClips:
         Those that were postponed are left out until their delay is over.
         """
         columns = (kept_clips.c.name, kept_clips.c.camera, kept_clips.c.at_ms)
-        past = kept_clips.c.at_ms < now_ms() - AFTER_MS - LATE_MS
+        past = kept_clips.c.at_ms < unix_ms() - AFTER_MS - LATE_MS
         query = select(*columns).where(kept_clips.c.made_ms == 0, past).order_by(kept_clips.c.at_ms)
         with self._engine.begin() as connection:
             found = [Wanted(*row) for row in connection.execute(query)]
@@ -123,7 +123,7 @@ class KeptClips:
     def keep(self, wanted: Wanted, film: bytes) -> None:
         """Store a clip's film, sealed; empty bytes if there are no pictures. Purge."""
         size = self._files.write(wanted.name, _identity(wanted.camera, wanted.at_ms), film) if film else 0
-        made = update(kept_clips).where(kept_clips.c.name == wanted.name).values(made_ms=now_ms(), bytes=size)
+        made = update(kept_clips).where(kept_clips.c.name == wanted.name).values(made_ms=unix_ms(), bytes=size)
         with self._engine.begin() as connection:
             connection.execute(made)
         self.purge()
@@ -154,7 +154,7 @@ class KeptClips:
         Beyond the bytes, those of sightings go first, then those of alerts, then those of users, and of each the oldest
         of the camera with the most bytes. A clip without its film is noted for a day, so that it is not made again.
         """
-        old_ms = now_ms() - round(self._bounds.clip_age_s * 1000)
+        old_ms = unix_ms() - round(self._bounds.clip_age_s * 1000)
         columns = [kept_clips.c[name] for name in ("name", "camera", "at_ms", "why", "bytes")]
         newest = select(*columns).where(kept_clips.c.bytes > 0).order_by(kept_clips.c.at_ms.desc())
         with self._engine.begin() as connection:
@@ -179,7 +179,7 @@ class KeptClips:
         with self._engine.begin() as connection:
             for some in batched(gone):
                 connection.execute(update(kept_clips).where(kept_clips.c.name.in_(some)).values(bytes=0))
-            forgotten = kept_clips.c.at_ms < min(old_ms, now_ms() - GIVEN_UP_MS)
+            forgotten = kept_clips.c.at_ms < min(old_ms, unix_ms() - GIVEN_UP_MS)
             connection.execute(delete(kept_clips).where(kept_clips.c.bytes == 0, forgotten))
 
 

@@ -33,7 +33,6 @@ from sqlalchemy import (
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.looks import Look, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
-from consumers.console.data.store import now_ms
 from consumers.database.console_store import metadata
 from consumers.database.engine import batched, upsert
 from consumers.records.batch import FrameKey
@@ -41,6 +40,7 @@ from consumers.records.rows import UNSURE
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import SEAL_BYTES, PreviewBox
+from schemas.runtime.clock import unix_ms
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
@@ -170,7 +170,7 @@ class LabelledFrames:
         with self._engine.begin() as connection:
             connection.execute(delete(collected).where(collected.c.camera == camera))
             if wanted:
-                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=now_ms()))
+                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=unix_ms()))
 
     # Frames
 
@@ -186,7 +186,7 @@ class LabelledFrames:
         features: Vector | None = None,
     ) -> str:
         """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
-        name, at_ms = _name(key), now_ms()
+        name, at_ms = _name(key), unix_ms()
         small = sketch(jpeg).tobytes()
         size = self._files.write(name, _identity(key), jpeg)
         values = {
@@ -284,7 +284,7 @@ class LabelledFrames:
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
         check_class(label, self.counts())
-        values = {"label": label, "who": who if label else "", "labelled_ms": now_ms()}
+        values = {"label": label, "who": who if label else "", "labelled_ms": unix_ms()}
         changed = 0
         with self._engine.begin() as connection:
             for some in batched(names):
@@ -402,7 +402,7 @@ class LabelledFrames:
 
     def purge(self) -> None:
         """Delete the oldest frames beyond the bounds, those without a label first."""
-        before_ms = now_ms() - int(LONGEST_S * 1000)
+        before_ms = unix_ms() - int(LONGEST_S * 1000)
         with self._engine.begin() as connection:
             old = select(labelled_frames.c.name).where(labelled_frames.c.label == "", _changed_ms < before_ms)
             gone = list(connection.scalars(old))

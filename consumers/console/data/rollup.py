@@ -36,6 +36,7 @@ from consumers.database.engine import Prepared, upsert
 from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames
 from schemas.pointillist_pb2 import CHECKED, SHED
+from schemas.runtime.clock import unix_ms
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
@@ -111,7 +112,7 @@ class Rollup:
 
         Two parts must not be read without an `add` in between.
         """
-        now_ms = now_ms or time.time_ns() // 10**6
+        now_ms = now_ms or unix_ms()
         settled_ms = settled_at_ms(self.recorded, now_ms)
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
@@ -154,7 +155,7 @@ class Rollup:
 
     def purge(self, now_ms: int | None = None) -> bool:
         """Delete some expired sums. Return whether more are left to delete."""
-        at_ms = now_ms or time.time_ns() // 10**6
+        at_ms = now_ms or unix_ms()
         kept_ms = {camera_minutes: MINUTES_KEPT_MS, camera_hours: HOURS_KEPT_MS, class_hours: HOURS_KEPT_MS}
         with self._own.begin() as own:
             taken = [_delete_some(own, table, at_ms - age_ms) for table, age_ms in kept_ms.items()]

@@ -21,6 +21,7 @@ from consumers.console.data.sites import Site, in_one, without_twins
 from consumers.console.settings import SiteSettings
 from schemas.errors import BrokerError, ConfigError, MalformedError
 from schemas.limits import MAX_CAMERAS
+from schemas.runtime.clock import unix_ms
 
 POLL_S: Final = 2.0
 """Least pause between two polls in seconds."""
@@ -84,7 +85,7 @@ class SiteClient:
             raise BrokerError(f"expected all answers within {ALL_S:g} s, got some") from None
         audit = NO_RIGHT if status == 403 else audit_of(_ok(status, body, "audit"))
         known, none = (None, audit) if isinstance(audit, str) else (audit, "")
-        return Site(names.here, names.url, in_one(cards), alerts, known, none, time.time_ns() // 10**6, is_away=False)
+        return Site(names.here, names.url, in_one(cards), alerts, known, none, unix_ms(), is_away=False)
 
     async def _body(self, name: str, query: Mapping[str, str]) -> bytes:
         return _ok(*await self._get(name, query), name)

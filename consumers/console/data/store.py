@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +26,7 @@ from consumers.database.console_store import (
 from consumers.database.engine import batched, open_engine, upsert
 from consumers.database.versions import of_another_version
 from schemas.identity import SITE_NAME
+from schemas.runtime.clock import unix_ms
 
 VERSION: Final = 1
 _LONGEST: Final = 2_000
@@ -97,7 +97,7 @@ class Store:
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
         values = {
-            "at_ms": now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
+            "at_ms": unix_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST], "site": site_of(subject) if site is None else site,
         }  # fmt: skip
         log = policy_operations if by_policy else failed_logins if failed_login else operations
@@ -131,7 +131,7 @@ class Store:
 
     def review(self, alert_ids: Sequence[str], state: str, who: str) -> Review:
         """Set the alerts of an episode to `acknowledged`, `closed`, or `open` again."""
-        made = Review(state, who, now_ms())
+        made = Review(state, who, unix_ms())
         with self.engine.begin() as connection:
             for some in batched(alert_ids):
                 connection.execute(delete(reviews).where(reviews.c.alert_id.in_(some)))
@@ -147,7 +147,7 @@ class Store:
 
     def comment(self, alert_id: str, who: str, text: str) -> None:
         """Add a comment to an alert."""
-        values = {"alert_id": alert_id, "at_ms": now_ms(), "who": who, "text": text[:_LONGEST]}
+        values = {"alert_id": alert_id, "at_ms": unix_ms(), "who": who, "text": text[:_LONGEST]}
         with self.engine.begin() as connection:
             made = connection.execute(comments.insert().values(values)).inserted_primary_key
             if made is not None:
@@ -167,7 +167,7 @@ class Store:
 
     def forget(self, *cameras: str) -> int:
         """Store that these cameras were removed. Return the Unix time of it."""
-        at_ms = now_ms()
+        at_ms = unix_ms()
         with self.engine.begin() as connection:
             for camera in cameras:
                 insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
@@ -205,8 +205,3 @@ def _add_sites(connection: Connection) -> None:
         found_site = func.substr(subject, 1, func.instr(subject, "/") - 1)
     named = subject.regexp_match(f"^{SITE_NAME.pattern}/")
     connection.execute(update(operations).where(named).values(site=found_site))
-
-
-def now_ms() -> int:
-    """Return the Unix time in milliseconds."""
-    return time.time_ns() // 10**6

@@ -13,6 +13,7 @@ from schemas.identity import camera_id
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import View
+from schemas.runtime.clock import unix_ms
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Plain, Sender
 
@@ -57,7 +58,7 @@ class Views:
     def due(self, now_s: float) -> list[Plain]:
         """Return a record for each open page and each request, and forget requests and closed pages."""
         self._noted = OrderedDict((name, at_s) for name, at_s in self._noted.items() if now_s - at_s <= _OPEN_S)
-        until_ms = time.time_ns() // 10**6 + int(1000 * _VIEW_S)
+        until_ms = unix_ms() + int(1000 * _VIEW_S)
         certify, self._certify = self._certify, {}
         views = [(name, View(until_ms=until_ms, certify=certify.get(name, 0))) for name in {**self._noted, **certify}]
         return [

@@ -20,7 +20,7 @@ import structlog
 
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
-from consumers.console.data.store import Store, now_ms
+from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
@@ -39,6 +39,7 @@ from consumers.console.jobs.rows import CANDIDATES, Job, JobState, Kind
 from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.file_lock import lock_file
 from schemas.runtime.supervisor import Cause, Process, Supervisor
 
@@ -245,7 +246,7 @@ class Jobs:
         if job.kind is not Kind.REPAIR or job.state not in AGAIN:
             raise ConfigError("job: expected a cancelled or interrupted repair")
         await self._chosen(job.bundle)
-        fresh = replace(job, who=who, at_ms=now_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
+        fresh = replace(job, who=who, at_ms=unix_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
         return await self._run_now(fresh)
 
     async def cancel(self, who: str, job: Job) -> None:
@@ -270,7 +271,7 @@ class Jobs:
 
     async def _begin(self, who: str, kind: Kind, choice: Choice, camera: str = "") -> Job:
         job_id = secrets.token_hex(8)
-        return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, now_ms()))
+        return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, unix_ms()))
 
     async def _run_now(self, job: Job) -> Job:
         if self._running is not None:

@@ -10,8 +10,8 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, update
 
 from consumers.console.access.sight import Sight, site_of
-from consumers.console.data.store import now_ms
 from consumers.database.console_store import metadata
+from schemas.runtime.clock import unix_ms
 
 
 class Kind(StrEnum):
@@ -79,7 +79,7 @@ def begin(engine: Engine, job: Job) -> None:
 
 def end(engine: Engine, job_id: str, state: JobState, outcome: str) -> None:
     """Store the outcome of a job."""
-    values = {"state": state, "outcome": outcome[:_LONGEST], "ended_ms": now_ms()}
+    values = {"state": state, "outcome": outcome[:_LONGEST], "ended_ms": unix_ms()}
     with engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(values))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +33,7 @@ from consumers.database.tables import alerts, frames, quarantine
 from consumers.records.rows import Window, statistic_name, windows_of
 from schemas.evidence.alarms import COMBINED
 from schemas.pointillist_pb2 import Alert
+from schemas.runtime.clock import unix_ms
 
 SHOWN: Final = 50
 VERBS: Final = {OPEN: "Reopen", ACKNOWLEDGED: "Acknowledge", CLOSED: "Close"}
@@ -182,7 +182,7 @@ def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> 
     """Return the episodes, each with the class and the model of the first alert in its list; the muted ones last."""
     shown = []
     with engine.begin() as connection:
-        mutes = read_mutes(connection, time.time_ns() // 10**6)
+        mutes = read_mutes(connection, unix_ms())
         for episode, raised in found:
             first, checked = raised[0], sum(each.checked for each in raised)
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))

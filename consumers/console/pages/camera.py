@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -11,7 +10,6 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.refusal import RefusedActionError
@@ -34,6 +32,7 @@ from consumers.console.pages.outcomes import back, fields_of, outcome_of
 from consumers.database.tables import quarantine
 from consumers.records.rows import windows_of
 from schemas.errors import ConfigError, UserError
+from schemas.runtime.clock import monotonic_ms, unix_ms
 
 SHOWN_FRAMES: Final = 6
 """Maximum number of flagged frames on a camera's page."""
@@ -144,7 +143,7 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
+    return JSONResponse(await past(context, name_of(request), unix_ms(), length_ms))
 
 
 async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
@@ -175,7 +174,7 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
         if context.filming.locked():
             return no(503, "clip: expected no other at this time. Try again in some seconds.")
         try:
-            data = await film_around(context, name, at_ms or time.time_ns() // 10**6)
+            data = await film_around(context, name, at_ms or unix_ms())
         except UserError as error:
             complaint = str(error)
     if not data and clips is not None:
@@ -184,7 +183,7 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
         return no(503, complaint)
     if not data:
         return no(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
-    file = f"{name.replace('/', '-')}-{at_ms or time.time_ns() // 10**6}.mp4"
+    file = f"{name.replace('/', '-')}-{at_ms or unix_ms()}.mp4"
     return Response(data, media_type="video/mp4", headers={"content-disposition": f'attachment; filename="{file}"'})
 
 
@@ -194,7 +193,7 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
     if context.clips is None or context.fleet.card(name) is None:
         return no(409, "clip: expected a camera of this fleet, and a console with the key to pictures and a quarantine")
     who = session_of(request).name
-    await context.teach(context.clips.want, [(name, time.time_ns() // 10**6)], ASKED, who)
+    await context.teach(context.clips.want, [(name, unix_ms())], ASKED, who)
     await context.note(who, "clip", name, f"{BEFORE_MS // 1000} s before to {AFTER_MS // 1000} s after", "asked for")
     return RedirectResponse(f"/camera/{name}#clips", 303)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from consumers.console.data.drop_policy import DropPolicy
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED = "saved", "removed"
 _PLACE = "/drop-policies"
@@ -62,7 +62,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     who = session_of(request).name
     try:
         require(request, group_of(fields.get("cameras")))
-        made = new_policy(fields, who, time.time_ns() // 10**6)
+        made = new_policy(fields, who, unix_ms())
         await context.write(save_policy, context.store.engine, made)
     except ConfigError as error:
         return str(error)

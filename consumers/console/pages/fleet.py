@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -21,6 +20,7 @@ from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
 from consumers.console.data.stream import Streams
 from consumers.console.data.system_watch import Header
+from schemas.runtime.clock import monotonic_ms
 
 _LONGEST: Final = 200
 
@@ -154,6 +154,6 @@ async def forget(context: ConsoleContext, who: str, name: str) -> str:
         return f"{name}: expected a camera that is gone, it is {card.state.value}"
     at_ms = await context.write(context.store.forget, name)
     context.fleet.forget(name, at_ms)
-    context.fleet.tick(time.monotonic_ns() // 10**6)
+    context.fleet.tick(monotonic_ms())
     await context.write(context.store.note, who, "forget", name, "", "done")
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from schemas.messages.models import DRIFT_WINDOWS
 from schemas.messages.rollout import slots
 from schemas.messages.server_messages import open_difference
 from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
+from schemas.runtime.clock import unix_ms
 
 
 def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
@@ -42,7 +42,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
     def judged(engine: Engine) -> tuple[float | None, float | None]:
         with engine.begin() as connection:
-            hour = minutes(connection, time.time_ns() // 10**6 - HOUR_MS)
+            hour = minutes(connection, unix_ms() - HOUR_MS)
         return _share(hour, "judged"), _share(hour, "attacked")
 
     running = slots(watch.models).rollout if watch is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from consumers.console.access.gate import session_of
 from consumers.console.context import ConsoleContext
 from consumers.database.mutes import end_mute, new_mute, save_mute
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 END: Final = "end"
 """Length that ends a mute."""
@@ -35,7 +35,7 @@ async def mute(
             await context.change_recorded(lambda each: end_mute(each, subject))
             detail = "ended"
         else:
-            made = new_mute(subject, length, reason, who, time.time_ns() // 10**6)
+            made = new_mute(subject, length, reason, who, unix_ms())
             await context.change_recorded(lambda each: save_mute(each, made))
             detail = f"{length}: {made.reason}"
     except ConfigError as error:

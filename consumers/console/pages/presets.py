@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from consumers.console.data.switches import Outcome, Switch, add_switch, outcome
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of, most_specific
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED, SWITCHED = "saved", "removed", "switched"
 _PLACE: Final = "/presets"
@@ -65,7 +65,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     """Save a preset, and log it. Return `SAVED`, or an error text."""
     who = session_of(request).name
     try:
-        made = new_preset(fields, who, time.time_ns() // 10**6)
+        made = new_preset(fields, who, unix_ms())
         await context.write(save_preset, context.store.engine, made)
     except ConfigError as error:
         return str(error)
@@ -103,7 +103,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
         names = sorted(name for name in own if most_specific(name, {group: True}))
         if not names:
             raise ConfigError(f"cameras: expected a group with cameras, got {group}. Correct it.")
-        made = Switch(0, group, preset, changes, who, time.time_ns() // 10**6, names)
+        made = Switch(0, group, preset, changes, who, unix_ms(), names)
         await context.write(add_switch, context.store.engine, made)
     except ConfigError as error:
         return str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -31,6 +30,7 @@ from consumers.sightings.rules_table import (
 )
 from schemas.camera_groups import group_of
 from schemas.errors import ConfigError
+from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED = "saved", "removed"
 _PLACE = "/sighting-rules"
@@ -53,7 +53,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     who = session_of(request).name
     try:
         require(request, group_of(fields.get("cameras")))
-        rule = new_rule(fields, who, time.time_ns() // 10**6)
+        rule = new_rule(fields, who, unix_ms())
         begin_long_answer(request.scope)
         await context.change_recorded(lambda each: save_rule(each, rule))
     except ConfigError as error:

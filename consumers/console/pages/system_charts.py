@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select
@@ -12,6 +11,7 @@ from consumers.console.data.rollup import DAY_MS, HOUR_MS
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
 from schemas.errors import BrokerError
+from schemas.runtime.clock import unix_ms
 
 RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "15 minutes"
@@ -46,7 +46,7 @@ async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]
             }
         except BrokerError as error:
             note = f"{error}. {note}"
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     since_ms = now_ms - length_ms
 
     def read(engine: Engine) -> dict[str, list[float | None]]:

@@ -6,7 +6,6 @@ until the camera announces that it has applied it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,6 +17,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
 from schemas.pointillist_pb2 import ProbeRequest
+from schemas.runtime.clock import unix_ms
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
@@ -34,7 +34,7 @@ class ProbeRequests:
         keys: KeyRing,
         publish: Callable[[str, bytes], None],
         refuse: Callable[[str], None],
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         """`refuse` is called for each request that is unreadable, out of date, or not signed by the server."""
         self._keys = keys

@@ -6,7 +6,6 @@ A batch whose fate is unknown is sent again, and readers drop duplicates by iden
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -19,6 +18,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
+from schemas.runtime.clock import unix_ms
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import STOP_S
@@ -268,7 +268,7 @@ class Sender:
 
 def _fill(producer: AIOKafkaProducer, records: Sequence[Sendable]) -> tuple[Any, int]:
     """Return a closed batch and the number of records in it, at least one; raises BatchFullError if none fits."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = unix_ms()
     batch = producer.create_batch()
     append = batch.append
     count = 0

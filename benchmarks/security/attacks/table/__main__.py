@@ -21,13 +21,14 @@ from typing import Any, Final
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem
-from benchmarks.security.attacks._good_traffic import await_frames, now_ms
+from benchmarks.security.attacks._good_traffic import await_frames
 from benchmarks.security.attacks.table.attack import Attack
 from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
 from benchmarks.security.attacks.table.strangers import STRANGERS
 from benchmarks.security.attacks.table.target import DROPPED, Target, Window, quantile, scratch
 from infra.local.files import read_json, write_json
+from schemas.runtime.clock import unix_ms
 
 
 def _nothing(_target: Target, end: float) -> Counter[str]:
@@ -59,11 +60,11 @@ def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
     quiet: list[Window] = []
     during: list[Window] = []
     for _ in range(ROUNDS):
-        begun_ms = now_ms()
+        begun_ms = unix_ms()
         time.sleep(seconds)
-        quiet.append((begun_ms, now_ms()))
+        quiet.append((begun_ms, unix_ms()))
         done += attack.run(target, time.monotonic() + seconds)
-        during.append((quiet[-1][1], now_ms()))
+        during.append((quiet[-1][1], unix_ms()))
         time.sleep(SETTLE_S)
     seen = _seen(target, attack, before)
     reached = {name: count for name, count in done.items() if name.startswith("reached") and count}

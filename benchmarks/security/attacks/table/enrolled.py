@@ -21,6 +21,7 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
 from schemas.transport.access import KafkaAccess, kafka_options
 
@@ -96,7 +97,7 @@ def _orders(target: Target, end: float) -> Counter[str]:
         if number % 4 < 2:
             confirm = Confirm(boot_id=1, ranges=[Range(first=0, last=2**40)])
             return publish_qos_0(mqtt_topic(camera, Channel.CONFIRM), sign_message(target.mallory.key, confirm))
-        command = Command(issued_ms=time.time_ns() // 10**6, dropped_per_block=0, enabled=False)
+        command = Command(issued_ms=unix_ms(), dropped_per_block=0, enabled=False)
         return publish_qos_0(
             mqtt_topic(camera, Channel.SETTINGS), sign_message(target.mallory.key, command), retain=True
         )
@@ -174,7 +175,7 @@ def _flood(target: Target, end: float) -> Counter[str]:
 
 def _extremes(target: Target, end: float) -> Counter[str]:
     """Publish extreme numbers, times in 1970 and the far future, and changing boots, all with valid tags."""
-    now_ms = time.time_ns() // 10**6
+    now_ms = unix_ms()
     extremes = [
         frame
         for boot in (1, 2**62, 2**63 - 1)

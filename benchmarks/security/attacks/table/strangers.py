@@ -23,6 +23,7 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
+from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
 from schemas.transport.access import KafkaAccess, kafka_options
 
@@ -79,7 +80,7 @@ def _commands(target: Target, end: float) -> Counter[str]:
     camera = target.cameras[0]
 
     def command(_: int) -> bytes:
-        order = Command(issued_ms=time.time_ns() // 10**6, dropped_per_block=0, enabled=False)
+        order = Command(issued_ms=unix_ms(), dropped_per_block=0, enabled=False)
         signed = sign_message(derive_camera_key(OWN_SECRET, camera), order)
         return publish_qos_0(mqtt_topic(camera, Channel.SETTINGS), signed, retain=True)
 

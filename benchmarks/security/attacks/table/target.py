@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sqlite3
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from schemas import metrics as m
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 from schemas.transport.access import Tls
 
@@ -96,7 +96,7 @@ class Target:
 
     def own_frames(self, boot_id: int, count: int, first: int = 0, captured_ms: int | None = None) -> list[bytes]:
         """Return valid frames under Mallory's key, (32, 32, 3)."""
-        at = captured_ms if captured_ms is not None else time.time_ns() // 10**6
+        at = captured_ms if captured_ms is not None else unix_ms()
         picture = np.random.default_rng(boot_id).integers(0, 256, (32, 32, 3), np.uint8)
         key = self.mallory.key
         return [encode_frame(key, boot_id, first + n, at, picture, Encoding(DROPPED)) for n in range(count)]
