@@ -29,7 +29,9 @@ Messages give the expected form and the received value.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
+
+_MOST_CHARACTERS: Final = 200
 
 
 class PointillistError(Exception):
@@ -169,3 +171,8 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def error_text(error: BaseException) -> str:
+    """Return at most 200 characters of the error's message; without a message, the name of its type."""
+    return str(error)[:_MOST_CHARACTERS] or type(error).__name__

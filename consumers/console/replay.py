@@ -20,7 +20,7 @@ from consumers.console.access.sight import Sight
 from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
 from consumers.records.batch import STAGE as RECORDER
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, error_text
 from schemas.identity import CameraId, Identity
 from schemas.messages.cloudevents import camera_source, event_headers
 from schemas.pointillist_pb2 import Frame
@@ -143,7 +143,7 @@ async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recor
         async with asyncio.timeout(_PATIENCE_S):
             await sender.send(topic, [_record(letter, payload) for letter, payload in payloads], once=True)
     except (KafkaError, OSError, TimeoutError) as error:
-        why = str(error) or type(error).__name__
+        why = error_text(error)
         raise BrokerError(f"Kafka: expected it to accept the frames within {_PATIENCE_S:g} s, got {why}") from None
     finally:
         await sender.close()
@@ -170,7 +170,7 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
         async with asyncio.timeout(_PATIENCE_S) as patience, Reader(kafka, topic) as reader:
             return whole + await _looked_up(reader, cut, patience)
     except (KafkaError, OSError, TimeoutError) as error:
-        why = str(error) or type(error).__name__
+        why = error_text(error)
         raise BrokerError(f"Kafka: expected frames, got {why}. Replay them again when it answers.") from None
 
 

@@ -16,7 +16,7 @@ from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
-from schemas.errors import first_line
+from schemas.errors import error_text, first_line
 from schemas.transport.object_store import open_store
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ class Quarantine:
         except FileNotFoundError:  # there is no folder yet
             return
         except Exception as error:  # each kind of store has its own errors
-            log.warning("quarantine_not_read", error=str(error) or type(error).__name__)
+            log.warning("quarantine_not_read", error=error_text(error))
             return
         if rows:
             connection.execute(self._insert, rows)

@@ -19,9 +19,8 @@ from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, co
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, error_text
 from schemas.runtime.health import Health
-from schemas.runtime.repeat import error_text
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, error_text
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.cloudevents import RECORDER, event_headers
@@ -164,7 +164,7 @@ class Alerts:
             except (Stopped, DatabaseCorruptError):
                 raise
             except Exception as error:  # the alerts stay in the database, whatever the error is
-                log.warning("alerts_not_published", error=str(error) or type(error).__name__)
+                log.warning("alerts_not_published", error=error_text(error))
                 await self._outbox.close()
                 self.due.set()
                 await backoff.wait()

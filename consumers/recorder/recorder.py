@@ -32,7 +32,7 @@ from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.records.progress import Progress
 from consumers.settings import RecorderSettings
-from schemas.errors import MalformedError, RestartRequired, UserError
+from schemas.errors import MalformedError, RestartRequired, UserError, error_text
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
@@ -228,8 +228,8 @@ class Recorder:
             except (Stopped, DatabaseCorruptError, UserError):
                 raise
             except Exception as error:  # any error of a broker that is unreachable
-                self._health.set("kafka", False, str(error) or type(error).__name__)
-                log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
+                self._health.set("kafka", False, error_text(error))
+                log.warning("kafka_unavailable", error=error_text(error))
             finally:
                 await source.close()
             if await backoff.wait(self._stop):
@@ -365,7 +365,7 @@ class Recorder:
             try:
                 await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
             except Exception as error:  # the plan requests it again after any Kafka error
-                log.warning("requests_not_published", error=str(error) or type(error).__name__)
+                log.warning("requests_not_published", error=error_text(error))
 
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
@@ -447,7 +447,7 @@ class Recorder:
         try:
             self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # any error means that Kafka does not respond
-            self._health.set("kafka", False, str(error) or type(error).__name__)
+            self._health.set("kafka", False, error_text(error))
         else:
             if self._log.is_open and self._letters.is_open:
                 self._health.set("kafka", True)

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from infra.audit.kafka_sets import KafkaSets, Waiting
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, error_text
 from schemas.keys.keys import KeyRing
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
@@ -44,8 +44,7 @@ async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: Key
             await _read(reader, partitions, {**recorder, **taken}, sets, keys)
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(
-            f"Kafka at {bootstrap}: expected a response, got {error or type(error).__name__}. Start Kafka, or "
-            "correct its address."
+            f"Kafka at {bootstrap}: expected a response, got {error_text(error)}. Start Kafka, or correct its address."
         ) from None
     return sets
 

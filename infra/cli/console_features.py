@@ -19,6 +19,7 @@ from bundles import GENERAL, named_bundles
 from consumers.console.data.looks import Vector
 from infra.cli.console_jobs import job_environment
 from infra.local.process import COMMAND, spawn
+from schemas.errors import error_text
 from schemas.runtime.module import MODULE
 
 REPLY_S: Final = 120.0
@@ -62,7 +63,7 @@ class FeatureProcess:
             send(process.stdin, jpeg)
             found = _reply(process)
         except (OSError, ValueError) as error:  # ValueError: `close` has closed the pipes
-            log.warning("features_unavailable", error=str(error) or type(error).__name__)
+            log.warning("features_unavailable", error=error_text(error))
             self._not_before_s = time.monotonic() + RETRY_S
             self.close()
             return None

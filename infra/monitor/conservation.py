@@ -18,8 +18,8 @@ from consumers.conservation.result import save_result
 from consumers.conservation.rounds import LogOffsets
 from consumers.database.engine import database_url, open_engine
 from schemas import metrics
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
-from schemas.runtime.repeat import error_text
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 

@@ -19,9 +19,9 @@ from infra.monitor.mosquitto import Mosquitto
 from infra.monitor.rollout import RolloutGate
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
-from schemas.runtime.repeat import error_text
 
 log = structlog.get_logger()
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from infra.state_folder.environment import accepted_generations
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime.file_version import FileVersion, file_version
 
@@ -46,7 +47,7 @@ async def _follow(file: Path, keys: KeyRing) -> None:
                 keys.accept_from(lowest)
             except Exception as error:  # whatever it is, the next poll tries again
                 # Revocations stay in force: a damaged file makes no generation acceptable.
-                detail = str(error) or type(error).__name__
+                detail = error_text(error)
                 if failure != detail:
                     failure = detail
                     log.error("generations_not_read", error=failure)

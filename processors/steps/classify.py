@@ -19,7 +19,7 @@ from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.certify import certifiable
 from processors.steps.step import Step
-from schemas.errors import OverQuotaError
+from schemas.errors import OverQuotaError, error_text
 from schemas.runtime import trace
 from schemas.runtime.linger import Linger
 
@@ -122,7 +122,7 @@ class Classify(Step):
             for job in theirs:
                 job.by_candidate = job.error is None
                 if job.error is not None:
-                    job.candidate_error = str(job.error)[:200] or type(job.error).__name__
+                    job.candidate_error = error_text(job.error)
                     job.stage, job.error = "", None
                     own.append(job)
         charged_s = seconds

@@ -17,6 +17,7 @@ from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.strip import Strip
+from schemas.errors import error_text
 
 log = structlog.get_logger()
 
@@ -104,7 +105,7 @@ class DeviceTurns:
         try:
             seconds = await self._compare.run(self._compare.take())
         except (Exception, SystemExit) as error:  # a candidate's code may raise anything, and no frame needs it
-            log.error("comparison_failed", error=str(error)[:200] or type(error).__name__)
+            log.error("comparison_failed", error=error_text(error))
             self._metrics.comparisons["dropped"].inc()
             return _nothing
         self._metrics.device_busy.inc(seconds)

@@ -11,6 +11,7 @@ from processors.device.fair_queue import FairQueue
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
+from schemas.errors import error_text
 from schemas.runtime import trace
 
 
@@ -85,7 +86,7 @@ class Strip(Step):
             if job.error is not None and job.by_candidate:
                 # No frame is lost for a bad candidate: its class counts, unchecked, and the gate gets the error.
                 if job.second is not None:
-                    job.second.candidate_error = str(job.error)[:200] or type(job.error).__name__
+                    job.second.candidate_error = error_text(job.error)
                 job.stage, job.error = "", None
                 job.finding = StripFinding(None, job.model.strip_threshold_bits)
             finding = job.finding

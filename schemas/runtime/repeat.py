@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 
-_MOST_CHARACTERS: Final = 200
+from schemas.errors import error_text
+
 Result = TypeVar("Result")
 
 log = structlog.get_logger()
@@ -28,8 +29,3 @@ async def attempt(work: Callable[[], Awaitable[Result]], event: str, **values: o
     except Exception as error:  # any error of a service or database that is away
         log.warning(event, **values, error=error_text(error))
         return None
-
-
-def error_text(error: Exception) -> str:
-    """Return at most 200 characters of the error's message; without a message, the name of its type."""
-    return str(error)[:_MOST_CHARACTERS] or type(error).__name__

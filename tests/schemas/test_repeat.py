@@ -6,7 +6,8 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from schemas.runtime.repeat import attempt, error_text, repeat
+from schemas.errors import error_text
+from schemas.runtime.repeat import attempt, repeat
 
 
 async def test_work_that_fails_is_logged_and_run_again_until_cancelled() -> None:

@@ -22,7 +22,7 @@ from consumers.console.access.rights import Person
 from consumers.console.access.sessions import LONGEST_S, Session, Sessions
 from consumers.console.access.tokens import PREFIX, Tokens
 from consumers.console.access.users import User, Users
-from schemas.runtime.repeat import error_text
+from schemas.errors import error_text
 
 PASSWORD: Final = "password"
 WAYS: Final = (PASSWORD, "openid", "proxy", "token", "link")

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from consumers.console.context import ConsoleContext
+from schemas.errors import error_text
 
 AT_ONCE: Final = 4
 """Commands in flight: people's commands have as many threads again."""
@@ -58,12 +59,12 @@ async def send_all(
                 outcome = await context.command(send, each)
             except Exception as error:
                 sending.unsent.append(each)
-                sending.problems.append(str(error) or type(error).__name__)
+                sending.problems.append(error_text(error))
                 return
             try:
                 await note(each, outcome)
             except Exception as error:
-                sending.unlogged.append(str(error) or type(error).__name__)
+                sending.unlogged.append(error_text(error))
 
     await asyncio.gather(*(one(each) for each in due))
     return sending

@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from consumers.console.data.fleet import Fleet
 from consumers.records.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecordsSettings
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
@@ -52,8 +53,8 @@ class Feed:
                     backoff.reset()
                     await self._read(reader)
             except Exception as error:  # an unreachable broker may cause any error
-                self._health.set("kafka", False, str(error) or type(error).__name__)
-                log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
+                self._health.set("kafka", False, error_text(error))
+                log.warning("kafka_unavailable", error=error_text(error))
             await backoff.wait()
 
     async def _read(self, reader: Reader) -> None:

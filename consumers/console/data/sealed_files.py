@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from schemas.errors import MalformedError, StateError
+from schemas.errors import MalformedError, StateError, error_text
 from schemas.identity import Identity
 from schemas.keys.sealing import PreviewBox
 from schemas.transport.object_store import open_store
@@ -26,7 +26,7 @@ def answering_store(setting: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:  # each kind of store has its own errors
-        log.warning("store_failed", setting=setting, error=str(error)[:200] or type(error).__name__)
+        log.warning("store_failed", setting=setting, error=error_text(error))
         why = getattr(error, "strerror", None) or type(error).__name__  # without the path: it is for the log
         raise StateError(f"{setting}: expected a store that answers, got {why}. Check its folder or server.") from error
 

@@ -19,7 +19,7 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.site_documents import PAGE_CARDS, Names, alerts_of, audit_of, cards_of
 from consumers.console.data.sites import Site, in_one, without_twins
 from consumers.console.settings import SiteSettings
-from schemas.errors import BrokerError, ConfigError, MalformedError
+from schemas.errors import BrokerError, ConfigError, MalformedError, error_text
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.clock import unix_ms
 
@@ -111,7 +111,7 @@ class SiteClient:
         except (TimeoutError, httpx2.TimeoutException):
             raise BrokerError(f"expected an answer within {ANSWER_S:g} s, got none") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise BrokerError(f"expected an answer, got {str(error)[:150] or type(error).__name__}") from None
+            raise BrokerError(f"expected an answer, got {error_text(error)}") from None
 
     def _headers(self) -> dict[str, str]:
         """Return the headers with the present token: a file with a new one needs no restart."""

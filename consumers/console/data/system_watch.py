@@ -19,7 +19,7 @@ from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules
 from consumers.console.data.stream import HEARTBEAT_S
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, error_text
 
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0
@@ -115,7 +115,7 @@ class SystemWatch:
         try:
             self.roles, self.no_roles = tuple(self._read()), ""
         except Exception as error:  # another program's answer: the pages continue without it
-            self.roles, self.no_roles = (), str(error)[:200] or type(error).__name__
+            self.roles, self.no_roles = (), error_text(error)
         self._rates.add(self.roles, time.monotonic())
         self.rates = self._rates.rates()
 

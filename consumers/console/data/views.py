@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from schemas.errors import error_text
 from schemas.identity import camera_id
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
@@ -83,7 +84,7 @@ class Views:
                 except Exception as error:  # a convenience: no error of it ends the console
                     self._certify = requested | self._certify
                     if not failed:
-                        log.warning("views_not_sent", error=str(error) or type(error).__name__)
+                        log.warning("views_not_sent", error=error_text(error))
                     failed = True
                 await asyncio.sleep(_EVERY_S)
         finally:

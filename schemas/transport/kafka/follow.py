@@ -7,6 +7,7 @@ from typing import Literal
 
 import structlog
 
+from schemas.errors import error_text
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader
@@ -39,5 +40,5 @@ async def follow(
                     backoff.reset()
         except Exception as error:  # any error of a broker that is unreachable
             if backoff.failures % _LOGGED_EVERY == 0:
-                log.warning("topic_not_read", topic=topic, error=str(error)[:200] or type(error).__name__)
+                log.warning("topic_not_read", topic=topic, error=error_text(error))
         await backoff.wait()
