@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, delete, func, inspect, select
 from consumers.cameras.state import Judged, State, current
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
+from schemas.batched import batched
 from schemas.runtime.clock import unix_ms
 
 STATES_OVERLAP_MS: Final = 15_000
@@ -100,10 +101,9 @@ def read_states(connection: Connection, since_ms: int = 0) -> list[SavedState]:
 
 
 def _newest_frames(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    wanted = list(names)
     found: dict[str, int] = {}
-    for start in range(0, len(wanted), 500):
-        part = boots.c.camera.in_(wanted[start : start + 500])
-        query = select(boots.c.camera, func.max(boots.c.last_ms)).where(part).group_by(boots.c.camera)
+    for some in batched(list(names)):
+        mine = boots.c.camera.in_(some)
+        query = select(boots.c.camera, func.max(boots.c.last_ms)).where(mine).group_by(boots.c.camera)
         found |= {name: int(last_ms) for name, last_ms in connection.execute(query)}
     return found

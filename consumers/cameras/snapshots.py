@@ -17,6 +17,7 @@ from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, cameras, frames
 from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
 from consumers.records.rows import CameraRow, FrameRow
+from schemas.batched import batched
 from schemas.errors import StateError
 from schemas.limits import MAX_CAMERAS
 
@@ -109,9 +110,9 @@ class Snapshots:
 def _frames_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
     """Return the numbers of frames recorded of these cameras, purged ones included."""
     found: dict[str, int] = {}
-    for start in range(0, len(names), _READ_AT_ONCE):
-        some = boots.c.camera.in_(names[start : start + _READ_AT_ONCE])
-        query = select(boots.c.camera, func.sum(boots.c.frames)).where(some).group_by(boots.c.camera)
+    for some in batched(names):
+        mine = boots.c.camera.in_(some)
+        query = select(boots.c.camera, func.sum(boots.c.frames)).where(mine).group_by(boots.c.camera)
         found |= {name: int(count) for name, count in connection.execute(query)}
     return found
 

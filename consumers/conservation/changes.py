@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Engine, func, select, tuple_
@@ -12,6 +12,7 @@ from consumers.database.tables import boots, dead_letters, frames, ledgers, offs
 from consumers.database.tallies import PURGED_FOREIGN, tally
 from consumers.records.batch import BootKey
 from consumers.records.rows import LedgerRow, SummedRow
+from schemas.batched import batched
 
 _BOOTS_AT_ONCE = 400
 
@@ -58,7 +59,7 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
                 refused[camera, boot].append(seq)
         touched = {*recorded, *refused, *((row.camera, row.boot) for row in changed)}
         counted: dict[BootKey, tuple[int, int]] = {}
-        for some in _portions(touched):
+        for some in batched(sorted(touched), _BOOTS_AT_ONCE):
             query = select(boots).where(tuple_(boots.c.camera, boots.c.boot).in_(some))
             counted |= {(row.camera, row.boot): (row.frames, row.duplicates) for row in connection.execute(query)}
         strange = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
@@ -68,9 +69,3 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
         for camera in [camera for camera, row in summed.items() if known.get(camera) != row]:
             kept[camera] = set(connection.scalars(select(ledgers.c.boot).where(ledgers.c.camera == camera)))
         return Changes(positions, changed, dict(recorded), dict(refused), counted, foreign, summed, kept)
-
-
-def _portions(touched: Collection[BootKey]) -> Iterator[list[BootKey]]:
-    ordered = sorted(touched)
-    for start in range(0, len(ordered), _BOOTS_AT_ONCE):
-        yield ordered[start : start + _BOOTS_AT_ONCE]

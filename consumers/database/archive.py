@@ -13,6 +13,7 @@ from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import archived, frames, tallies
 from consumers.database.tallies import PURGED_FRAMES
 from consumers.records.batch import FrameKey
+from schemas.batched import batched
 from schemas.limits import MAX_CAMERAS
 from schemas.ranges import RangeSet
 
@@ -143,8 +144,7 @@ def _known(
 ) -> Iterator[tuple[tuple[str, int], dict[int, int]]]:
     """Yield the archived ranges of each of these boots, by their first numbers."""
     columns = (archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
-    for start in range(0, len(places), _BOOTS_AT_ONCE):
-        some = places[start : start + _BOOTS_AT_ONCE]
+    for some in batched(places, _BOOTS_AT_ONCE):
         found: dict[tuple[str, int], dict[int, int]] = {place: {} for place in some}
         mine = (archived.c.kind == kind.value, tuple_(archived.c.camera, archived.c.boot).in_(some))
         for camera, boot, first, last in connection.execute(select(*columns).where(*mine)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2s
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from schemas.batched import batched
 from schemas.errors import ConfigError, StateError
 
 BUSY_TIMEOUT_MS: Final = 2_000
@@ -122,12 +123,6 @@ def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
     return postgresql.insert(table)
 
 
-def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    """Split `names` into parts that fit the parameters of one SQL statement."""
-    for start in range(0, len(names), size):
-        yield names[start : start + size]
-
-
 class Prepared:
     """A statement compiled once and run by the driver itself, which costs a fraction of SQLAlchemy's own way.
 
@@ -172,8 +167,7 @@ class NewRows:
     def insert(self, connection: Connection, rows: Sequence[Row]) -> list[Row]:
         """Insert `rows` with distinct keys. Return the keys of the new ones."""
         new: list[Row] = []
-        for start in range(0, len(rows), LARGEST_INSERT):
-            some = rows[start : start + LARGEST_INSERT]
+        for some in batched(rows, LARGEST_INSERT):
             cursor = connection.connection.cursor()
             cursor.execute(self._statement(len(some)), tuple(chain.from_iterable(some)))
             new += cursor.fetchall()

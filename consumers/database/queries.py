@@ -23,6 +23,7 @@ from consumers.database.tables import (
 )
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, tally
 from consumers.records.rows import LedgerRow, SummedRow
+from schemas.batched import batched
 from schemas.messages.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
@@ -339,9 +340,8 @@ def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None)
     if of is None:
         yield literal(value=True)
         return
-    wanted = sorted(set(of))
-    for start in range(0, len(wanted), _BOOTS_AT_ONCE):
-        yield tuple_(*key).in_(wanted[start : start + _BOOTS_AT_ONCE])
+    for some in batched(sorted(set(of)), _BOOTS_AT_ONCE):
+        yield tuple_(*key).in_(some)
 
 
 def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -32,6 +32,7 @@ from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.records.progress import Progress
 from consumers.settings import RecorderSettings
+from schemas.batched import batched
 from schemas.errors import MalformedError, RestartRequired, UserError, error_text
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
@@ -427,8 +428,8 @@ class Recorder:
 
     async def _save_cameras(self) -> None:
         judged, self._judged = list(self._judged.values()), {}
-        for start in range(0, len(judged), SAVED_AT_ONCE):
-            await self._database.run(self._states.save, judged[start : start + SAVED_AT_ONCE])
+        for some in batched(judged, SAVED_AT_ONCE):
+            await self._database.run(self._states.save, some)
         changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)
         if changed:
             await self._database.run(self._snapshots.save, changed, left_from_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from infra.local.kafka_quorum import kafka_data
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, role_roots
 from producers.spool import SpoolBoot, scan_spool
+from schemas.batched import batched
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -112,16 +113,16 @@ def _audit(
     with open_records(database_url) as records:
         database = AuditedDatabase(database_url, records, keys)
         cameras = database.cameras() if of is None else sorted(of)
-        early = [database.ledgers(some) for some in _portions(cameras)]
+        early = [database.ledgers(some) for some in batched(cameras, CAMERAS_AT_ONCE)]
         spools = {(spool.camera_id, spool.boot_id): spool for folder in folders for spool in scan_spool(folder)}
         offsets = database.ask("the recorder's offsets", records.offsets) or {}
         kafka = read_kafka(offsets)
         found = _Found(database, records, spools, kafka)
-        for some, signed in zip(_portions(cameras), early, strict=True):
+        for some, signed in zip(batched(cameras, CAMERAS_AT_ONCE), early, strict=True):
             found.take(some, signed)
         if of is None:
             seen = {*(camera for camera, _ in (*spools, *kafka.pending)), *database.cameras()}
-            for some in _portions(sorted(seen.difference(cameras))):
+            for some in batched(sorted(seen.difference(cameras)), CAMERAS_AT_ONCE):
                 found.take(some, SignedLedgers())
         summed = database.ask("the summed ledgers", records.summed_ledgers) or {}
         started = [boot.started_ms for boot in found.boots if boot.started_ms]
@@ -177,11 +178,6 @@ class _Found:
             if not complete:
                 boot.lost, boot.unread = RangeSet(), boot.lost
             self.boots.append(boot)
-
-
-def _portions(cameras: Sequence[CameraId]) -> Iterator[Sequence[CameraId]]:
-    for first in range(0, len(cameras), CAMERAS_AT_ONCE):
-        yield cameras[first : first + CAMERAS_AT_ONCE]
 
 
 def _take_spool(boot: BootAudit, spool: SpoolBoot) -> None:

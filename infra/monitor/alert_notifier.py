@@ -26,10 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from consumers.cameras.episodes import EPISODE_MS, Episode, Found, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.database.console_store import Reviews, recorded_reviews
-from consumers.database.engine import batched, database_id, open_engine
+from consumers.database.engine import database_id, open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
+from schemas.batched import batched
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.clock import unix_ms

@@ -22,6 +22,7 @@ from consumers.console.access.owner import owner_link
 from infra.up.processes import Role
 from infra.up.scrape import RunTotals, Samples
 from infra.up.system_state import PAGES, CameraState
+from schemas.batched import batched
 from schemas.errors import PointillistError
 from schemas.metrics import (
     ALERTS,
@@ -190,9 +191,8 @@ def figures(cells: dict[str, str]) -> Table:
     for _ in range(_PAIRS):
         table.add_column()
         table.add_column(justify="right", style="bold")
-    pairs = list(cells.items())
-    for start in range(0, len(pairs), _PAIRS):
-        table.add_row(*(each for pair in pairs[start : start + _PAIRS] for each in pair))
+    for pairs in batched(list(cells.items()), _PAIRS):
+        table.add_row(*(each for pair in pairs for each in pair))
     return table
 
 

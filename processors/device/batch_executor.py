@@ -33,6 +33,7 @@ from processors.stages.resample import fitted
 from processors.stages.scaler import shown_planes
 from processors.stages.squares import Squares
 from processors.stages.stillness import Stillness
+from schemas.batched import batched
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
 from schemas.messages.moving import unpack_moving
@@ -124,8 +125,8 @@ class BatchExecutor:
         # Outside the handler, which would keep the failed attempt's tensors alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        for start in range(0, len(batch), size):
-            self.classify(batch[start : start + size])
+        for some in batched(batch, size):
+            self.classify(some)
 
     def _fail(self, job: FrameJob, error: BaseException) -> None:
         self._metrics.stage_failed(self._stage)
@@ -312,8 +313,8 @@ class BatchExecutor:
                         entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic
                     )
             return
-        for start in range(0, len(jobs), size):
-            self.strip(jobs[start : start + size])
+        for some in batched(jobs, size):
+            self.strip(some)
 
     def _p_values(
         self, pictures: Tensor, bits: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None

@@ -13,7 +13,8 @@ from consumers.console.data.clips import AFTER_MS, LATE_MS
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.console.settings import ConsoleBounds
 from consumers.database.console_store import metadata
-from consumers.database.engine import batched, upsert
+from consumers.database.engine import upsert
+from schemas.batched import batched
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 from schemas.runtime.clock import unix_ms

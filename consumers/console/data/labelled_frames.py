@@ -34,9 +34,10 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.looks import Look, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
-from consumers.database.engine import batched, upsert
+from consumers.database.engine import upsert
 from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
+from schemas.batched import batched
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import SEAL_BYTES, PreviewBox

@@ -23,8 +23,9 @@ from consumers.database.console_store import (
     reviews,
     set_mark,
 )
-from consumers.database.engine import batched, open_engine, upsert
+from consumers.database.engine import open_engine, upsert
 from consumers.database.versions import of_another_version
+from schemas.batched import batched
 from schemas.identity import SITE_NAME
 from schemas.runtime.clock import unix_ms
 

@@ -16,6 +16,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from benchmarks.security.attacks.table.page import markdown
 from benchmarks.security.attacks.table.strangers import STRANGERS
 from benchmarks.security.attacks.table.target import DROPPED, Target, Window, quantile, scratch
 from infra.local.files import read_json, write_json
+from schemas.batched import batched
 from schemas.runtime.clock import unix_ms
 
 
@@ -129,7 +131,7 @@ def _is(name: str, found: str) -> bool:
     return found.startswith(name) if name.endswith(" ") else found == name
 
 
-def run(wanted: list[Attack], cells: dict[str, Any], keep: Path, seconds: float) -> None:
+def run(wanted: Sequence[Attack], cells: dict[str, Any], keep: Path, seconds: float) -> None:
     """Measure the wanted attacks on one system. Write the cells when it has ended and all frames are recorded."""
     with scratch() as folder:
         state = Path(folder) / "state"
@@ -167,8 +169,8 @@ def main() -> None:
     keep = options.out / "table.json"
     cells: dict[str, Any] = read_json(keep)
     wanted = [known[name] for name in options.names or known if options.again or name not in cells]
-    for first in range(0, len(wanted), options.at_once):
-        run(wanted[first : first + options.at_once], cells, keep, options.seconds)
+    for some in batched(wanted, options.at_once):
+        run(some, cells, keep, options.seconds)
         (options.out / "README.md").write_text(markdown([cells[name] for name in known if name in cells]))
 
 
