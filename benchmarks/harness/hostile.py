@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 INTRUDERS: Final = 40

@@ -13,8 +13,8 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
+from schemas.clock import unix_ms
 from schemas.keys.keys import KeyRing
-from schemas.runtime.clock import unix_ms
 
 
 @dataclass(slots=True)

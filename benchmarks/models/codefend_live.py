@@ -32,8 +32,8 @@ from benchmarks.harness.document import report
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
 from infra.local.files import read_json
 from infra.state_folder import Layout
+from schemas.clock import unix_ms
 from schemas.messages.frame import PROFILES
-from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 32
 STICKERS: Final = 4

@@ -41,11 +41,11 @@ from lab.repair.scan import scan
 from lab.training.scene import scenes
 from processors.bundle import load_bundle, shipped_bundle
 from processors.models.store import ModelStore
+from schemas.clock import unix_ms
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import publish, sign
 from schemas.messages.rollout import begin, ended
 from schemas.pointillist_pb2 import CANARY, FAILED, PROMOTED, SHADOW, Assessment, Model, Rollout, Slot
-from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 8
 FPS: Final = 4.0

@@ -19,7 +19,7 @@ from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 _CAMERAS: Final = 3
 _FPS: Final = 5.0

@@ -25,7 +25,7 @@ from infra.local.kafka_quorum import node_names
 from infra.local.replicas import await_replicas
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 from schemas.transport.access import KafkaAccess, KafkaAddress
 
 NODES: Final = 3

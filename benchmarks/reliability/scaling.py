@@ -28,7 +28,7 @@ from infra.state_folder import Layout
 from infra.up.scrape import RunTotals, Samples
 from processors.bundle import shipped_bundle
 from schemas import metrics
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 _RULE: Final = Path(__file__).parents[2] / "infra/kubernetes/base/scaling.yaml"
 _LEAST, _MOST = 3, 8

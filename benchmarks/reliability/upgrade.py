@@ -33,8 +33,8 @@ from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from lab.golden.compare import checkout
 from lab.provenance import ROOT
+from schemas.clock import unix_ms
 from schemas.metrics import SPOOL_FRAMES
-from schemas.runtime.clock import unix_ms
 
 BRIDGES: Final = ("bridge-1", "bridge-2")
 PROCESSORS: Final = ("processor-1", "processor-2")

@@ -38,13 +38,13 @@ from infra.local.kafka import Kafka
 from infra.local.process import COMMAND
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout, write_secret
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6

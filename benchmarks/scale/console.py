@@ -48,11 +48,11 @@ from infra.local.kafka import Kafka
 from infra.local.ports import free_port
 from infra.local.process import COMMAND, Child
 from infra.local.topics import create_topics, pointillist_topics
+from schemas.clock import unix_ms
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32

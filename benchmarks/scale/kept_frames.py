@@ -35,10 +35,10 @@ from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.records.rows import frame_bytes
 from consumers.settings import Bounds, RecorderSettings
+from schemas.clock import unix_ms
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 1_000
 BOOT: Final = 7

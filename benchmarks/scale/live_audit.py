@@ -29,12 +29,12 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import ledger_row
 from consumers.settings import RecorderSettings
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 
 EACH: Final = 50
 CHANGED: Final = 500

@@ -36,7 +36,7 @@ from benchmarks.harness.general import general_bundle
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 CAMERAS: Final = 4
 FPS: Final = 5.0

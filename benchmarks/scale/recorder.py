@@ -38,13 +38,13 @@ from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import turn
 from schemas.messages.frame import sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, ONLINE, RAW, Meta, Status, Verdict
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 
 SECRET = bytes(range(32))

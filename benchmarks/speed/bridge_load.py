@@ -13,10 +13,10 @@ from contextlib import suppress
 
 import numpy as np
 
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import Encoding, encode_frame
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 UNACKNOWLEDGED = 1000

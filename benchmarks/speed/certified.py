@@ -35,7 +35,7 @@ from consumers.database.queries import Records, open_records
 from consumers.database.tables import frames
 from infra.state_folder import Layout
 from processors.bundle import load_bundle, shipped_bundle
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 Result = dict[str, Any]
 

@@ -33,8 +33,8 @@ from consumers.database.queries import open_records
 from infra.audit.report import share
 from infra.local.files import write_json
 from infra.state_folder import Layout
+from schemas.clock import unix_ms
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 
 Result = dict[str, Any]
 

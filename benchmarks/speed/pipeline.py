@@ -33,11 +33,11 @@ from processors.bundle import load_bundle
 from processors.device.backends.choose import Wish
 from processors.device.backends.engines import engines
 from producers.scene import SceneSimulator
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pixels.masks import kept_mask
-from schemas.runtime.clock import unix_ms
 
 BATCH = 64
 DROPPED = 16

@@ -22,9 +22,9 @@ from consumers.cameras.state import State
 from consumers.cameras.written import Written
 from consumers.evidence.probe_shares import Seen
 from consumers.settings import RecorderSettings
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
-from schemas.runtime.clock import monotonic_ms, unix_ms
 
 _SENDING: Final = frozenset(State) - {State.OFFLINE, State.SILENT, State.REVOKED}
 """States in which a camera may be asked for probes while its frames come."""

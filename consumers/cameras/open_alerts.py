@@ -11,7 +11,7 @@ from consumers.cameras.episodes import CLOSED, Episode, Found, episodes
 from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""

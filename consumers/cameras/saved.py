@@ -16,7 +16,7 @@ from consumers.cameras.state import Judged, State, current
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 from schemas.batched import batched
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 STATES_OVERLAP_MS: Final = 15_000
 """Milliseconds that readers read again: the time of a row is that at which its transaction began."""

@@ -22,10 +22,10 @@ from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.records.batch import BootKey
 from consumers.records.rows import LedgerRow, SummedRow
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.ranges import RangeSet
-from schemas.runtime.clock import unix_ms
 
 OVERLAP_MS: Final = 15_000
 """Overlap of two readings. It exceeds the recorders' clock differences and the longest transaction."""

@@ -42,10 +42,10 @@ from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
 from consumers.database.console_store import Review
+from schemas.clock import unix_ms
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 from schemas.runtime.moment import moment
 

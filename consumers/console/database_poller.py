@@ -28,9 +28,9 @@ from consumers.database.console_store import Review
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import StateError, error_text
 from schemas.limits import MAX_CAMERAS
-from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 
 POLL_INTERVAL_S: Final = 1.0

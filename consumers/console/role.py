@@ -48,10 +48,10 @@ from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
 from schemas import metrics
+from schemas.clock import monotonic_ms
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models_records import ModelsRecords
-from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context

@@ -17,7 +17,7 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.records.rows import CameraRow
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 OVERLAP_MS: Final = 15_000
 """Overlap of two polls: the recorder writes the time of a camera's last message some seconds late."""

@@ -13,7 +13,7 @@ from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, t
 from consumers.database.turns import may_purge
 from consumers.recorder.store import Store
 from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 from schemas.runtime.disk import free_bytes
 
 

@@ -33,6 +33,7 @@ from consumers.records.membership import Membership, Reassigned
 from consumers.records.progress import Progress
 from consumers.settings import RecorderSettings
 from schemas.batched import batched
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import MalformedError, RestartRequired, UserError, error_text
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
@@ -41,7 +42,6 @@ from schemas.metrics import MAX_CAMERA_SERIES
 from schemas.pointillist_pb2 import SHED
 from schemas.runtime import trace
 from schemas.runtime.boot_rate import BootRate
-from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.transport.backoff import Backoff

@@ -30,8 +30,8 @@ from consumers.records.batch import Batch, BootKey, FrameKey, Partition, Span, f
 from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
 from consumers.sightings.sightings import Sighted, Sightings
+from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import CHECKED
-from schemas.runtime.clock import unix_ms
 
 
 class OffsetConflictError(Exception):

@@ -11,6 +11,7 @@ from typing import Final, Self
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
 
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError, BundleError, SecretError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.cloudevents import MODELS, event_headers
@@ -18,7 +19,6 @@ from schemas.messages.models import LIVE_KEY, live, seal
 from schemas.messages.models_records import ModelsRecords
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
-from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff

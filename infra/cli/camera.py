@@ -12,9 +12,9 @@ from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size
-from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from producers.camera.role_settings import CameraAttachSettings

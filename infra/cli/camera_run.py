@@ -12,8 +12,8 @@ from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
 from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from infra.cameras.roster import Broker, FileOfCameras

@@ -19,8 +19,8 @@ from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from infra.cli.terminal import Console
+from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.moment import moment
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from infra.cli.model import (
 )
 from infra.cli.shared_options import with_shared_options
 from infra.cli.terminal import Console
+from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError
-from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic

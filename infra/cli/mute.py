@@ -11,8 +11,8 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -13,7 +13,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
 from schemas.camera_groups import group_at
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

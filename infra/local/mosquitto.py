@@ -19,9 +19,9 @@ from infra.local.process import last_line
 from infra.local.service import INFRA, Service, fill
 from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
-from schemas.runtime.clock import unix_ms
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"

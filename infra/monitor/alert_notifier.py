@@ -31,9 +31,9 @@ from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
 from schemas.batched import batched
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
-from schemas.runtime.clock import unix_ms
 from schemas.transport.http import DIRECT
 
 ALERT_NAME: Final = "PointillistBackdoor"

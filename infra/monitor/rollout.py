@@ -39,6 +39,7 @@ from infra.monitor.gate import (
 )
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
+from schemas.clock import unix_ms
 from schemas.errors import UserError, WireError
 from schemas.identity import camera_id_on_wire
 from schemas.keys.keys import KeyRing
@@ -61,7 +62,6 @@ from schemas.pointillist_pb2 import (
     SignedAssessment,
     Slot,
 )
-from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.follow import follow
 from schemas.transport.kafka.sender import Plain, Sender

@@ -28,9 +28,9 @@ from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, read
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
 from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.atomic_file import replacing
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.file_lock import lock_file
 from schemas.transport.object_store import open_store
 

@@ -65,9 +65,9 @@ from producers.fleet.camera_file import load_camera_file
 from producers.fleet.first_start import forget_starts
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import parse_scenario
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.disk import is_full, of_full_disk
 
 if TYPE_CHECKING:

@@ -33,11 +33,11 @@ from infra.up.processes import asked_health
 from infra.up.scrape import Samples
 from producers.fleet.camera_file import load_camera_file
 from producers.simulation.scenario import load_scenario
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES
 from schemas.printable import printable
-from schemas.runtime.clock import unix_ms
 from schemas.topics import PROCESSORS_GROUP
 
 PAGES: Final = {"console": "console", "grafana": "Grafana"}

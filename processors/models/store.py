@@ -20,11 +20,11 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import read_settings
+from schemas.clock import unix_ms
 from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
-from schemas.runtime.clock import unix_ms
 from schemas.transport.object_store import open_store
 
 CACHED: Final = 8

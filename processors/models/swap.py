@@ -23,11 +23,11 @@ from processors.models.store import StoreUnavailableError, UntrustedBundleError,
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
+from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Drift, Model, ServedModel
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from processors.arrivals.job import FrameJob
+from schemas.clock import unix_ms
 from schemas.errors import WireError
 from schemas.keys.keys import KeyRing
 from schemas.messages.cloudevents import PROCESSORS, event_headers
@@ -28,7 +29,6 @@ from schemas.pointillist_pb2 import (
     Verdict,
 )
 from schemas.runtime import trace
-from schemas.runtime.clock import unix_ms
 from schemas.transport.kafka.sender import Headers
 
 REFUSAL_CHARACTERS: Final = 200

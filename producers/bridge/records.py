@@ -12,6 +12,7 @@ import structlog
 from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
+from schemas.clock import unix_ms
 from schemas.errors import BadSizeError, MalformedError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
@@ -22,7 +23,6 @@ from schemas.messages.frame import open_frame, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.runtime import trace
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.spans import root
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 

@@ -14,8 +14,8 @@ import structlog
 from producers.camera.camera import Camera
 from producers.fleet.camera_spec import CameraSpec
 from producers.fleet.first_start import DamagedStartError, Start
+from schemas.clock import unix_ms
 from schemas.errors import PointillistError, StateError
-from schemas.runtime.clock import unix_ms
 from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()

@@ -15,12 +15,12 @@ from producers.publisher.applied_commands import (
     read_command_state,
     write_command_state,
 )
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.keys.keys import CameraKey
 from schemas.limits import MAX_AHEAD_MS
 from schemas.messages.frame import Encoding, open_own_message
 from schemas.pointillist_pb2 import Command, CommandState, KeyRequest, ProbeRequest
-from schemas.runtime.clock import unix_ms
 
 _log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from producers.simulation.lens import attack
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault
 from producers.sources.source import Captured, Source
+from schemas.clock import unix_ms
 from schemas.pixels.planes import to_picture
-from schemas.runtime.clock import unix_ms
 
 _DARK_POLL_S: Final = 0.05
 _CHANGES: Final = ("freeze", "black", "sticker", "attack")

@@ -21,10 +21,10 @@ from producers.publisher import LinkSettings
 from producers.simulation.faults import FaultPlan, FaultyLink, FaultySource
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Scenario
+from schemas.clock import unix_ms
 from schemas.errors import SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.health import Health
 from schemas.transport.access import Tls
 

@@ -17,9 +17,9 @@ from producers.sources.decoder import decode_video, to_rgb
 from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
 from producers.sources.url import open_container, public_address
+from schemas.clock import unix_ms
 from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.packing import Picture
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 

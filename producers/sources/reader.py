@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from producers.sources.source import Captured, Source
+from schemas.clock import unix_ms
 from schemas.errors import SourceHungError
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger()

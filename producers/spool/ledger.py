@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.limits import MAX_SHED_RANGES
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import replacing
-from schemas.runtime.clock import unix_ms
 
 _LEDGER: Final = ".ledger"
 _COPY: Final = ".copy"

@@ -22,11 +22,11 @@ from producers.spool.ledger import (
 )
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
 from producers.spool.segment import Content, Record, Segment, end_segment, read_segment, segment_path
+from schemas.clock import unix_ms
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import UNFINISHED
-from schemas.runtime.clock import unix_ms
 
 _log = structlog.get_logger()
 

@@ -23,11 +23,11 @@ from producers.spool.reading import SegmentReader, UnreadableError
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
+from schemas.clock import unix_ms
 from schemas.errors import BadTagError, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
 from schemas.messages.frame import group_of
-from schemas.runtime.clock import unix_ms
 from schemas.settings import SettingsTable
 
 _log = structlog.get_logger()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final, TypeVar
 
+from schemas.clock import unix_ms
 from schemas.errors import MalformedError
 from schemas.identity import BOOT_ID_LIMIT
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
 from schemas.messages.frame import CHANNELS, PROFILES, TIME_LIMIT
 from schemas.pointillist_pb2 import Meta, Status, Turn
-from schemas.runtime.clock import unix_ms
 
 LAST_MESSAGE: Final = 2**32 - 1
 """The number of a last will among its connection's messages: signed before all others, it counts as the last."""

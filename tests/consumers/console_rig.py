@@ -23,10 +23,10 @@ from consumers.console.jobs.jobs import Launch
 from consumers.console.role import open_desk
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
+from schemas.clock import monotonic_ms
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.pointillist_pb2 import Verdict
-from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, SECRET, spoken
 

@@ -19,8 +19,8 @@ from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, fil
 from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTING, KeptClips
 from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
-from schemas.runtime.clock import unix_ms
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict

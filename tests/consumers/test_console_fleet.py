@@ -25,8 +25,8 @@ from consumers.records.rows import CameraRow
 from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
 from producers.sources.settings import REAL_KINDS
+from schemas.clock import monotonic_ms
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
-from schemas.runtime.clock import monotonic_ms
 from schemas.transport.access import MqttAccess
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict

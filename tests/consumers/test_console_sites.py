@@ -27,7 +27,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.jobs import KEPT
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.web import make_app
-from schemas.runtime.clock import monotonic_ms
+from schemas.clock import monotonic_ms
 from tests.consumers.recorder_rig import Rig, dead_letter
 from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites, elsewhere
 

@@ -24,11 +24,11 @@ from consumers.database.tables import ledgers
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
 from schemas.camera_groups import most_specific
+from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, Meta
-from schemas.runtime.clock import monotonic_ms
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, signed, verdict
@@ -379,7 +379,7 @@ def test_lines_of_policies_push_no_persons_line_out_of_the_audit_log(
     console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
-    monkeypatch.setattr(console_store, "now_ms", partial(next, count()))
+    monkeypatch.setattr(console_store, "unix_ms", partial(next, count()))
     store = console.context.store
     store.note("anna", "command", CAMERA, "", "confirmed")
     for number in range(5):

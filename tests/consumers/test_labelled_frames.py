@@ -107,7 +107,7 @@ def test_stored_labels_are_shown_and_the_users_last_one_is_known(
     rig: ConsoleRig, labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(10**12)
-    monkeypatch.setattr(module, "now_ms", lambda: next(clock))  # two labels in one millisecond count as one act
+    monkeypatch.setattr(module, "unix_ms", lambda: next(clock))  # two labels in one millisecond count as one act
     names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
     labelled_frames.label(names[:1], "mine", OWNER)
     labelled_frames.label(names[1:3], "other", OWNER)
@@ -200,7 +200,7 @@ def test_a_removed_label_can_be_given_again_however_old_its_frame_is(
     labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(10**12)
-    monkeypatch.setattr(module, "now_ms", lambda: next(clock))
+    monkeypatch.setattr(module, "unix_ms", lambda: next(clock))
     old = labelled_frames.keep((CAMERA, 1, 0), scene(0), "new", "car", 0.9, "door", "ada")
     clock = count(10**12 + 31 * 86_400_000)
     other = labelled_frames.keep((CAMERA, 1, 1), scene(1), "new", "car", 0.9)

@@ -15,10 +15,10 @@ from consumers.console.data.presets import MOST_PRESETS, new_preset, words_of
 from consumers.console.data.switches import MOST_SWITCHES, Switch, add_switch, read_switches
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
+from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import ONLINE, Meta
-from schemas.runtime.clock import monotonic_ms
 from tests.commanded_camera import CommandedCamera
 from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import KEYS, verdict

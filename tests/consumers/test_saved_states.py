@@ -18,9 +18,9 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
 from consumers.database.tables import camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import Reading
+from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
-from schemas.runtime.clock import monotonic_ms
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict

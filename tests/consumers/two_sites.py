@@ -34,10 +34,10 @@ from consumers.database.comparisons import save_comparisons
 from consumers.database.mutes import new_mute, save_mute
 from consumers.database.tables import quarantine
 from consumers.sightings.rules_table import new_rule, save_rule
+from schemas.clock import monotonic_ms
 from schemas.identity import CameraId
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import Answer, Comparison
-from schemas.runtime.clock import monotonic_ms
 from tests.consumers.console_rig import scene
 from tests.consumers.jobs_rig import JobsRig, lay_down
 from tests.consumers.recorder_rig import BOOT, KEYS, PNG, Rig, dead_letter, verdict

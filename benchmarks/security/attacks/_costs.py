@@ -18,9 +18,9 @@ from infra.local.process import COMMAND
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from schemas import metrics as m
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 
 CAMERAS: Final = 4

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from benchmarks.security.attacks._costs import Message, measured
+from schemas.clock import unix_ms
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.pointillist_pb2 import Ledger, Range
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel
 
 RANGES: Final = (10_000, 60)

@@ -19,11 +19,11 @@ from benchmarks.security.attacks._good_traffic import p99_s
 from benchmarks.security.attacks.outcome import Outcome
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import LOSSLESS, DeadLetter
-from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 
 BOMBS = 40

@@ -29,8 +29,8 @@ from consumers.console.access.users import write_user
 from infra.local.files import read_json
 from infra.local.ports import free_port
 from infra.state_folder import Layout
+from schemas.clock import unix_ms
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 
 CAMERAS: Final = 4
 FPS: Final = 2

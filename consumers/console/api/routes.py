@@ -43,9 +43,9 @@ from consumers.console.pages.system import audited
 from consumers.console.pages.system import past as past_of_system
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.identity import camera_id
-from schemas.runtime.clock import unix_ms
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"

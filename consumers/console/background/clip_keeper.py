@@ -10,8 +10,8 @@ from consumers.cameras.open_alerts import newest_alerts
 from consumers.console.context import ConsoleContext
 from consumers.console.data.clips import film, read_shots
 from consumers.console.data.kept_clips import ALERT, GIVEN_UP_MS, SIGHTING, KeptClips
+from schemas.clock import unix_ms
 from schemas.errors import UserError
-from schemas.runtime.clock import unix_ms
 
 
 async def film_around(context: ConsoleContext, camera: str, at_ms: int) -> bytes:

@@ -10,7 +10,7 @@ from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.backlogs import Backlog
 from consumers.console.data.drop_plan import DropChange
 from consumers.console.data.drop_policies import read_policies
-from schemas.runtime.clock import monotonic_ms
+from schemas.clock import monotonic_ms
 
 MOST_A_ROUND: Final = 32
 """Commands in one round: a camera that does not confirm takes one of the places for 8 s."""

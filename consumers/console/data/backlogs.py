@@ -11,8 +11,8 @@ from sqlalchemy import Engine, select
 
 from consumers.console.access.sight import Sight
 from consumers.database.tables import ledgers
+from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import Ledger
-from schemas.runtime.clock import unix_ms
 
 SHED_MS: Final = 60_000
 """Time for which shed frames count as recent."""

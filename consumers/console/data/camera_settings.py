@@ -7,13 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError, WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
 from schemas.messages.frame import open_message, sign_message
 from schemas.pointillist_pb2 import Command, Meta
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess, tls_refusal
 from schemas.transport.mqtt.background import BackgroundClient

@@ -16,9 +16,9 @@ from PIL import Image
 
 from consumers.records.batch import read
 from consumers.settings import RecordsSettings
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
-from schemas.runtime.clock import unix_ms
 from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import partition_of
 

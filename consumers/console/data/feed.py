@@ -15,9 +15,9 @@ from aiokafka.structs import TopicPartition
 from consumers.console.data.fleet import Fleet
 from consumers.records.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecordsSettings
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
-from schemas.runtime.clock import monotonic_ms, unix_ms
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader

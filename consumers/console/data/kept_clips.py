@@ -15,9 +15,9 @@ from consumers.console.settings import ConsoleBounds
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
 from schemas.batched import batched
+from schemas.clock import unix_ms
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
-from schemas.runtime.clock import unix_ms
 
 ALERT: Final = "alert"
 SIGHTING: Final = "sighting"

@@ -38,10 +38,10 @@ from consumers.database.engine import upsert
 from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
 from schemas.batched import batched
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import SEAL_BYTES, PreviewBox
-from schemas.runtime.clock import unix_ms
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""

@@ -35,8 +35,8 @@ from consumers.database.console_store import NO_ENTROPY, camera_hours, camera_mi
 from consumers.database.engine import Prepared, upsert
 from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames
+from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import CHECKED, SHED
-from schemas.runtime.clock import unix_ms
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000

@@ -19,9 +19,9 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.site_documents import PAGE_CARDS, Names, alerts_of, audit_of, cards_of
 from consumers.console.data.sites import Site, in_one, without_twins
 from consumers.console.settings import SiteSettings
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError, ConfigError, MalformedError, error_text
 from schemas.limits import MAX_CAMERAS
-from schemas.runtime.clock import unix_ms
 
 POLL_S: Final = 2.0
 """Least pause between two polls in seconds."""

@@ -26,8 +26,8 @@ from consumers.database.console_store import (
 from consumers.database.engine import open_engine, upsert
 from consumers.database.versions import of_another_version
 from schemas.batched import batched
+from schemas.clock import unix_ms
 from schemas.identity import SITE_NAME
-from schemas.runtime.clock import unix_ms
 
 VERSION: Final = 1
 _LONGEST: Final = 2_000

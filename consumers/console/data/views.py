@@ -9,12 +9,12 @@ from typing import Final
 
 import structlog
 
+from schemas.clock import unix_ms
 from schemas.errors import error_text
 from schemas.identity import camera_id
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import View
-from schemas.runtime.clock import unix_ms
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Plain, Sender
 

@@ -38,8 +38,8 @@ from consumers.console.jobs.output import (
 from consumers.console.jobs.rows import CANDIDATES, Job, JobState, Kind
 from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError, first_line
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.file_lock import lock_file
 from schemas.runtime.supervisor import Cause, Process, Supervisor
 

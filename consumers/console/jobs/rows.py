@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, 
 
 from consumers.console.access.sight import Sight, site_of
 from consumers.database.console_store import metadata
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 
 class Kind(StrEnum):

@@ -31,9 +31,9 @@ from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
 from consumers.records.rows import Window, statistic_name, windows_of
+from schemas.clock import unix_ms
 from schemas.evidence.alarms import COMBINED
 from schemas.pointillist_pb2 import Alert
-from schemas.runtime.clock import unix_ms
 
 SHOWN: Final = 50
 VERBS: Final = {OPEN: "Reopen", ACKNOWLEDGED: "Acknowledge", CLOSED: "Close"}

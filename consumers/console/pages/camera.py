@@ -31,8 +31,8 @@ from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.console.pages.outcomes import back, fields_of, outcome_of
 from consumers.database.tables import quarantine
 from consumers.records.rows import windows_of
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import ConfigError, UserError
-from schemas.runtime.clock import monotonic_ms, unix_ms
 
 SHOWN_FRAMES: Final = 6
 """Maximum number of flagged frames on a camera's page."""

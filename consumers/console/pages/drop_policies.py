@@ -27,8 +27,8 @@ from consumers.console.data.drop_policies import (
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED = "saved", "removed"
 _PLACE = "/drop-policies"

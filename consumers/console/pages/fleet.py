@@ -20,7 +20,7 @@ from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
 from consumers.console.data.stream import Streams
 from consumers.console.data.system_watch import Header
-from schemas.runtime.clock import monotonic_ms
+from schemas.clock import monotonic_ms
 
 _LONGEST: Final = 200
 

@@ -17,13 +17,13 @@ from consumers.console.pages.jobs import offered
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.history import minutes
 from consumers.database.tables import comparisons
+from schemas.clock import unix_ms
 from schemas.errors import MalformedError
 from schemas.identity import CameraId
 from schemas.messages.models import DRIFT_WINDOWS
 from schemas.messages.rollout import slots
 from schemas.messages.server_messages import open_difference
 from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
-from schemas.runtime.clock import unix_ms
 
 
 def model_routes(context: ConsoleContext) -> list[GuardedRoute]:

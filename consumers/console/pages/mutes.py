@@ -10,8 +10,8 @@ from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
 from consumers.console.context import ConsoleContext
 from consumers.database.mutes import end_mute, new_mute, save_mute
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 END: Final = "end"
 """Length that ends a mute."""

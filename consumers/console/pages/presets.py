@@ -29,8 +29,8 @@ from consumers.console.data.presets import (
 from consumers.console.data.switches import Outcome, Switch, add_switch, outcomes, read_switches
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
 from schemas.camera_groups import group_of, most_specific
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED, SWITCHED = "saved", "removed", "switched"
 _PLACE: Final = "/presets"

@@ -29,8 +29,8 @@ from consumers.sightings.rules_table import (
     words_of,
 )
 from schemas.camera_groups import group_of
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-from schemas.runtime.clock import unix_ms
 
 SAVED, REMOVED = "saved", "removed"
 _PLACE = "/sighting-rules"

@@ -10,8 +10,8 @@ from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import DAY_MS, HOUR_MS
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError
-from schemas.runtime.clock import unix_ms
 
 RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "15 minutes"

@@ -12,12 +12,12 @@ from typing import Final
 from aiokafka import ConsumerRecord
 
 from producers.bridge.requests.records import hand_on
+from schemas.clock import unix_ms
 from schemas.errors import MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
 from schemas.pointillist_pb2 import ProbeRequest
-from schemas.runtime.clock import unix_ms
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 

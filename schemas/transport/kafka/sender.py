@@ -17,8 +17,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
+from schemas.clock import unix_ms
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
-from schemas.runtime.clock import unix_ms
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import STOP_S

@@ -30,7 +30,7 @@ from benchmarks.security.attacks.table.strangers import STRANGERS
 from benchmarks.security.attacks.table.target import DROPPED, Target, Window, quantile, scratch
 from infra.local.files import read_json, write_json
 from schemas.batched import batched
-from schemas.runtime.clock import unix_ms
+from schemas.clock import unix_ms
 
 
 def _nothing(_target: Target, end: float) -> Counter[str]:

@@ -18,10 +18,10 @@ from benchmarks.security.attacks.table.attack import Attack, until
 from benchmarks.security.attacks.table.target import MALLORY, Target
 from infra.pki.roles import role_tls
 from producers.bridge.mqtt.packets import publish_qos_0
+from schemas.clock import unix_ms
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
-from schemas.runtime.clock import unix_ms
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
 from schemas.transport.access import KafkaAccess, kafka_options
 

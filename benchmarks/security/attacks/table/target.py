@@ -21,10 +21,10 @@ from infra.pki.enrolment import Enrolment
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from schemas import metrics as m
+from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.runtime.atomic_file import write_text
-from schemas.runtime.clock import unix_ms
 from schemas.topics import KafkaTopic
 from schemas.transport.access import Tls
 
