@@ -300,31 +300,24 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _review(context: ConsoleContext, request: Request) -> Response:
-    fields, who, alert_id = form_of(request), session_of(request).name, request.path_params["alert_id"]
-    camera = await camera_of(context, request, alert_id)
-    if "mute" in fields:
-        complaint = await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
-    else:
-        complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
-    if complaint:
-        return no(400, complaint)
-    back = fields.get("back", OPEN)
-    return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
+    return await _change(context, request, [request.path_params["alert_id"]])
 
 
 async def _review_many(context: ConsoleContext, request: Request) -> Response:
     """Set the state of all selected episodes, or mute them."""
-    fields = form_of(request)
-    chosen = [name for name in fields if _ID.fullmatch(name)][:SHOWN]
-    who = session_of(request).name
+    return await _change(context, request, [name for name in form_of(request) if _ID.fullmatch(name)][:SHOWN])
+
+
+async def _change(context: ConsoleContext, request: Request, chosen: Sequence[str]) -> Response:
+    """Mute alerts, or set the state of their episodes and comment on them. Return to the page with a redirect."""
+    fields, who = form_of(request), session_of(request).name
     cameras = [await camera_of(context, request, alert_id) for alert_id in chosen]  # before the first change
     for alert_id, camera in zip(chosen, cameras, strict=True):
-        if "state" in fields:
-            complaint = await review(context, who, alert_id, camera, fields["state"], "")
+        if "mute" in fields:
+            reason = fields.get("reason", "")
+            complaint = await mute(context, request, alert_id, fields["mute"], reason, site_of(camera))
         else:
-            complaint = await mute(
-                context, request, alert_id, fields.get("mute", ""), fields.get("reason", ""), site_of(camera)
-            )
+            complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
         if complaint:
             return no(400, complaint)
     back = fields.get("back", OPEN)

@@ -225,7 +225,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
     if settings_of(camera.meta).get("profile") == "video":
         return f"{name}: expected the profile raw or lossless, got video. A codec spreads a sticker over later frames."
     context.views.certify(name, frames)
-    await context.write(context.store.note, who, "certify", name, f"{frames} frames", "requested")
+    await context.note(who, "certify", name, f"{frames} frames", "requested")
     return ""
 
 
@@ -262,7 +262,7 @@ async def send_command(context: ConsoleContext, request: Request, name: str, ask
         raise RefusedActionError(str(error), 400) from None  # nothing was sent
     except UserError as error:
         outcome, refused = str(error), RefusedActionError(str(error), 503)
-    await context.write(context.store.note, session_of(request).name, "command", name, detail, outcome)
+    await context.note(session_of(request).name, "command", name, detail, outcome)
     if refused is not None:
         raise refused
     return outcome

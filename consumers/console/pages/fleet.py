@@ -155,5 +155,5 @@ async def forget(context: ConsoleContext, who: str, name: str) -> str:
     at_ms = await context.write(context.store.forget, name)
     context.fleet.forget(name, at_ms)
     context.fleet.tick(monotonic_ms())
-    await context.write(context.store.note, who, "forget", name, "", "done")
+    await context.note(who, "forget", name, "", "done")
     return ""

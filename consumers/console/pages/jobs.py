@@ -35,14 +35,14 @@ def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         *(
-            GuardedRoute(f"/jobs/{name}", partial(_act, context, act), "POST", Right.ADMIN, start_reach(name))
+            GuardedRoute(f"/jobs/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, start_reach(name))
             for name, act in STARTS.items()
         ),
         GuardedRoute("/jobs/{job_id}", partial(_page, context), reach=Reach.PART),
         GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams), reach=Reach.PART),
         GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context), reach=Reach.PART),
         *(
-            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), "POST", Right.ADMIN, Reach.PART)
+            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, Reach.PART)
             for name, act in CHANGES.items()
         ),
     ]
@@ -156,7 +156,8 @@ async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[
         return no(400, str(error))
 
 
-async def _act(context: ConsoleContext, act: Act, request: Request) -> Response:
+async def show_acted(context: ConsoleContext, act: Act, request: Request) -> Response:
+    """Start or change a job by the fields of a form. Return a redirect to the job's page, or a refusal in one line."""
     found = await acted(context, act, request, dict(form_of(request)))
     return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
 

@@ -19,7 +19,7 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
-from consumers.console.pages.jobs import acted, offered, text_of
+from consumers.console.pages.jobs import offered, show_acted, text_of
 from schemas.errors import UserError
 
 SHOWN: Final = 60
@@ -39,7 +39,7 @@ def teach_routes(context: ConsoleContext) -> list[GuardedRoute]:
         GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR, Reach.PART),
         GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR, Reach.PART),
         GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/teach/train", partial(_train, context), "POST", Right.ADMIN, Reach.FLEET),
+        GuardedRoute("/teach/train", partial(show_acted, context, _start), "POST", Right.ADMIN, Reach.FLEET),
         GuardedRoute("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
     ]
 
@@ -156,11 +156,6 @@ async def _start(_context: ConsoleContext, jobs: Jobs, request: Request, sent: d
     return await jobs.teach(
         session_of(request).name, text_of(sent, "name").strip(), thorough=text_of(sent, "thorough") == "yes"
     )
-
-
-async def _train(context: ConsoleContext, request: Request) -> Response:
-    found = await acted(context, _start, request, dict(form_of(request)))
-    return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
 
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
