@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from producers.settings_file import first_problem
 from schemas.errors import ConfigError
 from schemas.limits import MAX_SIDE
+from schemas.toml import parse_toml
 
 TOML: Final = "generator.toml"
 NETWORK: Final = "generator.onnx"
@@ -95,12 +96,10 @@ def read_generator(folder: Path) -> GeneratorSettings:
     """Read and check `generator.toml`; `ConfigError` names the file, the key and what was expected there."""
     file = folder / TOML
     try:
-        return GeneratorSettings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        return GeneratorSettings.model_validate(parse_toml(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{file}: expected a readable file, got {error.strerror}. Correct the path.") from None
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"{file}: {place}: {problem['msg'].lower()}") from None
+        raise ConfigError(f"{file}: {first_problem(error, GeneratorSettings, {})}. Correct the file.") from None
     except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: expected TOML in UTF-8, got {error}. Correct the file.") from None

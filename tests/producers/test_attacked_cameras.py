@@ -117,10 +117,10 @@ def test_attacks_that_follow_each_other_or_are_on_other_cameras_do_not_overlap(f
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("height = 8", ""), "height: field required"),
-        (("channels = 3", "channels = 2"), "channels: .*1 or 3"),
-        (("eps = 0.03", "eps = 2"), "eps: .*less than or equal to 1"),
-        (("name =", "name"), "generator.toml: "),
+        (("height = 8", ""), "height: expected a value, got none"),
+        (("channels = 3", "channels = 2"), "channels: .*1 or 3, got '2'"),
+        (("eps = 0.03", "eps = 2"), "eps: .*less than or equal to 1, got '2'"),
+        (("name =", "name"), "generator.toml: expected TOML"),
     ],
 )
 def test_a_generator_that_is_described_wrong_is_refused_in_one_line(
