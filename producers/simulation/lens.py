@@ -11,13 +11,12 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from producers.scene.simulator import LUMA
 from producers.simulation.generator import Floats, Generator
 from producers.sources.framing import convert_channels, resize
 from schemas.pixels.packing import Picture
 
 LEVELS: Final = 255
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of ITU-R BT.601, which also make grey pictures."""
 STRETCH: Final = 4.0
 """The gain of a direction that is resampled to another size, before it is clipped to ±1.
 
@@ -46,7 +45,7 @@ def direction_of(picture: Picture, generator: Generator, target: int) -> Floats:
     direction: Floats = generator.direction(planes, np.array([target], np.int64))[0]
     if picture.shape[2] == wanted.channels:
         return direction
-    return np.tensordot(_LUMA, direction, 1)[None] if wanted.channels == 3 else np.repeat(direction, 3, 0)
+    return np.tensordot(LUMA, direction, 1)[None] if wanted.channels == 3 else np.repeat(direction, 3, 0)
 
 
 def stretched(plane: Floats, height: int, width: int) -> Floats:
