@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from infra.admission.camera_revocation import reload_broker, revoke
-from infra.pki.authority import CERTIFICATE_DAYS, Authority
+from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
+from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder import Layout, regular_file
 from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities

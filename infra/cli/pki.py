@@ -10,6 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
+from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
 
@@ -25,7 +26,6 @@ Hosts = Annotated[
 
 LONGEST_DAYS = 7300.0
 Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001, max=LONGEST_DAYS)]
-ROLE_DAYS = 14.0
 KeptDays = Annotated[
     float | None,
     typer.Option(
@@ -170,7 +170,7 @@ def enroll(
     out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
     state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
-    days: CameraDays = 825,
+    days: CameraDays = CERTIFICATE_DAYS,
 ) -> None:
     """Write everything that one camera needs to join the fleet: key, certificate, authority, and broker address.
 
@@ -190,7 +190,7 @@ def rotate(
     out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
     state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
-    days: CameraDays = 825,
+    days: CameraDays = CERTIFICATE_DAYS,
     within: Within = 5.0,
 ) -> None:
     """Rotate a camera's key: revoke its key and certificate, and write a new enrolment.

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.atomic_file import write_text
@@ -32,7 +33,6 @@ from schemas.transport.access import AUTHORITY_FILE
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_DAYS: Final = 20 * 365
-CERTIFICATE_DAYS: Final = 825
 CRL_FILE: Final = "crl.pem"
 CRL_DAYS: Final = AUTHORITY_DAYS
 """Validity of a revocation list. An expired list would reject every client: each revocation makes a new one instead."""

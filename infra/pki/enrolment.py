@@ -13,8 +13,9 @@ from typing import Final, Self
 
 from cryptography import x509
 
-from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
+from infra.pki.authority import Authority, common_name
 from infra.pki.serials import note_serial
+from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder import write_secret
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id

@@ -12,7 +12,6 @@ from typing import Final
 from cryptography import x509
 
 from infra.pki.authority import (
-    CERTIFICATE_DAYS,
     CRL_FILE,
     Authority,
     Issued,
@@ -26,6 +25,7 @@ from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.pki.serials import note_serial, serials
+from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
 from infra.state_folder import Layout, read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
@@ -44,8 +44,6 @@ SHARE_FILE: Final = "bridges.share"
 RIGHTS_FILE: Final = "mosquitto.acl"
 KEYSTORE_FILE: Final = "keystore.pem"
 """Key and certificate in one file, in Kafka's format."""
-ROLE_DAYS: Final = 14.0
-"""Validity of a client's certificate in days: Kafka reads no revocation list, so a copy must expire by itself."""
 RENEWED_DAYS: Final = 30.0
 """Days before its end at which a certificate is renewed; if half of its life is later, it is renewed then."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")

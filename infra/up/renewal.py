@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.pki.authority import Authority
-from infra.pki.roles import RENEWED_DAYS, ROLE_DAYS, SERVERS, Roles, kind_of
+from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
+from infra.pki.validity import ROLE_DAYS
 from infra.state_folder import Layout
 from schemas.errors import PointillistError
 

@@ -26,7 +26,8 @@ from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, gener
 from infra.pki.enrolment import Enrolment
 from infra.pki.kafka_rights import grant, is_super_user, withdraw
 from infra.pki.role_generations import role_generations
-from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, Roles, role_folder, role_tls
+from infra.pki.roles import CLIENTS, SERVERS, Roles, role_folder, role_tls
+from infra.pki.validity import ROLE_DAYS
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
 from infra.up.identities import prepare_identities

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli import app
-from infra.pki.roles import ROLE_DAYS
+from infra.pki.validity import ROLE_DAYS
 
 UNITS = Path(__file__).resolve().parents[2] / "infra" / "systemd"
 UNIT_FILES = sorted(UNITS.glob("*.service"))
