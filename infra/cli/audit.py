@@ -116,4 +116,4 @@ def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
         if summed.lost:
             console.print(f"lost: {summed.camera}: {summed.lost} frames of boots whose ledgers are summed")
     for line in found.unread:
-        console.print(f"unread: {line}", markup=False, highlight=False)
+        console.print_line(f"unread: {line}")

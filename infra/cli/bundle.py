@@ -214,7 +214,7 @@ def _printer(err: bool = False) -> Callable[[str], None]:
     console = Console(stderr=err, soft_wrap=True)
 
     def print_line(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print_line(line)
 
     return print_line
 

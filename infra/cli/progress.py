@@ -50,7 +50,7 @@ class PhaseBars:
     def print_line(self, line: str) -> None:
         """Print a line for the user."""
         if not self._quiet:
-            self._console.print(line, markup=False, highlight=False)
+            self._console.print_line(line)
 
 
 class PhaseLines:

@@ -195,4 +195,4 @@ def frame_sizes(camera: CameraState) -> str:
 
 
 def _print_line(line: str) -> None:
-    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+    Console(soft_wrap=True).print_line(line)

@@ -91,9 +91,7 @@ def train(
             got, remedy = ("an earlier bundle", "Give --replace") if earlier else ("other files", "Choose another one")
             raise ConfigError(f"{place}: expected an empty folder, got {got}. {remedy}.")
         _check_classes(folder)
-        labelled = read_labelled(
-            folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
-        )
+        labelled = read_labelled(folder, lambda file, why: shown.print_line(f"skipped {file}: {why}"))
         general = _general(base)
         bars = PhaseLines(apart_s=0) if progress else PhaseBars("teach", lines=False)
         with bars.bars:
@@ -241,7 +239,7 @@ def _print_counts(done: str, counts: dict[str, int]) -> None:
 
 def print_line(line: str) -> None:
     """Print a line for people on stdout."""
-    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+    Console(soft_wrap=True).print_line(line)
 
 
 def _print_report(taught: TaughtNetwork) -> None:

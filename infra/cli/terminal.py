@@ -16,3 +16,7 @@ class Console(rich.console.Console):
         super().__init__(emoji=False, **options)
         if not self.width:  # COLUMNS=0, of a terminal without a size: rich would print nothing
             self.width = _USUAL_COLUMNS
+
+    def print_line(self, line: str) -> None:
+        """Print a line without markup or colours."""
+        self.print(line, markup=False, highlight=False)

@@ -101,4 +101,4 @@ def attack(
 
 
 def _print_line(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print_line(f"{datetime.now():%H:%M:%S} {line}")

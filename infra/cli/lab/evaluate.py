@@ -119,7 +119,7 @@ def psnr(
 
         def skip(name: str, why: str) -> None:
             skipped.append({"file": name, "why": why})
-            stderr.print(f"skipped {name}: {why}", markup=False, highlight=False)
+            stderr.print_line(f"skipped {name}: {why}")
 
         files, rows = picture_files(images), []
         _, networks = restorers(Wish("auto" if run_by == "auto" else "torch"), torch.get_num_threads())

@@ -77,7 +77,6 @@ def learn_table(
     console.print(
         f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps", markup=False
     )
-    console.print(
-        f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"',
-        markup=False, highlight=False,
-    )  # fmt: skip
+    console.print_line(
+        f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"'
+    )

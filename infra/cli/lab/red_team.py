@@ -69,7 +69,7 @@ class Reported:
         self._print_line(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
 
     def _print_line(self, what: str) -> None:
-        self._console.print(f"{datetime.now():%H:%M:%S} {what}", markup=False, highlight=False)
+        self._console.print_line(f"{datetime.now():%H:%M:%S} {what}")
 
 
 def _minutes(seconds: float) -> str:
@@ -198,16 +198,13 @@ def _print(result: Result) -> None:
         table.add_row(row.name, str(row.compared), *shares)
     console.print(table)
     for point, verdict in result.verdicts.items():
-        console.print(f"{point}: {verdict.status}: {verdict.why}", markup=False, highlight=False)
+        console.print_line(f"{point}: {verdict.status}: {verdict.why}")
     for sign in result.signs:
-        console.print(f"SIGN OF GRADIENT MASKING: {sign}", markup=False, highlight=False)
+        console.print_line(f"SIGN OF GRADIENT MASKING: {sign}")
     for line in result.left_out:
-        console.print(f"left out: {line}", markup=False, highlight=False)
+        console.print_line(f"left out: {line}")
     clean, worst = result.outcomes["clean"].accuracy, result.worst
     left = "no attack ran"
     if worst is not None:
         left = f"worst case {worst.value:.3f} [{worst.low:.3f}, {worst.high:.3f}] of {len(result.standing)} pictures"
-    console.print(
-        f"clean accuracy {clean.value:.3f}, {left}",
-        markup=False, highlight=False,
-    )  # fmt: skip
+    console.print_line(f"clean accuracy {clean.value:.3f}, {left}")

@@ -121,7 +121,7 @@ def calibrate(
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
     console = Console(soft_wrap=True)
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print_line(line)
 
 
 @lab_app.command()
