@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.system import Result, RunningSystem, summary
-from infra.local.kafka_quorum import node_names
+from infra.local.kafka_quorum import SINGLE
 from infra.local.replicas import await_replicas
+from infra.local.service import instance_names
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
@@ -90,14 +91,14 @@ def _run(
         system.await_role("fleet", deadline_s=START_S)
         end = time.monotonic() + seconds - SETTLED_S
         time.sleep(min(SETTLED_S, pause_s))
-        for node in cycle(node_names(NODES)):
+        for node in cycle(instance_names(SINGLE, NODES)):
             begun, begun_ms = time.monotonic(), unix_ms()
             FAULTS[fault](system, node)
             asyncio.run(await_replicas(_kafka(system), COPIES_S))
             whole = time.monotonic()
             events.append({"node": node, "at_ms": begun_ms, "all_copies_after_s": round(whole - begun, 2)})
             # A rolling restart continues with the next node at once.
-            rests = pause_s if fault != "rolling" or node == node_names(NODES)[-1] else 0.0
+            rests = pause_s if fault != "rolling" or node == instance_names(SINGLE, NODES)[-1] else 0.0
             if whole + rests + (HANG_S if fault == "hang" else 0.0) >= end:
                 break
             time.sleep(rests)
@@ -128,5 +129,5 @@ def gaps(database: Path, below: str = "~") -> list[tuple[int, float]]:
 
 def _kafka(system: RunningSystem) -> KafkaAddress:
     roles, layout = system.roles(), Layout(system.state)
-    bootstrap = ",".join(str(roles[name]["listen"]) for name in node_names(NODES))
+    bootstrap = ",".join(str(roles[name]["listen"]) for name in instance_names(SINGLE, NODES))
     return KafkaAccess(bootstrap, role_tls(layout.pki, "admin")) if layout.secure else bootstrap

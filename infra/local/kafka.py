@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
-from infra.local.kafka_quorum import Quorum, check_count, node_names
+from infra.local.kafka_quorum import SINGLE, Quorum, check_count
 from infra.local.ports import Ports
-from infra.local.service import INFRA, Service, fill
+from infra.local.service import INFRA, Service, fill, instance_names
 from infra.local.topics import acknowledging
 from infra.pki.kafka_rights import PRINCIPAL_RULES, super_users
 from infra.pki.role_generations import role_generations
@@ -87,7 +87,7 @@ class Kafka(Service):
         `quorum` has the nodes, and this node has the `number`; None is a Kafka of one node.
         """
         if quorum is not None:
-            self.role = node_names(len(quorum.controllers))[number - 1]
+            self.role = instance_names(SINGLE, len(quorum.controllers))[number - 1]
             self.port_names = (self.role, f"{self.role}-controller")
         ports = ports or Ports(state)
         super().__init__(state, ports, ready_s=ready_s)

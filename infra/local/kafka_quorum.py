@@ -17,16 +17,12 @@ from typing import Final
 
 from infra.local.files import read_json, write_json
 from infra.local.ports import LOOPBACK, Ports
+from infra.local.service import instance_names
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 
 SINGLE: Final = "kafka"
 _NODE: Final = re.compile(rf"{SINGLE}(-\d+)?")
-
-
-def node_names(count: int) -> list[str]:
-    """Return the names of `count` nodes: `kafka` for one, else `kafka-1`, `kafka-2`, …"""
-    return [SINGLE] if count == 1 else [f"{SINGLE}-{number + 1}" for number in range(count)]
 
 
 class Quorum:
@@ -48,7 +44,7 @@ class Quorum:
         if not self.controllers:
             self.controllers = [
                 f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
-                for number, name in enumerate(node_names(count))
+                for number, name in enumerate(instance_names(SINGLE, count))
             ]
 
     def port(self, number: int) -> int:
@@ -71,7 +67,7 @@ class Quorum:
             with self._changing:
                 self._write()
             return ["--initial-controllers", ",".join(self.controllers)]
-        names = node_names(len(self.controllers))
+        names = instance_names(SINGLE, len(self.controllers))
         whole = [name for name in names if (self._state / name / "data" / "meta.properties").is_file()]
         if 2 * len(whole) <= len(names):
             raise StateError(

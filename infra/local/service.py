@@ -170,3 +170,8 @@ def fill(template: Path, target: Path, **values: object) -> Path:
     text = string.Template(template.read_text()).substitute(values)
     write_text(target, text)
     return target
+
+
+def instance_names(name: str, count: int) -> list[str]:
+    """Return the names of `count` processes of a kind: `bridge` for one, else `bridge-1`, `bridge-2`, …"""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.local.files import write_json
-from infra.local.kafka_quorum import node_names
+from infra.local.kafka_quorum import SINGLE
+from infra.local.service import instance_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import enroll, is_enrolled
 from infra.pki.refusals import readmit
@@ -15,7 +16,6 @@ from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
-from infra.up.processes import names
 from infra.up.settings import UpSettings
 from schemas.identity import CameraId
 
@@ -35,8 +35,8 @@ def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: Up
 
 
 def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
-    several = [*names("bridge", settings.bridges), *(f"processor-{n + 1}" for n in range(settings.processors))]
-    several += node_names(settings.kafka_nodes)
+    several = [*instance_names("bridge", settings.bridges), *(f"processor-{n + 1}" for n in range(settings.processors))]
+    several += instance_names(SINGLE, settings.kafka_nodes)
     authority = Authority(layout.pki) if (layout.pki / "ca.crt").exists() else Authority.create(layout.pki)
     share_name(layout.pki)
     readmit(layout.pki, cameras)

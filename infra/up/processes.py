@@ -16,6 +16,7 @@ from infra.local.http import get
 from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
+from infra.local.service import instance_names
 from infra.pki.roles import SHARE_FILE, role_folder
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.settings.document import toml
@@ -123,11 +124,6 @@ class RoleProcess:
         self._child.stop(deadline_s)
 
 
-def names(role: str, count: int) -> list[str]:
-    """Return `bridge` alone, or `bridge-1`, `bridge-2`, …"""
-    return [role] if count == 1 else [f"{role}-{index + 1}" for index in range(count)]
-
-
 class LocalRoles:
     """Builds the roles of a run around the brokers' addresses."""
 
@@ -211,7 +207,7 @@ class LocalRoles:
         environment, given = self._given(SecretRole.BRIDGE), self._settings.bridge
         return [
             self._role("bridge", name, values | {"name": name}, environment, given=given)
-            for name in names("bridge", self._settings.bridges)
+            for name in instance_names("bridge", self._settings.bridges)
         ]
 
     def processors(self) -> list[Role]:
@@ -287,7 +283,7 @@ class LocalRoles:
             values |= {"scenario": self._layout.scenario, "resume": True, "parts": parts}
             roles = [
                 self._role("fleet", name, values | {"part": number}, self._light)
-                for number, name in enumerate(names("fleet", parts), start=1)
+                for number, name in enumerate(instance_names("fleet", parts), start=1)
             ]
         for role in roles:
             role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))

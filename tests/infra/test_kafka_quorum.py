@@ -11,8 +11,9 @@ import pytest
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
-from infra.local.kafka_quorum import Quorum, check_count, kafka_data, node_names
+from infra.local.kafka_quorum import SINGLE, Quorum, check_count, kafka_data
 from infra.local.ports import Ports
+from infra.local.service import instance_names
 from infra.local.topics import TopicSpec, acknowledging, pointillist_topics
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
@@ -47,7 +48,7 @@ def test_a_node_that_was_never_formatted_is_one_of_the_first_voters(quorum: Quor
 
 
 def test_a_node_that_lost_its_disk_is_no_voter_until_it_is_let_in(state_dir: Path, quorum: Quorum) -> None:
-    for number, name in enumerate(node_names(3)):
+    for number, name in enumerate(instance_names(SINGLE, 3)):
         written(state_dir, name)
         quorum.formatted(number + 1)
     shutil.rmtree(state_dir / "kafka-2")
@@ -55,7 +56,7 @@ def test_a_node_that_lost_its_disk_is_no_voter_until_it_is_let_in(state_dir: Pat
 
 
 def test_when_most_disks_are_lost_no_node_begins_anew(state_dir: Path, quorum: Quorum) -> None:
-    for number, name in enumerate(node_names(3)):
+    for number, name in enumerate(instance_names(SINGLE, 3)):
         written(state_dir, name)
         quorum.formatted(number + 1)
     for name in ("kafka-1", "kafka-3"):
@@ -132,10 +133,10 @@ def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir:
 def test_a_kafka_of_one_node_begins_next_to_no_nodes_that_nothing_names_any_more(
     state_dir: Path, text: str | None
 ) -> None:
-    for name in node_names(3):
+    for name in instance_names(SINGLE, 3):
         written(state_dir, name)
     if text is not None:
         (state_dir / KAFKA_NODES).write_text(text)
     with pytest.raises(StateError, match=r"kafka-nodes\.json is missing"):
         KafkaNodes(state_dir, Ports(state_dir), 1)
-    assert kafka_data(state_dir) == [state_dir / name / "data" for name in node_names(3)]
+    assert kafka_data(state_dir) == [state_dir / name / "data" for name in instance_names(SINGLE, 3)]

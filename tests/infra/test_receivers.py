@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
+from infra.local.service import instance_names
 from infra.monitor.alert_notifier import ALERT_NAME, SIGHTING_NAME, document_of
-from infra.up.processes import names
 from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import Alert, Statistic
 from tests.infra.alert_rules import ALERTS
@@ -68,7 +68,7 @@ def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_do
         assert not matched(rule["target_matchers"]) & always
 
 
-@pytest.mark.parametrize("role", [*names("fleet", 1), *names("fleet", 2)])
+@pytest.mark.parametrize("role", [*instance_names("fleet", 1), *instance_names("fleet", 2)])
 def test_every_part_of_a_fleet_that_is_down_silences_the_alerts_about_its_cameras(role: str) -> None:
     silenced: set[str] = set()
     for rule in yaml.safe_load(SHIPPED.read_text())["inhibit_rules"]:
