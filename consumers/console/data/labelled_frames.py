@@ -35,6 +35,7 @@ from consumers.console.data.looks import Look, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
+from consumers.evidence.quarantine import name_of
 from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
 from schemas.batched import batched
@@ -187,7 +188,7 @@ class LabelledFrames:
         features: Vector | None = None,
     ) -> str:
         """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
-        name, at_ms = _name(key), unix_ms()
+        name, at_ms = name_of(key), unix_ms()
         small = sketch(jpeg).tobytes()
         size = self._files.write(name, _identity(key), jpeg)
         values = {
@@ -467,11 +468,6 @@ def _imported_key(jpeg: bytes) -> FrameKey:
 def _exported(name: str, camera: str, at_ms: int) -> str:
     """Return the name of a frame's file in an export."""
     return f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg"
-
-
-def _name(key: FrameKey) -> str:
-    camera, boot, seq = key
-    return f"{camera}/{boot:016x}-{seq}"
 
 
 def _identity(key: FrameKey) -> Identity:
