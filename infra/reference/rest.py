@@ -12,7 +12,7 @@ from consumers.console.data.store import Operation
 from consumers.console.pages.alerts import Raised
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
-from infra.settings.described import docstrings
+from infra.reference.wire_format import value_rows
 
 _HEAD: Final = f"""\
 The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Programs send an [API
@@ -37,7 +37,7 @@ def rest() -> str:
         *(_operation(each.method, each.path, paths[ROOT + each.path][each.method.lower()]) for each in OPERATIONS),
         fields("A card", Card),
         "`state` is one of these, the worst first:",
-        table(("state", "meaning"), _values(State)),
+        table(("state", "meaning"), value_rows(State)),
         fields("An alert", Raised),
         fields("A line of the audit log", Operation),
         fields("The live audit", LiveFindings),
@@ -73,8 +73,3 @@ def _kind(schema: dict[str, Any]) -> str:
         return "object of " + ", ".join(code(each) for each in schema["properties"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return " or ".join(_KINDS[kind] for kind in kinds)
-
-
-def _values(kind: type[State]) -> list[tuple[str, str]]:
-    said = docstrings(kind)
-    return [(code(each.value), said[each.name]) for each in kind]

@@ -67,12 +67,12 @@ def wire_format() -> str:
         "How pictures are sealed and tags are made, and who has which key: [ADR 33](../adr/0033-sealed-frames.md).",
         "## Topics of MQTT",
         f"`{ROOT}/SITE/CAMERA/CHANNEL`. [Who gets in](../operations/access.md#who-gets-in) lists the rights.",
-        table(("channel", "holds"), _topics(Channel)),
+        table(("channel", "holds"), value_rows(Channel)),
         "## Limits and delivery",
         "\n".join(f"- {line}" for line in LIMITS),
         "## Topics of Kafka",
         "The key of a record is the camera as `site/camera`, except on the models topic.",
-        table(("topic", "holds"), _topics(KafkaTopic)),
+        table(("topic", "holds"), value_rows(KafkaTopic)),
         "## Headers of Kafka's records",
         paragraphs(cloudevents.__doc__),
         "## Messages",
@@ -124,6 +124,7 @@ def _kind(field: FieldDescriptorProto) -> str:
     return f"optional {kind}" if field.proto3_optional else kind
 
 
-def _topics(kind: type[StrEnum]) -> list[tuple[str, str]]:
+def value_rows(kind: type[StrEnum]) -> list[tuple[str, str]]:
+    """Return the rows of a table: each value with its docstring."""
     said = docstrings(kind)
     return [(code(each.value), said[each.name]) for each in kind]
