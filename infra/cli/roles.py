@@ -48,7 +48,7 @@ SAMPLING: Final = ("tracing", "tracing_share")
 Records = TypeVar("Records", "RecorderSettings", "ConsoleSettings")
 
 
-def role_keys(state: Path | None, role: str) -> Any:
+def role_keys(state: Path | None, role: str) -> KeyRing:
     """Return a role's key ring, see `schemas.keys.roots.Role`.
 
     It comes from the state folder when that holds a secret for the role, else from the environment.
