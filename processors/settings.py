@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,9 +13,6 @@ from processors.stages.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.settings import KafkaSettings, RoleSettings, TracingSettings
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-
-KEPT_BYTES: Final = 32 * 2**20
-"""Freed memory that a processor's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
 class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):

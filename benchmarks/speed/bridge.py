@@ -59,7 +59,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     """Run our bridge until SIGTERM, as `pointillist bridge` does."""
     from prometheus_client import CollectorRegistry
 
-    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
+    from producers.bridge import BridgeSettings, run_bridge
     from schemas.runtime.health import Health
     from schemas.runtime.memory import collect_seldom, keep_freed
 
@@ -72,7 +72,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
         await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
 
     collect_seldom()
-    keep_freed(KEPT_BYTES)
+    keep_freed()
     asyncio.run(body())
 
 

@@ -36,7 +36,7 @@ from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Delivered, Emitter
 from processors.results.records import Outgoing
-from processors.settings import KEPT_BYTES, ProcessorSettings
+from processors.settings import ProcessorSettings
 from processors.steps.chain import Chain, build_chain
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
@@ -206,7 +206,7 @@ def main() -> None:
         backend="auto", precision="auto",
     )  # fmt: skip
     torch.set_num_threads(1)
-    keep_freed(KEPT_BYTES)
+    keep_freed()
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         found = asyncio.run(measured(Path(folder), arguments))
     found |= {"machine": machine("torch", "openvino"), "command": arguments.command}

@@ -26,7 +26,7 @@ from benchmarks.harness.document import machine, report
 from processors.decoding.process import DecodingProcess
 from processors.decoding.protocol import Operation
 from processors.results.preview import preview_jpeg
-from processors.settings import KEPT_BYTES, ProcessorSettings
+from processors.settings import ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.planar import Planar, PlaneMask
 from processors.stages.resample import fitted
@@ -125,7 +125,7 @@ def main() -> None:
     """Measure, print, and write the JSON."""
     arguments = command_line(__doc__, json=Path, rounds=40)
     torch.set_num_threads(1)
-    keep_freed(KEPT_BYTES)
+    keep_freed()
     rows = [measured(size, scale, arguments.rounds) for size, scale in CASES]
     report({"rows": rows, "machine": machine("torch"), "command": arguments.command}, arguments.json)
 

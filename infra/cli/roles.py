@@ -113,7 +113,7 @@ def run_following(
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
     """Forward frames from MQTT to Kafka, and confirm them to the cameras."""
-    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
+    from producers.bridge import BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
 
     settings = resolved(settings, settings.name)
@@ -122,7 +122,7 @@ def bridge(settings: BridgeSettings) -> None:
         settings = settings.model_copy(update={"group": share})
     require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka, role="bridge")
     keys = role_keys(settings.state, "bridge")
-    keep_freed(KEPT_BYTES)
+    keep_freed()
     run_following(
         "bridge",
         settings,
@@ -139,7 +139,6 @@ def bridge(settings: BridgeSettings) -> None:
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
     from infra.state_folder import Layout
-    from processors.settings import KEPT_BYTES
     from schemas.keys.signers import TrustedSigners
     from schemas.runtime.memory import keep_freed
 
@@ -159,7 +158,7 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     if not bundle.exists() and bundle.name == str(bundle):
         bundle = shipped_bundle(bundle.name)
     settings = settings.model_copy(update={"bundle": bundle, "model_cache": model_cache, "trust": trust})
-    keep_freed(KEPT_BYTES)
+    keep_freed()
     run_following(
         "processor",
         settings,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from producers.bridge.service import run_bridge
-from producers.bridge.settings import KEPT_BYTES, BridgeSettings
+from producers.bridge.settings import BridgeSettings
 
-__all__ = ["KEPT_BYTES", "BridgeSettings", "run_bridge"]
+__all__ = ["BridgeSettings", "run_bridge"]

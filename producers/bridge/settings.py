@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,6 @@ from producers.bridge.quota import WINDOW_BYTES
 from schemas.limits import MAX_MESSAGE_BYTES
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, TracingSettings
 from schemas.topics import PROCESSORS_GROUP
-
-KEPT_BYTES: Final = 32 * 2**20
-"""Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
 class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings):

@@ -9,6 +9,8 @@ from typing import Final
 
 THRESHOLDS: Final = (50_000, 20, 50)
 """Allocations before a collection of the youngest generation, and collections before one of each older generation."""
+KEPT_BYTES: Final = 32 * 2**20
+"""Freed memory that a process keeps for its next batches: the most that glibc allows."""
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
@@ -25,15 +27,15 @@ def collect_seldom() -> None:
     gc.set_threshold(*THRESHOLDS)
 
 
-def keep_freed(most_bytes: int) -> bool:
-    """Let glibc keep up to `most_bytes` freed bytes, 32 MiB at most, for the next use; False with another C library.
+def keep_freed() -> bool:
+    """Let glibc keep up to `KEPT_BYTES` freed bytes for the next use. Return whether it does: other C libraries do not.
 
     This suits a process that allocates and frees large buffers all the time, such as requests of a megabyte. By default
     their pages return to the system and are cleared again, which took the bridge a twelfth of its time.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        return bool(mallopt(_M_TRIM_THRESHOLD, most_bytes) and mallopt(_M_MMAP_THRESHOLD, most_bytes))
+        return bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES))
     return False
 
 

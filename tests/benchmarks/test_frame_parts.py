@@ -29,7 +29,7 @@ def test_all_times_are_of_the_frames_asked_for(tmp_path: Path, monkeypatch: pyte
     file, threads = tmp_path / "parts.json", torch.get_num_threads()
     monkeypatch.setattr(frame_parts, "WARM", 1)
     monkeypatch.setattr(frame_parts, "collect_seldom", lambda: None)
-    monkeypatch.setattr(frame_parts, "keep_freed", lambda _: None)
+    monkeypatch.setattr(frame_parts, "keep_freed", lambda: None)
     monkeypatch.setattr(frame_parts, "write_footage", footage)
     options = "--cameras 2 --frames 2 --apart 0 --size 80 64 --backend torch"
     monkeypatch.setattr("sys.argv", ["frame_parts.py", *options.split(), "--json", str(file)])

@@ -21,7 +21,7 @@ assert gc.get_threshold() == THRESHOLDS
 assert gc.get_freeze_count() > before // 2
 assert len(gc.get_objects()) < before // 10
 assert gc.isenabled()
-print(keep_freed(2**25))
+print(keep_freed())
 """
 
 
@@ -44,8 +44,8 @@ def test_both_thresholds_of_the_c_library_are_set_and_a_refusal_of_either_is_ret
         return int(name != refused)
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
-    assert keep_freed(2**20) is (refused is None)
-    assert found == ({-1: 2**20} if refused == -1 else {-1: 2**20, -3: 2**20})
+    assert keep_freed() is (refused is None)
+    assert found == ({-1: 2**25} if refused == -1 else {-1: 2**25, -3: 2**25})
 
 
 def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPa
 
     for library in (lambda _: SimpleNamespace(), missing):
         monkeypatch.setattr(ctypes, "CDLL", library)
-        assert keep_freed(2**20) is False
+        assert keep_freed() is False
 
 
 def test_freed_pages_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
