@@ -75,9 +75,9 @@ def newest_rollouts(connection: Connection) -> list[dict[str, Any]]:
     return [{**row, "report": {"pairs": 0, "rules": [], **json.loads(row["report"] or "{}")}} for row in found]
 
 
-def differences(connection: Connection, begun_ms: int, limit: int = 24) -> list[dict[str, Any]]:
-    """Return the newest frames of a rollout on which the models differ, those with a picture first."""
+def differences(connection: Connection, begun_ms: int) -> list[dict[str, Any]]:
+    """Return the 24 newest frames of a rollout on which the models differ, those with a picture first."""
     query = select(comparisons).where(comparisons.c.begun_ms == begun_ms, comparisons.c.differs)
     pictured = (func.length(comparisons.c.picture) > 0).desc()
-    found = connection.execute(query.order_by(pictured, comparisons.c.captured_ms.desc()).limit(limit))
+    found = connection.execute(query.order_by(pictured, comparisons.c.captured_ms.desc()).limit(24))
     return [dict(row) for row in found.mappings()]

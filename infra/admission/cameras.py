@@ -10,7 +10,6 @@ from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
-from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder import Layout, regular_file
 from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
@@ -55,14 +54,7 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: f
     reload_broker(layout)
 
 
-def rotate(
-    layout: Layout,
-    camera: CameraId,
-    out: Path,
-    mqtt: str | None = None,
-    days: float = CERTIFICATE_DAYS,
-    within_s: float = 5.0,
-) -> int:
+def rotate(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: float, within_s: float) -> int:
     """Revoke a camera, write an enrolment with its next key to `out`, and return the generation of that key.
 
     Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` is invalid or `out` cannot be written.

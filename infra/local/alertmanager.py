@@ -34,12 +34,11 @@ class Alertmanager(Service):
         state: Path,
         ports: Ports | None = None,
         *,
-        ready_s: float = 60.0,
         receivers: Path | None = None,
         console: str | None = None,
     ) -> None:
         """`receivers` is the operator's file; without it alerts are only shown. Messages link to the URL `console`."""
-        super().__init__(state, ports, ready_s=ready_s)
+        super().__init__(state, ports)
         self._console = console
         self._receivers = receivers.resolve() if receivers is not None else None
 

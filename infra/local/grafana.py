@@ -39,10 +39,9 @@ class Grafana(Service):
         *,
         prometheus: str,
         console: str | None = None,
-        ready_s: float = 90.0,
     ) -> None:
         """URLs of its data source and of the pages that its dashboards link to; the first start makes its database."""
-        super().__init__(state, ports, ready_s=ready_s)
+        super().__init__(state, ports, ready_s=90.0)
         self._prometheus = prometheus
         self._console = console
 

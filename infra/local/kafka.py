@@ -35,6 +35,7 @@ SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
 LOGGING = INFRA / "kafka" / "log4j2.properties"
 CLUSTER_ID = "cG9pbnRpbGxpc3QtbG9jYQ"
 FORMAT_S = 60.0
+ANSWER_S = 2.0
 NEW_ARCHIVE = "classes.jsa"
 STOPPED_BY_SIGTERM = 143
 
@@ -253,14 +254,14 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
     )
 
 
-async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0, node: int | None = None) -> bool:
+async def answers_kafka(address: KafkaAddress, node: int | None = None) -> bool:
     """Return whether Kafka at `address` has a controller, and a broker that accepts records: that number, or any."""
     from aiokafka.errors import KafkaError
 
     from schemas.transport.kafka.admin import Admin
 
     try:
-        async with asyncio.timeout(timeout_s), Admin(address, timeout_s) as admin:
+        async with asyncio.timeout(ANSWER_S), Admin(address, ANSWER_S) as admin:
             cluster = await admin.cluster()
     except (KafkaError, OSError, TimeoutError):
         return False

@@ -32,11 +32,9 @@ class Prometheus(Service):
     role = "prometheus"
     port_names = ("prometheus",)
 
-    def __init__(
-        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, console: str | None = None
-    ) -> None:
+    def __init__(self, state: Path, ports: Ports | None = None, *, console: str | None = None) -> None:
         """`console` is the URL of the pages that alerts link to; None keeps this server's own."""
-        super().__init__(state, ports, ready_s=ready_s)
+        super().__init__(state, ports)
         self._console = console
 
     @property

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from consumers.console.data.roles import RoleState, unwell
@@ -23,9 +21,8 @@ _MOST_NAMED: Final = 3
 class SystemLine:
     """The roles of a state folder and the rules of its Prometheus, read in a thread: a hanging role blocks nothing."""
 
-    def __init__(self, layout: Layout, read: Callable[[Layout], list[RoleState]] | None = None) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._read = read or partial(role_states, counted=False)
         self._line = ""
         self._started_s = time.monotonic()
         self._end = threading.Event()
@@ -43,7 +40,7 @@ class SystemLine:
     def _run(self) -> None:
         while not self._end.wait(EVERY_S):
             try:
-                roles = [each for each in self._read(self._layout) if not self.is_usual(each)]
+                roles = [each for each in role_states(self._layout, counted=False) if not self.is_usual(each)]
             except (PointillistError, OSError, ValueError):  # the table of roles does not exist yet, or no longer
                 continue
             self._line = line_of(roles, rules_of(roles))

@@ -25,10 +25,10 @@ class _Account:
 class BootRate:
     """Accept the messages of a camera's known boots, and new boots at a bounded rate. Pure bookkeeping: no clock."""
 
-    def __init__(self, burst: int, per_s: float = BOOTS_PER_S) -> None:
+    def __init__(self, burst: int) -> None:
         """Accept `burst` boots at once; remember four times as many for each camera."""
-        self._boot_s = 1 / per_s
-        self._burst_s = burst / per_s
+        self._boot_s = 1 / BOOTS_PER_S
+        self._burst_s = burst / BOOTS_PER_S
         self._remembered = 4 * burst
         self._accounts: dict[str, _Account] = {}
 

@@ -109,10 +109,10 @@ def explained(payload: bytes) -> dict[str, Any]:
     return {}
 
 
-def dumped(payload: bytes, most: int = 512) -> str:
-    """Return the first `most` bytes in hexadecimal and as text, sixteen bytes a line."""
+def dumped(payload: bytes) -> str:
+    """Return the first 512 bytes in hexadecimal and as text, sixteen bytes a line."""
     lines = []
-    for start in range(0, min(len(payload), most), 16):
+    for start in range(0, min(len(payload), 512), 16):
         part = payload[start : start + 16]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
         lines.append(f"{start:04x}  {part.hex(' '):<47}  {text}")
