@@ -154,7 +154,7 @@ class AwaitKeyFrame(Step):
         place = self.held.place(wanted)
         if place is None:
             while self._unplaced() > self._settings.key_wait_frames:
-                self._give_up(next(name for name in self._waiting if self.held.place(name) is None))
+                self._give_up(self._first_to_give_up())
         elif place not in self._recalling:
             self._recalling.add(place)
             self.recall.want([place])
@@ -171,6 +171,14 @@ class AwaitKeyFrame(Step):
 
     def _unplaced(self) -> int:
         return sum(len(each) for wanted, each in self._waiting.items() if self.held.place(wanted) is None)
+
+    def _first_to_give_up(self) -> Identity:
+        """Return the oldest missing key frame of the camera with the most frames that wait for missing ones."""
+        missing = [wanted for wanted in self._waiting if self.held.place(wanted) is None]
+        frames = Counter[CameraId]()
+        for wanted in missing:
+            frames[wanted.camera_id] += len(self._waiting[wanted])
+        return max(missing, key=lambda wanted: frames[wanted.camera_id])
 
     def _give_up(self, wanted: Identity, now_s: float | None = None) -> None:
         self._missing[wanted] = None

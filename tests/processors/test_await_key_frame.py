@@ -177,6 +177,17 @@ def test_the_number_of_waiting_frames_is_bounded_and_the_oldest_fail() -> None:
     assert [frame.camera_id for frame, _ in bench.failed] == ["site/cam-0", "site/cam-1"]
 
 
+def test_a_camera_with_many_waiting_frames_ends_the_wait_of_no_other() -> None:
+    bench, door, gate = Bench(key_wait_frames=4), KeyedCamera("site/door"), KeyedCamera("site/gate")
+    key = door.frame()
+    bench.submit(door.frame())
+    gate.frame()
+    bench.submit(*(gate.frame() for _ in range(4)))
+    assert {frame.camera_id for frame, _ in bench.failed} == {"site/gate"}
+    bench.submit(key)
+    assert [job.camera_id for job in bench.ready] == ["site/door", "site/door"]
+
+
 def test_a_dropped_key_frame_is_read_back_and_its_frames_neither_expire_nor_count() -> None:
     bench, first, second = Bench(key_cache_bytes=1, key_wait_frames=1), KeyedCamera(), KeyedCamera("site/other")
     message = first.message()
