@@ -19,6 +19,7 @@ import structlog
 
 from processors.decoding.process import DecodingProcess, ProcessLost, Slow
 from processors.decoding.protocol import Operation
+from processors.decoding.sandbox import CPU_S
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
@@ -31,7 +32,10 @@ DECODER_PIXELS: Final = 2**15
 _IDLE_TURNS: Final = 4
 """Turns for each open decoder after which a decoder that had none counts as idle."""
 _UNITS_OF_A_PROCESS: Final = 500_000
-"""Units after which a process is replaced: far below its limit of CPU time."""
+"""Units after which a process is replaced."""
+_USED_S: Final = CPU_S / 2
+"""CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
+suspect."""
 
 
 class Group:
@@ -236,7 +240,8 @@ class Lane:
 
     def _decoded(self, job: Job) -> Planes:
         group = job.group
-        if self._units >= _UNITS_OF_A_PROCESS:
+        process = self._process
+        if process is not None and (self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S):
             self._end_process()
         if group.failure is not None:
             raise MissingReferenceError(f"{group.name}: an earlier frame failed: {group.failure}")

@@ -100,7 +100,7 @@ class DecodingProcess:
         `timeout_s`. On a busy machine a process that waits for a core gets more time.
         """
         self.limits()
-        used_s = self._used_s()
+        used_s = self.used_s()
         length = len(unit.data)
         self._area[:length] = np.frombuffer(unit.data, dtype=np.uint8)
         self._send(Request(operation, decoder, unit.codec, height, width, length))
@@ -161,7 +161,7 @@ class DecodingProcess:
                 break
         raise ProcessLost("hung")
 
-    def _used_s(self) -> float:
+    def used_s(self) -> float:
         """Return its CPU seconds by the clock that Linux gives each process."""
         try:
             return time.clock_gettime(~self.pid << 3 | 2)
@@ -174,7 +174,7 @@ class DecodingProcess:
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return False
-        return state in "RD" and self._used_s() < least_s
+        return state in "RD" and self.used_s() < least_s
 
     def _receive(self, timeout_s: float) -> tuple[int, bytes]:
         self._link.settimeout(timeout_s)

@@ -385,7 +385,7 @@ def test_a_process_that_waits_for_a_core_gets_more_time_and_one_that_is_stopped_
     decoders._patience.seconds = patience_s
 
     def is_starved(least_s: float) -> bool:
-        left_s = least_s - process._used_s()
+        left_s = least_s - process.used_s()
         os.kill(process.pid, signal.SIGCONT)
         return left_s > 0.1
 

@@ -18,6 +18,7 @@ from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders,
 from processors.decoding.lane import DECODER_PIXELS, Patience
 from processors.decoding.process import DecodingProcess, ProcessLost, Slow
 from processors.decoding.protocol import Operation
+from processors.decoding.sandbox import CPU_S
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
@@ -34,7 +35,11 @@ class Scripted:
 
     def __init__(self, number: int, hanging: Hanging) -> None:
         self.number = number
+        self.cpu_s = 0.0
         self._hanging = hanging
+
+    def used_s(self) -> float:
+        return self.cpu_s
 
     def limits(self) -> list[str]:
         return []
@@ -178,6 +183,16 @@ def test_a_process_that_was_only_slow_costs_no_frame(decoders: VideoDecoders, ha
     assert (decoder(held), decoder(later)) == (0, 1)
     assert decoder(submit(decoders, DOOR, 2)) == 1
     assert "hung" not in decoders.counts
+
+
+def test_a_process_is_replaced_before_it_reaches_its_limit_of_cpu_time(
+    decoders: VideoDecoders, hanging: Hanging
+) -> None:
+    assert decoder(submit(decoders, DOOR, 0)) == 0
+    hanging.started[0].cpu_s = CPU_S / 2
+    assert decoder(submit(decoders, DOOR, 1)) == 1
+    assert hanging.killed == [0]
+    assert "crashed" not in decoders.counts
 
 
 def test_the_processes_that_one_camera_each_may_occupy_are_bounded(decoders: VideoDecoders, hanging: Hanging) -> None:
