@@ -100,6 +100,14 @@ class PartitionTracker:
             self._usual_bytes += _SHARE_OF_ONE * (size - self._usual_bytes)
             self.room.set()
 
+    def retake(self, job: FrameJob) -> None:
+        """Count a released job as in flight again: it no longer waits under the other bound."""
+        if not job.counted:
+            job.counted = True
+            job.progress.in_flight += 1
+            self.frames += 1
+            self.bytes += job.frame_bytes + job.decoded_bytes
+
     def open_partitions(self) -> list[TopicPartition]:
         """Return the partitions that may be fetched, and count the others as paused."""
         if self.full:

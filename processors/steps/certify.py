@@ -109,6 +109,11 @@ class Certify(Step):
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
+        self._pass(job)
+
+    def _pass(self, job: FrameJob) -> None:
+        """Pass on a frame that has left the queue: until Kafka has its verdict, it counts for its partition."""
+        self._tracker.retake(job)
         self.next.submit(job)
 
     # Turns of the device
@@ -132,7 +137,7 @@ class Certify(Step):
             self._current = None
             job.certification = None
             self._metrics.certificates["failed"].inc()
-            self.next.submit(job)
+            self._pass(job)
             return 0.0
         finally:
             self._running = False
@@ -150,7 +155,7 @@ class Certify(Step):
             self._shed(job)
             return
         self._metrics.certificates["certified" if job.certified.certified else "uncertified"].inc()
-        self.next.submit(job)
+        self._pass(job)
 
 
 def certifiable(job: FrameJob) -> bool:

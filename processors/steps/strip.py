@@ -62,6 +62,11 @@ class Strip(Step):
     def _shed(self, job: FrameJob) -> None:
         job.finding = StripFinding(None, job.model.strip_threshold_bits)
         self._metrics.strip_shed.inc()
+        self._pass(job)
+
+    def _pass(self, job: FrameJob) -> None:
+        """Pass on a probe that has left the queue: until Kafka has its verdict, it counts for its partition."""
+        self._tracker.retake(job)
         self.next.submit(job)
 
     # Turns of the device
@@ -95,4 +100,4 @@ class Strip(Step):
                     trace.stamp("checked", job.identity)
                 if finding.entropy_bits is not None:
                     self._metrics.strip_checked(finding.entropy_bits, finding.passes, flagged=finding.flagged)
-            self.next.submit(job)
+            self._pass(job)

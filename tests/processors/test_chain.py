@@ -133,6 +133,16 @@ async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_the_waiting_f
     assert bench.committable() == 1
 
 
+async def test_a_probe_counts_as_in_flight_until_its_verdict_is_acknowledged() -> None:
+    bench = Bench()
+    bench.emitter.hangs = True
+    bench.accept(*(payload("site/cam-0", seq, encoding=WHOLE) for seq in range(3)))
+    async with bench.running():
+        await until(lambda: sum(bench.device.checked) == 3)
+        await until(lambda: bench.tracker.frames == 3, "the verdicts in flight")
+    assert bench.tracker.bytes == sum(len(payload("site/cam-0", seq, encoding=WHOLE)) for seq in range(3))
+
+
 async def test_a_delivery_that_is_cancelled_is_no_result() -> None:
     bench = Bench()
     bench.emitter.hangs = True

@@ -252,6 +252,19 @@ async def test_a_probe_counts_for_its_partition_until_it_waits_for_strip_and_a_f
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "checked"}) == 2
 
 
+async def test_frames_count_for_their_partition_again_once_they_have_left_the_queues() -> None:
+    bench = Bench()
+    late, checked, certified = bench.probe(), bench.probe(), bench.chosen(2)
+    assert bench.tracker.frames == 0
+    late.classified_s = 0.0
+    bench.strip.poll(time.monotonic())
+    async with bench.running():
+        await until(lambda: len(bench.last.jobs) == 3)
+    assert [job.counted for job in (late, checked, certified)] == [True] * 3
+    assert [job.progress.in_flight for job in (late, checked, certified)] == [1] * 3
+    assert bench.tracker.frames == 3
+
+
 async def test_probes_that_have_waited_for_too_long_are_shed_and_the_others_stay() -> None:
     bench, now_s = Bench(), time.monotonic()
     late, fresh = bench.probe(), bench.probe()
