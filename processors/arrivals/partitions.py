@@ -137,6 +137,16 @@ class PartitionTracker:
         share = self.share()
         return {tp.partition for tp, p in self.progress.items() if share <= p.in_flight <= counts[tp.partition]}
 
+    def crowded(self, waiting: Counter[int]) -> set[int]:
+        """Return the partitions in which too many frames wait for earlier ones.
+
+        They may take less than half of a partition's share, and never all frames in flight at the bounds. `waiting` is
+        their number by partition.
+        """
+        if self.full and self.frames <= waiting.total():
+            return set(waiting)
+        return {partition for partition, count in waiting.items() if 2 * count >= self.share()}
+
     def most(self) -> int:
         """Return the most records of the next fetch: the share, or as many as the bytes allow at their usual size."""
         left = self._settings.queue_bytes - self.bytes

@@ -84,7 +84,7 @@ class DecodingSettings:
     wait_s: float = 2.0
     """Longest wait for an earlier unit of a group."""
     wait_units: int = 32
-    """Most units of a group that wait."""
+    """Most units of a camera that wait."""
     held_bytes: int = 256 * 2**20
     """Units of open groups in memory, with which closed decoders are opened again. Groups with frames under way may
     take twice as much."""
@@ -270,6 +270,10 @@ class VideoDecoders:
             if waited >= self._settings.wait_s:
                 self._give_up(chain)
 
+    def give_up(self, camera_id: CameraId) -> None:
+        """Fail the waiting units of one group of a camera: the group whose units began to wait first."""
+        self._give_up(next(chain for chain in self._incomplete if chain.group.camera_id == camera_id))
+
     def discard(self, camera_id: CameraId) -> None:
         """Forget a camera's groups; their waiting units are cancelled."""
         for chain in self._chains.pop(camera_id, {}).values():
@@ -334,8 +338,9 @@ class VideoDecoders:
     def _wait(self, chain: _Chain, waiting: _Waiting) -> None:
         chain.waiting[waiting.unit.place] = waiting
         self._incomplete[chain] = None
-        if len(chain.waiting) > self._settings.wait_units:
-            self._give_up(chain)
+        camera_id = chain.group.camera_id
+        if sum(len(each.waiting) for each in self._chains[camera_id].values()) > self._settings.wait_units:
+            self.give_up(camera_id)
 
     def _give_up(self, chain: _Chain) -> None:
         self._fail_waiting(chain)

@@ -9,11 +9,12 @@ from typing import cast
 
 import numpy as np
 import pytest
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
+from processors.arrivals.progress import PartitionProgress
 from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -173,6 +174,24 @@ async def test_the_wait_counts_if_the_partition_is_not_read_because_of_the_waiti
     bench.tracker.frames = 1
     bench.step.poll(SETTINGS.group_wait_s + 1)
     await bench.submit(passed=2)
+
+
+async def test_waiting_frames_take_less_than_half_of_a_share_and_the_camera_with_the_most_gives_up(
+    bench: Bench,
+) -> None:
+    for number in range(4):
+        bench.tracker.progress[TopicPartition("frames", number)] = PartitionProgress()
+    most = bench.tracker.share() // 2
+    late, gaps = VideoCamera("site/late"), VideoCamera("site/gaps", group_frames=100)
+    key, missing, waiting = (late.frame() for _ in range(3))
+    first, _, *others = (gaps.frame() for _ in range(most + 1))
+    await bench.submit(key, waiting, first, *others[:-1], passed=2)
+    assert bench.count("missing") == 0
+    await bench.submit(others[-1], passed=2)
+    assert bench.count("missing") == most - 1
+    done = await bench.submit(missing, passed=most + 3)
+    assert {str(job.camera_id) for job in done if job.error is not None} == {"site/gaps"}
+    assert [job.frame.seq for job in done if job.camera_id == late.name] == [0, 1, 2]
 
 
 async def test_a_partition_that_is_never_read_to_its_end_stops_no_frame_for_ever(bench: Bench) -> None:

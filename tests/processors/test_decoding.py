@@ -141,6 +141,15 @@ def test_the_units_that_wait_are_bounded(make: Make) -> None:
     assert [fails(each, MissingReferenceError) for each in waiting]
 
 
+def test_the_units_of_a_camera_that_wait_are_bounded_over_all_its_groups(make: Make) -> None:
+    decoders = make(wait_units=3)
+    first = [decoders.submit(unit(b"later", place), 0.0) for place in (1, 2)]
+    other = decoders.submit(unit(b"later", 1, camera=GATE), 0.0)
+    second = [decoders.submit(unit(b"later", place, key=10), 0.0) for place in (1, 2)]
+    assert [fails(each, MissingReferenceError) for each in first]
+    assert not any(each.done() for each in (other, *second))
+
+
 def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
     decoders = make()
     units = chain(3)
