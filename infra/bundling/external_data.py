@@ -11,17 +11,16 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from processors.bundle.external_tensors import external_tensors
 from schemas.errors import BundleError
 from schemas.messages.models import MAX_BUNDLE_BYTES
 
 if TYPE_CHECKING:
     import onnx
-    from google.protobuf.message import Message
 
 SUFFIXES: Final = (".data", ".bin", ".weights", ".onnx_data")
 """Suffixes of weight files, as exporters name them."""
@@ -44,7 +43,7 @@ def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
 
     Raises BundleError for a rejected range. All ranges are checked before any file is opened.
     """
-    wanted = [(tensor, _range(tensor, file)) for tensor in _tensors(model) if _is_external(tensor)]
+    wanted = [(tensor, _range(tensor, file)) for tensor in external_tensors(model)]
     total = sum(each.length for _, each in wanted)
     if total > MAX_BUNDLE_BYTES:
         raise BundleError(
@@ -56,26 +55,6 @@ def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
         tensor.data_location = tensor.DEFAULT
         del tensor.external_data[:]
     return tuple(sorted({each.location for _, each in wanted}))
-
-
-def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Yield each tensor of a model, including graphs inside nodes, functions, sparse and training parts."""
-    from google.protobuf.message import Message
-    from onnx import TensorProto
-
-    if isinstance(message, TensorProto):
-        yield message
-        return
-    for _, value in message.ListFields():
-        inner = [value] if isinstance(value, Message) else value
-        if isinstance(inner, (str, bytes, int, float)) or not len(inner) or not isinstance(inner[0], Message):
-            continue
-        for each in inner:
-            yield from _tensors(each)
-
-
-def _is_external(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_location == tensor.EXTERNAL or bool(tensor.external_data)
 
 
 def _range(tensor: onnx.TensorProto, file: Path) -> Range:

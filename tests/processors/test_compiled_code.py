@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.util import cache_from_source
 from pathlib import Path
 
+import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +22,7 @@ from processors.metrics import ProcessorMetrics
 from processors.models.store import bundle_files
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
+from tests.infra.own_networks import write_onnx
 from tests.processors.tiny import write_bundle
 
 
@@ -35,6 +37,24 @@ def evaluate(folder: Path) -> None:
 def process(folder: Path) -> None:
     settings = ProcessorSettings(kafka="none:1", bundle=folder, backend="torch")
     asyncio.run(load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)).close()
+
+
+@pytest.mark.parametrize("use", [publish, evaluate, process])
+def test_a_graph_with_weights_in_another_file_is_refused_because_the_model_id_does_not_cover_them(
+    tmp_path: Path, use: Callable[[Path], None]
+) -> None:
+    folder = write_bundle(tmp_path, overlays=0)
+    table = folder / "model.toml"
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("factory")]
+    table.write_text("\n".join(lines).replace("weights.safetensors", "network.onnx").replace("safetensors", "onnx"))
+    plain = onnx.load(write_onnx(folder / "network.onnx", sides=(32, 32)))
+    onnx.save_model(plain, folder / "network.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    with pytest.raises(
+        BundleError, match=r"network.onnx: expected a graph with its weights, got '\S+' in another file"
+    ):
+        use(folder)
+    onnx.save(onnx.load(folder / "network.onnx"), folder / "network.onnx")
+    use(folder)
 
 
 def with_hidden_code(folder: Path, ran: Path) -> Path:
