@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from processors.bundle.limits import MAX_SETTINGS_BYTES
+from processors.bundle.model_toml import UNSURE
 from schemas.errors import ConfigError
 
 _FORMS: Final = "a name a line, a JSON list of names, or a JSON object from the output's number to its name"
@@ -41,6 +42,11 @@ def read_class_names(file: Path) -> list[str]:
         if not name:
             raise ConfigError(
                 f"--classes: expected a name for output {number} in {file}, got an empty line. Correct the file."
+            )
+        if name == UNSURE or not name.isprintable():
+            raise ConfigError(
+                f"--classes: expected printable names other than `{UNSURE}`, got {name[:80]!r} for output {number} in "
+                f"{file}. Correct the file."
             )
     if len(names) < 2:
         raise ConfigError(

@@ -94,7 +94,8 @@ def of_tflite(file: Path, folder: Path, size: tuple[int, int] | None) -> Network
     """
     if not file.is_file():
         raise BundleError(f"--tflite: expected an existing file, got {file}. Correct the path.")
-    check_size(file)
+    if not check_size(file):
+        raise BundleError(f"{file.name}: expected a TensorFlow Lite file, got an empty file. Export the network again.")
     copy = folder / "network.tflite"
     copy.write_bytes(without_signatures(file.read_bytes()))
     try:

@@ -52,10 +52,11 @@ def normalisation(preset: str | None, mean: str | None, std: str | None, known: 
         given = Normalisation(_numbers("--mean", mean), _numbers("--std", std))
         if len(given.mean) != len(given.std) or min(given.std) <= 0:
             raise ConfigError("--std: expected as many numbers above 0 as in --mean, got another list. Correct it.")
-        if (most := max(given.mean)) > 1:
-            raise ConfigError(
-                f"--mean: expected numbers on the scale 0 to 1, got {most:g}. Divide --mean and --std by 255."
-            )
+        for option, values in (("--mean", given.mean), ("--std", given.std)):
+            if (most := max(values)) > 1:
+                raise ConfigError(
+                    f"{option}: expected numbers on the scale 0 to 1, got {most:g}. Divide --mean and --std by 255."
+                )
         return given
     if mean is not None or std is not None:
         raise ConfigError("normalisation: expected --mean and --std together, got one of them. Give both.")

@@ -286,16 +286,17 @@ def test_a_tensorflow_lite_file_with_another_size_is_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("channels", "said"), [(2, r"expected one input \(1, H, W, 1 or 3\)"), (0, "TensorFlow Lite file")]
+    ("channels", "said"),
+    [(2, r"expected one input \(1, H, W, 1 or 3\)"), (0, "TensorFlow Lite file"), (None, "got an empty file")],
 )
 def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
-    tmp_path: Path, channels: int, said: str
+    tmp_path: Path, channels: int | None, said: str
 ) -> None:
     network = tmp_path / "network.tflite"
     if channels:
         write_tflite(network, channels=channels)
     else:
-        network.write_bytes(b"no graph")
+        network.write_bytes(b"" if channels is None else b"no graph")
     with pytest.raises(BundleError, match=said) as refused:
         made(tmp_path, network, origin="tflite")
     assert "\n" not in str(refused.value)
@@ -462,7 +463,19 @@ def test_a_first_name_in_brackets_is_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "one", '[\n"a",\n"b",\n]', "a\n\nb", '{"0": "a", "2": "b"}', '{"x": "a"}', "[1, 2]", '["a", ', "[[], []]"],
+    [
+        "",
+        "one",
+        "cat\nunsure",
+        "cat\n\x1b[2Jdog",
+        '[\n"a",\n"b",\n]',
+        "a\n\nb",
+        '{"0": "a", "2": "b"}',
+        '{"x": "a"}',
+        "[1, 2]",
+        '["a", ',
+        "[[], []]",
+    ],
 )
 def test_class_names_that_are_none_are_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "names"
@@ -483,6 +496,10 @@ def test_a_normalisation_is_named_given_or_known() -> None:
     assert PRESETS["bytes"].of(1) == Normalisation((0.0,), (1 / 255,))
     with pytest.raises(ConfigError, match=r"^--mean: expected numbers .*, got 123\.675\. Divide --mean"):
         normalisation(None, "123.675,116.28,103.53", "58.4,57.1,57.4", None)
+    for mean_0, std_255 in (("0", "255"), ("0.5,0.5,0.5", "0.2,0.2,127")):
+        with pytest.raises(ConfigError, match=r"^--std: expected numbers on the scale 0 to 1, got \d+\. Divide --mean"):
+            normalisation(None, mean_0, std_255, None)
+    assert normalisation(None, "0", "1", None) == Normalisation((0.0,), (1.0,))
     none = (None, None, None)
     for preset, mean, std in (none, ("vgg", None, None), (None, "0.5", None), (None, "1,2", "1,2"), (None, "0", "0")):
         with pytest.raises(ConfigError):
