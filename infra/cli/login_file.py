@@ -15,14 +15,19 @@ State = Annotated[
 ]
 
 
-def login_file(file: Path | None, state: Path | None, name: str) -> tuple[Path, Path | None]:
+def login_file(file: Path | None, state: Path | None, name: str, *, new: bool = False) -> tuple[Path, Path | None]:
     """Return the given file, or the file `name` of the state folder; and the folder whose audit log has the changes.
 
-    A file alone has no such folder. Raises StateError if neither is given and there is no default folder.
+    A file alone has no such folder. With `new`, the given folder may be missing: the command makes it, which a line on
+    stderr announces. Raises StateError for another folder that is missing.
     """
     from infra.state_folder import Layout
 
-    if file is None and state is None:
-        state = existing_layout(DEFAULT_STATE).folder
+    if state is None:
+        state = existing_layout(DEFAULT_STATE).folder if file is None else None
+    elif new and not state.exists():
+        typer.echo(f"{state}: the state folder is new. Give it to `pointillist up` too, or correct the path.", err=True)
+    else:
+        existing_layout(state)
     layout = Layout((state or Path()).resolve())
     return file or (layout.users if name == "users" else layout.tokens), state

@@ -43,7 +43,7 @@ def create(
     from consumers.console.access.owner import owner_name
     from consumers.console.access.tokens import create_token
 
-    place, noted = login_file(file, state, "tokens")
+    place, noted = login_file(file, state, "tokens", new=True)
     text = create_token(place, name, role, days, owner_name(), time.time())
     typer.echo(text)  # first: nothing can print it again
     note(noted, "token", name, f"{role}, {days} days", "created")

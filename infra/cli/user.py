@@ -45,7 +45,7 @@ def add(
     from consumers.console.access.private_lines import check_roles
     from consumers.console.access.users import write_user
 
-    place, noted = login_file(file, state, "users")
+    place, noted = login_file(file, state, "users", new=True)
     check_roles(role)
     if sys.stdin is not None and sys.stdin.isatty():
         password = getpass(f"password of {name}: ")

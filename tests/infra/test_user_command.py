@@ -57,6 +57,21 @@ def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
     assert noted == [("token", "ci"), ("user", "anna")]
 
 
+def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_path: Path) -> None:
+    for words in (("user", "list"), ("user", "remove", "anna"), ("token", "list"), ("token", "revoke", "ci")):
+        line = refusal(run(*words, "--state", tmp_path / "typo"))
+        assert line.startswith("--state: expected a state folder of `pointillist up`, got ")
+    created = run("token", "create", "ci", "--state", tmp_path / "new")
+    assert created.stderr.startswith(f"{tmp_path / 'new'}: the state folder is new. ")
+    assert run("token", "create", "other", "--state", tmp_path / "new").stderr == ""
+    assert [each.name for each in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_folder_in_place_of_the_users_file_is_named_as_one(tmp_path: Path) -> None:
+    line = refusal(run("user", "list", "--file", tmp_path))
+    assert line.startswith(f"{tmp_path}: expected a file of users, got Is a directory. Add a user by")
+
+
 def test_the_secrets_of_all_roles_are_written_at_once_for_their_owner_only(tmp_path: Path) -> None:
     Layout(tmp_path / "state").fleet_secret()
     done = run("key", "--roles", tmp_path / "roles", "--state", tmp_path / "state")

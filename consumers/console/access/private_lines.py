@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +72,8 @@ def read_lines(file: Path, kind: LineFormat[E]) -> dict[str, E]:
     """Read the entries by name. Raises ConfigError that names the wrong line and repeats no hash."""
     try:
         found = file.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # A Kubernetes Secret is mounted with another owner and is readable by our group.
         if found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o037):
             raise ConfigError(
