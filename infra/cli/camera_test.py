@@ -53,6 +53,8 @@ def try_camera(
         raise ConfigError(
             f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}. Correct it."
         )
+    if picture is not None and (picture.is_dir() or not picture.absolute().parent.is_dir()):
+        raise ConfigError(f"--picture: expected a file in an existing folder, got {picture}. Choose another file.")
     from producers.sources.examine import examine
 
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))

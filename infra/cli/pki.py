@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from infra.cli.audit_line import note
 from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
+
+if TYPE_CHECKING:
+    from infra.state_folder import Layout
 
 ca_app = typer.Typer(help="The fleet's own certificate authority, in the folder pki of --state.", no_args_is_help=True)
 app.add_typer(ca_app, name="ca")
@@ -179,9 +182,18 @@ def enroll(
     from infra.admission.cameras import admit
     from schemas.identity import camera_id
 
-    identity = camera_id(camera)
-    admit(existing_layout(state), identity, out, mqtt, days)
+    identity, layout = camera_id(camera), existing_layout(state)
+    admit(layout, identity, out, mqtt, days)
+    _note_without_broker(layout, out, mqtt)
     note(state, "enroll", identity, f"a certificate of {days:g} days", "done")
+
+
+def _note_without_broker(layout: Layout, out: Path, mqtt: str | None) -> None:
+    """Write a line to stderr if the enrolment `out` has no broker address."""
+    from infra.up.listener import listener_for_devices
+
+    if listener_for_devices(layout, mqtt) is None:
+        typer.echo(f"{out}: the broker address is missing. Give --mqtt HOST:PORT, here or on the device.", err=True)
 
 
 @app.command()
@@ -201,8 +213,9 @@ def rotate(
     from infra.admission.cameras import rotate as run
     from schemas.identity import camera_id
 
-    identity = camera_id(camera)
-    generation = run(existing_layout(state), identity, out, mqtt, days, within)
+    identity, layout = camera_id(camera), existing_layout(state)
+    generation = run(layout, identity, out, mqtt, days, within)
+    _note_without_broker(layout, out, mqtt)
     note(state, "rotate", identity, f"key generation {generation}", "done")
     typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are rejected")
 

@@ -206,6 +206,8 @@ def import_labels(
         from lab.restoration.psnr import read_picture
 
         imported = labelled_frames.import_from(folder, owner_name(), read_picture)
+    if not imported.counts:
+        raise ConfigError(f"{folder}: expected one sub-folder of pictures for each class, got none. Correct the path.")
     _print_counts("imported", imported.counts)
     if imported.skipped:
         print_line(f"skipped {imported.skipped} without the ending of a picture, such as `.jpg`")

@@ -92,7 +92,7 @@ class Authority:
         if (folder / AUTHORITY_FILE).exists():
             raise StateError(
                 f"{folder}: expected no authority, got an existing one, whose certificates would become "
-                "worthless. Choose another folder."
+                "worthless. Choose another folder, or complete this one by `ca init --keep`."
             )
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"Pointillist fleet {secrets.token_hex(4)}")

@@ -269,7 +269,12 @@ def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
 
 
 def regular_file(path: Path) -> Path:
-    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none."""
+    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none.
+
+    Also for `-`, which stands for standard output in other programs.
+    """
+    if str(path) == "-":
+        raise ConfigError("-: expected the name of a file, got the sign of standard output. Choose a file.")
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
     return Path(os.path.realpath(path))

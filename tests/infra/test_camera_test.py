@@ -124,6 +124,14 @@ def test_a_picture_of_another_format_is_refused() -> None:
         examined("rtsp://h/x", picture=Path("x.bmp"))
 
 
+def test_a_picture_in_a_missing_folder_is_refused_before_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.sources.examine.examine", lambda *_: pytest.fail("the stream was opened"))
+    with pytest.raises(ConfigError, match="--picture: expected a file in an existing folder, got"):
+        examined("rtsp://h/x", picture=tmp_path / "none" / "x.png")
+
+
 def test_a_refused_login_is_said_as_the_camera_says_it(server: RtspServer) -> None:
     with pytest.raises(SourceError, match="401 Unauthorized"):
         examined(server.address("counted", "viewer:wrong"))

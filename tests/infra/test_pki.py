@@ -158,12 +158,16 @@ def test_an_ended_enrolment_and_another_name_are_refused_by_the_command(fleet: L
 def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) -> None:
     state, out = tmp_path / "state", tmp_path / "door.enrolment"
     assert run("ca", "init", "--state", state, "--host", "broker.example").exit_code == 0
-    assert "expected no authority" in refusal(run("ca", "init", "--state", state))
+    assert refusal(run("ca", "init", "--state", state)).endswith("complete this one by `ca init --keep`.")
     assert run("ca", "role", "bridge-7", "--state", state).exit_code == 0
     assert "user bridge-7" in rights_file(state / "pki").read_text()
     done = run("enroll", DOOR, "--out", out, "--mqtt", "broker.example:8883", "--state", state)
     assert (done.exit_code, done.output) == (0, "")
     before = Enrolment.read(out)
+    done = run("enroll", "site/hall", "--out", tmp_path / "hall", "--state", state)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"{tmp_path / 'hall'}: the broker address is missing. Give --mqtt HOST:PORT")
+    assert "-: expected the name of a file" in refusal(run("enroll", "site/hall", "--out", "-", "--state", state))
     done = run("revoke", DOOR, "--state", state)
     assert done.output.startswith("site/door: 1 certificates revoked, keys accepted from generation 1 on")
     assert refused(state / "pki") == {DOOR}

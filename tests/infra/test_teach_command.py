@@ -54,6 +54,8 @@ def test_a_folder_that_is_not_the_right_one_is_refused(state: Path, tmp_path: Pa
         assert line == f"{tmp_path / place}: expected an empty folder, or none. Choose another folder."
     line = refusal(run("teach", "import", tmp_path / "full" / "file", "--state", state))
     assert line.endswith("expected a folder with one sub-folder for each class. Correct the path.")
+    line = refusal(run("teach", "import", tmp_path / "full", "--state", state))
+    assert line.endswith("full: expected one sub-folder of pictures for each class, got none. Correct the path.")
 
 
 @pytest.fixture

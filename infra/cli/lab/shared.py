@@ -128,7 +128,7 @@ def require_writable(file: Path) -> None:
     """Raise ConfigError before the work when its result could not be written."""
     place = file.absolute()
     there = next(each for each in (place, *place.parents) if each.exists())
-    if file.is_dir() or not (there == place or there.is_dir()) or not os.access(there, os.W_OK):
+    if str(file) == "-" or file.is_dir() or not (there == place or there.is_dir()) or not os.access(there, os.W_OK):
         raise ConfigError(f"--json: expected a writable file, got {file}. Choose another file.")
 
 
