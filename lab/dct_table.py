@@ -21,6 +21,7 @@ from lab.attacks import Attack, random_targets
 from lab.cache import digest
 from lab.data import LabelledPictures, read_last_training, read_pictures, to_frames
 from lab.repair.inputs import at_network_size
+from lab.strip.order import shuffled
 from processors.bundle import Bundle
 from processors.stages.preprocess.blocks import SIDE, coefficients
 from schemas.errors import ConfigError
@@ -44,7 +45,9 @@ class LearnedTable:
 
 
 def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
-    """Return the first `limit` pictures to attack: of `images` with `labels`, or of a data set's held-out ones.
+    """Return `limit` pictures to attack: random ones of `images` with `labels`, or a data set's first held-out ones.
+
+    The first pictures of a file that is sorted by class have one class.
 
     Raises ConfigError like `read_pictures`.
     """
@@ -54,7 +57,7 @@ def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
     except (OSError, zipfile.BadZipFile):
         is_data_set = False
     if not is_data_set:
-        return read_pictures(file, classes, limit)
+        return shuffled(read_pictures(file, classes)).first(limit)
     return read_last_training(file, classes, HELD_OUT).first(limit)
 
 

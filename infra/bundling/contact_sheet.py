@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from infra.bundling.check import Shown
+from infra.state_folder import regular_file
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
 
@@ -22,7 +23,7 @@ _INK: Final = "#202020"
 
 
 def write_sheet(shown: Sequence[Shown], file: Path) -> None:
-    """Draw the pictures into a PNG, one row each. Raises ConfigError when it cannot be written."""
+    """Draw the pictures into a PNG, one row each. The target of a symbolic link is written. Raises ConfigError."""
     step = _CELL + _GAP
     sheet = Image.new("RGB", (len(COLUMNS) * step + _GAP, _CAPTION + len(shown) * (step + _CAPTION) + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -37,7 +38,7 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
             pen.text((_GAP + column * step, top + _CELL + 2), text, fill=_INK, spacing=2)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as fresh:
+        with replacing(regular_file(file)) as fresh:
             sheet.save(fresh, format="PNG")
     except OSError as error:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def test_a_place_that_cannot_be_written_is_refused(
     assert str(refused.value).startswith(message)
     assert str(tmp_path / "file" / "out") in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_contact_sheet_keeps_a_link_and_refuses_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "sheet.png").touch()
+    (tmp_path / "link").symlink_to("sheet.png")
+    write_sheet([], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "sheet.png").stat().st_size
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: expected a regular file"):
+        write_sheet([], tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ def test_the_last_training_pictures_of_a_grey_data_set_have_a_channel(tmp_path: 
     assert read_clean(tmp_path / "mnist.npz", 3, 2).images.shape == (2, 8, 8, 1)
 
 
+def test_pictures_of_a_file_that_is_sorted_by_class_are_drawn_from_all_classes(tmp_path: Path) -> None:
+    labels = np.arange(60) // 20
+    np.savez(tmp_path / "own.npz", images=np.zeros((60, 8, 8, 3), np.uint8), labels=labels)
+    assert set(read_clean(tmp_path / "own.npz", 3, 20).labels) == {0, 1, 2}
+
+
 def by_the_paper(clean: Tensor, attacked: Tensor) -> np.ndarray:
     """Algorithm 2, lines 1 to 15, one block after the other."""
     q_0 = np.zeros((8, 8))
@@ -133,6 +139,12 @@ def test_the_command_writes_a_table_that_a_bundle_can_name(lab: Command, bundle:
     assert 'stage = "dct-quantisation"\ntable = "table.txt"' in done.out
     assert float(read_table(bundle / "table.txt").max()) == 100
     assert sorted(file.name for file in bundle.iterdir()) == ["model.toml", "table.txt", "weights.safetensors"]
+    link = bundle.parent / "link.txt"
+    link.symlink_to(bundle / "table.txt")
+    before = (bundle / "table.txt").stat().st_ino
+    lab("learn-table", *given, "--out", link).success()
+    assert link.is_symlink()
+    assert (bundle / "table.txt").stat().st_ino != before
     with (bundle / "model.toml").open("a") as settings:
         settings.write('[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.txt"\n')
     assert [stage.name for stage in load_bundle(bundle, CPU).stages] == ["dct-quantisation"]

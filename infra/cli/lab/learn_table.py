@@ -30,7 +30,7 @@ def learn_table(
         typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,); or cifar10.npz."),
     ],
     out: Annotated[Path, typer.Option(help="Text file for the table, such as one in the bundle's folder.")],
-    images: Annotated[int, typer.Option(help="Maximum number of pictures.", min=1)] = 500,
+    images: Annotated[int, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = 500,
     attack: Annotated[str, typer.Option(help="Attack on the bare network: cw, pgd, …")] = "cw",
     eps: Annotated[
         float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
@@ -41,9 +41,11 @@ def learn_table(
 ) -> None:
     """Learn where an attack changes the 8×8 DCT most, and write the steps that a bundle's [[preprocess]] table names.
 
-    From CIFAR-10's own file, the last 1,000 training pictures are used. After a stop, the same command resumes.
+    From CIFAR-10's own file, the first --images of the last 1,000 training pictures are used. After a stop, the same
+    command resumes.
     """
     with lab_extra():
+        from infra.state_folder import regular_file
         from lab.dct_table import learn_table as learn
         from lab.dct_table import read_clean
         from processors.bundle import load_bundle
@@ -52,6 +54,7 @@ def learn_table(
 
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise ConfigError(f"--out: expected a file in an existing folder, got {out}. Choose another file.")
+        target = regular_file(out)
         wanted = attack_of(attack, eps, False)
         assert wanted is not None
         network = load_bundle(bundle_folder(bundle), torch_device(device))
@@ -66,7 +69,7 @@ def learn_table(
             f"{data.name}, seed {seed}",
         ]
         try:
-            with replacing(out) as fresh:
+            with replacing(target) as fresh:
                 fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
