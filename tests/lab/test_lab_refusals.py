@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--bundle", "nowhere"), "got 'nowhere'"),
         (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),
         (("--json", "."), "--json: expected a writable file"),
+        (("--json", "-"), "--json: expected a writable file, got -"),
     ],
     "red-team": [
         (("--defence", "wall"), "--defence: expected one of fleet, key-known, blind, stages, bare, bit-depth, jpeg"),
@@ -52,7 +54,13 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--patch", "2", "--backend", "abacus"), "--backend: expected torch or auto, got 'abacus'"),
     ],
     "psnr": [(("--images", "nowhere"), "pictures: expected a folder"), (("--backend", "abacus"), "abacus")],
-    "learn-table": [(("--out", "."), "--out: expected a file"), (("--attack", "x"), "attack:")],
+    "learn-table": [
+        (("--out", "."), "--out: expected a file"),
+        (("--out", "pipe"), "pipe: expected a regular file"),
+        (("--out", "-"), "-: expected the name of a file"),
+        (("--attack", "x"), "attack:"),
+    ],
+    "evidence": [(("--allowed", "inf"), "--allowed: expected a finite number, got inf")],
     "aigan attack": [
         (("--dataset", "svhn"), "expected one of mnist, cifar10, scene, scene-hardened, got 'svhn'"),
         (("--eps", 2), "expected a bound above 0 and up to 1, got 2.0"),
@@ -81,6 +89,7 @@ def test_an_option_that_cannot_be_is_refused_in_one_line(
     monkeypatch.delenv("POINTILLIST_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "damaged" / "generator.toml").write_text("name = 3\n")
     out = tmp_path / "out"
     standard: dict[str, tuple[object, ...]] = {
@@ -90,6 +99,7 @@ def test_an_option_that_cannot_be_is_refused_in_one_line(
         "certify": ("--bundle", bundle, "--data", data, "--json", out),
         "psnr": ("--images", ".", "--drop-ratio", 0.25, "--json", out),
         "learn-table": ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--out", out),
+        "evidence": ("--bundle", bundle, "--clean", data, "--poisoned", data, "--json", out),
         "aigan attack": ("--dataset", "scene", "--json", out),
         "aigan train": ("--dataset", "scene"),
     }

@@ -133,6 +133,10 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.25).success()
     before = read_settings(bundle).strip
     assert before is not None
+    few = save(clean.with_name("few.npz"), pictures(149, 1))
+    said = lab("calibrate", "--bundle", bundle, "--clean", few, "--rounds-only").refusal()
+    assert "expected at least 150, 100 that may be overlays and 50 more" in said
+    assert read_settings(bundle).strip == before
     none: dict[str, list[float]] = {"accept_after": [], "accept_bits": []}
 
     def without(strip: StripSettings) -> StripSettings:

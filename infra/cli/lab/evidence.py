@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -69,6 +70,8 @@ def evidence(
         from processors.pipeline import Pipeline
         from schemas.evidence.rule import EvidenceRule
 
+        if not math.isfinite(allowed):
+            raise ConfigError(f"--allowed: expected a finite number, got {allowed}. Correct it.")
         require_writable(json)
         network = load_bundle(bundle_folder(bundle), torch_device(device))
         pipeline, stream = Pipeline(network), Stream(fps, probe_share)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,11 @@ from infra.cli.lab.shared import (
 from infra.cli.progress import progress_bar
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from processors.bundle import StripSettings
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 OwnBundle = Annotated[
@@ -72,7 +78,7 @@ def calibrate(
         from lab.masks import check_drop_ratio
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
-        from processors.bundle import read_settings
+        from processors.bundle import load_bundle, read_settings
         from processors.stages.rarity import MOST_OCTAVES
         from schemas.limits import dropped_per_block
 
@@ -90,6 +96,9 @@ def calibrate(
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
         if rounds_only:
+            if settings.strip is not None:
+                overlays = load_bundle(folder, torch_device(device)).overlays
+                _require_pictures(len(pictures), settings.strip, overlays)
             tables = 1 + len(settings.strip.dropped) if settings.strip else 1
             with progress_bar("calibrate", tables * min(len(pictures), KEPT)) as advance:
                 strip = calibrate_rounds(
@@ -122,6 +131,18 @@ def calibrate(
     console = Console(soft_wrap=True)
     for line in lines:
         console.print_line(line)
+
+
+def _require_pictures(count: int, strip: StripSettings, overlays: Tensor | None) -> None:
+    """Raise ConfigError for fewer pictures than the overlays and the false rejection rates of a bundle need."""
+    if overlays is None or strip.combined is not None:  # `calibrate_rounds` refuses such a bundle
+        return
+    others = math.ceil(1 / min(each.frr for each in (strip, *strip.dropped)))
+    if count < len(overlays) + others:
+        raise ConfigError(
+            f"clean pictures: expected at least {len(overlays) + others}, {len(overlays)} that may be overlays and "
+            f"{others} more for the false rejection rate of the bundle, got {count}. Give more."
+        )
 
 
 @lab_app.command()
