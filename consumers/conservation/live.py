@@ -18,7 +18,7 @@ from consumers.conservation.changes import changes
 from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import LogOffsets, Rounds
 from consumers.database.damage import last_set_aside_ms
-from consumers.database.engine import open_engine
+from consumers.database.engine import open_engine, settled_at_ms
 from consumers.database.queries import Records
 from consumers.records.batch import BootKey
 from consumers.records.rows import LedgerRow, SummedRow
@@ -27,8 +27,6 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.ranges import RangeSet
 
-OVERLAP_MS: Final = 15_000
-"""Overlap of two readings. It exceeds the recorders' clock differences and the longest transaction."""
 MOST_LOST: Final = 1_000
 """Maximum number of lost ranges in the document."""
 
@@ -98,7 +96,9 @@ class LiveAudit:
             if not self._read_to_ms:
                 self._begin()  # again if the first reading failed: it has missed the frames recorded since
             assert self._records is not None
-            found = changes(self._records.engine, max(0, self._read_to_ms - OVERLAP_MS), self._summed)
+            # The overlap exceeds the recorders' clock differences and the longest transaction.
+            settled_ms = settled_at_ms(self._records.engine, self._read_to_ms)
+            found = changes(self._records.engine, max(0, settled_ms), self._summed)
             self._take_ledgers(found.ledgers)
             touched: set[BootKey] = {(row.camera, row.boot) for row in found.ledgers} & self._boots.keys()
             for numbers, of in ((found.recorded, "recorded"), (found.dead_lettered, "dead_lettered")):
@@ -125,7 +125,8 @@ class LiveAudit:
             for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
                 if place in self._boots:  # its ledger may have been summed during the round
                     if _both(self._audit(place).pending, overdue):
-                        # Letters may have been recorded and purged between two readings.
+                        # Frames may have been committed after the overlap; letters recorded and purged within it.
+                        self._boots[place].recorded = self._records.recorded(*place)
                         self._boots[place].dead_lettered = self._records.dead_lettered(*place)
                     self._boots[place].overdue.update(overdue)
                     self._settle(place)

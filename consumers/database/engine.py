@@ -29,6 +29,8 @@ SQLITE_WAL_PAGES: Final = 4_000
 SQLite's default is a quarter of it. Each transaction with a few thousand frames of as many cameras would then wait for
 a checkpoint of its own.
 """
+SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
+"""Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 LARGEST_INSERT: Final = 128
 """Maximum number of rows in one statement."""
 
@@ -114,6 +116,11 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def settled_at_ms(recorded: Engine, now_ms: int) -> int:
+    """Return the recording time before which the recorder's database gets no more frames."""
+    return now_ms - SETTLED_MS[recorded.dialect.name]
 
 
 def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -19,8 +19,8 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.data.export import COLUMNS, rows
-from consumers.console.data.rollup import SETTLED_MS
 from consumers.console.web import make_app
+from consumers.database.engine import SETTLED_MS
 from consumers.database.tables import frames
 from schemas.pointillist_pb2 import SCALED_NORMS
 from tests.consumers.console_rig import ConsoleRig

@@ -15,10 +15,11 @@ from sqlalchemy.exc import OperationalError
 from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.changes import Changes
 from consumers.conservation.ledgers import SignedLedgers
-from consumers.conservation.live import OVERLAP_MS, LiveAudit
+from consumers.conservation.live import LiveAudit
 from consumers.conservation.result import save_result
 from consumers.conservation.rounds import LogOffsets
 from consumers.console.api.routes import ROOT
+from consumers.database.engine import SETTLED_MS
 from consumers.database.queries import Records
 from consumers.database.tables import frames, ledgers
 from consumers.recorder.purge import purge
@@ -80,7 +81,7 @@ def test_after_any_changes_it_says_what_a_reading_of_everything_says(rig: Rig, l
 
 
 def test_a_boot_that_has_not_changed_costs_nothing(rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.conservation.live.OVERLAP_MS", 0)
+    monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
     for boot in range(1, 40):
         rig.verdicts(verdict(seq, boot=boot) for seq in range(3))
         rig.ledger(ledger(1, 4, boot=boot))
@@ -240,12 +241,30 @@ def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_
     rig.verdicts([verdict(0)])
     live.refresh(NOTHING)
     rig.verdicts([verdict(1), verdict(2)])
-    earlier_ms = time.time_ns() // 10**6 - 2 * OVERLAP_MS
+    earlier_ms = time.time_ns() // 10**6 - 2 * SETTLED_MS[rig.engine.dialect.name]
     rig.store.frames.make_room(earlier_ms)
     with rig.engine.begin() as connection:
         connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
     found = live.refresh(NOTHING)
     assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3
+
+
+def test_frames_that_are_committed_long_after_their_time_of_recording_are_not_lost(
+    rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
+    rig.verdicts([verdict(0)])
+    said = ledger(1, 3)
+    said.confirmed_to = 3
+    rig.ledger(said)
+    live.refresh(NOTHING)
+    rig.verdicts([verdict(1)])
+    earlier_ms = time.time_ns() // 10**6 - 60_000
+    rig.store.frames.make_room(earlier_ms)
+    with rig.engine.begin() as connection:
+        connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
+    found = two_rounds(live)
+    assert (found["frames_recorded"], found["frames_lost"]) == (2, 1)
 
 
 def test_a_first_reading_that_failed_is_repeated_whole(

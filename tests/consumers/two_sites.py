@@ -20,7 +20,6 @@ from consumers.console.data.drop_policies import new_policy, read_policies, save
 from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.presets import new_preset, save_preset
-from consumers.console.data.rollup import SETTLED_MS
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.console.data.site_documents import Names, SiteAlert
 from consumers.console.data.sites import Site
@@ -31,6 +30,7 @@ from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter, Replayed
 from consumers.database.changes import change_recorded
 from consumers.database.comparisons import save_comparisons
+from consumers.database.engine import SETTLED_MS
 from consumers.database.mutes import new_mute, save_mute
 from consumers.database.tables import quarantine
 from consumers.sightings.rules_table import new_rule, save_rule

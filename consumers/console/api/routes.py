@@ -30,7 +30,6 @@ from consumers.console.data.cards import AWAY, Card
 from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
-from consumers.console.data.rollup import SETTLED_MS, settled_at_ms
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
@@ -43,6 +42,7 @@ from consumers.console.pages.system import audited
 from consumers.console.pages.system import past as past_of_system
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
+from consumers.database.engine import SETTLED_MS, settled_at_ms
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.identity import camera_id

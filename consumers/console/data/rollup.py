@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from consumers.database.console_store import NO_ENTROPY, camera_hours, camera_minutes, class_hours, mark, set_mark
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import Prepared, settled_at_ms, upsert
 from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames
 from schemas.clock import unix_ms
@@ -45,8 +45,6 @@ MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
 PURGE_ROWS: Final = 5_000
 """Maximum number of rows of a table that one step of the purge deletes. On SQLite, a step blocks readers."""
-SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
-"""Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
 """Target duration of one step in seconds. It sets how much a step reads."""
@@ -73,11 +71,6 @@ class Part:
     """Whether more frames are waiting."""
     took_s: float
     """Duration of the reading in seconds."""
-
-
-def settled_at_ms(recorded: Engine, now_ms: int) -> int:
-    """Return the recording time before which the recorder's database gets no more frames."""
-    return now_ms - SETTLED_MS[recorded.dialect.name]
 
 
 class Rollup:
