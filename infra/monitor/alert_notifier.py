@@ -2,7 +2,8 @@
 
 Each alert is posted with its id as a label, so Alertmanager merges repeated posts. An open alert is posted again every
 `REPEAT_S`. A closed one is posted once more, with its end; so is a sighting, `HOLD_S` after it has ended. If the
-monitor stops, Alertmanager ends its alerts after `HOLD_S`. While the database is away, no alert ends.
+monitor stops, Alertmanager ends its alerts after `HOLD_S`. While the database is away, no alert ends. A backdoor alert
+of a database that was set aside is open until somebody closes it or removes that file.
 
 Each mute becomes one of Alertmanager's silences, which ends by itself: for a camera its alerts and the rules about it,
 for an alert the alerts of its episode.
@@ -23,9 +24,10 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.cameras.episodes import EPISODE_MS, Episode, Found, episodes, sentence, sighting
+from consumers.cameras.episodes import CLOSED, EPISODE_MS, Episode, Found, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.database.console_store import Reviews, recorded_reviews
+from consumers.database.damage import last_set_aside_ms
 from consumers.database.engine import database_id, open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
@@ -142,6 +144,7 @@ class AlertNotifier:
         except BrokerError as error:
             refused.append(error)
         standing = self._open_ids(newest)
+        standing |= self._open_before_damage([each for each in self._posted if each not in standing])
         new = self._documents([each for each in standing if each not in self._posted])
         self._post_open(new | self._due(standing, now_s), now_s, refused)
         if count := len(new.keys() & self._posted.keys()):
@@ -218,6 +221,21 @@ class AlertNotifier:
             }
             return {each.alert_id: None for each in lasting if each.alert_id in opened}
         return {each.alert_id: None for each in lasting if each.raised_ms >= now_ms - EPISODE_MS}
+
+    def _open_before_damage(self, alert_ids: Sequence[str]) -> dict[str, None]:
+        """Return the ids of the backdoor alerts that only a database set aside holds, and that nobody has closed."""
+        aside_ms = last_set_aside_ms(self._database)
+        if not aside_ms or self._reviews is None:
+            return {}
+        found: dict[str, None] = {}
+        for each in alert_ids:
+            document, review = self._posted[each].document, self._reviews.get(each)
+            is_earlier = datetime.fromisoformat(document["startsAt"]).timestamp() * 1000 <= aside_ms
+            is_backdoor = document["labels"]["alertname"] == ALERT_NAME
+            if is_earlier and is_backdoor and not (review is not None and review.state == CLOSED):
+                found[each] = None
+        stored = self._documents(list(found))
+        return {each: None for each in found if each not in stored}
 
     def _documents(self, alert_ids: list[str]) -> dict[str, Document]:
         def read(connection: Connection) -> dict[str, Document]:

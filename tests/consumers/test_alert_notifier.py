@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
+from sqlalchemy import delete
 from sqlalchemy.exc import DatabaseError
 
+from consumers.database.tables import alerts
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
@@ -114,4 +117,32 @@ def test_while_the_database_is_away_open_alerts_are_repeated_and_none_ends(
     monkeypatch.setattr(notifier, "_database", recorder.url)
     notifier.notify()
     assert manager.taken() == [OTHER, ALERT], "the new one, and an end"
+    notifier.close()
+
+
+@pytest.mark.parametrize("ends_by", ["review", "file"])
+def test_an_alert_of_a_database_that_was_set_aside_lasts_until_it_is_closed_or_the_file_is_removed(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, ends_by: str
+) -> None:
+    manager, clock = Manager(), Clock(0.0)
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store, clock_s=clock)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    notifier.notify()
+    assert manager.taken() == [ALERT]
+    with recorder.engine.begin() as connection:  # as in the database that replaces it
+        connection.execute(delete(alerts))
+    file = Path(recorder.engine.url.database or "")
+    aside = file.with_name(f"{file.name}.damaged-{time.time_ns() // 10**6}")
+    aside.touch()
+    clock.now_s += REPEAT_S
+    notifier.notify()
+    assert all(datetime.fromisoformat(each["endsAt"]) > datetime.now(UTC) for each in manager.posted)
+    assert manager.taken() == [ALERT]
+    if ends_by == "review":
+        console.context.store.review([ALERT], "closed", "anna")
+    else:
+        aside.unlink()
+    notifier.notify()
+    assert manager.taken() == [ALERT], "its end"
     notifier.close()
