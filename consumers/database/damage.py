@@ -1,4 +1,4 @@
-"""Unreadable databases: the drivers' errors, and setting a damaged file aside."""
+"""Unreadable databases: the drivers' errors, setting a damaged file aside, and people's decisions in it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.database.engine import database_url
+from consumers.database.engine import database_url, open_engine
+from consumers.database.tables import mutes, sighting_rules
 
 _DAMAGED: Final = ".damaged-"
 
 UNREADABLE: Final = (SQLAlchemyError, sqlite3.Error)
 """Errors of an unreadable database, at the connection or later."""
+
+log = structlog.get_logger()
 
 
 def reason(error: BaseException) -> str:
@@ -53,3 +58,21 @@ def last_set_aside_ms(text: str) -> int:
     url = database_url(text)
     files = damaged_files(Path(url.database or "")) if url.get_backend_name() == "sqlite" else []
     return max((int(file.name.rpartition(_DAMAGED)[2]) for file in files), default=0)
+
+
+def adopt_decisions(connection: Connection, aside: Path) -> None:
+    """Copy the sighting rules and mutes of the SQLite file `aside` into a new database, as far as they are readable."""
+    old = open_engine(str(connection.engine.url.set(database=str(aside))), writes=False)
+    try:
+        for table in (sighting_rules, mutes):
+            try:
+                with old.begin() as reading, connection.begin_nested():
+                    rows = [dict(row) for row in reading.execute(select(table)).mappings()]
+                    if rows:
+                        connection.execute(insert(table), rows)
+            except UNREADABLE as error:
+                log.warning("decisions_not_adopted", table=table.name, file=str(aside), detail=reason(error))
+            else:
+                log.info("decisions_adopted", table=table.name, count=len(rows))
+    finally:
+        old.dispose()

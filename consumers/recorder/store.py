@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
 
 from consumers.cameras.written import Written
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive, is_recorded
 from consumers.database.cameras import CameraRows
-from consumers.database.damage import damaged_files
+from consumers.database.damage import adopt_decisions, damaged_files
 from consumers.database.dead_letters import DeadLetters, rename_topics
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
@@ -77,15 +77,18 @@ class Store:
     def prepare(self) -> None:
         """Create or upgrade the tables, and load the state.
 
-        A database that replaces a damaged one gets the quarantined files of that one. Raises `StateError` for tables of
-        a later release.
+        A database that replaces a damaged one gets the quarantined files, sighting rules and mutes of that one. Raises
+        `StateError` for tables of a later release.
         """
-        replaces = self.engine.dialect.name == "sqlite" and damaged_files(Path(self.engine.url.database or ""))
+        damaged = damaged_files(Path(self.engine.url.database or "")) if self.engine.dialect.name == "sqlite" else []
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
+            is_new = not inspect(connection).has_table(offsets.name)
             prepare_tables(connection)
-            if replaces:
+            if damaged:
                 self.quarantine.adopt(connection, unix_ms())
+                if is_new:
+                    adopt_decisions(connection, damaged[-1])
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:

@@ -15,14 +15,17 @@ import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError, OperationalError
+from structlog.testing import capture_logs
 
 from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.state import State
 from consumers.console.data import store as console_store
 from consumers.console.data.store import Store as ConsoleStore
-from consumers.database.tables import quarantine
+from consumers.database.damage import set_aside
+from consumers.database.mutes import new_mute, read_mutes, save_mute
+from consumers.database.tables import quarantine, sighting_rules
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
@@ -31,6 +34,7 @@ from consumers.recorder.metrics import Meters, Places
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
+from consumers.sightings.rules_table import new_rule, read_rules, save_rule
 from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Status, Turn
 from schemas.pointillist_pb2 import State as Reported
@@ -263,6 +267,36 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
             assert (found[0].at_ms, held.purge(connection, 2**30, 7001, 10)) == (7000, 1)
         assert held.purge(connection, 0, 0, 10) == (3 if place else 2)
     assert sorted(files.find(root)) == sorted(others)
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_database_that_replaces_a_damaged_one_gets_its_sighting_rules_and_mutes_once(
+    tmp_path: Path, is_readable: bool
+) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    rule, mute = (
+        new_rule({"cameras": "lab/*", "wanted": "person"}, "anna", 1),
+        new_mute(CAMERA, "1d", "paint", "anna", 2),
+    )
+    rig = Rig(tmp_path, url)
+    with rig.engine.begin() as connection:
+        save_rule(connection, rule)
+        save_mute(connection, mute)
+    rig.close()
+    aside = set_aside(url, 1000)
+    if not is_readable:
+        aside.write_bytes(b"no database" * 100)
+    with capture_logs() as logs:
+        rig = Rig(tmp_path, url)
+    assert [line["event"] for line in logs] == [f"decisions_{'' if is_readable else 'not_'}adopted"] * 2
+    with rig.engine.begin() as connection:
+        assert read_rules(connection) == ((rule,) if is_readable else ())
+        assert read_mutes(connection, 3) == ({CAMERA: mute} if is_readable else {})
+        connection.execute(delete(sighting_rules))
+    rig.store.prepare()
+    with rig.engine.begin() as connection:
+        assert read_rules(connection) == ()
+    rig.close()
 
 
 def only(picture: bytes) -> Callable[[FrameKey], bytes]:
