@@ -77,7 +77,9 @@ class Conservation:
         for fate in FATES:
             found = document[f"frames_{fate}"]
             assert isinstance(found, int)
-            self._frames.labels(fate).set(found)
+            # Not 0 at a start: the losses that are found again would look like new ones.
+            if fate != "lost" or document["lost_known_to_ms"]:
+                self._frames.labels(fate).set(found)
 
     def end(self) -> None:
         """Close the database."""

@@ -375,15 +375,37 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
             rig.verdicts([verdict(seq) for seq in range(count)], CAMERA)
             await audit.look()
             found = {fate: registry.get_sample_value("pointillist_audited_frames", {"fate": fate}) for fate in FATES}
-            assert found == dict.fromkeys(FATES, 0) | {"recorded": count, "unread": 0}
+            assert found == dict.fromkeys(FATES, 0) | {"recorded": count, "lost": None}
             with rig.engine.begin() as connection:
                 saved = read_result(connection)
             assert saved is not None
-            assert {name: saved[f"frames_{name}"] for name in FATES} == found
+            assert {name: saved[f"frames_{name}"] for name in FATES} == found | {"lost": 0}
             rig.close()
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
     finally:
         audit.end()
+
+
+async def test_a_monitor_that_starts_shows_no_fewer_lost_frames_than_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def marks(*_: object) -> LogOffsets:
+        return LogOffsets({}, {}, {})
+
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
+    rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    said = ledger(1, 3)
+    said.confirmed_to = 3
+    rig.ledger(said)
+    for _ in range(2):
+        registry = CollectorRegistry()
+        audit, shown = Conservation(registry, "127.0.0.1:1", rig.url, KEYS), []
+        for _ in range(5):
+            await audit.look()
+            shown.append(registry.get_sample_value("pointillist_audited_frames", {"fate": "lost"}))
+        audit.end()
+        assert [each for each in shown if each is not None] == [3] * 2
+    rig.close()
 
 
 @pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])
