@@ -29,6 +29,8 @@ SQLITE_WAL_PAGES: Final = 4_000
 SQLite's default is a quarter of it. Each transaction with a few thousand frames of as many cameras would then wait for
 a checkpoint of its own.
 """
+BACKUP_COPIES: Final = (".backup.sqlite", ".backup-console.sqlite")
+"""Files next to a SQLite file that exist until a backup ends."""
 SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
 """Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
 LARGEST_INSERT: Final = 128

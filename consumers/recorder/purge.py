@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
 
+from consumers.database.engine import BACKUP_COPIES
 from consumers.database.frames import Excess
 from consumers.database.tables import alerts, evidence
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, tally
@@ -63,8 +65,21 @@ def most_frame_bytes(connection: Connection, bounds: Bounds, held: int) -> float
         return bounds.database_bytes
     if connection.dialect.name == "postgresql":
         return POSTGRESQL_BYTES
-    free = free_bytes(Path(connection.engine.url.database or "").parent)
+    free = _available(connection, Path(connection.engine.url.database or "").parent)
     return max(LEAST_BYTES, (held + (0 if math.isnan(free) else free)) / 2)
+
+
+def _available(connection: Connection, folder: Path) -> float:
+    """Return the free bytes of the disk, the free pages in a SQLite file and the bytes of a backup's copies.
+
+    A purge frees pages and not the disk. Without the pages, the bound would fall with the frames.
+    """
+    pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    free = free_bytes(folder) + pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    for name in BACKUP_COPIES:
+        with suppress(OSError):
+            free += (folder / name).stat().st_size
+    return float(free)
 
 
 def _excess(connection: Connection, bounds: Bounds, now_ms: int) -> Excess:

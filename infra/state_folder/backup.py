@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from consumers.database.engine import database_url
+from consumers.database.engine import BACKUP_COPIES, database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
 from infra.state_folder.layout import KAFKA_NODES, Layout
@@ -237,7 +237,7 @@ def _snapshots(layout: Layout) -> Iterator[tuple[Path, Path]]:
     """Provide the paths of two snapshots in the state folder, which are deleted afterwards."""
     if not layout.folder.is_dir():
         raise StateError(f"--state: expected a state folder, got {layout.folder}. Correct the path.")
-    files = layout.folder / ".backup.sqlite", layout.folder / ".backup-console.sqlite"
+    files = layout.folder / BACKUP_COPIES[0], layout.folder / BACKUP_COPIES[1]
     try:
         lock = lock_file(layout.folder / ".backup.lock")
     except BlockingIOError:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -76,6 +78,25 @@ def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
     assert rig.count("frames") == 0
     with rig.records() as records:
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 299)])
+
+
+@pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("taken_by", ["backup", "others"])
+def test_a_disk_that_others_fill_costs_half_of_what_they_take_and_the_copies_of_a_backup_cost_nothing(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, taken_by: str
+) -> None:
+    rig = make_rig()
+    for start in range(0, 6000, 500):
+        rig.verdicts(verdict(n) for n in range(start, start + 500))
+    held = rig.store.bytes_held()["frames"]
+    monkeypatch.setattr("consumers.recorder.purge.LEAST_BYTES", 1)
+    monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: held // 2 if taken_by == "others" else 0)
+    if taken_by == "backup":
+        (Path(rig.engine.url.database or "").parent / ".backup.sqlite").write_bytes(bytes(held))
+    for _ in range(10):
+        purge(rig.store, Bounds())
+    kept = rig.store.bytes_held()["frames"] / held
+    assert 0.6 < kept < 0.8 if taken_by == "others" else kept == 1
 
 
 def test_what_another_recorder_has_purged_is_not_recorded_again(make_rig: MakeRig) -> None:
