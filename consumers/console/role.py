@@ -54,6 +54,7 @@ from schemas.keys.signers import TrustedSigners
 from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
+from schemas.runtime.settled_clock import SettledClock
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.transport.kafka.follow import follow
 
@@ -95,8 +96,9 @@ def open_desk(
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     kept_files = settings.kept_files or settings.quarantine
     if keys.reads_previews and kept_files:
-        context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews)
-        context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s)
+        age_clock = SettledClock()
+        context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews, age_clock.now_ms)
+        context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s, age_clock.now_ms)
     context.drop_plan.adopt(read_policies(store.engine))
     fleet.forget_all(store.gone())
     context.sites = SitePoller(settings.sites, fleet)
@@ -205,6 +207,7 @@ async def _tick(fleet: Fleet, every_s: float) -> None:
 async def _roll_up(context: ConsoleContext) -> None:
     """Sum up newly recorded frames in small steps, and delete expired sums."""
     rollup: Rollup | None = None
+    age_clock = SettledClock()
     purge_at_s = 0.0
 
     async def sum_up() -> bool:
@@ -216,7 +219,7 @@ async def _roll_up(context: ConsoleContext) -> None:
         part = await context.use_recorder(rollup.read)
         more = part is not None and await context.write(rollup.add, part)
         if time.monotonic() >= purge_at_s:
-            left = await context.write(rollup.purge)
+            left = await context.write(rollup.purge, age_clock.now_ms())
             purge_at_s = time.monotonic() + (0 if left else _PURGE_S)
             more |= left
         return more

@@ -19,9 +19,12 @@ from schemas.clock import unix_ms
 from schemas.runtime.disk import free_bytes
 
 
-def purge(store: Store, bounds: Bounds) -> bool:
-    """Run one step for each store, at most `bounds.purge_rows` rows each. Return whether more is left to purge."""
-    now_ms = unix_ms()
+def purge(store: Store, bounds: Bounds, now_ms: int | None = None) -> bool:
+    """Run one step for each store, at most `bounds.purge_rows` rows each. Return whether more is left to purge.
+
+    Ages are measured from `now_ms`, Unix time in milliseconds; None is the wall clock. Nothing is old at 0.
+    """
+    now_ms = unix_ms() if now_ms is None else now_ms
     # In its own transaction: it may wait for readers, and holds no other lock meanwhile.
     with store.engine.begin() as connection:
         dropped = may_purge(connection) and store.frames.drop(connection, _excess(connection, bounds, now_ms))
@@ -45,14 +48,14 @@ def purge(store: Store, bounds: Bounds) -> bool:
     return bool(dropped) or max(taken) >= bounds.purge_rows
 
 
-def purge_frames(store: Store, bounds: Bounds, at_most: int) -> None:
+def purge_frames(store: Store, bounds: Bounds, at_most: int, now_ms: int) -> None:
     """Purge at most `at_most` of the oldest frames beyond the bounds: after a batch, as many as it has recorded.
 
     With the steps of `purge` alone, a recorder at full rate would record more than it purges.
     """
     with store.engine.begin() as connection:
         if may_purge(connection):
-            store.frames.purge(connection, _excess(connection, bounds, unix_ms()), at_most)
+            store.frames.purge(connection, _excess(connection, bounds, now_ms), at_most)
 
 
 def _before(now_ms: int, age_s: float) -> int:

@@ -44,6 +44,7 @@ from schemas.runtime import trace
 from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
+from schemas.runtime.settled_clock import SettledClock
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
 
@@ -145,6 +146,7 @@ class Recorder:
         self._planning = asyncio.Lock()
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
+        self._age_clock = SettledClock()
         self._has_excess = False
         """Whether the last step of the purge left more to purge."""
         self._judged: dict[str, tuple[SavedState, int]] = {}
@@ -324,7 +326,9 @@ class Recorder:
         if any(row.strip == SHED for row in written.rows):
             self._strained_until_s = time.monotonic() + _STRAINED_S
         if self._has_excess and written.rows:
-            await self._database.run(purge_frames, self._store, self._settings.bounds, len(written.rows))
+            await self._database.run(
+                purge_frames, self._store, self._settings.bounds, len(written.rows), self._age_clock.now_ms()
+            )
 
     def _commit(
         self, records: Sequence[Record], refused: MalformedError | None = None
@@ -390,7 +394,8 @@ class Recorder:
 
     async def _purge(self) -> None:
         """Take one step of the purge, and show the sizes that are left."""
-        self._has_excess = await self._database.run(purge, self._store, self._settings.bounds)
+        now_ms, bounds = self._age_clock.now_ms(), self._settings.bounds
+        self._has_excess = await self._database.run(purge, self._store, bounds, now_ms)
         await self._database.run(self._snapshots.purge)
         await self._database.run(self._states.purge)
         if not self._has_excess:

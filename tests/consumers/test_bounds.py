@@ -99,6 +99,17 @@ def test_a_disk_that_others_fill_costs_half_of_what_they_take_and_the_copies_of_
     assert 0.6 < kept < 0.8 if taken_by == "others" else kept == 1
 
 
+def test_no_row_or_file_is_too_old_while_the_time_is_not_known(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.verdicts(verdict(seq, flagged=True) for seq in range(3))
+    letters(rig, [dead_letter(3, verified=True)])
+    oldest = Bounds(database_age_s=1e-9, quarantine_age_s=1e-9, dead_letter_age_s=1e-9)
+    for now_ms, kept in ((0, (3, 3, 1)), (2**50, (0, 0, 0))):
+        while purge(rig.store, oldest, now_ms):
+            pass
+        assert (rig.count("frames"), rig.count("quarantine"), rig.count("dead_letters")) == kept
+
+
 def test_what_another_recorder_has_purged_is_not_recorded_again(make_rig: MakeRig) -> None:
     one, other = make_rig(group="g"), make_rig(group="g")
     one.verdicts(verdict(n) for n in range(4))

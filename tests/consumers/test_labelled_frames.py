@@ -201,6 +201,7 @@ def test_a_removed_label_can_be_given_again_however_old_its_frame_is(
 ) -> None:
     clock = count(10**12)
     monkeypatch.setattr(module, "unix_ms", lambda: next(clock))
+    monkeypatch.setattr(labelled_frames, "_age_clock_ms", lambda: next(clock))
     old = labelled_frames.keep((CAMERA, 1, 0), scene(0), "new", "car", 0.9, "door", "ada")
     clock = count(10**12 + 31 * 86_400_000)
     other = labelled_frames.keep((CAMERA, 1, 1), scene(1), "new", "car", 0.9)
@@ -221,6 +222,9 @@ async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
     names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(2)]
     labelled_frames.label(names[:1], "door", "ada")
     monkeypatch.setattr(module, "LONGEST_S", -1.0)
+    labelled_frames.purge()
+    assert len(labelled_frames.waiting(10)) == 1, "until the clocks have been in step for a while"
+    monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
     async with serving(tmp_path, owner_file=tmp_path / "other.token"):
         await until(lambda: not labelled_frames.waiting(10))
     assert labelled_frames.picture(names[1]) == b""

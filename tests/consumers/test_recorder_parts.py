@@ -92,6 +92,28 @@ async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 999)])
 
 
+async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(bounds=Bounds(database_age_s=1e-9))
+    monkeypatch.setattr("consumers.recorder.recorder._PURGE_S", 0.0)
+    monkeypatch.setattr("consumers.recorder.recorder._TICK_S", 0.01)
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+    rounds: list[None] = []
+    monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
+    await made._write(rig.verdict_records(verdict(seq) for seq in range(3)))
+    keeping = asyncio.create_task(made._keep_house())
+    try:
+        await until(lambda: len(rounds) > 2)
+        assert rig.count("frames") == 3
+        monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
+        await until(lambda: rig.count("frames") == 0)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        made.close()
+
+
 async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,10 +70,15 @@ class KeptClips:
         box: PreviewBox,
         bounds: ConsoleBounds,
         clock_s: Callable[[], float] = time.monotonic,
+        age_clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
-        """`url` has the kept files; `box` seals the films. Raises ConfigError for a URL that fsspec cannot open."""
+        """`url` has the kept files; `box` seals the films. `age_clock_ms` is the clock of purges by age.
+
+        Raises ConfigError for a URL that fsspec cannot open.
+        """
         self._files = SealedFiles(url, _FOLDER, box, _KIND)
         self._engine, self._bounds, self._clock_s = engine, bounds, clock_s
+        self._age_clock_ms = age_clock_ms
         self._failed: dict[str, tuple[float, float]] = {}  # by name: due again at, and the delay
 
     def want(self, moments: Sequence[tuple[str, int]], why: str, who: str = "") -> None:
@@ -155,7 +160,7 @@ class KeptClips:
         Beyond the bytes, those of sightings go first, then those of alerts, then those of users, and of each the oldest
         of the camera with the most bytes. A clip without its film is noted for a day, so that it is not made again.
         """
-        old_ms = unix_ms() - round(self._bounds.clip_age_s * 1000)
+        old_ms = self._age_clock_ms() - round(self._bounds.clip_age_s * 1000)
         columns = [kept_clips.c[name] for name in ("name", "camera", "at_ms", "why", "bytes")]
         newest = select(*columns).where(kept_clips.c.bytes > 0).order_by(kept_clips.c.at_ms.desc())
         with self._engine.begin() as connection:

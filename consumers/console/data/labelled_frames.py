@@ -154,10 +154,14 @@ class _Given(NamedTuple):
 class LabelledFrames:
     """Reads and writes frames to label. Every method may block: call them outside the event loop."""
 
-    def __init__(self, engine: Engine, url: str, box: PreviewBox) -> None:
-        """`url` has the kept files; `box` seals the files. Raises ConfigError for a URL that fsspec cannot open."""
+    def __init__(self, engine: Engine, url: str, box: PreviewBox, age_clock_ms: Callable[[], int] = unix_ms) -> None:
+        """`url` has the kept files; `box` seals the files. `age_clock_ms` is the clock of purges by age.
+
+        Raises ConfigError for a URL that fsspec cannot open.
+        """
         self._files = SealedFiles(url, _FOLDER, box, _KIND)
         self._engine = engine
+        self._age_clock_ms = age_clock_ms
 
     # Cameras
 
@@ -404,7 +408,7 @@ class LabelledFrames:
 
     def purge(self) -> None:
         """Delete the oldest frames beyond the bounds, those without a label first."""
-        before_ms = unix_ms() - int(LONGEST_S * 1000)
+        before_ms = self._age_clock_ms() - int(LONGEST_S * 1000)
         with self._engine.begin() as connection:
             old = select(labelled_frames.c.name).where(labelled_frames.c.label == "", _changed_ms < before_ms)
             gone = list(connection.scalars(old))

@@ -147,8 +147,8 @@ class Rollup:
             set_mark(own, _TO, end_ms)
 
     def purge(self, now_ms: int | None = None) -> bool:
-        """Delete some expired sums. Return whether more are left to delete."""
-        at_ms = now_ms or unix_ms()
+        """Delete some expired sums. Return whether more are left to delete. No sum has expired at `now_ms` 0."""
+        at_ms = unix_ms() if now_ms is None else now_ms
         kept_ms = {camera_minutes: MINUTES_KEPT_MS, camera_hours: HOURS_KEPT_MS, class_hours: HOURS_KEPT_MS}
         with self._own.begin() as own:
             taken = [_delete_some(own, table, at_ms - age_ms) for table, age_ms in kept_ms.items()]

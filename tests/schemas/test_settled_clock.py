@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from schemas.runtime.settled_clock import SETTLED_S, SettledClock
+from tests.producers.spool_rig import Clock
+
+YEAR_S = 366 * 86_400
+
+
+def test_a_wall_clock_counts_after_an_hour_in_step_and_begins_that_hour_again_when_it_is_set() -> None:
+    monotonic, ahead = Clock(0.0), Clock(YEAR_S)
+    clock = SettledClock(lambda: round(1e3 * (1e9 + ahead.now_s + monotonic.now_s)), monotonic)
+    assert clock.now_ms() == 0
+    monotonic.now_s = SETTLED_S - 10
+    ahead.now_s = 0  # set to the right time
+    assert clock.now_ms() == 0
+    monotonic.now_s += SETTLED_S - 1
+    assert clock.now_ms() == 0
+    ahead.now_s = 60  # a small correction changes nothing
+    monotonic.now_s += 1
+    assert clock.now_ms() == round(1e3 * (1e9 + 60 + monotonic.now_s))
+    ahead.now_s = YEAR_S
+    assert clock.now_ms() == 0
