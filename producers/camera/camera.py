@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -58,7 +59,8 @@ _STALLED_S: Final = 0.2
 """Seconds for one picture after which the source counts as stalled. The camera then continues from now."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
-"""Interval between two checks of the hours, and of commands while a camera waits long for its next frame."""
+"""Interval between two checks of the hours, and of commands and the source while a camera waits long for its next
+frame."""
 _AHEAD: Final = 64
 """Maximum waiting frames of a live source, if all of its frames are sent."""
 _TURNS: Final = 8
@@ -119,6 +121,8 @@ class Camera:
         self._masks: threading.Thread | None = None
         self._kind = ""
         self._phase_s = phase_s
+        self._last = -math.inf
+        """Time of the last frame of a camera with a rate, monotonic. A source that is opened again keeps the rate."""
         self._compares = settings.measure_codec
         self._comparison: Comparison | None = None
         self.spool = Spool(folder, settings.camera_id, settings.spool)
@@ -313,7 +317,7 @@ class Camera:
         for all frames. At another rate it continues from its last frame.
         """
         rate = self._control.rate
-        last = time.monotonic() + self._phase_s - 1 / rate
+        last = max(self._last, time.monotonic() + self._phase_s - 1 / rate)
         self._phase_s = 0.0
         while rate > 0:
             due = last + 1 / rate
@@ -331,6 +335,8 @@ class Camera:
                 last = time.monotonic() - 1 / rate
                 continue
             if late_s < -_HOURS_S:
+                if reader.check():
+                    self._source_gives()
                 continue
             if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
@@ -344,7 +350,7 @@ class Camera:
                 continue
             answered = time.monotonic()
             await self._publish(reader, reading)
-            last = due if answered - asked < _STALLED_S else answered
+            last = self._last = due if answered - asked < _STALLED_S else answered
         return None
 
     async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:

@@ -35,6 +35,10 @@ class Reader(Protocol):
         """Return the next frame, None if the source has ended; raise its `SourceError`, or `SourceHungError` if a live
         source does not return."""
 
+    def check(self) -> bool:
+        """Return whether a frame waits. If a live source has failed or hangs, raise its error at once, although frames
+        that were read before it wait."""
+
     def take_skipped(self) -> int:
         """Return the number of frames of a live source that were replaced unread since the last call."""
 
@@ -71,6 +75,10 @@ class InlineReader:
 
     async def _read(self) -> Captured | None:
         return self._source.read()
+
+    def check(self) -> bool:
+        """Return False: nothing is read ahead."""
+        return False
 
     def take_skipped(self) -> int:
         """Return 0: every frame that is read is returned."""
@@ -112,6 +120,7 @@ class ThreadReader:
         self._ahead: deque[Reading] = deque()
         self._skipped = 0
         self._closed = False
+        self._read_at = time.monotonic()  # of the last frame
         self._ended = False
         self._failure: BaseException | None = None
         # A daemon: a source that hangs in a system call must not keep the process from ending.
@@ -132,14 +141,22 @@ class ThreadReader:
                 if self._ended:
                     return None
                 if is_late:
-                    reason = f"no frame for {self._wait_s:g} s, and its read does not return"
-                    raise SourceHungError.of(f"the source of kind {self._source.kind}", reason)
+                    raise self._hung()
                 self._ready.clear()
             try:
                 async with asyncio.timeout(self._wait_s):
                     await self._ready.wait()
             except TimeoutError:
                 is_late = True
+
+    def check(self) -> bool:
+        """Return whether a frame waits; raise the error of a live source that has failed or hangs."""
+        with self._change:
+            if self._source.live and self._failure is not None:
+                raise self._failure
+            if self._wait_s is not None and not self._ended and time.monotonic() - self._read_at > self._wait_s:
+                raise self._hung()
+            return bool(self._ahead)
 
     def take_skipped(self) -> int:
         """Return the number of frames replaced since the last call."""
@@ -195,12 +212,17 @@ class ThreadReader:
                 while self._ahead and not self._closed:
                     self._change.wait()
             self._ahead.append(reading)
+            self._read_at = time.monotonic()
         self._wake()
 
     def _make_room(self, left: int) -> None:
         while len(self._ahead) > left:
             self._ahead.popleft()
             self._skipped += 1
+
+    def _hung(self) -> SourceHungError:
+        reason = f"no frame for {self._wait_s:g} s, and its read does not return"
+        return SourceHungError.of(f"the source of kind {self._source.kind}", reason)
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

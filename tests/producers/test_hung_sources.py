@@ -97,6 +97,26 @@ async def test_a_stuck_read_is_reported_and_the_source_is_opened_again(tmp_path:
         assert camera.trouble == ""
 
 
+async def test_a_camera_at_a_low_rate_reports_a_stuck_read_before_its_next_frame_and_keeps_its_rate(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.camera.camera._HOURS_S", 0.05)
+    device.opens.release(1000)
+    device.gives.release(2)
+    settings = CameraSettings(camera_id=CAMERA, fps=1 / 600, source=DEVICE)
+    async with capturing(offline_camera(settings, KEY, tmp_path)) as camera:
+        await until(lambda: camera.trouble, "a report")
+        assert camera.trouble.startswith("no frame for 1.05 s")
+        await until(lambda: device.openings > 1, "another opening")
+
+        def gives_again() -> bool:
+            device.gives.release()
+            return not camera.trouble
+
+        await until(gives_again, "a picture of another opening")
+        assert camera.spool.frames == 1  # the next one is due in ten minutes
+
+
 @pytest.mark.parametrize("stuck", ["open", "read"])
 def test_an_examination_of_a_stuck_device_ends(monkeypatch: pytest.MonkeyPatch, stuck: str) -> None:
     over = threading.Event()

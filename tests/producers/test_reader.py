@@ -132,6 +132,22 @@ async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
         await reader.next()
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
+async def test_only_a_live_source_reports_a_failure_while_a_frame_waits(live: bool) -> None:
+    source = Numbers(1, live, failure=SourceHungError("no picture for 1 s"))
+    reader = ThreadReader(source)
+    assert not reader.check()
+    source.gate.release()
+    await until(lambda: reader.check(), "a frame")
+    source.gate.release()
+    assert await asyncio.to_thread(source.closed.wait, 60)
+    if live:
+        with pytest.raises(SourceHungError):
+            reader.check()
+    else:
+        assert reader.check()
+
+
 async def test_a_live_source_whose_read_never_returns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producers.sources.reader._SPARE_S", 0.05)
     source, file = Numbers(2, live=True), Numbers(1, live=False)
