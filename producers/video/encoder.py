@@ -115,6 +115,19 @@ def software_encoder(
     return FFmpegEncoder(_SOFTWARE[codec], codec, height, width, rate, options)
 
 
+def limited_encoder(
+    height: int, width: int, rate: float, crf: float, bytes_per_second: float, buffer_bytes: int, full_bytes: float
+) -> Encoder:
+    """Return the software encoder of H.264 with a buffer that limits its bytes.
+
+    The buffer holds `full_bytes` at first and fills with `bytes_per_second`, at `rate` pictures a second.
+    """
+    options = {"preset": "ultrafast", "tune": "zerolatency", "crf": str(crf), "forced-idr": "1"}
+    options |= {"maxrate": str(round(8 * bytes_per_second)), "bufsize": str(8 * buffer_bytes)}
+    options |= {"rc_init_occupancy": str(round(8 * full_bytes))}
+    return FFmpegEncoder(_SOFTWARE[Codec.H264], Codec.H264, height, width, rate, options)
+
+
 def encode_alone(planes: Planes, crf: int = PROBE_CRF) -> bytes:
     """Return the access unit, in H.264, of one picture that depends on no other."""
     height, width, _ = planes.shape

@@ -6,7 +6,8 @@ A group begins with a key frame, whose boot and sequence number seed the mask of
 - when the server requests a key frame, or the spool sheds frames of the group (`end`),
 - with another size, drop, colour or boot,
 - at a change of scene, where a prediction from the previous picture would cost more than it saves, unless the bytes a
-  second are limited: each group begins with most of a second's bytes,
+  second are limited: each group begins with most of the bytes that are left,
+- if the bytes a second are limited, and frames come faster than the encoder was set up for,
 - after an error.
 
 A probe is encoded alone and belongs to no group.
@@ -20,6 +21,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from producers.video.byte_limit import ByteLimit
 from producers.video.video_settings import VideoSettings
 from schemas.keys.keys import CameraKey
 from schemas.messages.access_unit import AccessUnit, Codec, check_video_size, pack_unit
@@ -100,6 +102,8 @@ class GroupEncoder:
         self._key = key
         self._settings = settings
         self.set_rate(rate)
+        most = settings.max_bytes_per_second if settings.codec_number is Codec.H264 else None
+        self._limit = None if most is None else ByteLimit(most)
         self._group: _Group | None = None
         self._last: _Sampled | None = None
         """Samples of the last picture, which may be of an earlier group."""
@@ -113,6 +117,7 @@ class GroupEncoder:
 
     def set_rate(self, rate: float) -> None:
         """Set the frames a second, 0 if unknown. At another rate, the next frame is a key frame."""
+        self._is_rate_known = rate > 0
         self._rate = rate or USUAL_RATE
 
     def end(self) -> None:
@@ -167,11 +172,16 @@ class GroupEncoder:
             except BaseException:
                 self.end()
                 raise
-        return seal_frame(self._key, message, pack_unit(unit))
+        payload = seal_frame(self._key, message, pack_unit(unit))
+        if self._limit is not None and not message.whole:
+            self._limit.spend(len(payload))
+        return payload
 
     def _encode(self, picture: Picture | Planes, message: Frame, setup: _Setup) -> AccessUnit:
         """Encode a picture in its group, and write its place to `message`."""
         group = self._group
+        if self._limit is not None:
+            self._limit.refill(message.captured_ms)
         if group is not None and self._is_over(group, message, setup):
             self.end()
             group = None
@@ -196,6 +206,8 @@ class GroupEncoder:
     def _is_over(self, group: _Group, message: Frame, setup: _Setup) -> bool:
         most = self._settings
         lasted_s = (message.captured_ms - group.captured_ms) / 1000
+        if self._limit is not None and not self._is_rate_known and self._limit.is_ahead:
+            return True
         return group.setup != setup or group.place >= most.group_frames or not 0 <= lasted_s < most.group_s
 
     def _begin(self, message: Frame, setup: _Setup) -> _Group:
@@ -205,7 +217,7 @@ class GroupEncoder:
 
     def _encoder(self, height: int, width: int, rate: float) -> Encoder:
         # FFmpeg is loaded on demand: a camera of another profile needs no video library.
-        from producers.video.encoder import software_encoder
+        from producers.video.encoder import limited_encoder, software_encoder
         from producers.video.hardware import hardware_encoder
 
         chosen = self._settings
@@ -223,6 +235,11 @@ class GroupEncoder:
         rate_factor: float = chosen.rate_factor
         if chosen.codec_number is Codec.H264:
             rate_factor = max(0, rate_factor - _FINER)
+        if self._limit is not None:
+            # Without a rate of its own, a camera has that of its last group.
+            rate = rate if self._is_rate_known else self._limit.measured_rate or rate
+            allowance = self._limit.begin(rate, chosen.group_frames, chosen.group_s)
+            return limited_encoder(height, width, encoder_rate(Codec.H264, rate), rate_factor, *allowance)
         rate = encoder_rate(chosen.codec_number, rate)
         return software_encoder(chosen.codec_number, height, width, rate, rate_factor, chosen.max_bytes_per_second)
 

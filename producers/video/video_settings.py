@@ -22,8 +22,9 @@ class VideoSettings(SettingsTable):
     """Constant rate factor: lower is better and larger. The default is 23 for H.264 and 28 for AV1. Software for H.264
     encodes a quarter finer, for the pixels that are rebuilt from decoded ones."""
     max_bytes_per_second: int | None = Field(default=None, ge=4096, le=2**27)
-    """H.264: maximum bytes a second of all frames except probes. Above it, the quality is reduced. By default only the
-    rate factor determines the size."""
+    """H.264: maximum mean bytes a second of all frames except probes. Any T seconds have at most the bytes of T + 2
+    seconds: one second up to three times as many, a minute 3 % more. Above the limit, the quality is reduced. By
+    default only the rate factor determines the size."""
     group_frames: int = Field(default=100, ge=1, le=1000)
     """Maximum frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)

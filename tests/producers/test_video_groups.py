@@ -276,6 +276,26 @@ def test_the_limit_of_bytes_holds_while_the_scene_changes() -> None:
     assert places(frames) == [(0, place) for place in range(50)]
 
 
+@pytest.mark.parametrize(
+    ("known", "rates"),
+    [(30.0, (30,)), (0.0, (30,)), (0.0, (60,)), (0.0, (5, 25))],
+    ids=["known", "faster-than-usual", "twice-as-fast", "faster-at-last"],
+)
+def test_the_limit_of_bytes_holds_over_groups_at_the_rate_of_the_stream(known: float, rates: tuple[int, ...]) -> None:
+    limit, seconds = 20_000, 8
+    noise = np.random.default_rng(0).integers(0, 256, (7, 96, 128, 3), np.uint8)
+    encoder = GroupEncoder(KEY, VideoSettings(max_bytes_per_second=limit), known)
+    captured_ms = np.cumsum([1000 / rate for rate in rates for _ in range(rate * seconds)])
+    sent = np.array(
+        [len(encoder.encode(noise[seq % 7], BOOT, seq, round(at), MASKED)) for seq, at in enumerate(captured_ms)]
+    )
+    for start in range(len(rates) * seconds):
+        for end in range(start + 1, len(rates) * seconds + 1):
+            within = (captured_ms > 1000 * start) & (captured_ms <= 1000 * end)
+            assert sent[within].sum() < (end - start + 2) * limit
+    assert sent[captured_ms > 1000 * (len(rates) - 1) * seconds].sum() > 0.8 * seconds * limit
+
+
 def test_a_frame_at_the_lowest_rate_may_have_the_bytes_of_a_second() -> None:
     chosen = VideoSettings(max_bytes_per_second=4096)
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
