@@ -15,6 +15,7 @@ from av.container import InputContainer
 from producers.sources.clock import StreamClock
 from producers.sources.decoder import decode_video, to_rgb
 from producers.sources.framing import Framing
+from producers.sources.resolving import resolve_settings
 from producers.sources.settings import SourceSettings
 from producers.sources.url import open_container, public_address
 from schemas.clock import unix_ms
@@ -90,6 +91,7 @@ async def _in_time(settings: SourceSettings, seconds: float) -> Found:
 
 def _examined(settings: SourceSettings, name: str, seconds: float) -> Found:
     begun = time.monotonic()
+    settings = resolve_settings(settings)
     container = open_container(settings, name)
     try:
         found = _described(container, name, time.monotonic() - begun)

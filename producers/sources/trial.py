@@ -81,8 +81,11 @@ def try_source(settings: SourceSettings) -> None:
 
 
 def _try(settings: SourceSettings, picture: bool) -> Trial:
+    # FFmpeg is loaded on demand.
+    from producers.sources.resolving import resolve_settings
+
     try:
-        source = open_source(settings)
+        source = open_source(resolve_settings(settings))
         try:
             captured = source.read() if picture else None
         finally:
