@@ -1,4 +1,4 @@
-"""The rotation of a video file, which only its opening shows."""
+"""Facts about a source that only its opening shows: the rotation of a video file, and the device behind a link."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import av
+from pydantic import SecretStr
 
 from producers.sources.decoder import check_video, decode_video
 from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
 from schemas.errors import SourceError
 
+_DEVICES: Final = "/dev/"
 _MATRIX: Final = struct.Struct("=5i")
 """Begin of FFmpeg's display matrix: the directions, right and down, of a stored row, and of a stored column after a
 third number that is not used."""
@@ -23,8 +25,11 @@ def resolve_settings(settings: SourceSettings) -> SourceSettings:
     """Return the settings for one opening; may block, raises `SourceError`.
 
     `rotate` includes the rotation of a video file's display matrix, as players apply it: telephones store upright clips
-    sideways."""
+    sideways. A link such as `/dev/v4l/by-id/…` becomes its device, which FFmpeg knows by its name alone.
+    """
     address = "" if settings.address is None else settings.address.get_secret_value()
+    if address.startswith(_DEVICES):
+        return settings.model_copy(update={"address": SecretStr(str(Path(address).resolve()))})
     file = Path(address.removeprefix("file://")) if settings.file is None else settings.file
     if settings.kind not in ("video", "url") or not file.is_file():
         return settings

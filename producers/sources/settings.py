@@ -120,9 +120,9 @@ class SourceSettings(StreamSettings):
     offset: int | None = Field(default=None, ge=0)
     """Data set: the first image; by default the camera's index in its fleet."""
     address: SecretStr | None = None
-    """URL: RTSP, HTTP or whatever else FFmpeg opens, a device `/dev/video…`, or a path as in `file`; `{index}` and
-    `${VARIABLE}` are replaced by the camera's number and an environment variable. If the address holds a password, make
-    the file readable by its owner only."""
+    """URL: RTSP, HTTP or whatever else FFmpeg opens, a device `/dev/video…` or a link to one, or a path as in `file`;
+    `{index}` and `${VARIABLE}` are replaced by the camera's number and an environment variable. If the address holds a
+    password, make the file readable by its owner only."""
 
     @property
     def opening_s(self) -> float:

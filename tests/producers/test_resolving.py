@@ -65,3 +65,19 @@ def test_a_region_and_the_settings_rotation_are_of_the_turned_picture(clip: Path
     address = SecretStr(f"file://{clip}")
     assert examine(SourceSettings(kind="url", address=address), 0.1).sent_size == UPRIGHT
     assert examine(SourceSettings(kind="url", address=address, rotate=90), 0.1).sent_size == UPRIGHT[::-1]
+
+
+def test_a_link_to_a_device_opens_as_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, object]] = []
+
+    def record(address: str, **options: object) -> None:
+        opened.append((address, options["format"]))
+        raise OSError
+
+    monkeypatch.setattr("producers.sources.url.av.open", record)
+    monkeypatch.setattr("producers.sources.resolving._DEVICES", f"{tmp_path}/")
+    link = tmp_path / "usb-camera"
+    link.symlink_to("/dev/video99")
+    with pytest.raises(SourceError):
+        try_source(SourceSettings(kind="url", address=SecretStr(str(link))))
+    assert opened == [("/dev/video99", "v4l2")]
