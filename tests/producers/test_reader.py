@@ -135,7 +135,7 @@ async def test_a_clock_at_a_bound_does_not_switch_with_each_frame(
             if captured is None:
                 return None
             now_ms, skew_ms = began_ms + 1000 * captured.position, skews_ms[captured.position]
-            monkeypatch.setattr("producers.sources.reader._now_ms", lambda: now_ms)
+            monkeypatch.setattr("producers.sources.reader.unix_ms", lambda: now_ms)
             return captured._replace(captured_ms=None if skew_ms is None else now_ms + skew_ms)
 
     source = Clocked(len(skews_ms), live=True)
