@@ -43,8 +43,10 @@ def decode_video(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of the first video stream in presentation order.
 
-    A packet that does not decode is skipped. With `hang_s`, raises `SourceHungError` when no frame came for this many
-    seconds. The container must have been opened with the same read timeout, because only FFmpeg can interrupt a read.
+    A packet that does not decode is skipped. Invalid data ends a recording; a failed read raises `SourceError`.
+
+    With `hang_s`, raises `SourceHungError` when no frame came for this many seconds. The container must have been opened
+    with the same read timeout, because only FFmpeg can interrupt a read.
     Each packet is passed to `clock`, and its bytes to `size`.
     """
     stream = container.streams.video[0]
@@ -58,10 +60,11 @@ def decode_video(
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
+            if hang_s is None and isinstance(error, av.EOFError | av.InvalidDataError):
+                return  # a recording that is cut off
             if hang_s is not None:
                 _raise_when_hung(name, since, hang_s, refused)
-                raise SourceError.of(name, error.strerror or type(error).__name__) from None
-            return
+            raise SourceError.of(name, error.strerror or type(error).__name__) from None
         if packet is None:
             ended = True
         elif packet.stream.index == stream.index:

@@ -70,14 +70,15 @@ def test_a_source_has_the_time_that_its_own_setting_gives_it(monkeypatch: pytest
 class Container:
     """A stream whose connection breaks after its frames."""
 
-    def __init__(self, *packets: Any) -> None:
+    def __init__(self, *packets: Any, error: av.FFmpegError | None = None) -> None:
+        self._error = error or av.FFmpegError(5, "Input/output error")
         self.streams = SimpleNamespace(video=[SimpleNamespace(index=0)])
         self._packets = packets
         self.closed = False
 
     def demux(self) -> Iterator[Any]:
         yield from self._packets
-        raise av.FFmpegError(5, "Input/output error")
+        raise self._error
 
     def close(self) -> None:
         self.closed = True
@@ -87,15 +88,16 @@ def packet(index: int, *frames: object) -> SimpleNamespace:
     return SimpleNamespace(stream=SimpleNamespace(index=index), size=3, decode=lambda: frames)
 
 
-def test_an_error_ends_a_recording_and_fails_a_live_stream() -> None:
+def test_invalid_data_ends_a_recording_and_a_failed_read_ends_none() -> None:
     picture = av.VideoFrame(8, 8, "rgb24")
     packets = packet(1, "sound"), packet(0, picture, "subtitle")
-    broken: Any = Container(*packets)
-    assert list(decode_video(broken, "door")) == [picture]
-    frames = decode_video(Container(*packets), "door", hang_s=60.0)  # type: ignore[arg-type]  # a stand-in
-    assert next(frames) is picture
-    with pytest.raises(SourceError, match=r"^door: .*Input/output error"):
-        next(frames)
+    cut_off: Any = Container(*packets, error=av.InvalidDataError(1, "Invalid data found"))
+    assert list(decode_video(cut_off, "door")) == [picture]
+    for hang_s in (None, 60.0):
+        frames = decode_video(Container(*packets), "door", hang_s=hang_s)  # type: ignore[arg-type]  # a stand-in
+        assert next(frames) is picture
+        with pytest.raises(SourceError, match=r"^door: .*Input/output error"):
+            next(frames)
 
 
 def test_a_live_stream_whose_connection_breaks_after_a_silence_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
