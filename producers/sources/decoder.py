@@ -19,7 +19,8 @@ from schemas.pixels.planes import Colour, Planes
 
 _PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
 _BT709: Final = 1
-_MATRICES: Final = (_BT709, 2, 5, 6)
+_UNSPECIFIED: Final = 2
+_MATRICES: Final = (_BT709, _UNSPECIFIED, 5, 6)
 """Matrices of ISO/IEC 23091-2 that planes can name: BT.709, unspecified, and the two numbers of BT.601."""
 
 
@@ -45,9 +46,9 @@ def decode_video(
 
     A packet that does not decode is skipped. Invalid data ends a recording; a failed read raises `SourceError`.
 
-    With `hang_s`, raises `SourceHungError` when no frame came for this many seconds. The container must have been opened
-    with the same read timeout, because only FFmpeg can interrupt a read.
-    Each packet is passed to `clock`, and its bytes to `size`.
+    With `hang_s`, raises `SourceHungError` when no frame came for this many seconds. The container must have been
+    opened with the same read timeout, because only FFmpeg can interrupt a read. Each packet is passed to `clock`, and
+    its bytes to `size`.
     """
     stream = container.streams.video[0]
     since = time.monotonic()
@@ -87,8 +88,20 @@ def decode_video(
 
 
 def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Return a decoded frame as (H, W, 3) uint8."""
-    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    """Return a decoded frame as (H, W, 3) uint8.
+
+    A matrix that FFmpeg's scaler does not know, such as YCgCo, is read as if none was named. Raises `SourceError` if
+    there is no way to RGB.
+    """
+    try:
+        return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    except av.FFmpegError:
+        matrix, frame.colorspace = frame.colorspace, _UNSPECIFIED
+    try:
+        return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    except av.FFmpegError as error:
+        reason = f"no conversion to RGB from {frame.format.name} with matrix {matrix}: {error.strerror}"
+        raise SourceError.of("picture", reason) from None
 
 
 def to_planes(frame: av.VideoFrame) -> Planes | None:

@@ -166,7 +166,7 @@ def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
 @pytest.mark.parametrize(
     ("matrix", "colour"),
     [(1, Colour.BT709_LIMITED), (2, Colour.BT601_LIMITED), (5, Colour.BT601_LIMITED), (6, Colour.BT601_LIMITED),
-     (4, None), (7, None), (9, None)],
+     (4, None), (7, None), (8, None), (9, None), (10, None), (14, None)],
 )  # fmt: skip
 @pytest.mark.parametrize("layout", ["yuv420p", "nv12"])
 def test_a_stream_in_another_matrix_than_those_of_planes_gives_pixels(
