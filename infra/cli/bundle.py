@@ -99,6 +99,12 @@ def calibrate(
         Path, typer.Option(help="Clean pictures as cameras will see them; in subfolders named by class, or not.")
     ],
     strip_seconds: Annotated[float, typer.Option(help="As in `bundle create`; 0 leaves STRIP out.", min=0)] = 6.0,
+    unsure: Annotated[
+        bool,
+        typer.Option(
+            "--unsure", help="Set the confidence below which a verdict reads `unsure` too, and the temperature."
+        ),
+    ] = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Write STRIP's table and the drift reference of an existing bundle, from pictures of its cameras.
@@ -116,7 +122,7 @@ def calibrate(
     bundle = load_bundle(place, torch.device("cpu"))
     made = run(
         place, bundle, images, strip_seconds, error, lambda file, why: error(f"skipped {file}: {why}"),
-        origin=bundle.settings.format,
+        origin=bundle.settings.format, unsure=unsure,
     )  # fmt: skip
     _print_summary(made.summary, place)
     if made.doubts:

@@ -25,6 +25,8 @@ ONE_RUN: Final = "run into this folder"
 _LONGEST_VERSION: Final = 64
 _TABLE: Final = "model.toml"
 _BESIDE: Final = ".beside"
+_RECORDS: Final = ("training.md", "report.md", "report.json")
+"""Files on the training and the figures of one network."""
 _CALIBRATED: Final = re.compile(r"overlays(-[0-9a-f]{8})?\.npy|features-[0-9a-f]{8}\.safetensors")
 
 
@@ -53,7 +55,7 @@ def withdraw(out: Path) -> None:
 def write_successor(
     out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str, *, dropped: bool = False
 ) -> tuple[Bundle, str]:
-    """Write `network` as a bundle into `out` and load it. Return the bundle and a line on STRIP's calibration.
+    """Write `network` as a bundle into `out` and load it. Return the bundle and a line on its calibration.
 
     `source` is the folder of the original bundle. The new version is the old one with `mark` appended. STRIP's overlays
     and threshold come from `clean` pictures if these suffice. Otherwise those of `source` are copied, and the line
@@ -75,6 +77,11 @@ def write_successor(
     fresh = settings.model_copy(update={"version": version, "strip": None, "drift": None})
     (beside / _TABLE).write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")
     line = _calibrate(beside, source, settings, clean, dropped)
+    if settings.unsure_below:
+        line += (
+            f". temperature {settings.temperature:g} and unsure_below {settings.unsure_below:g} are the given "
+            f"bundle's: `pointillist bundle calibrate {out} --images FOLDER --unsure` sets them for this network"
+        )
     bundle = load_bundle(beside, torch.device("cpu"))
     if settings.drift is not None and len(clean) >= LEAST_ROWS:
         write_drift(beside, bundle, clean)
@@ -107,8 +114,7 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
             continue
-        # Skip the other bundle's training record, and files of an earlier calibration.
-        if str(name) not in needed and (file.suffix == ".md" or _CALIBRATED.fullmatch(str(name))):
+        if str(name) not in needed and (str(name) in _RECORDS or _CALIBRATED.fullmatch(str(name))):
             continue
         place = out / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,10 @@ def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.C
     strip = read_settings(folder).strip
     assert strip is not None
     assert not strip.dropped
+    assert read_settings(folder).unsure_below == 0
+    app([*command, "0", "--unsure"], standalone_mode=False)
+    assert read_settings(folder).unsure_below > 0
+    assert "unsure" in capsys.readouterr().out
 
 
 def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

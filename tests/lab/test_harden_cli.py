@@ -94,6 +94,15 @@ def test_a_stop_at_any_point_costs_nothing_but_time(
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_the_attacks_pass_a_stage_without_a_gradient(folder: Path, harden: Command) -> None:
+    with (folder / "bundle" / "model.toml").open("a") as table:
+        table.write('\n[[preprocess]]\nstage = "bit-depth"\nbits = 6\n')
+    harden(epochs=1).success()
+    figures = json.loads((folder / "figures.json").read_text())
+    # Without gradients, the attack is noise that the network withstands.
+    assert figures["robust_before"] < figures["clean_before"] / 2
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_scripted_network_is_hardened_and_stays_one(folder: Path, harden: Command) -> None:
     write_frail(folder / "scripted", "torchscript")

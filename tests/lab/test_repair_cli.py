@@ -300,6 +300,21 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).overlays is not None
 
 
+def test_a_cured_bundle_keeps_licences_and_no_record_of_the_network_before(tmp_path: Path) -> None:
+    source = write_sick(tmp_path / "sick")
+    for name in ("LICENSE.md", "training.md", "report.md", "report.json"):
+        (source / name).write_text("{}")
+    settings = (source / "model.toml").read_text()
+    (source / "model.toml").write_text("unsure_below = 0.7\ntemperature = 1.26\n" + settings)
+    out = tmp_path / "cured"
+    _, line = write_successor(out, source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    assert [name for name in ("LICENSE.md", "training.md", "report.md", "report.json") if (out / name).exists()] == [
+        "LICENSE.md"
+    ]
+    assert "temperature 1.26 and unsure_below 0.7 are the given bundle's" in line
+    assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure`" in line
+
+
 def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
     source = write_sick(tmp_path / "sick")
     (source / "table.md").write_text("2 2 2 2 2 2 2 2\n" * 8)
