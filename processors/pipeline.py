@@ -28,15 +28,15 @@ from processors.bundle.strip_table import (
     PValues,
 )
 from processors.stages.at_scale import at_scale, density, reach
-from processors.stages.classify import Ranked, classify, ranked
+from processors.stages.classify import Ranking, classify, ranked
 from processors.stages.denoise import denoise
 from processors.stages.disagreement import DROPS, drop_agreement, drop_masks, repeated
 from processors.stages.drop import drop
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
-from processors.stages.packed import Packed
-from processors.stages.planar import Planar, Unplaced
+from processors.stages.packed import PackedFrames
+from processors.stages.planar import PlanarFrames, Unplaced
 from processors.stages.plate import reconstruct_plate
 from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
@@ -86,7 +86,7 @@ def bare(stage: str) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
+class Classification:
     """The chain's results: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
 
     `rebuilt` holds the frames in their own size; None if the chain did not need them. `ranked` has the best classes and
@@ -97,7 +97,7 @@ class Classified:
     rebuilt: Tensor | None
     class_id: Tensor
     confidence: Tensor
-    ranked: Ranked | None = None
+    ranked: Ranking | None = None
     judged: tuple[Tensor, Tensor] | None = None
 
 
@@ -220,7 +220,7 @@ class Pipeline:
         self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext, denoised: bool
     ) -> tuple[Tensor, Tensor | None]:
         size = self._size
-        densities = frames.density(*size) if isinstance(frames, Planar) else density(kept, *size).tolist()
+        densities = frames.density(*size) if isinstance(frames, PlanarFrames) else density(kept, *size).tolist()
         whole, restored, filled = self._ways(densities, min(kept.shape[2:]))
         if len(whole) == len(frames):
             rebuilt = self.rebuild(_placed(frames), kept, stage, denoised)
@@ -285,7 +285,7 @@ class Pipeline:
         *,
         seeds: Tensor | None = None,
         squares: Squares | None = None,
-    ) -> Classified:
+    ) -> Classification:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
 
         `Unplaced` frames, whose own mask is `kept`, are placed only if the chain needs whole frames. `seeds` are those
@@ -303,7 +303,7 @@ class Pipeline:
             class_id, confidence = classify(logits)
             best = ranked(logits, self.bundle.groups) if self.bundle.settings.ranks else None
         judged = (pictures, logits) if self.bundle.drift is not None else None
-        return Classified(rebuilt, class_id, confidence, best, judged)
+        return Classification(rebuilt, class_id, confidence, best, judged)
 
     def show(self, frames: Tensor | Unplaced, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
         """Return frames (B, C, H, W) for people, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
@@ -316,7 +316,7 @@ class Pipeline:
             return resize(rebuilt, *size)
         if size == tuple(frames.shape[2:]):
             return reconstruct_plate(_placed(frames), kept)
-        if isinstance(frames, Packed):
+        if isinstance(frames, PackedFrames):
             return reconstruct_plate(*frames.for_people(*size))
         return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
 

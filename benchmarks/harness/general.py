@@ -6,11 +6,11 @@ from pathlib import Path
 
 from bundles import GENERAL
 from infra.bundling.create import create
-from infra.bundling.wanted import Wanted
+from infra.bundling.wanted import BundleRequest
 
 
 def general_bundle(folder: Path) -> Path:
     """Write the bundle `imagenet` of this code below `folder` and return its place; one made earlier may be older."""
     place = folder / GENERAL
-    create(Wanted("imagenet", "EfficientNet-Lite0"), place)
+    create(BundleRequest("imagenet", "EfficientNet-Lite0"), place)
     return place

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.evidence.quarantine import Quarantine
@@ -55,7 +55,7 @@ class RecorderStore:
         """Open the read side."""
         return open_records(self.settings.database)
 
-    def feed(self, records: Sequence[MadeRecord]) -> Written:
+    def feed(self, records: Sequence[MadeRecord]) -> TransactionEffect:
         """Record one transaction and update the cache."""
         batch = read(records, self.settings, self.keys, unix_ms())
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})

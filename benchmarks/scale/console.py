@@ -34,7 +34,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.console.data.rollup import DAY_MS, Rollup
 from consumers.console.data.store import Store as Books
 from consumers.database.engine import open_engine
@@ -95,7 +95,9 @@ class Room:
         """Save the state of cameras, each with one frame."""
         cache = CameraCache(self.settings)
         cache.take(
-            Written(rows=[frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names])
+            TransactionEffect(
+                rows=[frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names]
+            )
         )
         Snapshots(self.engine, 0).save(cache.all(), unix_ms())
 
@@ -297,7 +299,9 @@ def measure_month(folder: Path, days: int) -> Result:
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
     cache = CameraCache(room.settings)
-    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())]))
+    cache.take(
+        TransactionEffect(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())])
+    )
     Snapshots(room.engine, 0).save(cache.all(), unix_ms())
     books = Books(f"sqlite:///{folder}/console.sqlite")
     books.prepare()

@@ -32,7 +32,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
@@ -104,7 +104,7 @@ class Direct(RecorderStore):
         """Load the state as at the start of a recorder."""
         self.cameras.restore(Snapshots(self.engine, self.settings.bounds.strangers).load())
 
-    def feed(self, records: Sequence[MadeRecord]) -> Written:
+    def feed(self, records: Sequence[MadeRecord]) -> TransactionEffect:
         """Record one transaction, and update metrics and cache."""
         written = super().feed(records)
         self.meters.take(written)

@@ -31,7 +31,7 @@ from benchmarks.speed.stages import camera_masks, scenes
 from processors.arrivals.job import Shape
 from processors.bundle import load_bundle, shipped_bundle
 from processors.device.batch_executor import choose_device
-from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
+from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
 from processors.device.precision import Precision, arithmetic, choose_precision
 from processors.pipeline import Pipeline
 from schemas.limits import BLOCK
@@ -144,7 +144,7 @@ def whole_path(compiled: CompiledPipeline, batch: int, drop: float) -> Callable[
 
     @torch.inference_mode()
     def run() -> object:
-        done = compiled(Undecoded(seeds, table[slots], whole, SMALL, decode))
+        done = compiled(UndecodedFrames(seeds, table[slots], whole, SMALL, decode))
         assert done is not None
         return done[1].class_id.cpu(), done[1].confidence.cpu()
 

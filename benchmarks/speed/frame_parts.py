@@ -35,7 +35,7 @@ from processors.arrivals.partitions import PartitionTracker
 from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Delivered, Emitter
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.steps.chain import Chain, build_chain
 from producers.sources.opening import open_source
@@ -71,12 +71,12 @@ class _Accepting:
         self.count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def send(self, topic: str, records: Sequence[Outgoing], delivered: Delivered) -> None:
+    async def send(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered) -> None:
         for record in records:
             self.count += 1
             delivered(record)
 
-    def post(self, topic: str, records: Sequence[Outgoing], delivered: Delivered | None = None) -> None:
+    def post(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered | None = None) -> None:
         if records:
             raise RuntimeError(f"expected verdicts, got {len(records)} records for {topic}")
 

@@ -27,8 +27,8 @@ from processors.decoding.process import DecodingProcess
 from processors.decoding.protocol import Operation
 from processors.results.preview import preview_jpeg
 from processors.settings import ProcessorSettings
-from processors.stages.packed import Packed
-from processors.stages.planar import Planar, PlaneMask
+from processors.stages.packed import PackedFrames
+from processors.stages.planar import PlanarFrames, PlaneMask
 from processors.stages.resample import fitted
 from processors.stages.scaler import shown_planes
 from producers.video.encoder import software_encoder
@@ -75,11 +75,11 @@ def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict
     encoder.close()
 
     def from_planes(planes: Planes) -> Tensor:
-        return Planar([planes], 3, [mask], [mask]).at_scale(*scale)[0]
+        return PlanarFrames([planes], 3, [mask], [mask]).at_scale(*scale)[0]
 
     def from_rgb(planes: Planes) -> Tensor:
         pixels = torch.from_numpy(gather(to_picture(planes), mask.kept.numpy())).view(-1, 3)
-        return Packed(pixels, kept, kept).at_scale(*scale)[0]
+        return PackedFrames(pixels, kept, kept).at_scale(*scale)[0]
 
     shown = fitted(*size, PREVIEW_SIDE)
 

@@ -19,8 +19,8 @@ from typing import Final
 from consumers.cameras.camera import Camera, follows
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
-from consumers.cameras.written import Written
-from consumers.evidence.probe_shares import Seen
+from consumers.cameras.written import TransactionEffect
+from consumers.evidence.probe_shares import ProbeCandidate
 from consumers.settings import RecorderSettings
 from schemas.clock import monotonic_ms, unix_ms
 from schemas.limits import MAX_CAMERAS
@@ -87,7 +87,7 @@ class CameraCache:
         """Forget all other cameras: a recorder of a group has those of its partitions."""
         self._forget([name for name in self._cameras if not is_kept(name)])
 
-    def take(self, written: Written) -> None:
+    def take(self, written: TransactionEffect) -> None:
         """Update the cameras with one transaction."""
         now_ms = self._clock_ms()
         unsaved = self._unsaved
@@ -136,7 +136,7 @@ class CameraCache:
         self.take_evidence(written)
         self._make_room()
 
-    def take_evidence(self, written: Written) -> None:
+    def take_evidence(self, written: TransactionEffect) -> None:
         """Update the evidence of each camera, by its newest boot."""
         for (name, boot), chain in written.chains.items():
             camera = self._cameras.get(name)
@@ -272,19 +272,19 @@ class CameraCache:
         self._shown = list(islice(ordered, count))
         return [self._cameras[name] for name in self._shown]
 
-    def stirred(self, now_ms: int) -> list[Seen | str]:
+    def stirred(self, now_ms: int) -> list[ProbeCandidate | str]:
         """Return changes for the plan of probes since the last call: cameras that send frames, names that do not."""
         self.expire(now_ms)
         names, self._stirred = self._stirred, set()
         return [self._seen(name, now_ms) for name in sorted(names)]
 
-    def _seen(self, name: str, now_ms: int) -> Seen | str:
+    def _seen(self, name: str, now_ms: int) -> ProbeCandidate | str:
         camera = self._cameras.get(name)
         if camera is None or camera.meta is None or not camera.sending:
             return name
         if camera.judge(now_ms, self._silent_after_s).state not in _SENDING:
             return name
-        return Seen(name, camera.level, camera.is_new, camera.meta)
+        return ProbeCandidate(name, camera.level, camera.is_new, camera.meta)
 
     def unsaved(self, count: int) -> tuple[list[Camera], int]:
         """Return at most `count` cameras to save, and the time of recording of the first frame unsaved after that."""

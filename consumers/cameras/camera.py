@@ -10,7 +10,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from consumers.cameras.picture_health import PictureHealth
-from consumers.cameras.state import Facts, Judged, judge, patience_s
+from consumers.cameras.state import CameraFacts, StateWithReason, judge, patience_s
 from consumers.records.rows import CameraRow, FrameRow, statistic_name
 from consumers.settings import SILENT_AFTER_S
 from schemas.errors import MalformedError
@@ -56,7 +56,7 @@ class Camera:
     health: PictureHealth = field(default_factory=PictureHealth)
     is_revoked: bool = False
     """Whether the key generation that it announced last is not accepted any more."""
-    judged: Judged | None = None
+    judged: StateWithReason | None = None
     """The last judgement, None before the first."""
     judged_patience_s: float = 0.0
     """Its patience at the last judgement, in seconds."""
@@ -125,14 +125,16 @@ class Camera:
         """Return the time without frames after which the camera is silent; longer if it announces fewer frames."""
         return patience_s(self.meta, self.longest_gap_s, silent_after_s)
 
-    def judge(self, now_ms: int, silent_after_s: float = SILENT_AFTER_S) -> Judged:
+    def judge(self, now_ms: int, silent_after_s: float = SILENT_AFTER_S) -> StateWithReason:
         """Return its state at `now_ms`, on the clock of `heard_ms`."""
         return self.judge_of_frame(self.heard_ms if self.last is not None else None, now_ms, silent_after_s)
 
-    def judge_of_frame(self, frame_ms: int | None, now_ms: int, silent_after_s: float = SILENT_AFTER_S) -> Judged:
+    def judge_of_frame(
+        self, frame_ms: int | None, now_ms: int, silent_after_s: float = SILENT_AFTER_S
+    ) -> StateWithReason:
         """Return its state at `now_ms` if its last frame was recorded at `frame_ms`, None for never."""
         return judge(
-            Facts(
+            CameraFacts(
                 frame_ms=frame_ms,
                 patience_s=self.patience_s(silent_after_s),
                 reported=self.status.state if self.status else UNKNOWN,

@@ -29,7 +29,7 @@ _WHY: Final = {
 }
 
 
-class Found(NamedTuple):
+class AlertSummary(NamedTuple):
     """An alert as far as episodes are made of it."""
 
     camera: str
@@ -64,7 +64,7 @@ class Episode:
         """Id of its last alert."""
         return self.alert_ids[-1]
 
-    def add(self, found: Found, review: Review | None) -> None:
+    def add(self, found: AlertSummary, review: Review | None) -> None:
         """Append an alert, which follows the others."""
         self.first_ms = self.first_ms if self.alert_ids else found.raised_ms
         self.last_ms = found.raised_ms
@@ -72,7 +72,7 @@ class Episode:
         if review is not None and (self.review is None or review.at_ms >= self.review.at_ms):
             self.review = review
 
-    def continues_with(self, found: Found, review: Review | None, published_ms: Sequence[int]) -> bool:
+    def continues_with(self, found: AlertSummary, review: Review | None, published_ms: Sequence[int]) -> bool:
         """Return whether `found`, of the same camera and class and later, belongs to this episode.
 
         Closed alerts stay among themselves: an alert that nobody has closed is never hidden in a closed episode. Nor
@@ -86,7 +86,7 @@ class Episode:
         return self.state == OPEN or review is not None or found.raised_ms - self.last_ms <= EPISODE_MS
 
 
-def episodes(alerts: Iterable[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
+def episodes(alerts: Iterable[AlertSummary], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
     """Return the episodes of `alerts`, those with the newest last alert first."""
     running: dict[tuple[str, str], Episode] = {}
     made: list[Episode] = []

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import CTE, ColumnElement, Connection, Row, func, select, true
 
-from consumers.cameras.episodes import CLOSED, Episode, Found, episodes
+from consumers.cameras.episodes import CLOSED, AlertSummary, Episode, episodes
 from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
@@ -24,10 +24,10 @@ _NEWEST: Final = 1_000
 _OF_EACH: Final = 10
 """Number of backdoor alerts of each camera that are read in any case."""
 _ALL: Final = true()
-_FOUND: Final = tuple(alerts.c[name] for name in Found._fields)
+_FOUND: Final = tuple(alerts.c[name] for name in AlertSummary._fields)
 
 
-def newest_alerts(connection: Connection) -> list[Found]:
+def newest_alerts(connection: Connection) -> list[AlertSummary]:
     """Return the newest alerts of all cameras and of each, and all sightings that last."""
     return [*_newest(connection, BACKDOORS), *_sightings(connection, unix_ms())]
 
@@ -64,11 +64,11 @@ def _cameras(is_included: ColumnElement[bool]) -> CTE:
     return named.union_all(select(following).select_from(named).where(named.c.camera.is_not(None)))
 
 
-def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[Found]:
-    return [Found._make(row) for row in newest_rows(connection, _FOUND, kind, _NEWEST)]
+def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[AlertSummary]:
+    return [AlertSummary._make(row) for row in newest_rows(connection, _FOUND, kind, _NEWEST)]
 
 
-def _sightings(connection: Connection, now_ms: int) -> list[Found]:
+def _sightings(connection: Connection, now_ms: int) -> list[AlertSummary]:
     """Return the newest sightings, then those that last: each camera has at most one without an end for each class."""
     ended = alerts.c.ended_ms
     found = _newest(connection, SIGHTINGS)

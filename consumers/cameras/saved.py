@@ -12,8 +12,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
-from consumers.cameras.state import Judged, State, current
-from consumers.database.engine import Prepared, upsert
+from consumers.cameras.state import State, StateWithReason, current
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 from schemas.batched import batched
 from schemas.clock import unix_ms
@@ -27,13 +27,13 @@ class SavedState:
     """A row of the table `camera_states`."""
 
     camera: str
-    judged: Judged
+    judged: StateWithReason
     since_ms: int
     """When the state began, Unix time."""
     patience_s: float
     """Without a frame for this long the camera is silent."""
 
-    def now(self, frame_ms: int | None, now_ms: int) -> Judged:
+    def now(self, frame_ms: int | None, now_ms: int) -> StateWithReason:
         """Return the state at `now_ms`, with the last frame recorded at `frame_ms` on the same clock."""
         return current(self.judged, frame_ms, self.patience_s, now_ms)
 
@@ -47,7 +47,7 @@ class CameraStates:
         self._most = most
         insertion = upsert(engine, camera_states)
         columns = {name: insertion.excluded[name] for name in ("state", "reason", "since_ms", "patience_s", "saved_ms")}
-        self._save = Prepared(
+        self._save = PreparedStatement(
             engine, insertion.on_conflict_do_update(index_elements=[camera_states.c.camera], set_=columns)
         )
 
@@ -94,7 +94,7 @@ def read_states(connection: Connection, since_ms: int = 0) -> list[SavedState]:
         return []
     known = {state.value for state in State}
     return [
-        SavedState(row.camera, Judged(State(row.state), row.reason), row.since_ms, row.patience_s)
+        SavedState(row.camera, StateWithReason(State(row.state), row.reason), row.since_ms, row.patience_s)
         for row in connection.execute(query)
         if row.state in known
     ]

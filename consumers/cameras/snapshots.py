@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, func, select
 
 from consumers.cameras.camera import RECENT_PROBES, Camera
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.tables import boots, camera_snapshots, cameras, frames
 from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
 from consumers.records.rows import CameraRow, FrameRow
@@ -34,12 +34,12 @@ class Snapshots:
         self._strangers = strangers
         insertion = upsert(engine, camera_snapshots)
         columns = {name: insertion.excluded[name] for name in ("heard_ms", "state")}
-        self._save = Prepared(
+        self._save = PreparedStatement(
             engine, insertion.on_conflict_do_update(index_elements=[camera_snapshots.c.camera], set_=columns)
         )
         self._tallies = Tallies(engine)
         of: BindParameter[str] = bindparam("of")
-        self._statuses = Prepared(engine, select(cameras).where(cameras.c.camera == of))
+        self._statuses = PreparedStatement(engine, select(cameras).where(cameras.c.camera == of))
 
     def save(self, changed: Sequence[Camera], to_ms: int) -> None:
         """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`.

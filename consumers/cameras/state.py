@@ -80,7 +80,7 @@ PICTURE_REASONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class StateWithReason:
     """A state with its reason; the reason of `online` is empty."""
 
     state: State
@@ -88,7 +88,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CameraFacts:
     """The facts about one camera that decide its state."""
 
     frame_ms: int | None = None
@@ -124,7 +124,7 @@ def patience_s(meta: Meta | None, longest_gap_s: float = 0.0, silent_after_s: fl
     return max(silent_after_s, min(_MISSED_FRAMES * gap_s, _LONGEST_PATIENCE_S))
 
 
-def judge(facts: Facts, now_ms: int) -> Judged:
+def judge(facts: CameraFacts, now_ms: int) -> StateWithReason:
     """Return the state that follows from these facts.
 
     A frame recorded more than `SILENT_AFTER_S` after a status that announces no frames proves that the status is
@@ -136,54 +136,56 @@ def judge(facts: Facts, now_ms: int) -> Judged:
     if sends and reported in (OFFLINE, PAUSED, ENDED) and _is_later(facts.frame_ms, facts.reported_ms):
         reported = ONLINE
     if facts.is_suspect:
-        return Judged(State.ALERT, "its pictures may hold a backdoor trigger")
+        return StateWithReason(State.ALERT, "its pictures may hold a backdoor trigger")
     if facts.is_revoked:
-        return Judged(State.REVOKED, "its key was revoked: enrol it again")
+        return StateWithReason(State.REVOKED, "its key was revoked: enrol it again")
     if reported == OFFLINE:
-        return Judged(State.OFFLINE, "no connection to the MQTT broker: check its power and network")
+        return StateWithReason(State.OFFLINE, "no connection to the MQTT broker: check its power and network")
     if facts.refusal and _is_refused(facts, now_ms):
-        return Judged(State.REFUSED, facts.refusal)
+        return StateWithReason(State.REFUSED, facts.refusal)
     if reported == DEGRADED:
-        return Judged(State.DEGRADED, facts.detail)
+        return StateWithReason(State.DEGRADED, facts.detail)
     if reported == PAUSED:
-        return Judged(State.PAUSED, facts.detail or "paused by a command")
+        return StateWithReason(State.PAUSED, facts.detail or "paused by a command")
     if reported == ENDED:
-        return Judged(State.ENDED, facts.detail or "its source has ended")
+        return StateWithReason(State.ENDED, facts.detail or "its source has ended")
     if not sends:
         return _silent(facts.frame_ms, facts.patience_s)
     if facts.picture is not None:
-        return Judged(facts.picture, PICTURE_REASONS[facts.picture])
-    return Judged(State.ONLINE)
+        return StateWithReason(facts.picture, PICTURE_REASONS[facts.picture])
+    return StateWithReason(State.ONLINE)
 
 
-def current(saved: Judged, frame_ms: int | None, patience_s: float, now_ms: int) -> Judged:
+def current(saved: StateWithReason, frame_ms: int | None, patience_s: float, now_ms: int) -> StateWithReason:
     """Return the state at `now_ms`: silent if the saved state needs frames and the last one is too old."""
     if saved.state in _SENDING and (frame_ms is None or now_ms - frame_ms > 1000 * patience_s):
         return _silent(frame_ms, patience_s)
     return saved
 
 
-def alert(judged: Judged, alerts: int) -> Judged:
+def alert(judged: StateWithReason, alerts: int) -> StateWithReason:
     """Return the state of a camera with this many open alerts: an open alert outranks every other state."""
     if not alerts or judged.state is State.ALERT:
         return judged
-    return Judged(State.ALERT, "a backdoor alert is open" if alerts == 1 else f"{alerts} backdoor alerts are open")
+    return StateWithReason(
+        State.ALERT, "a backdoor alert is open" if alerts == 1 else f"{alerts} backdoor alerts are open"
+    )
 
 
 def _is_later(frame_ms: int | None, reported_ms: int) -> bool:
     return frame_ms is not None and frame_ms - reported_ms > 1000 * SILENT_AFTER_S
 
 
-def _is_refused(facts: Facts, now_ms: int) -> bool:
+def _is_refused(facts: CameraFacts, now_ms: int) -> bool:
     if now_ms - facts.refused_ms > 1000 * facts.patience_s:
         return False
     return facts.frame_ms is None or facts.refused_ms - facts.frame_ms >= _REFUSED_AFTER_MS
 
 
-def _silent(frame_ms: int | None, patience_s: float) -> Judged:
+def _silent(frame_ms: int | None, patience_s: float) -> StateWithReason:
     if frame_ms is None:
-        return Judged(State.SILENT, "no frame yet")
-    return Judged(State.SILENT, f"no frame for more than {_duration(patience_s)}")
+        return StateWithReason(State.SILENT, "no frame yet")
+    return StateWithReason(State.SILENT, f"no frame for more than {_duration(patience_s)}")
 
 
 def _duration(seconds: float) -> str:

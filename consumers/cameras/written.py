@@ -11,7 +11,7 @@ from schemas.pointillist_pb2 import Alert, Refusal, Verdict
 
 
 @dataclass(slots=True)
-class Written:
+class TransactionEffect:
     """The effect of one transaction, for metrics and the camera states."""
 
     rows: list[FrameRow] = field(default_factory=list)

@@ -82,7 +82,7 @@ class BootAudit:
         return set_aside_ms > 0 and self.started_ms <= set_aside_ms
 
 
-class Lost(TypedDict):
+class LostFrames(TypedDict):
     """The lost frames of one boot of a camera."""
 
     camera_id: str

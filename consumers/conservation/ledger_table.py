@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedger
-from consumers.database.archive import Kind, keeps_all, load
+from consumers.database.archive import RowKind, keeps_all, load
 from consumers.database.engine import upsert
 from consumers.database.runs import runs
 from consumers.database.tables import dead_letters, frames, ledgers, summed_ledgers
@@ -79,17 +79,17 @@ def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
     boot = BootAudit(CameraId(row.camera), row.boot)
     with suppress(DecodeError):  # not a camera's ledger: it counts no frames
         boot.take_ledger(SignedLedger.of(Ledger.FromString(row.message)), None, spooled=False)
-    boot.recorded = _known(connection, Kind.FRAME, row)
-    boot.dead_lettered = _known(connection, Kind.DEAD_LETTER, row)
+    boot.recorded = _known(connection, RowKind.FRAME, row)
+    boot.dead_lettered = _known(connection, RowKind.DEAD_LETTER, row)
     boot.settle(row.confirmed_to)
     return boot
 
 
-def _known(connection: Connection, kind: Kind, row: LedgerRow) -> RangeSet:
+def _known(connection: Connection, kind: RowKind, row: LedgerRow) -> RangeSet:
     """Return the recorded or dead-lettered frames of a ledger's boot, purged ones included."""
     found = load(connection, kind, row.camera, row.boot)
     if not keeps_all(connection, kind):
-        table = frames if kind is Kind.FRAME else dead_letters
+        table = frames if kind is RowKind.FRAME else dead_letters
         where = [table.c.camera == row.camera, table.c.boot == row.boot]
         if table is dead_letters:
             where.append(dead_letters.c.verified)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Final
 
-from consumers.conservation.balance import BootAudit, Counts, Lost
+from consumers.conservation.balance import BootAudit, Counts, LostFrames
 from consumers.conservation.changes import changes
 from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import LogOffsets, Rounds
@@ -51,7 +51,7 @@ class LiveFindings:
     """Start of the oldest boot in the database, Unix time in milliseconds; null before the first boot."""
     ledgers_refused: int
     """Ledgers without a valid camera signature. Their claims are not counted."""
-    lost: list[Lost]
+    lost: list[LostFrames]
     """The lost frames, at most 1,000 ranges."""
     boots: int
     """Number of camera boots that were counted."""
@@ -221,7 +221,7 @@ class LiveAudit:
             name: self._sums[name] + count for name, count in Counts.of([], 0, self._summed.values()).as_dict().items()
         }
         lost = [
-            Lost(camera_id=camera, boot_id=f"{boot:016x}", ranges=list(ranges.ranges())[:MOST_LOST])
+            LostFrames(camera_id=camera, boot_id=f"{boot:016x}", ranges=list(ranges.ranges())[:MOST_LOST])
             for (camera, boot), ranges in sorted(self._lost.items())[:MOST_LOST]
         ]
         found = LiveFindings(

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.console.access.gate import path_of, session_of
-from consumers.console.access.logins import Logins, Ways
+from consumers.console.access.logins import Logins, LoginWays
 from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.sites import may, visible_to
@@ -31,7 +31,7 @@ from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.looks import Describe
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.rate_text import frame_rate
-from consumers.console.data.recorded import Recorded
+from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.sentences import initial
 from consumers.console.data.site_poller import SitePoller
@@ -81,7 +81,7 @@ class ConsoleContext:
     fleet: Fleet
     store: Store
     keys: KeyRing
-    ways: Ways = field(default_factory=Ways)
+    ways: LoginWays = field(default_factory=LoginWays)
     """The ways to log in."""
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsRecords | None = None
@@ -124,7 +124,7 @@ class ConsoleContext:
         self.logins = Logins(self.ways, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
-        self.recorded = Recorded(self.settings.database)
+        self.recorded = RecorderDatabase(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.ways.logs_in)
         self.templates = Environment(
@@ -153,7 +153,7 @@ class ConsoleContext:
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
 
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query of the recorder's database, see `Recorded.read`."""
+        """Run a query of the recorder's database, see `RecorderDatabase.read`."""
         return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))
 
     async def use_recorder(self, action: Callable[[], T]) -> T:

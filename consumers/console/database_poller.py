@@ -22,7 +22,7 @@ from consumers.cameras.saved import STATES_OVERLAP_MS, SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
-from consumers.console.data.recorded import Recorded
+from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.data.rollup import DAY_MS
 from consumers.database.console_store import Review
 from consumers.database.mutes import Mute, mute_of, read_mutes
@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Seen:
+class PollResult:
     """The result of one poll."""
 
     statuses: list[CameraRow] = field(default_factory=list)
@@ -66,7 +66,7 @@ class DatabasePoller:
 
     def __init__(
         self,
-        recorded: Recorded,
+        recorded: RecorderDatabase,
         fleet: Fleet,
         reviews: dict[str, Review],
         health: Health,
@@ -105,7 +105,7 @@ class DatabasePoller:
                 self.apply(seen)
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    def apply(self, seen: Seen) -> None:
+    def apply(self, seen: PollResult) -> None:
         """Apply the result of a poll to the fleet."""
         now_ms, clock_ms = unix_ms(), monotonic_ms()
         for camera in seen.saved:
@@ -117,7 +117,7 @@ class DatabasePoller:
         self._fleet.alert(seen.alerts, seen.acknowledged, seen.muted, seen.sightings)
         self._fleet.count(seen.totals)
 
-    def poll(self) -> Seen:
+    def poll(self) -> PollResult:
         """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
             polled_ms = unix_ms()
@@ -143,7 +143,7 @@ class DatabasePoller:
                 opened[each.camera].append(each.newest)
                 unseen |= {each.camera} if each.state == OPEN else set()
         muted = muted_cameras(standing, mutes)
-        return Seen(statuses, saved, states, opened, opened.keys() - unseen, muted, sightings, totals)
+        return PollResult(statuses, saved, states, opened, opened.keys() - unseen, muted, sightings, totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS

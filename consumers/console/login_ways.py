@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from consumers.console.access.logins import Ways
+from consumers.console.access.logins import LoginWays
 from consumers.console.access.openid import OpenIdLogin
 from consumers.console.access.owner import OwnerToken, remove_token
 from consumers.console.access.proxy import ProxyLogin
@@ -14,7 +14,7 @@ from consumers.console.settings import ConsoleSettings
 from schemas.errors import ConfigError
 
 
-def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> Ways:
+def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> LoginWays:
     """Open the ways to log in. Raises ConfigError for missing settings and files, StateError for the owner's file."""
     users, openid, proxy, address = settings.users, settings.openid, settings.proxy_login, settings.behind_proxy
     if settings.needs_users and users is None:
@@ -24,7 +24,7 @@ def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> Ways:
         )
     if proxy is not None and address is None:
         raise ConfigError("behind_proxy is missing: expected the proxy's address next to proxy_login. Set it.")
-    return Ways(
+    return LoginWays(
         Users(users, required=not settings.has_other_logins) if users is not None else None,
         OpenIdLogin(openid, clock_s) if openid is not None else None,
         ProxyLogin(proxy, address) if proxy is not None and address is not None else None,

@@ -17,7 +17,7 @@ PIECE: Final = 2**16
 """Chunk size in bytes. A stalled reader is noticed after one chunk."""
 
 
-class Places:
+class ResponseSlots:
     """The slots of one kind of long response."""
 
     def __init__(self, what: str, *, most: int, most_of_user: int, patience_s: float) -> None:
@@ -70,7 +70,7 @@ class _LongAnswer(StreamingResponse):
 
     def __init__(
         self,
-        places: Places,
+        places: ResponseSlots,
         user: str,
         content: AsyncIterator[str] | Iterator[bytes],
         media_type: str,

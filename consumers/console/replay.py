@@ -26,7 +26,7 @@ from schemas.messages.cloudevents import camera_source, event_headers
 from schemas.pointillist_pb2 import Frame
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.reader import Reader
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 
 MOST: Final = 10_000
 """Maximum number of frames in one replay."""
@@ -58,7 +58,7 @@ class Letter:
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayOutcome:
     """The outcome of a replay."""
 
     sent: int = 0
@@ -67,8 +67,8 @@ class Replayed:
     gone: int = 0
     """Frames too large for a letter and no longer in Kafka."""
 
-    def __add__(self, other: Replayed) -> Replayed:
-        return Replayed(self.sent + other.sent, self.recorded + other.recorded, self.gone + other.gone)
+    def __add__(self, other: ReplayOutcome) -> ReplayOutcome:
+        return ReplayOutcome(self.sent + other.sent, self.recorded + other.recorded, self.gone + other.gone)
 
     def __str__(self) -> str:
         summary = f"{self.sent} sent again"
@@ -131,7 +131,7 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
     return list(found.values()), len(rows) - len(waiting)
 
 
-async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
+async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> ReplayOutcome:
     """Send the frames of `found` to `topic` again. Raises BrokerError if Kafka does not accept them all.
 
     A camera's frames are sent in their order, because a processor waits only briefly for a key frame of `video`.
@@ -147,7 +147,7 @@ async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recor
         raise BrokerError(f"Kafka: expected it to accept the frames within {_PATIENCE_S:g} s, got {why}") from None
     finally:
         await sender.close()
-    return Replayed(len(payloads), recorded, len(found) - len(payloads))
+    return ReplayOutcome(len(payloads), recorded, len(found) - len(payloads))
 
 
 def _order(found: tuple[Letter, bytes]) -> tuple[str, int, int]:
@@ -155,10 +155,10 @@ def _order(found: tuple[Letter, bytes]) -> tuple[str, int, int]:
     return letter.camera, letter.boot, letter.seq
 
 
-def _record(letter: Letter, payload: bytes) -> Plain:
+def _record(letter: Letter, payload: bytes) -> PlainRecord:
     camera = CameraId(letter.camera)
     identity = str(Identity(camera, letter.boot, letter.seq))
-    return Plain(camera.encode(), payload, event_headers(camera_source(camera), Frame, identity))
+    return PlainRecord(camera.encode(), payload, event_headers(camera_source(camera), Frame, identity))
 
 
 async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:

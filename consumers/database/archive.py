@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
 
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.tables import archived, frames, tallies
 from consumers.database.tallies import PURGED_FRAMES
 from consumers.records.batch import FrameKey
@@ -18,14 +18,14 @@ from schemas.limits import MAX_CAMERAS
 from schemas.ranges import RangeSet
 
 
-class Kind(StrEnum):
+class RowKind(StrEnum):
     """The kind of rows that the identities belong to."""
 
     FRAME = "frame"
     DEAD_LETTER = "dead_letter"
 
 
-def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet:
+def load(connection: Connection, kind: RowKind, camera: str, boot: int) -> RangeSet:
     """Return the archived sequence numbers of one boot."""
     rows = connection.execute(
         select(archived.c.first, archived.c.last)
@@ -35,19 +35,19 @@ def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet
     return RangeSet((first, last) for first, last in rows)
 
 
-def keeps_all(connection: Connection, kind: Kind) -> bool:
+def keeps_all(connection: Connection, kind: RowKind) -> bool:
     """Return whether the ranges hold the identities of all rows, not of purged ones alone."""
-    return kind is Kind.FRAME and connection.dialect.name == "postgresql"
+    return kind is RowKind.FRAME and connection.dialect.name == "postgresql"
 
 
 def is_recorded(connection: Connection, key: FrameKey) -> bool:
     """Return whether the frame is in the database, or was purged from it."""
     camera, boot, seq = key
-    if not keeps_all(connection, Kind.FRAME):
+    if not keeps_all(connection, RowKind.FRAME):
         mine = (frames.c.camera == camera, frames.c.boot == boot, frames.c.seq == seq)
         if connection.scalar(select(frames.c.seq).where(*mine)) is not None:
             return True
-    mine = (archived.c.kind == Kind.FRAME.value, archived.c.camera == camera, archived.c.boot == boot)
+    mine = (archived.c.kind == RowKind.FRAME.value, archived.c.camera == camera, archived.c.boot == boot)
     before = select(archived.c.last).where(*mine, archived.c.first <= seq).order_by(archived.c.first.desc()).limit(1)
     last = connection.scalar(before)
     return last is not None and last >= seq
@@ -75,12 +75,16 @@ class Archive:
     def __init__(self, engine: Engine) -> None:
         mine = (archived.c.kind == bindparam("of_kind"), archived.c.camera == bindparam("of"))
         query = select(archived.c.first, archived.c.last).where(*mine, archived.c.boot == bindparam("in_boot"))
-        self._ranges = Prepared(engine, query.order_by(archived.c.first))
+        self._ranges = PreparedStatement(engine, query.order_by(archived.c.first))
         put = upsert(engine, archived)
         key = [archived.c.kind, archived.c.camera, archived.c.boot, archived.c.first]
-        self._put = Prepared(engine, put.on_conflict_do_update(index_elements=key, set_={"last": put.excluded.last}))
-        self._remove = Prepared(engine, delete(archived).where(*(column == bindparam(column.name) for column in key)))
-        self._purged = Prepared(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
+        self._put = PreparedStatement(
+            engine, put.on_conflict_do_update(index_elements=key, set_={"last": put.excluded.last})
+        )
+        self._remove = PreparedStatement(
+            engine, delete(archived).where(*(column == bindparam(column.name) for column in key))
+        )
+        self._purged = PreparedStatement(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
         self._purged_before = -1
         self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()
         self._has_frames: bool | None = None
@@ -89,14 +93,14 @@ class Archive:
     def frames(self, connection: Connection, camera: str, boot: int) -> RangeSet:
         """Return the purged frames of one boot."""
         if self._has_frames is None:
-            any_frame = select(archived.c.boot).where(archived.c.kind == Kind.FRAME.value).limit(1)
+            any_frame = select(archived.c.boot).where(archived.c.kind == RowKind.FRAME.value).limit(1)
             self._has_frames = connection.execute(any_frame).first() is not None
         if not self._has_frames:
             return _NONE
         key = (camera, boot)
         found = self._frames.get(key)
         if found is None:
-            rows = self._ranges.run(connection, of_kind=Kind.FRAME.value, of=camera, in_boot=boot).fetchall()
+            rows = self._ranges.run(connection, of_kind=RowKind.FRAME.value, of=camera, in_boot=boot).fetchall()
             found = self._frames[key] = RangeSet(rows)
             if len(self._frames) > MAX_CAMERAS:
                 self._frames.popitem(last=False)
@@ -104,7 +108,7 @@ class Archive:
             self._frames.move_to_end(key)
         return found
 
-    def add(self, connection: Connection, kind: Kind, identities: Iterable[FrameKey]) -> None:
+    def add(self, connection: Connection, kind: RowKind, identities: Iterable[FrameKey]) -> None:
         """Archive the identities of rows that this transaction purges. Write only the changed ranges of each boot."""
         boots: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for camera, boot, seq in identities:
@@ -140,7 +144,7 @@ class Archive:
 
 
 def _known(
-    connection: Connection, kind: Kind, places: Sequence[tuple[str, int]]
+    connection: Connection, kind: RowKind, places: Sequence[tuple[str, int]]
 ) -> Iterator[tuple[tuple[str, int], dict[int, int]]]:
     """Yield the archived ranges of each of these boots, by their first numbers."""
     columns = (archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)

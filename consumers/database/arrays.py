@@ -42,7 +42,7 @@ def array(kind: type, values: Sequence[object]) -> str:
     return f"{{{_TYPES[kind][1](values)}}}" if values else "{}"
 
 
-class Unnested:
+class UnnestStatement:
     """A statement over many rows. `{rows}` in its text stands for a row source with the names of `columns`."""
 
     def __init__(self, text: str, columns: Sequence[Column[Any]]) -> None:

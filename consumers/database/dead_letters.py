@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, tuple_, update
 
-from consumers.database.archive import Archive, Kind
+from consumers.database.archive import Archive, RowKind
 from consumers.database.engine import NewRows
 from consumers.database.tables import dead_letters
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, PURGED_FOREIGN, PURGED_VERIFIED, Tallies, tally
@@ -89,7 +89,7 @@ class DeadLetters:
             connection.execute(delete(dead_letters).where(and_(kind, until)))
             counts = {DEAD_LETTER_BYTES: -freed, PURGED_VERIFIED if verified else PURGED_FOREIGN: gone}
             if verified:
-                self._archive.add(connection, Kind.DEAD_LETTER, identities)
+                self._archive.add(connection, RowKind.DEAD_LETTER, identities)
             else:
                 counts[FOREIGN_BYTES] = -freed
             self._tallies.add(connection, counts)

@@ -132,7 +132,7 @@ def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
     return postgresql.insert(table)
 
 
-class Prepared:
+class PreparedStatement:
     """A statement compiled once and run by the driver itself, which costs a fraction of SQLAlchemy's own way.
 
     For the statements of every batch. The driver's errors are raised as they are, not wrapped.

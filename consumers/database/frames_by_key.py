@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, select, tuple_
 
-from consumers.database.archive import Archive, Kind
-from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.archive import Archive, RowKind
+from consumers.database.engine import NewRows, PreparedStatement, upsert
 from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_FRAMES, Tallies
@@ -33,10 +33,10 @@ class FramesByKey:
                 "last_ms": insertion.excluded.last_ms,
             },
         )
-        self._count = Prepared(engine, counted)
+        self._count = PreparedStatement(engine, counted)
         mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
         span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
-        self._held = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
+        self._held = PreparedStatement(engine, select(func.count()).select_from(frames).where(*mine, *span))
 
     def make_room(self, at_ms: int) -> None:
         """Do nothing: SQLite needs no partition."""
@@ -95,7 +95,7 @@ class FramesByKey:
         )  # fmt: skip
         gone = connection.execute(delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts)).all()
         if gone:
-            self._archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
+            self._archive.add(connection, RowKind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
             freed = sum(
                 frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy)
                 + text_bytes(row.class_group, row.best, row.windows)

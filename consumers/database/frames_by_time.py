@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, delete, text, update
 from sqlalchemy.exc import OperationalError
 
-from consumers.database.arrays import Unnested
+from consumers.database.arrays import UnnestStatement
 from consumers.database.frames import Excess
 from consumers.database.identities import Identities
 from consumers.database.spans import Span, ensure_span, partition, spans_held
@@ -47,9 +47,9 @@ class FramesByTime:
         self._engine = engine
         self._tallies = tallies
         self._identities = Identities()
-        self._count = Unnested(_COUNT, list(boots.columns))
+        self._count = UnnestStatement(_COUNT, list(boots.columns))
         self._span: Span | None = None
-        self._insert: Unnested | None = None
+        self._insert: UnnestStatement | None = None
 
     def make_room(self, at_ms: int) -> None:
         """Implement `Frames.make_room`: create the partition for that time."""
@@ -59,7 +59,7 @@ class FramesByTime:
         with self._engine.begin() as connection:
             span = ensure_span(connection, at_ms)
         insertion = f"INSERT INTO {partition(span.from_ms)} ({_COLUMNS}) SELECT * FROM {{rows}}"
-        self._span, self._insert = span, Unnested(insertion, list(frames.columns))
+        self._span, self._insert = span, UnnestStatement(insertion, list(frames.columns))
 
     def forget(self) -> None:
         """Implement `Frames.forget`: another recorder may have dropped the partition."""

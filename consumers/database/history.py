@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, func, select
 
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.tables import history
 from consumers.records.rows import FrameRow
 from schemas.messages.frame import Truth
@@ -32,7 +32,9 @@ class History:
         changed = {column.name: column + insertion.excluded[column.name] for column in sums}
         most = func.max if engine.dialect.name == "sqlite" else func.greatest
         changed["slowest_ms"] = most(history.c.slowest_ms, insertion.excluded.slowest_ms)
-        self._add = Prepared(engine, insertion.on_conflict_do_update(index_elements=["minute_ms"], set_=changed))
+        self._add = PreparedStatement(
+            engine, insertion.on_conflict_do_update(index_elements=["minute_ms"], set_=changed)
+        )
 
     def add(self, connection: Connection, rows: Sequence[FrameRow], recorded_ms: int) -> None:
         """Add the new `rows` of one transaction, all recorded at that time."""

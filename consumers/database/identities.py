@@ -11,13 +11,13 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from consumers.database.archive import Kind, grown
-from consumers.database.arrays import Unnested
+from consumers.database.archive import RowKind, grown
+from consumers.database.arrays import UnnestStatement
 from consumers.database.tables import archived, frames
 from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
 
-_MINE: Final = f"kind = '{Kind.FRAME.value}' AND each.camera = new.camera AND each.boot = new.boot"
+_MINE: Final = f"kind = '{RowKind.FRAME.value}' AND each.camera = new.camera AND each.boot = new.boot"
 _PLACE: Final = (archived.c.camera, archived.c.boot)
 _RANGE: Final = (*_PLACE, archived.c.first, archived.c.last)
 
@@ -30,7 +30,7 @@ SELECT new.camera, new.boot, known.first, known.last FROM {{rows}} CROSS JOIN LA
 ) known"""
 _REMOVE: Final = f"DELETE FROM archived each USING {{rows}} WHERE {_MINE} AND each.first = new.first"
 _PUT: Final = f"""
-INSERT INTO archived (kind, camera, boot, first, last) SELECT '{Kind.FRAME.value}', * FROM {{rows}}
+INSERT INTO archived (kind, camera, boot, first, last) SELECT '{RowKind.FRAME.value}', * FROM {{rows}}
 ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last"""
 _REACH: Final = f"""
 SELECT new.camera, new.boot, known.last FROM {{rows}} CROSS JOIN LATERAL (
@@ -42,10 +42,10 @@ class Identities:
     """Reads and writes the ranges of boots whose rows the transaction has locked."""
 
     def __init__(self) -> None:
-        self._around = Unnested(_AROUND, _RANGE)
-        self._remove = Unnested(_REMOVE, _RANGE[:3])
-        self._put = Unnested(_PUT, _RANGE)
-        self._reach = Unnested(_REACH, (*_PLACE, frames.c.seq))
+        self._around = UnnestStatement(_AROUND, _RANGE)
+        self._remove = UnnestStatement(_REMOVE, _RANGE[:3])
+        self._put = UnnestStatement(_PUT, _RANGE)
+        self._reach = UnnestStatement(_REACH, (*_PLACE, frames.c.seq))
 
     def take(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
         """Add the sequence numbers in `coming`, each once, of at least one boot. Return those recorded earlier."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, Table, case, func, inspect, literal, select, tuple_
 
-from consumers.database.archive import Kind, keeps_all, load
+from consumers.database.archive import RowKind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.migrations import check_version
 from consumers.database.runs import all_numbers
@@ -79,7 +79,7 @@ class Accuracy(NamedTuple):
     attacked_correct: int
 
 
-class Bytes(NamedTuple):
+class ByteSums(NamedTuple):
     """Sums of bytes over recorded frames."""
 
     frames: int
@@ -184,7 +184,7 @@ class Records:
     def recorded(self, camera: str, boot: int) -> RangeSet:
         """Return the recorded frames of one boot, purged ones included."""
         query = select(frames.c.seq).where(frames.c.camera == camera, frames.c.boot == boot).order_by(frames.c.seq)
-        return self._numbers(query, Kind.FRAME, camera, boot)
+        return self._numbers(query, RowKind.FRAME, camera, boot)
 
     def dead_lettered(self, camera: str, boot: int) -> RangeSet:
         """Return the verified frames of one boot that were rejected later, purged ones included."""
@@ -193,17 +193,17 @@ class Records:
             .where(dead_letters.c.verified, dead_letters.c.camera == camera, dead_letters.c.boot == boot)
             .order_by(dead_letters.c.seq)
         )
-        return self._numbers(query, Kind.DEAD_LETTER, camera, boot)
+        return self._numbers(query, RowKind.DEAD_LETTER, camera, boot)
 
     def recorded_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
         """Return `recorded` for each boot that has any, of the cameras `of`, in one index scan."""
-        return all_numbers(self._engine, frames, Kind.FRAME, of=of)
+        return all_numbers(self._engine, frames, RowKind.FRAME, of=of)
 
     def dead_lettered_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
         """Return `dead_lettered` for each boot that has any, of the cameras `of`."""
-        return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified, of=of)
+        return all_numbers(self._engine, dead_letters, RowKind.DEAD_LETTER, dead_letters.c.verified, of=of)
 
-    def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
+    def _numbers(self, query: Select[tuple[int]], kind: RowKind, camera: str, boot: int) -> RangeSet:
         with self._engine.begin() as connection:
             found = RangeSet() if keeps_all(connection, kind) else RangeSet(_ranges(connection.scalars(query)))
             found.update(load(connection, kind, camera, boot))
@@ -286,11 +286,11 @@ class Records:
                     totals[camera] = Accuracy(*(int(a) + int(b) for a, b in zip(before, sums, strict=True)))
         return {camera: found for camera, found in sorted(totals.items()) if found.attacked}
 
-    def byte_sums(self, of: Boots | None = None) -> Bytes:
+    def byte_sums(self, of: Boots | None = None) -> ByteSums:
         """Return the byte sums over all frames."""
         raw = frames.c.width * frames.c.height * frames.c.channels
         sums = (literal(1), frames.c.frame_bytes, frames.c.pixel_bytes, raw)
-        return Bytes(*self._sums(sums, of))
+        return ByteSums(*self._sums(sums, of))
 
     def strip_counts(self, of: Boots | None = None) -> StripCounts:
         """Return the probe counts over all frames."""

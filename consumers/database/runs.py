@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, func, or_, select
 
-from consumers.database.archive import Kind, keeps_all
+from consumers.database.archive import RowKind, keeps_all
 from consumers.database.tables import archived
 from schemas.ranges import RangeSet
 
 
 def all_numbers(
-    engine: Engine, table: Table, kind: Kind, *where: ColumnElement[bool], of: Collection[str] | None = None
+    engine: Engine, table: Table, kind: RowKind, *where: ColumnElement[bool], of: Collection[str] | None = None
 ) -> dict[tuple[str, int], RangeSet]:
     """Return the sequence numbers of each boot in `table` that match, with the purged ones of its `kind`.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, select
 
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.tables import tallies
 
 FRAME_ROWS: Final = "frame_rows"
@@ -37,10 +37,12 @@ class Tallies:
         insertion = upsert(engine, tallies)
         key = [tallies.c.name]
         value = insertion.excluded.value
-        self._add = Prepared(
+        self._add = PreparedStatement(
             engine, insertion.on_conflict_do_update(index_elements=key, set_={"value": tallies.c.value + value})
         )
-        self._set = Prepared(engine, insertion.on_conflict_do_update(index_elements=key, set_={"value": value}))
+        self._set = PreparedStatement(
+            engine, insertion.on_conflict_do_update(index_elements=key, set_={"value": value})
+        )
 
     def add(self, connection: Connection, counts: Mapping[str, int]) -> None:
         """Add to each of the counts."""

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from consumers.records.rows import Window
-from schemas.evidence.alarms import STRIP, Found, Tracks, advance_all
+from schemas.evidence.alarms import STRIP, TrackAlarm, Tracks, advance_all
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Classes, Probe
 from schemas.pointillist_pb2 import Alert, Range, Statistic
@@ -48,9 +48,9 @@ class Chain(NamedTuple):
         """Return whether the camera has no baseline yet."""
         return all(len(track.history) < rule.baseline_probes for track in self.tracks)
 
-    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Found]]:
+    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[TrackAlarm]]:
         """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
-        tracks, alarms = self.tracks, list[Found]()
+        tracks, alarms = self.tracks, list[TrackAlarm]()
         for probe in self.waiting:
             if probe.seq >= until:
                 break
@@ -72,7 +72,7 @@ def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
 def raise_alert(
     camera: str,
     boot: int,
-    found: Found,
+    found: TrackAlarm,
     raised_ms: int,
     thumbnail: bytes = b"",
     window: Window | None = None,

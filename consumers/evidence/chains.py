@@ -7,8 +7,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, bindparam, select
 
-from consumers.database.arrays import Unnested
-from consumers.database.engine import Prepared, Row, upsert
+from consumers.database.arrays import UnnestStatement
+from consumers.database.engine import PreparedStatement, Row, upsert
 from consumers.database.tables import evidence
 from consumers.evidence.chain import Chain
 from consumers.records.batch import BootKey
@@ -34,14 +34,14 @@ class Chains:
             index_elements=list(evidence.primary_key.columns),
             set_={name: insertion.excluded[name] for name in changed},
         )
-        self._upsert = Prepared(engine, stored)
+        self._upsert = PreparedStatement(engine, stored)
         self._names = [column.name for column in evidence.columns]
         of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
-        self._one = Prepared(engine, select(*_COLUMNS).where(*of_boot))
+        self._one = PreparedStatement(engine, select(*_COLUMNS).where(*of_boot))
         self._at_once = engine.dialect.name == "postgresql"
         # If cameras moved to another partition, the earlier partition may not be read to its end yet.
-        self._all = Unnested(_ALL, (evidence.c.camera, evidence.c.boot))
-        self._put = Unnested(_PUT, list(evidence.columns))
+        self._all = UnnestStatement(_ALL, (evidence.c.camera, evidence.c.boot))
+        self._put = UnnestStatement(_PUT, list(evidence.columns))
 
     def of(self, connection: Connection, places: Collection[BootKey]) -> dict[BootKey, Chain]:
         """Return the chains of these boots and lock their rows until the transaction ends.

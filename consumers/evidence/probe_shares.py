@@ -24,7 +24,7 @@ _LOOKED_AT: Final = 200
 """Maximum number of new cameras in one plan besides the commanded ones."""
 
 
-class Seen(NamedTuple):
+class ProbeCandidate(NamedTuple):
     """The plan's view of a camera that is sending frames."""
 
     camera: str
@@ -72,7 +72,7 @@ def store_commanded(engine: Engine, changed: Mapping[str, CommandedShare | None]
                 connection.execute(stored, {"camera": camera, **commanded._asdict()})
 
 
-class Probing:
+class ProbePlanner:
     """Plans probe shares and stores the time of each camera's last request.
 
     Incremental: inputs are pushed as they change, and the plan is recomputed only then. With thousands of calm or
@@ -83,7 +83,7 @@ class Probing:
         self._plan = plan
         self.commanded: dict[str, CommandedShare] = {}
         self._at: dict[str, tuple[float, float]] = {}
-        self._known: dict[str, Seen] = {}
+        self._known: dict[str, ProbeCandidate] = {}
         self._rate = 0.0
         """Total frames per second of all known cameras."""
         self._suspect: set[str] = set()
@@ -94,7 +94,7 @@ class Probing:
         self._strained = False
         self._again_s = math.inf
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, seen: ProbeCandidate) -> None:
         """Update the state of a camera that is sending frames."""
         before = self._known.get(seen.camera)
         if before == seen:
@@ -229,7 +229,7 @@ class Probing:
     def _new_share(self, camera: str, strained: bool) -> float:
         return self._plan.new_share if self._known[camera].is_new and not strained else 0.0
 
-    def _is_suspect(self, seen: Seen) -> bool:
+    def _is_suspect(self, seen: ProbeCandidate) -> bool:
         return seen.level >= self._plan.rising_level
 
 

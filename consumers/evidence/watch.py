@@ -12,8 +12,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, select
 
 from consumers.database.alerts import alert_row
-from consumers.database.archive import Kind, keeps_all, load
-from consumers.database.engine import Prepared, upsert
+from consumers.database.archive import RowKind, keeps_all, load
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.frames import Frames
 from consumers.database.tables import alerts, dead_letters, evidence, frames, ledgers
 from consumers.evidence.chain import Chain, raise_alert
@@ -34,7 +34,7 @@ Pending = dict[BootKey, Chain]
 
 
 @dataclass(slots=True)
-class Raised:
+class EvidenceUpdate:
     """The evidence that a transaction has read."""
 
     alerts: list[Alert] = field(default_factory=list)
@@ -62,9 +62,9 @@ class Watch:
         waiting = standing.where(evidence.c.waiting != b"")
         # Literals, for a partial index of these chains: there may be hundreds of thousands of others.
         self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
-        self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
+        self._classes = PreparedStatement(engine, select(frames.c.class_id).where(*mine, *span))
         examined = select(frames.c.windows).where(*mine, *span, frames.c.windows != bindparam("none"))
-        self._examined = Prepared(engine, examined.order_by(frames.c.seq.desc()))
+        self._examined = PreparedStatement(engine, examined.order_by(frames.c.seq.desc()))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def load(self, connection: Connection, held: Collection[int] | None) -> None:
@@ -117,13 +117,13 @@ class Watch:
         now_ms: int,
         picture_of: Callable[[FrameKey], bytes],
         partitions: Mapping[str, int],
-    ) -> Raised:
+    ) -> EvidenceUpdate:
         """Apply the rule to the `pending` chains, and to waiting chains of `touched` boots.
 
         Writes chains and unpublished alerts. `picture_of` returns the PNG of a flagged frame, empty without one.
         `partitions` are those of the pending boots' cameras.
         """
-        raised = Raised()
+        raised = EvidenceUpdate()
         overdue = self.overdue()
         chains = pending | self._chains.of(connection, (self._waiting.keys() & set(touched)) - pending.keys())
         stretches = {boot: (each.following, each.waiting[-1].seq) for boot, each in chains.items() if each.waiting}
@@ -159,7 +159,7 @@ class Watch:
         row = self._examined.run(connection, of=boot[0], in_boot=boot[1], since=since, until=until, none="").fetchone()
         return max(windows_of(row[0]), key=lambda each: each.dependence) if row is not None else None
 
-    def commit(self, raised: Raised) -> None:
+    def commit(self, raised: EvidenceUpdate) -> None:
         """Apply `raised` in memory: its transaction is durable."""
         now = time.monotonic()
         for boot, chain in raised.chains.items():
@@ -184,13 +184,13 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
     """Return those frames from `start` to `last` with a known fate: recorded, dead-lettered or shed."""
     camera, boot_id = boot
     found = RangeSet()
-    for table in (dead_letters,) if keeps_all(connection, Kind.FRAME) else (frames, dead_letters):
+    for table in (dead_letters,) if keeps_all(connection, RowKind.FRAME) else (frames, dead_letters):
         condition = [table.c.camera == camera, table.c.boot == boot_id, table.c.seq.between(start, last)]
         if table is dead_letters:
             condition.append(dead_letters.c.verified)
         for (seq,) in connection.execute(select(table.c.seq).where(*condition).order_by(table.c.seq)):
             found.add(seq)
-    for kind in Kind:
+    for kind in RowKind:
         found.update(load(connection, kind, camera, boot_id))
     ledger = connection.execute(
         select(ledgers.c.first, ledgers.c.message).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)

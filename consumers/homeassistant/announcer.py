@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.database.engine import database_id
 from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, config_topic, state_topic, status_topic
-from consumers.homeassistant.reading import Reading
+from consumers.homeassistant.reading import DatabaseReader
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError, error_text
@@ -43,7 +43,7 @@ async def run_announcer(
 
     Broker and database may be unreachable at any time. The broker retains the published messages.
     """
-    reading = Reading(settings.database, settings.console_store)
+    reading = DatabaseReader(settings.database, settings.console_store)
     announcer = Announcer(settings, version, registry)
     thread = ThreadPoolExecutor(1, thread_name_prefix="database")
     announcer.begin()

@@ -47,7 +47,7 @@ class _Bytes:
         return max(0.0, 1 - self.sent / self.raw) if self.raw >= 1 else None
 
 
-class Reading:
+class DatabaseReader:
     """Polls the database, which is opened at the first call. For one thread at a time."""
 
     def __init__(self, url: str, console_url: str = "") -> None:

@@ -25,7 +25,7 @@ from schemas.messages.server_messages import sealed_alert
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.sender import Headers, Plain, Sender
+from schemas.transport.kafka.sender import Headers, PlainRecord, Sender
 
 PUBLISH_S: Final = 30.0
 """Seconds that Kafka has to acknowledge a batch, before it counts as away."""
@@ -34,7 +34,7 @@ _AT_ONCE: Final = 100
 log = structlog.get_logger()
 
 
-class Due(NamedTuple):
+class DueAlert(NamedTuple):
     """An alert that Kafka has not acknowledged."""
 
     alert_id: str
@@ -43,7 +43,7 @@ class Due(NamedTuple):
     message: bytes
 
 
-def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
+def unpublished(engine: Engine, after: DueAlert | None = None) -> list[DueAlert]:
     """Return the oldest alerts without an acknowledgement, of those that come `after` one. For the database thread."""
     place = tuple_(alerts.c.raised_ms, alerts.c.alert_id)
     query = (
@@ -55,7 +55,7 @@ def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
     if after is not None:
         query = query.where(place > (after.raised_ms, after.alert_id))
     with engine.begin() as connection:
-        return [Due(*row) for row in connection.execute(query)]
+        return [DueAlert(*row) for row in connection.execute(query)]
 
 
 def count_unpublished(engine: Engine) -> int:
@@ -70,7 +70,7 @@ def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
         connection.execute(update(alerts).where(alerts.c.alert_id.in_(alert_ids)).values(published=True))
 
 
-class _Sealed(NamedTuple):
+class _SealedAlert(NamedTuple):
     """An alert as a record of Kafka."""
 
     alert: Alert
@@ -92,7 +92,7 @@ class Outbox:
         self._events_topic = events_topic
         self._sender = Sender(bootstrap)
 
-    async def send(self, due: Sequence[Due]) -> list[str]:
+    async def send(self, due: Sequence[DueAlert]) -> list[str]:
         """Send the alerts; return the ids of the acknowledged ones when Kafka has answered to all.
 
         The others are rejected. An alert that is too large is sent without its picture. After an error, the fate of all
@@ -100,7 +100,7 @@ class Outbox:
         """
         sent: list[str] = []
 
-        def refused(record: _Sealed, why: str) -> None:
+        def refused(record: _SealedAlert, why: str) -> None:
             log.error("alert_rejected", alert_id=record.alert.alert_id[:80], error=why[:300])
 
         await self._sender.send(
@@ -115,11 +115,11 @@ class Outbox:
             log.info("alerts_published", count=len(sent))
         return sent
 
-    def _sealed(self, alert: Alert) -> _Sealed:
+    def _sealed(self, alert: Alert) -> _SealedAlert:
         headers = event_headers(RECORDER, Alert, alert.alert_id)
-        return _Sealed(alert, alert.camera_id.encode(), sealed_alert(alert, self._keys), headers)
+        return _SealedAlert(alert, alert.camera_id.encode(), sealed_alert(alert, self._keys), headers)
 
-    def _without_picture(self, record: _Sealed) -> _Sealed | None:
+    def _without_picture(self, record: _SealedAlert) -> _SealedAlert | None:
         if not record.alert.thumbnail:
             return None
         record.alert.ClearField("thumbnail")
@@ -128,7 +128,7 @@ class Outbox:
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Send requests to cameras; return when Kafka has acknowledged them. Raises its error if it rejects one."""
         records = [
-            Plain(
+            PlainRecord(
                 camera.encode(),
                 sign_message(self._keys.current(CameraId(camera)), request),
                 event_headers(RECORDER, ProbeRequest, f"{camera}/{request.issued_ms}"),
@@ -171,7 +171,7 @@ class Alerts:
 
     async def publish_due(self) -> None:
         """Publish what waits, the oldest first; a rejected alert stays and delays no other one."""
-        after: Due | None = None
+        after: DueAlert | None = None
         refused = 0
         while due := await self._database.run(unpublished, self._engine, after):
             after = due[-1]

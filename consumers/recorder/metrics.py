@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
 from consumers.records.rows import FrameRow
@@ -47,21 +47,21 @@ _STAGE_REFUSALS = {
 
 
 @dataclass(frozen=True)
-class Places:
+class StoragePlaces:
     """The recorder's storage on local disks: folders by the name of their content, and the SQLite file."""
 
     folders: dict[str, Path]
     database: Path | None
 
 
-def places_of(settings: RecorderSettings) -> Places:
+def places_of(settings: RecorderSettings) -> StoragePlaces:
     """Return the places in the settings."""
     url = database_url(settings.database)
     database = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     folders = {"database": database.parent} if database is not None else {}
     if "://" not in settings.quarantine:
         folders["quarantine"] = Path(settings.quarantine)
-    return Places(folders, database)
+    return StoragePlaces(folders, database)
 
 
 def _count_damaged(database: Path) -> float:
@@ -71,7 +71,7 @@ def _count_damaged(database: Path) -> float:
 class Meters:
     """All metric families of the recorder, on one registry."""
 
-    def __init__(self, registry: CollectorRegistry, places: Places) -> None:
+    def __init__(self, registry: CollectorRegistry, places: StoragePlaces) -> None:
         recorded = metrics.RECORDED.on(registry)
         self._new, self._duplicate = recorded.labels("recorded"), recorded.labels("duplicate")
         self._latency = metrics.END_TO_END.on(registry)
@@ -116,7 +116,7 @@ class Meters:
         for labels in self._letter_labels:
             self._dead_letters.labels(*labels)
 
-    def take(self, written: Written) -> None:
+    def take(self, written: TransactionEffect) -> None:
         """Count the effect of one transaction."""
         self._new.inc(len(written.rows))
         self._duplicate.inc(written.duplicates)

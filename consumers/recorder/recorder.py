@@ -16,12 +16,12 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
-from consumers.evidence.probe_shares import CommandedShare, Probing, load_commanded, store_commanded
+from consumers.evidence.probe_shares import CommandedShare, ProbePlanner, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
@@ -141,7 +141,7 @@ class Recorder:
         self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, member, damaged)
         self._progress = Progress(settings.kafka)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
-        self._probing = Probing(settings.probes)
+        self._probing = ProbePlanner(settings.probes)
         self._plan_due = asyncio.Event()
         self._planning = asyncio.Lock()
         self._strained_until_s = 0.0
@@ -332,7 +332,7 @@ class Recorder:
 
     def _commit(
         self, records: Sequence[Record], refused: MalformedError | None = None
-    ) -> tuple[Written, Mapping[Partition, int]]:
+    ) -> tuple[TransactionEffect, Mapping[Partition, int]]:
         now_ms = unix_ms()
         if refused is None:
             batch = read(records, self._settings, self._keys, now_ms, self._boots)

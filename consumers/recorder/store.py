@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
 
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive, is_recorded
 from consumers.database.cameras import CameraRows
 from consumers.database.damage import adopt_decisions, damaged_files
 from consumers.database.dead_letters import DeadLetters, rename_topics
-from consumers.database.engine import Prepared, upsert
+from consumers.database.engine import PreparedStatement, upsert
 from consumers.database.frames import Frames
 from consumers.database.frames_by_key import FramesByKey
 from consumers.database.frames_by_time import FramesByTime
@@ -29,7 +29,7 @@ from consumers.evidence.watch import Watch
 from consumers.records.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
 from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
-from consumers.sightings.sightings import Sighted, Sightings
+from consumers.sightings.sightings import Sightings, SightingUpdate
 from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import CHECKED
 
@@ -57,18 +57,18 @@ class Store:
         self.camera_rows = CameraRows(engine)
         self.history = History(engine)
         self.ledgers = LedgerTable(engine)
-        self._first_offset = Prepared(engine, upsert(engine, offsets).on_conflict_do_nothing())
+        self._first_offset = PreparedStatement(engine, upsert(engine, offsets).on_conflict_do_nothing())
         place = (offsets.c.topic == bindparam("of"), offsets.c.partition == bindparam("part"))
         mine = (offsets.c.next == bindparam("before"), offsets.c.epoch == bindparam("mine"))
         moved = update(offsets).where(*place, *mine).values(next=bindparam("following"))
-        self._move_offset = Prepared(engine, moved)
-        self._epoch_of = Prepared(engine, select(offsets.c.epoch).where(*place).with_for_update())
+        self._move_offset = PreparedStatement(engine, moved)
+        self._epoch_of = PreparedStatement(engine, select(offsets.c.epoch).where(*place).with_for_update())
         insertion = upsert(engine, offsets)
         taken = insertion.on_conflict_do_update(
             index_elements=[offsets.c.topic, offsets.c.partition],
             set_={"epoch": offsets.c.epoch + insertion.excluded.epoch},
         )
-        self._take_up = Prepared(engine, taken.returning(offsets.c.next, offsets.c.epoch))
+        self._take_up = PreparedStatement(engine, taken.returning(offsets.c.next, offsets.c.epoch))
         self._verdicts_topic = settings.verdicts_topic
         self._epochs: dict[Partition, int] = {}
         """The epochs of the partitions that this recorder has claimed."""
@@ -130,7 +130,7 @@ class Store:
             raise
         return found
 
-    def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
+    def write(self, batch: Batch, expected: dict[Partition, int | None]) -> TransactionEffect:
         """Write the quarantine's files of the batch, then commit it.
 
         The time that the files take is added to the batch's times: readers rely on a commit soon after them. Raises
@@ -146,8 +146,10 @@ class Store:
             self.frames.forget()
             raise
 
-    def _write(self, batch: Batch, expected: dict[Partition, int | None], kept: Mapping[FrameKey, int]) -> Written:
-        written = Written(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
+    def _write(
+        self, batch: Batch, expected: dict[Partition, int | None], kept: Mapping[FrameKey, int]
+    ) -> TransactionEffect:
+        written = TransactionEffect(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
         with self.engine.begin() as connection:
@@ -178,7 +180,7 @@ class Store:
         written.chains = raised.chains
         return written
 
-    def read_on(self) -> Written:
+    def read_on(self) -> TransactionEffect:
         """Apply the rule where the wait for a missing frame has expired, or another recorder wrote it.
 
         Return the effect.
@@ -187,7 +189,7 @@ class Store:
         if not self._alone:
             waiting |= self.watch.next_waiting()
         if not waiting:
-            return Written()
+            return TransactionEffect()
         with self.engine.begin() as connection:
             for partition in sorted(set(waiting.values())):
                 if not self._holds(connection, partition):
@@ -195,7 +197,7 @@ class Store:
                     waiting = {boot: its for boot, its in waiting.items() if its != partition}
             raised = self.watch.read(connection, {}, waiting, unix_ms(), self.quarantine.read, {})
         self.watch.commit(raised)
-        return Written(alerts=raised.alerts, chains=raised.chains)
+        return TransactionEffect(alerts=raised.alerts, chains=raised.chains)
 
     def tend_sightings(self) -> None:
         """Read the sighting rules, and end the sightings whose class has been absent."""
@@ -207,7 +209,7 @@ class Store:
                 if not self._holds(connection, partition):
                     self.sightings.release(partition)
                     over = {key: each for key, each in over.items() if each.partition != partition}
-            ended = self.sightings.end(connection, over) if over else Sighted()
+            ended = self.sightings.end(connection, over) if over else SightingUpdate()
         self.sightings.commit(ended)
         self.sightings.tidy(now_ms)
 
@@ -233,7 +235,7 @@ class Store:
                 raise OffsetConflictError(f"{topic} partition {partition}: expected offset {before} in the database")
 
     def _record_frames(
-        self, connection: Connection, batch: Batch, written: Written, kept: Mapping[FrameKey, int]
+        self, connection: Connection, batch: Batch, written: TransactionEffect, kept: Mapping[FrameKey, int]
     ) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
         written.rows = self.frames.record(connection, rows, batch.repeated, batch.recorded_ms)

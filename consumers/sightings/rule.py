@@ -48,7 +48,7 @@ class SightingRule(NamedTuple):
         return 2 * self.frames - 1
 
 
-class Look(NamedTuple):
+class RuleFrame(NamedTuple):
     """One frame as a rule reads it."""
 
     at_ms: int
@@ -62,7 +62,7 @@ class Look(NamedTuple):
 class Sighting(NamedTuple):
     """The state of one camera and one class or group. Immutable: `advance` returns a new one."""
 
-    recent: tuple[Look, ...] = ()
+    recent: tuple[RuleFrame, ...] = ()
     """The newest frames, oldest first."""
     at_ms: int = 0
     """Time of the newest frame."""
@@ -74,7 +74,7 @@ class Sighting(NamedTuple):
     """Whether the sighting of that alert has not ended."""
 
     @property
-    def agreeing(self) -> list[Look]:
+    def agreeing(self) -> list[RuleFrame]:
         """Return the agreeing ones of the newest frames."""
         return [each for each in self.recent if each.confidence is not None]
 
@@ -109,7 +109,7 @@ def not_ahead(state: Sighting, now_ms: int) -> Sighting:
     return state._replace(at_ms=now_ms, seen_ms=min(state.seen_ms, now_ms), raised_ms=raised_ms)
 
 
-def advance(rule: SightingRule, state: Sighting, look: Look) -> Sighting:
+def advance(rule: SightingRule, state: Sighting, look: RuleFrame) -> Sighting:
     """Return the state after one more frame. The frame raises an alert if it changes `raised_ms`.
 
     An alert needs an agreeing frame, `frames` agreeing ones among the newest `looked_at` of one boot, no sighting that

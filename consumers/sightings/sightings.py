@@ -18,7 +18,7 @@ from consumers.records.rows import FrameRow
 from consumers.sightings.rule import (
     RANGES,
     SIGHTING,
-    Look,
+    RuleFrame,
     Sighting,
     SightingRule,
     advance,
@@ -38,7 +38,7 @@ SightingKey = tuple[str, str]
 """Camera, and class or group."""
 
 
-class Watched(NamedTuple):
+class SightingTrack(NamedTuple):
     """The recorder's state of one camera and one class or group."""
 
     state: Sighting
@@ -49,11 +49,11 @@ class Watched(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sighted:
+class SightingUpdate:
     """The effect of one transaction."""
 
     alerts: list[Alert] = field(default_factory=list)
-    changed: dict[SightingKey, Watched] = field(default_factory=dict)
+    changed: dict[SightingKey, SightingTrack] = field(default_factory=dict)
 
 
 class Sightings:
@@ -68,7 +68,7 @@ class Sightings:
         self._by_wanted: dict[str, dict[str, SightingRule]] = {}
         self._rules: tuple[SightingRule, ...] = ()
         self._of_camera: dict[str, tuple[SightingRule, ...]] = {}
-        self._watched: dict[SightingKey, Watched] = {}
+        self._watched: dict[SightingKey, SightingTrack] = {}
         self._pictures: dict[SightingKey, bytes] = {}
         """The newest preview of each camera's agreeing frames. The newest ones come last."""
         self._insert = upsert(engine, alerts).on_conflict_do_nothing()
@@ -95,7 +95,9 @@ class Sightings:
                 lasts = not row.ended_ms
                 seen_ms = now_ms if lasts else row.ended_ms
                 state = Sighting((), max(row.raised_ms, seen_ms), seen_ms, row.raised_ms, lasts)
-                self._watched[row.camera, row.wanted] = Watched(not_ahead(state, now_ms), row.partition, row.alert_id)
+                self._watched[row.camera, row.wanted] = SightingTrack(
+                    not_ahead(state, now_ms), row.partition, row.alert_id
+                )
 
     def read(
         self,
@@ -103,9 +105,9 @@ class Sightings:
         rows: Sequence[FrameRow],
         verdicts: Mapping[FrameKey, Verdict],
         partitions: Mapping[str, int],
-    ) -> Sighted:
+    ) -> SightingUpdate:
         """Apply the rules to new rows of `frames`, in their order, and write unpublished alerts."""
-        found = Sighted()
+        found = SightingUpdate()
         if not self._rules:
             return found
         for row in rows:
@@ -120,7 +122,7 @@ class Sightings:
         row: FrameRow,
         verdicts: Mapping[FrameKey, Verdict],
         partitions: Mapping[str, int],
-        found: Sighted,
+        found: SightingUpdate,
     ) -> None:
         key = (row.camera, rule.wanted)
         before = found.changed.get(key) or self._watched.get(key)
@@ -128,15 +130,15 @@ class Sightings:
         if before is None:
             if confidence is None:
                 return
-            before = Watched(Sighting(), 0)
+            before = SightingTrack(Sighting(), 0)
         before = before._replace(state=not_ahead(before.state, row.recorded_ms))
-        state = advance(rule, before.state, Look(row.recorded_ms, row.boot, row.seq, confidence))
+        state = advance(rule, before.state, RuleFrame(row.recorded_ms, row.boot, row.seq, confidence))
         partition = partitions.get(row.camera, before.partition)
         if before.state.lasts and (not state.lasts or state.raised_ms != before.state.raised_ms):
             self._end(connection, before)
         if confidence is not None and not (before.state.lasts and state.lasts):
             self._keep_picture(key, verdicts[row.camera, row.boot, row.seq].preview, begins=len(state.recent) == 1)
-        after = Watched(state, partition, before.alert_id)
+        after = SightingTrack(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
             alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))
             if connection.execute(self._insert, alert_row(alert, partition)).rowcount:
@@ -162,7 +164,7 @@ class Sightings:
             found = self._of_camera[camera] = tuple(rule for rule in mine if rule is not None)
         return found
 
-    def over(self, now_ms: int) -> dict[SightingKey, Watched]:
+    def over(self, now_ms: int) -> dict[SightingKey, SightingTrack]:
         """Return the sightings that have ended by `now_ms`, and those without a rule, in their old state."""
         for key, each in self._watched.items():
             if each.state.at_ms > now_ms:
@@ -173,16 +175,16 @@ class Sightings:
             if each.state.lasts and ((rule := self._rule_of(key)) is None or not lapse(rule, each.state, now_ms).lasts)
         }
 
-    def end(self, connection: Connection, over: Iterable[SightingKey]) -> Sighted:
+    def end(self, connection: Connection, over: Iterable[SightingKey]) -> SightingUpdate:
         """Write the end of these sightings."""
-        found = Sighted()
+        found = SightingUpdate()
         for key in over:
             before = self._watched[key]
             self._end(connection, before)
             found.changed[key] = before._replace(state=before.state._replace(recent=(), lasts=False))
         return found
 
-    def _end(self, connection: Connection, before: Watched) -> None:
+    def _end(self, connection: Connection, before: SightingTrack) -> None:
         """Write that the sighting of the last alert has ended."""
         mine = alerts.c.alert_id == before.alert_id
         connection.execute(update(alerts).where(mine).values(ended_ms=before.state.seen_ms))
@@ -191,7 +193,7 @@ class Sightings:
         camera, wanted = key
         return next((rule for rule in self._rules_of(camera) if rule.wanted == wanted), None)
 
-    def commit(self, found: Sighted) -> None:
+    def commit(self, found: SightingUpdate) -> None:
         """Apply `found` in memory: its transaction is durable."""
         self._watched |= found.changed
         for alert in found.alerts:

@@ -14,7 +14,7 @@ from typing import Final
 from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
 from infra.local.role_table import running
-from infra.pki.authority import CRL_FILE, Authority, Issued
+from infra.pki.authority import CRL_FILE, Authority, IssuedCertificate
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file
 from infra.pki.serials import serials
@@ -115,7 +115,7 @@ def _raise_generation(layout: Layout, camera: CameraId) -> int:
     return known[camera]
 
 
-def issue_canary(authority: Authority) -> Issued:
+def issue_canary(authority: Authority) -> IssuedCertificate:
     """Issue a short-lived certificate to be revoked with others: a broker that rejects it has reloaded its lists."""
     return authority.issue(CANARY, days=_BRIEF_DAYS)
 
@@ -134,7 +134,7 @@ def close_connection(broker: tuple[str, int], authority: Authority, name: str, w
         )
 
 
-def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
+def await_refusal(broker: tuple[str, int], authority: Authority, canary: IssuedCertificate, within_s: float) -> None:
     """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
     if not _connect_until(broker, authority, canary, within_s, lambda refusal: refusal is not None):
         host, port = broker
@@ -147,7 +147,7 @@ def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued,
 def _connect_until(
     broker: tuple[str, int],
     authority: Authority,
-    issued: Issued,
+    issued: IssuedCertificate,
     within_s: float,
     is_wanted: Callable[[str | None], bool],
 ) -> bool:
@@ -166,7 +166,7 @@ def _connect_until(
             time.sleep(_POLL_S)
 
 
-def _tls(folder: Path, authority: Authority, issued: Issued) -> Tls:
+def _tls(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
     file = folder / "identity.pem"
     write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)

@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from infra.audit.kafka_sets import KafkaSets, Waiting
+from infra.audit.kafka_sets import AuditedRecord, KafkaSets
 from schemas.errors import BrokerError, error_text
 from schemas.keys.keys import KeyRing
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
@@ -104,7 +104,7 @@ class _Waiting:
         """Return the partitions that have not been read to their end."""
         return [tp for tp, at in self._next.items() if at < self._ends[tp]]
 
-    async def some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[Waiting]]:
+    async def some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[AuditedRecord]]:
         """Return the next records of `partitions`."""
         try:
             async with asyncio.timeout(SILENT_S):
@@ -112,7 +112,7 @@ class _Waiting:
         except TimeoutError:
             raise TimeoutError(f"it gave nothing of {partitions[0].topic} for {SILENT_S:g} s") from None
 
-    async def _some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[Waiting]]:
+    async def _some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[AuditedRecord]]:
         while True:
             found = await self._reader.fetch(*partitions, wait_s=0.5)
             moved = False
@@ -126,7 +126,7 @@ class _Waiting:
             if moved or found:
                 return found
 
-    def _missing(self, tp: TopicPartition, records: Sequence[Waiting], position: int) -> str:
+    def _missing(self, tp: TopicPartition, records: Sequence[AuditedRecord], position: int) -> str:
         """Describe the offsets skipped up to `position`; empty when none were."""
         expected, passed, first = self._next[tp], 0, -1
         for offset in (*(record.offset for record in records), position):

@@ -24,7 +24,7 @@ Boot = tuple[CameraId, int]
 """Camera and boot."""
 
 
-class Waiting(Protocol):
+class AuditedRecord(Protocol):
     """The fields of a Kafka record that the audit reads, from a file or by the protocol."""
 
     @property
@@ -68,7 +68,7 @@ class KafkaSets:
                     sets.take(topic, record, keys)
         return sets
 
-    def take(self, topic: KafkaTopic, record: Waiting, keys: KeyRing) -> None:
+    def take(self, topic: KafkaTopic, record: AuditedRecord, keys: KeyRing) -> None:
         """Enter a record of `topic` that its reader has not yet read."""
         value = record.value
         if not value:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
-from consumers.conservation.balance import Lost
+from consumers.conservation.balance import LostFrames
 from consumers.database.damage import UNREADABLE
 from consumers.database.queries import Accuracy, open_records
 from infra.audit.audit import Audit
 from infra.state_folder import Layout
 
 
-class Attacked(TypedDict):
+class AttackedCamera(TypedDict):
     """The result of one camera that the red team attacked."""
 
     frames: int
@@ -35,7 +35,7 @@ class Latency(TypedDict):
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunFigures:
     """Figures of the run's frames from the database; each is null when it cannot be read or has no frames."""
 
     frames_measured: int
@@ -60,7 +60,7 @@ class Measured:
     """Frames under an attack with known truth; only `accuracy_attacked` counts them."""
     accuracy_attacked: float | None
     """Share of right classes among them."""
-    attacked_by_camera: dict[str, Attacked]
+    attacked_by_camera: dict[str, AttackedCamera]
     """The same for each attacked camera."""
     strip_checked: int
     """Frames that STRIP has checked."""
@@ -100,22 +100,22 @@ class Findings:
     """Start of the oldest boot that the records still cover, Unix time in milliseconds; null without one."""
     ledgers_refused: int
     """Ledgers without a camera's signature: their claims are not counted."""
-    lost: list[Lost]
+    lost: list[LostFrames]
     """The lost frames."""
     unread: list[str]
     """Unreadable records, one line each; all else is counted."""
-    attacked_by_camera: dict[str, Attacked] | None
+    attacked_by_camera: dict[str, AttackedCamera] | None
     """Results of each camera that the red team attacked; null when they cannot be read."""
 
 
-def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str, Any]:
+def audit_report(found: Audit, attacked: dict[str, AttackedCamera] | None) -> dict[str, Any]:
     """Return the output of `pointillist audit --json`: the fields of `Counts` and `Findings`."""
     findings = Findings(
         kafka_frames=found.kafka_frames,
         covers_from_ms=found.frames_from_ms,
         ledgers_refused=len(found.ledgers_refused),
         lost=[
-            Lost(camera_id=boot.camera_id, boot_id=f"{boot.boot_id:016x}", ranges=list(boot.lost.ranges()))
+            LostFrames(camera_id=boot.camera_id, boot_id=f"{boot.boot_id:016x}", ranges=list(boot.lost.ranges()))
             for boot in found.boots
             if boot.lost
         ],
@@ -128,7 +128,7 @@ def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str
 def report(
     found: Audit, layout: Layout, since_ms: int, foreign_before: int, startup_s: float, restarts: dict[str, int]
 ) -> dict[str, Any]:
-    """Return the report of the boots that started at `since_ms` or later: the fields of `Counts`, `Measured` and
+    """Return the report of the boots that started at `since_ms` or later: the fields of `Counts`, `RunFigures` and
     `Run`."""
     return {
         **found.counts(since_ms).as_dict(),
@@ -152,8 +152,8 @@ def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
             truth = records.strip_truth(of=boots)
             attacked = records.accuracy_under_attack(of=boots)
     except UNREADABLE:
-        return dict.fromkeys(each.name for each in fields(Measured))
-    measured = Measured(
+        return dict.fromkeys(each.name for each in fields(RunFigures))
+    measured = RunFigures(
         frames_measured=sums.frames,
         bytes_raw=sums.raw_bytes,
         bytes_sent=sums.frame_bytes,
@@ -177,7 +177,7 @@ def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
     return asdict(measured)
 
 
-def attacked_by_camera(database_url: str) -> dict[str, Attacked] | None:
+def attacked_by_camera(database_url: str) -> dict[str, AttackedCamera] | None:
     """Return each attacked camera's result over all frames in a database; None when it cannot be read."""
     try:
         with open_records(database_url) as records:
@@ -186,7 +186,7 @@ def attacked_by_camera(database_url: str) -> dict[str, Attacked] | None:
         return None
 
 
-def with_clean_accuracy(found: Accuracy) -> Attacked:
+def with_clean_accuracy(found: Accuracy) -> AttackedCamera:
     """Return one camera's attacked frames: their number, their accuracy, and the accuracy of its clean frames."""
     return {
         "frames": found.attacked,

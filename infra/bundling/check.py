@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from infra.bundling.gallery import as_taken, picture_files
-from infra.bundling.label_checks import Judged, judge
+from infra.bundling.label_checks import LabelResult, judge
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import check_drop_ratio, random_masks
 from lab.restoration.psnr import read_picture
@@ -37,7 +37,7 @@ _TOP: Final = 5
 
 
 @dataclass(frozen=True)
-class Shown:
+class PictureComparison:
     """One picture, (H, W, C) uint8: the original, as sent with black holes, rebuilt, and as the network sees it.
 
     With the verdicts on the whole and on the dropped picture, name and confidence.
@@ -53,7 +53,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """The result of `check`."""
 
     bundle: Bundle
@@ -67,11 +67,11 @@ class Checked:
     pictures: int
     agreement: Interval
     """Share of the pictures that keep their class after drop and reconstruction."""
-    judged: Judged | None
+    judged: LabelResult | None
     accuracy_dropped: Interval | None
     top: list[tuple[str, int]]
     """The most frequent classes of dropped pictures, with their counts."""
-    shown: list[Shown]
+    shown: list[PictureComparison]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON, for scripts."""
@@ -97,7 +97,7 @@ def check(
     most: int,
     skipped: Callable[[str, str], object] = lambda name, why: None,
     advance: Callable[[int], object] = lambda count: None,
-) -> Checked:
+) -> CheckResult:
     """Load the bundle, time it, and send each picture through drop and chain as a processor would.
 
     Raises BundleError for the bundle, ConfigError for the pictures and the drop ratio.
@@ -111,7 +111,7 @@ def check(
     classes = bundle.settings.classes
     masks, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     taken, labels, whole, dropped = [], [], [], []
-    shown: list[Shown] = []
+    shown: list[PictureComparison] = []
     for file, label in zip(chosen.files, chosen.labels, strict=True):
         advance(1)
         try:
@@ -130,7 +130,7 @@ def check(
         dropped.append(int(found.class_id))
         if len(shown) < SHOWN:
             shown.append(
-                Shown(
+                PictureComparison(
                     file.name, picture, _first(drop(frames, kept)),
                     _rebuilt(pipeline, frames, kept, found.rebuilt), _seen(pipeline, frames, kept),
                     (classes[whole[-1]], float(shares.amax())), (classes[dropped[-1]], float(found.confidence)),
@@ -145,7 +145,7 @@ def check(
     same = np.array(whole) == np.array(dropped)
     right = np.array(dropped) == gallery.labels
     counted = Counter(classes[each] for each in dropped)
-    return Checked(
+    return CheckResult(
         bundle, f"{runs.classifier}", load_s, 1000 * one_s, 1000 * batch_s, len(gallery), share_interval(same[None]),
         judge(bundle, gallery) if chosen.labelled else None, share_interval(right[None]) if chosen.labelled else None,
         counted.most_common(_TOP), shown,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from infra.bundling.check import Shown
+from infra.bundling.check import PictureComparison
 from infra.state_folder import regular_file
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
@@ -22,7 +22,7 @@ _GAP: Final = 8
 _INK: Final = "#202020"
 
 
-def write_sheet(shown: Sequence[Shown], file: Path) -> None:
+def write_sheet(shown: Sequence[PictureComparison], file: Path) -> None:
     """Draw the pictures into a PNG, one row each. The target of a symbolic link is written. Raises ConfigError."""
     step = _CELL + _GAP
     sheet = Image.new("RGB", (len(COLUMNS) * step + _GAP, _CAPTION + len(shown) * (step + _CAPTION) + _GAP), "white")

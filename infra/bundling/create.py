@@ -20,10 +20,10 @@ from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import UNKNOWN, picture_files, read_gallery
 from infra.bundling.imagenet import OVERLAYS, of_imagenet, write_generated_strip
-from infra.bundling.label_checks import Judged, judge
+from infra.bundling.label_checks import LabelResult, judge
 from infra.bundling.networks import Network, of_onnx, of_tflite, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
-from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
+from infra.bundling.wanted import BundleRequest, PrintLine, Skipped, Summary
 from lab.data import LabelledPictures
 from lab.drift import write_drift
 from lab.strip.calibrate import FRR
@@ -43,12 +43,12 @@ _COARSEST: Final = 1 / 128
 
 
 @dataclass(frozen=True)
-class Made:
+class BundleSummary:
     """The summary of a finished bundle."""
 
     bundle: Bundle
     origin: str
-    judged: Judged | None = None
+    judged: LabelResult | None = None
     strip: str | None = None
     """STRIP's calibration in words; None without one."""
     unsure: str | None = None
@@ -72,8 +72,11 @@ class Made:
 
 
 def create(
-    wanted: Wanted, out: Path, print_line: PrintLine = lambda line: None, skipped: Skipped = lambda name, why: None
-) -> Made:
+    wanted: BundleRequest,
+    out: Path,
+    print_line: PrintLine = lambda line: None,
+    skipped: Skipped = lambda name, why: None,
+) -> BundleSummary:
     """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
 
     The user chose the network and knows its origin. A TorchScript file runs only when code was allowed, see
@@ -83,7 +86,7 @@ def create(
         return fill(wanted, folder, out, print_line, skipped)
 
 
-def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped: Skipped) -> Made:
+def fill(wanted: BundleRequest, folder: Path, out: Path, print_line: PrintLine, skipped: Skipped) -> BundleSummary:
     """Write the bundle for `out` into `folder`. Raises ConfigError, BundleError."""
     names = None if wanted.classes is None else read_class_names(wanted.classes)
     network = _network(wanted, folder, None if names is None else len(names))
@@ -115,13 +118,15 @@ def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped
             "them makes a closer one, and a drift reference"
         )
         words = f"suspect below {strip.threshold_bits:.3f} bits, by generated pictures under {OVERLAYS} overlays"
-        return Made(load_bundle(folder, torch.device("cpu"), vouched=True), wanted.origin, None, words, notes=notes)
+        return BundleSummary(
+            load_bundle(folder, torch.device("cpu"), vouched=True), wanted.origin, None, words, notes=notes
+        )
     if wanted.calibrate is None:
         notes.append(
             "no [strip] table: no frame is checked for triggers; --calibrate FOLDER with pictures as the cameras will "
             "see them makes one"
         )
-        return Made(bundle, wanted.origin, notes=notes)
+        return BundleSummary(bundle, wanted.origin, notes=notes)
     asked = bundle.settings.unsure_below > 0 if wanted.unsure is None else wanted.unsure
     return calibrate(
         folder, bundle, wanted.calibrate, wanted.strip_s, print_line, skipped, origin=wanted.origin, unsure=asked,
@@ -140,7 +145,7 @@ def calibrate(
     origin: str,
     unsure: bool = False,
     notes: Sequence[str] = (),
-) -> Made:
+) -> BundleSummary:
     """Write STRIP's table and the drift reference, made from a folder of clean pictures, into the bundle in `folder`.
 
     With `unsure`, the pictures also set temperature and limit of `unsure`. Raises ConfigError, BundleError.
@@ -164,11 +169,13 @@ def calibrate(
             f"{unchanged}; expected at least {LEAST_PICTURES} pictures for a new one and a drift reference, got "
             f"{len(gallery)}"
         )
-        return Made(bundle, origin, judged, unsure=limits, notes=notes)
+        return BundleSummary(bundle, origin, judged, unsure=limits, notes=notes)
     write_drift(folder, bundle, gallery)
     if not strip_s:
         notes.append(f"{unchanged}; --strip-seconds 0 leaves no time for a new one")
-        return Made(load_bundle(folder, torch.device("cpu"), vouched=True), origin, judged, unsure=limits, notes=notes)
+        return BundleSummary(
+            load_bundle(folder, torch.device("cpu"), vouched=True), origin, judged, unsure=limits, notes=notes
+        )
     print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
@@ -191,7 +198,7 @@ def calibrate(
         f"suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by {used} pictures "
         f"under {overlays} overlays"
     )
-    return Made(bundle, origin, judged, words, limits, notes)
+    return BundleSummary(bundle, origin, judged, words, limits, notes)
 
 
 def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: list[str]) -> tuple[Bundle, str | None]:
@@ -214,7 +221,7 @@ def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: lis
     return load_bundle(folder, torch.device("cpu"), vouched=True), words
 
 
-def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
+def _network(wanted: BundleRequest, folder: Path, classes: int | None) -> Network:
     match wanted.origin:
         case "onnx":
             return of_onnx(Path(wanted.network), folder, wanted.size, classes)
@@ -230,7 +237,9 @@ def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
             return of_timm(wanted.network, wanted.weights, folder, wanted.size, classes)
 
 
-def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Path, notes: list[str]) -> BundleSettings:
+def _settings(
+    wanted: BundleRequest, network: Network, names: list[str] | None, out: Path, notes: list[str]
+) -> BundleSettings:
     if names is None:
         names = list(network.class_names)
         if not names:

@@ -29,7 +29,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelResult:
     """The network's accuracy as described, and the evidence against the description, one line each."""
 
     accuracy: Interval
@@ -51,7 +51,7 @@ def verdicts(bundle: Bundle, pictures: LabelledPictures, given: Normalisation | 
     return torch.cat(found).cpu().numpy().astype(np.int64)
 
 
-def judge(bundle: Bundle, pictures: LabelledPictures) -> Judged:
+def judge(bundle: Bundle, pictures: LabelledPictures) -> LabelResult:
     """Classify labelled pictures as described, under every other preset, and by every other order of the classes."""
     channels, classes = bundle.settings.input.channels, bundle.settings.classes
     found = verdicts(bundle, pictures)
@@ -75,7 +75,7 @@ def judge(bundle: Bundle, pictures: LabelledPictures) -> Judged:
             f"{accuracy.value:.0%} of {len(found)} pictures are right, no more than chance: are these the pictures and "
             "the classes that the network was trained on?"
         )
-    return Judged(accuracy, tuple(doubts))
+    return LabelResult(accuracy, tuple(doubts))
 
 
 def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy: Interval) -> list[str]:

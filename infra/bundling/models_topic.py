@@ -24,7 +24,7 @@ from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.admin import Admin, GroupState
 from schemas.transport.kafka.reader import Reader
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 
 _CALL_S: Final = 10.0
 _POLL_S: Final = 0.3
@@ -132,7 +132,7 @@ class ModelsTopic(ModelsRecords):
         try:
             async with asyncio.timeout(_CALL_S):
                 # The topic has one partition.
-                record = Plain(LIVE_KEY, seal(signed, self._signer), headers)
+                record = PlainRecord(LIVE_KEY, seal(signed, self._signer), headers)
                 await sender.send(self._partition.topic, [record], once=True)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error

@@ -161,7 +161,7 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
     """Write a network of torchvision with its default weights, a state dict's, or random ones. Raises BundleError."""
     models = library("torchvision").models
     if weights != OWN_WEIGHTS:
-        return _of_library(name, weights, folder, size, classes, "torchvision", Known(height=224, width=224))
+        return _of_library(name, weights, folder, size, classes, "torchvision", WeightProperties(height=224, width=224))
     arguments = _torchvision_arguments(name)
     torchvision_network(name, 2, **arguments)  # a wrong name is reported before anything is fetched
     chosen = models.get_model_weights(name).DEFAULT
@@ -175,7 +175,7 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
         ) from None
     transforms, names = chosen.transforms(), tuple(chosen.meta.get("categories", ()))
     side = int(transforms.crop_size[0])
-    known = Known(side, side, Normalisation(tuple(transforms.mean), tuple(transforms.std)), names)
+    known = WeightProperties(side, side, Normalisation(tuple(transforms.mean), tuple(transforms.std)), names)
     if getattr(network, "transform_input", False):
         # The network converts ImageNet's normalisation to this one; the factory's network does not.
         known = replace(known, normalisation=PRESETS["half"])
@@ -194,7 +194,7 @@ def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None,
     timm = library("timm")
     kept: dict[str, Any] = vars(timm_network(name, 2))["pretrained_cfg"]
     _, height, width = kept["input_size"]
-    known = Known(height, width, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
+    known = WeightProperties(height, width, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
     if weights != OWN_WEIGHTS:
         return _of_library(name, weights, folder, size, classes, "timm", known)
     try:
@@ -219,7 +219,7 @@ def _patience() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Known:
+class WeightProperties:
     """The properties of a network's weights, from their library."""
 
     height: int
@@ -229,7 +229,13 @@ class Known:
 
 
 def _of_library(
-    name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None, package: str, known: Known
+    name: str,
+    weights: str,
+    folder: Path,
+    size: tuple[int, int] | None,
+    classes: int | None,
+    package: str,
+    known: WeightProperties,
 ) -> Network:
     if classes is None:
         raise ConfigError(
@@ -259,7 +265,7 @@ def _written(
     folder: Path,
     size: tuple[int, int] | None,
     package: str,
-    known: Known,
+    known: WeightProperties,
     arguments: Mapping[str, Any],
 ) -> Network:
     """Write the weights; `arguments` are further ones of the factory."""

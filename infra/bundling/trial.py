@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
+from infra.bundling.wanted import BundleRequest, PrintLine, Skipped, Summary
 from schemas.errors import BundleError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Limits:
     """GiB of address space beyond the needs of the libraries."""
 
 
-def create_within(limits: Limits, wanted: Wanted, out: Path, print_line: PrintLine, skipped: Skipped) -> Summary:
+def create_within(limits: Limits, wanted: BundleRequest, out: Path, print_line: PrintLine, skipped: Skipped) -> Summary:
     """Write the bundle into the folder `out`, as `create` does. Raises ConfigError, BundleError.
 
     A trial that exceeds the limits is killed, raises BundleError and leaves nothing.
@@ -101,7 +101,7 @@ def _ended(status: int | None, limits: Limits, network: str) -> str:
     return f"{network}: expected a trial with status 0, got {status}. Choose another network."
 
 
-def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connection) -> None:
+def _run(limits: Limits, wanted: BundleRequest, folder: Path, out: Path, sender: Connection) -> None:
     """Run in the child: its first message is None, its last one a Summary or the error that the parent raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
     from infra.bundling.create import fill

@@ -23,7 +23,7 @@ Skipped = Callable[[str, str], object]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BundleRequest:
     """The options of `bundle create`."""
 
     origin: Origin

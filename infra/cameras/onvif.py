@@ -54,7 +54,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Described:
+class CameraDescription:
     """A camera's description of itself, or the reason that it is missing."""
 
     answer: Answer
@@ -125,12 +125,12 @@ def seen(text: object, most: int = 80) -> str:
     return printable(str(text if text is not None else ""), "")[:most]
 
 
-async def describe_all(answers: list[Answer], user: str, password: str) -> list[Described]:
+async def describe_all(answers: list[Answer], user: str, password: str) -> list[CameraDescription]:
     """Query all cameras at once for model and streams; a camera without an answer is returned with its reason."""
     return list(await asyncio.gather(*(_described(answer, user, password) for answer in answers)))
 
 
-async def _described(answer: Answer, user: str, password: str) -> Described:
+async def _described(answer: Answer, user: str, password: str) -> CameraDescription:
     from onvif import ONVIFCamera
 
     logging.getLogger().setLevel(logging.WARNING)  # the library's import has set another level
@@ -140,16 +140,16 @@ async def _described(answer: Answer, user: str, password: str) -> Described:
         async with asyncio.timeout(ANSWER_S):
             return await _ask(camera, answer)
     except TimeoutError:
-        return Described(answer, problem=f"has not answered for {ANSWER_S:g} s")
+        return CameraDescription(answer, problem=f"has not answered for {ANSWER_S:g} s")
     except Exception as error:  # a stranger's answer may break the library anywhere
         text = " ".join(str(error).replace(password, "…").split()) if password else str(error)
-        return Described(answer, problem=seen(text) or type(error).__name__)
+        return CameraDescription(answer, problem=seen(text) or type(error).__name__)
     finally:
         with contextlib.suppress(Exception):
             await camera.close()
 
 
-async def _ask(camera: Any, answer: Answer) -> Described:
+async def _ask(camera: Any, answer: Answer) -> CameraDescription:
     await camera.update_xaddrs()
     device = await camera.create_devicemgmt_service()
     information = await device.GetDeviceInformation()
@@ -163,7 +163,7 @@ async def _ask(camera: Any, answer: Answer) -> Described:
             failure = failure or error
     if failure is not None and not streams:
         raise failure
-    return Described(answer, seen(f"{information.Manufacturer} {information.Model}"), tuple(streams))
+    return CameraDescription(answer, seen(f"{information.Manufacturer} {information.Model}"), tuple(streams))
 
 
 async def _stream(media: Any, profile: Any) -> Stream:
@@ -191,7 +191,7 @@ def check_site(site: str) -> None:
         )
 
 
-def camera_name(described: Described, taken: set[str], site: str) -> str:
+def camera_name(described: CameraDescription, taken: set[str], site: str) -> str:
     """Return a valid camera name for `site`, from its own name, and with its address if that name is taken."""
     most = CAMERA_ID_CHARACTERS - len(f"{site}/")
     text = described.answer.name or described.model or "camera"

@@ -17,7 +17,7 @@ from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
-    from infra.audit.report import Attacked
+    from infra.audit.report import AttackedCamera
     from schemas.keys.keys import KeyRing
 
 
@@ -93,7 +93,7 @@ def _keys(state: Path | None) -> KeyRing:
     return KeyRing(held or role_roots(Environment(), Role.AUDITOR))
 
 
-def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
+def _print_tables(found: Audit, attacked: dict[str, AttackedCamera] | None) -> None:
     console = Console(soft_wrap=True)
     table = Table("count", "frames", title="audit", title_justify="left")
     for name, value in found.counts().as_dict().items():

@@ -21,7 +21,7 @@ from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.bundling.check import Checked
+    from infra.bundling.check import CheckResult
     from infra.bundling.wanted import Summary
     from lab.statistics import Interval
 
@@ -171,7 +171,7 @@ def check(
     raise typer.Exit(DOUBTED if found.judged and found.judged.doubts else 0)
 
 
-def _print_checked(found: Checked, drop: float) -> None:
+def _print_checked(found: CheckResult, drop: float) -> None:
     wanted = found.bundle.settings.input
     print_line = _printer()
     size = f"{wanted.channels}×{wanted.height}×{wanted.width}"

@@ -12,7 +12,7 @@ import typer
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.bundling.wanted import Origin, Wanted
+    from infra.bundling.wanted import BundleRequest, Origin
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class NetworkOptions:
         ),
     ] = None
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> BundleRequest:
         """Check the options, and return the request that they make. Raises ConfigError."""
         from infra.bundling.names import check_name
         from infra.bundling.presets import normalisation
-        from infra.bundling.wanted import Wanted
+        from infra.bundling.wanted import BundleRequest
         from infra.cli.lab.shared import chosen
         from processors.bundle.model_toml import Policy
 
@@ -86,7 +86,7 @@ class NetworkOptions:
             if given is not None:
                 check_name(option, given)
         sides = _sides(self.size)
-        return Wanted(
+        return BundleRequest(
             origin, network, self.classes, self.calibrate, partial(normalisation, self.preset, self.mean, self.std),
             self.weights, None if sides is None else (sides[1], sides[0]), self.channels or 3,
             None if self.policy is None else chosen(self.policy, *get_args(Policy), option="--policy"), self.name,

@@ -13,7 +13,7 @@ from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.cameras.onvif import Described
+    from infra.cameras.onvif import CameraDescription
     from infra.cli.terminal import Console
 
 _STREAM: Final = re.compile(r"(rtsp|http)s?://(?!.*(\$\{|\{index))", re.IGNORECASE | re.DOTALL)
@@ -45,7 +45,7 @@ def discover(
     """
     import asyncio
 
-    from infra.cameras.onvif import Described, check_site, describe_all, find
+    from infra.cameras.onvif import CameraDescription, check_site, describe_all, find
     from infra.cli.terminal import Console
     from producers.sources.login import LoginPlace
 
@@ -57,7 +57,9 @@ def discover(
     known = LoginPlace(file=login).read() if login is not None else None
     with needs_extra("onvif"):
         answers = [answer for answer in find(seconds) if not host or answer.host in host]
-        described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
+        described = (
+            asyncio.run(describe_all(answers, *known)) if known else [CameraDescription(answer) for answer in answers]
+        )
     console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=[_summary(camera) for camera in described])
@@ -69,7 +71,7 @@ def discover(
     raise typer.Exit(0 if described else 1)
 
 
-def _summary(camera: Described) -> dict[str, Any]:
+def _summary(camera: CameraDescription) -> dict[str, Any]:
     answer = camera.answer
     return {
         "address": answer.address,
@@ -81,7 +83,7 @@ def _summary(camera: Described) -> dict[str, Any]:
     }
 
 
-def _print_cameras(console: Console, described: list[Described], asked: bool) -> None:
+def _print_cameras(console: Console, described: list[CameraDescription], asked: bool) -> None:
     if not described:
         console.print("no camera has answered: multicast reaches this network only, and some cameras have ONVIF off")
     for camera in described:
@@ -98,7 +100,7 @@ def _print_cameras(console: Console, described: list[Described], asked: bool) ->
         console.print("their streams: --login FILE with user:password")
 
 
-def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
+def _cameras_yaml(described: list[CameraDescription], site: str, login: Path) -> str:
     """Return a file of cameras; those without a stream that can be listed are comments.
 
     Each camera that is listed names the login: in the defaults, it would also go to cameras that are added later.
@@ -120,7 +122,7 @@ def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
     return _WARNING + yaml.safe_dump(document, sort_keys=False) + "".join(comments)
 
 
-def _unlisted(camera: Described) -> str | None:
+def _unlisted(camera: CameraDescription) -> str | None:
     """Return the reason for which a camera is not in the file, without line breaks; None if it is in the file.
 
     A stranger has chosen the address. A path would name a file of this machine, and `${VARIABLE}` would send an

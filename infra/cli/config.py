@@ -28,9 +28,9 @@ def config(
         typer.echo(written_schema(role), nl=False)
         return
     from infra.settings.document import listing
-    from infra.settings.load import Given, load
+    from infra.settings.load import SettingsSources, load
     from infra.settings.roles import model_of
 
-    settings = load(model_of(role), Given(role, file), partial=not check)
+    settings = load(model_of(role), SettingsSources(role, file), partial=not check)
     if not check:
         typer.echo(listing(settings, role), nl=False)

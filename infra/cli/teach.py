@@ -137,14 +137,14 @@ def _general(base: str) -> Bundle:
 
     from bundles import named_bundles
     from infra.bundling.create import create
-    from infra.bundling.wanted import Wanted
+    from infra.bundling.wanted import BundleRequest
     from infra.cli.lab.shared import bundle_folder
     from processors.bundle import load_bundle
 
     if base != GENERAL or GENERAL in named_bundles():
         return load_bundle(bundle_folder(base), torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
-        return create(Wanted("imagenet", GENERAL), Path(folder) / GENERAL).bundle
+        return create(BundleRequest("imagenet", GENERAL), Path(folder) / GENERAL).bundle
 
 
 @teach_app.command(hidden=True)

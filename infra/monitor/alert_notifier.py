@@ -24,7 +24,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.cameras.episodes import CLOSED, EPISODE_MS, Episode, Found, episodes, sentence, sighting
+from consumers.cameras.episodes import CLOSED, EPISODE_MS, AlertSummary, Episode, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.database.console_store import Reviews, recorded_reviews
 from consumers.database.damage import last_set_aside_ms
@@ -62,7 +62,7 @@ Document = dict[str, Any]
 
 
 @dataclass
-class _Posted:
+class _PostedAlert:
     """An alert that Alertmanager has accepted."""
 
     document: Document
@@ -102,7 +102,7 @@ class AlertNotifier:
         self._published_ms = published_ms
         self._clock_s = clock_s
         self._engine: Engine | None = None
-        self._posted: dict[str, _Posted] = {}
+        self._posted: dict[str, _PostedAlert] = {}
         self._silences: dict[str, Document] | None = None
         self._silenced_at_s = 0.0
         self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0), mounts=DIRECT)
@@ -132,7 +132,7 @@ class AlertNotifier:
         if newest is None:
             self._repeat(now_s)
 
-    def _notify(self, newest: Sequence[Found], now_s: float) -> None:
+    def _notify(self, newest: Sequence[AlertSummary], now_s: float) -> None:
         if self._store and (found := recorded_reviews(self._store)) is not None:
             self._reviews = found
         mutes = self._read(lambda each: read_mutes(each, unix_ms())) or {}
@@ -173,7 +173,7 @@ class AlertNotifier:
 
     def _post_open(self, due: Mapping[str, Document], now_s: float, refused: list[BrokerError]) -> None:
         for some in self._post(due, HOLD_S, refused):
-            self._posted |= {each: _Posted(due[each], now_s) for each in some}
+            self._posted |= {each: _PostedAlert(due[each], now_s) for each in some}
 
     def _silence(self, wanted: dict[str, Document], now_s: float) -> None:
         """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""
@@ -209,7 +209,7 @@ class AlertNotifier:
             "comment": f"{mute.reason} (muted by {mute.who})",
         }
 
-    def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
+    def _open_ids(self, newest: Sequence[AlertSummary]) -> dict[str, None]:
         """Return the ids of the open alerts among the `newest`, the newest first."""
         now_ms = unix_ms()
         lasting = [each for each in newest if is_lasting(each, now_ms)]

@@ -32,7 +32,7 @@ _LEAST_SHARE: Final = 1 / 16
 Finding = Literal["passes", "fails", "waits", "not measured"]
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """The answers to one frame. The candidate has none if `failed`; `truth` is None if it is not known."""
 
     agrees: bool
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
     class_id: int = 0
 
 
-def pair_of(comparison: Comparison) -> Pair | None:
+def pair_of(comparison: Comparison) -> AnswerPair | None:
     """Return the pair of a comparison; None if the live model has no answer, which proves nothing."""
     live, candidate = comparison.live, comparison.candidate
     if live.error:
@@ -57,7 +57,7 @@ def pair_of(comparison: Comparison) -> Pair | None:
     true_class = truth.class_id if truth is not None and not truth.sticker and not truth.attacked else None
     failed = bool(candidate.error)
     right = not failed and candidate.class_id == true_class
-    return Pair(
+    return AnswerPair(
         not failed and live.class_id == candidate.class_id,
         failed,
         live.confidence,
@@ -137,7 +137,7 @@ def counts(own: int, all_cameras: int, cameras: int) -> bool:
     return own < _FIRST_OF_EACH or own <= all_cameras * max(2 / cameras, _LEAST_SHARE)
 
 
-def judge(pairs: Sequence[Pair], rules: GateRules, cameras: int) -> Report:
+def judge(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report:
     """Return the report on these pairs, in the order of their arrival; `cameras` is the number of their cameras."""
     numbers = looks(rules)
     looked = last_look(len(pairs), rules)
@@ -169,21 +169,21 @@ def _with(rule: Rule, finding: Finding) -> Rule:
     return Rule(**{**asdict(rule), "finding": finding})
 
 
-def _agreement(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _agreement(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     same, limit = sum(pair.agrees for pair in pairs), rules.least_agreement
     low, high = clopper_pearson(same, len(pairs), alpha)
     finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
     return Rule("agreement", finding, same / len(pairs), low, high, limit, len(pairs))
 
 
-def _errors(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _errors(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     failed, limit = sum(pair.failed for pair in pairs), rules.most_errors
     low, high = clopper_pearson(failed, len(pairs), alpha)
     finding: Finding = "passes" if high <= limit else "fails" if low > limit else "waits"
     return Rule("errors", finding, failed / len(pairs), low, high, limit, len(pairs))
 
 
-def _confidence(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _confidence(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     """Compare mean confidences; the bounds are Hoeffding's (1963) for differences from -1 to 1."""
     differences = [pair.confidence - pair.live_confidence for pair in pairs]
     mean, half = sum(differences) / len(pairs), math.sqrt(2 * math.log(1 / alpha) / len(pairs))
@@ -192,7 +192,7 @@ def _confidence(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
     return Rule("confidence", finding, mean, low, high, limit, len(pairs))
 
 
-def _speed(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _speed(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     """Test whether the median ratio of the times on the same frame, each model alone, is below the limit: sign test."""
     timed = sorted(pair.seconds / pair.live_seconds for pair in pairs if pair.seconds > 0 and pair.live_seconds > 0)
     limit = rules.most_times_slower
@@ -203,7 +203,7 @@ def _speed(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
     return Rule("speed", finding, timed[len(timed) // 2], low, high, limit, len(timed))
 
 
-def _strip(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _strip(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     """Test the share of probes that STRIP flags. Probes are few: the rule can end a rollout, and never holds one up."""
     flags = [pair.flagged for pair in pairs if pair.flagged is not None]
     limit = rules.most_flagged
@@ -213,7 +213,7 @@ def _strip(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
     return Rule("strip", "fails" if low > limit else "passes", sum(flags) / len(flags), low, high, limit, len(flags))
 
 
-def _accuracy(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+def _accuracy(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
     """Compare accuracies on the frames with a true class.
 
     Cameras sign the true class. It counts only if more than half of the frames have it, so no single camera decides.
@@ -238,7 +238,7 @@ def _paired(name: str, known: Sequence[tuple[bool, bool]], rules: GateRules, alp
     return Rule(name, finding, (won - lost) / len(known), low, high, limit, len(known))
 
 
-def by_labels(labelled: Sequence[tuple[Pair, int]], rules: GateRules) -> Rule:
+def by_labels(labelled: Sequence[tuple[AnswerPair, int]], rules: GateRules) -> Rule:
     """Compare accuracies on frames that people have labelled, with the class of each.
 
     The looks are at 16, 32, … labelled frames. These are few: the rule can end a rollout, and never holds one up.
@@ -263,6 +263,6 @@ def by_frames(pairs: int, waited_s: float, slot: Slot) -> Rule:
     return Rule("frames", finding, 0, None, None, 1, 0, f"no frame was compared: {drawn}")
 
 
-_TESTS: Final[tuple[Callable[[Sequence[Pair], GateRules, float], Rule], ...]] = (
+_TESTS: Final[tuple[Callable[[Sequence[AnswerPair], GateRules, float], Rule], ...]] = (
     _agreement, _errors, _confidence, _speed, _strip, _accuracy,
 )  # fmt: skip

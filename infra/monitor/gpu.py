@@ -17,7 +17,7 @@ _ANSWER_S: Final = 10.0
 _MEBIBYTE: Final = 2**20
 
 
-class Reading(NamedTuple):
+class GpuReading(NamedTuple):
     """One GPU; a value that the tool does not report is None."""
 
     gpu: str
@@ -29,14 +29,14 @@ class Reading(NamedTuple):
     watts: float | None
 
 
-def readings(text: str) -> Iterator[Reading]:
+def readings(text: str) -> Iterator[GpuReading]:
     """Read the lines of `nvidia-smi --query-gpu`, in CSV without header and units; other lines are skipped."""
     for line in text.splitlines():
         name, *values = (part.strip() for part in line.split(","))
         if len(values) != 5 or not name.isdigit():
             continue
         busy, used, free, celsius, watts = map(_number, values)
-        yield Reading(
+        yield GpuReading(
             name,
             None if busy is None else busy / 100,
             None if used is None else used * _MEBIBYTE,
@@ -95,7 +95,7 @@ class Gpus:
             await asked.wait()
         return answer.decode(errors="replace")
 
-    def _show(self, found: Iterable[Reading]) -> None:
+    def _show(self, found: Iterable[GpuReading]) -> None:
         """Set the values that were found, and remove the series of all others: a GPU may disappear."""
         values = {series: value for each in found for series, value in self._values(each) if value is not None}
         for gauge, labels in self._shown - values.keys():
@@ -104,7 +104,7 @@ class Gpus:
             gauge.labels(*labels).set(value)
         self._shown = set(values)
 
-    def _values(self, each: Reading) -> Iterator[tuple[tuple[Gauge, tuple[str, ...]], float | None]]:
+    def _values(self, each: GpuReading) -> Iterator[tuple[tuple[Gauge, tuple[str, ...]], float | None]]:
         yield (self._busy, (each.gpu,)), each.busy
         yield (self._temperature, (each.gpu,)), each.celsius
         yield (self._power, (each.gpu,)), each.watts

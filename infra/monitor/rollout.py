@@ -24,8 +24,8 @@ from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
 from consumers.database.engine import open_engine
 from infra.monitor.gate import (
+    AnswerPair,
     Finding,
-    Pair,
     Report,
     Rule,
     by_frames,
@@ -64,7 +64,7 @@ from schemas.pointillist_pb2 import (
 )
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.follow import follow
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 
 _REPORT_S: Final = 5.0
 """Seconds between two reports while nothing is decided."""
@@ -92,7 +92,7 @@ class RolloutGate:
         self.records = ModelsRecords(TrustedSigners.read(settings.trust))
         self._sender = Sender(settings.kafka)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
-        self._found: dict[tuple[int, str, int], dict[FrameName, Pair]] = {}
+        self._found: dict[tuple[int, str, int], dict[FrameName, AnswerPair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
         self._pending: list[tuple[Assessment, str, bool]] = []
         """Published assessments that the databases do not have yet, with the model's id and whether they decide."""
@@ -204,7 +204,7 @@ class RolloutGate:
             self._waits = (name, time.monotonic())
         return time.monotonic() - self._waits[1] if self._waits is not None else 0.0
 
-    def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, Pair]) -> list[tuple[Pair, int]]:
+    def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, AnswerPair]) -> list[tuple[AnswerPair, int]]:
         """Return the pairs of frames that people have labelled by a class of the candidate, with its number."""
         numbers = {name: number for number, name in enumerate(rollout.candidate.classes)}
         live = dict(enumerate(self._live_classes(rollout)))
@@ -267,7 +267,7 @@ class RolloutGate:
         if not decided and time.monotonic() - self._reported_s < _REPORT_S:
             return
         headers = event_headers(MODELS, SignedAssessment, f"assessment/{time.time_ns()}")
-        record = Plain(ASSESSMENT_KEY, seal_assessment(now, self._signer), headers)
+        record = PlainRecord(ASSESSMENT_KEY, seal_assessment(now, self._signer), headers)
         async with asyncio.timeout(_SEND_S):
             await self._sender.send(KafkaTopic.MODELS.value, [record], once=True)
         # The record comes back by the topic a little later, and must not be decided twice until then.

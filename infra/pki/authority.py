@@ -46,7 +46,7 @@ _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z)(\*\.{_LABEL}\.)?{_LABEL}(\.{_
 
 
 @dataclass(frozen=True)
-class Issued:
+class IssuedCertificate:
     """A certificate and its private key, both in PEM."""
 
     certificate: str
@@ -126,7 +126,7 @@ class Authority:
         client: bool = True,
         days: float = CERTIFICATE_DAYS,
         generation: int = 0,
-    ) -> Issued:
+    ) -> IssuedCertificate:
         """Issue a certificate for `name`, of a server with `hosts` as its names and addresses, of a client, or of both.
 
         A `generation` above zero stands in the subject as its organizational unit.
@@ -143,7 +143,7 @@ class Authority:
             names = x509.SubjectAlternativeName([general_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        return Issued(certificate.public_bytes(Encoding.PEM).decode(), _pem(key))
+        return IssuedCertificate(certificate.public_bytes(Encoding.PEM).decode(), _pem(key))
 
     def issued(self, certificate: x509.Certificate) -> bool:
         """Return whether this authority has issued the certificate."""

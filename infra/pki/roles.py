@@ -14,7 +14,7 @@ from cryptography import x509
 from infra.pki.authority import (
     CRL_FILE,
     Authority,
-    Issued,
+    IssuedCertificate,
     common_name,
     generation,
     good_for,
@@ -204,7 +204,7 @@ class Roles:
             return None
         return found if common_name(found) == name and (self.folder(name) / KEY_FILE).is_file() else None
 
-    def _write(self, name: str, issued: Issued) -> None:
+    def _write(self, name: str, issued: IssuedCertificate) -> None:
         folder = self.folder(name)
         shared = (folder / KEY_FILE).exists() and (folder / KEY_FILE).stat().st_mode & stat.S_IRGRP
         write_text(folder / KEY_FILE, issued.key, private=True)

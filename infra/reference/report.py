@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.conservation.balance import Counts, Lost
-from infra.audit.report import Attacked, Findings, Latency, Measured, Run
+from consumers.conservation.balance import Counts, LostFrames
+from infra.audit.report import AttackedCamera, Findings, Latency, Run, RunFigures
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import fields_of
 
@@ -22,12 +22,12 @@ def report() -> str:
         "The report of a run, and of an audit",
         _HEAD,
         fields("Counts", Counts),
-        fields("Measured", Measured),
+        fields("Measured", RunFigures),
         fields("`latency_s`", Latency, level=3),
-        fields("`attacked_by_camera`", Attacked, level=3),
+        fields("`attacked_by_camera`", AttackedCamera, level=3),
         fields("Run", Run),
         fields("Findings", Findings),
-        fields("`lost`", Lost, level=3),
+        fields("`lost`", LostFrames, level=3),
     )
 
 

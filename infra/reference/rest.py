@@ -9,7 +9,7 @@ from consumers.conservation.live import LiveFindings
 from consumers.console.api.routes import OPERATIONS, ROOT, document
 from consumers.console.data.cards import Card
 from consumers.console.data.store import Operation
-from consumers.console.pages.alerts import Raised
+from consumers.console.pages.alerts import AlertRow
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
 from infra.reference.wire_format import value_rows
@@ -38,7 +38,7 @@ def rest() -> str:
         fields("A card", Card),
         "`state` is one of these, the worst first:",
         table(("state", "meaning"), value_rows(State)),
-        fields("An alert", Raised),
+        fields("An alert", AlertRow),
         fields("A line of the audit log", Operation),
         fields("The live audit", LiveFindings),
         "The document also contains [the counts](report.md#counts) of an audit.",

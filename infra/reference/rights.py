@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.web import console_routes
 from infra.reference.markdown import code, page, table
 from infra.settings.described import docstrings
@@ -14,7 +14,7 @@ def rights() -> str:
     """Return the page of the rights."""
     nobody = cast(Any, None)  # routes are listed, not answered
     routes = console_routes(nobody, nobody)
-    described, reaches = docstrings(Right), docstrings(Reach)
+    described, reaches = docstrings(Right), docstrings(RightScope)
     parts = []
     for right in (*Right, None):
         rows = sorted((route.path, route.method, route.reach or "") for route in routes if route.needed is right)
@@ -28,7 +28,7 @@ def rights() -> str:
         "request is read. A person has a role for each site, or one for all of them. [How people get a "
         "right](../operations/people.md).",
         table(("right", "may, besides what those above may"), [(code(each), described[each.name]) for each in Right]),
-        table(("at", "where the right is needed"), [(each.value, reaches[each.name]) for each in Reach]),
+        table(("at", "where the right is needed"), [(each.value, reaches[each.name]) for each in RightScope]),
         *parts,
         "The files below `/static/` are for everybody too.",
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 from typer.core import TyperCommand
 
 from infra.settings.fields import SettingsField, fields
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from infra.settings.roles import model_of
 
 Command = Callable[..., None]
@@ -63,7 +63,7 @@ def role_command(
                 names = {each.path: option_name(each.path, strip) for each in fields(model)}
                 given = {path: values.pop(parameter_name(path)) for path in paths}
                 options = {path: value for path, value in given.items() if value not in (None, [], ())}
-                return load(model, Given(role, values.pop(CONFIG), options, names)), values
+                return load(model, SettingsSources(role, values.pop(CONFIG), options, names)), values
 
             def _run(self, **values: Any) -> Any:
                 found, own = self.settings_of(values)

@@ -30,7 +30,7 @@ _SHARED_PREFIX: Final = "POINTILLIST_"
 
 
 @dataclass(frozen=True)
-class Given:
+class SettingsSources:
     """The places that one role's settings come from."""
 
     role: str
@@ -61,7 +61,7 @@ class _Environment(EnvSettingsSource):
             return value
 
 
-def load(model: type[Model], given: Given, *, partial: bool = False) -> Model:
+def load(model: type[Model], given: SettingsSources, *, partial: bool = False) -> Model:
     """Return the settings; ConfigError names the first value that is wrong, and its place.
 
     With `partial`, a required field without a value is None: for a listing only.

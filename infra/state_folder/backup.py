@@ -382,7 +382,7 @@ def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes, sums: dict[str, str
     sums[name] = hashlib.sha256(data).hexdigest()
 
 
-class _Hashed:
+class _HashingStream:
     """A stream that hashes the bytes that are read from another one."""
 
     def __init__(self, given: IO[bytes]) -> None:
@@ -395,7 +395,7 @@ class _Hashed:
         return data
 
 
-class _Read(_Hashed):
+class _Read(_HashingStream):
     """The same for a file of the state folder, whose errors must not be those of the output."""
 
     def __init__(self, given: IO[bytes], file: Path) -> None:
@@ -415,7 +415,7 @@ class _Read(_Hashed):
 # Reading
 
 
-class _Fetched:
+class _BackupStream:
     """A stream of a backup, whose errors must not be those of the state folder."""
 
     def __init__(self, given: IO[bytes], place: str) -> None:
@@ -440,7 +440,7 @@ def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
                     raw.seek(0)
             if sealed and passphrase is None:
                 raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
-            fetched = cast(IO[bytes], _Fetched(raw, place))
+            fetched = cast(IO[bytes], _BackupStream(raw, place))
             given = SealedInput(fetched, cast(str, passphrase)) if sealed else fetched
             with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
                 yield tar
@@ -481,7 +481,7 @@ def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, sums: dict[str, st
             continue
         target = staged / info.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        reading = _Hashed(data)
+        reading = _HashingStream(data)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(cast(IO[bytes], reading), file, _AT_ONCE)

@@ -48,7 +48,7 @@ NOT_INHERITED = (
 """Variables of the user that the roles do not inherit: they refer to other systems, or `up` has read them."""
 
 
-class Supervised(Protocol):
+class SupervisedProcess(Protocol):
     """A process that the supervisor can keep running."""
 
     def start(self) -> ProcessId:
@@ -66,7 +66,7 @@ class Role:
     """One line of `roles.json`."""
 
     name: str
-    process: Supervised
+    process: SupervisedProcess
     listen: Callable[[], str | None] = lambda: None
     url: str | None = None
     """The address for a browser, unless it is `http://` with `listen`."""

@@ -59,7 +59,7 @@ from infra.up.supervisor import RoleSupervisor
 from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
-from infra.up.watching import Watching, check_receivers
+from infra.up.watching import MonitoringServers, check_receivers
 from producers.camera.camera_settings import CameraSettings
 from producers.fleet.camera_file import load_camera_file
 from producers.fleet.first_start import forget_starts
@@ -140,7 +140,7 @@ class _Run:
         self._fleets: list[Role] = []
         self._scraped: list[Role] | None = None
         self._parts = 1
-        self._watching = Watching(settings, layout, self._ports)
+        self._watching = MonitoringServers(settings, layout, self._ports)
         self._system = SystemLine(layout)
         self._camera_messages: float | None = None
         self._camera_bytes: tuple[float, int] | None = None

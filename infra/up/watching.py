@@ -31,7 +31,7 @@ def check_receivers(settings: UpSettings) -> None:
     check_receivers_file(settings.receivers)
 
 
-class Watching:
+class MonitoringServers:
     """Starts the monitoring servers in order: each gets the address of the one before."""
 
     def __init__(self, settings: UpSettings, layout: Layout, ports: Ports) -> None:

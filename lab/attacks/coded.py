@@ -17,14 +17,14 @@ from lab.data import to_frames, to_images
 from lab.masks import check_drop_ratio, random_masks
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
-from processors.stages.planar import Planar, PlaneMask
+from processors.stages.planar import PlanarFrames, PlaneMask
 from schemas.pixels.planes import to_picture
 
 
 def coded(pipeline: Pipeline, share: float) -> Defended:
     """Return the classifier behind fresh masks and the codec, as the processor computes it on a CPU; no gradients.
 
-    Frames (B, 3, H, W) must shrink to the network's size by two or more along both sides, as under `Planar`. The
+    Frames (B, 3, H, W) must shrink to the network's size by two or more along both sides, as under `PlanarFrames`. The
     generator must be on the CPU. Raises ConfigError for a share outside [0, 0.875].
     """
     check_drop_ratio(share)
@@ -34,7 +34,7 @@ def coded(pipeline: Pipeline, share: float) -> Defended:
         logits = []
         for picture, mask in zip(to_images(frames), _masks(frames, share, generator), strict=True):
             kept = [PlaneMask(mask)]
-            planar = Planar([through_key_frame(picture, mask)], 3, kept, kept)
+            planar = PlanarFrames([through_key_frame(picture, mask)], 3, kept, kept)
             seen, _ = pipeline.network_input(planar, planar.kept)
             logits.append(pipeline.bundle.logits(seen, pipeline.bundle.seeds(1, generator)))
         return torch.cat(logits)

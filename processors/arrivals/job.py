@@ -56,7 +56,7 @@ class Shape(NamedTuple):
         return self.pixels * self.channels
 
 
-class Wanted(IntEnum):
+class PreviewKind(IntEnum):
     """The pictures of a frame to show to people."""
 
     NOTHING = 0
@@ -89,19 +89,19 @@ class StripFinding:
         return self.entropy_bits < self.threshold_bits
 
 
-class Examined(NamedTuple):
+class WindowDependence(NamedTuple):
     """A window that was dropped on trial, and the probability that the label loses without it."""
 
     place: Box
     dependence: float
 
 
-class Certified(NamedTuple):
+class PatchCertificate(NamedTuple):
     """Whether no square sticker with sides of `patch` frame pixels, at any place, changes the label."""
 
     patch: int
     certified: bool
-    windows: tuple[Examined, ...] = ()
+    windows: tuple[WindowDependence, ...] = ()
     """The windows that were dropped on trial."""
 
 
@@ -115,7 +115,7 @@ class Certification(Protocol):
     def advance(self) -> Certificate | None:
         """Run the next batch of passes; return the certificate after the last one."""
 
-    def examined(self, certificate: Certificate, label: int, /) -> tuple[Examined, ...]:
+    def examined(self, certificate: Certificate, label: int, /) -> tuple[WindowDependence, ...]:
         """Return the windows of a certificate in frame pixels, and the dependence of the verdict's `label` on each."""
 
 
@@ -199,7 +199,7 @@ class FrameJob:
     """Memory of `planes`, which counts from the time at which they are due."""
 
     # Classify
-    wanted: Wanted = Wanted.NOTHING
+    wanted: PreviewKind = PreviewKind.NOTHING
     model: ServingModel = field(init=False)
     scores: Scores = field(init=False)
     classified_s: float = math.inf
@@ -233,7 +233,7 @@ class FrameJob:
     """Whether its label is to be certified, whatever STRIP finds."""
     certification: Certification | None = None
     """The certification in progress."""
-    certified: Certified | None = None
+    certified: PatchCertificate | None = None
     """None unless the label was examined."""
 
     @classmethod

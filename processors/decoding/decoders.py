@@ -94,7 +94,7 @@ class DecodingSettings:
     """Memory of a process's decoders."""
 
 
-class _Waiting(NamedTuple):
+class _QueuedUnit(NamedTuple):
     unit: VideoUnit
     since_s: float
     done: Future[Planes]
@@ -110,7 +110,7 @@ class _Chain:
     seqs: list[int] = field(default_factory=list)
     """Sequence numbers of the frames at the places 0, 1, …"""
     held: int = 0
-    waiting: dict[int, _Waiting] = field(default_factory=dict)
+    waiting: dict[int, _QueuedUnit] = field(default_factory=dict)
     ahead: dict[int, VideoUnit] = field(default_factory=dict)
     """Restored units that came before the units of lower places."""
     under_way: dict[int, Future[Planes]] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class VideoDecoders:
             if chain.gave_up:
                 done.set_exception(self._missing(chain))
             else:
-                self._wait(chain, _Waiting(unit, now_s, done))
+                self._wait(chain, _QueuedUnit(unit, now_s, done))
             return done
         self._pass_on(chain, unit, done)
         self._pass_waiting(chain)
@@ -335,7 +335,7 @@ class VideoDecoders:
         self._put(chain.group, unit.place, _owned(unit.unit), done)
         return done
 
-    def _wait(self, chain: _Chain, waiting: _Waiting) -> None:
+    def _wait(self, chain: _Chain, waiting: _QueuedUnit) -> None:
         chain.waiting[waiting.unit.place] = waiting
         self._incomplete[chain] = None
         camera_id = chain.group.camera_id

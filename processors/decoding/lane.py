@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from processors.decoding.process import DecodingProcess, ProcessLost, Slow
+from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
@@ -111,7 +111,7 @@ class Precedence:
                 self._change.notify_all()
 
 
-class _Open:
+class _OpenDecoder:
     """An open decoder: its number in the process, the place of the unit that it takes next, and its last turn."""
 
     def __init__(self, number: int, group: Group) -> None:
@@ -162,7 +162,7 @@ class Lane:
         self._closed = False
         self._process: DecodingProcess | None = None
         self._units = 0
-        self._open: dict[Group, _Open] = {}
+        self._open: dict[Group, _OpenDecoder] = {}
         """Open decoders in the order of their opening."""
         self._turns = 0
         self._numbers = count(1)
@@ -274,7 +274,7 @@ class Lane:
                 )
             self._close(group)
             self._make_room(group)
-            found = self._open[group] = _Open(next(self._numbers), group)
+            found = self._open[group] = _OpenDecoder(next(self._numbers), group)
             for earlier in (units or [])[:place]:
                 self._next(found, earlier)
             if place:
@@ -283,7 +283,7 @@ class Lane:
         found.turn = self._turns
         return self._next(found, unit)
 
-    def _next(self, found: _Open, unit: AccessUnit) -> Planes:
+    def _next(self, found: _OpenDecoder, unit: AccessUnit) -> Planes:
         planes = self._ask(Operation.NEXT if found.next else Operation.OPEN, found.number, found.group, unit)
         found.next += 1
         return planes
@@ -301,7 +301,7 @@ class Lane:
             was_slow = True
             self._slow(self, group.camera_id)
 
-        slow = Slow(self._patience.seconds, note)
+        slow = SlowCallback(self._patience.seconds, note)
         planes = self._process.decode(operation, number, unit, group.height, group.width, self._timeout_s, slow)
         self._patience.answered(was_slow)
         return planes

@@ -37,7 +37,7 @@ class ProcessLost(Exception):  # noqa: N818  # a state of the process
         self.cause = cause
 
 
-class Slow(NamedTuple):
+class SlowCallback(NamedTuple):
     """A call for a request that takes longer than some seconds, and may still be answered."""
 
     after_s: float
@@ -90,7 +90,7 @@ class DecodingProcess:
         height: int,
         width: int,
         timeout_s: float,
-        slow: Slow | None = None,
+        slow: SlowCallback | None = None,
     ) -> Planes:
         """Return the picture (height, width) of a unit. A picture without colours has neutral chroma planes.
 

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processors.arrivals.job import Certified, FrameJob, Shape, StripFinding, Wanted
+from processors.arrivals.job import FrameJob, PatchCertificate, PreviewKind, Shape, StripFinding
 from processors.bundle.model_toml import Scores
 from processors.device.certification import Certification, Sticker
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
-from processors.device.decode import Decoded, decoded_batch
+from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
+from processors.device.decode import DecodedBatch, decoded_batch
 from processors.device.drift import DriftSampler
 from processors.device.group_masks import GroupMasks
 from processors.device.memory import lacks_memory
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Classified, Pipeline, deciding_pictures
+from processors.pipeline import Classification, Pipeline, deciding_pictures
 from processors.settings import ProcessorSettings
-from processors.stages.classify import Ranked
-from processors.stages.planar import Planar, Unplaced
+from processors.stages.classify import Ranking
+from processors.stages.planar import PlanarFrames, Unplaced
 from processors.stages.resample import fitted
 from processors.stages.scaler import shown_planes
 from processors.stages.squares import Squares
@@ -147,15 +147,15 @@ class BatchExecutor:
 
     def _classified(
         self, batch: Sequence[FrameJob]
-    ) -> tuple[Decoded, Tensor | None, tuple[Tensor | Unplaced, Classified] | None]:
+    ) -> tuple[DecodedBatch, Tensor | None, tuple[Tensor | Unplaced, Classification] | None]:
         undecoded, parts = self._undecoded(batch)
         done = self.compiled(undecoded, self._clock)
         ((decoded, draws),) = parts
         return decoded, draws, done
 
-    def _undecoded(self, batch: Sequence[FrameJob]) -> tuple[Undecoded, list[tuple[Decoded, Tensor | None]]]:
+    def _undecoded(self, batch: Sequence[FrameJob]) -> tuple[UndecodedFrames, list[tuple[DecodedBatch, Tensor | None]]]:
         """Return what a compiled pipeline takes of a batch, and the list to which its decoding adds one entry."""
-        parts: list[tuple[Decoded, Tensor | None]] = []
+        parts: list[tuple[DecodedBatch, Tensor | None]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
             decoded = decoded_batch(batch, kept, sent)
@@ -166,7 +166,7 @@ class BatchExecutor:
 
         seeds = [job.key.frame_seed(job.frame.boot_id, mask_seq(job.frame)) for job in batch]
         whole = [job.frame.whole for job in batch]
-        undecoded = Undecoded(
+        undecoded = UndecodedFrames(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
             self._codebooks.of(batch, seeds),
             torch.tensor(whole, device=self._device),
@@ -186,7 +186,9 @@ class BatchExecutor:
             return False
         return self.pipeline.scales(height, width)
 
-    def _classified_planes(self, batch: Sequence[FrameJob]) -> tuple[Planar, Classified, Tensor, Tensor, Tensor | None]:
+    def _classified_planes(
+        self, batch: Sequence[FrameJob]
+    ) -> tuple[PlanarFrames, Classification, Tensor, Tensor, Tensor | None]:
         wanted = self.pipeline.bundle.settings.input
         draws = self._seeds(batch)
         with self._clock("unpack"):
@@ -199,7 +201,7 @@ class BatchExecutor:
         self,
         good: Sequence[FrameJob],
         frames: Tensor | Unplaced,
-        found: Classified,
+        found: Classification,
         kept: Tensor,
         sent: Tensor,
         draws: Tensor | None,
@@ -230,7 +232,7 @@ class BatchExecutor:
     def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, sent: Tensor) -> dict[int, float]:
         """Return the changes by the positions of the frames; under `video` the camera has measured them."""
         places = [i for i, job in enumerate(jobs) if job.planes is None and not job.judged_before]
-        if not places or isinstance(frames, Planar):
+        if not places or isinstance(frames, PlanarFrames):
             return {}
         if len(places) < len(jobs):
             frames, sent = frames[places], sent[places]
@@ -251,7 +253,7 @@ class BatchExecutor:
             return {}
         found: dict[int, Picture] = {}
         with self._clock("preview"):
-            if isinstance(frames, Planar) and rebuilt is None:
+            if isinstance(frames, PlanarFrames) and rebuilt is None:
                 size = fitted(frames.shape[2], frames.shape[3], self._preview_side)
                 for i in due:
                     planes = jobs[i].planes
@@ -267,7 +269,7 @@ class BatchExecutor:
 
     def _show_sent(self, frames: Tensor | Unplaced, wanted: Sequence[int]) -> dict[int, Picture]:
         """Return the pictures as they were sent, by the positions of their frames."""
-        due = [i for i, each in enumerate(wanted) if each == Wanted.BOTH]
+        due = [i for i, each in enumerate(wanted) if each == PreviewKind.BOTH]
         if not due:
             return {}
         with self._clock("preview"):
@@ -350,7 +352,7 @@ class BatchExecutor:
         if certificate is not None:
             agrees = certificate.certified and certificate.label == job.class_id
             windows = job.certification.examined(certificate, job.class_id)
-            job.certified = Certified(job.certification.side, agrees, windows)
+            job.certified = PatchCertificate(job.certification.side, agrees, windows)
 
     @property
     def strip_threshold_bits(self) -> float:
@@ -400,7 +402,7 @@ def _mask_seed(job: FrameJob) -> tuple[int, int]:
 
 
 def _ranking(
-    found: Ranked | None, count: int
+    found: Ranking | None, count: int
 ) -> tuple[Sequence[tuple[tuple[int, float], ...]], Sequence[tuple[int, float] | None]]:
     """Return the best classes and the best group of each frame, as in `Scores`."""
     if found is None:

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from processors.arrivals.job import Examined
+from processors.arrivals.job import WindowDependence
 from processors.pipeline import Pipeline
 from processors.stages.certify import Certificate, certification, kept_outside, spans, windows
 from processors.stages.planar import Unplaced
@@ -61,10 +61,10 @@ class Certification:
         self._passes = certification(len(self._inside), at_once, label=False)
         self._asked = next(self._passes)
 
-    def examined(self, certificate: Certificate, label: int) -> tuple[Examined, ...]:
+    def examined(self, certificate: Certificate, label: int) -> tuple[WindowDependence, ...]:
         """Return the windows of a certificate in frame pixels, and the dependence of the verdict's `label` on each."""
         dependence = certificate.dependence(label, self._pipeline.bundle.settings.temperature)
-        return tuple(map(Examined, self._places, dependence.tolist()))
+        return tuple(map(WindowDependence, self._places, dependence.tolist()))
 
     def advance(self) -> Certificate | None:
         """Run the next batch of passes; return the certificate after the last one."""

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from processors.arrivals.job import Shape
 from processors.device.precision import Precision, arithmetic
-from processors.pipeline import Classified, Pipeline, StageContext, bare
-from processors.stages.classify import Ranked
-from processors.stages.packed import Packed
+from processors.pipeline import Classification, Pipeline, StageContext, bare
+from processors.stages.classify import Ranking
+from processors.stages.packed import PackedFrames
 from processors.stages.squares import Squares
 from processors.stages.unpack import kept_masks, laid_out, place
 from schemas.errors import first_line
@@ -41,11 +41,11 @@ The masks are those of the G frames that decode. The pixels fill the second one 
 at least 1. The seeds (G,) int64 are those of the bundle's random stages; None if it has none.
 """
 
-_Verdicts = tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None, tuple[Tensor, Tensor] | None]
-"""The frames, and the fields of `Classified`."""
+_Verdicts = tuple[Tensor, Tensor | None, Tensor, Tensor, Ranking | None, tuple[Tensor, Tensor] | None]
+"""The frames, and the fields of `Classification`."""
 
 
-class Undecoded(NamedTuple):
+class UndecodedFrames(NamedTuple):
     """B frames of one shape before they are decoded.
 
     `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame. Alternatively,
@@ -61,7 +61,7 @@ class Undecoded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class _CompiledShape:
     """The compiled functions for one shape of frames: always `batch` of them."""
 
     batch: int
@@ -80,7 +80,7 @@ class CompiledPipeline:
         self.precision: Precision = precision
         self._device = pipeline.bundle.device
         self._compiles = compiles and pipeline.bundle.settings.format == "safetensors"
-        self._compiled: dict[Shape, _Compiled] = {}
+        self._compiled: dict[Shape, _CompiledShape] = {}
         self.pads = self._device.type == "cuda"
         """True if a partial batch runs through the compiled functions: on a GPU it takes the same time."""
 
@@ -105,20 +105,22 @@ class CompiledPipeline:
         draws = torch.zeros(batch, dtype=torch.int64, device=self._device) if self.pipeline.bundle.random else None
         pixels = torch.zeros(batch * shape.height * shape.width, shape.channels, dtype=torch.uint8, device=self._device)
         try:
-            self._compiled[shape] = _Compiled(
+            self._compiled[shape] = _CompiledShape(
                 batch,
                 torch.compile(_own_code(_masks_of(shape)), mode=mode, dynamic=False, fullgraph=True),
                 torch.compile(_own_code(_verdicts_of(self.pipeline)), mode=mode, dynamic=False, fullgraph=True),
             )
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
-                self(Undecoded(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws, None)))
+                self(UndecodedFrames(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws, None)))
         except Exception as error:  # a compiler or a user's network may raise anything
             self._give_up(shape, error)
             return False
         return True
 
-    def __call__(self, batch: Undecoded, stage: StageContext = bare) -> tuple[Tensor | Packed, Classified] | None:
+    def __call__(
+        self, batch: UndecodedFrames, stage: StageContext = bare
+    ) -> tuple[Tensor | PackedFrames, Classification] | None:
         """Return the frames (G, C, H, W) in [0, 1] as they were sent and the chain's results; None if G is 0.
 
         Frames that may go straight to the network's scale stay packed on a CPU. The results of a compiled function are
@@ -141,17 +143,17 @@ class CompiledPipeline:
                 self._give_up(batch.shape, error)
                 raise
 
-    def frames(self, batch: Undecoded) -> Tensor | Packed | None:
+    def frames(self, batch: UndecodedFrames) -> Tensor | PackedFrames | None:
         """Return the frames of a call without the chain's results. They stay valid after the next call."""
         pixels, kept, sent, _, _ = self._decoded(batch)
         return self._frames(pixels, kept, sent) if len(kept) else None
 
-    def _decoded(self, batch: Undecoded) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
+    def _decoded(self, batch: UndecodedFrames) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
         return batch.decode(*self._masks(batch.seeds, batch.books, batch.whole, batch.shape))
 
-    def _frames(self, pixels: Tensor, kept: Tensor, sent: Tensor) -> Tensor | Packed:
+    def _frames(self, pixels: Tensor, kept: Tensor, sent: Tensor) -> Tensor | PackedFrames:
         if self._device.type == "cpu" and self.pipeline.scales(*sent.shape[2:]):
-            return Packed(pixels, sent, kept)
+            return PackedFrames(pixels, sent, kept)
         return place(pixels, sent)
 
     def _masks(self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
@@ -163,7 +165,7 @@ class CompiledPipeline:
         # A graph's next run overwrites its results.
         return kept[: len(seeds)].clone(), sent[: len(seeds)].clone()
 
-    def _for(self, shape: Shape, count: int) -> _Compiled | None:
+    def _for(self, shape: Shape, count: int) -> _CompiledShape | None:
         compiled = self._compiled.get(shape)
         if compiled is None or count > compiled.batch:
             return None
@@ -212,8 +214,8 @@ def _verdicts_of(pipeline: Pipeline) -> Callable[[Tensor, Tensor, Tensor, Tensor
 
 
 def _fused(
-    compiled: _Compiled, shape: Shape, pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
-) -> tuple[Tensor, Classified]:
+    compiled: _CompiledShape, shape: Shape, pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
+) -> tuple[Tensor, Classification]:
     count = len(kept)
     pixels = _padded(pixels, compiled.batch * shape.height * shape.width)
     kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
@@ -221,17 +223,17 @@ def _fused(
     _next_step(pixels.device)
     frames, rebuilt, class_id, confidence, best, judged = compiled.verdicts(pixels, kept, sent, draws)
     whole = None if rebuilt is None else rebuilt[:count]
-    return frames[:count], Classified(
+    return frames[:count], Classification(
         whole, class_id[:count], confidence[:count], _first(best, count),
         None if judged is None else (judged[0][:count], judged[1][:count]),
     )  # fmt: skip
 
 
-def _first(best: Ranked | None, count: int) -> Ranked | None:
+def _first(best: Ranking | None, count: int) -> Ranking | None:
     if best is None:
         return None
     group, confidence = (None if each is None else each[:count] for each in (best.group_id, best.group_confidence))
-    return Ranked(best.class_ids[:count], best.confidences[:count], group, confidence)
+    return Ranking(best.class_ids[:count], best.confidences[:count], group, confidence)
 
 
 def _next_step(device: torch.device) -> None:

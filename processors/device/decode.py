@@ -19,7 +19,7 @@ from schemas.pointillist_pb2 import RAW
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedBatch:
     """The G frames of a batch that decode, and the errors of the others."""
 
     pixels: Tensor
@@ -34,7 +34,7 @@ class Decoded:
     """Errors by position in the batch."""
 
 
-def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> Decoded:
+def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> DecodedBatch:
     """Decode the pixels of a batch of one shape, on the device of its masks `kept` and `sent` (B, 1, H, W)."""
     shape = batch[0].shape
     device = sent.device
@@ -59,7 +59,7 @@ def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> Deco
             good.append(index)
     if refused:
         kept, sent = kept[good], sent[good]
-    return Decoded(_uploaded(pixels, shape.channels, device), kept, sent, good, refused)
+    return DecodedBatch(_uploaded(pixels, shape.channels, device), kept, sent, good, refused)
 
 
 def whole_picture(job: FrameJob) -> Picture:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 
-class Waiting(Protocol):
+class QueuedFrame(Protocol):
     """The part of a frame that the queue reads."""
 
     @property
@@ -19,7 +19,7 @@ class Waiting(Protocol):
         """Memory in bytes that it keeps while it waits."""
 
 
-F = TypeVar("F", bound=Waiting)
+F = TypeVar("F", bound=QueuedFrame)
 
 
 class FairQueue(Generic[F]):
@@ -87,5 +87,5 @@ class FairQueue(Generic[F]):
         return frame
 
 
-def _bytes_of(waiting: Collection[Waiting]) -> int:
+def _bytes_of(waiting: Collection[QueuedFrame]) -> int:
     return sum(frame.held_bytes for frame in waiting)

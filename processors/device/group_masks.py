@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from processors.arrivals.job import FrameJob
-from processors.stages.planar import Planar, PlaneMask, whole_mask
+from processors.stages.planar import PlanarFrames, PlaneMask, whole_mask
 from schemas.messages.frame import mask_seq
 from schemas.pixels.masks import kept_mask
 
@@ -27,11 +27,11 @@ class GroupMasks:
         """Return the number of masks."""
         return len(self._masks)
 
-    def frames(self, jobs: Sequence[FrameJob], height: int, width: int) -> Planar:
+    def frames(self, jobs: Sequence[FrameJob], height: int, width: int) -> PlanarFrames:
         """Return decoded frames of one shape, to be resampled to `height` × `width`."""
         masks = [self._of(job, height, width) for job in jobs]
         sent = [whole_mask(*job.shape[:2]) if job.frame.whole else mask for job, mask in zip(jobs, masks, strict=True)]
-        return Planar([job.planes for job in jobs if job.planes is not None], jobs[0].shape.channels, masks, sent)
+        return PlanarFrames([job.planes for job in jobs if job.planes is not None], jobs[0].shape.channels, masks, sent)
 
     def _of(self, job: FrameJob, height: int, width: int) -> PlaneMask:
         frame, key, shape = job.frame, job.key, job.shape

@@ -19,7 +19,7 @@ _OF_THE_OTHERS: Final = 2.0
 """Multiple of the others' average waiting time from which a camera's quota is checked."""
 
 
-class Waiting(Protocol):
+class BatchableFrame(Protocol):
     """The parts of a frame that the batcher reads."""
 
     @property
@@ -35,7 +35,7 @@ class Waiting(Protocol):
         """Time of its arrival by the monotonic clock; it does not fall from one `put` to the next."""
 
 
-W = TypeVar("W", bound=Waiting)
+W = TypeVar("W", bound=BatchableFrame)
 
 
 class _Queue(Generic[W]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from processors.arrivals.job import FrameJob, Wanted
+from processors.arrivals.job import FrameJob, PreviewKind
 from processors.settings import ProcessorSettings
 from schemas.runtime.throttle import Throttle
 
@@ -39,7 +39,7 @@ class PreviewTurns:
         if for_s > 0 and (camera in self._views or len(self._views) < MOST_VIEWED):
             self._views[camera] = now_s + min(for_s, LONGEST_VIEW_S)
 
-    def take(self, job: FrameJob, now_s: float) -> Wanted:
+    def take(self, job: FrameJob, now_s: float) -> PreviewKind:
         """Return the pictures to show of a frame at this monotonic time, and count them as shown."""
         frame = job.frame
         turns = self._viewed if self._views.get(job.camera_id, 0.0) > now_s else self._rebuilt
@@ -47,5 +47,5 @@ class PreviewTurns:
         if due:
             self._rebuilt.note(job.camera_id, now_s)
         if (due or frame.whole) and self._as_sent.take((job.camera_id, frame.whole), now_s):
-            return Wanted.BOTH
-        return Wanted.REBUILT if due else Wanted.NOTHING
+            return PreviewKind.BOTH
+        return PreviewKind.REBUILT if due else PreviewKind.NOTHING

@@ -21,7 +21,7 @@ from processors.models.candidates import Candidates
 from processors.models.feed import ModelFeed, Refusal
 from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle, has_bundle
 from processors.results.delivery import Emitter
-from processors.results.records import Outgoing, served_record
+from processors.results.records import OutgoingRecord, served_record
 from processors.settings import ProcessorSettings
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
@@ -305,7 +305,7 @@ class ModelSwap:
             self._reported = report
             self._report(served_record(self._key, served))
 
-    def _report(self, record: Outgoing) -> None:
+    def _report(self, record: OutgoingRecord) -> None:
         if self._sending is not None:
             self._sending.cancel()
         send = self._emitter.send(self._settings.models_topic, [record])

@@ -47,7 +47,7 @@ class _Convolution(nn.Module):
         return found if self.linear else F.relu6(found)
 
 
-class _Inverted(nn.Module):
+class _InvertedResidual(nn.Module):
     """An inverted residual block: expand, filter each channel, project."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
@@ -74,7 +74,7 @@ class EfficientNetLite0(nn.Module):
         inputs = _STEM
         for count, kernel, stride, expansion, outputs in _STAGES:
             for index in range(count):
-                blocks.append(_Inverted(inputs, outputs, kernel, 1 if index else stride, expansion))
+                blocks.append(_InvertedResidual(inputs, outputs, kernel, 1 if index else stride, expansion))
                 inputs = outputs
         self.blocks: nn.Sequential = nn.Sequential(*blocks)
         self.head = _Convolution(inputs, _HEAD, 1)

@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Sender
 
 _BATCH_BYTES: Final = 2**20
 
-Delivered = Callable[[Outgoing], None]
+Delivered = Callable[[OutgoingRecord], None]
 """A function that receives each record when Kafka holds it."""
 
 
-def _ignore(record: Outgoing) -> None:
+def _ignore(record: OutgoingRecord) -> None:
     """Do nothing: no job waits for this record."""
 
 
@@ -35,11 +35,11 @@ class Emitter:
         """Wait until a producer has started, without limit."""
         await self._sender.connect()
 
-    async def send(self, topic: str, records: Sequence[Outgoing], delivered: Delivered = _ignore) -> None:
+    async def send(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = _ignore) -> None:
         """Return when Kafka has acknowledged all `records`; call `delivered` with each as soon as Kafka has it."""
         await self._sender.send(topic, records, delivered, shrink=_smaller)
 
-    def post(self, topic: str, records: Sequence[Outgoing], delivered: Delivered = _ignore) -> None:
+    def post(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = _ignore) -> None:
         """Send records in a task."""
         if records:
             self.track(self.send(topic, records, delivered), "send")
@@ -66,7 +66,7 @@ class Emitter:
         await self._sender.close(deadline_s)
 
 
-def _smaller(record: Outgoing) -> Outgoing | None:
+def _smaller(record: OutgoingRecord) -> OutgoingRecord | None:
     if record.smaller is None:
         return None
     record.value, record.smaller = record.smaller, None

@@ -36,7 +36,7 @@ REFUSAL_CHARACTERS: Final = 200
 
 
 @dataclass(slots=True)
-class Outgoing:
+class OutgoingRecord:
     """A record for Kafka, and the job that is finished when Kafka holds it."""
 
     key: bytes
@@ -50,7 +50,7 @@ class Outgoing:
 
 def verdict_record(
     keys: KeyRing, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b""
-) -> Outgoing:
+) -> OutgoingRecord:
     """Return the verdict on a classified frame, signed under `keys`, its pictures sealed."""
     frame, finding = job.frame, job.finding
     answer = job.model.answer(job.scores)
@@ -105,7 +105,7 @@ def verdict_record(
     if job.traceparent is not None:
         headers.append((trace.TRACEPARENT, job.traceparent))
     value = sign_statement(keys, job.camera_id, verdict)
-    return Outgoing(job.camera_id.encode(), value, headers, job, smaller)
+    return OutgoingRecord(job.camera_id.encode(), value, headers, job, smaller)
 
 
 def answer_of(job: FrameJob) -> Answer:
@@ -122,7 +122,7 @@ def answer_of(job: FrameJob) -> Answer:
 
 def comparison_record(
     keys: KeyRing, job: FrameJob, rollout: Rollout, live: Answer, candidate: Answer, picture: bytes
-) -> Outgoing:
+) -> OutgoingRecord:
     """Return the answers of both models to a frame, signed under `keys`, the picture (JPEG or empty) sealed."""
     frame = job.frame
     comparison = Comparison(
@@ -139,19 +139,19 @@ def comparison_record(
     )
     seal_difference(comparison, job.camera_id, keys)
     headers = event_headers(PROCESSORS, Comparison, f"{job.identity}/{rollout.begun_ms}")
-    return Outgoing(job.camera_id.encode(), sign_statement(keys, job.camera_id, comparison), headers)
+    return OutgoingRecord(job.camera_id.encode(), sign_statement(keys, job.camera_id, comparison), headers)
 
 
-def key_request_record(job: FrameJob) -> Outgoing:
+def key_request_record(job: FrameJob) -> OutgoingRecord:
     """Return the request, forwarded by bridges, that the camera sends a new key frame in place of this frame's."""
     frame = job.frame
     seq = frame.seq - frame.key_distance
     request = sign_message(job.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
     headers = event_headers(PROCESSORS, KeyRequest, f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}")
-    return Outgoing(job.camera_id.encode(), request, headers)
+    return OutgoingRecord(job.camera_id.encode(), request, headers)
 
 
-def refusal_record(job: FrameJob) -> Outgoing:
+def refusal_record(job: FrameJob) -> OutgoingRecord:
     """Return the event that informs a camera and the recorder about a verified frame that failed with a WireError."""
     frame, error = job.frame, job.error
     assert isinstance(error, WireError)
@@ -163,16 +163,16 @@ def refusal_record(job: FrameJob) -> Outgoing:
         refused_ms=unix_ms(),
     )
     headers = event_headers(PROCESSORS, Refusal, f"{job.identity}/refused")
-    return Outgoing(job.camera_id.encode(), sign_message(job.key, refusal), headers)
+    return OutgoingRecord(job.camera_id.encode(), sign_message(job.key, refusal), headers)
 
 
-def served_record(key: bytes, served: ServedModel | None) -> Outgoing:
+def served_record(key: bytes, served: ServedModel | None) -> OutgoingRecord:
     """Return the record of the model that a processor serves; `served` is None if it no longer serves one."""
     headers = event_headers(PROCESSORS, ServedModel, f"{key.decode()}/{time.time_ns()}")
-    return Outgoing(key, served.SerializeToString() if served is not None else None, headers)
+    return OutgoingRecord(key, served.SerializeToString() if served is not None else None, headers)
 
 
-def dead_letter_record(keys: KeyRing, topic: str, job: FrameJob) -> Outgoing:
+def dead_letter_record(keys: KeyRing, topic: str, job: FrameJob) -> OutgoingRecord:
     """Return the dead letter of a failed job; the pixels of a verified frame stay sealed."""
     record, error = job.record, job.error
     reason = error.reason if isinstance(error, WireError) else "stage"
@@ -188,4 +188,4 @@ def dead_letter_record(keys: KeyRing, topic: str, job: FrameJob) -> Outgoing:
         letter.verified, letter.boot_id, letter.seq = True, job.frame.boot_id, job.frame.seq
     event_id = f"{letter.origin_topic}/{letter.origin_partition}/{letter.origin_offset}"
     headers = event_headers(PROCESSORS, DeadLetter, event_id)
-    return Outgoing(key[:255], sign_statement(keys, letter.camera_id, letter), headers, job)
+    return OutgoingRecord(key[:255], sign_statement(keys, letter.camera_id, letter), headers, job)

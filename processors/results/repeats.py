@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from schemas.identity import Identity
 
 CAPACITY: Final = 16_384
@@ -21,19 +21,19 @@ class Repeats:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._records: OrderedDict[Identity, Outgoing] = OrderedDict()
+        self._records: OrderedDict[Identity, OutgoingRecord] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def remember(self, identity: Identity, record: Outgoing) -> None:
+    def remember(self, identity: Identity, record: OutgoingRecord) -> None:
         """Cache a verdict that Kafka holds."""
         self._records[identity] = record
         self._records.move_to_end(identity)
         if len(self._records) > self._capacity:
             self._records.popitem(last=False)
 
-    def find(self, identity: Identity) -> Outgoing | None:
+    def find(self, identity: Identity) -> OutgoingRecord | None:
         """Return the verdict on a frame; None if it is not cached."""
         found = self._records.get(identity)
         if found is not None:

@@ -19,7 +19,7 @@ _TABLES: Final = 1024
 """Tables kept: each side of a square that follows motion has its own. One takes some ten kilobytes."""
 
 
-class Part(NamedTuple):
+class Band(NamedTuple):
     """Neighbouring outputs of a resampling along one side, and the weights of their inputs."""
 
     lines: slice
@@ -35,7 +35,7 @@ def weights(side: int, outputs: int) -> Tensor:
 
 @lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
-def strips(side: int, outputs: int, lines: int) -> list[Part]:
+def strips(side: int, outputs: int, lines: int) -> list[Band]:
     """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
     matrix = weights(side, outputs)
     parts = []
@@ -43,13 +43,13 @@ def strips(side: int, outputs: int, lines: int) -> list[Part]:
         strip = slice(start, min(matrix.shape[1], start + lines))
         used = matrix[:, strip].any(1).nonzero()
         into = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
-        parts.append(Part(strip, into, matrix[into, strip].contiguous()))
+        parts.append(Band(strip, into, matrix[into, strip].contiguous()))
     return parts
 
 
 @lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
-def columns(side: int, outputs: int) -> list[Part]:
+def columns(side: int, outputs: int) -> list[Band]:
     """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""
     matrix = weights(side, outputs)
     parts = []
@@ -57,5 +57,5 @@ def columns(side: int, outputs: int) -> list[Part]:
         group = slice(start, min(outputs, start + _COLUMNS))
         used = matrix[group].any(0).nonzero()
         among = slice(int(used[0]), int(used[-1]) + 1)
-        parts.append(Part(among, group, matrix[group, among].T.contiguous()))
+        parts.append(Band(among, group, matrix[group, among].T.contiguous()))
     return parts

@@ -12,7 +12,7 @@ BEST: Final = 3
 """Number of the best classes in a verdict."""
 
 
-class Ranked(NamedTuple):
+class Ranking(NamedTuple):
     """The best classes (B, up to `BEST`) and the best group (B,) with their probabilities; no group without groups."""
 
     class_ids: Tensor
@@ -21,7 +21,7 @@ class Ranked(NamedTuple):
     group_confidence: Tensor | None
 
 
-def ranked(logits: Tensor, groups: Tensor | None) -> Ranked:
+def ranked(logits: Tensor, groups: Tensor | None) -> Ranking:
     """Return the ranking of logits (B, classes); `groups` is (classes, groups), 1 where a class belongs to a group.
 
     A group's probability is the sum of its classes'.
@@ -29,9 +29,9 @@ def ranked(logits: Tensor, groups: Tensor | None) -> Ranked:
     probabilities = logits.softmax(1)
     best = probabilities.topk(min(BEST, logits.shape[1]), 1)
     if groups is None:
-        return Ranked(best.indices, best.values, None, None)
+        return Ranking(best.indices, best.values, None, None)
     group = (probabilities @ groups).clamp(max=1).max(1)
-    return Ranked(best.indices, best.values, group.indices, group.values)
+    return Ranking(best.indices, best.values, group.indices, group.values)
 
 
 def classify(logits: Tensor) -> tuple[Tensor, Tensor]:

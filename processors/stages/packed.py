@@ -27,7 +27,7 @@ STRIP_PIXELS: Final = 2**15
 """Number of pixels that fit, as float32 with their weights, into a core's own cache."""
 
 
-class Packed:
+class PackedFrames:
     """Frames (B, C, H, W) of one shape on a CPU: `pixels` (P, C) uint8 fill `sent` (B, 1, H, W) bool in raster order.
 
     `kept` (B, 1, H, W) is True where the drop kept a pixel; for a probe these are fewer than were sent.
@@ -42,15 +42,15 @@ class Packed:
     def __len__(self) -> int:
         return len(self._sent)
 
-    def __getitem__(self, places: Sequence[int]) -> Packed:
+    def __getitem__(self, places: Sequence[int]) -> PackedFrames:
         """Return the frames at these positions, in this order."""
         if list(places) == list(range(len(self))):
             return self
         parts = [self._pixels[self._starts[i] : self._starts[i + 1]] for i in places]
         pixels = torch.cat(parts) if parts else self._pixels[:0]
-        return Packed(pixels, self._sent[list(places)], self.kept[list(places)])
+        return PackedFrames(pixels, self._sent[list(places)], self.kept[list(places)])
 
-    def cut(self, place: int, rows: slice, columns: slice) -> Packed:
+    def cut(self, place: int, rows: slice, columns: slice) -> PackedFrames:
         """Return a part of the frame at `place`."""
         sent = self._sent[place, 0].numpy()
         before = self._starts[place] + np.count_nonzero(sent[: rows.start])
@@ -60,7 +60,7 @@ class Packed:
         within[:, columns] = lines[:, columns]
         pixels = self._pixels[before : before + count][torch.from_numpy(within[lines])]
         part = (slice(place, place + 1), slice(None), rows, columns)
-        return Packed(pixels, self._sent[part], self.kept[part])
+        return PackedFrames(pixels, self._sent[part], self.kept[part])
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -111,7 +111,7 @@ class Packed:
 
         Raises StageError as `at_scale` does.
         """
-        return Packed(self._pixels, self._sent, self._sent)._sums(height, width)[:, :-1].clamp_(0, 1)
+        return PackedFrames(self._pixels, self._sent, self._sent)._sums(height, width)[:, :-1].clamp_(0, 1)
 
     def _rounded_sums(self, height: int, width: int) -> Tensor:
         """Return the result of `_sums` up to the rounding of 8-bit integers, once for each axis."""

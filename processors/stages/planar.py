@@ -26,7 +26,7 @@ from torch import Tensor
 
 from processors.stages.at_scale import LEAST_SHARE
 from processors.stages.nearest import reconstruct_nearest
-from processors.stages.packed import Packed
+from processors.stages.packed import PackedFrames
 from processors.stages.plate import TINY
 from processors.stages.scaler import UNIT, Values, write_sums
 from processors.stages.shapes import check_size
@@ -122,8 +122,8 @@ class PlaneMask:
         flat.clamp_(0, 1)
 
 
-class Planar:
-    """Decoded frames (B, C, H, W) of one shape on a CPU, at least one, with the interface of `Packed`.
+class PlanarFrames:
+    """Decoded frames (B, C, H, W) of one shape on a CPU, at least one, with the interface of `PackedFrames`.
 
     `masks` mark the pixels that the drop kept, `sent` the pixels that were sent: for a probe, all.
     """
@@ -139,19 +139,19 @@ class Planar:
     def __len__(self) -> int:
         return len(self._planes)
 
-    def __getitem__(self, places: Sequence[int]) -> Planar:
+    def __getitem__(self, places: Sequence[int]) -> PlanarFrames:
         """Return the frames at these positions, in this order."""
         if list(places) == list(range(len(self))):
             return self
         planes = [self._planes[i] for i in places]
-        return Planar(planes, self.shape[1], [self._masks[i] for i in places], [self._sent[i] for i in places])
+        return PlanarFrames(planes, self.shape[1], [self._masks[i] for i in places], [self._sent[i] for i in places])
 
-    def cut(self, place: int, rows: slice, columns: slice) -> Planar:
+    def cut(self, place: int, rows: slice, columns: slice) -> PlanarFrames:
         """Return a part of the frame at `place`. Rows and columns begin at even places."""
         masks = [each[place].kept[rows, columns].numpy() for each in (self._masks, self._sent)]
         kept = PlaneMask(masks[0])
         sent = kept if self._sent[place] is self._masks[place] else PlaneMask(masks[1])
-        return Planar([_cut(self._planes[place], rows, columns)], self.shape[1], [kept], [sent])
+        return PlanarFrames([_cut(self._planes[place], rows, columns)], self.shape[1], [kept], [sent])
 
     @cached_property
     def kept(self) -> Tensor:
@@ -198,7 +198,7 @@ class Planar:
         return pictures, [mask.shares(height, width) for mask in masks]
 
 
-Unplaced = Packed | Planar
+Unplaced = PackedFrames | PlanarFrames
 """Frames in packed or planar form. They become a tensor of pixels on request, or are resampled directly."""
 
 

@@ -25,7 +25,7 @@ _BT709: Final = (Colour.BT709_LIMITED, Colour.BT709_FULL)
 _FULL: Final = (Colour.BT601_FULL, Colour.BT709_FULL)
 
 
-class _Way(NamedTuple):
+class _ScalerKey(NamedTuple):
     """Source and target of a scaler."""
 
     lines: int
@@ -39,7 +39,7 @@ class _Way(NamedTuple):
 class _Scaler:
     """A scaler with its source frame, into which planes are copied."""
 
-    def __init__(self, way: _Way) -> None:
+    def __init__(self, way: _ScalerKey) -> None:
         self._way = way
         self._reformatter = VideoReformatter()
         self._frame = av.VideoFrame(way.columns, way.lines, way.source)
@@ -53,14 +53,14 @@ class _Scaler:
         )  # fmt: skip
 
 
-class _Kept(threading.local):
+class _ScalerCache(threading.local):
     """The scalers of a thread that were used last."""
 
     def __init__(self) -> None:
-        self.scalers: OrderedDict[_Way, _Scaler] = OrderedDict()
+        self.scalers: OrderedDict[_ScalerKey, _Scaler] = OrderedDict()
         self.nbytes = 0
 
-    def of(self, way: _Way) -> _Scaler:
+    def of(self, way: _ScalerKey) -> _Scaler:
         found = self.scalers.get(way)
         if found is not None:
             self.scalers.move_to_end(way)
@@ -72,7 +72,7 @@ class _Kept(threading.local):
         return found
 
 
-_kept = _Kept()
+_kept = _ScalerCache()
 
 
 def write_sums(
@@ -87,7 +87,7 @@ def write_sums(
     """
     lines, columns = planes[0].shape
     height, width = sums.shape[1:]
-    scaler = _kept.of(_Way(lines, columns, "yuv420p", height, width, "yuv444p16le"))
+    scaler = _kept.of(_ScalerKey(lines, columns, "yuv420p", height, width, "yuv444p16le"))
     for place, plane, selection in zip(scaler.places, planes, selections, strict=False):
         if selection is None:
             place[:] = plane
@@ -105,7 +105,7 @@ def shown_planes(planes: Planes, height: int, width: int) -> Picture:
     """
     lines, columns, channels = planes.shape
     source, target = ("gray", "gray") if channels == 1 else ("yuv420p", "rgb24")
-    scaler = _kept.of(_Way(lines, columns, source, height, width, target))
+    scaler = _kept.of(_ScalerKey(lines, columns, source, height, width, target))
     for place, samples in zip(scaler.places, (planes.luma, planes.blue, planes.red), strict=False):
         assert samples is not None
         place[:] = samples

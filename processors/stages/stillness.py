@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from processors.stages.packed import Packed
+from processors.stages.packed import PackedFrames
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.throttle import Throttle
 
@@ -49,7 +49,7 @@ class Stillness:
         self._turns: Throttle[str] = Throttle(APART_S, remembered)
         self._last: OrderedDict[str, Sample] = OrderedDict()
 
-    def changes(self, cameras: Sequence[str], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
+    def changes(self, cameras: Sequence[str], frames: Tensor | PackedFrames, sent: Tensor) -> dict[int, float]:
         """Return the mean change since the last sample, in grey levels of 255, by the position of the frame.
 
         `frames` (B, C, H, W), one of each of `cameras` (B), are in [0, 1] with pixels where `sent` (B, 1, H, W) is
@@ -82,12 +82,12 @@ def change_between(before: Sample, after: Sample) -> float | None:
     return float(np.abs(before.values[both].astype(np.int16) - after.values[both]).mean())
 
 
-def samples(frames: Tensor | Packed, sent: Tensor) -> list[Sample]:
+def samples(frames: Tensor | PackedFrames, sent: Tensor) -> list[Sample]:
     """Return frames (B, C, H, W) in [0, 1] at the positions of the grid; `sent` (B, 1, H, W) is True at sent pixels."""
     shape = tuple(frames.shape[1:])
     rows, columns = _positions(shape[1]), _positions(shape[2])
     channel = shape[0] // 2
-    if isinstance(frames, Packed):
+    if isinstance(frames, PackedFrames):
         values, had = frames.at(rows, columns, channel)
     else:
         ys, xs = (torch.from_numpy(each).to(frames.device) for each in (rows, columns))

@@ -14,7 +14,7 @@
 | `Finish` | – | – |
 
 Four types describe a frame here: `FrameJob` with its `StripFinding` and, in profiles with key frames, its `KeyFrame`
-(all in `processors.arrivals`), and `Outgoing`, the record for Kafka (`processors.results.records`).
+(all in `processors.arrivals`), and `OutgoingRecord`, the record for Kafka (`processors.results.records`).
 
 A new step goes into the list of `build_chain`.
 """

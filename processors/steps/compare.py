@@ -7,13 +7,13 @@ import time
 from copy import copy
 from typing import Final
 
-from processors.arrivals.job import FrameJob, Wanted
+from processors.arrivals.job import FrameJob, PreviewKind
 from processors.device.fair_queue import FairQueue
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import preview_jpeg
-from processors.results.records import Outgoing, answer_of, comparison_record
+from processors.results.records import OutgoingRecord, answer_of, comparison_record
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.step import Step
@@ -106,7 +106,7 @@ class Compare(Step):
     async def _judge(self, first: FrameJob, model: LoadedModel, given: Answer) -> tuple[Answer, float, bytes]:
         """Return a model's answer to a frame, the seconds that it took, and a picture if it differs from `given`."""
         job = _unjudged(first, model)
-        job.wanted = Wanted.NOTHING if self._pictures.too_soon("", time.monotonic()) else Wanted.REBUILT
+        job.wanted = PreviewKind.NOTHING if self._pictures.too_soon("", time.monotonic()) else PreviewKind.REBUILT
         seconds = await model.classify([job])
         if job.error is None and job.probe is not None and model.probe_s is not None:
             seconds += await model.strip([job])
@@ -123,13 +123,13 @@ class Compare(Step):
         self._emitter.post(self._settings.comparisons_topic, [record], self._sent)
         self._metrics.comparisons["failed" if candidate.error else "compared"].inc()
 
-    def _sent(self, record: Outgoing) -> None:
+    def _sent(self, record: OutgoingRecord) -> None:
         self._unsent -= 1
 
 
 def _unjudged(job: FrameJob, model: LoadedModel) -> FrameJob:
     """Return a copy of a job for another model, without the results of the first."""
     second = copy(job)
-    second.model, second.finding, second.probe, second.wanted = model, None, None, Wanted.NOTHING
+    second.model, second.finding, second.probe, second.wanted = model, None, None, PreviewKind.NOTHING
     second.judged_before = True
     return second

@@ -16,7 +16,7 @@ from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
-from processors.results.records import Outgoing, dead_letter_record, refusal_record, verdict_record
+from processors.results.records import OutgoingRecord, dead_letter_record, refusal_record, verdict_record
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
@@ -69,14 +69,14 @@ class Publish(Step):
 
     async def _send(self) -> None:
         jobs, self._submitted = self._submitted, []
-        verdicts: list[Outgoing] = []
+        verdicts: list[OutgoingRecord] = []
         pictured: list[FrameJob] = []
         failed: list[FrameJob] = []
         for job in jobs:
             if job.error is not None:
                 failed.append(job)
             elif job.verdict is not None:
-                verdicts.append(Outgoing(job.verdict.key, job.verdict.value, job.verdict.headers, job))
+                verdicts.append(OutgoingRecord(job.verdict.key, job.verdict.value, job.verdict.headers, job))
             elif job.shown is not None or (job.finding is not None and job.finding.flagged):
                 pictured.append(job)
             else:
@@ -97,7 +97,9 @@ class Publish(Step):
         refusals = [refusal_record(job) for job in lasting if self._refusals.take(job.camera_id, now_s)]
         self._emitter.post(self._settings.events_topic, refusals)
 
-    def _verdict(self, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b"") -> Outgoing:
+    def _verdict(
+        self, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b""
+    ) -> OutgoingRecord:
         # Kafka may need a while to accept the record, and the device's memory must not wait for that.
         job.shown = job.as_sent = job.probe = job.planes = None
         if trace.on():
@@ -107,7 +109,7 @@ class Publish(Step):
     async def _send_pictured(self, jobs: Sequence[FrameJob]) -> None:
         loop = asyncio.get_running_loop()
         encoded = await loop.run_in_executor(self._pictures, lambda: [_attempt(job) for job in jobs])
-        records: list[Outgoing] = []
+        records: list[OutgoingRecord] = []
         for job, pictures in zip(jobs, encoded, strict=True):
             if isinstance(pictures, Exception):
                 log.warning("pictures_omitted", frame=str(job.identity), error=f"{type(pictures).__name__}: {pictures}")
@@ -116,7 +118,7 @@ class Publish(Step):
             records.append(self._verdict(job, *pictures))
         await self._emitter.send(self._settings.verdicts_topic, records, self._delivered)
 
-    def _delivered(self, record: Outgoing) -> None:
+    def _delivered(self, record: OutgoingRecord) -> None:
         """Pass on a job whose result Kafka holds."""
         job = record.job
         assert job is not None

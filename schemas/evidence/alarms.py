@@ -28,14 +28,14 @@ class Tracks(NamedTuple):
         return max(track.level(rule_of(kind, rule)) for kind, track in zip(KINDS, self, strict=True))
 
 
-class Found(NamedTuple):
+class TrackAlarm(NamedTuple):
     """An alarm, and the kind of its alert."""
 
     kind: str
     alarm: Alarm
 
 
-class Judged(NamedTuple):
+class TrackProbe(NamedTuple):
     """A probe as one kind judges it, and the rule of that kind's track."""
 
     probe: Probe
@@ -47,11 +47,11 @@ def rule_of(kind: str, rule: EvidenceRule) -> EvidenceRule:
     return rule.of_p_values if kind == COMBINED else rule
 
 
-def judged_by(kind: str, probe: Probe, rule: EvidenceRule) -> Judged:
+def judged_by(kind: str, probe: Probe, rule: EvidenceRule) -> TrackProbe:
     """Return the probe as `kind` judges it, with the rule of its track."""
     by_p_value = kind == COMBINED
     seen = probe.of_p_value(rule.combined_octaves) if by_p_value else probe.of_entropy(rule.entropy_octaves)
-    return Judged(seen, rule_of(kind, rule))
+    return TrackProbe(seen, rule_of(kind, rule))
 
 
 def measures(kind: str, probe: Probe) -> bool:
@@ -59,12 +59,12 @@ def measures(kind: str, probe: Probe) -> bool:
     return (probe.p_value_threshold > 0) == (kind == COMBINED)
 
 
-def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Classes) -> tuple[Tracks, list[Found]]:
+def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Classes) -> tuple[Tracks, list[TrackAlarm]]:
     """Apply `advance` to the track that judges the probe, and empty the other; return both and the alarms.
 
     Flips of the verdicts confirm alarms of STRIP alone: a clean scene between two classes flips too.
     """
-    found, after = list[Found](), list[Track]()
+    found, after = list[TrackAlarm](), list[Track]()
     for kind, track in zip(KINDS, tracks, strict=True):
         if not measures(kind, probe):
             # The bundle can neither go on with an episode of this kind nor end it.
@@ -73,7 +73,7 @@ def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Class
         following, alarm = advance(track, *judged_by(kind, probe, rule), classes if kind == STRIP else no_classes)
         after.append(following)
         if alarm is not None:
-            found.append(Found(kind, alarm))
+            found.append(TrackAlarm(kind, alarm))
     return Tracks(*after), found
 
 

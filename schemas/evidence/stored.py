@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
-from schemas.evidence.track import Past, Probe, Track
+from schemas.evidence.track import PastFrame, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
@@ -72,5 +72,5 @@ def _unpack(data: bytes) -> tuple[Track, int]:
     end = until + _PROBE.size * running
     if len(data) < end:
         raise struct.error(f"{len(data)} bytes for a track of {end}")
-    history = tuple(Past(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
+    history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
     return Track(history, unpack_probes(data[until:end]), total, last, calm, class_id, run_from), end

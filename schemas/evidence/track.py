@@ -70,7 +70,7 @@ class Probe(NamedTuple):
         return math.log2(max(self.threshold_bits, LEAST_BITS)) - self.octaves
 
 
-class Past(NamedTuple):
+class PastFrame(NamedTuple):
     """A frame in the history of a baseline."""
 
     octaves: float
@@ -81,7 +81,7 @@ class Past(NamedTuple):
 class Track(NamedTuple):
     """The state of one camera's checked frames. Immutable: each step returns a new one."""
 
-    history: tuple[Past, ...] = ()
+    history: tuple[PastFrame, ...] = ()
     """The frames that the baseline is taken from, oldest first."""
     run: tuple[Probe, ...] = ()
     """The newest `history_probes` frames since the sum last left zero; they enter the history when the sum returns to
@@ -144,12 +144,12 @@ def _passing(track: Track, rule: EvidenceRule) -> float:
     return min(1.0, turned / len(track.history) / rule.sum.passing_turns)
 
 
-def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[Past, ...]:
+def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[PastFrame, ...]:
     """Return the history with the consecutive `probes` appended."""
     history = list(track.history)
     before = track.class_id
     for each in probes:
-        history.append(Past(each.octaves, before not in (-1, each.class_id)))
+        history.append(PastFrame(each.octaves, before not in (-1, each.class_id)))
         before = each.class_id
     return tuple(history[-rule.history_probes :])
 

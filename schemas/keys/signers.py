@@ -32,7 +32,7 @@ MAX_TRUST_BYTES: Final = 2**20
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
-class Signed(Enum):
+class SignaturePurpose(Enum):
     """The purpose of a signature."""
 
     BUNDLE = b"pointillist v1 bundle\0"
@@ -87,7 +87,7 @@ class Signer:
         line = self._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         return f"{line.decode()} {name}"
 
-    def sign(self, what: Signed, message: bytes) -> bytes:
+    def sign(self, what: SignaturePurpose, message: bytes) -> bytes:
         """Return the signature, 64 bytes."""
         return self._key.sign(what.value + message)
 
@@ -130,7 +130,7 @@ class TrustedSigners:
         """Return these keys and the signer's own public key; these keys alone without a signer."""
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
-    def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
+    def verify(self, what: SignaturePurpose, message: bytes, public: bytes, signature: bytes) -> str:
         """Return the name of the signer of `message`. Raises BadTagError unless a trusted signer signed it."""
         if not public or not signature:
             raise BadTagError("expected a signature, found none")

@@ -17,7 +17,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from schemas.errors import BadTagError, MalformedError
-from schemas.keys.signers import Signed, Signer, TrustedSigners
+from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
 
 LIVE_KEY: Final = b"live"
@@ -36,7 +36,7 @@ MAX_NAME: Final = 200
 def seal(models: Models, signer: Signer) -> bytes:
     """Return the record's value."""
     body = models.SerializeToString()
-    signature = signer.sign(Signed.MODELS, body)
+    signature = signer.sign(SignaturePurpose.MODELS, body)
     return SignedModels(models=body, signer=signer.public, signature=signature).SerializeToString()
 
 
@@ -45,7 +45,7 @@ def unseal(value: bytes, trusted: TrustedSigners) -> Models:
     try:
         signed = SignedModels.FromString(value)
         try:
-            trusted.verify(Signed.MODELS, signed.models, signed.signer, signed.signature)
+            trusted.verify(SignaturePurpose.MODELS, signed.models, signed.signer, signed.signature)
         except BadTagError as error:
             raise BadTagError(f"the list of models: {error}") from None
         models = Models.FromString(signed.models)
@@ -74,13 +74,13 @@ def sign(model: Model, signer: Signer) -> Model:
     """Return the model with a signature of `signer` over the digest of all its files."""
     signed = Model()
     signed.CopyFrom(model)
-    signed.signer, signed.signature = signer.public, signer.sign(Signed.BUNDLE, model.digest.encode())
+    signed.signer, signed.signature = signer.public, signer.sign(SignaturePurpose.BUNDLE, model.digest.encode())
     return signed
 
 
 def check_signature(model: Model, trusted: TrustedSigners) -> str:
     """Return the name of the signer of the model's files. Raises BadTagError unless a trusted signer signed them."""
-    return trusted.verify(Signed.BUNDLE, model.digest.encode(), model.signer, model.signature)
+    return trusted.verify(SignaturePurpose.BUNDLE, model.digest.encode(), model.signer, model.signature)
 
 
 def _check(model: Model) -> None:

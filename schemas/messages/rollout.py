@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from schemas.errors import BadTagError, MalformedError
 from schemas.keys.keys import CameraKey
-from schemas.keys.signers import Signed, Signer, TrustedSigners
+from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.messages.models import live, publish
 from schemas.pointillist_pb2 import (
     CANARY,
@@ -104,7 +104,9 @@ def promoted(models: Models) -> Models:
 def seal_assessment(assessment: Assessment, signer: Signer) -> bytes:
     """Return the record's value."""
     body = assessment.SerializeToString()
-    return SignedAssessment(assessment=body, signature=signer.sign(Signed.ASSESSMENT, body)).SerializeToString()
+    return SignedAssessment(
+        assessment=body, signature=signer.sign(SignaturePurpose.ASSESSMENT, body)
+    ).SerializeToString()
 
 
 def unseal_assessment(value: bytes, rollout: Rollout) -> Assessment:
@@ -112,7 +114,7 @@ def unseal_assessment(value: bytes, rollout: Rollout) -> Assessment:
     try:
         signed = SignedAssessment.FromString(value)
         decider = TrustedSigners({rollout.decider: "the decider"} if rollout.decider else {})
-        decider.verify(Signed.ASSESSMENT, signed.assessment, rollout.decider, signed.signature)
+        decider.verify(SignaturePurpose.ASSESSMENT, signed.assessment, rollout.decider, signed.signature)
         assessment = Assessment.FromString(signed.assessment)
     except DecodeError as error:
         raise MalformedError(f"expected an assessment: {error}") from None

@@ -68,7 +68,7 @@ class Span(NamedTuple):
 Export = Callable[[Sequence[Span]], None]
 
 
-class _Way(NamedTuple):
+class _RoleSteps(NamedTuple):
     """The part of one role: its first and its last stamp, and its steps from stamp to stamp."""
 
     first: str
@@ -76,8 +76,8 @@ class _Way(NamedTuple):
     steps: tuple[tuple[str, str, str], ...]
 
 
-_WAYS: Final[dict[RoleName, _Way]] = {
-    "camera": _Way(
+_WAYS: Final[dict[RoleName, _RoleSteps]] = {
+    "camera": _RoleSteps(
         "captured",
         "confirmed",
         (
@@ -88,8 +88,8 @@ _WAYS: Final[dict[RoleName, _Way]] = {
             ("publish", "published", "confirmed"),
         ),
     ),
-    "bridge": _Way("received", "stored", (("wait", "received", "sent"), ("publish", "sent", "stored"))),
-    "processor": _Way(
+    "bridge": _RoleSteps("received", "stored", (("wait", "received", "sent"), ("publish", "sent", "stored"))),
+    "processor": _RoleSteps(
         "fetched",
         "delivered",
         (
@@ -99,7 +99,9 @@ _WAYS: Final[dict[RoleName, _Way]] = {
             ("publish", "answered", "delivered"),
         ),
     ),
-    "recorder": _Way("gathered", "committed", (("wait", "gathered", "recorded"), ("store", "recorded", "committed"))),
+    "recorder": _RoleSteps(
+        "gathered", "committed", (("wait", "gathered", "recorded"), ("store", "recorded", "committed"))
+    ),
 }
 _ROLE_OF: Final[dict[str, RoleName]] = {
     stamp: role for role, way in _WAYS.items() for _, first, last in way.steps for stamp in (first, last)
@@ -125,7 +127,7 @@ def in_share(context: Context, share: float) -> bool:
     return int(context.trace_id[-_RANDOM_DIGITS:], 16) >= (1 - share) * 16**_RANDOM_DIGITS
 
 
-class _Open:
+class _OpenFrame:
     """A frame that the role has and has not yet passed on."""
 
     def __init__(self, place: Context, parent_id: str, since_s: float) -> None:
@@ -162,7 +164,7 @@ class FrameSpans:
         self._clock = clock
         self._bound = _Bound()
         self._lock = Lock()
-        self._open: OrderedDict[tuple[RoleName, str], _Open] = OrderedDict()
+        self._open: OrderedDict[tuple[RoleName, str], _OpenFrame] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -224,12 +226,12 @@ class FrameSpans:
                 if len(self._open) < OPEN_FRAMES and now_s - opened.since_s < PATIENCE_S:
                     break
                 old.append((its_role, name, self._open.pop((its_role, name))))
-            self._open[role, frame] = _Open(place, parent_id, now_s)
+            self._open[role, frame] = _OpenFrame(place, parent_id, now_s)
         for each in old:
             self._close(*each)
         return True
 
-    def _close(self, role: RoleName, frame: str, opened: _Open) -> None:
+    def _close(self, role: RoleName, frame: str, opened: _OpenFrame) -> None:
         way, stamps, (trace_id, span_id, _) = _WAYS[role], opened.stamps, opened.place
         if way.first not in stamps:
             return

@@ -15,13 +15,13 @@ from consumers.database.tables import SCHEMA_VERSION, camera_snapshots, evidence
 from consumers.records.rows import FrameRow
 from schemas.evidence.alarms import Tracks
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
-from schemas.evidence.track import Past, Probe, Track
+from schemas.evidence.track import PastFrame, Probe, Track
 
 
 def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'records.sqlite'}"
     probes = tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
-    track = Track((Past(1.5, False),), probes[:1], 2.5, 11, -1, 3, 4)
+    track = Track((PastFrame(1.5, False),), probes[:1], 2.5, 11, -1, 3, 4)
     stored = {"camera": "a/b", "boot": 1, "following": 14, "waiting": pack_probes(probes)}
     stored |= {"track": pack_tracks(Tracks(track)), "updated_ms": 1, "partition": 0}
     row = FrameRow("a/b", 1, 13, 0, 0, 1, 3, "stop", 0.5, "m", "p", 0, 0, 0, 0, 0, True, 0, 0, 0, 1, 0.25, 0.5, True,

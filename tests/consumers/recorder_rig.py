@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.database.tables import metadata
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
@@ -155,16 +155,16 @@ class Rig(RecorderStore):
             for n, made in enumerate(verdicts)
         ]
 
-    def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> Written:
+    def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> TransactionEffect:
         """Record verdicts in one transaction."""
         return self.feed(self.verdict_records(verdicts, camera))
 
-    def ledger(self, message: Ledger, camera: str = CAMERA) -> Written:
+    def ledger(self, message: Ledger, camera: str = CAMERA) -> TransactionEffect:
         """Record one ledger."""
         topic = self.settings.events_topic
         return self.feed([self.record(topic, camera.encode(), signed(message, camera), "Ledger")])
 
-    def letter(self, message: DeadLetter) -> Written:
+    def letter(self, message: DeadLetter) -> TransactionEffect:
         """Record one dead letter."""
         topic = self.settings.dead_letters_topic
         return self.feed([self.record(topic, b"", spoken(message), "DeadLetter")])

@@ -7,7 +7,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from consumers.recorder.alerts import Due, Outbox
+from consumers.recorder.alerts import DueAlert, Outbox
 from infra.local.kafka import Kafka
 from schemas.errors import WireError
 from schemas.messages.server_messages import open_alert
@@ -19,10 +19,10 @@ from tests.consumers.scene import alerts_held
 LIMIT = {"max.message.bytes": "4000"}
 
 
-def due(number: int, picture: bytes = b"", detail: str = "") -> Due:
+def due(number: int, picture: bytes = b"", detail: str = "") -> DueAlert:
     """An alert that waits."""
     alert = Alert(alert_id=f"{number}{detail}", camera_id="lab/door", raised_ms=number, thumbnail=picture)
-    return Due(alert.alert_id, alert.camera_id, number, alert.SerializeToString())
+    return DueAlert(alert.alert_id, alert.camera_id, number, alert.SerializeToString())
 
 
 @pytest_asyncio.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, LargeBinary, Text
 
 from benchmarks.harness.postgresql import PostgreSQL
-from consumers.database.arrays import Unnested
+from consumers.database.arrays import UnnestStatement
 from consumers.database.engine import open_engine
 
 COLUMNS: list[Column[Any]] = [
@@ -38,5 +38,5 @@ def connection(postgresql: PostgreSQL) -> Iterator[Connection]:
 @settings(deadline=None, max_examples=30)
 @given(rows=st.lists(ROWS, min_size=1, max_size=6))
 def test_rows_come_back_as_they_went_in_their_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
-    found = Unnested("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
+    found = UnnestStatement("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
     assert found == rows

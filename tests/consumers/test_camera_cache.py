@@ -14,7 +14,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.database.tables import boots, frames
-from consumers.evidence.probe_shares import Seen
+from consumers.evidence.probe_shares import ProbeCandidate
 from consumers.recorder.metrics import Meters, places_of
 from consumers.records.rows import CameraRow
 from consumers.settings import Bounds
@@ -255,7 +255,7 @@ def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(r
     assert rig.cameras.stirred(clock()) == [CAMERA]
     rig.verdicts([verdict(0)])
     (seen,) = rig.cameras.stirred(clock())
-    assert isinstance(seen, Seen)
+    assert isinstance(seen, ProbeCandidate)
     assert (seen.camera, seen.is_new, seen.meta.probe_share) == (CAMERA, True, 0.05)
     clock.now_ms += 5_000
     rig.verdicts([verdict(1)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth
-from consumers.cameras.state import Facts, Judged, State, alert, current, judge, patience_s
+from consumers.cameras.state import CameraFacts, State, StateWithReason, alert, current, judge, patience_s
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta
 from tests.consumers.console_rig import scene
 
@@ -17,7 +17,7 @@ NOW_MS = 1_000_000
 
 
 def state(**facts: object) -> State:
-    return judge(Facts(**facts), NOW_MS).state  # type: ignore[arg-type]  # the caller names fields
+    return judge(CameraFacts(**facts), NOW_MS).state  # type: ignore[arg-type]  # the caller names fields
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_the_manual_lists_the_states_in_the_order_in_which_they_win() -> None:
 
 def test_every_state_but_online_gives_its_reason() -> None:
     given = [
-        Facts(), Facts(frame_ms=0), Facts(reported=OFFLINE), Facts(reported=DEGRADED, detail="hot"),
-        Facts(reported=PAUSED), Facts(reported=ENDED), Facts(is_revoked=True), Facts(is_suspect=True),
-        Facts(refusal="too large", refused_ms=NOW_MS),
-        *(Facts(frame_ms=NOW_MS, picture=each) for each in (State.BLACK, State.FROZEN, State.BLURRED)),
+        CameraFacts(), CameraFacts(frame_ms=0), CameraFacts(reported=OFFLINE), CameraFacts(reported=DEGRADED, detail="hot"),
+        CameraFacts(reported=PAUSED), CameraFacts(reported=ENDED), CameraFacts(is_revoked=True), CameraFacts(is_suspect=True),
+        CameraFacts(refusal="too large", refused_ms=NOW_MS),
+        *(CameraFacts(frame_ms=NOW_MS, picture=each) for each in (State.BLACK, State.FROZEN, State.BLURRED)),
     ]  # fmt: skip
     judged = [judge(each, NOW_MS) for each in given]
     assert {each.state for each in judged} == set(State) - {State.ONLINE}
     assert all(each.reason for each in judged)
-    assert judge(Facts(frame_ms=NOW_MS), NOW_MS).reason == ""
+    assert judge(CameraFacts(frame_ms=NOW_MS), NOW_MS).reason == ""
 
 
 def test_what_a_camera_does_on_purpose_is_no_fault_and_comes_after_all_faults() -> None:
@@ -91,19 +91,19 @@ def test_what_a_camera_does_on_purpose_is_no_fault_and_comes_after_all_faults() 
 
 @pytest.mark.parametrize("needs_frames", [State.ONLINE, State.BLACK, State.FROZEN, State.BLURRED])
 def test_a_reader_calls_a_camera_silent_when_frames_stop_after_the_recorder_has(needs_frames: State) -> None:
-    saved = Judged(needs_frames)
+    saved = StateWithReason(needs_frames)
     assert current(saved, NOW_MS - 9_000, 10, NOW_MS) == saved
     assert current(saved, NOW_MS - 11_000, 10, NOW_MS).state is State.SILENT
 
 
 @pytest.mark.parametrize("kept", [State.PAUSED, State.ENDED, State.REVOKED, State.OFFLINE, State.DEGRADED])
 def test_a_reader_keeps_a_state_that_needs_no_frames(kept: State) -> None:
-    assert current(Judged(kept, "why"), None, 10, NOW_MS) == Judged(kept, "why")
+    assert current(StateWithReason(kept, "why"), None, 10, NOW_MS) == StateWithReason(kept, "why")
 
 
 def test_an_open_alert_outranks_every_state() -> None:
-    assert alert(Judged(State.OFFLINE, "gone"), 1).state is State.ALERT
-    assert alert(Judged(State.OFFLINE, "gone"), 0) == Judged(State.OFFLINE, "gone")
+    assert alert(StateWithReason(State.OFFLINE, "gone"), 1).state is State.ALERT
+    assert alert(StateWithReason(State.OFFLINE, "gone"), 0) == StateWithReason(State.OFFLINE, "gone")
 
 
 def test_a_camera_that_sends_seldom_is_given_the_time_of_some_frames() -> None:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from consumers.console import role
 from consumers.console.background import clip_keeper
 from consumers.console.background.clip_keeper import keep_clips
-from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, film, read_shots
+from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, ClipPicture, film, read_shots
 from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTING, KeptClips
 from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
@@ -59,7 +59,11 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
     finally:
         await producer.stop()
     shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
-    assert shots == [Shot(at_ms - 20_000, jpegs[1]), Shot(at_ms - 10_000, jpegs[2]), Shot(at_ms, jpegs[0])]
+    assert shots == [
+        ClipPicture(at_ms - 20_000, jpegs[1]),
+        ClipPicture(at_ms - 10_000, jpegs[2]),
+        ClipPicture(at_ms, jpegs[0]),
+    ]
     assert await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms + 10**7) == []
     with av.open(io.BytesIO(film(shots)), "r") as container:
         times = [round(float(frame.time or 0), 1) for frame in container.decode(video=0)]
@@ -103,8 +107,8 @@ async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_a
     console.show([verdict(0)])
     raise_alert(recorder, ago_s=(AFTER_MS + LATE_MS) // 1000 + 5)
 
-    async def shots(_settings: object, _keys: object, _camera: str, at_ms: int) -> list[Shot]:
-        return [Shot(at_ms - 1_000, scene(1)), Shot(at_ms, scene(2))]
+    async def shots(_settings: object, _keys: object, _camera: str, at_ms: int) -> list[ClipPicture]:
+        return [ClipPicture(at_ms - 1_000, scene(1)), ClipPicture(at_ms, scene(2))]
 
     with monkeypatch.context() as kafka:
         kafka.setattr(clip_keeper, "read_shots", shots)

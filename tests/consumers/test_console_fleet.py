@@ -13,7 +13,7 @@ import pytest
 from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
-from consumers.cameras.state import Judged, State
+from consumers.cameras.state import State, StateWithReason
 from consumers.console.access.gate import POLICY
 from consumers.console.data.cards import DEMONSTRATIONS, REAL_SOURCES
 from consumers.console.data.commands import Commands
@@ -120,13 +120,13 @@ def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
 def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_reason(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
     assert rig.context.fleet.view(Query()).counts == {"online": 1}
-    rig.context.fleet.judge([SavedState(CAMERA, Judged(State.FROZEN, "its pictures do not change"), 1, 10.0)])
+    rig.context.fleet.judge([SavedState(CAMERA, StateWithReason(State.FROZEN, "its pictures do not change"), 1, 10.0)])
     rig.tick()
     assert rig.context.fleet.view(Query()).counts == {"frozen": 1}
     assert "its pictures do not change" in rig.browser().get("/").text
     rig.tick(later_ms=11_000)
     assert rig.context.fleet.view(Query()).counts == {"silent": 1}
-    rig.context.fleet.judge([SavedState(CAMERA, Judged(State.PAUSED, "paused by a command"), 1, 10.0)])
+    rig.context.fleet.judge([SavedState(CAMERA, StateWithReason(State.PAUSED, "paused by a command"), 1, 10.0)])
     rig.tick(later_ms=60_000)
     assert rig.context.fleet.view(Query()).counts == {"paused": 1}
 

@@ -20,7 +20,7 @@ from consumers.console.api.routes import ROOT, document
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs.bundles import laid_down
 from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_message, progress_of, report_of, tail_of
-from consumers.console.jobs.rows import JobState, Kind
+from consumers.console.jobs.rows import JobKind, JobState
 from infra.local.process import ProcessId
 from lab.repair.report import PICTURES
 from schemas.errors import StateError
@@ -76,7 +76,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         assert await start(rig, browser, f"{page[-16:]}/continue") == page
         job = await rig.ended()
         shown = (await browser.get(page)).text
-    assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, Kind.REPAIR, OWNER, CAMERA)
+    assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, JobKind.REPAIR, OWNER, CAMERA)
     for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the repaired bundle"):
         assert words in shown, words
     assert f"{page}/stamped.png" in shown

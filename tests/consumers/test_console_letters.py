@@ -17,7 +17,7 @@ from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import DeadLetter, Frame
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, dead_letter, verdict
@@ -197,7 +197,7 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
     sent: list[bytes] = []
 
     class Sent(Sender):
-        async def send(self, _topic: str, records: Sequence[Plain], **_: object) -> None:  # type: ignore[override]
+        async def send(self, _topic: str, records: Sequence[PlainRecord], **_: object) -> None:  # type: ignore[override]
             sent.extend(record.value or b"" for record in records)
 
     monkeypatch.setattr(replay_module, "Sender", Sent)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from consumers.console.access.cookies import COOKIE
-from consumers.console.access.rights import GuardedRoute, OpenMount, Reach, Right
+from consumers.console.access.rights import GuardedRoute, OpenMount, Right, RightScope
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.web import make_app
@@ -113,14 +113,14 @@ def test_a_route_for_changes_by_viewers_cannot_be_made() -> None:
         return Response()
 
     with pytest.raises(ValueError, match="POST /x: expected at least the right `operator`, got `viewer`"):
-        GuardedRoute("/x", answer, "POST", reach=Reach.SAME)
+        GuardedRoute("/x", answer, "POST", reach=RightScope.SAME)
 
 
 PLACES = {
-    Reach.SITE: "the camera's site",
-    Reach.PART: "one site or more",
-    Reach.FLEET: "all sites",
-    Reach.SAME: "any site",
+    RightScope.SITE: "the camera's site",
+    RightScope.PART: "one site or more",
+    RightScope.FLEET: "all sites",
+    RightScope.SAME: "any site",
 }
 
 
@@ -130,5 +130,5 @@ def test_the_openapi_document_names_the_right_that_the_gate_compares(rig: Consol
     described = {(method.upper(), path): entry for path, each in paths.items() for method, entry in each.items()}
     assert found.keys() == described.keys()
     for key, entry in described.items():
-        needs = f"Needs the right `{found[key].needed}` at {PLACES[found[key].reach or Reach.SITE]}."
+        needs = f"Needs the right `{found[key].needed}` at {PLACES[found[key].reach or RightScope.SITE]}."
         assert entry["description"].startswith(needs), key

@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs import scans
-from consumers.console.jobs.bundles import Choice, laid_down
-from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.jobs.bundles import BundleChoice, laid_down
+from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.jobs.scans import scan_source
 from lab.repair.inputs import FEWEST_CLEAN, FEWEST_OTHERS
 from lab.repair.scan import FEWEST_CLASSES
@@ -93,7 +93,7 @@ async def test_the_operators_pictures_scan_the_operators_bundle(rig: JobsRig) ->
     async with rig.browser() as browser:
         assert "No backdoor scan" not in (await browser.get("/models")).text
         job = await ended(rig, browser, "/jobs/candidate", bundle=SICK, by_rule="yes")
-        assert job.kind is Kind.CANDIDATE_BY_RULE
+        assert job.kind is JobKind.CANDIDATE_BY_RULE
         bundle, clean = rig.folder / "jobs" / "bundles" / "sick", rig.folder / "jobs" / "clean.npz"
         assert rig.given(job) == [
             "model", "candidate", str(bundle), "--clean", str(clean), "--progress", "--by-rule", *PUBLISHES,
@@ -119,7 +119,7 @@ async def test_the_operators_pictures_scan_the_operators_bundle(rig: JobsRig) ->
 def test_labels_serve_a_scan_if_they_are_enough_of_every_class(
     tmp_path: Path, labels: Mapping[str, int], is_taught: bool, lacks: str
 ) -> None:
-    choice = Choice("job-1", "taught", tmp_path, "taught@1", ("a", "b", "c"), is_taught)
+    choice = BundleChoice("job-1", "taught", tmp_path, "taught@1", ("a", "b", "c"), is_taught)
     found = scan_source(choice, labels, tmp_path / "clean.npz")
     assert lacks in found.lack
     assert found.exists == (not lacks) == found.labels
@@ -127,7 +127,7 @@ def test_labels_serve_a_scan_if_they_are_enough_of_every_class(
 
 def test_a_few_labels_do_not_displace_the_operators_pictures(tmp_path: Path) -> None:
     (tmp_path / "clean.npz").touch()
-    own = Choice("bundle-own", "own", tmp_path, "own@1", ("a", "b", "c"))
+    own = BundleChoice("bundle-own", "own", tmp_path, "own@1", ("a", "b", "c"))
     assert scan_source(own, {"a": 1, "b": 2, "c": 1}, tmp_path / "clean.npz").file is not None
 
 
@@ -143,7 +143,7 @@ def test_a_network_without_gradients_begins_without_a_scan(tmp_path: Path, kind:
 
 def test_a_file_of_another_bundles_classes_scans_no_taught_bundle(tmp_path: Path) -> None:
     (tmp_path / "clean.npz").touch()
-    taught = Choice("job-1", "taught", tmp_path, "taught@1", ("a", "b", "c"), is_taught=True)
+    taught = BundleChoice("job-1", "taught", tmp_path, "taught@1", ("a", "b", "c"), is_taught=True)
     assert scan_source(taught, {"a": 9}, tmp_path / "clean.npz").file is None
 
 

@@ -18,14 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from consumers.console.access.cookies import COOKIE
-from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right, Roles
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope, Roles
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.api.routes import ROOT, document
 from consumers.console.data.store import Store
 from consumers.console.data.stream import Changed, Streams, message
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.jobs import KEPT
-from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.web import make_app
 from schemas.clock import monotonic_ms
 from tests.consumers.recorder_rig import Rig, dead_letter
@@ -200,15 +200,15 @@ def test_every_route_is_classified(both: TwoSites) -> None:
         if route.method == "POST":
             assert route.path in FORMS, f"{name}: expected what it is sent in FORMS"
         if "{site}" in route.path:
-            assert route.reach is Reach.SITE, name
+            assert route.reach is RightScope.SITE, name
         elif route.method == "GET" and (route.path in LISTS or route.path in OBJECTS):
-            assert route.reach is Reach.PART, name
+            assert route.reach is RightScope.PART, name
         elif route.method == "GET" and route.path in SAME:
-            assert route.reach is Reach.SAME, name
+            assert route.reach is RightScope.SAME, name
         elif route.method == "GET":
-            assert route.reach is Reach.FLEET, f"{name}: expected it in LISTS, OBJECTS or SAME"
+            assert route.reach is RightScope.FLEET, f"{name}: expected it in LISTS, OBJECTS or SAME"
         else:
-            assert route.reach in (Reach.PART, Reach.FLEET), name
+            assert route.reach in (RightScope.PART, RightScope.FLEET), name
 
 
 @pytest.mark.parametrize("right", Right)
@@ -221,9 +221,9 @@ async def test_a_person_of_one_site_gets_nothing_of_another_and_changes_nothing_
         told = answer.content + str(answer.headers.raw).encode()
         shown = f"{method} {path} {fields}: {answer.status_code}"
         assert not [mark for mark in MARKS if mark in told], shown
-        if route.reach is Reach.SITE or route.path in OBJECTS:
+        if route.reach is RightScope.SITE or route.path in OBJECTS:
             assert answer.status_code in (403, 404, 405, 415), shown
-        if route.reach is Reach.FLEET and method == route.method:
+        if route.reach is RightScope.FLEET and method == route.method:
             assert answer.status_code == 403, shown
         if method == METHODS[-1]:
             assert both.theirs() == before, shown
@@ -236,7 +236,7 @@ async def test_an_object_of_another_site_is_answered_like_one_that_does_not_exis
 ) -> None:
     walk, unknown = Walk(both, browser, f"north={right}"), "nowhere/nothing"
     for route in routes_of(both):
-        if route.reach is Reach.FLEET or (route.method == "GET" and route.path in LISTS):
+        if route.reach is RightScope.FLEET or (route.method == "GET" and route.path in LISTS):
             continue
         for fields in FORMS[route.path] if route.method == "POST" else [{}]:
             answers = []
@@ -276,7 +276,7 @@ async def test_the_same_requests_show_and_change_the_site_to_a_person_who_may(
     expected = {
         f"GET {route.path}"
         for route in routes_of(both)
-        if route.method == "GET" and (route.path in {*LISTS, *OBJECTS} or route.reach is Reach.SITE)
+        if route.method == "GET" and (route.path in {*LISTS, *OBJECTS} or route.reach is RightScope.SITE)
     }
     assert expected - shown <= NOTHING_TO_SHOW
     assert {f"POST {path}" for path in FORMS if "/jobs/" not in path} - changed <= NOTHING_TO_CHANGE
@@ -306,7 +306,7 @@ async def test_a_person_of_one_site_gets_all_of_it(both: TwoSites, browser: http
             assert answer.status_code == 200, path
             assert b"north" in answer.content, path
     for route in routes_of(both):
-        if route.method == "GET" and (route.path in OBJECTS or route.reach is Reach.SITE):
+        if route.method == "GET" and (route.path in OBJECTS or route.reach is RightScope.SITE):
             answer = await walk.ask("GET", place_of(route.path, both.places(OURS)), {})
             if f"GET {route.path}" not in NOTHING_TO_SHOW:
                 assert answer.status_code == 200, route.path
@@ -422,7 +422,9 @@ def test_each_site_keeps_its_newest_jobs(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
     store.prepare()
     for at_ms, camera in enumerate([THEIRS, "", *[OURS] * 4]):
-        job_rows.begin(store.engine, Job(f"job {at_ms}", Kind.REPAIR, "", "", camera, "", at_ms, state=JobState.DONE))
+        job_rows.begin(
+            store.engine, Job(f"job {at_ms}", JobKind.REPAIR, "", "", camera, "", at_ms, state=JobState.DONE)
+        )
     assert sorted(job_rows.forget_old(store.engine, 2)) == ["job 2", "job 3"]
     assert [each.camera for each in job_rows.newest(store.engine, 9, ALL)] == [OURS, OURS, "", THEIRS]
     store.close()
@@ -445,7 +447,7 @@ async def test_the_bundles_that_a_repair_may_use_are_those_of_the_sites_of_its_u
 async def test_a_job_finds_its_bundle_behind_more_jobs_than_a_list_shows(both: TwoSites) -> None:
     name = f"job-{both.repaired(OURS)}"
     for number in range(KEPT):
-        job = Job(f"{number:016x}", Kind.REPAIR, "own", "", THEIRS, "root", 10 + number, 11, JobState.FAILED)
+        job = Job(f"{number:016x}", JobKind.REPAIR, "own", "", THEIRS, "root", 10 + number, 11, JobState.FAILED)
         job_rows.begin(both.context.store.engine, job)
     assert name in both.rig.jobs.choices()
 
@@ -488,7 +490,7 @@ def test_a_route_without_a_reach_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="GET /x: expected a reach, got none"):
         GuardedRoute("/x", answer)
     with pytest.raises(ValueError, match=r"GET /x/\{site\}: expected no reach next to \{site\}"):
-        GuardedRoute("/x/{site}", answer, reach=Reach.SAME)
+        GuardedRoute("/x/{site}", answer, reach=RightScope.SAME)
 
 
 @pytest.mark.parametrize("text", ["viewer", "north=operator", "north=operator,south=viewer", "viewer,north=admin"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, EPISODE_MS, OPEN, Episode, Found, episodes
+from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, EPISODE_MS, OPEN, AlertSummary, Episode, episodes
 from consumers.database.console_store import Review
 
 DOOR = "yard/door"
@@ -17,18 +17,18 @@ S = 1000
 def shown(
     *seconds: float, camera: str = DOOR, reviews: Mapping[str, Review] | None = None, published_ms: tuple[int, ...] = ()
 ) -> list[tuple[str, int]]:
-    found = [Found(camera, f"{at}", int(at * S)) for at in seconds]
+    found = [AlertSummary(camera, f"{at}", int(at * S)) for at in seconds]
     return [(each.state, len(each.alert_ids)) for each in episodes(found, reviews or {}, published_ms)]
 
 
 def test_three_alerts_for_one_sticker_are_one_row() -> None:
-    (found,) = episodes([Found(DOOR, name, at * S) for name, at in (("b", 20), ("a", 0), ("c", 33))], {})
+    (found,) = episodes([AlertSummary(DOOR, name, at * S) for name, at in (("b", 20), ("a", 0), ("c", 33))], {})
     assert found == Episode(DOOR, ["a", "b", "c"], 0, 33 * S, None)
     assert (found.state, found.newest) == (OPEN, "c")
 
 
 def test_two_cameras_are_two_rows_and_the_newest_is_first() -> None:
-    found = episodes([Found("a/x", "1", 0), Found("a/y", "2", 5), Found("a/x", "3", 9)], {})
+    found = episodes([AlertSummary("a/x", "1", 0), AlertSummary("a/y", "2", 5), AlertSummary("a/x", "3", 9)], {})
     assert [(each.camera, each.alert_ids) for each in found] == [("a/x", ["1", "3"]), ("a/y", ["2"])]
 
 
@@ -57,7 +57,7 @@ _STATES = st.lists(st.sampled_from([OPEN, ACKNOWLEDGED, CLOSED]), min_size=12, m
 def test_every_alert_is_in_one_episode_and_none_that_nobody_closed_in_a_closed_one(
     alerts: list[tuple[str, int]], states: list[str], decided_ms: list[int]
 ) -> None:
-    found = [Found(camera, f"{place}", at_ms) for place, (camera, at_ms) in enumerate(alerts)]
+    found = [AlertSummary(camera, f"{place}", at_ms) for place, (camera, at_ms) in enumerate(alerts)]
     reviews = {
         each.alert_id: Review(state, "duty", at_ms)
         for each, state, at_ms in zip(found, states, decided_ms, strict=False)

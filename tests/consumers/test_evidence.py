@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.evidence.chain import Chain, alert_id, raise_alert
-from schemas.evidence.alarms import COMBINED, KINDS, STRIP, Found, Tracks
+from schemas.evidence.alarms import COMBINED, KINDS, STRIP, TrackAlarm, Tracks
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.track import Alarm, Past, Probe, Track
+from schemas.evidence.track import Alarm, PastFrame, Probe, Track
 from schemas.pointillist_pb2 import DISAGREEMENT, TYPICALITY
 
 RULE = EvidenceRule()
@@ -37,7 +37,7 @@ def test_any_order_duplication_and_grouping_ends_in_the_same_evidence(found: lis
     whole, alarms = Chain().fold(found).read(201, RULE, lambda *_: [1] * 20)
     stream = found + rng.choices(found, k=len(found)) if found else []
     rng.shuffle(stream)
-    chain, raised = Chain(), list[Found]()
+    chain, raised = Chain(), list[TrackAlarm]()
     for done in range(0, len(stream), 7):
         chain = chain.fold(stream[done : done + 7])
         # As far as every frame is there, as the recorder lets the rule read.
@@ -59,7 +59,7 @@ def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back
 
 def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baseline() -> None:
     assert Chain(tracks=Tracks(Track(total=RULE.sum.limit / 4))).level(RULE) == 0.25
-    enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
+    enough = Track(history=(PastFrame(0.0, False),) * RULE.baseline_probes)
     few = enough._replace(history=enough.history[1:])
     for kind in KINDS:
         assert not Chain(tracks=Tracks(**{kind: enough})).is_new(RULE)
@@ -68,7 +68,7 @@ def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baselin
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
     run = (Probe(4, 0.1, 0.5, True, 3), Probe(6, 0.2, 0.5, True, 7), Probe(8, 0.9, 0.6, False, 7))
-    alert = raise_alert("lab/door", 77, Found(STRIP, Alarm(run, 9.5, None)), 5, b"picture")
+    alert = raise_alert("lab/door", 77, TrackAlarm(STRIP, Alarm(run, 9.5, None)), 5, b"picture")
     assert alert.alert_id == alert_id("lab/door", 77, 8)
     assert (alert.frames.first, alert.frames.last) == (4, 8)
     assert (alert.checked, alert.flagged, alert.class_id) == (3, 2, 7)

@@ -34,7 +34,7 @@ from consumers.homeassistant.discovery import (
     state_topic,
     status_topic,
 )
-from consumers.homeassistant.reading import Reading
+from consumers.homeassistant.reading import DatabaseReader
 from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
 from infra.monitor.alert_notifier import AlertNotifier
@@ -96,7 +96,7 @@ def saved(rig: Rig) -> None:
 
 
 def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
-    reading = Reading(rig.url)
+    reading = DatabaseReader(rig.url)
     assert reading.poll() == []
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0, class_name="yield")], GATE)
@@ -112,7 +112,7 @@ def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
 
 def test_a_forgotten_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/console.sqlite")
-    reading = Reading(rig.url, f"sqlite:///{tmp_path}/console.sqlite")
+    reading = DatabaseReader(rig.url, f"sqlite:///{tmp_path}/console.sqlite")
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0)], GATE)
     saved(rig)
@@ -128,7 +128,7 @@ def test_a_forgotten_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path:
 
 
 def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> None:
-    reading = Reading(rig.url)
+    reading = DatabaseReader(rig.url)
     best = [Candidate(class_name="cab", confidence=0.31), Candidate(class_name="minivan", confidence=0.244)]
     rig.verdicts([verdict(0, class_name="vehicle", class_group="vehicle", best=best)])
     saved(rig)
@@ -142,7 +142,7 @@ def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> Non
 
 
 def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> None:
-    reading = Reading(rig.url)
+    reading = DatabaseReader(rig.url)
     rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
     saved(rig)
     assert [each.backdoor for each in reading.poll()] == [False]
@@ -156,7 +156,7 @@ def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> N
 
 def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.homeassistant.reading.SETTLED_MS", 0)
-    reading = Reading(rig.url)
+    reading = DatabaseReader(rig.url)
     reading.poll()
     for seq in range(4):
         rig.verdicts([verdict(seq)])  # 32 × 24 pixels of three bytes, as 1768 bytes
@@ -174,7 +174,7 @@ def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monk
 def test_a_clock_that_was_set_back_ends_no_reading_and_counts_later_bytes(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading, begun_ns = Reading(rig.url), time.time_ns()
+    reading, begun_ns = DatabaseReader(rig.url), time.time_ns()
     for seconds in (86_400, 86_410, 0, 10):
         monkeypatch.setattr(time, "time_ns", lambda now_ns=begun_ns + seconds * 10**9: now_ns)
         rig.verdicts([verdict(seconds)])

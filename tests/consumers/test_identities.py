@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.database import archive as archive_module
-from consumers.database.archive import Archive, Kind, grown
+from consumers.database.archive import Archive, RowKind, grown
 from consumers.database.tables import archived
 from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
@@ -70,14 +70,14 @@ def test_the_ranges_of_the_boots_used_last_are_cached(rig: Rig, monkeypatch: pyt
     monkeypatch.setattr(archive_module, "MAX_CAMERAS", 2)
     archive = Archive(rig.engine)
     with rig.engine.begin() as connection:
-        archive.add(connection, Kind.FRAME, [])
+        archive.add(connection, RowKind.FRAME, [])
         assert archive.frames(connection, "lab/a", 1) == RangeSet()
         archive.forget()
-        archive.add(connection, Kind.FRAME, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/c", 1, 6)])
+        archive.add(connection, RowKind.FRAME, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/c", 1, 6)])
         for camera, last in (("lab/a", 4), ("lab/b", 5), ("lab/a", 4), ("lab/c", 6)):
             assert list(archive.frames(connection, camera, 1)) == [last]
         assert list(archive._frames) == [("lab/a", 1), ("lab/c", 1)]
-        archive.add(connection, Kind.FRAME, [("lab/a", 1, 5), ("lab/a", 1, 3)])
+        archive.add(connection, RowKind.FRAME, [("lab/a", 1, 5), ("lab/a", 1, 3)])
         assert list(archive.frames(connection, "lab/a", 1).ranges()) == [(3, 5)]
         rows = connection.execute(archived.select().where(archived.c.camera == "lab/a")).all()
         assert [(row.first, row.last) for row in rows] == [(3, 5)]

@@ -26,7 +26,7 @@ from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
 from consumers.console.jobs.commands import FIGURES, arguments_of
 from consumers.console.jobs.output import teach_report_of
-from consumers.console.jobs.rows import Job, Kind
+from consumers.console.jobs.rows import Job, JobKind
 from consumers.console.pages.camera import changes_on
 from consumers.console.settings import JobSettings
 from consumers.records.rows import FrameRow
@@ -465,7 +465,7 @@ def test_a_viewer_sees_the_page_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_job_trains_on_an_export_of_the_labels(tmp_path: Path) -> None:
-    job = Job("0" * 16, Kind.TEACH, "", "gate thorough", "", "ada", 0)
+    job = Job("0" * 16, JobKind.TEACH, "", "gate thorough", "", "ada", 0)
     found = arguments_of(JobSettings(folder=tmp_path), job, None, tmp_path / "run")
     assert found[:5] == ["teach", "train", str(tmp_path / "run" / "labels"), "--name", "gate"]
     assert found[-1] == "--thorough"

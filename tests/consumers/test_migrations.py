@@ -43,7 +43,7 @@ from consumers.sightings.rules_table import read_rules
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
 from schemas.evidence.stored import unpack_probes, unpack_tracks
-from schemas.evidence.track import Past, Probe, Track
+from schemas.evidence.track import PastFrame, Probe, Track
 
 RELEASED = sorted((Path(__file__).parent / "databases").glob("*.sql"))
 """The databases as each release made them, with twelve frames."""
@@ -68,7 +68,7 @@ def old_evidence(connection: Connection) -> None:
 def check_evidence(connection: Connection) -> None:
     row = connection.execute(select(evidence.c.waiting, evidence.c.track)).one()
     assert unpack_probes(row.waiting) == tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
-    history, running = (Past(1.5, False),), (Probe(11, 0.25, 0.5, True, 3),)
+    history, running = (PastFrame(1.5, False),), (Probe(11, 0.25, 0.5, True, 3),)
     assert unpack_tracks(row.track) == Tracks(Track(history, running, 2.5, 11, -1, 3, 4))
 
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from consumers.cameras.camera import Camera
-from consumers.evidence.probe_shares import Change, CommandedShare, Probing, Seen, load_commanded, store_commanded
+from consumers.evidence.probe_shares import (
+    Change,
+    CommandedShare,
+    ProbeCandidate,
+    ProbePlanner,
+    load_commanded,
+    store_commanded,
+)
 from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import LOSSLESS, CommandState, Meta
@@ -16,7 +23,7 @@ class Fleet:
     """Cameras of 2 frames a second and 20 % probes that obey, or not."""
 
     def __init__(self, count: int = 3, plan: ProbePlan = PLAN) -> None:
-        self.probing = Probing(plan)
+        self.probing = ProbePlanner(plan)
         self.share = {f"lab/{n}": 0.2 for n in range(count)}
         self.level = dict.fromkeys(self.share, 0.0)
         self.new = set[str]()
@@ -34,7 +41,7 @@ class Fleet:
             meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)
             if camera in self.state:
                 meta.command_state.CopyFrom(self.state[camera])
-            self.probing.observe(Seen(camera, self.level[camera], camera in self.new, meta))
+            self.probing.observe(ProbeCandidate(camera, self.level[camera], camera in self.new, meta))
         changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
         told = {each.camera: each.request.probe_share for each in changes if each.request is not None}
@@ -212,7 +219,7 @@ def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
     with rig.engine.begin() as connection:
         again = load_commanded(connection)
     assert again == fleet.probing.commanded
-    fleet.probing = Probing(PLAN)
+    fleet.probing = ProbePlanner(PLAN)
     fleet.probing.commanded = again
     fleet.level["lab/1"] = 0.0
     assert fleet.plan() == {"lab/1": 0.2}

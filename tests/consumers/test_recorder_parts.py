@@ -30,7 +30,7 @@ from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
 from consumers.evidence.watch import _thumbnail
-from consumers.recorder.metrics import Meters, Places
+from consumers.recorder.metrics import Meters, StoragePlaces
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
@@ -364,5 +364,5 @@ def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.Monke
 )
 def test_dead_letters_of_the_stages_key_and_decode_count_from_0(stage: str, reason: str) -> None:
     registry = CollectorRegistry()
-    Meters(registry, Places({}, None))
+    Meters(registry, StoragePlaces({}, None))
     assert registry.get_sample_value("pointillist_dead_letters_total", {"stage": stage, "reason": reason}) == 0

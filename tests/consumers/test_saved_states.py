@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.state import Judged, State
+from consumers.cameras.state import State, StateWithReason
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.recorded import Recorded
+from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.database_poller import DatabasePoller
 from consumers.database.tables import camera_snapshots, camera_states, cameras
-from consumers.homeassistant.reading import Reading
+from consumers.homeassistant.reading import DatabaseReader
 from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
@@ -55,8 +55,8 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
 
 def by_every_program(rig: Rig) -> list[tuple[str, str]]:
     """State and reason as Home Assistant and the console give them; those of the command line have a test with `up`."""
-    [house] = Reading(rig.url).poll()
-    recorded = Recorded(rig.url)
+    [house] = DatabaseReader(rig.url).poll()
+    recorded = RecorderDatabase(rig.url)
     fleet = Fleet(rig.settings)
     poller = DatabasePoller(recorded, fleet, {}, Health())
     poller.apply(poller.poll())
@@ -204,7 +204,7 @@ def test_a_restarted_recorder_saves_that_a_camera_is_silent(recorder: Rig, repea
 def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     housekeeping(recorder)
-    recorded = Recorded(recorder.url)
+    recorded = RecorderDatabase(recorder.url)
     poller = DatabasePoller(recorded, Fleet(recorder.settings), {}, Health())
     assert [state.camera for state in poller.poll().states] == [CAMERA]
     at_ms = time.time_ns() // 10**6
@@ -224,7 +224,7 @@ def test_a_console_reads_what_is_written_after_the_clock_was_set_back(recorder: 
     with recorder.engine.begin() as connection:
         connection.execute(cameras.update().values(seen_ms=cameras.c.seen_ms + ahead_ms))
         connection.execute(camera_snapshots.update().values(heard_ms=camera_snapshots.c.heard_ms + ahead_ms))
-    recorded = Recorded(recorder.url)
+    recorded = RecorderDatabase(recorder.url)
     poller = DatabasePoller(recorded, Fleet(recorder.settings), {}, Health())
     poller.poll()
     with recorder.engine.begin() as connection:
@@ -237,7 +237,7 @@ def test_a_console_reads_what_is_written_after_the_clock_was_set_back(recorder: 
 
 
 def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig) -> None:
-    recorded = Recorded(recorder.url)
+    recorded = RecorderDatabase(recorder.url)
     for error, raised, lines in ((OperationalError, BrokerError, 0), (ProgrammingError, StateError, 1)):
 
         def fail(_: Engine, error: type[DBAPIError] = error) -> None:
@@ -252,7 +252,7 @@ def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig)
 def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     housekeeping(recorder)
-    judged = Judged(State.OFFLINE, "gone")
+    judged = StateWithReason(State.OFFLINE, "gone")
     states = CameraStates(recorder.engine, 3)
     states.save([(SavedState(f"lab/{number}", judged, 1, 10.0), 0) for number in range(2)])
 
@@ -269,7 +269,7 @@ def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(r
 
 def test_a_late_judge_does_not_call_a_camera_silent_that_another_has_heard_since(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
-    silent = SavedState(CAMERA, Judged(State.SILENT, "no frame"), 1, 10.0)
+    silent = SavedState(CAMERA, StateWithReason(State.SILENT, "no frame"), 1, 10.0)
     states = CameraStates(recorder.engine, 3)
     states.save([(silent, 1)])
     with recorder.engine.begin() as connection:

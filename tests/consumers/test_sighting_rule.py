@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.sightings.rule import Look, Sighting, SightingRule, advance, confidence_of, lapse
+from consumers.sightings.rule import RuleFrame, Sighting, SightingRule, advance, confidence_of, lapse
 from consumers.sightings.rules_table import new_rule
 from schemas.errors import ConfigError
 
@@ -19,16 +19,16 @@ _RULES = st.builds(
 )  # fmt: skip
 
 
-def looks(frames: list[tuple[int, bool, int]]) -> list[Look]:
+def looks(frames: list[tuple[int, bool, int]]) -> list[RuleFrame]:
     """Frames from their distances in milliseconds, whether they agree, and their boots."""
     made, at_ms = [], 1_000_000
     for seq, (gap_ms, agrees, boot) in enumerate(frames):
         at_ms += gap_ms
-        made.append(Look(at_ms, boot, seq, 0.9 if agrees else None))
+        made.append(RuleFrame(at_ms, boot, seq, 0.9 if agrees else None))
     return made
 
 
-def run(rule: SightingRule, frames: list[Look]) -> list[int]:
+def run(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
     """The positions of the frames that raise an alert."""
     state, raised = Sighting(), []
     for at, look in enumerate(frames):
@@ -39,7 +39,7 @@ def run(rule: SightingRule, frames: list[Look]) -> list[int]:
     return raised
 
 
-def oracle(rule: SightingRule, frames: list[Look]) -> list[int]:
+def oracle(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
     """The same by the words of the rule, from the whole past of each frame and without a state of its own."""
     raised: list[int] = []
     for at, look in enumerate(frames):
@@ -119,7 +119,7 @@ def test_a_sighting_ends_after_the_absence_whether_frames_come_or_not() -> None:
     assert state.lasts
     assert lapse(RULE, state, state.seen_ms + 9_999).lasts
     assert not lapse(RULE, state, state.seen_ms + 10_000).lasts
-    assert not advance(RULE, state, Look(state.seen_ms + 10_000, 1, 9, None)).lasts
+    assert not advance(RULE, state, RuleFrame(state.seen_ms + 10_000, 1, 9, None)).lasts
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
-from consumers.cameras.written import Written
+from consumers.cameras.written import TransactionEffect
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sight import Sight
 from consumers.console.access.tokens import create_token
@@ -281,7 +281,7 @@ def remember(recorder: Rig, *cameras: str) -> None:
     """The recorder has saved these cameras, each with one frame."""
     now_ms = time.time_ns() // 10**6
     cache = CameraCache(recorder.settings)
-    cache.take(Written(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras]))
+    cache.take(TransactionEffect(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras]))
     Snapshots(recorder.engine, 0).save(cache.all(), now_ms)
 
 

@@ -17,7 +17,7 @@ from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
 from consumers.console.data.cards import Card
 from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
-from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
+from consumers.console.data.kept_clips import ASKED, ClipRequest, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.presets import new_preset, save_preset
 from consumers.console.data.rules import FiringRule, Rules
@@ -25,9 +25,9 @@ from consumers.console.data.site_documents import Names, SiteAlert
 from consumers.console.data.sites import Site
 from consumers.console.data.switches import Switch, add_switch
 from consumers.console.jobs import rows as job_rows
-from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.pages import dead_letters
-from consumers.console.replay import Letter, Replayed
+from consumers.console.replay import Letter, ReplayOutcome
 from consumers.database.changes import change_recorded
 from consumers.database.comparisons import save_comparisons
 from consumers.database.engine import SETTLED_MS
@@ -86,10 +86,10 @@ class Recorded:
         """Record a request."""
         self.calls.append(("certify", f"{camera} {frames}"))
 
-    async def replay(self, _kafka: object, _topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
+    async def replay(self, _kafka: object, _topic: str, found: Sequence[Letter], recorded: int) -> ReplayOutcome:
         """Record a replay."""
         self.calls += [("replay", each.camera) for each in found]
-        return Replayed(len(found), recorded)
+        return ReplayOutcome(len(found), recorded)
 
 
 class TwoSites:
@@ -143,7 +143,7 @@ class TwoSites:
         store.comment(_ALERTS[camera], "root", f"comment of {site}")
         store.note("root", "command", camera, f"detail of {site}", "done")
         store.note("root", "alert", _ALERTS[camera], f"decision of {site}", "done", site)
-        job = Job(_JOBS[camera], Kind.REPAIR, "own", f"job of {site}", camera, "root", 5, 6, JobState.CANCELLED)
+        job = Job(_JOBS[camera], JobKind.REPAIR, "own", f"job of {site}", camera, "root", 5, 6, JobState.CANCELLED)
         job_rows.begin(store.engine, job)
         labels = self.context.labelled_frames
         assert labels is not None
@@ -155,7 +155,7 @@ class TwoSites:
         clips.want([(camera, CLIP_MS)], ASKED, f"asked of {site}")
         with store.engine.begin() as connection:
             [clip] = connection.scalars(select(kept_clips.c.name).where(kept_clips.c.camera == camera))
-        clips.keep(Wanted(clip, camera, CLIP_MS), b"film")
+        clips.keep(ClipRequest(clip, camera, CLIP_MS), b"film")
 
     def _rules(self) -> None:
         firing = [
@@ -189,7 +189,7 @@ class TwoSites:
         out = self.folder / "jobs" / "runs" / job_id / "out"
         out.mkdir(parents=True)
         (out / "model.toml").write_text('name = "sick"\nversion = "1-repaired"\n')
-        job = Job(job_id, Kind.REPAIR, "own", f"of {camera}", camera, "root", 7, 8, JobState.DONE)
+        job = Job(job_id, JobKind.REPAIR, "own", f"of {camera}", camera, "root", 7, 8, JobState.DONE)
         job_rows.begin(self.context.store.engine, job)
         return job_id
 

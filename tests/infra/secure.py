@@ -18,7 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.role_table import RoleTable
-from infra.pki.authority import LOCAL_HOSTS, Authority, Issued
+from infra.pki.authority import LOCAL_HOSTS, Authority, IssuedCertificate
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
 from infra.state_folder import Layout
@@ -57,7 +57,7 @@ def enrolled(layout: Layout, name: str, days: float = 30) -> Tls:
     return Enrolment.read(layout.enrolment(camera)).tls
 
 
-def as_tls(authority: Authority, issued: Issued, file: Path) -> Tls:
+def as_tls(authority: Authority, issued: IssuedCertificate, file: Path) -> Tls:
     """A certificate as its owner uses it."""
     write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)

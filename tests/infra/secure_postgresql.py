@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.postgresql import USER, PostgreSQL
-from infra.pki.authority import Issued
+from infra.pki.authority import IssuedCertificate
 from tests.infra.test_compose import COMPOSE, SERVICES
 
 PASSWORD: Final = "s3cret of the database"
@@ -17,7 +17,7 @@ PASSWORD: Final = "s3cret of the database"
 class SecurePostgreSQL(PostgreSQL):
     """It has the certificate that `issued` says, also after a restart with another one."""
 
-    def __init__(self, state: Path, issued: Issued) -> None:
+    def __init__(self, state: Path, issued: IssuedCertificate) -> None:
         super().__init__(state)
         self.issued = issued
 

@@ -22,7 +22,7 @@ from consumers.database.tables import metadata
 from consumers.records.batch import ledger_row
 from consumers.records.rows import LedgerRow
 from infra.audit.audit import audit, unsettled
-from infra.audit.report import Findings, Latency, Measured, Run, audit_report, report
+from infra.audit.report import Findings, Latency, Run, RunFigures, audit_report, report
 from infra.state_folder import Layout
 from producers.spool import Spool
 from schemas.errors import SecretError, StateError
@@ -322,7 +322,7 @@ def test_reports_have_the_fields_that_the_reference_names_whether_the_database_c
     publish(layout, 3)
     record(layout, 0, 1)
     counts, measured, run = (
-        [field.name for field in dataclasses.fields(kind)] for kind in (Counts, Measured, Run)
+        [field.name for field in dataclasses.fields(kind)] for kind in (Counts, RunFigures, Run)
     )  # fmt: skip
     found = audit(layout)
     document = report(found, layout, 0, 0, 1.5, {"bridge": 1})

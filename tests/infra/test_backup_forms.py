@@ -85,12 +85,12 @@ def test_a_file_that_becomes_shorter_while_it_is_saved_leaves_no_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = filled(Layout(tmp_path / "state"))
-    read = backup._Hashed.read
+    read = backup._HashingStream.read
 
-    def shortened(self: backup._Hashed, size: int = -1) -> bytes:
+    def shortened(self: backup._HashingStream, size: int = -1) -> bytes:
         return read(self, size)[:-1]
 
-    monkeypatch.setattr(backup._Hashed, "read", shortened)
+    monkeypatch.setattr(backup._HashingStream, "read", shortened)
     with pytest.raises(StateError, match=r"^--state: expected .* to keep its length, got a shorter one\. Try again\.$"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*.backup"))
@@ -99,10 +99,10 @@ def test_a_file_that_becomes_shorter_while_it_is_saved_leaves_no_backup(
 def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = filled(Layout(tmp_path / "state"))
 
-    def failing(self: backup._Hashed, size: int = -1) -> bytes:
+    def failing(self: backup._HashingStream, size: int = -1) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(backup._Hashed, "read", failing)
+    monkeypatch.setattr(backup._HashingStream, "read", failing)
     with pytest.raises(StateError, match=r"^--state: expected a readable .*, got .*Input/output error\. Check"):
         write_backup(layout, str(tmp_path / "to"), "1")
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from infra.bundling import create as create_module
 from infra.bundling.class_names import distinct, read_class_names
-from infra.bundling.create import Made, create, scale_of
+from infra.bundling.create import BundleSummary, create, scale_of
 from infra.bundling.gallery import picture_files
 from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
@@ -39,7 +39,7 @@ from infra.bundling.strip_table import (
     shares,
 )
 from infra.bundling.tflite_file import without_signatures
-from infra.bundling.wanted import Origin, Wanted
+from infra.bundling.wanted import BundleRequest, Origin
 from lab.data import LabelledPictures
 from lab.repair.inputs import trainable_copy
 from processors.bundle import Bundle, load_bundle
@@ -62,14 +62,14 @@ CPU = torch.device("cpu")
 
 def made(
     tmp_path: Path, network: Path, preset: str = "imagenet", out: str = "out", origin: Origin = "onnx", **changes: Any
-) -> Made:
+) -> BundleSummary:
     """A bundle of `network` without STRIP, from pictures with classes."""
     names = write_names(tmp_path / "names.txt")
     pictures = tmp_path / "pictures"
     if not pictures.exists():
         write_pictures(pictures)
     options: dict[str, Any] = {"classes": names, "calibrate": pictures, "strip_s": 0.0} | changes
-    wanted = Wanted(origin, str(network), normalisation=lambda known: PRESETS[preset], **options)
+    wanted = BundleRequest(origin, str(network), normalisation=lambda known: PRESETS[preset], **options)
     return create(wanted, tmp_path / out)
 
 
@@ -397,7 +397,7 @@ def test_copies_of_a_picture_calibrate_nothing(tmp_path: Path) -> None:
     for number in range(LEAST_PICTURES):
         shutil.copy(pictures / "red-0.png", pictures / f"z{number:02}.png")
     skipped: list[tuple[str, str]] = []
-    wanted = Wanted(
+    wanted = BundleRequest(
         "onnx", str(write_onnx(tmp_path / "network.onnx")), write_names(tmp_path / "names.txt"), pictures,
         lambda known: PRESETS["imagenet"],
     )  # fmt: skip
@@ -520,7 +520,7 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
         torch.jit.save(torch.jit.script(Colours().eval()), file)
     names = write_names(tmp_path / "names.txt")
-    wanted = Wanted(
+    wanted = BundleRequest(
         "torchscript", str(file), names, normalisation=lambda known: PRESETS["imagenet"], size=(SIDE, SIDE)
     )  # fmt: skip
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
@@ -534,7 +534,9 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
 def test_a_state_dict_given_as_torchscript_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     torch.save(Colours().state_dict(), tmp_path / "network.pt")
-    wanted = Wanted("torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE))
+    wanted = BundleRequest(
+        "torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE)
+    )
     with pytest.raises(BundleError, match=r"network\.pt: expected a TorchScript file, .* such as a state dict\."):
         create(wanted, tmp_path / "out")
 
@@ -547,7 +549,7 @@ def test_a_torchscript_file_that_does_not_run_is_one_line_with_its_cause(
     network = Colours().half() if half else Colours()
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
         torch.jit.save(torch.jit.script(network.eval()), tmp_path / "network.pt")
-    wanted = Wanted(
+    wanted = BundleRequest(
         "torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE),
         channels=channels,
     )  # fmt: skip
@@ -568,7 +570,7 @@ def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of
     network = squeezenet1_1(weights=None, num_classes=3).eval()
     torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
     names = write_names(tmp_path / "names.txt")
-    wanted = Wanted(
+    wanted = BundleRequest(
         "torchvision", "squeezenet1_1", names, normalisation=lambda known: PRESETS["imagenet"],
         weights=str(tmp_path / "own.pth"), size=(32, 32),
     )  # fmt: skip
@@ -591,7 +593,7 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
     torch.manual_seed(0)
     torch.save(squeezenet1_1(weights=None).state_dict(), cached)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    stated = create(Wanted("torchvision", "squeezenet1_1"), tmp_path / "out").bundle.settings
+    stated = create(BundleRequest("torchvision", "squeezenet1_1"), tmp_path / "out").bundle.settings
     assert (stated.input.height, stated.input.mean) == (224, [0.485, 0.456, 0.406])
     assert stated.classes[:2] == ["tench", "goldfish"]
     assert len(stated.classes) == 1000
@@ -643,7 +645,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # "not there", in the import system's terms
     with pytest.raises(BundleError, match=r"timm is missing: .*`pip install timm`"):
-        create(Wanted("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
+        create(BundleRequest("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
 
 
 def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -663,7 +665,7 @@ def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytes
     stand_in = ModuleType("timm")
     vars(stand_in).update(create_model=create_model, list_models=lambda: ["colours"])
     monkeypatch.setitem(sys.modules, "timm", stand_in)
-    create(Wanted("timm", "colours", write_names(tmp_path / "names.txt")), tmp_path / "out")
+    create(BundleRequest("timm", "colours", write_names(tmp_path / "names.txt")), tmp_path / "out")
     assert right(tmp_path / "out") == 1
     assert [each["pretrained"] for each in asked].count(True) == 1
     asked.clear()

@@ -18,7 +18,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from infra.state_folder import Layout
 from producers.camera.camera_settings import CameraSettings
 from producers.camera.role_settings import CameraAttachSettings
@@ -96,7 +96,7 @@ class Ran:
 def settings_of(**options: Any) -> CameraAttachSettings:
     """The settings that options of the command line give; `__` stands for a dot."""
     paths = {name.replace("__", "."): value for name, value in options.items()}
-    return load(CameraAttachSettings, Given("camera-attach", options={"mqtt": "127.0.0.1:1"} | paths))
+    return load(CameraAttachSettings, SettingsSources("camera-attach", options={"mqtt": "127.0.0.1:1"} | paths))
 
 
 def attached(url: str, folder: Path, **options: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_file_gives_the_whole_camera(tmp_path: Path, monkeypatch: pytest.Monke
         "[camera]\nfps = 3\n[camera.motion]\n[camera.source]\nsize = [64, 48]\n"
     )
     with pytest.raises(typer.Exit):
-        attach(load(CameraAttachSettings, Given("camera-attach", file)))
+        attach(load(CameraAttachSettings, SettingsSources("camera-attach", file)))
     (plan,) = ran.plans
     assert (plan.camera_id, plan.fps, plan.source.size, plan.motion) == ("lab/door", 3, (64, 48), MotionSettings())
     assert plan.source.address == SecretStr("rtsp://127.0.0.1/door")

@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.harness.rtsp import RtspServer
 from infra.cameras import onvif
-from infra.cameras.onvif import Answer, Described, Stream, camera_name
+from infra.cameras.onvif import Answer, CameraDescription, Stream, camera_name
 from infra.cli.camera_discover import _cameras_yaml, discover
 from producers.fleet.camera_file import parse_camera_file
 from producers.sources.opening import open_source
@@ -116,7 +116,7 @@ def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_hav
     answer = Answer("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
     assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb " + "x" * 74
     taken: set[str] = set()
-    names = [camera_name(Described(answer), taken, "site") for _ in range(2)]
+    names = [camera_name(CameraDescription(answer), taken, "site") for _ in range(2)]
     assert names == ["t-r-2j-..-x", "t-r-2j-..-x-10-0-0-1-80"]
 
 
@@ -126,7 +126,9 @@ def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_hav
 def test_cameras_of_one_long_name_are_in_a_file_that_is_accepted(site: str, hosts: tuple[str, ...]) -> None:
     stream = Stream("main", "rtsp://10.0.0.1/live")
     cameras = [
-        Described(Answer(host, 65535, False, f"{'A very long name of a model of ' * 2}7", ""), streams=(stream,))
+        CameraDescription(
+            Answer(host, 65535, False, f"{'A very long name of a model of ' * 2}7", ""), streams=(stream,)
+        )
         for host in ("192.0.2.1", *hosts)
     ]
     printed = yaml.safe_load(_cameras_yaml(cameras, site, Path("/etc/login")))
@@ -204,7 +206,7 @@ def test_without_the_libraries_their_package_is_named(monkeypatch: pytest.Monkey
 
 
 async def test_a_camera_that_never_answers_is_named_with_the_time_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object) -> Described:
+    async def never(*_: object) -> CameraDescription:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -218,8 +220,10 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
     for line_break in ("\n", "\r", "\x85", "\u2028", "\u2029"):
         problem = onvif.seen(f"away{line_break}cameras: [{{name: x}}]")
         cameras = [
-            Described(Answer("10.0.0.1", 80, False, "gate", ""), streams=(Stream("main", "rtsp://10.0.0.1/live"),)),
-            Described(Answer("10.0.0.2", 80, False, "hall", ""), problem=problem),
+            CameraDescription(
+                Answer("10.0.0.1", 80, False, "gate", ""), streams=(Stream("main", "rtsp://10.0.0.1/live"),)
+            ),
+            CameraDescription(Answer("10.0.0.2", 80, False, "hall", ""), problem=problem),
         ]
         printed = yaml.safe_load(_cameras_yaml(cameras, "site", Path("/etc/login")))
         assert [each["name"] for each in printed["cameras"]] == ["gate"]
@@ -240,8 +244,10 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
 )
 def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
     cameras = [
-        Described(Answer("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
-        Described(Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "RTSPS://192.0.2.7/$1/{x}"),)),
+        CameraDescription(Answer("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
+        CameraDescription(
+            Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "RTSPS://192.0.2.7/$1/{x}"),)
+        ),
     ]
     printed = _cameras_yaml(cameras, "site", Path("/etc/login"))
     assert "\n# 192.0.2.66:80: expected rtsp://… or http://… without a login, ${ and {index, got " in printed
@@ -250,7 +256,9 @@ def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
 
 
 def test_only_a_camera_that_is_listed_gets_the_login() -> None:
-    listed = Described(Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),))
+    listed = CameraDescription(
+        Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),)
+    )
     printed = _cameras_yaml([listed, listed], "site", Path("/etc/login"))
     assert printed.startswith("# Each camera below gets the login. ")
     values = yaml.safe_load(printed)

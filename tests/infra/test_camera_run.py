@@ -24,7 +24,7 @@ from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from infra.process.exit_status import FLEET_PENDING
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from infra.state_folder import Layout
 from producers.camera.role_settings import CameraRunSettings
 from schemas.errors import BrokerError, ConfigError, StateError, UserError
@@ -73,7 +73,7 @@ def write(file: Path, site: str, cameras: list[dict[str, object]], **top: object
 
 def listed_at(file: Path, *, check: bool = False, **options: object) -> None:
     """Run the command in this process; `options` are settings."""
-    run(load(CameraRunSettings, Given("camera-run", options={"cameras": file, **options})), check=check)
+    run(load(CameraRunSettings, SettingsSources("camera-run", options={"cameras": file, **options})), check=check)
 
 
 def camera_run(*arguments: object) -> list[str]:

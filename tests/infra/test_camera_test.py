@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.harness.rtsp import RtspServer, counted_number
 from infra.cli.camera_test import _rows, _save, _show, try_camera
 from infra.cli.terminal import Console
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from producers.camera.role_settings import CameraTestSettings
 from producers.sources.examine import Found
 from schemas.errors import ConfigError, SourceError, UserError
@@ -30,7 +30,7 @@ def server() -> Iterator[RtspServer]:
 
 def examined(url: str, options: dict[str, Any] | None = None, **own: Any) -> None:
     """Run the command; `options` are settings by path."""
-    try_camera(load(CameraTestSettings, Given("camera-test", options=options or {})), url, **own)
+    try_camera(load(CameraTestSettings, SettingsSources("camera-test", options=options or {})), url, **own)
 
 
 def test_one_screen_says_what_a_stream_is_and_saves_a_picture(

@@ -10,7 +10,7 @@ from scipy.stats import beta
 from infra.monitor.gate import (
     LONG_WAIT_S,
     MOST_WAIT_S,
-    Pair,
+    AnswerPair,
     Report,
     by_frames,
     by_labels,
@@ -37,10 +37,10 @@ from schemas.pointillist_pb2 import (
 )
 
 RULES, CAMERAS = GateRules(), 4
-GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None)
+GOOD = AnswerPair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None)
 
 
-def finding(pairs: list[Pair], name: str) -> str:
+def finding(pairs: list[AnswerPair], name: str) -> str:
     return next(rule.finding for rule in judge(pairs, RULES, CAMERAS).rules if rule.name == name)
 
 
@@ -75,7 +75,7 @@ def test_an_equal_candidate_passes_after_the_least_number_of_pairs_and_not_befor
         (GOOD._replace(right=False, live_right=True), "accuracy"),
     ],
 )
-def test_a_bad_candidate_fails_by_the_rule_for_its_fault_within_64_pairs(bad: Pair, name: str) -> None:
+def test_a_bad_candidate_fails_by_the_rule_for_its_fault_within_64_pairs(bad: AnswerPair, name: str) -> None:
     report = judge([bad] * 64, RULES, CAMERAS)
     assert name in report.failed
     assert not report.passed

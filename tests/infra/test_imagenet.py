@@ -15,7 +15,7 @@ from infra.bundling import imagenet
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import create
 from infra.bundling.generated import generated_pictures
-from infra.bundling.wanted import Wanted
+from infra.bundling.wanted import BundleRequest
 from infra.up.preparation import note_missing_network
 from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
 from processors.bundle import load_bundle
@@ -25,7 +25,7 @@ from producers.simulation.scenario import parse_scenario
 from schemas.errors import BundleError
 from tests.infra.test_camera_attach import write_video
 
-WANTED = Wanted("imagenet", "EfficientNet-Lite0", strip_s=1.0)
+WANTED = BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=1.0)
 REAL = {"kind": "url", "address": "rtsp://door/live"}
 
 

@@ -12,7 +12,7 @@ import pytest
 from consumers.console.settings import ConsoleSettings, JobSettings
 from infra.cli import console_jobs
 from infra.cli.console_jobs import job_settings, launcher
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from schemas.errors import ConfigError
 from schemas.runtime.priority import AUTOGROUP
 from tests.waiting import PATIENCE_S
@@ -65,10 +65,10 @@ def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path
 
 def test_what_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"jobs\.folder is missing"):
-        load(ConsoleSettings, Given("console", options={"jobs.signer": str(tmp_path)}))
+        load(ConsoleSettings, SettingsSources("console", options={"jobs.signer": str(tmp_path)}))
     with pytest.raises(ConfigError, match=r"jobs\.bundle: expected a folder with model\.toml"):
         jobs_of({"folder": tmp_path, "bundle": tmp_path})
     with pytest.raises(ConfigError, match=r"jobs\.signer: expected the file of a private key"):
         jobs_of({"folder": tmp_path, "signer": tmp_path / "none"}, state=tmp_path)
     with pytest.raises(ConfigError, match=r"jobs\.models is missing"):
-        load(ConsoleSettings, Given("console", options={"jobs.folder": str(tmp_path), "jobs.signer": "key"}))
+        load(ConsoleSettings, SettingsSources("console", options={"jobs.folder": str(tmp_path), "jobs.signer": "key"}))

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from infra.settings.document import listing
 from infra.settings.json_schema import NAMES, json_schema
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from infra.settings.roles import MODELS, model_of
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_a_schema_is_valid_and_describes_every_key(name: str) -> None:
 
 @pytest.mark.parametrize("role", [each for each in MODELS if each != "fleet"])
 def test_what_config_prints_is_valid(role: str) -> None:
-    settings = load(model_of(role), Given(role, None), partial=True)
+    settings = load(model_of(role), SettingsSources(role, None), partial=True)
     assert faults(role, tomllib.loads(listing(settings, role))) == []
 
 

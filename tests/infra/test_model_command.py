@@ -23,7 +23,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout
 from lab.repair.scan import ScanResult
 from schemas.errors import BrokerError, BundleError, ConfigError
-from schemas.keys.signers import Signed, Signer, TrustedSigners
+from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
@@ -263,7 +263,10 @@ def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_pat
     assert private.stat().st_mode & 0o777 == 0o600
     assert (
         TrustedSigners.read(public).verify(
-            Signed.BUNDLE, b"x", Signer.read(private).public, Signer.read(private).sign(Signed.BUNDLE, b"x")
+            SignaturePurpose.BUNDLE,
+            b"x",
+            Signer.read(private).public,
+            Signer.read(private).sign(SignaturePurpose.BUNDLE, b"x"),
         )
         == "ada"
     )

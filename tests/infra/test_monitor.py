@@ -32,7 +32,7 @@ from infra.monitor.kafka import WorkWaiting
 from infra.monitor.mosquitto import Mosquitto as MosquittoMetrics
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
-from infra.settings.load import Given, load
+from infra.settings.load import SettingsSources, load
 from infra.state_folder import Layout
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
@@ -413,6 +413,6 @@ def test_up_gives_the_monitor_the_address_of_its_alertmanager(tmp_path: Path, al
     layout, ports = Layout(tmp_path), Ports(tmp_path)
     roles = LocalRoles(UpSettings(state=tmp_path, plain=True), layout, ports, "127.0.0.1:1883", "127.0.0.1:9092")
     roles.monitor(alertmanager=alertmanager, console="http://127.0.0.1:8080")
-    found = load(MonitorSettings, Given("monitor", layout.role_settings("monitor")))
+    found = load(MonitorSettings, SettingsSources("monitor", layout.role_settings("monitor")))
     expected = (None, None) if alertmanager is None else (alertmanager, "http://127.0.0.1:8080")
     assert (found.alertmanager, found.console) == expected

@@ -15,7 +15,7 @@ from consumers.console.data.store import Store
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.engine import open_engine
 from consumers.database.tables import comparisons, metadata
-from infra.monitor.gate import MOST_WAIT_S, Pair, Report, judge
+from infra.monitor.gate import MOST_WAIT_S, AnswerPair, Report, judge
 from infra.monitor.rollout import RolloutGate
 from infra.monitor.settings import GateRules, MonitorSettings
 from schemas.keys.keys import KeyRing
@@ -270,7 +270,7 @@ async def test_a_look_is_computed_once_and_again_for_the_next_number_and_slot(
 ) -> None:
     looked: list[int] = []
 
-    def counted(pairs: Sequence[Pair], rules: GateRules, cameras: int) -> Report:
+    def counted(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report:
         looked.append(len(pairs))
         return judge(pairs, rules, cameras)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretStr
 from infra.local.ports import Ports
 from infra.settings.document import listing, toml
 from infra.settings.fields import SettingsField, entries, entry_of, fields
-from infra.settings.load import Given, load, nested
+from infra.settings.load import SettingsSources, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
@@ -125,7 +125,7 @@ def test_every_field_is_set_by_a_file(tmp_path: Path, role: str) -> None:
     for values in examples(role):
         file = tmp_path / "role.toml"
         file.write_text(toml(nested(values)))
-        assert missed(role, values, load(model_of(role), Given(role, file))) == []
+        assert missed(role, values, load(model_of(role), SettingsSources(role, file))) == []
 
 
 @pytest.mark.parametrize("role", MODELS)
@@ -136,13 +136,13 @@ def test_every_field_is_set_by_the_environment(role: str) -> None:
             for path, value in values.items():
                 text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", '"')
                 patch.setenv(known[path].variable(prefix_of(role)), text)
-            assert missed(role, values, load(model_of(role), Given(role))) == []
+            assert missed(role, values, load(model_of(role), SettingsSources(role))) == []
 
 
 def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
     """Evidence from whole frames has other defaults than its model."""
-    usual: Any = load(model_of("recorder"), Given("recorder"))
-    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.sum.spreads": "3"}))
+    usual: Any = load(model_of("recorder"), SettingsSources("recorder"))
+    found: Any = load(model_of("recorder"), SettingsSources("recorder", options={"evidence.sum.spreads": "3"}))
     assert found.evidence.sum == usual.evidence.sum.model_copy(update={"spreads": 3.0})
 
 
@@ -168,17 +168,17 @@ def shown(value: Any) -> Any:
 
 @pytest.mark.parametrize("role", MODELS)
 def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, role: str) -> None:
-    needed = Given(role, options=NEEDED.get(role, {}))
+    needed = SettingsSources(role, options=NEEDED.get(role, {}))
     first = load(model_of(role), needed)
     file = tmp_path / "role.toml"
     file.write_text(listing(first, role))
-    again = load(model_of(role), Given(role, file))
+    again = load(model_of(role), SettingsSources(role, file))
     assert again.model_dump() == first.model_dump()
     assert tomllib.loads(file.read_text())
 
 
 def test_the_listing_without_a_required_value_has_no_warning() -> None:
-    assert "\n# scenario =\n" in listing(load(model_of("fleet"), Given("fleet"), partial=True), "fleet")
+    assert "\n# scenario =\n" in listing(load(model_of("fleet"), SettingsSources("fleet"), partial=True), "fleet")
 
 
 def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
     tables = {"behind_proxy": "192.0.2.1", "proxy_login": {"sites": sites}, "sites": elsewhere}
     file, again = tmp_path / "console.toml", tmp_path / "again.toml"
     file.write_text(toml(tables))
-    first: Any = load(model_of("console"), Given("console", file, NEEDED.get("console", {})))
+    first: Any = load(model_of("console"), SettingsSources("console", file, NEEDED.get("console", {})))
     again.write_text(listing(first, "console"))
-    found: Any = load(model_of("console"), Given("console", again))
+    found: Any = load(model_of("console"), SettingsSources("console", again))
     assert first.proxy_login.sites == found.proxy_login.sites == sites
     assert first.sites == found.sites
     assert found.sites["north.1"].ca_file is None
@@ -207,7 +207,7 @@ def test_an_option_precedes_the_environment_which_precedes_the_file(
     file.write_text("[bounds]\nstrangers = 1\nevidence_rows = 1\nalert_rows = 1\n")
     monkeypatch.setenv("POINTILLIST_RECORDER__BOUNDS__EVIDENCE_ROWS", "2")
     monkeypatch.setenv("POINTILLIST_RECORDER__BOUNDS__ALERT_ROWS", "2")
-    found: Any = load(model, Given("recorder", file, {"bounds.alert_rows": "3"}))
+    found: Any = load(model, SettingsSources("recorder", file, {"bounds.alert_rows": "3"}))
     bounds = found.bounds
     assert (bounds.strangers, bounds.evidence_rows, bounds.alert_rows) == (1, 2, 3)
     assert bounds.preview_cameras == 1_000
@@ -217,10 +217,10 @@ def test_a_role_s_own_variable_precedes_the_one_for_all_roles(monkeypatch: pytes
     file = tmp_path / "role.toml"
     file.write_text('kafka_tls = "of the file"\n')
     monkeypatch.setenv("POINTILLIST_KAFKA_TLS", "of all")
-    shared: Any = load(model_of("bridge"), Given("bridge", file))
+    shared: Any = load(model_of("bridge"), SettingsSources("bridge", file))
     assert shared.kafka_tls == Path("of all")
     monkeypatch.setenv("POINTILLIST_BRIDGE__KAFKA_TLS", "own")
-    own: Any = load(model_of("bridge"), Given("bridge", file))
+    own: Any = load(model_of("bridge"), SettingsSources("bridge", file))
     assert own.kafka_tls == Path("own")
 
 
@@ -233,7 +233,7 @@ def test_a_role_s_own_variable_precedes_the_one_for_all_roles(monkeypatch: pytes
     ],
 )
 def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -> None:
-    found: Any = load(model_of("recorder"), Given("recorder", options={f"bounds.{name}": text}))
+    found: Any = load(model_of("recorder"), SettingsSources("recorder", options={f"bounds.{name}": text}))
     assert getattr(found.bounds, name) == value
 
 
@@ -275,7 +275,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
     file = tmp_path / "role.toml"
     file.write_text(content)
     with pytest.raises(ConfigError) as refused:
-        load(model_of(role), Given(role, file))
+        load(model_of(role), SettingsSources(role, file))
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -292,7 +292,7 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable:
     monkeypatch.setenv(variable, value)
     role = variable.removeprefix("POINTILLIST_").partition("__")[0].lower()
     with pytest.raises(ConfigError) as refused:
-        load(model_of(role), Given(role))
+        load(model_of(role), SettingsSources(role))
     assert line in str(refused.value)
 
 
@@ -314,7 +314,7 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable:
     ],
 )
 def test_a_listing_repeats_no_password(database: str, shown: str) -> None:
-    text = listing(load(model_of("recorder"), Given("recorder", options={"database": database})), "recorder")
+    text = listing(load(model_of("recorder"), SettingsSources("recorder", options={"database": database})), "recorder")
     assert "hunter2" not in text
     assert f'database = "{shown}"' in text
 
@@ -338,10 +338,10 @@ def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> N
         assert role.process.arguments[1:] == ["--config", str(file)]
         assert file.stat().st_mode & 0o077 == 0
         model = model_of(role.name.partition("-")[0])
-        assert value_at("metrics", load(model, Given(role.name.partition("-")[0], file))) == role.metrics
-    bridge: Any = load(model_of("bridge"), Given("bridge", Layout(tmp_path).role_settings("bridge-2")))
+        assert value_at("metrics", load(model, SettingsSources(role.name.partition("-")[0], file))) == role.metrics
+    bridge: Any = load(model_of("bridge"), SettingsSources("bridge", Layout(tmp_path).role_settings("bridge-2")))
     assert (bridge.name, bridge.linger_ms, bridge.kafka) == ("bridge-2", 3, "127.0.0.1:2")
-    recorder: Any = load(model_of("recorder"), Given("recorder", Layout(tmp_path).role_settings("recorder")))
+    recorder: Any = load(model_of("recorder"), SettingsSources("recorder", Layout(tmp_path).role_settings("recorder")))
     assert recorder.bounds.strangers == 7
     assert (bridge.tracing, recorder.tracing) == (None, None)
 
@@ -360,7 +360,7 @@ def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> No
     found = {}
     for role in started:
         name = role.name.partition("-")[0]
-        settings_of_role = load(model_of(name), Given(name, Layout(tmp_path).role_settings(role.name)))
+        settings_of_role = load(model_of(name), SettingsSources(name, Layout(tmp_path).role_settings(role.name)))
         found[name] = getattr(settings_of_role, "tracing", None), getattr(settings_of_role, "tracing_share", None)
     url = "http://127.0.0.1:4318"
     assert found == {
@@ -371,15 +371,15 @@ def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> No
 
 def test_a_variable_traces_all_roles_and_a_roles_own_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_TRACING", "http://collector:4318")
-    bridge: Any = load(model_of("bridge"), Given("bridge"))
-    up: Any = load(model_of("up"), Given("up"))
+    bridge: Any = load(model_of("bridge"), SettingsSources("bridge"))
+    up: Any = load(model_of("up"), SettingsSources("up"))
     assert (bridge.tracing, up.tracing) == ("http://collector:4318", "http://collector:4318")
     monkeypatch.setenv(f"{prefix_of('bridge')}TRACING", "http://other:4318")
-    bridge = load(model_of("bridge"), Given("bridge"))
+    bridge = load(model_of("bridge"), SettingsSources("bridge"))
     assert bridge.tracing == "http://other:4318"
     monkeypatch.setenv("POINTILLIST_TRACING", "collector:4318")
     with pytest.raises(ConfigError, match="POINTILLIST_TRACING"):
-        load(model_of("up"), Given("up"))
+        load(model_of("up"), SettingsSources("up"))
 
 
 def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,13 +396,13 @@ def test_an_option_of_up_takes_precedence_over_a_variable_in_its_roles_too(
     monkeypatch.setenv("POINTILLIST_TRACING", "http://collector:4318")
     monkeypatch.setenv("POINTILLIST_TRACING_SHARE", "0.5")
     options = {"state": tmp_path, "tracing": "http://other:4318", "tracing_share": 0.01}
-    settings: Any = load(model_of("up"), Given("up", options=options))
+    settings: Any = load(model_of("up"), SettingsSources("up", options=options))
     roles = LocalRoles(settings, Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
     [fleet] = roles.fleets(1)
     assert isinstance(fleet.process, RoleProcess)
     for name in os.environ.keys() - fleet.process.environment.keys():
         monkeypatch.delenv(name)
-    found: Any = load(model_of("fleet"), Given("fleet", Layout(tmp_path).role_settings("fleet")))
+    found: Any = load(model_of("fleet"), SettingsSources("fleet", Layout(tmp_path).role_settings("fleet")))
     assert (found.tracing, found.tracing_share) == ("http://other:4318", 0.01)
 
 

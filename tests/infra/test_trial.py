@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from infra.bundling import trial
 from infra.bundling.presets import normalisation
 from infra.bundling.trial import Limits, create_within
-from infra.bundling.wanted import Summary, Wanted
+from infra.bundling.wanted import BundleRequest, Summary
 from infra.cli import app, bundle  # noqa: F401  # it registers its commands
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_names, write_onnx
@@ -71,7 +71,7 @@ def large(file: Path) -> Path:
 
 def attempt(tmp_path: Path, network: Path, limits: Limits) -> Summary:
     """A trial of an ONNX file, without pictures."""
-    wanted = Wanted(
+    wanted = BundleRequest(
         "onnx", str(network), write_names(tmp_path / "names.txt"),
         normalisation=partial(normalisation, "imagenet", None, None),
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 from infra.bundling import create, trial
 from infra.bundling.trial import Limits
-from infra.bundling.wanted import Summary, Wanted
+from infra.bundling.wanted import BundleRequest, Summary
 from schemas.errors import BundleError, ConfigError, UserError
 
 LIMITS = Limits(seconds=10, memory_gib=2)
@@ -40,7 +40,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object
     """Run the child's part with a trial that prints a line, skips a picture, and fails with `error` if there is one."""
     sent = SentMessages()
 
-    def fill(wanted: Wanted, folder: Path, out: Path, print_line: Any, skipped: Any) -> SimpleNamespace:
+    def fill(wanted: BundleRequest, folder: Path, out: Path, print_line: Any, skipped: Any) -> SimpleNamespace:
         print_line("reading")
         skipped("cat.png", "too small")
         if error is not None:
@@ -48,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object
         return SimpleNamespace(summary=SUMMARY)
 
     monkeypatch.setattr(create, "fill", fill)
-    trial._run(LIMITS, Wanted("onnx", "own.onnx"), Path("there"), Path("out"), cast(Any, sent))
+    trial._run(LIMITS, BundleRequest("onnx", "own.onnx"), Path("there"), Path("out"), cast(Any, sent))
     return sent
 
 

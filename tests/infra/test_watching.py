@@ -23,7 +23,7 @@ from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
-from infra.up.watching import Watching
+from infra.up.watching import MonitoringServers
 from schemas.errors import BrokerError, ConfigError
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import PATIENCE_S, wait_until
@@ -39,7 +39,7 @@ def watching(folder: Path, said: list[str], receivers: Path | None = None) -> It
         roles[role.name] = role
         role.process.start()
 
-    made = Watching(UpSettings(state=folder, receivers=receivers), Layout(folder), Ports(folder))
+    made = MonitoringServers(UpSettings(state=folder, receivers=receivers), Layout(folder), Ports(folder))
     try:
         made.start(begin, said.append, CONSOLE)
         yield roles
@@ -137,7 +137,7 @@ def test_prometheus_starts_without_the_targets_of_an_earlier_run(
         monkeypatch.setattr(f"infra.up.watching.{server}_binary", lambda found=found: found)
     Prometheus(state_dir).scrape({"fleet": {"metrics": "127.0.0.1:9100"}})
     targets, begun = state_dir / "prometheus" / TARGETS, list[list[object]]()
-    made = Watching(UpSettings(state=state_dir), Layout(state_dir), Ports(state_dir))
+    made = MonitoringServers(UpSettings(state=state_dir), Layout(state_dir), Ports(state_dir))
     made.start(lambda _: begun.append(json.loads(targets.read_text())), lambda _: None, CONSOLE)
     assert begun == [[]]
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from processors.device.backends import engines as engines_module
-from processors.device.backends.choose import Choice, Wish
+from processors.device.backends.choose import BackendChoice, Wish
 from processors.stages.learned import Restorers
 from tests.lab.colour_judge import coloured, save
 from tests.lab.conftest import Command
@@ -98,7 +98,7 @@ def test_psnr_runs_the_restorer_as_a_processor_does_unless_torch_is_asked_for(
     asked: list[str] = []
     real = engines_module.restorers
 
-    def noted(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
+    def noted(wish: Wish, threads: int) -> tuple[BackendChoice, Restorers]:
         asked.append(wish.backend)
         return real(Wish("torch"), threads)
 

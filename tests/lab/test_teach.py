@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from infra.bundling.create import create
-from infra.bundling.wanted import Wanted
+from infra.bundling.wanted import BundleRequest
 from lab.data import to_frames
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
 from lab.teach.features import TAPS
@@ -48,7 +48,7 @@ def write_shapes(folder: Path, each: int) -> Path:
 
 def small_general(folder: Path) -> Path:
     """Write the general network with an input of 64×64, which costs a twelfth, and no calibration of STRIP."""
-    create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
+    create(BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
     description = folder / "model.toml"
     smaller = description.read_text().replace("= 224", "= 64")
     description.write_text(smaller.partition("[strip]")[0])  # its pictures are of the usual size

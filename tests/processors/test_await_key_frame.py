@@ -15,7 +15,7 @@ from processors.arrivals.partitions import PartitionTracker
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.key_requests import KeyRequests
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
 from processors.steps.chain import video_decoders
@@ -26,7 +26,7 @@ from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, Posted, V
 
 pytestmark = pytest.mark.usefixtures("keyed_profile")
 
-VERDICT = Outgoing(b"site/cam-0", b"a verdict", [])
+VERDICT = OutgoingRecord(b"site/cam-0", b"a verdict", [])
 
 
 class Bench:

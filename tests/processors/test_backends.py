@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.formats import Network
 from processors.device.backends import choose as module
-from processors.device.backends.choose import Choice, Wish, check_wish, choose
+from processors.device.backends.choose import BackendChoice, Wish, check_wish, choose
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.engines import RESTORED, TOLERANCE, _same_logits, engines, restorer_inputs, restorers
 from processors.device.backends.int8 import largest_weight
@@ -102,7 +102,7 @@ def within(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
     return "" if torch.allclose(exact, got, rtol=0.1) else "too far"
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], wish: Wish) -> Choice:
+def chosen(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], wish: Wish) -> BackendChoice:
     monkeypatch.setattr(module, "BACKENDS", (backend,))
     monkeypatch.setattr(module, "trial", lambda networks, inputs: seconds[: len(networks)])
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16")
@@ -208,7 +208,7 @@ def test_a_backend_that_fails_while_frames_flow_gives_way_to_torch_for_good() ->
         calls.append(len(x))
         raise RuntimeError("an instruction that is not there")
 
-    lasting = module._Lasting(broken, Scaled())
+    lasting = module._FallbackNetwork(broken, Scaled())
     x = torch.rand(2, 3, 8, 8)
     for _ in range(2):
         assert torch.equal(lasting(x), Scaled()(x))

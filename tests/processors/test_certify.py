@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lab.data import to_frames
-from processors.arrivals.job import Certified, Examined, ServingModel
+from processors.arrivals.job import PatchCertificate, ServingModel, WindowDependence
 from processors.bundle.model_toml import Answer, Scores
 from processors.device.certification import Sticker
 from processors.device.compiled_pipeline import CompiledPipeline
@@ -257,7 +257,7 @@ def test_a_verdict_carries_the_certificate(tmp_path: Path) -> None:
     job.model = cast(ServingModel, Model())
     verdict = verdict_of(verdict_record(KEYS, job))
     assert (verdict.certified_patch, verdict.certified) == (0, False)
-    job.certified = Certified(5, certified=True, windows=(Examined(Box(0, 8, 16, 32), 0.75),))
+    job.certified = PatchCertificate(5, certified=True, windows=(WindowDependence(Box(0, 8, 16, 32), 0.75),))
     verdict = verdict_of(verdict_record(KEYS, job))
     assert (verdict.certified_patch, verdict.certified) == (5, True)
     (window,) = verdict.windows

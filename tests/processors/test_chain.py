@@ -17,7 +17,7 @@ from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.chain import build_chain
@@ -181,7 +181,7 @@ def test_a_frame_beyond_the_size_limit_fails_under_its_name() -> None:
 
 def deduplicated(jobs: Sequence[FrameJob], known: FrameJob) -> list[FrameJob]:
     repeats, last = Repeats(), Last()
-    repeats.remember(known.identity, Outgoing(b"site/cam-0", b"a verdict", []))
+    repeats.remember(known.identity, OutgoingRecord(b"site/cam-0", b"a verdict", []))
     step = Deduplicate(repeats)
     step.next = last
     for job in jobs:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from processors.device.backends import choice_cache as cache_module
 from processors.device.backends import choose as module
 from processors.device.backends.choice_cache import key_of, open_cache
-from processors.device.backends.choose import Choice, Wish, choose
+from processors.device.backends.choose import BackendChoice, Wish, choose
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.openvino_cpu import OpenVino
 from schemas.errors import BundleError
@@ -56,7 +56,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     return made
 
 
-def chosen(folder: Path, network: nn.Module | None = None, wish: Wish | None = None) -> Choice:
+def chosen(folder: Path, network: nn.Module | None = None, wish: Wish | None = None) -> BackendChoice:
     return choose(network or Weighted(), INPUTS, wish or Wish(), fits=within, cache=open_cache(folder))
 
 

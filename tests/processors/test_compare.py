@@ -18,7 +18,7 @@ from processors.device.candidate import Candidate
 from processors.device.loaded_model import TimeLimit, load_model
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Delivered, Emitter
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
@@ -38,10 +38,10 @@ class Sent:
     """An emitter that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.records: list[Outgoing] = []
+        self.records: list[OutgoingRecord] = []
         self.accepts = True
 
-    def post(self, topic: str, records: Sequence[Outgoing], delivered: Delivered) -> None:
+    def post(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered) -> None:
         self.records += records
         for record in records if self.accepts else ():
             delivered(record)

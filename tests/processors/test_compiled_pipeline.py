@@ -13,9 +13,9 @@ from processors.arrivals.job import Shape
 from processors.bundle import Bundle, load_bundle
 from processors.device import compiled_pipeline as module
 from processors.device.batch_executor import BatchExecutor
-from processors.device.compiled_pipeline import CompiledPipeline, Undecoded
+from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
 from processors.device.precision import choose_precision
-from processors.pipeline import Classified, Pipeline
+from processors.pipeline import Classification, Pipeline
 from processors.stages.unpack import kept_masks, scatter
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
@@ -45,11 +45,11 @@ def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor,
     return pixels.to(device), seeds.to(device), books.to(device), whole.to(device)
 
 
-def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
+def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classification]:
     pixels, seeds, books, whole = sent_frames(count, device)
     with torch.inference_mode():
         done = compiled(
-            Undecoded(
+            UndecodedFrames(
                 seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None, None)
             )
         )
@@ -72,7 +72,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def assert_same(got: tuple[Tensor, Classified], wanted: tuple[Tensor, Classified]) -> None:
+def assert_same(got: tuple[Tensor, Classification], wanted: tuple[Tensor, Classification]) -> None:
     torch.testing.assert_close(got[0], wanted[0])
     torch.testing.assert_close(got[1].rebuilt, wanted[1].rebuilt, atol=1e-5, rtol=0)
     assert got[1].class_id.tolist() == wanted[1].class_id.tolist()

@@ -19,7 +19,7 @@ from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.key_requests import KeyRequests
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.steps.chain import video_decoders
 from processors.steps.decode import Decode
@@ -43,7 +43,7 @@ from tests.processors.tiny import (
 from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
-VERDICT = Outgoing(b"site/cam-0", b"a verdict", [])
+VERDICT = OutgoingRecord(b"site/cam-0", b"a verdict", [])
 
 
 class Bench:

@@ -16,7 +16,7 @@ import pytest
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
 from processors.decoding.lane import DECODER_PIXELS, Patience
-from processors.decoding.process import DecodingProcess, ProcessLost, Slow
+from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
@@ -45,7 +45,14 @@ class Scripted:
         return []
 
     def decode(
-        self, _operation: Operation, _decoder: int, unit: AccessUnit, height: int, width: int, _s: float, slow: Slow
+        self,
+        _operation: Operation,
+        _decoder: int,
+        unit: AccessUnit,
+        height: int,
+        width: int,
+        _s: float,
+        slow: SlowCallback,
     ) -> Planes:
         if unit.data == b"bad":
             raise BadPixelsError("bad")

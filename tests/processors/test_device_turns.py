@@ -16,7 +16,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.job import Certified, FrameJob, StripFinding
+from processors.arrivals.job import FrameJob, PatchCertificate, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.bundle.model_toml import Answer, Scores
 from processors.device.candidate import Candidate
@@ -91,7 +91,7 @@ class Device:
             raise RuntimeError("a fault")
         self.turns[job] += 1
         if self.turns[job] == self.turns_of.get(job, self.turns_each):
-            job.certified = Certified(5, certified=True)
+            job.certified = PatchCertificate(5, certified=True)
         return 0.001
 
 
@@ -348,7 +348,7 @@ async def test_a_certificate_takes_several_turns_and_a_full_queue_leaves_it_out(
     assert [job.counted for job in jobs] == [False, False, True]
     async with bench.running():
         await until(lambda: len(bench.last.jobs) == 3)
-    assert [job.certified for job in jobs] == [Certified(5, certified=True)] * 2 + [None]
+    assert [job.certified for job in jobs] == [PatchCertificate(5, certified=True)] * 2 + [None]
     assert (bench.device.certificates, bench.certificates("certified"), len(bench.certify)) == (6, 2, 0)
 
 
@@ -378,7 +378,7 @@ async def test_a_certificate_pays_for_the_time_in_which_frames_wait_for_it(
         device.clock_s += 1.0
         if not frames_wait and len(before) == 3:
             bench.submit(next(seqs), arrived_s=device.clock_s)
-        job.certified = Certified(5, certified=True)
+        job.certified = PatchCertificate(5, certified=True)
         return 1.0
 
     monkeypatch.setattr(device, "certify", one_second)
@@ -403,7 +403,7 @@ async def test_the_share_of_certificates_adds_up_while_the_device_is_free(monkey
         before.append(len(device.batches))
         bench.submit(len(before), arrived_s=device.clock_s)
         device.clock_s += 1.0
-        job.certified = Certified(5, certified=True)
+        job.certified = PatchCertificate(5, certified=True)
         return 1.0
 
     monkeypatch.setattr(device, "certify", one_second)

@@ -28,7 +28,7 @@ from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap
 from processors.pipeline import Pipeline
 from processors.results.delivery import Emitter
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.stages.discrepancy import LEVEL, Features, discrepancy, features_of
 from schemas.errors import BundleError, ConfigError
@@ -248,7 +248,7 @@ class Sent:
     def __init__(self) -> None:
         self.reports: list[ServedModel] = []
 
-    async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
+    async def send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         self.reports += [ServedModel.FromString(record.value or b"") for record in records]
 
 

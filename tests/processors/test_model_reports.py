@@ -17,7 +17,7 @@ from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap
 from processors.results.delivery import Emitter
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout, ServedModel
@@ -71,7 +71,7 @@ class Rig:
             raise self.errors[digest]
         return stub(digest)
 
-    async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
+    async def send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         self.reports += [ServedModel.FromString(record.value or b"") for record in records]
 
     def list(self, models: Models) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lab.masks import random_masks
 from processors.stages.at_scale import at_scale
-from processors.stages.packed import Packed
+from processors.stages.packed import PackedFrames
 from processors.stages.unpack import place
 from schemas.errors import StageError
 
@@ -45,7 +45,7 @@ def test_packed_frames_at_scale_are_the_placed_ones_at_scale(
     # torch 2.13 resizes wrongly, rows of every column alike, to a picture one pixel wide.
     size = data.draw(st.integers(1, height)), data.draw(st.integers(2, width))
     pictures, sent, kept = drawn(seed, batch, channels, height, width, drop)
-    packed = Packed(sent_as(pictures, sent), sent, kept)
+    packed = PackedFrames(sent_as(pictures, sent), sent, kept)
     frames = pictures.float() / 255 * sent
     assert torch.equal(packed.placed, frames)
     assert packed.shape == frames.shape
@@ -60,16 +60,16 @@ def test_packed_frames_at_scale_are_the_placed_ones_at_scale(
 
 def test_a_packed_frame_at_scale_does_not_depend_on_the_frames_beside_it() -> None:
     pictures, sent, kept = drawn(1, 3, 3, 240, 320, 0.25)
-    together, _ = Packed(sent_as(pictures, sent), sent, kept).at_scale(64, 96)
+    together, _ = PackedFrames(sent_as(pictures, sent), sent, kept).at_scale(64, 96)
     for i in range(3):
         one = slice(i, i + 1)
-        alone, _ = Packed(sent_as(pictures[one], sent[one]), sent[one], kept[one]).at_scale(64, 96)
+        alone, _ = PackedFrames(sent_as(pictures[one], sent[one]), sent[one], kept[one]).at_scale(64, 96)
         assert torch.equal(alone[0], together[i])
 
 
 def test_some_of_packed_frames_are_those_frames() -> None:
     pictures, sent, kept = drawn(2, 4, 3, 16, 24, 0.5)
-    packed = Packed(sent_as(pictures, sent), sent, kept)
+    packed = PackedFrames(sent_as(pictures, sent), sent, kept)
     some = packed[[3, 1]]
     assert torch.equal(some.placed, packed.placed[[3, 1]])
     assert torch.equal(some.kept, kept[[3, 1]])
@@ -80,7 +80,7 @@ def test_some_of_packed_frames_are_those_frames() -> None:
 def test_what_a_probe_s_drop_would_have_left_out_is_not_read() -> None:
     pictures, sent, kept = drawn(3, 1, 3, 48, 64, 0.25)
     other = torch.where(kept, pictures, 255 - pictures)
-    found, expected = (Packed(sent_as(each, sent), sent, kept).at_scale(16, 16)[0] for each in (pictures, other))
+    found, expected = (PackedFrames(sent_as(each, sent), sent, kept).at_scale(16, 16)[0] for each in (pictures, other))
     assert torch.equal(found, expected)
 
 
@@ -98,10 +98,10 @@ def test_pictures_for_people_are_those_at_scale_but_for_rounding(
 ) -> None:
     size = data.draw(st.integers(1, height)), data.draw(st.integers(2, width))
     pictures, sent, kept = drawn(seed, 2, channels, height, width, drop)
-    packed = Packed(sent_as(pictures, sent), sent, kept)
+    packed = PackedFrames(sent_as(pictures, sent), sent, kept)
     found, known = packed.for_people(*size)
     expected, expected_known = packed.at_scale(*size)
-    share = Packed(sent_as(torch.full_like(pictures, 255), sent), sent, kept)._sums(*size)[:, -1:]
+    share = PackedFrames(sent_as(torch.full_like(pictures, 255), sent), sent, kept)._sums(*size)[:, -1:]
     clear = (share > 0.05) & known & expected_known
     assert torch.equal(clear, share > 0.05)
     assert (((found - expected).abs() * share)[clear.expand_as(found)] <= 3.1 / 255).all()
@@ -109,7 +109,7 @@ def test_pictures_for_people_are_those_at_scale_but_for_rounding(
 
 def test_packed_frames_of_which_nothing_was_sent_are_black_and_unknown() -> None:
     nothing = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
-    found, known = Packed(torch.zeros(1, 3, dtype=torch.uint8), nothing, nothing).at_scale(4, 4)
+    found, known = PackedFrames(torch.zeros(1, 3, dtype=torch.uint8), nothing, nothing).at_scale(4, 4)
     assert not known.any()
     assert not found.any()
 
@@ -118,7 +118,7 @@ def test_packed_frames_of_which_nothing_was_sent_are_black_and_unknown() -> None
 def test_packed_frames_go_to_no_larger_size_nor_to_none(size: tuple[int, int]) -> None:
     everything = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     with pytest.raises(StageError, match="expected"):
-        Packed(torch.zeros(256, 3, dtype=torch.uint8), everything, everything).at_scale(*size)
+        PackedFrames(torch.zeros(256, 3, dtype=torch.uint8), everything, everything).at_scale(*size)
 
 
 def test_pixels_are_placed_bit_for_bit_as_a_division_by_255_gives_them() -> None:

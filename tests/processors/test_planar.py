@@ -16,7 +16,7 @@ from torch import Tensor
 from processors.arrivals.job import FrameJob
 from processors.device.group_masks import GroupMasks
 from processors.stages.at_scale import at_scale
-from processors.stages.planar import Planar, PlaneMask, whole_mask
+from processors.stages.planar import PlanarFrames, PlaneMask, whole_mask
 from processors.stages.resample import resize
 from processors.stages.scaler import shown_planes
 from schemas.errors import StageError
@@ -59,7 +59,7 @@ def test_whole_planes_give_the_picture_that_is_converted_first(
 ) -> None:
     height, width = 2 * size[0], 2 * size[1]
     whole = whole_mask(height, width)
-    frames = Planar([smooth(height, width, colour)], 3, [whole], [whole])
+    frames = PlanarFrames([smooth(height, width, colour)], 3, [whole], [whole])
     found, known = frames.at_scale(*out)
     assert known.all()
     assert_near(found, resize(frames.placed, *out), 2)
@@ -72,7 +72,7 @@ def test_kept_planes_give_nearly_the_picture_that_is_converted_first(
     dropped: int, levels: float, channels: int
 ) -> None:
     own = PlaneMask(mask(216, 302, dropped))
-    frames = Planar([smooth(216, 302)], channels, [own], [own])
+    frames = PlanarFrames([smooth(216, 302)], channels, [own], [own])
     found, known = frames.at_scale(64, 80)
     expected, expected_known = at_scale(frames.placed, frames.kept, 64, 80)
     assert torch.equal(known, expected_known)
@@ -84,7 +84,7 @@ def test_kept_planes_give_nearly_the_picture_that_is_converted_first(
 @pytest.mark.parametrize("size", [(64, 80), (86, 120), (108, 151), (144, 202), (200, 300)])
 def test_pixels_that_no_kept_chroma_reaches_have_the_chroma_beside_them(size: tuple[int, int], dropped: int) -> None:
     own = PlaneMask(mask(216, 302, dropped))
-    frames = Planar([smooth(216, 302)], 3, [own], [own])
+    frames = PlanarFrames([smooth(216, 302)], 3, [own], [own])
     found, known = frames.at_scale(*size)
     expected, expected_known = at_scale(frames.placed, frames.kept, *size)
     difference = (found - expected).abs()[..., 1:-1, 1:-1] * (known & expected_known)[..., 1:-1, 1:-1]
@@ -96,7 +96,7 @@ def test_pixels_without_kept_samples_are_black_and_not_known() -> None:
     kept = np.ones((96, 128), dtype=np.bool_)
     kept[:48] = False
     own = PlaneMask(kept)
-    frames = Planar([smooth(96, 128)], 3, [own], [own])
+    frames = PlanarFrames([smooth(96, 128)], 3, [own], [own])
     found, known = frames.at_scale(32, 32)
     assert torch.equal(known, at_scale(frames.placed, frames.kept, 32, 32)[1])
     assert not known.all()
@@ -116,14 +116,14 @@ def test_values_at_dropped_positions_are_not_read() -> None:
         red=np.where(cells, planes.red, 250),
     )
     own = PlaneMask(kept)
-    found, expected = (Planar([each], 3, [own], [own]).at_scale(32, 32)[0] for each in (planes, other))
+    found, expected = (PlanarFrames([each], 3, [own], [own]).at_scale(32, 32)[0] for each in (planes, other))
     assert torch.equal(found, expected)
 
 
 def test_some_frames_are_those_frames_and_do_not_depend_on_the_others() -> None:
     masks = [PlaneMask(mask(96, 128, seq=seq)) for seq in range(3)]
     planes = [smooth(96, 128, colour) for colour in list(Colour)[:3]]
-    frames = Planar(planes, 3, masks, masks)
+    frames = PlanarFrames(planes, 3, masks, masks)
     some = frames[[2, 0]]
     assert torch.equal(some.kept, frames.kept[[2, 0]])
     assert torch.equal(some.placed, frames.placed[[2, 0]])
@@ -133,7 +133,7 @@ def test_some_frames_are_those_frames_and_do_not_depend_on_the_others() -> None:
 def test_a_size_without_pixels_is_refused() -> None:
     whole = whole_mask(64, 64)
     with pytest.raises(StageError, match="at least 1"):
-        Planar([smooth(64, 64)], 3, [whole], [whole]).at_scale(0, 4)
+        PlanarFrames([smooth(64, 64)], 3, [whole], [whole]).at_scale(0, 4)
 
 
 def test_a_group_has_one_mask_and_the_memory_of_all_masks_is_bounded() -> None:

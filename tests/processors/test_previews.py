@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from processors.arrivals.job import FrameJob, Wanted
+from processors.arrivals.job import FrameJob, PreviewKind
 from processors.bundle import Bundle
 from processors.bundle.model_toml import Scores
 from processors.device.previews import PreviewTurns
@@ -32,26 +32,26 @@ def turns() -> PreviewTurns:
     return PreviewTurns(ProcessorSettings(kafka="none", bundle=Path("none")))
 
 
-def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> Wanted:
+def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> PreviewKind:
     return made.take(taken(payload(camera, 1, encoding=encoding), camera), now_s)
 
 
 def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once() -> None:
     made, plain, probe = turns(), Encoding(16), Encoding(16, probe_share=1.0)
     assert [asked(made, at, plain) for at in (0.0, 0.5, 1.0, 4.9, 5.9)] == [
-        Wanted.BOTH, Wanted.NOTHING, Wanted.REBUILT, Wanted.REBUILT, Wanted.BOTH,
+        PreviewKind.BOTH, PreviewKind.NOTHING, PreviewKind.REBUILT, PreviewKind.REBUILT, PreviewKind.BOTH,
     ]  # fmt: skip
     assert [asked(made, at, probe) for at in (6.0, 6.1, 7.0, 11.0)] == [
-        Wanted.BOTH, Wanted.NOTHING, Wanted.REBUILT, Wanted.BOTH,
+        PreviewKind.BOTH, PreviewKind.NOTHING, PreviewKind.REBUILT, PreviewKind.BOTH,
     ]  # fmt: skip
-    assert asked(made, 7.0, plain, "site/cam-1") == Wanted.BOTH
+    assert asked(made, 7.0, plain, "site/cam-1") == PreviewKind.BOTH
 
 
 def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_than_sixteen() -> None:
     made, plain = turns(), Encoding(16)
     times = [0.0, 0.05, 0.25, 0.3, 0.5, 3.0, 3.25, 20.0, 20.25]
     made.view("site/cam-0", 3.1, now_s=0.0)
-    assert [asked(made, at, plain) is not Wanted.NOTHING for at in times] == [
+    assert [asked(made, at, plain) is not PreviewKind.NOTHING for at in times] == [
         True, False, True, False, True, True, False, True, False,
     ]  # fmt: skip
     for index in range(1, 20):
@@ -59,14 +59,14 @@ def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_tha
     fast = []
     for index in range(20):
         asked(made, 31.0, plain, f"site/cam-{index}")
-        fast.append(asked(made, 31.25, plain, f"site/cam-{index}") is not Wanted.NOTHING)
+        fast.append(asked(made, 31.25, plain, f"site/cam-{index}") is not PreviewKind.NOTHING)
     assert fast == [False] + 16 * [True] + 3 * [False]
     asked(made, 46.0, plain, "site/cam-1")
-    assert asked(made, 46.25, plain, "site/cam-1") is Wanted.NOTHING, "a view is bounded"
+    assert asked(made, 46.25, plain, "site/cam-1") is PreviewKind.NOTHING, "a view is bounded"
 
 
 def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
-    (found,) = classified(batch_executor(bundle), [taken(message)], [Wanted.BOTH])
+    (found,) = classified(batch_executor(bundle), [taken(message)], [PreviewKind.BOTH])
     assert found.shown is not None
     assert found.as_sent is not None
     assert found.as_sent.shape == found.shown.shape
@@ -99,7 +99,7 @@ def test_a_probes_is_whole(bundle: Bundle) -> None:
 
 def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
     frames = [taken(payload("site/cam-0", seq)) for seq in range(3)]
-    found = classified(batch_executor(bundle), frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
+    found = classified(batch_executor(bundle), frames, [PreviewKind.REBUILT, PreviewKind.BOTH, PreviewKind.NOTHING])
     assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
         (True, False), (True, True), (False, False),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from processors.bundle.model_toml import Answer, Scores
 from processors.device.batch_executor import picture_of
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.publish import Publish
@@ -60,12 +60,15 @@ class Held(Emitter):
 
     def __init__(self) -> None:
         super().__init__("none", lambda _ok, _detail: None)
-        self.sent: list[tuple[str, list[Outgoing]]] = []
+        self.sent: list[tuple[str, list[OutgoingRecord]]] = []
         self.verdicts: list[Verdict] = []
         self.hangs = False
 
     async def send(
-        self, topic: str, records: Sequence[Outgoing], delivered: Callable[[Outgoing], None] = lambda _: None
+        self,
+        topic: str,
+        records: Sequence[OutgoingRecord],
+        delivered: Callable[[OutgoingRecord], None] = lambda _: None,
     ) -> None:
         if self.hangs:
             await asyncio.Event().wait()

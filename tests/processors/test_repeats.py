@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.results.repeats import Repeats
 from schemas.identity import CameraId, Identity
 
@@ -9,8 +9,8 @@ def identity(seq: int) -> Identity:
     return Identity(CameraId("site/cam"), 1, seq)
 
 
-def record(seq: int) -> Outgoing:
-    return Outgoing(b"site/cam", b"%d" % seq, [])
+def record(seq: int) -> OutgoingRecord:
+    return OutgoingRecord(b"site/cam", b"%d" % seq, [])
 
 
 def test_the_least_recently_used_verdict_is_forgotten_first() -> None:

@@ -27,7 +27,7 @@ from schemas.pointillist_pb2 import (
     SignedAssessment,
     Slot,
 )
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.processors.rig import Running
 from tests.processors.test_model_swap import Bundled, System, bundled, system
 from tests.processors.tiny import KEYS, camera_key
@@ -152,7 +152,7 @@ async def test_a_canary_that_fails_on_each_frame_costs_no_frame_and_ends_with_th
             )
             sender = Sender(it.made.bootstrap)
             headers = event_headers(MODELS, SignedAssessment, "assessment/1")
-            record = Plain(ASSESSMENT_KEY, seal_assessment(assessment, GATE), headers)
+            record = PlainRecord(ASSESSMENT_KEY, seal_assessment(assessment, GATE), headers)
             await sender.send(it.made.topic("models"), [record], once=True)
             await sender.close()
             async with it.topic() as topic:

@@ -17,7 +17,7 @@ from processors.bundle.model_toml import Answer, Scores
 from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
-from processors.results.records import Outgoing, dead_letter_record, verdict_record
+from processors.results.records import OutgoingRecord, dead_letter_record, verdict_record
 from schemas.errors import MalformedError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import (
@@ -50,7 +50,7 @@ def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFind
     return made
 
 
-def seq_of(record: Outgoing) -> int:
+def seq_of(record: OutgoingRecord) -> int:
     assert record.job is not None
     return record.job.frame.seq
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
-from processors.stages.packed import Packed
-from processors.stages.planar import Planar, PlaneMask
+from processors.stages.packed import PackedFrames
+from processors.stages.planar import PlanarFrames, PlaneMask
 from processors.stages.resample import resize
 from processors.stages.squares import cut_frame, square
 from processors.stages.unpack import place
@@ -45,10 +45,10 @@ def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
     sent = random_masks(3, 96, 120, 0.25, generator)
     sent[1] = True
     pixels = pictures.permute(0, 2, 3, 1)[sent[:, 0]]
-    packed, placed = Packed(pixels, sent, sent), place(pixels, sent)
+    packed, placed = PackedFrames(pixels, sent, sent), place(pixels, sent)
     for i in range(3):
         part = cut_frame(packed, i, PART)
-        assert isinstance(part, Packed)
+        assert isinstance(part, PackedFrames)
         assert torch.equal(part.placed, placed[i : i + 1, :, 16:58, 24:88])
         assert torch.equal(part.kept, sent[i : i + 1, :, 16:58, 24:88])
 
@@ -56,9 +56,9 @@ def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
 def test_a_cut_of_planes_is_the_cut_of_the_placed_ones() -> None:
     shown = Fill(np.ones((96, 120), np.bool_)).picture(picture(0, 96, 120))
     own = PlaneMask(kept_mask(camera_key("site/cam-0"), 1, 0, 96, 120, 16))
-    frames = Planar([shown], 3, [own], [own])
+    frames = PlanarFrames([shown], 3, [own], [own])
     part = cut_frame(frames, 0, PART)
-    assert isinstance(part, Planar)
+    assert isinstance(part, PlanarFrames)
     assert torch.equal(part.placed, frames.placed[:, :, 16:58, 24:88])
 
 
@@ -111,7 +111,7 @@ def test_planes_give_the_square_of_the_placed_frames(tmp_path: Path) -> None:
     shown = np.stack([red, 250 - red, 90 + 50 * np.cos(down / 7)], axis=2).astype(np.uint8)
     planes = Fill(np.ones((128, 160), np.bool_)).picture(shown)
     own = PlaneMask(kept_mask(camera_key("site/cam-0"), 1, 0, 128, 160, 16))
-    frames = Planar([planes, planes], 3, [own, own], [own, own])
+    frames = PlanarFrames([planes, planes], 3, [own, own], [own, own])
     squares = pipeline.squares([Box(20, 70, 40, 90), None], 128, 160)
     found, _ = pipeline.network_input(frames, frames.kept, squares=squares)
     expected, _ = pipeline.network_input(frames.placed, frames.kept, squares=squares)

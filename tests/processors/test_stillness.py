@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from processors.stages.packed import Packed
+from processors.stages.packed import PackedFrames
 from processors.stages.stillness import Stillness, change_between, samples
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -57,7 +57,7 @@ def test_packed_frames_give_the_samples_of_placed_ones(size: tuple[int, int], ra
     sent = torch.cat([sent_mask(seq, size, ratio) for seq in (1, 2)])
     frames = torch.cat([picture(1, size, 9), picture(2, size, 9)]) * sent
     pixels = frames.permute(0, 2, 3, 1)[sent[:, 0]].mul(255).round().byte()
-    placed, packed = samples(frames, sent), samples(Packed(pixels, sent, sent), sent)
+    placed, packed = samples(frames, sent), samples(PackedFrames(pixels, sent, sent), sent)
     for one, other in zip(placed, packed, strict=True):
         assert one.shape == other.shape
         assert np.array_equal(one.sent, other.sent)

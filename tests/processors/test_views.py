@@ -14,7 +14,7 @@ from processors.device.certificate_requests import LONGEST_S, MOST_CAMERAS, MOST
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from schemas.transport.kafka.sender import Plain
+from schemas.transport.kafka.sender import PlainRecord
 from tests.conftest import TopicFactory
 from tests.waiting import PATIENCE_S
 
@@ -83,12 +83,12 @@ def test_a_request_for_certificates_goes_with_one_view() -> None:
 
 
 async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[list[Plain]] = []
+    sent: list[list[PlainRecord]] = []
 
     class Away:
         """A sender whose Kafka is away at first."""
 
-        async def send(self, _topic: str, records: list[Plain]) -> None:
+        async def send(self, _topic: str, records: list[PlainRecord]) -> None:
             sent.append(records)
             if len(sent) == 1:
                 raise BrokerError("away")

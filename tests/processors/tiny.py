@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from safetensors.torch import save_file
 from torch import Tensor
 
-from processors.arrivals.job import FrameJob, Wanted
+from processors.arrivals.job import FrameJob, PreviewKind
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import Bundle, load_bundle
 from processors.device.batch_executor import BatchExecutor
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
-from processors.results.records import Outgoing
+from processors.results.records import OutgoingRecord
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from producers.video.group import GroupEncoder
@@ -163,8 +163,8 @@ def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJ
 def classified(executor: BatchExecutor, jobs: Sequence[FrameJob], wanted: Sequence[int] = ()) -> list[FrameJob]:
     """Return copies of verified frames, classified in one batch; `wanted` are the pictures of each."""
     copies = [copy(job) for job in jobs]
-    for job, each in zip(copies, wanted or [Wanted.NOTHING] * len(copies), strict=True):
-        job.wanted = Wanted(each)
+    for job, each in zip(copies, wanted or [PreviewKind.NOTHING] * len(copies), strict=True):
+        job.wanted = PreviewKind(each)
     executor.classify(copies)
     return copies
 
@@ -182,9 +182,9 @@ class Posted:
     """In the place of the emitter: keeps the requests."""
 
     def __init__(self) -> None:
-        self.records: list[Outgoing] = []
+        self.records: list[OutgoingRecord] = []
 
-    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
+    def post(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         assert topic == ProcessorSettings.events_topic
         self.records += records
 
@@ -199,7 +199,7 @@ class Last(Step):
         self.jobs.append(job)
 
 
-def verdict_of(record: Outgoing) -> Verdict:
+def verdict_of(record: OutgoingRecord) -> Verdict:
     """What a record to Kafka says, as the recorder reads it."""
     camera = CameraId(record.key.decode())
     verdict = open_statement(Verdict, camera, record.value or b"", KEYS)

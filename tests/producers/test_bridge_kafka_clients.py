@@ -21,7 +21,7 @@ from producers.bridge.kafka.backlog import FIRSTS_EVERY, MAX_UNRECORDED_BYTES, S
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
 from schemas.topics import RECORDED_GROUP, KafkaTopic
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.producers.kafka_stand_in import Event, KafkaStandIn
 from tests.waiting import until
 
@@ -59,7 +59,7 @@ def sending(health: Health | None = None) -> Sender:
 
 
 async def deliver(sender: Sender, partition: int = 0) -> None:
-    await sender.deliver("topic", partition, [Plain(b"key", b"value", [])], lambda _records, _offset: None)
+    await sender.deliver("topic", partition, [PlainRecord(b"key", b"value", [])], lambda _records, _offset: None)
 
 
 async def test_a_producer_that_does_not_start_in_time_is_ended_before_the_next_one_is_tried(
@@ -101,7 +101,7 @@ async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others
     sender, refused = sending(), list[str]()
     kafka.answers.clear()
     kafka.refusals.append(MessageSizeTooLargeError())
-    record = Plain(b"key", b"value", [])
+    record = PlainRecord(b"key", b"value", [])
     large = sender.deliver("topic", 0, [record], lambda *_: None, refused=lambda _, why: refused.append(why))
     async with running(large) as first:
         await until(lambda: len(kafka.batches) == 1, "one batch")
@@ -288,7 +288,7 @@ async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broke
 
         patched.setattr(produce_module, "produce", broken)
         with pytest.raises(OSError, match="gone"):
-            await sender.deliver("topic", 1, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
+            await sender.deliver("topic", 1, [PlainRecord(b"key", b"value", [])], lambda *_: None, once=True)
     await until(lambda: len(kafka.batches) == 2, "the batch sent again")
     kafka.answers.set()
     await asyncio.wait_for(waiting, 30)
@@ -300,5 +300,5 @@ async def test_a_batch_has_a_time_limit(kafka: KafkaStandIn) -> None:
     kafka.answers.clear()
     sender = Sender("nowhere:1", deadline_s=SOON_S)
     with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):
-        await sender.deliver("topic", 0, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
+        await sender.deliver("topic", 0, [PlainRecord(b"key", b"value", [])], lambda *_: None, once=True)
     await sender.close()

@@ -24,7 +24,7 @@ from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.reader import Reader
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.producers.bridge_rig import new_camera
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.scripted_broker import scripted_broker
@@ -65,15 +65,15 @@ async def log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return Log(kafka.bootstrap, topic, read)
 
 
-def plain(number: int, size: int = 0) -> Plain:
-    return Plain(b"key", b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
+def plain(number: int, size: int = 0) -> PlainRecord:
+    return PlainRecord(b"key", b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
 
 
 async def test_offsets_of_batches_are_those_in_the_log(log: Log) -> None:
     sender = Sender(log.bootstrap)
     batches: list[tuple[int, int]] = []
 
-    def note(records: Sequence[Plain], offset: int) -> None:
+    def note(records: Sequence[PlainRecord], offset: int) -> None:
         batches.append((len(records), offset))
 
     assert await sender.partitions(log.topic) == [0]

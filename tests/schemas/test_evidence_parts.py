@@ -9,7 +9,7 @@ import pytest
 
 from schemas.evidence.alarms import STRIP, judged_by
 from schemas.evidence.rule import EvidenceRule, SumRule
-from schemas.evidence.track import LEAST_BITS, Alarm, Past, Probe, Track, advance, flips, gain, step
+from schemas.evidence.track import LEAST_BITS, Alarm, PastFrame, Probe, Track, advance, flips, gain, step
 
 RULE = EvidenceRule(
     sum=SumRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.0, passing_turns=0.5),
@@ -23,8 +23,8 @@ def probe(octaves: float, seq: int = 10, class_id: int = 0) -> Probe:
     return Probe(seq, 2.0**octaves, THRESHOLD, octaves < -3, class_id)
 
 
-def past(*octaves: float, turned: tuple[int, ...] = ()) -> tuple[Past, ...]:
-    return tuple(Past(each, place in turned) for place, each in enumerate(octaves))
+def past(*octaves: float, turned: tuple[int, ...] = ()) -> tuple[PastFrame, ...]:
+    return tuple(PastFrame(each, place in turned) for place, each in enumerate(octaves))
 
 
 def test_entropies_are_judged_in_octaves_and_the_lowest_are_alike() -> None:
@@ -86,7 +86,7 @@ def test_a_camera_that_passes_scenes_is_allowed_more_by_how_often_its_verdict_tu
 
 def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -> None:
     calm, none = step(Track(), probe(-1, 7, 3), RULE)
-    assert (calm, none) == (Track((Past(-1.0, False),), (), 0.0, 7, -1, 3), None)
+    assert (calm, none) == (Track((PastFrame(-1.0, False),), (), 0.0, 7, -1, 3), None)
     risen, none = step(calm, probe(-4, 8, 4), RULE)
     assert none is None
     assert risen == Track(calm.history, (probe(-4, 8, 4),), 0.75, 8, -1, 4, run_from=3)
@@ -94,7 +94,7 @@ def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -
     assert (again.run, again.total, again.run_from) == ((*risen.run, probe(-4, 9, 5)), 1.5, 3)
     back, _ = step(again, probe(0, 10, 5), RULE)
     assert back.history == (
-        Past(-1.0, False), Past(-4.0, True), Past(-4.0, True), Past(0.0, False),
+        PastFrame(-1.0, False), PastFrame(-4.0, True), PastFrame(-4.0, True), PastFrame(0.0, False),
     )  # fmt: skip
     assert back[1:] == ((), 0.0, 10, -1, 5, -1)
 
@@ -182,5 +182,5 @@ def test_a_stranger_that_keeps_its_class_for_long_has_a_scene_of_low_entropy_for
 ) -> None:
     after, alarm = advance(stranger(count), probe(-5, count, 2), RULE, lambda *_: [2] * seen)
     assert alarm is None
-    assert after.history == (Past(-5.0, True), *[Past(-5.0, False)] * count)
+    assert after.history == (PastFrame(-5.0, True), *[PastFrame(-5.0, False)] * count)
     assert after[1:] == ((), 0.0, count, -1, 2, -1)

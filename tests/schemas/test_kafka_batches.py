@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 
 import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
-from schemas.transport.kafka.sender import Plain, Sender, partition_of
+from schemas.transport.kafka.sender import PlainRecord, Sender, partition_of
 from tests.producers.kafka_stand_in import Batch, KafkaStandIn, Producer, produce
 from tests.waiting import until
 
@@ -56,16 +56,16 @@ async def sender(kafka: KafkaStandIn) -> AsyncIterator[Sender]:
     await made.close(0.1)
 
 
-def numbered(count: int, key: bytes = b"key") -> list[Plain]:
-    return [Plain(key, b"%d" % number, []) for number in range(count)]
+def numbered(count: int, key: bytes = b"key") -> list[PlainRecord]:
+    return [PlainRecord(key, b"%d" % number, []) for number in range(count)]
 
 
-async def delivered_sizes(sender: Sender, records: Sequence[Plain], partition: int = 0) -> list[tuple[int, int]]:
+async def delivered_sizes(sender: Sender, records: Sequence[PlainRecord], partition: int = 0) -> list[tuple[int, int]]:
     """Deliver the records; return the number and the first offset of each batch, which hold all records in order."""
-    came: list[Plain] = []
+    came: list[PlainRecord] = []
     found = []
 
-    def note(batch: Sequence[Plain], offset: int) -> None:
+    def note(batch: Sequence[PlainRecord], offset: int) -> None:
         came.extend(batch)
         found.append((len(batch), offset))
 
@@ -92,7 +92,7 @@ async def test_a_record_without_room_is_shrunk_or_refused_and_the_others_keep_th
     kafka: KafkaStandIn, sender: Sender
 ) -> None:
     kafka.room = 5
-    records = [Plain(b"key", value, []) for value in (b"first", b"shrinks-to", b"too-large", b"last")]
+    records = [PlainRecord(b"key", value, []) for value in (b"first", b"shrinks-to", b"too-large", b"last")]
     came: list[bytes | None] = []
     reasons = []
     await sender.deliver(
@@ -111,7 +111,7 @@ async def test_a_record_without_room_is_shrunk_or_refused_and_the_others_keep_th
 
 async def test_each_record_goes_to_the_partition_of_its_key(kafka: KafkaStandIn, sender: Sender) -> None:
     records = [record for key in (b"a", b"b", b"c", b"d") for record in numbered(3, key)]
-    came: list[Plain] = []
+    came: list[PlainRecord] = []
     await sender.send("topic", records, came.append)
     assert sorted(came) == sorted(records)
     found = {place: [(record.key, record.value) for record in log] for place, log in kafka.log.items()}
@@ -128,9 +128,9 @@ async def test_one_attempt_raises_its_error_once_the_other_partitions_are_done(
 ) -> None:
     names = {partition_of(key, [0, 1, 2]): key for key in (b"%d" % number for number in range(50))}
     gate = Gate(monkeypatch, 1)
-    came: list[Plain] = []
+    came: list[PlainRecord] = []
     kafka.room = 5
-    records = [Plain(names[0], b"too large", []), Plain(names[1], b"value", [])]
+    records = [PlainRecord(names[0], b"too large", []), PlainRecord(names[1], b"value", [])]
     sending = asyncio.create_task(sender.send("topic", records, came.append, once=True))
     await asyncio.wait([sending], timeout=0.05)
     assert not sending.done()

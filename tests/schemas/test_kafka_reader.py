@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from infra.local.kafka import Kafka
 from schemas.transport.kafka.internals import produce
 from schemas.transport.kafka.reader import Group, Reader
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.conftest import TopicFactory
 from tests.kafka_files import damage_batch, misnamed_batch
 from tests.waiting import until
@@ -29,7 +29,9 @@ async def fill(kafka: Kafka, topic: str, numbers: range, partition: int = 0, bat
     sender = Sender(kafka.bootstrap)
     try:
         for first in range(numbers.start, numbers.stop, batch):
-            some = [Plain(b"key", b"%d" % number, []) for number in range(first, min(first + batch, numbers.stop))]
+            some = [
+                PlainRecord(b"key", b"%d" % number, []) for number in range(first, min(first + batch, numbers.stop))
+            ]
             await sender.deliver(topic, partition, some, lambda _records, _offset: None)
     finally:
         await sender.close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.local.kafka import Kafka
 from schemas.transport.kafka.reader import Reader
-from schemas.transport.kafka.sender import Plain, Sender, partition_of
+from schemas.transport.kafka.sender import PlainRecord, Sender, partition_of
 from tests.conftest import TopicFactory
 
 SMALL = {"max.message.bytes": "1000"}
@@ -27,8 +27,8 @@ async def sender(kafka: Kafka) -> AsyncIterator[Sender]:
     await made.close()
 
 
-def plain(number: int, size: int = 0, key: bytes = b"key") -> Plain:
-    return Plain(key, b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
+def plain(number: int, size: int = 0, key: bytes = b"key") -> PlainRecord:
+    return PlainRecord(key, b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
 
 
 async def held(kafka: Kafka, topic: str) -> list[tuple[int, bytes, bytes]]:
@@ -53,7 +53,7 @@ async def test_records_of_a_key_lie_in_order_in_one_partition(
     topic = await kafka_topics(3)
     assert await sender.partitions(topic) == [0, 1, 2]
     records = [plain(number, key=b"key %d" % (number % 5)) for number in range(100)]
-    done: list[Plain] = []
+    done: list[PlainRecord] = []
     await sender.send(topic, records, done.append)
     assert sorted(done) == sorted(records)
     found = await held(kafka, topic)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.cameras.written import Written
-from consumers.recorder.metrics import Meters, Places
+from consumers.cameras.written import TransactionEffect
+from consumers.recorder.metrics import Meters, StoragePlaces
 from consumers.records.rows import LetterRow
 from processors.metrics import ProcessorMetrics
 from producers.bridge.rejections import Rejections
@@ -35,12 +35,12 @@ def scraped(registry: CollectorRegistry, metric: Metric[metrics.Kind], labels: d
 
 def reject(registry: CollectorRegistry) -> None:
     letter = LetterRow("topic", 0, 0, "stage", "reason", "", "", False, 0, 0, "", b"", 0, 0, 0, 0)
-    Meters(registry, Places({}, None)).take(Written(letters=[letter]))
+    Meters(registry, StoragePlaces({}, None)).take(TransactionEffect(letters=[letter]))
 
 
 COUNTS: dict[str, tuple[Callable[[CollectorRegistry], None], Metric[Counter], dict[str, str]]] = {
     "recorder skips a record": (
-        lambda registry: Meters(registry, Places({}, None)).count_damaged(1),
+        lambda registry: Meters(registry, StoragePlaces({}, None)).count_damaged(1),
         metrics.KAFKA_DAMAGED,
         {"reader": "recorder"},
     ),

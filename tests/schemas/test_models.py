@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import BadTagError, MalformedError
-from schemas.keys.signers import Signed, Signer, TrustedSigners
+from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.messages.models import (
     MAX_BUNDLE_BYTES,
     MAX_FILES,
@@ -118,7 +118,7 @@ def test_who_vouches_for_a_bundle_is_asked_of_its_files_alone() -> None:
 
 def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
     body = publish(Models(), model("a")).SerializeToString()
-    as_bundle = SIGNER.sign(Signed.BUNDLE, body)
+    as_bundle = SIGNER.sign(SignaturePurpose.BUNDLE, body)
     with pytest.raises(BadTagError):
         unseal(SignedModels(models=body, signer=SIGNER.public, signature=as_bundle).SerializeToString(), TRUSTED)
 

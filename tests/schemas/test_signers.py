@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from schemas.errors import BadTagError, ConfigError, SecretError
 from schemas.keys.signers import (
     MAX_TRUST_BYTES,
-    Signed,
+    SignaturePurpose,
     Signer,
     TrustedSigners,
     fingerprint,
@@ -35,16 +35,16 @@ def trust_file(folder: Path, *lines: str) -> Path:
     return file
 
 
-@given(message=st.binary(max_size=200), position=st.integers(min_value=0), what=st.sampled_from(Signed))
+@given(message=st.binary(max_size=200), position=st.integers(min_value=0), what=st.sampled_from(SignaturePurpose))
 def test_a_signature_holds_for_its_message_its_purpose_and_its_signer_alone(
-    message: bytes, position: int, what: Signed
+    message: bytes, position: int, what: SignaturePurpose
 ) -> None:
     trusted = TrustedSigners({ADA.public: "ada", BOB.public: "bob"})
     signature = ADA.sign(what, message)
     assert trusted.verify(what, message, ADA.public, signature) == "ada"
     bent = bytearray(signature)
     bent[position % len(bent)] ^= 1 << position % 8
-    others = set(Signed) - {what}
+    others = set(SignaturePurpose) - {what}
     for wrong in (
         (what, message + b"x", ADA.public, signature),
         *((other, message, ADA.public, signature) for other in others),
@@ -62,29 +62,35 @@ def test_a_signature_holds_for_its_message_its_purpose_and_its_signer_alone(
 def test_what_ssh_keygen_takes_for_a_key_is_what_is_trusted(tmp_path: Path) -> None:
     file = trust_file(tmp_path, "# who may publish", "", ADA.line("ada@office"), f"  {BOB.line('bob')}  ")
     trusted = TrustedSigners.read(file)
-    assert trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x")) == "ada@office"
-    assert trusted.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
+    assert (
+        trusted.verify(SignaturePurpose.MODELS, b"x", ADA.public, ADA.sign(SignaturePurpose.MODELS, b"x"))
+        == "ada@office"
+    )
+    assert trusted.verify(SignaturePurpose.MODELS, b"x", BOB.public, BOB.sign(SignaturePurpose.MODELS, b"x")) == "bob"
     carol = Signer.new()
     with pytest.raises(BadTagError, match=f"signed by {fingerprint(carol.public)}, who is not trusted$"):
-        trusted.verify(Signed.MODELS, b"x", carol.public, carol.sign(Signed.MODELS, b"x"))
+        trusted.verify(SignaturePurpose.MODELS, b"x", carol.public, carol.sign(SignaturePurpose.MODELS, b"x"))
     assert len(ADA.public) == 32
 
 
 def test_a_file_that_names_nobody_trusts_nobody(tmp_path: Path) -> None:
     for trusted in (TrustedSigners.read(trust_file(tmp_path, "# nobody yet")), TrustedSigners.read(None)):
         with pytest.raises(BadTagError, match="no signer is, --trust FILE names them"):
-            trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x"))
+            trusted.verify(SignaturePurpose.MODELS, b"x", ADA.public, ADA.sign(SignaturePurpose.MODELS, b"x"))
 
 
 def test_a_signer_trusts_itself_besides_those_whom_it_names() -> None:
     named = TrustedSigners({BOB.public: "bob"})
     trusted = named.with_signer(ADA)
-    assert trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x")) == "this signer"
-    assert trusted.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
+    assert (
+        trusted.verify(SignaturePurpose.MODELS, b"x", ADA.public, ADA.sign(SignaturePurpose.MODELS, b"x"))
+        == "this signer"
+    )
+    assert trusted.verify(SignaturePurpose.MODELS, b"x", BOB.public, BOB.sign(SignaturePurpose.MODELS, b"x")) == "bob"
     assert set(trusted.publics()) == {ADA.public, BOB.public}
     assert named.publics() == named.with_signer(None).publics() == (BOB.public,)
     own = trusted.with_signer(BOB)
-    assert own.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
+    assert own.verify(SignaturePurpose.MODELS, b"x", BOB.public, BOB.sign(SignaturePurpose.MODELS, b"x")) == "bob"
 
 
 def ec_line() -> str:
@@ -132,7 +138,7 @@ def test_a_private_key_is_read_back_and_stays_its_owners(tmp_path: Path) -> None
 def test_a_key_that_openssl_made_is_taken(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", file], check=True, capture_output=True)
-    assert Signer.read(file).sign(Signed.BUNDLE, b"x")
+    assert Signer.read(file).sign(SignaturePurpose.BUNDLE, b"x")
 
 
 def test_what_is_no_private_key_is_refused_without_being_shown(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import Logins
 from consumers.console.access.passwords import Gone
 from consumers.console.access.refusal import RefusedActionError, RefusedLoginError
-from consumers.console.access.rights import EVERYWHERE, Need, Reach, Right, RouteRights
+from consumers.console.access.rights import EVERYWHERE, RequiredRight, Right, RightScope, RouteRights
 from consumers.console.access.sessions import Session
 from consumers.console.access.sites import UNSEEN
 from consumers.console.access.users import User
@@ -155,14 +155,14 @@ class Gate:
         user = await self._by_password(request, text)
         return (None, False) if user is None else (self._sessions.passing(user, self._logins.is_current(user)), True)
 
-    def _unentitled(self, session: Session, need: Need, needed: Right) -> Response | None:
+    def _unentitled(self, session: Session, need: RequiredRight, needed: Right) -> Response | None:
         """Return the refusal of a request whose person lacks the right at its site."""
         held = need.held(session.roles)
         if held is not None and held.covers(needed):
             return None
-        if held is None and need.reach is Reach.SITE:
+        if held is None and need.reach is RightScope.SITE:
             return no(404, UNSEEN)
-        where = " on all sites" if need.reach is Reach.FLEET and session.roles.at(EVERYWHERE) is None else ""
+        where = " on all sites" if need.reach is RightScope.FLEET and session.roles.at(EVERYWHERE) is None else ""
         advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
         return no(403, f"user: expected the right `{needed}`{where}, got `{session.roles}`{advice}")
 

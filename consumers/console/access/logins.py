@@ -48,7 +48,7 @@ class Note(Protocol):
 
 
 @dataclass(frozen=True)
-class Ways:
+class LoginWays:
     """The ways to log in to one console."""
 
     users: Users | None = None
@@ -71,7 +71,7 @@ class Ways:
 class Logins:
     """The logins of one console."""
 
-    def __init__(self, ways: Ways, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ways: LoginWays, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
         """Open the logins."""
         self.ways = ways
         self.sessions = Sessions(None if ways.logs_in else owner_name(), clock_s)

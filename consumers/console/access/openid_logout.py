@@ -38,7 +38,7 @@ class LoggedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Used:
+class _UsedToken:
     """A logout token that has counted."""
 
     until_s: float
@@ -52,7 +52,7 @@ class LogoutTokens:
     def __init__(self, settings: OpenIdSettings, now_s: Callable[[], float]) -> None:
         self._settings = settings
         self._now_s = now_s
-        self._used: OrderedDict[str, _Used] = OrderedDict()
+        self._used: OrderedDict[str, _UsedToken] = OrderedDict()
         self.accepted = 0
         """Number of logouts so far."""
 
@@ -103,6 +103,6 @@ class LogoutTokens:
         if token_id in self._used:
             raise ValueError("jti: expected a new one, got a used one")
         self.accepted += 1
-        self._used[token_id] = _Used(until_s, self.accepted, ended)
+        self._used[token_id] = _UsedToken(until_s, self.accepted, ended)
         while len(self._used) > _MOST_USED:
             self._used.popitem(last=False)

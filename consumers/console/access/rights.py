@@ -37,7 +37,7 @@ class Right(StrEnum):
         return order.index(self) >= order.index(needed)
 
 
-class Reach(StrEnum):
+class RightScope(StrEnum):
     """The sites at which a route needs its right."""
 
     SITE = "its site"
@@ -134,7 +134,7 @@ class GuardedRoute(Route):
         answer: Callable[[Request], Awaitable[Response]],
         method: str = "GET",
         needed: Right | None = Right.VIEWER,
-        reach: Reach | None = None,
+        reach: RightScope | None = None,
     ) -> None:
         """With `needed` None the route is open to strangers. A path with `{site}` has the reach `SITE`.
 
@@ -145,7 +145,7 @@ class GuardedRoute(Route):
         if "{site}" in path and needed is not None:
             if reach is not None:
                 raise ValueError(f"{method} {path}: expected no reach next to {{site}}, got `{reach}`.")
-            reach = Reach.SITE
+            reach = RightScope.SITE
         if reach is None and needed is not None:
             raise ValueError(f"{method} {path}: expected a reach, got none.")
         super().__init__(path, answer, methods=[method])
@@ -159,20 +159,20 @@ class OpenMount(Mount):
 
 
 @dataclass(frozen=True)
-class Need:
+class RequiredRight:
     """The right that a request needs, and where."""
 
     right: Right | None
     """None for open content."""
-    reach: Reach = Reach.SAME
+    reach: RightScope = RightScope.SAME
     site: str = ""
     """The site in the path; empty for other reaches."""
 
     def held(self, roles: Roles) -> Right | None:
         """Return the right of a person that counts for this request, None without one."""
-        if self.reach is Reach.SITE:
+        if self.reach is RightScope.SITE:
             return roles.at(self.site)
-        return roles.at(EVERYWHERE) if self.reach is Reach.FLEET else roles.highest
+        return roles.at(EVERYWHERE) if self.reach is RightScope.FLEET else roles.highest
 
 
 class RouteRights:
@@ -181,7 +181,7 @@ class RouteRights:
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = routes
 
-    def need(self, scope: Scope) -> Need:
+    def need(self, scope: Scope) -> RequiredRight:
         """Return the right and its reach.
 
         A path without a route needs a login, and a method without a route the right to change something.
@@ -191,8 +191,8 @@ class RouteRights:
             if match is not Match.FULL:
                 continue
             if isinstance(route, GuardedRoute):
-                site = found["path_params"]["site"] if route.reach is Reach.SITE else ""
-                return Need(route.needed, route.reach or Reach.SAME, site)
+                site = found["path_params"]["site"] if route.reach is RightScope.SITE else ""
+                return RequiredRight(route.needed, route.reach or RightScope.SAME, site)
             if isinstance(route, OpenMount):
-                return Need(None)
-        return Need(Right.VIEWER if scope["method"] in _READ else Right.OPERATOR)
+                return RequiredRight(None)
+        return RequiredRight(Right.VIEWER if scope["method"] in _READ else Right.OPERATOR)

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 
 from consumers.console.access.refusal import RefusedActionError
-from consumers.console.access.rights import EVERYWHERE, Need, Right, Roles
+from consumers.console.access.rights import EVERYWHERE, RequiredRight, Right, Roles
 from consumers.console.access.sessions import Session
 from consumers.console.access.sight import ALL, Sight, site_of
 
@@ -58,6 +58,6 @@ def _roles(request: Request) -> Roles | None:
     return session.person.roles if session is not None else None
 
 
-def _need(request: Request) -> Need:
-    found: Need = request.scope["state"]["need"]
+def _need(request: Request) -> RequiredRight:
+    found: RequiredRight = request.scope["state"]["need"]
     return found

@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
@@ -40,7 +40,7 @@ POLICY_OPERATIONS: Final = (
         _all,
         "A list of policies: the fields of a new one, `who` and `at_ms`; `steered`, the number of its cameras; "
         "`raised`, of those above the lowest ratio; `disobeying`, of those that do not announce the wanted one.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST",
@@ -49,7 +49,7 @@ POLICY_OPERATIONS: Final = (
         partial(answer_change, save, SAVED),
         body=fields(cameras=TEXT, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST",
@@ -58,6 +58,6 @@ POLICY_OPERATIONS: Final = (
         partial(answer_change, remove, REMOVED),
         body=fields(cameras=TEXT),
         needed=Right.OPERATOR,
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
 )

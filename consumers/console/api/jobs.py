@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import no
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs
-from consumers.console.jobs.rows import Job, Kind
+from consumers.console.jobs.rows import Job, JobKind
 from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, job_of, offered, start_reach
 
 _ACCEPTED: Final = "`job_id` and `state` of the job."
@@ -44,7 +44,7 @@ async def _all(context: ConsoleContext, request: Request) -> Response:
 
 async def _one(context: ConsoleContext, request: Request) -> Response:
     jobs, job = await job_of(context, request)
-    report = await context.read(jobs.report, job) if job.kind is Kind.REPAIR else None
+    report = await context.read(jobs.report, job) if job.kind is JobKind.REPAIR else None
     return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
 
 
@@ -79,7 +79,7 @@ def _change(name: str, summary: str) -> Operation:
         _ACCEPTED,
         body=OBJECT,
         needed=Right.ADMIN,
-        reach=Reach.PART,
+        reach=RightScope.PART,
         status=202,
     )
 
@@ -91,7 +91,7 @@ JOB_OPERATIONS: Final = (
         "The newest jobs, and the bundles that jobs may use",
         _all,
         "`jobs`, newest first; `bundles`; `repairs` and `publishes`, whether this console can do so.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "GET",
@@ -99,7 +99,7 @@ JOB_OPERATIONS: Final = (
         "One job, and the figures of a repair",
         _one,
         "The job, its `progress`, and `figures` of a repair.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
     _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),

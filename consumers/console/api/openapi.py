@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from consumers.console.access.rights import Reach
+from consumers.console.access.rights import RightScope
 from consumers.console.api.operation import TEXT, Operation, Schema
 
 
@@ -20,7 +20,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         error = {"description": "An error message in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
             "summary": each.summary,
-            "description": _NEEDS[each.reach or Reach.SITE].format(each.needed),
+            "description": _NEEDS[each.reach or RightScope.SITE].format(each.needed),
             "parameters": parameters,
             "responses": {str(each.status): {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
         }
@@ -49,10 +49,10 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 _NEEDS: Final = {
-    Reach.SITE: "Needs the right `{}` at the camera's site.",
-    Reach.PART: "Needs the right `{}` at one site or more. Only cameras of these sites are included.",
-    Reach.FLEET: "Needs the right `{}` at all sites.",
-    Reach.SAME: "Needs the right `{}` at any site.",
+    RightScope.SITE: "Needs the right `{}` at the camera's site.",
+    RightScope.PART: "Needs the right `{}` at one site or more. Only cameras of these sites are included.",
+    RightScope.FLEET: "Needs the right `{}` at all sites.",
+    RightScope.SAME: "Needs the right `{}` at any site.",
 }
 """The right that a route needs, by its reach."""
 

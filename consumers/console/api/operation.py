@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import body_of, no
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.outcomes import Change
 
@@ -40,7 +40,7 @@ class Operation:
     body: Schema | None = None
     """Schema of the JSON object in the request; None without a body."""
     needed: Right = Right.VIEWER
-    reach: Reach | None = None
+    reach: RightScope | None = None
     """The sites at which the right is needed; None for the site in the path."""
     gives: str = "application/json"
     """Media type of the response."""

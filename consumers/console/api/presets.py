@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import NUMBER, TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
@@ -47,23 +47,23 @@ PRESET_OPERATIONS: Final = (
     Operation(
         "GET", _PRESETS, "The presets, which are named sets of settings", _all,
         "A list of `name`, `changes` (settings by the names of the message `Command`), `who` and `at_ms`.",
-        reach=Reach.SAME,
+        reach=RightScope.SAME,
     ),
     Operation(
         "POST", _PRESETS, "Save a preset", partial(answer_change, save, SAVED),
-        body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=Reach.FLEET,
+        body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
         "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings",
         partial(answer_change, remove, REMOVED),
-        body=fields(name=TEXT), needed=Right.OPERATOR, reach=Reach.FLEET,
+        body=fields(name=TEXT), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
         "GET", _SWITCHES, "The newest switches of groups, and which cameras have obeyed", _switches,
         "A list of switches: `number`, `cameras`, `preset`, `changes`, `who`, `at_ms`; `outcomes`, the names of its "
         "cameras by `obeyed`, `not sent yet`, `away`, `not confirmed`, `changed since` and `refused`; `refused`, the "
         "reasons.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST", _SWITCHES, "Switch a group to a preset, or to settings without a name, by signed, retained commands",
@@ -73,6 +73,6 @@ PRESET_OPERATIONS: Final = (
             preset={"type": "string", "description": "A preset's name; `own settings` returns cameras to theirs"},
             settings=fields(**SETTINGS_FIELDS),
         ),
-        needed=Right.OPERATOR, reach=Reach.PART,
+        needed=Right.OPERATOR, reach=RightScope.PART,
     ),
 )  # fmt: skip

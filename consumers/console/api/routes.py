@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
 from consumers.console.access.gate import no, path_of, session_of
-from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import sight_of
 from consumers.console.api.drop_policies import POLICY_OPERATIONS
@@ -291,14 +291,14 @@ OPERATIONS: Final = (
             "page": WHOLE,
             "cards": {"type": "integer", "description": f"Cameras on a page, at most {PAGE_CARDS}"},
         },
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "GET", "/sites", "The sites that other consoles show", _sites,
         "A list, with `name`, `url`, `state` (`up`, `away` or `refused`), `problem`, `answered_ms`, `cameras` (how "
         "many), `open_alerts`, `alerts` (the newest of each episode), `audit` of the site's system, null without a "
         "role for all sites, and `no_audit`, why there is none.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
@@ -335,60 +335,60 @@ OPERATIONS: Final = (
         "GET", "/alerts", "Alerts, newest first", _alerts,
         f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings, the newest of each episode before further "
         "ones. Each has the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
-        {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=Reach.PART,
+        {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=RightScope.PART,
     ),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
-        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR, reach=Reach.PART,
+        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR, reach=RightScope.PART,
     ),
-    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=Reach.PART, **_MUTED),
+    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=RightScope.PART, **_MUTED),
     Operation(
         "GET", "/operations", "The audit log, newest first", _operations,
-        "A list of its lines, at most 1,000.", {"subject": TEXT}, reach=Reach.PART,
+        "A list of its lines, at most 1,000.", {"subject": TEXT}, reach=RightScope.PART,
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
-        f"A header line, then one line for each verdict. {_ENDS}", _SPAN, reach=Reach.PART, gives="text/csv",
+        f"A header line, then one line for each verdict. {_ENDS}", _SPAN, reach=RightScope.PART, gives="text/csv",
     ),
     Operation(
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export,
-        f"A file of the same columns. {_ENDS}", _SPAN, reach=Reach.PART, gives="application/vnd.apache.parquet",
+        f"A file of the same columns. {_ENDS}", _SPAN, reach=RightScope.PART, gives="application/vnd.apache.parquet",
     ),
     Operation(
         "GET", "/models", "The published models, and the model of each processor", _models,
         "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list was rejected.",
-        reach=Reach.FLEET,
+        reach=RightScope.FLEET,
     ),
     Operation(
         "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
         "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
         "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
         "`no_rules`, the reasons if there are none. After a pause without readers, states are up to 15 s old.",
-        reach=Reach.FLEET,
+        reach=RightScope.FLEET,
     ),
     Operation(
         "GET", "/system/history", "The system's history as charts", past_of_system,
-        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}}, reach=Reach.FLEET,
+        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}}, reach=RightScope.FLEET,
     ),
     Operation(
         "GET", "/audit", "The current counts of the conservation law", _audit,
         "The counts and further results of the live audit; `error` if there is no result yet.",
-        reach=Reach.FLEET,
+        reach=RightScope.FLEET,
     ),
     Operation(
         "GET", "/dead-letters", "The number of rejected payloads, by reason", _letters,
         "A list, with `reason`, `stage`, `verified`, `letters` (how many), `newest_ms`, `error` (one of them) each.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
-        body=fields(reason=TEXT), needed=Right.ADMIN, reach=Reach.PART,
+        body=fields(reason=TEXT), needed=Right.ADMIN, reach=RightScope.PART,
     ),
     *POLICY_OPERATIONS,
     *PRESET_OPERATIONS,
     *RULE_OPERATIONS,
     *JOB_OPERATIONS,
-    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=Reach.SAME),
+    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=RightScope.SAME),
 )  # fmt: skip
 
 

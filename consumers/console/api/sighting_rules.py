@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.rights import Reach, Right
+from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
@@ -36,7 +36,7 @@ RULE_OPERATIONS: Final = (
         "The sighting rules",
         _all,
         "A list of rules: the fields of a new one, `who` and `at_ms`.",
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST",
@@ -45,7 +45,7 @@ RULE_OPERATIONS: Final = (
         partial(answer_change, save, SAVED),
         body=fields(cameras=TEXT, wanted=_WANTED, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
     Operation(
         "POST",
@@ -54,6 +54,6 @@ RULE_OPERATIONS: Final = (
         partial(answer_change, remove, REMOVED),
         body=fields(cameras=TEXT, wanted=_WANTED),
         needed=Right.OPERATOR,
-        reach=Reach.PART,
+        reach=RightScope.PART,
     ),
 )

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Sending(Generic[T]):
+class SendOutcome(Generic[T]):
     """The outcome of a round of commands."""
 
     unsent: list[T] = field(default_factory=list)
@@ -43,12 +43,12 @@ async def send_all(
     due: Sequence[T],
     send: Callable[[T], str],
     note: Callable[[T, str], Awaitable[None]],
-) -> Sending[T]:
+) -> SendOutcome[T]:
     """Send commands, `AT_ONCE` at a time, and `note` the outcome of each, which `send` returns in a thread.
 
     After an error of `send` no other command begins.
     """
-    sending, limit = Sending[T](), asyncio.Semaphore(AT_ONCE)
+    sending, limit = SendOutcome[T](), asyncio.Semaphore(AT_ONCE)
 
     async def one(each: T) -> None:
         async with limit:

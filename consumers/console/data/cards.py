@@ -149,7 +149,7 @@ class Card:
 
 
 @dataclass(slots=True)
-class Watched:
+class CardData:
     """The data from which one camera's card is built."""
 
     camera: Camera

@@ -34,7 +34,7 @@ _HOLD_MS: Final = 1_000
 """Time for which the last picture is shown."""
 
 
-class Shot(NamedTuple):
+class ClipPicture(NamedTuple):
     """One picture of a clip."""
 
     at_ms: int
@@ -42,7 +42,7 @@ class Shot(NamedTuple):
     jpeg: bytes
 
 
-async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_ms: int) -> list[Shot]:
+async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_ms: int) -> list[ClipPicture]:
     """Return the pictures from `BEFORE_MS` before a moment to `AFTER_MS` after it, in order, if Kafka still holds them.
 
     If the camera captured none of them then, its clock is wrong, or they waited: their times are those of processing.
@@ -77,12 +77,12 @@ async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_m
         raise BrokerError(f"Kafka: expected the pictures of {camera} in time, got {error or 'no answer'}") from None
     within = range(at_ms - BEFORE_MS, at_ms + AFTER_MS + 1)
     for shots in (captured, processed):
-        if found := [Shot(at, jpeg) for at, jpeg in sorted(shots.items()) if at in within]:
+        if found := [ClipPicture(at, jpeg) for at, jpeg in sorted(shots.items()) if at in within]:
             return found[-MOST_PICTURES:]
     return []
 
 
-def film(shots: Sequence[Shot]) -> bytes:
+def film(shots: Sequence[ClipPicture]) -> bytes:
     """Return the pictures as MP4 (H.264), each shown until the next one; all in the size of the first.
 
     Raises ValueError for no pictures.
@@ -97,7 +97,7 @@ def film(shots: Sequence[Shot]) -> bytes:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         last_ms = shots[-1].at_ms + _HOLD_MS
-        for at_ms, jpeg in (*shots, Shot(last_ms, shots[-1].jpeg)):
+        for at_ms, jpeg in (*shots, ClipPicture(last_ms, shots[-1].jpeg)):
             picture = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((width, height))
             frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
             frame.pts, frame.time_base = at_ms - shots[0].at_ms, Fraction(1, 1000)

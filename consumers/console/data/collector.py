@@ -9,7 +9,7 @@ from typing import Final
 
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import SAME, Describe, Look, nearness, sketch
+from consumers.console.data.looks import SAME, Appearance, Describe, nearness, sketch
 from consumers.console.data.pictures import CameraPicture
 from consumers.records.rows import UNSURE
 
@@ -25,7 +25,7 @@ MOST_DESCRIBED: Final = 4
 
 @dataclass
 class _Camera:
-    kept: deque[Look]
+    kept: deque[Appearance]
     address: str = ""
     verdict: str = ""
 
@@ -75,7 +75,7 @@ class Collector:
         camera.address, camera.verdict = picture.url, row.class_name
         recent = [each for each in camera.kept if 0 <= row.recorded_ms - each.kept_ms < QUIET_MS]
         try:
-            look = Look(sketch(picture.jpeg), kept_ms=row.recorded_ms)
+            look = Appearance(sketch(picture.jpeg), kept_ms=row.recorded_ms)
         except OSError:  # no picture that Pillow reads
             return None
         if any(float(look.sketch @ each.sketch) >= SAME for each in recent):
@@ -97,7 +97,7 @@ class Collector:
         self._labelled_frames.keep(row[:3], picture.jpeg, why, row.class_name, row.confidence, features=look.features)
         return why
 
-    def _with_features(self, look: Look, jpeg: bytes) -> Look:
+    def _with_features(self, look: Appearance, jpeg: bytes) -> Appearance:
         if self._describe is None:
             return look
         self._described += 1

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, select
 
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.long_answers import Places
+from consumers.console.long_answers import ResponseSlots
 from consumers.database.tables import frames
 from consumers.records.rows import statistic_name
 from schemas.messages.frame import Truth
@@ -69,10 +69,10 @@ The p-value, its threshold and `statistic`, the name of the most unusual one, ar
 """
 
 
-def export_places(*, logs_in: bool) -> Places:
+def export_places(*, logs_in: bool) -> ResponseSlots:
     """Return the limits on all exports of a console."""
     most_of_user = MOST_OF_USER if logs_in else MOST_EXPORTS
-    return Places("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
+    return ResponseSlots("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
 
 
 def rows(

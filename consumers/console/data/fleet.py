@@ -14,8 +14,8 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.data.cards import AWAY, Card, Watched
-from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
+from consumers.console.data.cards import AWAY, Card, CardData
+from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, PictureVersions
 from consumers.console.data.sentences import Traffic, fleet_sentence
 from consumers.console.data.sites import Site, cards_of_sites, lost_of, visible
 from consumers.database.mutes import Mute
@@ -87,7 +87,7 @@ class Fleet:
         self._silent_after_s = settings.silent_after_s
         self._bounds = settings.bounds
         self._page_cards = page_cards
-        self._watched: OrderedDict[str, Watched] = OrderedDict()
+        self._watched: OrderedDict[str, CardData] = OrderedDict()
         """Cameras by name, the most recently received last."""
         self._states: OrderedDict[str, SavedState] = OrderedDict()
         """States saved by the recorder, also for cameras without a message yet."""
@@ -363,9 +363,9 @@ class Fleet:
         """Return whether a camera sends frames; `now_ms` is on the clock of `tick`."""
         return self._any(name).sends(self._states.get(name), now_ms, self._silent_after_s)
 
-    def _any(self, name: str) -> Watched:
+    def _any(self, name: str) -> CardData:
         """Return the record of a camera, an empty one for an unknown camera."""
-        return self._watched.get(name) or Watched(Camera(name))
+        return self._watched.get(name) or CardData(Camera(name))
 
     def attacked(self, name: str, since_ms: int) -> list[bool]:
         """Return for each recent attacked frame of a camera whether the verdict was correct."""
@@ -395,16 +395,16 @@ class Fleet:
         found = self._pictures.get(kind)
         return found.get(name) if found is not None else None
 
-    def ways(self, name: str) -> Ways:
+    def ways(self, name: str) -> PictureVersions:
         """Return the camera's last picture in its three versions."""
-        return Ways(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
+        return PictureVersions(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
 
     # Limits
 
-    def _watch(self, name: str) -> Watched:
+    def _watch(self, name: str) -> CardData:
         watched = self._watched.get(name)
         if watched is None:
-            watched = self._watched[name] = Watched(Camera(name))
+            watched = self._watched[name] = CardData(Camera(name))
         else:
             self._watched.move_to_end(name)
         return watched

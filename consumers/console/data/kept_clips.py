@@ -41,7 +41,7 @@ kept_clips = Table(
 """Clips by camera and moment. `made_ms` is 0 until the film is made; `bytes` stays 0 if there were no pictures."""
 
 
-class Wanted(NamedTuple):
+class ClipRequest(NamedTuple):
     """A clip that is still to be made."""
 
     name: str
@@ -107,7 +107,7 @@ class KeptClips:
                     insertion = upsert(self._engine, kept_clips).values(added)
                     connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=values))
 
-    def due(self) -> list[Wanted]:
+    def due(self) -> list[ClipRequest]:
         """Return the clips whose last picture is in Kafka by now, and which are not made yet, the oldest first.
 
         Those that were postponed are left out until their delay is over.
@@ -116,17 +116,17 @@ class KeptClips:
         past = kept_clips.c.at_ms < unix_ms() - AFTER_MS - LATE_MS
         query = select(*columns).where(kept_clips.c.made_ms == 0, past).order_by(kept_clips.c.at_ms)
         with self._engine.begin() as connection:
-            found = [Wanted(*row) for row in connection.execute(query)]
+            found = [ClipRequest(*row) for row in connection.execute(query)]
         names, now_s = {each.name for each in found}, self._clock_s()
         self._failed = {name: delay for name, delay in self._failed.items() if name in names}
         return [each for each in found if self._failed.get(each.name, (0.0, 0.0))[0] <= now_s]
 
-    def postpone(self, wanted: Wanted) -> None:
+    def postpone(self, wanted: ClipRequest) -> None:
         """Let a clip that failed be due again later, each time after twice the delay."""
         delay_s = min(2 * self._failed.get(wanted.name, (0.0, _AGAIN_S / 2))[1], _LONGEST_S)
         self._failed[wanted.name] = self._clock_s() + delay_s, delay_s
 
-    def keep(self, wanted: Wanted, film: bytes) -> None:
+    def keep(self, wanted: ClipRequest, film: bytes) -> None:
         """Store a clip's film, sealed; empty bytes if there are no pictures. Purge."""
         size = self._files.write(wanted.name, _identity(wanted.camera, wanted.at_ms), film) if film else 0
         made = update(kept_clips).where(kept_clips.c.name == wanted.name).values(made_ms=unix_ms(), bytes=size)

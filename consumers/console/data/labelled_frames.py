@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.data.looks import Look, Vector, sketch, suggestions
+from consumers.console.data.looks import Appearance, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
@@ -134,14 +134,14 @@ Read = Callable[[Path], NDArray[np.uint8]]
 """Reads a picture file as (H, W, 1 or 3). Raises ConfigError for any other file."""
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """The result of an import: the number of distinct frames of each class, and of files that were skipped."""
 
     counts: dict[str, int]
     skipped: int
 
 
-class _Given(NamedTuple):
+class _ImportedPicture(NamedTuple):
     """A picture to import."""
 
     label: str
@@ -222,7 +222,7 @@ class LabelledFrames:
             return b""
         return self._files.read(name, _identity((found.camera, found.boot, found.seq)))
 
-    def looks(self, camera: str, most: int) -> list[Look]:
+    def looks(self, camera: str, most: int) -> list[Appearance]:
         """Return the looks of a camera's newest frames, the oldest of them first."""
         query = (
             select(labelled_frames.c.sketch, frame_features.c.features, labelled_frames.c.at_ms)
@@ -234,7 +234,7 @@ class LabelledFrames:
         with self._engine.begin() as connection:
             rows = list(connection.execute(query))
         return [
-            Look(
+            Appearance(
                 np.frombuffer(row.sketch, np.float32),
                 None if row.features is None else np.frombuffer(row.features, np.float16).astype(np.float32),
                 row.at_ms,
@@ -346,7 +346,7 @@ class LabelledFrames:
             names = {_exported(*row): row.name for row in connection.execute(query)}
         return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
 
-    def import_from(self, folder: Path, who: str, read: Read) -> Imported:
+    def import_from(self, folder: Path, who: str, read: Read) -> ImportResult:
         """Store the pictures of `folder`/class and its sub-folders as labelled frames. `read` opens all but JPEG.
 
         A picture that is kept, such as one from `export`, is not stored again: its frame gets the label.
@@ -367,13 +367,15 @@ class LabelledFrames:
             files += [(place.name, each) for each in pictures]
         room, size = MOST_BYTES - self._labelled_bytes(), 0
         kept = self._kept_by_size()
-        found: dict[FrameKey, _Given] = {}
+        found: dict[FrameKey, _ImportedPicture] = {}
         for label, file in files:
             jpeg = _as_jpeg(file, read)
             key, sealed = _imported_key(jpeg), len(jpeg) + SEAL_BYTES
             if key not in found:
                 same = {name: old for name, old in kept.get(sealed, ()) if self.picture(name) == jpeg}
-                found[key] = _Given(label, b"" if same else jpeg, [name for name, old in same.items() if old != label])
+                found[key] = _ImportedPicture(
+                    label, b"" if same else jpeg, [name for name, old in same.items() if old != label]
+                )
                 size += sealed * (sum(not old for old in same.values()) if same else 1)
             if size > room:  # not after the last file: all of them might exceed the memory
                 raise ConfigError(
@@ -390,7 +392,7 @@ class LabelledFrames:
         for key, each in found.items():  # after the labels: `keep` may purge a frame without one
             if each.jpeg:
                 self.keep(key, each.jpeg, "imported", each.label, 1.0, each.label, who)
-        return Imported(dict(Counter(each.label for each in found.values())), skipped)
+        return ImportResult(dict(Counter(each.label for each in found.values())), skipped)
 
     def _kept_by_size(self) -> Mapping[int, Sequence[tuple[str, str]]]:
         """Return the names and labels of all frames by the bytes of their sealed pictures."""

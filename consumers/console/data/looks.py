@@ -50,7 +50,7 @@ class Describe(Protocol):
         ...
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """The look of a picture. `features` is None if they were not computed."""
 
     sketch: Vector
@@ -69,7 +69,7 @@ class Nearness:
     """True if it is unlike all of them."""
 
 
-def nearness(look: Look, others: Iterable[Look]) -> Nearness:
+def nearness(look: Appearance, others: Iterable[Appearance]) -> Nearness:
     """Compare a look with others: by features where both have them, else by sketches."""
     alike, new = False, True
     for other in others:

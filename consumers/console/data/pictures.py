@@ -66,7 +66,7 @@ class CameraPicture:
         }
 
 
-class Ways(NamedTuple):
+class PictureVersions(NamedTuple):
     """A camera's last picture in three versions, each None if it is not in memory."""
 
     as_sent: CameraPicture | None

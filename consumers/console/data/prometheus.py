@@ -35,7 +35,7 @@ Row = dict[int, float]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SeriesQuery:
     """A query with `{window}` for the range of a rate. Each value of the label `by` is one series."""
 
     name: str
@@ -59,20 +59,20 @@ def _quantile(q: float) -> str:
 _BYTES: Final = metrics.CAMERA_BYTES.name
 _COMPARED: Final = metrics.CAMERA_COMPARED.name
 ASKED: Final = (
-    Asked("rate", _rate(metrics.RECORDED.name, outcome="recorded")),
-    Asked("p50", _quantile(0.5)),
-    Asked("p99", _quantile(0.99)),
-    Asked("lag", f"sum({metrics.LAG.name})"),
-    Asked("recorder_lag", f"sum({metrics.RECORDER_LAG.name})"),
-    Asked("saved", f"1 - {_rate(_BYTES, kind='sent')} / ({_rate(_BYTES, kind='raw')} > 0)"),
+    SeriesQuery("rate", _rate(metrics.RECORDED.name, outcome="recorded")),
+    SeriesQuery("p50", _quantile(0.5)),
+    SeriesQuery("p99", _quantile(0.99)),
+    SeriesQuery("lag", f"sum({metrics.LAG.name})"),
+    SeriesQuery("recorder_lag", f"sum({metrics.RECORDER_LAG.name})"),
+    SeriesQuery("saved", f"1 - {_rate(_BYTES, kind='sent')} / ({_rate(_BYTES, kind='raw')} > 0)"),
     *(
-        Asked(f"over_{way}", f"{_rate(_COMPARED, way='sent')} / ({_rate(_COMPARED, way=way)} > 0)")
+        SeriesQuery(f"over_{way}", f"{_rate(_COMPARED, way='sent')} / ({_rate(_COMPARED, way=way)} > 0)")
         for way in ("raw", "jpeg", "codec")
     ),
-    Asked("accuracy", f"{_rate(metrics.TRUTH.name, result='correct')} / ({_rate(metrics.TRUTH.name)} > 0)"),
-    Asked("alerts", f"3600 * {_rate(metrics.ALERTS.name)}"),
-    Asked("drift", f"max by (of) ({metrics.DRIFT.name})", by="of"),
-    Asked("cpu", 'sum by (role) (rate(process_cpu_seconds_total{role!=""}[{window}]))', by="role"),
+    SeriesQuery("accuracy", f"{_rate(metrics.TRUTH.name, result='correct')} / ({_rate(metrics.TRUTH.name)} > 0)"),
+    SeriesQuery("alerts", f"3600 * {_rate(metrics.ALERTS.name)}"),
+    SeriesQuery("drift", f"max by (of) ({metrics.DRIFT.name})", by="of"),
+    SeriesQuery("cpu", 'sum by (role) (rate(process_cpu_seconds_total{role!=""}[{window}]))', by="role"),
 )
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},
@@ -138,7 +138,7 @@ class Prometheus:
             raise BrokerError(f"Prometheus: expected a response within {ALL_S:g} s, got none") from None
         return drawn(dict(zip((each.name for each in ASKED), answers, strict=True)), begin_s, end_s, step_s)
 
-    def _query(self, asked: Asked, begin_s: int, end_s: int, step_s: int) -> dict[str, Row]:
+    def _query(self, asked: SeriesQuery, begin_s: int, end_s: int, step_s: int) -> dict[str, Row]:
         window = f"{max(60, 2 * step_s)}s"
         fields = {
             "query": asked.query.replace("{window}", window), "start": begin_s, "end": end_s, "step": step_s,

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Recorded:
+class RecorderDatabase:
     """Opens the database on first use, and again after its file was replaced. Thread-safe."""
 
     def __init__(self, url: str) -> None:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from consumers.database.console_store import NO_ENTROPY, camera_hours, camera_minutes, class_hours, mark, set_mark
-from consumers.database.engine import Prepared, settled_at_ms, upsert
+from consumers.database.engine import PreparedStatement, settled_at_ms, upsert
 from consumers.database.history import LATEST_MS
 from consumers.database.tables import frames
 from schemas.clock import unix_ms
@@ -60,7 +60,7 @@ Sums = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class RollupIncrement:
     """The sums of newly recorded frames, not added yet."""
 
     minutes: Sequence[Sums]
@@ -83,7 +83,7 @@ class Rollup:
         self._add = {table: _addition(own, table) for table in (camera_minutes, camera_hours)}
         insertion = upsert(own, class_hours)
         total = class_hours.c.frames + insertion.excluded.frames
-        self._add_classes = Prepared(
+        self._add_classes = PreparedStatement(
             own, insertion.on_conflict_do_update(index_elements=list(class_hours.primary_key), set_={"frames": total})
         )
         self._step_ms: float = MINUTE_MS
@@ -100,7 +100,7 @@ class Rollup:
         part = self.read(now_ms)
         return part is not None and self.add(part)
 
-    def read(self, now_ms: int | None = None) -> Part | None:
+    def read(self, now_ms: int | None = None) -> RollupIncrement | None:
         """Return the sums of some more frames, empty if there are none; None if no time has passed since the last ones.
 
         Two parts must not be read without an `add` in between.
@@ -110,21 +110,23 @@ class Rollup:
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
         if begin_ms > now_ms:  # the clock was set back: frames recorded from now on are before that position
-            return Part((), (), settled_ms, has_more=False, took_s=0.0)
+            return RollupIncrement((), (), settled_ms, has_more=False, took_s=0.0)
         begun_s = time.monotonic()
         with self.recorded.begin() as recorded:
             oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
             # No frame was recorded in between: skip that time at once.
             first_ms = recorded.scalar(oldest)
             if first_ms is None or first_ms >= settled_ms:
-                return Part((), (), settled_ms, has_more=False, took_s=0.0) if settled_ms > begin_ms else None
+                return (
+                    RollupIncrement((), (), settled_ms, has_more=False, took_s=0.0) if settled_ms > begin_ms else None
+                )
             end_ms = min(settled_ms, first_ms + round(self._step_ms))
             span = {"since": first_ms, "until": end_ms}
             minutes = [_named(row) for row in recorded.execute(self._by_minute, span)]
             classes = recorded.execute(self._by_class, span).fetchall()
-        return Part(minutes, classes, end_ms, end_ms < settled_ms, time.monotonic() - begun_s)
+        return RollupIncrement(minutes, classes, end_ms, end_ms < settled_ms, time.monotonic() - begun_s)
 
-    def add(self, part: Part) -> bool:
+    def add(self, part: RollupIncrement) -> bool:
         """Add the sums that `read` has returned. Return whether more frames are waiting."""
         begun_s = time.monotonic()
         self._write(part.minutes, part.classes, part.end_ms)
@@ -180,7 +182,7 @@ def by_hour(minutes: Iterable[Sums]) -> list[Sums]:
     return list(found.values())
 
 
-def _addition(engine: Engine, table: Table) -> Prepared:
+def _addition(engine: Engine, table: Table) -> PreparedStatement:
     insertion = upsert(engine, table)
     is_sqlite = engine.dialect.name == "sqlite"
     most, least = (func.max, func.min) if is_sqlite else (func.greatest, func.least)
@@ -193,7 +195,9 @@ def _addition(engine: Engine, table: Table) -> Prepared:
             changed[column.name] = least(column, new)
         elif not column.primary_key:
             changed[column.name] = column + new
-    return Prepared(engine, insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed))
+    return PreparedStatement(
+        engine, insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
+    )
 
 
 def _counted(span_ms: int) -> Subquery:

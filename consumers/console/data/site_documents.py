@@ -30,13 +30,13 @@ Side = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 AlertId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 
 
-class _Checked(BaseModel):
+class _DocumentPart(BaseModel):
     """A part of a document. Keys of later releases are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
-class _SentCard(_Checked):
+class _SentCard(_DocumentPart):
     """A card without its picture, which stays at its console."""
 
     name: str
@@ -65,12 +65,12 @@ class _SentCard(_Checked):
     console: Text = ""
 
 
-class _SentCards(_Checked):
+class _SentCards(_DocumentPart):
     cameras: Annotated[list[_SentCard], Field(max_length=PAGE_CARDS)]
     pages: Annotated[int, Field(ge=1)]
 
 
-class _SentAlert(_Checked):
+class _SentAlert(_DocumentPart):
     alert_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     camera: str
     kind: Text
@@ -82,11 +82,11 @@ class _SentAlert(_Checked):
     wanted: Text = ""
 
 
-class _Refusal(_Checked):
+class _Refusal(_DocumentPart):
     error: Text
 
 
-class _SentAudit(_Checked):
+class _SentAudit(_DocumentPart):
     frames_published: Whole
     frames_recorded: Whole
     frames_dead_lettered: Whole

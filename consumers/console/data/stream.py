@@ -13,7 +13,7 @@ from starlette.responses import Response
 from consumers.console.access.gate import session_of
 from consumers.console.access.sessions import Session, Sessions
 from consumers.console.data.fleet import Fleet
-from consumers.console.long_answers import Places
+from consumers.console.long_answers import ResponseSlots
 
 MOST_STREAMS: Final = 128
 MOST_OF_USER: Final = 8
@@ -30,7 +30,7 @@ class Streams:
     def __init__(self, fleet: Fleet, sessions: Sessions) -> None:
         self._fleet = fleet
         self._sessions = sessions
-        self._places = Places(
+        self._places = ResponseSlots(
             "streams",
             most=MOST_STREAMS,
             most_of_user=MOST_OF_USER if sessions.visitor is None else MOST_STREAMS,

@@ -16,7 +16,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import View
 from schemas.transport.access import KafkaAddress
-from schemas.transport.kafka.sender import Plain, Sender
+from schemas.transport.kafka.sender import PlainRecord, Sender
 
 MOST_CERTIFIED: Final = 16
 """Most frames of one request for certificates."""
@@ -56,14 +56,15 @@ class Views:
         self._certify[camera] = min(frames, MOST_CERTIFIED)
         self.note(camera)
 
-    def due(self, now_s: float) -> list[Plain]:
+    def due(self, now_s: float) -> list[PlainRecord]:
         """Return a record for each open page and each request, and forget requests and closed pages."""
         self._noted = OrderedDict((name, at_s) for name, at_s in self._noted.items() if now_s - at_s <= _OPEN_S)
         until_ms = unix_ms() + int(1000 * _VIEW_S)
         certify, self._certify = self._certify, {}
         views = [(name, View(until_ms=until_ms, certify=certify.get(name, 0))) for name in {**self._noted, **certify}]
         return [
-            Plain(name.encode(), sign_message(self._keys.current(camera_id(name)), view), []) for name, view in views
+            PlainRecord(name.encode(), sign_message(self._keys.current(camera_id(name)), view), [])
+            for name, view in views
         ]
 
     async def run(self) -> None:

@@ -19,7 +19,7 @@ _TAUGHT: Final = ", taught by job "
 
 
 @dataclass(frozen=True)
-class Choice:
+class BundleChoice:
     """One bundle. `label` is for people; `place` leaves this process only to a job."""
 
     choice_id: str
@@ -35,7 +35,7 @@ class Choice:
     """The file format of its weights, such as `onnx`; empty if it cannot be read."""
 
 
-def laid_down(folder: Path) -> list[Choice]:
+def laid_down(folder: Path) -> list[BundleChoice]:
     """Return the bundles in the operator's folder, sorted by name."""
     try:
         found = sorted(each.name for each in folder.iterdir() if _NAME.fullmatch(each.name))
@@ -44,7 +44,7 @@ def laid_down(folder: Path) -> list[Choice]:
     return _whole([(f"bundle-{name}", name, folder / name) for name in found[:_MOST]])
 
 
-def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
+def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
     """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder.
 
     The label of a repaired bundle begins with that of its source, whose own job may be deleted by now.
@@ -53,29 +53,29 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
     return [replace(choice, is_taught=_TAUGHT in choice.label) for choice in _whole(made)]
 
 
-def taught(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
+def taught(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
     """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
     made = [(f"job-{job_id}", f"{subject}{_TAUGHT}{job_id}", place) for job_id, subject, place in runs]
     return [replace(choice, is_taught=True) for choice in _whole(made)]
 
 
-def own(place: Path | None) -> list[Choice]:
+def own(place: Path | None) -> list[BundleChoice]:
     """Return the bundle that processors serve by default."""
     return _whole([(OWN, "default bundle of the processors", place)]) if place is not None else []
 
 
-def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:
+def _whole(found: list[tuple[str, str, Path]]) -> list[BundleChoice]:
     return [_choice(*each) for each in found if (each[2] / TABLE).is_file()]
 
 
-def _choice(choice_id: str, label: str, bundle: Path) -> Choice:
+def _choice(choice_id: str, label: str, bundle: Path) -> BundleChoice:
     """Return the choice of a bundle with the facts in its table."""
     try:
         with (bundle / TABLE).open("rb") as opened:
             table = parse_toml(opened.read(_LARGEST_TABLE).decode())
     except (OSError, ValueError):
-        return Choice(choice_id, label, bundle, "")
+        return BundleChoice(choice_id, label, bundle, "")
     name, version, classes = table.get("name"), table.get("version"), table.get("classes")
     named = f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""
     names = tuple(map(str, classes)) if isinstance(classes, list) else ()
-    return Choice(choice_id, label, bundle, named, names, format=str(table.get("format", ""))[:80])
+    return BundleChoice(choice_id, label, bundle, named, names, format=str(table.get("format", ""))[:80])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from consumers.console.jobs.bundles import Choice
-from consumers.console.jobs.rows import CANDIDATES, Job, Kind
+from consumers.console.jobs.bundles import BundleChoice
+from consumers.console.jobs.rows import CANDIDATES, Job, JobKind
 from consumers.console.jobs.scans import ScanSource
 from consumers.console.settings import JobSettings
 
@@ -16,7 +16,7 @@ CLEAN: Final = "clean.npz"
 FIGURES: Final = "figures.json"
 OUT: Final = "out"
 LABELS: Final = "labels"
-_COMMANDS: Final = {Kind.ROLLBACK: "rollback", Kind.PROMOTE: "promote", Kind.DISMISS: "dismiss"}
+_COMMANDS: Final = {JobKind.ROLLBACK: "rollback", JobKind.PROMOTE: "promote", JobKind.DISMISS: "dismiss"}
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
 
 Copy = Callable[[str, Path, Callable[[], bool]], int]
@@ -24,13 +24,13 @@ Copy = Callable[[str, Path, Callable[[], bool]], int]
 
 
 def arguments_of(
-    settings: JobSettings, job: Job, choice: Choice | None, place: Path, source: ScanSource | None = None
+    settings: JobSettings, job: Job, choice: BundleChoice | None, place: Path, source: ScanSource | None = None
 ) -> list[str]:
     """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it.
 
     A candidate with a source is scanned before its rollout.
     """
-    if job.kind is Kind.TEACH:
+    if job.kind is JobKind.TEACH:
         name, _, thorough = job.subject.partition(" ")
         options = ["--thorough"] if thorough else []
         return [
@@ -43,9 +43,9 @@ def arguments_of(
     replaces = ["--other-classes"] if choice.is_taught else []
     if job.kind in CANDIDATES:
         scan = ["--clean", str(source.file or place / LABELS), "--progress"] if source and source.exists else []
-        by_rule = ["--by-rule"] if job.kind is Kind.CANDIDATE_BY_RULE else []
+        by_rule = ["--by-rule"] if job.kind is JobKind.CANDIDATE_BY_RULE else []
         return ["model", "candidate", str(choice.place), *scan, *by_rule, *replaces, *(settings.publish or ())]
-    if job.kind is Kind.PUBLISH:
+    if job.kind is JobKind.PUBLISH:
         return ["model", "publish", str(choice.place), *replaces, *(settings.publish or ())]
     found = [
         "lab", "repair", "--bundle", str(choice.place), "--clean", str(settings.folder / CLEAN),

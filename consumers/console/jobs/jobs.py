@@ -22,7 +22,7 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
-from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
+from consumers.console.jobs.bundles import OWN, BundleChoice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
 from consumers.console.jobs.output import (
     PICTURES_FOLDER,
@@ -35,7 +35,7 @@ from consumers.console.jobs.output import (
     tail_of,
     teach_report_of,
 )
-from consumers.console.jobs.rows import CANDIDATES, Job, JobState, Kind
+from consumers.console.jobs.rows import CANDIDATES, Job, JobKind, JobState
 from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
 from schemas.clock import unix_ms
@@ -67,7 +67,7 @@ Write = Callable[..., Awaitable[Any]]
 
 
 @dataclass
-class _Running:
+class _RunningJob:
     job: Job
     progress: Progress = field(default_factory=lambda: Progress("begins"))
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,7 +103,7 @@ class Jobs:
         self._labelled_frames = labelled_frames
         self._runs = settings.folder / "runs"
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="jobs")
-        self._running: _Running | None = None
+        self._running: _RunningJob | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock = _claimed(settings.folder, self._runs)
         for job in job_rows.interrupt(self._engine):
@@ -127,22 +127,22 @@ class Jobs:
         """The running job, None if there is none."""
         return self._running.job if self._running is not None else None
 
-    def choices(self, sight: Sight = ALL) -> dict[str, Choice]:
+    def choices(self, sight: Sight = ALL) -> dict[str, BundleChoice]:
         """Return the bundles that a job may use, by id: those of the operator, and those that jobs of these sites made.
 
         Blocks.
         """
         done = job_rows.with_bundles(self._engine, sight)
         made = repaired(
-            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is Kind.REPAIR
+            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.REPAIR
         )
         trained = taught(
-            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is Kind.TEACH
+            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.TEACH
         )
         found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made, *trained]
         return {choice.choice_id: choice for choice in found}
 
-    def scan_sources(self, choices: Iterable[Choice]) -> dict[str, ScanSource]:
+    def scan_sources(self, choices: Iterable[BundleChoice]) -> dict[str, ScanSource]:
         """Return the source of clean pictures for the backdoor scan of each bundle, by id. Blocks."""
         labels = self._labelled_frames.counts() if self._labelled_frames is not None else {}
         return {each.choice_id: scan_source(each, labels, self.settings.folder / CLEAN) for each in choices}
@@ -192,7 +192,7 @@ class Jobs:
         """
         if not self.repairs:
             raise ConfigError(f"{CLEAN} is missing: put clean labelled pictures into the jobs folder")
-        return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id, sight), camera)
+        return await self._begin(who, JobKind.REPAIR, await self._chosen(choice_id, sight), camera)
 
     async def teach(self, who: str, name: str, *, thorough: bool) -> Job:
         """Start the training of a classifier from the classes with enough labels.
@@ -203,7 +203,9 @@ class Jobs:
             raise ConfigError("labels are missing: this console has no key to pictures")
         if not _BUNDLE.fullmatch(name):
             raise ConfigError(f"name: expected letters, digits, `.`, `_` and `-`, got {name[:80]!r}. Correct it.")
-        return await self._begin(who, Kind.TEACH, Choice("", f"{name} thorough" if thorough else name, Path(), name))
+        return await self._begin(
+            who, JobKind.TEACH, BundleChoice("", f"{name} thorough" if thorough else name, Path(), name)
+        )
 
     async def publish(self, who: str, choice_id: str) -> Job:
         """Start to sign a bundle and make it the live model. Raises StateError while another job runs."""
@@ -212,7 +214,7 @@ class Jobs:
             raise ConfigError(
                 "bundle: expected one other than the processors' default, which they serve if none is published"
             )
-        return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
+        return await self._begin(who, JobKind.PUBLISH, await self._chosen(choice_id))
 
     async def begin_rollout(self, who: str, choice_id: str, *, by_rule: bool = False) -> Job:
         """Start to scan a bundle, sign it and make it the candidate. Raises StateError while another job runs.
@@ -224,26 +226,26 @@ class Jobs:
         source = (await self._aside(self.scan_sources, [choice]))[choice_id]
         if by_rule and not source.exists:
             raise ConfigError(f"by_rule: expected pictures for a backdoor scan: {source.lack}")
-        return await self._begin(who, Kind.CANDIDATE_BY_RULE if by_rule else Kind.CANDIDATE, choice)
+        return await self._begin(who, JobKind.CANDIDATE_BY_RULE if by_rule else JobKind.CANDIDATE, choice)
 
     async def promote(self, who: str, candidate: str) -> Job:
         """Start to make the candidate the live model. Raises StateError while another job runs."""
         self._require_signer()
-        return await self._begin(who, Kind.PROMOTE, Choice("", candidate, Path(), ""))
+        return await self._begin(who, JobKind.PROMOTE, BundleChoice("", candidate, Path(), ""))
 
     async def dismiss(self, who: str, candidate: str) -> Job:
         """Start to end the rollout of the candidate. Raises StateError while another job runs."""
         self._require_signer()
-        return await self._begin(who, Kind.DISMISS, Choice("", candidate, Path(), ""))
+        return await self._begin(who, JobKind.DISMISS, BundleChoice("", candidate, Path(), ""))
 
     async def roll_back(self, who: str, live: str) -> Job:
         """Start to withdraw the model `live`. Raises StateError while another job runs."""
         self._require_signer()
-        return await self._begin(who, Kind.ROLLBACK, Choice("", live, Path(), ""))
+        return await self._begin(who, JobKind.ROLLBACK, BundleChoice("", live, Path(), ""))
 
     async def again(self, who: str, job: Job) -> Job:
         """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
-        if job.kind is not Kind.REPAIR or job.state not in AGAIN:
+        if job.kind is not JobKind.REPAIR or job.state not in AGAIN:
             raise ConfigError("job: expected a cancelled or interrupted repair")
         await self._chosen(job.bundle)
         fresh = replace(job, who=who, at_ms=unix_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
@@ -263,20 +265,20 @@ class Jobs:
         if not self.publishes:
             raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
 
-    async def _chosen(self, choice_id: str, sight: Sight = ALL) -> Choice:
+    async def _chosen(self, choice_id: str, sight: Sight = ALL) -> BundleChoice:
         choice = (await self._aside(self.choices, sight)).get(choice_id)
         if choice is None:
             raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
         return choice
 
-    async def _begin(self, who: str, kind: Kind, choice: Choice, camera: str = "") -> Job:
+    async def _begin(self, who: str, kind: JobKind, choice: BundleChoice, camera: str = "") -> Job:
         job_id = secrets.token_hex(8)
         return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, unix_ms()))
 
     async def _run_now(self, job: Job) -> Job:
         if self._running is not None:
             raise StateError(f"job: expected no other job, {self._running.job.kind} is running. Try again later.")
-        now = self._running = _Running(job)
+        now = self._running = _RunningJob(job)
         try:
             await self._write(job_rows.begin, self._engine, job)
             await self._write(self._note, job.who, job.kind, job.subject, job.job_id, "started", site_of(job.camera))
@@ -286,7 +288,7 @@ class Jobs:
         self._task = asyncio.create_task(self._carry_out(now), name="job")
         return job
 
-    async def _carry_out(self, now: _Running) -> None:
+    async def _carry_out(self, now: _RunningJob) -> None:
         job = now.job
         state, outcome = JobState.FAILED, "internal error: see the console's log"
         try:
@@ -305,16 +307,16 @@ class Jobs:
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
-            if job.kind in (Kind.TEACH, *CANDIDATES):  # the labels in the quarantine are sealed, this copy is not
+            if job.kind in (JobKind.TEACH, *CANDIDATES):  # the labels in the quarantine are sealed, this copy is not
                 await self._aside(shutil.rmtree, self._place(job.job_id) / LABELS, True)
             self._running = None
             self._stir()
 
-    async def _child(self, now: _Running) -> tuple[JobState, str]:
+    async def _child(self, now: _RunningJob) -> tuple[JobState, str]:
         arguments = await self._aside(self._prepared, now)
         if (why := now.ends()) is not None:
             return why, "stopped before it began"
-        is_long = now.job.kind in (Kind.REPAIR, Kind.TEACH, *CANDIDATES)
+        is_long = now.job.kind in (JobKind.REPAIR, JobKind.TEACH, *CANDIDATES)
         limit_s = self.settings.repair_s if is_long else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
@@ -334,22 +336,22 @@ class Jobs:
         words = await self._aside(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
-        return JobState.DONE, "" if now.job.kind in (Kind.REPAIR, Kind.TEACH) else words
+        return JobState.DONE, "" if now.job.kind in (JobKind.REPAIR, JobKind.TEACH) else words
 
-    def _prepared(self, now: _Running) -> list[str]:
+    def _prepared(self, now: _RunningJob) -> list[str]:
         job = now.job
         place = self._place(job.job_id)
         place.mkdir(parents=True, exist_ok=True)
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
-        if job.kind is Kind.TEACH:
+        if job.kind is JobKind.TEACH:
             shutil.rmtree(place / OUT, ignore_errors=True)
             self._copy_labels(now, self._trainable())
-        if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
+        if job.kind in (JobKind.ROLLBACK, JobKind.PROMOTE, JobKind.DISMISS, JobKind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
         if choice is None:
             raise ConfigError(f"the bundle {job.subject} is missing")
-        if job.kind is Kind.REPAIR:
+        if job.kind is JobKind.REPAIR:
             now.progress = Progress("copying the quarantine")
             hold(self._copy, job.camera, place, lambda: now.ends() is not None)
         source = self.scan_sources([choice])[choice.choice_id] if job.kind in CANDIDATES else None
@@ -365,7 +367,7 @@ class Jobs:
             raise ConfigError(f"labels: expected two classes of {ENOUGH} or more, got {len(found)}. Label more.")
         return found
 
-    def _copy_labels(self, now: _Running, classes: Sequence[str]) -> None:
+    def _copy_labels(self, now: _RunningJob, classes: Sequence[str]) -> None:
         assert self._labelled_frames is not None
         now.progress = Progress("copying the labels")
         folder = self._place(now.job.job_id) / LABELS

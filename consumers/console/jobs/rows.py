@@ -14,7 +14,7 @@ from consumers.database.console_store import metadata
 from schemas.clock import unix_ms
 
 
-class Kind(StrEnum):
+class JobKind(StrEnum):
     """The kind of a job."""
 
     REPAIR = "repair"
@@ -27,7 +27,7 @@ class Kind(StrEnum):
     DISMISS = "dismiss"
 
 
-CANDIDATES: Final = (Kind.CANDIDATE, Kind.CANDIDATE_BY_RULE)
+CANDIDATES: Final = (JobKind.CANDIDATE, JobKind.CANDIDATE_BY_RULE)
 
 
 class JobState(StrEnum):
@@ -46,7 +46,7 @@ class Job:
     """One job. `bundle` is the id of a choice, `subject` its readable name; `camera` is empty for all cameras."""
 
     job_id: str
-    kind: Kind
+    kind: JobKind
     bundle: str
     subject: str
     camera: str
@@ -99,7 +99,7 @@ def newest(engine: Engine, limit: int, sight: Sight) -> list[Job]:
 
 def with_bundles(engine: Engine, sight: Sight) -> list[Job]:
     """Return the finished jobs of these sites that make a bundle, the newest first."""
-    made = jobs.c.kind.in_((Kind.REPAIR, Kind.TEACH))
+    made = jobs.c.kind.in_((JobKind.REPAIR, JobKind.TEACH))
     return _of(engine, made, jobs.c.state == JobState.DONE, sight.where(jobs.c.camera))
 
 
@@ -125,4 +125,4 @@ def forget_old(engine: Engine, kept: int) -> list[str]:
 def _of(engine: Engine, *where: Any) -> list[Job]:
     with engine.begin() as connection:
         rows = connection.execute(select(jobs).where(*where).order_by(jobs.c.at_ms.desc())).mappings()
-        return [Job(**row | {"kind": Kind(row["kind"]), "state": JobState(row["state"])}) for row in map(dict, rows)]
+        return [Job(**row | {"kind": JobKind(row["kind"]), "state": JobState(row["state"])}) for row in map(dict, rows)]

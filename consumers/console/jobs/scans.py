@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consumers.console.jobs.bundles import Choice
+from consumers.console.jobs.bundles import BundleChoice
 
 FEWEST_PICTURES: Final = 50
 FEWEST_CLASSES: Final = 3
@@ -29,7 +29,7 @@ class ScanSource(NamedTuple):
         return not self.lack
 
 
-def scan_source(choice: Choice, labels: Mapping[str, int], file: Path) -> ScanSource:
+def scan_source(choice: BundleChoice, labels: Mapping[str, int], file: Path) -> ScanSource:
     """Return the source of clean pictures for a bundle, from the number of labels of each class.
 
     Labels by the names of its classes are those of its own cameras. If they are enough, they go before the operator's

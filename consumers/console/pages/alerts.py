@@ -15,10 +15,20 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, episodes, sentence, sighting
+from consumers.cameras.episodes import (
+    ACKNOWLEDGED,
+    CLOSED,
+    OPEN,
+    STATES,
+    AlertSummary,
+    Episode,
+    episodes,
+    sentence,
+    sighting,
+)
 from consumers.cameras.open_alerts import KINDS, newest_rows
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext, unless_away
@@ -50,7 +60,7 @@ _CACHED: Final = {"cache-control": "private, max-age=86400, immutable"}
 
 
 @dataclass(frozen=True)
-class Raised:
+class AlertRow:
     """An alert with its review state."""
 
     alert_id: str
@@ -105,7 +115,7 @@ class Raised:
 
 
 _OWN: Final = ("state", "who", "at_ms", "episode")
-_COLUMNS: Final = tuple(name for name in Raised.__dataclass_fields__ if name not in _OWN)
+_COLUMNS: Final = tuple(name for name in AlertRow.__dataclass_fields__ if name not in _OWN)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class EpisodeSummary:
     """One episode as the page shows it."""
 
     episode: Episode
-    alert: Raised
+    alert: AlertRow
     """Its newest alert, or the requested one."""
     checked: int
     """Checked frames of all its alerts."""
@@ -144,19 +154,19 @@ class EpisodeSummary:
 def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/alerts", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/alerts", partial(_review_many, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/alerts/{alert_id}.png", partial(_thumbnail, context), reach=Reach.PART),
-        GuardedRoute("/alerts/{alert_id}", partial(_alert_page, context), reach=Reach.PART),
-        GuardedRoute("/alerts/{alert_id}", partial(_review, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/quarantine", partial(_gallery, context), reach=Reach.PART),
+        GuardedRoute("/alerts", partial(_page, context), reach=RightScope.PART),
+        GuardedRoute("/alerts", partial(_review_many, context), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute("/alerts/{alert_id}.png", partial(_thumbnail, context), reach=RightScope.PART),
+        GuardedRoute("/alerts/{alert_id}", partial(_alert_page, context), reach=RightScope.PART),
+        GuardedRoute("/alerts/{alert_id}", partial(_review, context), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute("/quarantine", partial(_gallery, context), reach=RightScope.PART),
         GuardedRoute("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
     ]
 
 
 def in_episodes(
     engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = "", sight: Sight = ALL
-) -> list[tuple[Episode, list[Raised]]]:
+) -> list[tuple[Episode, list[AlertRow]]]:
     """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
     is_included = and_(sight.where(alerts.c.camera), alerts.c.camera == camera if camera else true())
@@ -165,20 +175,20 @@ def in_episodes(
             row._mapping for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)
         ]
     rows = {row["alert_id"]: row for row in found}
-    known = [Found(*(row[name] for name in Found._fields)) for row in found]
+    known = [AlertSummary(*(row[name] for name in AlertSummary._fields)) for row in found]
     return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
 
 
-def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
+def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[AlertRow]:
     review = episode.review
     who, at_ms = (review.who, review.at_ms) if review is not None else ("", None)
     first = episode.alert_ids[0]
     mine = [rows[alert_id] for alert_id in reversed(episode.alert_ids)]
     named = [{**row, "statistic": statistic_name(row["statistic"])} for row in mine]
-    return [Raised(**row, state=episode.state, who=who, at_ms=at_ms, episode=first) for row in named]
+    return [AlertRow(**row, state=episode.state, who=who, at_ms=at_ms, episode=first) for row in named]
 
 
-def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
+def summaries(engine: Engine, found: Sequence[tuple[Episode, list[AlertRow]]]) -> list[EpisodeSummary]:
     """Return the episodes, each with the class and the model of the first alert in its list; the muted ones last."""
     shown = []
     with engine.begin() as connection:
@@ -192,7 +202,7 @@ def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> 
     return sorted(shown, key=lambda each: each.mute is not None)
 
 
-def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[str, str]:
+def _answered(connection: Connection, raised: AlertRow, message: bytes) -> tuple[str, str]:
     """Return the most frequent class of an alert's frames and the model; empty strings if no frame is left."""
     try:
         alert = Alert.FromString(message)
@@ -205,13 +215,13 @@ def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[s
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[Raised]]]:
+async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[AlertRow]]]:
     """Return the episodes of the newest alerts of these sites, the latest first."""
     reviews = await context.read(context.store.reviewed)
     return await context.read_recorded(in_episodes, reviews, context.published_ms(), camera, sight)
 
 
-async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[Raised]:
+async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
     """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
 
     At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
@@ -263,7 +273,7 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _shown(
-    context: ConsoleContext, request: Request, found: Sequence[tuple[Episode, list[Raised]]], **values: Any
+    context: ConsoleContext, request: Request, found: Sequence[tuple[Episode, list[AlertRow]]], **values: Any
 ) -> Response:
     """Render these episodes with their comments; the template needs `values` besides."""
     shown = await context.read_recorded(summaries, found) if found else []

@@ -23,7 +23,7 @@ from consumers.console.data.clips import AFTER_MS, BEFORE_MS
 from consumers.console.data.commands import NO_BROKER, changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
 from consumers.console.data.kept_clips import ASKED
-from consumers.console.data.pictures import Ways
+from consumers.console.data.pictures import PictureVersions
 from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
@@ -121,7 +121,7 @@ async def _live(context: ConsoleContext, streams: Streams, request: Request) -> 
 
 def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[], str]:
     """Return a function that renders the changed parts of a camera's page; empty if nothing changed."""
-    shown: tuple[Card, Ways] | None = None
+    shown: tuple[Card, PictureVersions] | None = None
     header = header_changes(context, sight)
 
     def changed() -> str:

@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import form_of, session_of
-from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.pages.outcomes import back, outcome_of
-from consumers.console.replay import MOST, MOST_BYTES, Replayed, is_frame, letters, reasons, replay
+from consumers.console.replay import MOST, MOST_BYTES, ReplayOutcome, is_frame, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -35,11 +35,11 @@ _EXPLAINED: Final = (
 def letter_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/dead-letters", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/dead-letters", partial(_page, context), reach=RightScope.PART),
         GuardedRoute(
-            "/dead-letters/{topic}/{partition:number}/{offset:number}", partial(_letter, context), reach=Reach.PART
+            "/dead-letters/{topic}/{partition:number}/{offset:number}", partial(_letter, context), reach=RightScope.PART
         ),
-        GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN, Reach.PART),
+        GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN, RightScope.PART),
     ]
 
 
@@ -132,7 +132,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     """
     sight, who, settings = sight_of(request), session_of(request).name, context.settings
     sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
-    total, is_done = Replayed(), False
+    total, is_done = ReplayOutcome(), False
     # Large frames are searched in the whole topic: `replay` ends when Kafka gives nothing for a while.
     begin_long_answer(request.scope, math.inf)
     for site, part in sites.items():
@@ -142,7 +142,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
         except UserError as error:
             await context.note(who, "replay", reason, "", str(error), site)
             return f"{total}. {error}" if is_done else str(error), False
-        total += outcome or Replayed(recorded=recorded)
+        total += outcome or ReplayOutcome(recorded=recorded)
         if outcome is not None:
             is_done = True
             await context.note(who, "replay", reason, "", str(outcome), site)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import session_of
-from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext
@@ -35,7 +35,7 @@ _PLACE = "/drop-policies"
 
 
 @dataclass(frozen=True)
-class Listed:
+class PolicyRow:
     """A policy with the counts of its cameras."""
 
     policy: DropPolicy
@@ -45,16 +45,18 @@ class Listed:
 def policy_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
-        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute(f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(_PLACE, partial(_page, context), reach=RightScope.PART),
+        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute(
+            f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, RightScope.PART
+        ),
     ]
 
 
-def listed(context: ConsoleContext, sight: Sight) -> list[Listed]:
+def listed(context: ConsoleContext, sight: Sight) -> list[PolicyRow]:
     """Return the policies at these sites, by group."""
     counts = context.drop_plan.counts()
-    return [Listed(each, counts[each.cameras]) for each in context.drop_plan.policies if sight.sees(each.cameras)]
+    return [PolicyRow(each, counts[each.cameras]) for each in context.drop_plan.policies if sight.sees(each.cameras)]
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:

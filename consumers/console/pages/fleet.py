@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.state import GONE, State
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import require, sight_of
 from consumers.console.context import ConsoleContext, pages_for
@@ -28,12 +28,12 @@ _LONGEST: Final = 200
 def fleet_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/fleet/live", partial(_live, context, streams), reach=Reach.PART),
-        GuardedRoute("/live", partial(_header_live, context, streams), reach=Reach.PART),
+        GuardedRoute("/", partial(_page, context), reach=RightScope.PART),
+        GuardedRoute("/fleet/live", partial(_live, context, streams), reach=RightScope.PART),
+        GuardedRoute("/live", partial(_header_live, context, streams), reach=RightScope.PART),
         GuardedRoute("/picture/{site}/{camera}.jpg", partial(_picture, context)),
         GuardedRoute("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
-        GuardedRoute("/fleet/forget", partial(_forget, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/fleet/forget", partial(_forget, context), "POST", Right.OPERATOR, RightScope.PART),
     ]
 
 

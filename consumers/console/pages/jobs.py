@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.refusal import RefusedActionError
-from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of
@@ -20,7 +20,7 @@ from consumers.console.data.stream import Streams
 from consumers.console.jobs.bundles import OWN
 from consumers.console.jobs.jobs import AGAIN, SHOWN, Jobs
 from consumers.console.jobs.output import PICTURES, Progress
-from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.pages.fleet import header_changes
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.messages.rollout import slots
@@ -38,11 +38,13 @@ def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
             GuardedRoute(f"/jobs/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, start_reach(name))
             for name, act in STARTS.items()
         ),
-        GuardedRoute("/jobs/{job_id}", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams), reach=Reach.PART),
-        GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context), reach=Reach.PART),
+        GuardedRoute("/jobs/{job_id}", partial(_page, context), reach=RightScope.PART),
+        GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams), reach=RightScope.PART),
+        GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context), reach=RightScope.PART),
         *(
-            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, Reach.PART)
+            GuardedRoute(
+                f"/jobs/{{job_id}}/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, RightScope.PART
+            )
             for name, act in CHANGES.items()
         ),
     ]
@@ -139,9 +141,9 @@ STARTS: dict[str, Act] = {
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 
-def start_reach(name: str) -> Reach:
+def start_reach(name: str) -> RightScope:
     """Return the reach of a job: the models are those of the whole fleet, a repair may use one camera alone."""
-    return Reach.PART if name == "repair" else Reach.FLEET
+    return RightScope.PART if name == "repair" else RightScope.FLEET
 
 
 async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
@@ -189,11 +191,11 @@ async def offered(context: ConsoleContext, request: Request) -> dict[str, Any]:
 async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:
     admin = may(request, Right.ADMIN, job.camera)
     ended = job.state is not JobState.RUNNING
-    report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
-    taught = await context.read(jobs.teach_report, job) if ended and job.kind is Kind.TEACH else None
+    report = await context.read(jobs.report, job) if ended and job.kind is JobKind.REPAIR else None
+    taught = await context.read(jobs.teach_report, job) if ended and job.kind is JobKind.TEACH else None
     frames = context.labelled_frames if taught is not None else None
     files = [file for file, *_ in taught.worst] if taught is not None else []
-    cured = f"job-{job.job_id}" if job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE else ""
+    cured = f"job-{job.job_id}" if job.kind in (JobKind.REPAIR, JobKind.TEACH) and job.state is JobState.DONE else ""
     made = (await context.read(jobs.choices)).get(cured) if cured else None
     source = (await context.read(jobs.scan_sources, [made]))[cured] if made is not None else None
     return {
@@ -209,7 +211,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "cured": cured,
         "scan": source,
         "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
-        "can_again": job.kind is Kind.REPAIR and job.state in AGAIN,
+        "can_again": job.kind is JobKind.REPAIR and job.state in AGAIN,
         "live": context.models.live if context.models is not None else None,
     }
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import no
-from consumers.console.access.rights import GuardedRoute, Reach
+from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS
 from consumers.console.pages.jobs import offered
@@ -29,7 +29,7 @@ from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
 def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/models", partial(_page, context), reach=Reach.FLEET),
+        GuardedRoute("/models", partial(_page, context), reach=RightScope.FLEET),
         GuardedRoute(
             "/models/differences/{begun_ms:number}/{boot:number}/{seq:number}/{site}/{camera}.jpg",
             partial(_picture, context),

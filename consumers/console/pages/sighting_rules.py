@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
-from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext, unless_away
@@ -39,9 +39,11 @@ _PLACE = "/sighting-rules"
 def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute(_PLACE, partial(_page, context), reach=Reach.PART),
-        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute(f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute(_PLACE, partial(_page, context), reach=RightScope.PART),
+        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute(
+            f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, RightScope.PART
+        ),
     ]
 
 

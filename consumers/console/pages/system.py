@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.conservation.result import read_result
 from consumers.console.access.gate import no
-from consumers.console.access.rights import GuardedRoute, Reach
+from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.access.sight import ALL
 from consumers.console.access.sites import sight_of
 from consumers.console.context import ConsoleContext, unless_away
@@ -27,13 +27,13 @@ from consumers.console.pages.system_charts import RANGES, USUAL, system_past
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/system", partial(_system, context), reach=Reach.FLEET),
-        GuardedRoute("/system/conservation", partial(_conservation, context), reach=Reach.FLEET),
-        GuardedRoute("/system/history", partial(past, context), reach=Reach.FLEET),
-        GuardedRoute("/system/live", partial(_live, context, streams), reach=Reach.FLEET),
-        GuardedRoute("/rules", partial(_rules, context), reach=Reach.PART),
-        GuardedRoute("/rules/graph", _rules_of_prometheus, reach=Reach.SAME),
-        GuardedRoute("/runbooks", partial(_runbooks, context), reach=Reach.SAME),
+        GuardedRoute("/system", partial(_system, context), reach=RightScope.FLEET),
+        GuardedRoute("/system/conservation", partial(_conservation, context), reach=RightScope.FLEET),
+        GuardedRoute("/system/history", partial(past, context), reach=RightScope.FLEET),
+        GuardedRoute("/system/live", partial(_live, context, streams), reach=RightScope.FLEET),
+        GuardedRoute("/rules", partial(_rules, context), reach=RightScope.PART),
+        GuardedRoute("/rules/graph", _rules_of_prometheus, reach=RightScope.SAME),
+        GuardedRoute("/runbooks", partial(_runbooks, context), reach=RightScope.SAME),
     ]
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext
@@ -35,11 +35,11 @@ NONE: Final = "labels are missing: this console has no key to pictures, or no qu
 def teach_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/teach", partial(_page, context), reach=Reach.PART),
-        GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR, Reach.PART),
-        GuardedRoute("/teach/train", partial(show_acted, context, _start), "POST", Right.ADMIN, Reach.FLEET),
+        GuardedRoute("/teach", partial(_page, context), reach=RightScope.PART),
+        GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR, RightScope.PART),
+        GuardedRoute("/teach/train", partial(show_acted, context, _start), "POST", Right.ADMIN, RightScope.FLEET),
         GuardedRoute("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
     ]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TELLING_S: Final = 20.0
 
 
-class Reported:
+class ProgressReporter:
     """Print a line on stderr for every batch: its progress and the remaining time."""
 
     def __init__(self, *, each: bool = False) -> None:
@@ -166,9 +166,9 @@ def red_team(
             budget_s=None if budget is None else budget * 60, seed=seed,
         )  # fmt: skip
         if estimate:
-            typer.echo(f"at most {_minutes(team.estimate(Reported(each=True)))}")
+            typer.echo(f"at most {_minutes(team.estimate(ProgressReporter(each=True)))}")
             return
-        result = team.run(Reported(), shown_command())
+        result = team.run(ProgressReporter(), shown_command())
         if json is not None:
             write_json(json, result.document())
         page = None if out is None else write_pages(out, name, result)

@@ -48,7 +48,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BackendChoice:
     """The chosen network function, with its backend and precision."""
 
     network: Network
@@ -71,7 +71,7 @@ class RunsOn(NamedTuple):
     precision: str
 
 
-class _Lasting:
+class _FallbackNetwork:
     """A network that returns to its own runtime for good if the backend fails on a batch."""
 
     def __init__(self, network: Network, own: Network) -> None:
@@ -125,15 +125,15 @@ def choose(
     free_sides: bool = False,
     exact_first: bool = False,
     cache: ChoiceCache | None = None,
-) -> Choice:
+) -> BackendChoice:
     """Return the fastest way to run `network` on `inputs` (N, C, H, W) within the tolerance, or its own runtime.
 
-    Only precisions in `allowed` are used. Other arguments are those of `Backend.take` and `Taken.at`. A choice that
+    Only precisions in `allowed` are used. Other arguments are those of `Backend.convert` and `BackendNetwork.at`. A choice that
     `cache` holds is checked and not measured again. Raises ConfigError for a request that this machine or this network
     cannot fulfil.
     """
     check_wish(wish)
-    own = Choice(network, runtime_of(network), "float32")
+    own = BackendChoice(network, runtime_of(network), "float32")
     request = (wish, tuple(allowed), free_sides, exact_first)
     key = None if cache is None else key_of(network, (inputs, calibration), *request)
     if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, wish, fits)) is not None:
@@ -146,7 +146,9 @@ def choose(
 
 
 @torch.inference_mode()
-def _cached(cache: ChoiceCache, key: str, own: Choice, inputs: Tensor, wish: Wish, fits: Fits) -> Choice | None:
+def _cached(
+    cache: ChoiceCache, key: str, own: BackendChoice, inputs: Tensor, wish: Wish, fits: Fits
+) -> BackendChoice | None:
     """Return the choice that the cache holds if it still fits the network's own outputs."""
     found = cache.find(key)
     if found is None:
@@ -162,7 +164,7 @@ def _cached(cache: ChoiceCache, key: str, own: Choice, inputs: Tensor, wish: Wis
     if wrong:
         log.info("cached_choice_rejected", reason=wrong)
         return None
-    return Choice(_Lasting(network, own.network), found.backend, found.precision, found.speedup)
+    return BackendChoice(_FallbackNetwork(network, own.network), found.backend, found.precision, found.speedup)
 
 
 def _permits_own(wish: Wish) -> bool:
@@ -171,7 +173,7 @@ def _permits_own(wish: Wish) -> bool:
 
 
 def _measured(
-    own: Choice,
+    own: BackendChoice,
     inputs: Tensor,
     wish: Wish,
     fits: Fits,
@@ -179,9 +181,9 @@ def _measured(
     calibration: Tensor | None,
     free_sides: bool,
     exact_first: bool,
-) -> Choice:
+) -> BackendChoice:
     """Return the fastest choice by a trial."""
-    found: list[Choice] = []
+    found: list[BackendChoice] = []
     refusals: list[str] = []
     if _permits_own(wish):
         found.append(own)
@@ -204,7 +206,7 @@ def _measured(
 
 def _of_backend(
     backend: Backend,
-    own: Choice,
+    own: BackendChoice,
     inputs: Tensor,
     precisions: Sequence[CpuPrecision],
     fits: Fits,
@@ -212,7 +214,7 @@ def _of_backend(
     free_sides: bool,
     exact_first: bool,
     refusals: list[str],
-) -> list[Choice]:
+) -> list[BackendChoice]:
     """Return the candidates within their tolerance; add the reasons for the others to `refusals`."""
     try:
         taken = backend.take(own.network, inputs, free_sides)
@@ -236,7 +238,7 @@ def _of_backend(
             _refuse(refusals, f"{backend.name} {precision}: {wrong}")
             continue
         save = partial(taken.save, precision)
-        found.append(Choice(_Lasting(network, own.network), backend.name, precision, save=save))
+        found.append(BackendChoice(_FallbackNetwork(network, own.network), backend.name, precision, save=save))
     return found
 
 
@@ -250,7 +252,7 @@ def _reason(error: Exception, name: str) -> str:
     return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 
-def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:
+def _fastest(found: Sequence[BackendChoice], inputs: Tensor) -> BackendChoice:
     """Return the fastest in alternating rounds, by the least time of each: other load makes rounds longer, never
     shorter.
     """
@@ -261,7 +263,7 @@ def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:
     return best if best.speedup >= COARSER_PAYS * exact.speedup else exact
 
 
-def _speedup(choice: Choice) -> float:
+def _speedup(choice: BackendChoice) -> float:
     return choice.speedup
 
 

@@ -25,7 +25,7 @@ class UnsupportedNetworkError(BundleError):
     """A backend cannot run this network; its own runtime can."""
 
 
-class Taken(Protocol):
+class BackendNetwork(Protocol):
     """A network in a backend's own form."""
 
     def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
@@ -51,7 +51,7 @@ class Backend(Protocol):
     def precisions(self) -> Sequence[CpuPrecision]:
         """Return the precisions in which the backend can compute on this CPU."""
 
-    def take(self, network: Network, example: Tensor, free_sides: bool) -> Taken:
+    def take(self, network: Network, example: Tensor, free_sides: bool) -> BackendNetwork:
         """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises
         UnsupportedNetworkError.
 
@@ -59,7 +59,7 @@ class Backend(Protocol):
         """
 
     def restore(self, file: Path, precision: CpuPrecision) -> Network:
-        """Return the function that `Taken.at` made of the model in `file`. Raises UnsupportedNetworkError."""
+        """Return the function that `BackendNetwork.at` made of the model in `file`. Raises UnsupportedNetworkError."""
 
 
 def runtime_of(network: Network) -> str:

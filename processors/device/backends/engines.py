@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from processors.bundle import Bundle
 from processors.bundle.formats import Network
 from processors.device.backends.choice_cache import ChoiceCache
-from processors.device.backends.choose import Choice, RunsOn, Wish, choose
+from processors.device.backends.choose import BackendChoice, RunsOn, Wish, choose
 from processors.device.backends.contract import CpuPrecision
 from processors.networks.filler import Filler
 from processors.networks.restorer import Restorer, restored, seen
@@ -45,8 +45,8 @@ _TRIED_PIXELS: Final = 2**18
 class Engines:
     """The chosen backends. `restorer` is None if nothing is restored."""
 
-    classifier: Choice
-    restorer: Choice | None = None
+    classifier: BackendChoice
+    restorer: BackendChoice | None = None
 
     @property
     def runs(self) -> tuple[RunsOn, ...]:
@@ -78,7 +78,7 @@ def engines(
 # The bundle's network
 
 
-def _classifier(bundle: Bundle, wish: Wish, cache: ChoiceCache | None) -> Choice:
+def _classifier(bundle: Bundle, wish: Wish, cache: ChoiceCache | None) -> BackendChoice:
     calibration = None if bundle.calibration is None else _as_seen(bundle, bundle.calibration)
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16") if calibration is None else ("float32", "bf16", "int8")
     inputs = torch.cat([_as_seen(bundle, some) for some in _pictures(bundle)])
@@ -137,7 +137,7 @@ def _same_logits(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
 
 
 @dataclass(frozen=True)
-class _Restored:
+class _BackendRestorer:
     """The restorer with its weights run by a backend."""
 
     change: Network
@@ -160,7 +160,7 @@ class Change(nn.Module):
         return self.restorer.change(x)
 
 
-class _Late:
+class _LazyNetwork:
     """A network that is created on its first call, because the frames of most cameras need only one restorer."""
 
     def __init__(self, make: Callable[[], Network]) -> None:
@@ -176,7 +176,7 @@ class _Late:
 
 
 @lru_cache(maxsize=4)
-def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tuple[Choice, Restorers]:
+def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tuple[BackendChoice, Restorers]:
     """Return the backend of the restorer for small frames, and both restorers.
 
     The restorer for large frames is another network with its own choice. The first layer of the small one sees the
@@ -197,7 +197,7 @@ def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tup
     )
     if choice.backend == "torch":
         return choice, Restorers(small, large)
-    fast = _Restored(choice.network, small.kept_gain)
+    fast = _BackendRestorer(choice.network, small.kept_gain)
 
     def make() -> Network:
         again = Wish("openvino", wish.precision if wish.precision in ("auto", "int8") else "float32")
@@ -215,7 +215,7 @@ def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tup
             cache=cache,
         ).network
 
-    return choice, Restorers(fast, _Restored(_Late(make), large.kept_gain))
+    return choice, Restorers(fast, _BackendRestorer(_LazyNetwork(make), large.kept_gain))
 
 
 def _same_pixels(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:

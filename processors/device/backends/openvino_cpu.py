@@ -60,7 +60,7 @@ class OpenVino:
             found.append("int8")
         return found
 
-    def take(self, network: Network, example: Tensor, free_sides: bool) -> TakenModel:
+    def take(self, network: Network, example: Tensor, free_sides: bool) -> ConvertedModel:
         """Return the model of a module, of a TorchScript module, or of an ONNX or TensorFlow Lite
         graph. Raises UnsupportedNetworkError."""
         try:
@@ -81,17 +81,17 @@ class OpenVino:
             raise
         except Exception as error:  # a user's network, a tracer or a frontend may raise anything
             raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
-        return TakenModel(model)
+        return ConvertedModel(model)
 
     def restore(self, file: Path, precision: CpuPrecision) -> CompiledNetwork:
-        """Return the function of a model that `TakenModel.save` has written."""
+        """Return the function of a model that `ConvertedModel.save` has written."""
         try:
             return _compiled(openvino_core().read_model(file), precision)
         except Exception as error:  # the runtime may raise anything
             raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
 
 
-class TakenModel:
+class ConvertedModel:
     """A model that is not yet compiled."""
 
     def __init__(self, model: openvino.Model) -> None:
@@ -101,7 +101,7 @@ class TakenModel:
     def at(
         self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False
     ) -> CompiledNetwork:
-        """See `processors.device.backends.contract.Taken`."""
+        """See `processors.device.backends.contract.BackendNetwork`."""
         try:
             model = self._model
             if precision == "int8":
@@ -118,7 +118,7 @@ class TakenModel:
             raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
 
     def save(self, precision: CpuPrecision, file: Path) -> None:
-        """See `processors.device.backends.contract.Taken`."""
+        """See `processors.device.backends.contract.BackendNetwork`."""
         import openvino
 
         openvino.save_model(self._made[precision], file, compress_to_fp16=False)

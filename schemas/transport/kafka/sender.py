@@ -51,7 +51,7 @@ class Sendable(Protocol):
         """Names and values."""
 
 
-class Plain(NamedTuple):
+class PlainRecord(NamedTuple):
     """A record and nothing else."""
 
     key: bytes
