@@ -96,7 +96,7 @@ class ProcessorMetrics:
         """Remove the drift: the live model has no reference, or too few frames."""
         self._drift.clear()
 
-    def taken(self, raw_bytes: int, sent_bytes: int) -> None:
+    def count_pixels(self, raw_bytes: int, sent_bytes: int) -> None:
         """Count a verified frame with its bytes as pixels and as a message."""
         self._raw_bytes.inc(raw_bytes)
         self._sent_bytes.inc(sent_bytes)

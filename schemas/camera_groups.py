@@ -14,7 +14,7 @@ _GROUP: Final = re.compile(rf"(?=.{{3,64}}\Z){SITE_NAME.pattern}/([a-z0-9][a-z0-
 T = TypeVar("T")
 
 
-def group_of(text: object) -> str:
+def parse_group(text: object) -> str:
     """Return a group of cameras. Raises ConfigError for another form."""
     if not isinstance(text, str) or not _GROUP.fullmatch(text) or text.endswith("/"):
         raise ConfigError(
@@ -23,9 +23,9 @@ def group_of(text: object) -> str:
     return text
 
 
-def group_at(text: str) -> str:
+def parse_typed_group(text: str) -> str:
     """Return a typed group of cameras whose site may be missing. Raises ConfigError for another form."""
-    return group_of(text if "/" in text else f"{DEFAULT_SITE}/{text}")
+    return parse_group(text if "/" in text else f"{DEFAULT_SITE}/{text}")
 
 
 def most_specific(camera: str, by_group: Mapping[str, T]) -> T | None:

@@ -60,5 +60,5 @@ class RecorderStore:
         batch = read(records, self.settings, self.keys, unix_ms())
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
-        self.cameras.take(written)
+        self.cameras.apply_transaction(written)
         return written

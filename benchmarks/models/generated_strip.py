@@ -154,7 +154,7 @@ def main() -> None:
     torch.set_num_threads(1)
     bundle = load_bundle(shipped_bundle("imagenet"), CPU)
     example = torch.rand(2, 3, imagenet.SIDE, imagenet.SIDE)
-    bundle = replace(bundle, network=OpenVino().take(bundle.network, example, free_sides=False).at("float32"))
+    bundle = replace(bundle, network=OpenVino().convert(bundle.network, example, free_sides=False).at("float32"))
     overlays = to_frames(imagenet.overlays(), CPU)
     if options.constants:
         print(threshold_of(bundle, overlays).model_dump())

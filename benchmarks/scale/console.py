@@ -94,7 +94,7 @@ class Room:
     def fill(self, names: Sequence[str]) -> None:
         """Save the state of cameras, each with one frame."""
         cache = CameraCache(self.settings)
-        cache.take(
+        cache.apply_transaction(
             TransactionEffect(
                 rows=[frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names]
             )
@@ -299,7 +299,7 @@ def measure_month(folder: Path, days: int) -> Result:
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
     cache = CameraCache(room.settings)
-    cache.take(
+    cache.apply_transaction(
         TransactionEffect(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())])
     )
     Snapshots(room.engine, 0).save(cache.all(), unix_ms())

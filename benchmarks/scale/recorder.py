@@ -107,7 +107,7 @@ class Direct(RecorderStore):
     def feed(self, records: Sequence[MadeRecord]) -> TransactionEffect:
         """Record one transaction, and update metrics and cache."""
         written = super().feed(records)
-        self.meters.take(written)
+        self.meters.count_transaction(written)
         return written
 
     def batches(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:

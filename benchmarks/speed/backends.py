@@ -133,7 +133,8 @@ def candidates(case: Case, compiles: bool, folder: Path) -> Iterator[tuple[str, 
         yield "torch.compile float32", lambda: _compiled(network)
     openvino = OpenVino()
     for precision in () if openvino.lacks() else openvino.precisions():
-        yield f"openvino {precision}", lambda p=precision: openvino.take(network, inputs[:8], False).at(p, inputs[:64])  # type: ignore[misc]
+        wanted = f"openvino {precision}"
+        yield wanted, lambda p=precision: openvino.convert(network, inputs[:8], False).at(p, inputs[:64])  # type: ignore[misc]
     for each in ("float32", "int8"):
         yield f"onnxruntime {each}", lambda p=each: _onnx(network, inputs, p, folder)  # type: ignore[misc]
 

@@ -28,7 +28,7 @@ import av
 import numpy as np
 
 from benchmarks.harness.command_line import command_line
-from producers.camera.sealing import Sealing
+from producers.camera.sealing import FrameSealer
 from producers.sources.decoder import to_rgb
 from producers.sources.framing import resize
 from producers.sources.opening import open_source
@@ -122,7 +122,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
         spool.append(payload, position, captured_ms, raw_bytes)
 
     encoding = Encoding(dropped_per_block(DROP), PROBES, profile)
-    seals = Sealing(_KEY, spool, publish, GroupEncoder(_KEY, VideoSettings()))
+    seals = FrameSealer(_KEY, spool, publish, GroupEncoder(_KEY, VideoSettings()))
     taken = []
     for number, picture in enumerate(frames):
 

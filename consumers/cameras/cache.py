@@ -42,13 +42,13 @@ class CameraCache:
         self._forget_after_s = settings.forget_after_s
         self._rule = settings.evidence
         self._cameras: dict[str, Camera] = {}
-        self._heard: OrderedDict[str, Camera] = OrderedDict()
+        self._by_last_frame: OrderedDict[str, Camera] = OrderedDict()
         """Cameras that have sent a frame, the most recent at the end."""
         self._silent_at: list[tuple[float, str]] = []
         """A heap of the times at which sending cameras fall silent, or earlier ones. Those that are not the camera's
         `silent_at_ms` are outdated."""
-        self._stirred: set[str] = set()
-        """Cameras that changed since the last call of `stirred`."""
+        self._probe_changes: set[str] = set()
+        """Cameras that changed since the last call of `pop_probe_changes`."""
         self._unsaved: OrderedDict[str, int] = OrderedDict()
         """Cameras that changed since they were saved, with the time of recording of their first unsaved frame."""
         self._unjudged: set[str] = set()
@@ -61,7 +61,7 @@ class CameraCache:
         """Cameras with evidence or flagged probes: the larger of the evidence and the flagged share."""
         self._shown: list[str] = []
         """The cameras that `shown` returned last."""
-        self._unseen: OrderedDict[str, bytes] = OrderedDict()
+        self._previews: OrderedDict[str, bytes] = OrderedDict()
         """The newest unchecked preview of each camera."""
         self._taken_ms = 0
         """Time of recording of the last frame."""
@@ -73,7 +73,7 @@ class CameraCache:
             self._cameras[camera.name] = camera
             if camera.last is not None:
                 camera.heard_ms = clock_ms - max(0, now_ms - camera.last.recorded_ms)
-                self._heard[camera.name] = camera
+                self._by_last_frame[camera.name] = camera
                 self._sends(camera, clock_ms)
             if camera.status is not None:
                 camera.status_seen_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
@@ -81,13 +81,13 @@ class CameraCache:
                 camera.health.restore(camera.judged.state, clock_ms)
             camera.known_to_ms = now_ms
             self._unjudged.add(camera.name)
-        self._heard = OrderedDict(sorted(self._heard.items(), key=lambda each: each[1].heard_ms))
+        self._by_last_frame = OrderedDict(sorted(self._by_last_frame.items(), key=lambda each: each[1].heard_ms))
 
     def keep(self, is_kept: Callable[[str], bool]) -> None:
         """Forget all other cameras: a recorder of a group has those of its partitions."""
         self._forget([name for name in self._cameras if not is_kept(name)])
 
-    def take(self, written: TransactionEffect) -> None:
+    def apply_transaction(self, written: TransactionEffect) -> None:
         """Update the cameras with one transaction."""
         now_ms = self._clock_ms()
         unsaved = self._unsaved
@@ -99,12 +99,12 @@ class CameraCache:
                 camera = touched[name] = self._camera(name)
                 if name not in unsaved:
                     unsaved[name] = row.recorded_ms
-            camera.take(row, now_ms)
+            camera.record_frame(row, now_ms)
         if written.rows:
             self._taken_ms = written.rows[-1].recorded_ms
         for name, camera in touched.items():
-            self._heard[name] = camera
-            self._heard.move_to_end(name)
+            self._by_last_frame[name] = camera
+            self._by_last_frame.move_to_end(name)
             if not camera.sending or (camera.status is not None and camera.status.state in _STOPPED):
                 self._sends(camera, now_ms)
             self._unjudged.add(camera.name)
@@ -128,27 +128,27 @@ class CameraCache:
                 # The patience may be shorter now.
                 self._set_deadline(camera, min(camera.silent_at_ms, self._silence_ms(camera)))
             self._unjudged.add(camera.name)
-            self._stirred.add(status.camera)
+            self._probe_changes.add(status.camera)
         for name, refusal in written.refusals:
             camera = self._camera(name)
             camera.refuse(refusal, now_ms)
             self._unjudged.add(camera.name)
-        self.take_evidence(written)
+        self.apply_evidence(written)
         self._make_room()
 
-    def take_evidence(self, written: TransactionEffect) -> None:
+    def apply_evidence(self, written: TransactionEffect) -> None:
         """Update the evidence of each camera, by its newest boot."""
         for (name, boot), chain in written.chains.items():
             camera = self._cameras.get(name)
             if camera is not None and camera.last is not None and boot in (camera.last.boot, camera.boot):
                 camera.boot, camera.level, camera.is_new = boot, chain.level(self._rule), chain.is_new(self._rule)
                 self._unsaved.setdefault(name, self._taken_ms)
-                self._stirred.add(name)
+                self._probe_changes.add(name)
                 self._unjudged.add(name)
 
     def _sends(self, camera: Camera, now_ms: int) -> None:
         """Note that frames of the camera come or may come, and set its deadline."""
-        self._stirred.add(camera.name)
+        self._probe_changes.add(camera.name)
         if not camera.sending:
             self._set_deadline(camera, self._silence_ms(camera))
 
@@ -172,7 +172,7 @@ class CameraCache:
                 self._set_deadline(camera, until_ms)
                 continue
             camera.silent_at_ms = math.inf
-            self._stirred.add(name)
+            self._probe_changes.add(name)
             self._unjudged.add(name)
 
     def revoke(self, accepted_from: Mapping[str, int]) -> None:
@@ -233,16 +233,16 @@ class CameraCache:
         """Set the cameras that people have removed, each until it sends again, with the Unix time of the removal."""
         self._removed_ms = removed_ms
 
-    def unseen(self, count: int) -> list[tuple[Camera, bytes]]:
+    def pop_previews(self, count: int) -> list[tuple[Camera, bytes]]:
         """Take the newest previews of at most `count` cameras, the longest waiting first."""
         found: list[tuple[Camera, bytes]] = []
-        while self._unseen and len(found) < count:
-            name, jpeg = self._unseen.popitem(last=False)
+        while self._previews and len(found) < count:
+            name, jpeg = self._previews.popitem(last=False)
             if name in self._cameras:
                 found.append((self._cameras[name], jpeg))
         return found
 
-    def looked_at(self, cameras: Iterable[Camera]) -> None:
+    def mark_unjudged(self, cameras: Iterable[Camera]) -> None:
         """Judge these cameras again: their pictures were checked."""
         self._unjudged.update(camera.name for camera in cameras)
 
@@ -263,7 +263,7 @@ class CameraCache:
 
         faulty = (name for name, _ in self.faulty(count))
         suspect = heapq.nlargest(count, filter(is_recent, self._suspicion), key=self._suspicion.__getitem__)
-        newest = takewhile(is_recent, reversed(self._heard))
+        newest = takewhile(is_recent, reversed(self._by_last_frame))
         ordered = dict.fromkeys([*faulty, *suspect, *filter(is_recent, self._shown)])
         for name in newest:
             if len(ordered) >= count:
@@ -272,13 +272,13 @@ class CameraCache:
         self._shown = list(islice(ordered, count))
         return [self._cameras[name] for name in self._shown]
 
-    def stirred(self, now_ms: int) -> list[ProbeCandidate | str]:
+    def pop_probe_changes(self, now_ms: int) -> list[ProbeCandidate | str]:
         """Return changes for the plan of probes since the last call: cameras that send frames, names that do not."""
         self.expire(now_ms)
-        names, self._stirred = self._stirred, set()
-        return [self._seen(name, now_ms) for name in sorted(names)]
+        names, self._probe_changes = self._probe_changes, set()
+        return [self._candidate(name, now_ms) for name in sorted(names)]
 
-    def _seen(self, name: str, now_ms: int) -> ProbeCandidate | str:
+    def _candidate(self, name: str, now_ms: int) -> ProbeCandidate | str:
         camera = self._cameras.get(name)
         if camera is None or camera.meta is None or not camera.sending:
             return name
@@ -302,23 +302,30 @@ class CameraCache:
 
     def _make_room(self) -> None:
         # Invented cameras displace only other cameras without a frame.
-        strangers = len(self._cameras) - len(self._heard)
+        strangers = len(self._cameras) - len(self._by_last_frame)
         if strangers > 2 * self._bounds.strangers:
             names = [name for name, camera in self._cameras.items() if camera.last is None]
             self._forget(names[: len(names) - self._bounds.strangers])
-        if len(self._heard) > MAX_CAMERAS + self._bounds.strangers:
-            self._forget(list(islice(self._heard, len(self._heard) - MAX_CAMERAS)))
+        if len(self._by_last_frame) > MAX_CAMERAS + self._bounds.strangers:
+            self._forget(list(islice(self._by_last_frame, len(self._by_last_frame) - MAX_CAMERAS)))
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for known in (self._cameras, self._heard, self._unsaved, self._unseen, self._faulty, self._suspicion):
+            for known in (
+                self._cameras,
+                self._by_last_frame,
+                self._unsaved,
+                self._previews,
+                self._faulty,
+                self._suspicion,
+            ):
                 known.pop(name, None)
-            self._stirred.add(name)
+            self._probe_changes.add(name)
 
     def _keep_preview(self, name: str, boot: int, seq: int, picture: bytes) -> None:
         camera = self._cameras[name]
         if camera.pictured is not None and not follows(boot, seq, *camera.pictured):
             return
         camera.pictured = (boot, seq)
-        if name in self._unseen or len(self._unseen) < self._bounds.preview_cameras:
-            self._unseen[name] = picture
+        if name in self._previews or len(self._previews) < self._bounds.preview_cameras:
+            self._previews[name] = picture

@@ -78,7 +78,7 @@ class Camera:
         """Whether its frames come, as far as `CameraCache` has checked."""
         return self.silent_at_ms < math.inf
 
-    def take(self, row: FrameRow, now_ms: int = 0) -> None:
+    def record_frame(self, row: FrameRow, now_ms: int = 0) -> None:
         """Count a recorded frame."""
         self.frames += 1
         self.heard_ms, self.known_to_ms = now_ms, row.recorded_ms

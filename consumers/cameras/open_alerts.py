@@ -73,11 +73,11 @@ def _sightings(connection: Connection, now_ms: int) -> list[AlertSummary]:
     ended = alerts.c.ended_ms
     found = _newest(connection, SIGHTINGS)
     for lasting in (ended == 0, ended > now_ms - round(1000 * HOLD_S)):  # SQLite uses no partial index for OR
-        found += (Found(*row) for row in connection.execute(select(*_FOUND).where(SIGHTINGS, lasting)))
+        found += (AlertSummary(*row) for row in connection.execute(select(*_FOUND).where(SIGHTINGS, lasting)))
     return list(dict.fromkeys(found))
 
 
-def is_lasting(found: Found, now_ms: int) -> bool:
+def is_lasting(found: AlertSummary, now_ms: int) -> bool:
     """Return whether an alert lasts for notifications: a sighting ends `HOLD_S` after its last agreeing frame."""
     return not found.ended_ms or found.ended_ms > now_ms - 1000 * HOLD_S
 
@@ -91,7 +91,7 @@ def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[st
     return {camera: tuple(sorted(names)) for camera, names in seen.items()}
 
 
-def open_episodes(newest: Sequence[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
+def open_episodes(newest: Sequence[AlertSummary], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
     """Return the episodes of the `newest` alerts that are not closed, the latest first."""
     return [each for each in episodes(newest, reviews, published_ms) if each.state != CLOSED]
 

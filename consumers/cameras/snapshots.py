@@ -100,7 +100,7 @@ class Snapshots:
             if camera is None:
                 camera = found[frame.camera] = Camera(frame.camera)
             if frame.recorded_ms > heard.get(frame.camera, -1):
-                camera.take(frame)
+                camera.record_frame(frame)
                 changed.add(frame.camera)
         for name, count in _frames_of(connection, sorted(changed)).items():
             found[name].frames = count

@@ -47,7 +47,7 @@ from schemas.errors import UserError
 from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
-from schemas.runtime.moment import moment
+from schemas.runtime.moment import format_utc
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -117,8 +117,8 @@ class ConsoleContext:
     _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _changing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="changing"))
-    _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))
-    _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
+    _kept_files: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="kept"))
+    _commands: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="commands"))
 
     def __post_init__(self) -> None:
         self.logins = Logins(self.ways, self.note, self.clock_s)
@@ -134,7 +134,7 @@ class ConsoleContext:
         self.templates.filters |= {
             "percent": percent,
             "rate": frame_rate,
-            "moment": moment,
+            "moment": format_utc,
             "count": count,
             "size": size,
             "initial": initial,
@@ -173,13 +173,13 @@ class ConsoleContext:
         url, loop = self.settings.database, asyncio.get_running_loop()
         return await loop.run_in_executor(self._changing, change_recorded, url, change)
 
-    async def teach(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_on_kept_files(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action on frames to label, whose files may be on another machine, in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._teaching, lambda: action(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._kept_files, lambda: action(*args, **kwargs))
 
     async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action that commands a camera and waits for its confirmation."""
-        return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._commands, lambda: action(*args, **kwargs))
 
     async def note(
         self,
@@ -223,7 +223,7 @@ class ConsoleContext:
         """Close threads and databases."""
         self.logins.close()
         readers, writers = (self._reading, self._recorded, self._fetching), (self._writing, self._changing)
-        for pool in (*readers, *writers, self._teaching, self._telling):
+        for pool in (*readers, *writers, self._kept_files, self._commands):
             pool.shutdown(wait=True, cancel_futures=True)
         self.watch.close()
         if self.jobs is not None:

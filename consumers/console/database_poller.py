@@ -110,12 +110,12 @@ class DatabasePoller:
         now_ms, clock_ms = unix_ms(), monotonic_ms()
         for camera in seen.saved:
             if camera.last is not None:
-                self._fleet.correct(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
+                self._fleet.merge_saved(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
         for row in seen.statuses:
             self._fleet.record_status(row, max(0, now_ms - row.state_ms), clock_ms)
-        self._fleet.judge(seen.states)
-        self._fleet.alert(seen.alerts, seen.acknowledged, seen.muted, seen.sightings)
-        self._fleet.count(seen.totals)
+        self._fleet.apply_states(seen.states)
+        self._fleet.set_alerts(seen.alerts, seen.acknowledged, seen.muted, seen.sightings)
+        self._fleet.set_totals(seen.totals)
 
     def poll(self) -> PollResult:
         """Read the rows written since the last poll. For the poller's own thread."""

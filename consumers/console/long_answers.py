@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import no, session_of
+from consumers.console.access.gate import error_response, session_of
 
 PIECE: Final = 2**16
 """Chunk size in bytes. A stalled reader is noticed after one chunk."""
@@ -52,9 +52,11 @@ class ResponseSlots:
     def enter(self, user: str) -> Response | None:
         """Occupy a slot, or return the refusal."""
         if self.taken >= self._most:
-            return no(503, f"{self._what}: expected at most {self._most} at once. Try again later.")
+            return error_response(503, f"{self._what}: expected at most {self._most} at once. Try again later.")
         if self._of_user[user] >= self._most_of_user:
-            return no(429, f"{self._what}: expected at most {self._most_of_user} at once for a user. Close one.")
+            return error_response(
+                429, f"{self._what}: expected at most {self._most_of_user} at once for a user. Close one."
+            )
         self._of_user[user] += 1
         return None
 

@@ -72,7 +72,7 @@ _SWITCH_S: Final = 5.0
 log = structlog.get_logger()
 
 
-def open_desk(
+def open_context(
     settings: ConsoleSettings,
     keys: KeyRing,
     launch: Launch | None = None,
@@ -100,7 +100,7 @@ def open_desk(
         context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews, age_clock.now_ms)
         context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s, age_clock.now_ms)
     context.drop_plan.adopt(read_policies(store.engine))
-    fleet.forget_all(store.gone())
+    fleet.forget_all(store.removed_cameras())
     context.sites = SitePoller(settings.sites, fleet)
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
@@ -108,7 +108,9 @@ def open_desk(
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
             return context.recorded.read(copy_flagged, quarantine, camera, folder, stopped)
 
-        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.labelled_frames)
+        context.jobs = Jobs(
+            settings.jobs, store, launch, context.write, copy, fleet.notify_pages, context.labelled_frames
+        )
     if ways.owner is not None:
         ways.owner.write()  # last: a console that cannot start leaves no token
     return context
@@ -128,7 +130,7 @@ async def run_console(
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
-        context = open_desk(settings, keys, launch, read_roles)
+        context = open_context(settings, keys, launch, read_roles)
         context.describe = describe
         await _run(context, keys, listening, registry=registry, health=health, stop=stop)
 
@@ -151,7 +153,7 @@ async def _run(
     work = _background(context) | {
         "feed": Feed(settings, keys, context.fleet, health).run(),
         "database-poller": poller.run(),
-        "models": follow(settings.kafka, settings.models_topic, context.models.take),
+        "models": follow(settings.kafka, settings.models_topic, context.models.apply_record),
         "views": context.views.run(),
         "pages": _serve(server, listening, health),
         "visits": _count(metrics.HTTP_CONNECTIONS.on(registry)),
@@ -234,7 +236,7 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
     """Remove the cameras that the command line has removed since the last poll."""
 
     async def forget() -> None:
-        context.fleet.forget_all(await context.write(context.store.gone))
+        context.fleet.forget_all(await context.write(context.store.removed_cameras))
 
     await repeat(forget, _FORGOTTEN_S, "forgotten_not_read")
 
@@ -283,7 +285,7 @@ async def _purge(context: ConsoleContext) -> None:
     while True:
         for kind, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
             if kept is not None:
-                await attempt(partial(context.teach, kept.purge), "kept_files_not_purged", kind=kind)
+                await attempt(partial(context.run_on_kept_files, kept.purge), "kept_files_not_purged", kind=kind)
         await asyncio.sleep(_PURGE_S)
 
 

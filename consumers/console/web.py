@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.gate import Gate, no, path_of
+from consumers.console.access.gate import Gate, error_response, path_of
 from consumers.console.access.hosts import Hosts, OnlyOwnHosts
 from consumers.console.access.proxy import Proxies
 from consumers.console.access.rights import GuardedRoute, OpenMount, RouteRights
@@ -83,7 +83,9 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     """Return the refusal of a path, or of a method at a path, that no route has."""
     assert isinstance(error, HTTPException)
     unknown = f"path: expected one of this console, got {path_of(request)[:200]}"
-    answer = no(error.status_code, unknown if error.status_code == 404 else f"{request.method}: {error.detail}")
+    answer = error_response(
+        error.status_code, unknown if error.status_code == 404 else f"{request.method}: {error.detail}"
+    )
     answer.headers.update(error.headers or {})
     return answer
 

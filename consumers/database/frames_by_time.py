@@ -76,7 +76,7 @@ class FramesByTime:
         # lock in the same order, so no deadlock can occur.
         boots_here = sorted(numbers)
         self._count.run(connection, [(*boot, len(numbers[boot]), repeated[boot], at_ms) for boot in boots_here])
-        known = self._identities.take(connection, numbers)
+        known = self._identities.add(connection, numbers)
         new = list(rows.values())
         if known:
             again = [(*boot, -len(known[boot]), len(known[boot]), at_ms) for boot in sorted(known)]
@@ -98,7 +98,7 @@ class FramesByTime:
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
         """Implement `Frames.complete`, purged frames included."""
-        ends = self._identities.ends(connection, {boot: first for boot, (first, _) in stretches.items()})
+        ends = self._identities.range_ends(connection, {boot: first for boot, (first, _) in stretches.items()})
         return {boot for boot, (_, last) in stretches.items() if ends.get(boot, -1) >= last}
 
     def drop(self, connection: Connection, excess: Excess) -> int:

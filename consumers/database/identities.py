@@ -47,7 +47,7 @@ class Identities:
         self._put = UnnestStatement(_PUT, _RANGE)
         self._reach = UnnestStatement(_REACH, (*_PLACE, frames.c.seq))
 
-    def take(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
+    def add(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
         """Add the sequence numbers in `coming`, each once, of at least one boot. Return those recorded earlier."""
         known: dict[BootKey, dict[int, int]] = {boot: {} for boot in coming}
         stretches = [(*boot, min(numbers), max(numbers)) for boot, numbers in coming.items()]
@@ -70,7 +70,7 @@ class Identities:
             self._put.run(connection, changed)
         return repeated
 
-    def ends(self, connection: Connection, places: Mapping[BootKey, int]) -> dict[BootKey, int]:
+    def range_ends(self, connection: Connection, places: Mapping[BootKey, int]) -> dict[BootKey, int]:
         """Return the last number of each boot's range that holds the given number, or that ends before it."""
         rows = [(*boot, number) for boot, number in places.items()]
         return {(camera, boot): last for camera, boot, last in self._reach.run(connection, rows).fetchall()}

@@ -119,7 +119,7 @@ class ProbePlanner:
             or was
         )  # fmt: skip
 
-    def gone(self, camera: str) -> None:
+    def remove(self, camera: str) -> None:
         """Remove a camera that no longer sends frames."""
         before = self._known.pop(camera, None)
         if before is not None:
@@ -220,7 +220,7 @@ class ProbePlanner:
         # A camera without probes of its own is not watched. Without a frame rate, the cost is unknown.
         if not own or not meta.frames_per_second:
             return own
-        return share if budget.take((share - own) * meta.frames_per_second, suspect=suspect) else own
+        return share if budget.try_spend((share - own) * meta.frames_per_second, suspect=suspect) else own
 
     def _waits(self, camera: str) -> bool:
         commanded = self.commanded[camera]
@@ -245,7 +245,7 @@ class _Budget:
         """Return whether another new camera fits."""
         return self._left > _SAME and self._left_of_new > 0
 
-    def take(self, extra: float, *, suspect: bool) -> bool:
+    def try_spend(self, extra: float, *, suspect: bool) -> bool:
         """Take `extra` frames per second from the budget. Return whether they were granted."""
         if extra > self._left + _SAME or not (suspect or self._left_of_new > 0):
             return False

@@ -33,7 +33,7 @@ class _Bytes:
     """Decaying sums of recent bytes."""
     raw: float = 0.0
 
-    def take(self, sent: int, raw: int) -> None:
+    def add(self, sent: int, raw: int) -> None:
         self.saved += max(0, raw - sent)
         self.sent += sent
         self.raw += raw
@@ -79,7 +79,7 @@ class DatabaseReader:
             with engine.begin() as connection:
                 names = set(connection.scalars(select(camera_snapshots.c.camera)))
                 for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
-                    self._take(row.camera, row.state)
+                    self._update_camera(row.camera, row.state)
                 for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
                     self._record_status(CameraRow(*row))
                 for state in read_states(connection, max(0, since_ms)):
@@ -102,7 +102,7 @@ class DatabaseReader:
             if camera.last is not None and camera.recorded_ms > self._forgotten.get(camera.name, -1)
         ]
 
-    def _take(self, name: str, state: str) -> None:
+    def _update_camera(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)
         if known is not None and known.status is not None:
             fresh.record_status(known.status)
@@ -129,7 +129,7 @@ class DatabaseReader:
             .group_by(frames.c.camera)
         )
         for row in connection.execute(query):
-            self._bytes.setdefault(row.camera, _Bytes()).take(int(row.sent), int(row.raw))
+            self._bytes.setdefault(row.camera, _Bytes()).add(int(row.sent), int(row.raw))
 
     def _snapshot(self, camera: Camera, now_ms: int) -> CameraSnapshot:
         counted = self._bytes.get(camera.name, _Bytes())

@@ -116,7 +116,7 @@ class Meters:
         for labels in self._letter_labels:
             self._dead_letters.labels(*labels)
 
-    def take(self, written: TransactionEffect) -> None:
+    def count_transaction(self, written: TransactionEffect) -> None:
         """Count the effect of one transaction."""
         self._new.inc(len(written.rows))
         self._duplicate.inc(written.duplicates)

@@ -317,8 +317,8 @@ class Recorder:
             refused = MalformedError(f"database: expected a valid record, got {error}")
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
-        self._meters.take(written)
-        self._cameras.take(written)
+        self._meters.count_transaction(written)
+        self._cameras.apply_transaction(written)
         if written.alerts or written.sightings:
             self._alerts.due.set()
         if written.chains:
@@ -355,9 +355,9 @@ class Recorder:
             now_ms = unix_ms()
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            for each in self._cameras.stirred(monotonic_ms()):
+            for each in self._cameras.pop_probe_changes(monotonic_ms()):
                 if isinstance(each, str):
-                    self._probing.gone(each)
+                    self._probing.remove(each)
                 else:
                     self._probing.observe(each)
             async with self._planning:
@@ -383,7 +383,7 @@ class Recorder:
             )
             await self._database.run(self._store.tend_sightings)
             read_on = await self._database.run(self._store.read_on)
-            self._cameras.take_evidence(read_on)
+            self._cameras.apply_evidence(read_on)
             if read_on.alerts:
                 self._alerts.due.set()
                 self._meters.count_alerts(read_on.alerts)
@@ -421,9 +421,9 @@ class Recorder:
         """Check previews that arrived since the last call, as many as fit into the time limit."""
         end_s = time.monotonic() + _PICTURES_S
         loop = asyncio.get_running_loop()
-        while time.monotonic() < end_s and (some := self._cameras.unseen(_PICTURES_AT_ONCE)):
+        while time.monotonic() < end_s and (some := self._cameras.pop_previews(_PICTURES_AT_ONCE)):
             await loop.run_in_executor(self._pictures, _see, some)
-            self._cameras.looked_at(camera for camera, _ in some)
+            self._cameras.mark_unjudged(camera for camera, _ in some)
 
     def _judge_cameras(self) -> None:
         """Compute the states of changed cameras. Housekeeping saves those that differ."""

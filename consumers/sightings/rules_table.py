@@ -11,7 +11,7 @@ from consumers.database.tables import sighting_rules
 from consumers.database.user_rows import number_in, replace_row
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
-from schemas.camera_groups import group_of
+from schemas.camera_groups import parse_group
 from schemas.errors import ConfigError
 
 MOST_RULES: Final = 200
@@ -29,7 +29,7 @@ def new_rule(fields: Mapping[str, Any], who: str, now_ms: int) -> SightingRule:
     given = {name: fields.get(name, DEFAULTS[name]) for name in RANGES}
     values = {name: number_in(name, given[name], *RANGES[name], is_whole=name == "frames") for name in RANGES}
     return SightingRule(
-        cameras=group_of(fields.get("cameras")),
+        cameras=parse_group(fields.get("cameras")),
         wanted=wanted_of(fields.get("wanted")),
         frames=int(values.pop("frames")),
         **values,

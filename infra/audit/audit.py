@@ -117,13 +117,13 @@ def _audit(
         spools = {(spool.camera_id, spool.boot_id): spool for folder in folders for spool in scan_spool(folder)}
         offsets = database.ask("the recorder's offsets", records.offsets) or {}
         kafka = read_kafka(offsets)
-        found = _Found(database, records, spools, kafka)
+        found = _Settlement(database, records, spools, kafka)
         for some, signed in zip(batched(cameras, CAMERAS_AT_ONCE), early, strict=True):
-            found.take(some, signed)
+            found.settle(some, signed)
         if of is None:
             seen = {*(camera for camera, _ in (*spools, *kafka.pending)), *database.cameras()}
             for some in batched(sorted(seen.difference(cameras)), CAMERAS_AT_ONCE):
-                found.take(some, SignedLedgers())
+                found.settle(some, SignedLedgers())
         summed = database.ask("the summed ledgers", records.summed_ledgers) or {}
         started = [boot.started_ms for boot in found.boots if boot.started_ms]
         started += [each.started_ms for each in summed.values()]
@@ -138,7 +138,7 @@ def _audit(
         )
 
 
-class _Found:
+class _Settlement:
     """Settle the boots camera by camera, so that memory holds the claims of few cameras at a time."""
 
     def __init__(
@@ -154,7 +154,7 @@ class _Found:
         for place, pending in kafka.pending.items():
             self._pending[place[0]][place] = pending
 
-    def take(self, cameras: Sequence[CameraId], signed: SignedLedgers) -> None:
+    def settle(self, cameras: Sequence[CameraId], signed: SignedLedgers) -> None:
         """Settle the boots of `cameras`, whose ledgers were read before Kafka."""
         database, records, early = self._database, self._records, signed.rows
         late = database.ledgers(cameras).rows
@@ -169,10 +169,10 @@ class _Found:
             boot = BootAudit(*place)
             boot.take_ledger(early.get(place), late.get(place), spooled=place in spools)
             if place in spools:
-                _take_spool(boot, spools[place])
+                _settle_spool(boot, spools[place])
             boot.in_kafka.update(waiting.get(place, RangeSet()))
             boot.pending.update(boot.in_kafka)
-            complete = fates.take(boot)
+            complete = fates.fill(boot)
             boot.duplicates = duplicates.get(place, 0)
             boot.settle(late[place].confirmed_to if place in late and place not in spools else None)
             if not complete:
@@ -180,7 +180,7 @@ class _Found:
             self.boots.append(boot)
 
 
-def _take_spool(boot: BootAudit, spool: SpoolBoot) -> None:
+def _settle_spool(boot: BootAudit, spool: SpoolBoot) -> None:
     boot.started_ms = boot.started_ms or spool.started_ms
     boot.published.add(spool.first, spool.next - 1)
     boot.shed.update(spool.shed)

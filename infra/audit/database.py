@@ -109,7 +109,7 @@ class Fates:
         except (*UNREADABLE, ValueError, TypeError):
             self._all = None
 
-    def take(self, boot: BootAudit) -> bool:
+    def fill(self, boot: BootAudit) -> bool:
         """Enter the frames of one boot; false when some of them could not be read."""
         place = boot.camera_id, boot.boot_id
         recorded: RangeSet | None

@@ -80,7 +80,7 @@ async def _read(
             topic = KafkaTopic(tp.topic)
             for record in records:
                 if record.offset < ends[tp]:
-                    sets.take(topic, record, keys)
+                    sets.add(topic, record, keys)
 
 
 class _Waiting:

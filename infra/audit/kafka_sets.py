@@ -61,14 +61,14 @@ class KafkaSets:
         for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
             sets.frames += 1
             if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0):
-                sets.take(KafkaTopic.FRAMES, record, keys)
+                sets.add(KafkaTopic.FRAMES, record, keys)
         for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
             for record in read_topic(data, topic, sets.unread):
                 if record.offset >= recorder.get((topic, record.partition), 0):
-                    sets.take(topic, record, keys)
+                    sets.add(topic, record, keys)
         return sets
 
-    def take(self, topic: KafkaTopic, record: AuditedRecord, keys: KeyRing) -> None:
+    def add(self, topic: KafkaTopic, record: AuditedRecord, keys: KeyRing) -> None:
         """Enter a record of `topic` that its reader has not yet read."""
         value = record.value
         if not value:

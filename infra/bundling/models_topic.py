@@ -94,7 +94,7 @@ class ModelsTopic(ModelsRecords):
             async with asyncio.timeout(_CALL_S):
                 async for batch in self._reader.fetch_until(await self._reader.ends([self._partition])):
                     for record in batch.get(self._partition, ()):
-                        self.take(record.key or b"", record.value)
+                        self.apply_record(record.key or b"", record.value)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
 

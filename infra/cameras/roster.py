@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.cameras.identity import CameraIdentity, camera_identity, issued_identity
 from infra.state_folder import Layout
-from producers.fleet.camera_file import Listed, load_camera_file
+from producers.fleet.camera_file import ListedCamera, load_camera_file
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
@@ -104,7 +104,7 @@ class FileOfCameras:
             self._allow_rates(Layout(self._state.resolve()), issued)
         return CameraSpecs(runnable, rejected)
 
-    def _spec(self, name: CameraId, camera: Listed) -> CameraSpec:
+    def _spec(self, name: CameraId, camera: ListedCamera) -> CameraSpec:
         stamp: FileVersion = None
         if camera.enrolment is not None:
             stamp = file_version(

@@ -12,7 +12,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
-from schemas.runtime.moment import moment
+from schemas.runtime.moment import format_utc
 
 Passphrase = Annotated[
     Path | None,
@@ -92,7 +92,7 @@ def restore(
             passphrase=_passphrase(passphrase_file),
             new_kafka=new_kafka,
         )
-    typer.echo(f"{folder}: as of {moment(manifest.made_ms)}, {manifest.records} records of Kafka")
+    typer.echo(f"{folder}: as of {format_utc(manifest.made_ms)}, {manifest.records} records of Kafka")
 
 
 def _passphrase(file: Path | None) -> str | None:

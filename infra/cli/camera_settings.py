@@ -14,7 +14,7 @@ from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
 from infra.cli.terminal import Console
 from schemas.errors import StateError
-from schemas.runtime.moment import moment
+from schemas.runtime.moment import format_utc
 
 if TYPE_CHECKING:
     from schemas.pointillist_pb2 import Meta
@@ -99,8 +99,8 @@ def _settings(meta: Meta) -> list[dict[str, Any]]:
 
 
 def _table(name: str, meta: Meta) -> Table:
-    command, request = (moment(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
-    at = moment(meta.turn.at_ms)
+    command, request = (format_utc(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
+    at = format_utc(meta.turn.at_ms)
     table = Table(
         "setting", "is", f"by the command of {command}", f"by the request of {request}",
         title=f"{name}, as announced at {at}", title_justify="left",

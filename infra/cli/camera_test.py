@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from infra.cli.terminal import Console
     from producers.camera.role_settings import CameraTestSettings
-    from producers.sources.examine import Found
+    from producers.sources.examine import StreamReport
     from producers.sources.settings import SourceSettings, StreamSettings
 
 _SHOWN_COLUMNS = 56
@@ -111,7 +111,7 @@ def _file_url(file: Path) -> str:
     return f"file://{file.resolve()}"
 
 
-def _print_result(console: Console, found: Found) -> None:
+def _print_result(console: Console, found: StreamReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -121,7 +121,7 @@ def _print_result(console: Console, found: Found) -> None:
     console.print(table)
 
 
-def _rows(found: Found) -> list[tuple[str, str]]:
+def _rows(found: StreamReport) -> list[tuple[str, str]]:
     """Return the properties on one screen: at most 80 columns."""
     width, height = found.size
     rate = (
@@ -150,7 +150,7 @@ def _rows(found: Found) -> list[tuple[str, str]]:
     return rows
 
 
-def _clock(found: Found) -> str:
+def _clock(found: StreamReport) -> str:
     if found.skew_ms is None:
         return "its own: none sent (no RTCP report); frames have the time of their arrival"
     if not found.believed:
@@ -158,7 +158,7 @@ def _clock(found: Found) -> str:
     return f"its own by RTCP, {found.clock_after_s or 0:.1f} s after the first picture"
 
 
-def _show(console: Console, found: Found) -> None:
+def _show(console: Console, found: StreamReport) -> None:
     """Print the picture as coloured half blocks, two pixels in a place."""
     from PIL import Image
     from rich.text import Text
@@ -182,7 +182,7 @@ def _rgb(pixel: object) -> str:
     return ",".join(str(int(level)) for level in pixel)
 
 
-def _save(found: Found, file: Path) -> None:
+def _save(found: StreamReport, file: Path) -> None:
     from PIL import Image
 
     if found.picture is None:

@@ -21,7 +21,7 @@ from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from infra.cli.terminal import Console
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
-from schemas.runtime.moment import moment
+from schemas.runtime.moment import format_utc
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
@@ -251,7 +251,7 @@ def show_list(
     if not rows:
         console.print("nothing is published: each processor serves its own bundle", markup=False)
         return
-    lines = [(row["model_id"], row["state"], moment(row["published_ms"]), row["location"]) for row in rows]
+    lines = [(row["model_id"], row["state"], format_utc(row["published_ms"]), row["location"]) for row in rows]
     print_rows(console, ("model", "state", "published", "location"), lines)
 
 
@@ -304,7 +304,7 @@ def status(
     lines = [
         (
             row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"],
-            moment(row["since_ms"]), row["error"] or "",
+            format_utc(row["since_ms"]), row["error"] or "",
         )
         for row in found["processors"]
     ]  # fmt: skip

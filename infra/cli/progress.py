@@ -69,7 +69,7 @@ class PhaseLines:
     def advance(self, steps: int) -> None:
         """Count this many steps as done."""
         self._step += steps
-        if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
+        if self._throttle.try_acquire(self._name, time.monotonic()) or self._step == self._steps:
             self._show()
 
     def _show(self) -> None:

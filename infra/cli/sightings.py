@@ -12,7 +12,7 @@ from consumers.sightings.rule import DEFAULTS, RANGES
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
-from schemas.camera_groups import group_at
+from schemas.camera_groups import parse_typed_group
 from schemas.clock import unix_ms
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def set_rule(
     from consumers.sightings.rules_table import LOGGED_AS, new_rule, save_rule, words_of
 
     numbers = {"frames": frames, "confidence": confidence, "absent_s": absent_s, "cooldown_s": cooldown_s}
-    fields = {"cameras": group_at(cameras), "wanted": wanted} | numbers
+    fields = {"cameras": parse_typed_group(cameras), "wanted": wanted} | numbers
     rule = new_rule(fields, owner_name(), unix_ms())
     _change(state, lambda each: save_rule(each, rule))
     note(state, LOGGED_AS, rule.cameras, words_of(rule), "saved")
@@ -82,7 +82,7 @@ def remove(cameras: Cameras, wanted: Wanted, state: State = DEFAULT_STATE) -> No
     """Remove a rule; its sightings end."""
     from consumers.sightings.rules_table import LOGGED_AS, remove_rule, wanted_of
 
-    known, name = group_at(cameras), wanted_of(wanted)
+    known, name = parse_typed_group(cameras), wanted_of(wanted)
     _change(state, lambda each: remove_rule(each, known, name))
     note(state, LOGGED_AS, known, name, "removed")
     typer.echo(f"{known} {name} is removed")

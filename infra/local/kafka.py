@@ -96,7 +96,7 @@ class Kafka(Service):
         self._quorum = quorum
         self._number = number
         if quorum is not None:
-            self._ports = {self.role: ports.take(self.role), f"{self.role}-controller": quorum.port(number)}
+            self._ports = {self.role: ports.allocate(self.role), f"{self.role}-controller": quorum.port(number)}
 
     @property
     def bootstrap(self) -> str:

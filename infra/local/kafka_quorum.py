@@ -43,7 +43,7 @@ class Quorum:
         """`NUMBER@HOST:PORT:FOLDER_ID` for each node, as `kafka.tools.StorageTool` takes them."""
         if not self.controllers:
             self.controllers = [
-                f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
+                f"{number + 1}@{LOOPBACK}:{ports.allocate(f'{name}-controller')}:{_folder_id()}"
                 for number, name in enumerate(instance_names(SINGLE, count))
             ]
 

@@ -154,7 +154,7 @@ class Mosquitto(Service):
         )
         return [program, "-c", "mosquitto.conf"]
 
-    def _mend(self) -> bool:
+    def _repair(self) -> bool:
         """Rename a damaged `mosquitto.db`. Cameras and bridges send again what it held, except retained commands."""
         database = self.folder / "data" / "mosquitto.db"
         if not last_line(self.log).endswith(_UNREADABLE) or not database.exists():

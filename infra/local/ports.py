@@ -51,14 +51,14 @@ class Ports:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "ports.json"
-        self._taking = threading.Lock()
+        self._allocating = threading.Lock()
         self._ports: dict[str, int] = {
             name: port for name, port in read_json(self._path).items() if isinstance(port, int)
         }
 
-    def take(self, name: str) -> int:
+    def allocate(self, name: str) -> int:
         """Return the stored port of `name` if it is free; otherwise choose, store and return another."""
-        with self._taking:
+        with self._allocating:
             port = self._ports.get(name)
             if port is None or not is_free(port):
                 port = free_port()

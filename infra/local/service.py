@@ -46,7 +46,7 @@ class Service(ABC):
     def _answers(self) -> bool:
         """Return whether the service answers a client now, within a second or two."""
 
-    def _mend(self) -> bool:
+    def _repair(self) -> bool:
         """Remove the cause for which the program ended before its first answer; return whether it is removed."""
         return False
 
@@ -77,7 +77,7 @@ class Service(ABC):
         The start replaces a port that another program has taken meanwhile.
         """
         if not self._ports:
-            self._ports = {name: self._memory.take(name) for name in self.port_names}
+            self._ports = {name: self._memory.allocate(name) for name in self.port_names}
             self._reserved = True
         return self.listen
 
@@ -100,7 +100,7 @@ class Service(ABC):
         end = time.monotonic() + self._ready_s
         for _ in range(_PORT_RACES):
             if first:
-                self._ports = {name: self._memory.take(name) for name in self.port_names}
+                self._ports = {name: self._memory.allocate(name) for name in self.port_names}
             else:
                 self._await_ports(end)
             self._child = Child(self._command(), self.log, cwd=self.folder, env=self._environment())
@@ -109,7 +109,7 @@ class Service(ABC):
                 return process
             if self.child.poll() is None:
                 break
-            if not self._mend() and all(is_free(port) for port in self._ports.values()):
+            if not self._repair() and all(is_free(port) for port in self._ports.values()):
                 break  # it ended for another reason than a taken port
         status = self.child.poll()
         got = "none" if status is None else f"the end of the program with status {status}"

@@ -107,13 +107,13 @@ class RolloutGate:
 
     async def read_models(self) -> None:
         """Read the list of models until cancelled."""
-        await follow(self._settings.kafka, KafkaTopic.MODELS.value, self.records.take)
+        await follow(self._settings.kafka, KafkaTopic.MODELS.value, self.records.apply_record)
 
     async def read(self) -> None:
         """Read comparisons until cancelled."""
-        await follow(self._settings.kafka, KafkaTopic.COMPARISONS.value, self.take)
+        await follow(self._settings.kafka, KafkaTopic.COMPARISONS.value, self.apply_record)
 
-    def take(self, key: bytes, value: bytes | None) -> None:
+    def apply_record(self, key: bytes, value: bytes | None) -> None:
         """Accept one record of the topic. One without a valid tag is ignored."""
         try:
             camera = camera_id_on_wire(key.decode())
@@ -271,7 +271,7 @@ class RolloutGate:
         async with asyncio.timeout(_SEND_S):
             await self._sender.send(KafkaTopic.MODELS.value, [record], once=True)
         # The record comes back by the topic a little later, and must not be decided twice until then.
-        self.records.take(record.key, record.value)
+        self.records.apply_record(record.key, record.value)
         self._reported_s = time.monotonic()
         model_id = rollout.candidate.model_id
         if decided:

@@ -51,17 +51,17 @@ async def run_monitor(
     try:
         async with asyncio.TaskGroup() as looking:
             tasks = [
-                looking.create_task(_again(kafka.look, "kafka", settings.look_s, health), name="kafka"),
-                looking.create_task(_again(_checked(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
-                looking.create_task(_again(_quiet(host.look), None, settings.look_s, health), name="host"),
-                looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
-                looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
+                looking.create_task(_repeat(kafka.look, "kafka", settings.look_s, health), name="kafka"),
+                looking.create_task(_repeat(_checked(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
+                looking.create_task(_repeat(_quiet(host.look), None, settings.look_s, health), name="host"),
+                looking.create_task(_repeat(gpus.look, None, settings.look_s, health), name="gpus"),
+                looking.create_task(_repeat(conservation.look, None, settings.audit_s, health), name="audit"),
                 looking.create_task(gate.read_models(), name="models"),
                 looking.create_task(gate.read(), name="comparisons"),
-                looking.create_task(_again(gate.look, None, settings.rollout_s, health), name="rollout"),
+                looking.create_task(_repeat(gate.look, None, settings.rollout_s, health), name="rollout"),
             ]
             if notifier is not None:
-                notifying = _again(notifier.look, "alertmanager", settings.alerts_s, health)
+                notifying = _repeat(notifier.look, "alertmanager", settings.alerts_s, health)
                 tasks.append(looking.create_task(notifying, name="alertmanager"))
             await stop.wait()
             for task in tasks:
@@ -90,7 +90,7 @@ def _quiet(look: Callable[[], None]) -> Callable[[], Awaitable[None]]:
     return asked
 
 
-async def _again(look: Callable[[], Awaitable[None]], condition: str | None, every_s: float, health: Health) -> None:
+async def _repeat(look: Callable[[], Awaitable[None]], condition: str | None, every_s: float, health: Health) -> None:
     """Measure repeatedly; the first failure in a row is logged, and becomes the `condition` of the role's health."""
     failing = False
     while True:

@@ -114,7 +114,7 @@ class _QuietExporter(SpanExporter):
             return SpanExportResult.FAILURE
         result = self._exporter.export(spans)
         self._failed = result is not SpanExportResult.SUCCESS
-        if self._failed and self._lines.take(self._endpoint, time.monotonic()):
+        if self._failed and self._lines.try_acquire(self._endpoint, time.monotonic()):
             _log.warning("spans_dropped", endpoint=self._endpoint, reason="the collector does not accept them")
         return result
 

@@ -172,7 +172,7 @@ class LocalRoles:
         """Write a role's settings: those of its table of `up`, then `values`. Return the role that reads them."""
         if not self._settings.plain and command not in _CAMERAS:  # cameras have the certificates of their enrolments
             environment = environment | self._identity(name)
-        metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
+        metrics = f"{LOOPBACK}:{self._ports.allocate(f'{name}-metrics')}"
         log, file = self._layout.log(name), self._layout.role_settings(name)
         table = {} if given is None else given.model_dump(mode="json", exclude_unset=True)
         # Brokers come and go under a supervised role: it waits for them without a limit.
@@ -233,7 +233,7 @@ class LocalRoles:
     def console(self, *, prometheus: bool = False) -> Role:
         """Return the role with the pages for people; `prometheus` permits queries to a Prometheus that starts later."""
         settings, layout = self._settings, self._layout
-        http = settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
+        http = settings.http or f"{LOOPBACK}:{self._ports.allocate('console-http')}"
         tls = certificate_folder(settings, layout)
         values: dict[str, Any] = {
             "kafka": self._kafka,
@@ -246,7 +246,7 @@ class LocalRoles:
             "jobs": {"folder": layout.jobs, "bundle": bundle_folder(settings), "signer": layout.signer_file},
         }
         if prometheus:
-            values["prometheus"] = f"http://{LOOPBACK}:{self._ports.take('prometheus')}"
+            values["prometheus"] = f"http://{LOOPBACK}:{self._ports.allocate('prometheus')}"
         environment = self._given(SecretRole.CONSOLE)
         role = self._role("console", "console", values, environment, given=settings.console, listen=http)
         role.url = console_url(settings, http)

@@ -68,7 +68,7 @@ from producers.simulation.scenario import parse_scenario
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.disk import is_full, of_full_disk
+from schemas.runtime.disk import full_disk_error, is_full
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
@@ -108,7 +108,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise of_full_disk(layout.folder) from None
+                raise full_disk_error(layout.folder) from None
             run.watch()
             run.drain()
         finally:
@@ -183,7 +183,7 @@ class _Run:
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 
-    async def _furnish_kafka(self) -> None:
+    async def _create_topics(self) -> None:
         """Create the topics and the rights."""
         admin = self._kafka.access("admin")
         furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS, self._settings.kafka_nodes))]
@@ -215,10 +215,10 @@ class _Run:
             self._roles = []
             self._start_roles(self._local(self._kafka.bootstrap).processors())
         local = self._local(self._kafka.bootstrap)
-        asyncio.run(self._furnish_kafka())
+        asyncio.run(self._create_topics())
         console = local.console(prometheus=self._watching.wanted)
         self._start_roles([*local.bridges(), local.recorder(), console])
-        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+        self._watching.start(self._start_monitoring, self._live.print_line, console.url or "")
         # A monitor with the address of an Alertmanager that could not start would never be ready.
         self._start_roles([local.monitor(alertmanager=self._watching.alertmanager, console=console.url)])
         self._live.print_line("waiting for the bridge, the processors and the recorder")
@@ -253,7 +253,7 @@ class _Run:
     def _attached_frames(self) -> int:
         return attached_frames(self._layout.database_url, self._started_ms, self._cameras)
 
-    def _begin_beside(self, role: Role) -> None:
+    def _start_monitoring(self, role: Role) -> None:
         self._brokers.append(role)
         self._supervisor.start(role)
 

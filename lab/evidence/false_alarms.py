@@ -14,7 +14,7 @@ import numpy as np
 from lab.evidence.scores import Limits, Scores
 from lab.evidence.splitting import PATH, UNSEEN, Draw, Estimate, alarm_rate
 from lab.statistics import Interval
-from schemas.evidence.alarms import judged_by
+from schemas.evidence.alarms import track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe
 
@@ -75,7 +75,7 @@ def in_a_year(
     seed: int = 0,
 ) -> Estimate:
     """Return the estimate of `false_alarms` if a share `unseen` of the probes has the deepest possible score."""
-    extreme = judged_by(limits.kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.p_value), rule)
-    probes = [judged_by(limits.kind, each, rule).probe for each in clean.probes(limits)]
+    extreme = track_probe(limits.kind, Probe(0, 0.0, limits.strip_bits, True, 0, 0.0, limits.p_value), rule)
+    probes = [track_probe(limits.kind, each, rule).probe for each in clean.probes(limits)]
     found = alarm_rate(lambda generator: drawn(probes, extreme.probe, unseen, generator), extreme.rule, seed)
     return found._replace(rate=Interval(*(probes_per_s * YEAR_S * each for each in found.rate)))

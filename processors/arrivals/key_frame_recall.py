@@ -53,13 +53,13 @@ class KeyFrameRecall:
         """Wanted spans by their partitions."""
         self._wake = asyncio.Event()
 
-    def want(self, places: Iterable[Place]) -> None:
+    def request(self, places: Iterable[Place]) -> None:
         """Fetch these records. A place that is already queued is fetched once."""
         for place in places:
             self.wanted.setdefault(place, 0)
         self._wake.set()
 
-    def want_span(self, partition: int, span: Span) -> None:
+    def request_span(self, partition: int, span: Span) -> None:
         """Fetch the records of a span."""
         self.spans[partition] = span
         self._wake.set()

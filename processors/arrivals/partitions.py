@@ -56,13 +56,13 @@ class PartitionTracker:
                     f"got {found[0].offset}: its log began again"
                 )
 
-    def take(self, record: ConsumerRecord, now_s: float) -> FrameJob:
+    def admit(self, record: ConsumerRecord, now_s: float) -> FrameJob:
         """Count a record as in flight, and return its job. `now_s` is monotonic."""
         partition = TopicPartition(record.topic, record.partition)
         progress = self.progress.get(partition)
         if progress is None:
             progress = self.progress[partition] = PartitionProgress()
-        progress.take(record.offset)
+        progress.begin(record.offset)
         progress.in_flight += 1
         job = FrameJob.of(record, progress, now_s)
         self.frames += 1
@@ -100,7 +100,7 @@ class PartitionTracker:
             self._usual_bytes += _SHARE_OF_ONE * (size - self._usual_bytes)
             self.room.set()
 
-    def retake(self, job: FrameJob) -> None:
+    def readmit(self, job: FrameJob) -> None:
         """Count a released job as in flight again: it no longer waits under the other bound."""
         if not job.counted:
             job.counted = True

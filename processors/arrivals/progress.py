@@ -46,7 +46,7 @@ class PartitionProgress:
         """
         return max(min(self.read_s(), now_s) - since_s, _UNREAD_COUNTS * (now_s - since_s))
 
-    def take(self, offset: int) -> None:
+    def begin(self, offset: int) -> None:
         """Count a record as read; offsets come in ascending order."""
         if self.last is not None and offset <= self.last:
             raise OffsetRegressionError(f"expected an offset above {self.last}, got {offset}")

@@ -37,9 +37,9 @@ class ViewFeed:
 
     async def run(self) -> None:
         """Read until cancelled. Pictures come at their usual rate while Kafka or the topic is missing."""
-        await follow(self._bootstrap, self._topic, self.take, begin="latest")
+        await follow(self._bootstrap, self._topic, self.apply_record, begin="latest")
 
-    def take(self, key: bytes, value: bytes | None) -> None:
+    def apply_record(self, key: bytes, value: bytes | None) -> None:
         """Apply one record."""
         try:
             camera = camera_id(key.decode())

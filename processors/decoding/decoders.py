@@ -230,7 +230,7 @@ class VideoDecoders:
         if unit.place in chain.waiting:
             return chain.waiting[unit.place].done
         if unit.place < chain.next:
-            return self._again(chain, unit, done)
+            return self._resubmit(chain, unit, done)
         if unit.place > chain.next:
             if chain.gave_up:
                 done.set_exception(self._missing(chain))
@@ -327,7 +327,7 @@ class VideoDecoders:
         chain.held = 0
         chain.group.units = None
 
-    def _again(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
+    def _resubmit(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
         under_way = chain.under_way.get(unit.place)
         self._counted("duplicate")
         if under_way is not None and not under_way.done():

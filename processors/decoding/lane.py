@@ -203,7 +203,7 @@ class Lane:
             self._change.notify()
         self._thread.join()
 
-    def _take(self) -> Job | None:
+    def _next_job(self) -> Job | None:
         """Wait for the next job; None when the lane is closed or leaves."""
         with self._change:
             while not (self._jobs or self._closed or self._leaving):
@@ -217,7 +217,7 @@ class Lane:
             return job
 
     def _run(self) -> None:
-        while (job := self._take()) is not None:
+        while (job := self._next_job()) is not None:
             # A later unit that needs a cancelled one decodes it with its group's units.
             if not job.done.set_running_or_notify_cancel():
                 continue

@@ -26,7 +26,7 @@ class CertificateRequests:
         if frames > 0 and (camera in self._left or len(self._left) < MOST_CAMERAS):
             self._left[camera] = min(frames, MOST_FRAMES), now_s + LONGEST_S
 
-    def take(self, camera: str, now_s: float) -> bool:
+    def claim(self, camera: str, now_s: float) -> bool:
         """Return whether a frame of the camera is to be certified, and count it."""
         found = self._left.get(camera)
         if found is None:

@@ -52,7 +52,7 @@ class FairQueue(Generic[F]):
             shed.append(self._remove(most, last=True))
         return shed
 
-    def take(self, count: int) -> list[F]:
+    def pop(self, count: int) -> list[F]:
         """Remove and return at most `count` of them: the oldest of each camera in turn."""
         taken: list[F] = []
         for _ in range(min(count, self._count)):

@@ -94,7 +94,7 @@ class MicroBatcher(Generic[W]):
         oldest_s = queue.oldest_s()
         return oldest_s if queue.size >= queue.limit else oldest_s + self.linger_s
 
-    def take(self, now_s: float) -> list[W]:
+    def next_batch(self, now_s: float) -> list[W]:
         """Return the next batch; empty if none is full and no frame has waited for the linger.
 
         Of several shapes, the first has the camera with the least device time; on a tie, the longest waiting frame
@@ -123,7 +123,7 @@ class MicroBatcher(Generic[W]):
         if not queue.size:
             del self._queues[shape]
 
-    def took(self, batch: Sequence[W], seconds: float) -> None:
+    def charge(self, batch: Sequence[W], seconds: float) -> None:
         """Charge a batch that had the device for `seconds`."""
         self._shares.charge([frame.camera_id for frame in batch], batch[0].shape.pixels, seconds)
 

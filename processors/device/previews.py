@@ -39,13 +39,13 @@ class PreviewTurns:
         if for_s > 0 and (camera in self._views or len(self._views) < MOST_VIEWED):
             self._views[camera] = now_s + min(for_s, LONGEST_VIEW_S)
 
-    def take(self, job: FrameJob, now_s: float) -> PreviewKind:
+    def select(self, job: FrameJob, now_s: float) -> PreviewKind:
         """Return the pictures to show of a frame at this monotonic time, and count them as shown."""
         frame = job.frame
         turns = self._viewed if self._views.get(job.camera_id, 0.0) > now_s else self._rebuilt
-        due = turns.take(job.camera_id, now_s)
+        due = turns.try_acquire(job.camera_id, now_s)
         if due:
             self._rebuilt.note(job.camera_id, now_s)
-        if (due or frame.whole) and self._as_sent.take((job.camera_id, frame.whole), now_s):
+        if (due or frame.whole) and self._as_sent.try_acquire((job.camera_id, frame.whole), now_s):
             return PreviewKind.BOTH
         return PreviewKind.REBUILT if due else PreviewKind.NOTHING

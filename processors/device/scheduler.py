@@ -39,11 +39,11 @@ class DeviceScheduler:
         """Return whether a comparison has the next turn; `other_work` is whether a batch or a probe is due."""
         return comparison_waits and (not other_work or self._owed_s > 0)
 
-    def compared(self, waited_s: float) -> None:
+    def charge_comparison(self, waited_s: float) -> None:
         """Charge comparisons for the seconds in which other work waited for them."""
         self._owed_s = max(-_most_s(waited_s), self._owed_s - waited_s)
 
-    def idled(self, seconds: float) -> None:
+    def record_idle(self, seconds: float) -> None:
         """Note that the device had no work for `seconds`."""
         self._owe(seconds)
 
@@ -56,13 +56,13 @@ class DeviceScheduler:
             return 1
         return max(1, min(_MOST, int(self._slice_s / self._probe_s)))
 
-    def classified(self, seconds: float, probe_waits: bool) -> None:
+    def charge_classification(self, seconds: float, probe_waits: bool) -> None:
         """Charge classification for `seconds`; if a probe waited meanwhile, STRIP falls behind by its share of them."""
         self._owe(seconds)
         if probe_waits:
             self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
 
-    def stripped(self, seconds: float, probes: int, waited_s: float = 0.0) -> None:
+    def charge_strip(self, seconds: float, probes: int, waited_s: float = 0.0) -> None:
         """Charge STRIP for `seconds` with this many probes; in full for the seconds in which a ready batch waited."""
         self._owe(seconds)
         rest = 1 - self._share

@@ -67,7 +67,7 @@ class ModelFeed:
         """The list in force: the newest one, with the gate's assessment applied."""
         return self._records.models
 
-    async def tried(self, deadline_s: float) -> None:
+    async def wait_for_first_read(self, deadline_s: float) -> None:
         """Return when `known` is set, the first attempt has failed, or the deadline is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
@@ -146,7 +146,7 @@ class ModelFeed:
         """Return the newest list of `last` and those among the records."""
         for record in records.get(self._partition, []):
             if record.key == ASSESSMENT_KEY:
-                self._records.take(record.value)
+                self._records.apply_assessment(record.value)
                 self.changed.set()
             if record.key != LIVE_KEY:
                 continue

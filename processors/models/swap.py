@@ -139,7 +139,7 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
             async with asyncio.timeout(_KNOWN_S):
                 await feed.known.wait()
     else:
-        await feed.tried(_FIRST_S)
+        await feed.wait_for_first_read(_FIRST_S)
     for model in standing(feed.models):
         try:
             return await loader.load(model)

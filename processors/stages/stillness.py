@@ -56,7 +56,7 @@ class Stillness:
         True.
         """
         now_s = self._clock_s()
-        due = [i for i, camera in enumerate(cameras) if self._turns.take(camera, now_s)]
+        due = [i for i, camera in enumerate(cameras) if self._turns.try_acquire(camera, now_s)]
         if not due:
             return {}
         found = {}

@@ -157,7 +157,7 @@ class AwaitKeyFrame(Step):
                 self._give_up(self._first_to_give_up())
         elif place not in self._recalling:
             self._recalling.add(place)
-            self.recall.want([place])
+            self.recall.request([place])
 
     def _pass_on(self, job: FrameJob, key_frame: KeyFrame) -> None:
         try:
@@ -262,8 +262,8 @@ class AwaitKeyFrame(Step):
         self._partitions[partition] = _Recall(places, span is not None, done)
         self._recalling |= places
         if span is not None:
-            self.recall.want_span(partition, span)
-        self.recall.want(places)
+            self.recall.request_span(partition, span)
+        self.recall.request(places)
         return True
 
     def _end_recall(self, partition: int, recall: _Recall) -> None:

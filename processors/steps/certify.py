@@ -87,7 +87,7 @@ class Certify(Step):
         """Within the context, waiting and later frames pass on without a certificate."""
         self._shedding = True
         try:
-            for job in self._queue.take(len(self._queue)):
+            for job in self._queue.pop(len(self._queue)):
                 self._shed(job)
             if not self._running:
                 self.pass_on()
@@ -113,7 +113,7 @@ class Certify(Step):
 
     def _pass(self, job: FrameJob) -> None:
         """Pass on a frame that has left the queue: until Kafka has its verdict, it counts for its partition."""
-        self._tracker.retake(job)
+        self._tracker.readmit(job)
         self.next.submit(job)
 
     # Turns of the device
@@ -128,7 +128,7 @@ class Certify(Step):
             self._shed_late(self._begun_s)
             if not len(self._queue):
                 return 0.0
-            (self._current,) = self._queue.take(1)
+            (self._current,) = self._queue.pop(1)
         job, self._running = self._current, True
         try:
             return await job.model.certify(job)

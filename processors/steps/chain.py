@@ -131,7 +131,7 @@ class Chain:
         first, count = self.steps[0], 0
         for partition_records in records.values():
             for record in partition_records:
-                first.submit(self.tracker.take(record, now_s))
+                first.submit(self.tracker.admit(record, now_s))
             count += len(partition_records)
         if count:
             self.poll(now_s)

@@ -81,15 +81,15 @@ class Classify(Step):
         self._batcher.linger_s = self.linger_s
         return self._batcher.due_s()
 
-    def take(self, now_s: float) -> list[FrameJob]:
+    def next_batch(self, now_s: float) -> list[FrameJob]:
         """Return the next batch; empty if none is ready at this monotonic time."""
-        return self._batcher.take(now_s)
+        return self._batcher.next_batch(now_s)
 
     async def run(self, batch: Sequence[FrameJob]) -> float:
         """Classify a batch on the device, and return the seconds that this took. `pass_on` comes next."""
         now_s = time.monotonic()
         for job in batch:
-            job.wanted = self.previews.take(job, now_s)
+            job.wanted = self.previews.select(job, now_s)
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))
@@ -100,7 +100,7 @@ class Classify(Step):
             self._linger.end(time.monotonic())
         if trace.on():
             trace.stamp("classified", *(job.identity for job in batch))
-        self._batcher.took(batch, charged_s)
+        self._batcher.charge(batch, charged_s)
         self._fail_over_quota()
         return seconds
 
@@ -142,7 +142,7 @@ class Classify(Step):
             # A request is for frames that can have a certificate.
             if job.error is None and certifiable(job):
                 sampled = self._certify_share > 0 and random.random() < self._certify_share
-                job.certifies = self.requests.take(job.camera_id, now_s) or sampled
+                job.certifies = self.requests.claim(job.camera_id, now_s) or sampled
             if self.candidate is not None and job.error is None and self.candidate.compares(job):
                 # With its decoded picture, which its verdict does not need any more.
                 job.second = copy(job)

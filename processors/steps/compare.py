@@ -71,11 +71,11 @@ class Compare(Step):
 
     def clear(self) -> None:
         """Drop the waiting frames: the rollout has changed."""
-        self._metrics.comparisons["dropped"].inc(len(self._queue.take(len(self._queue))))
+        self._metrics.comparisons["dropped"].inc(len(self._queue.pop(len(self._queue))))
 
-    def take(self) -> FrameJob:
+    def next_job(self) -> FrameJob:
         """Remove and return the oldest waiting frame."""
-        return self._queue.take(1)[0]
+        return self._queue.pop(1)[0]
 
     async def run(self, first: FrameJob) -> float:
         """Let the other model judge a frame, send both answers, and return the seconds that this took."""

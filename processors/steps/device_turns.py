@@ -83,39 +83,39 @@ class DeviceTurns:
             self._certified_last = len(self._certify) > 0 and not (self._certified_last and len(self._compare) > 0)
             return self._run_certificate(other_work) if self._certified_last else self._run_comparison(other_work)
         if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
-            probes = self._strip.take(self._scheduler.probes_in_turn())
+            probes = self._strip.next_batch(self._scheduler.probes_in_turn())
             return self._run_strip(probes)
         if batch_ready:
-            return self._run_batch(self._classify.take(now_s))
+            return self._run_batch(self._classify.next_batch(now_s))
         return None
 
     async def _run_batch(self, batch: Sequence[FrameJob]) -> Callable[[], None]:
         seconds = await self._classify.run(batch)
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.classified(seconds, len(self._strip) > 0)
+        self._scheduler.charge_classification(seconds, len(self._strip) > 0)
         return partial(self._classify.pass_on, batch)
 
     async def _run_strip(self, probes: Sequence[FrameJob]) -> Callable[[], None]:
         seconds = await self._strip.run(probes)
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.stripped(seconds, len(probes), self._waited_s(seconds))
+        self._scheduler.charge_strip(seconds, len(probes), self._waited_s(seconds))
         return partial(self._strip.pass_on, probes)
 
     async def _run_comparison(self, other_work: bool) -> Callable[[], None]:
         try:
-            seconds = await self._compare.run(self._compare.take())
+            seconds = await self._compare.run(self._compare.next_job())
         except (Exception, SystemExit) as error:  # a candidate's code may raise anything, and no frame needs it
             log.error("comparison_failed", error=error_text(error))
             self._metrics.comparisons["dropped"].inc()
             return _nothing
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds if other_work else self._waited_s(seconds))
+        self._scheduler.charge_comparison(seconds if other_work else self._waited_s(seconds))
         return _nothing
 
     async def _run_certificate(self, other_work: bool) -> Callable[[], None]:
         seconds = await self._certify.run()
         self._metrics.device_busy.inc(seconds)
-        self._scheduler.compared(seconds if other_work else self._waited_s(seconds))
+        self._scheduler.charge_comparison(seconds if other_work else self._waited_s(seconds))
         return self._certify.pass_on
 
     def _waited_s(self, seconds: float) -> float:
@@ -133,7 +133,7 @@ class DeviceTurns:
             timer = loop.call_later(max(0.0, due_s - time.monotonic()), arrived.set)
         begun_s = time.monotonic()
         await arrived.wait()
-        self._scheduler.idled(time.monotonic() - begun_s)
+        self._scheduler.record_idle(time.monotonic() - begun_s)
         if timer is not None:
             timer.cancel()
 

@@ -94,7 +94,7 @@ class Publish(Step):
         letters = [dead_letter_record(self._keys, topic, job) for job in failed]
         self._emitter.post(self._settings.dead_letters_topic, letters, self._delivered)
         lasting = [job for job in failed if isinstance(job.error, _LASTING) and job.record is None]
-        refusals = [refusal_record(job) for job in lasting if self._refusals.take(job.camera_id, now_s)]
+        refusals = [refusal_record(job) for job in lasting if self._refusals.try_acquire(job.camera_id, now_s)]
         self._emitter.post(self._settings.events_topic, refusals)
 
     def _verdict(

@@ -56,7 +56,7 @@ class Strip(Step):
 
     def shed_waiting(self) -> None:
         """Pass on the waiting probes unchecked."""
-        for job in self._queue.take(len(self._queue)):
+        for job in self._queue.pop(len(self._queue)):
             self._shed(job)
 
     def _shed(self, job: FrameJob) -> None:
@@ -66,14 +66,14 @@ class Strip(Step):
 
     def _pass(self, job: FrameJob) -> None:
         """Pass on a probe that has left the queue: until Kafka has its verdict, it counts for its partition."""
-        self._tracker.retake(job)
+        self._tracker.readmit(job)
         self.next.submit(job)
 
     # Turns of the device
 
-    def take(self, count: int) -> list[FrameJob]:
+    def next_batch(self, count: int) -> list[FrameJob]:
         """Remove and return at most `count` probes, oldest first."""
-        return self._queue.take(count)
+        return self._queue.pop(count)
 
     async def run(self, probes: Sequence[FrameJob]) -> float:
         """Check probes on the device, and return the seconds that this took. `pass_on` comes next.

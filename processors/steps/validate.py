@@ -48,5 +48,5 @@ class Validate(Step):
 
     def poll(self, now_s: float) -> None:
         """Count the bytes of the verified frames."""
-        self._metrics.taken(self._raw_bytes, self._sent_bytes)
+        self._metrics.count_pixels(self._raw_bytes, self._sent_bytes)
         self._raw_bytes = self._sent_bytes = 0

@@ -55,7 +55,7 @@ class Confirmations:
         else:
             self._revisions[boot] = max(receipt.revision, self._revisions.get(boot, 0))
 
-    def take(self, holds: Callable[[CameraId], bool] = lambda _: False) -> list[tuple[str, bytes]]:
+    def drain(self, holds: Callable[[CameraId], bool] = lambda _: False) -> list[tuple[str, bytes]]:
         """Return and remove the due confirmations, as MQTT topic and signed payload. Confirmations of cameras that it
         `holds` back remain."""
         messages = []
@@ -86,5 +86,5 @@ class Confirmations:
 
     @property
     def held(self) -> int:
-        """Return the number of cameras whose confirmations the last `take` has held back."""
+        """Return the number of cameras whose confirmations the last `drain` has held back."""
         return len(self._held)

@@ -42,7 +42,7 @@ class Rejections:
         found = refused(topic, line)
         if found is not None:
             self._counts[found.what] += 1
-            if self._reported.take((found.what, found.who), time.monotonic()):
+            if self._reported.try_acquire((found.what, found.who), time.monotonic()):
                 log.warning("mqtt_action_refused", kind=found.what, client=found.who, detail=found.detail[:200])
 
     def show(self, over_quota: Mapping[CameraId, int]) -> None:
@@ -52,7 +52,7 @@ class Rejections:
         self._counts.clear()
         for camera, count in over_quota.items():
             self._over_quota.labels(self._label(camera)).inc(count)
-            if self._reported.take(("quota", camera), time.monotonic()):
+            if self._reported.try_acquire(("quota", camera), time.monotonic()):
                 log.warning("camera_quota_exceeded", camera=camera, rejected_messages=count)
 
     def _label(self, camera: CameraId) -> str:

@@ -15,7 +15,7 @@ from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes, size_of
-from producers.bridge.kafka.undone import Undone
+from producers.bridge.kafka.undone import UnprocessedFrames
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
 from producers.bridge.mqtt.link import Link
@@ -72,7 +72,7 @@ class Bridge:
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
         self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
-        self._undone = Undone()
+        self._undone = UnprocessedFrames()
         self._settled: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health, lambda: self._lanes.is_lingering)
@@ -105,9 +105,9 @@ class Bridge:
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         takers = (
-            KeyRequests(keys, self._request_key, self._refused_request).take,
-            ProbeRequests(keys, self._request_probes, self._refused_request).take,
-            FrameRefusals(keys, self._send_refusal, self._refused_request).take,
+            KeyRequests(keys, self._request_key, self._refused_request).forward,
+            ProbeRequests(keys, self._request_probes, self._refused_request).forward,
+            FrameRefusals(keys, self._send_refusal, self._refused_request).forward,
         )
         self._requests = Requests(settings.kafka, settings.name, takers)
         self._stalled = False
@@ -296,7 +296,7 @@ class Bridge:
 
     def _confirm(self) -> None:
         now = time.monotonic()
-        messages = self._confirmations.take(lambda camera_id: self._quota.owes(camera_id, now))
+        messages = self._confirmations.drain(lambda camera_id: self._quota.owes(camera_id, now))
         self._link.send(b"".join(publish_qos_0(topic, payload) for topic, payload in messages))
         self._confirmations_total.inc(len(messages))
 

@@ -20,14 +20,14 @@ from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
 from producers.camera.frame_sizes import FrameSizes
 from producers.camera.interruptible_sleep import InterruptibleSleep
-from producers.camera.sealing import Sealing
+from producers.camera.sealing import FrameSealer
 from producers.gate.motion import MotionGate, MotionSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Connection, Link
 from producers.sources.opening import open_source
-from producers.sources.reader import Reader, Reading, read_from
+from producers.sources.reader import Reader, TimedFrame, read_from
 from producers.sources.settings import REAL_KINDS
 from producers.sources.source import Source
 from producers.spool import Spool
@@ -133,7 +133,7 @@ class Camera:
                 key, self.spool, self._control, self._meta, broker, settings.window, link, instruments, wrap_link
             )  # fmt: skip
             self._groups = GroupEncoder(key, settings.video, self._control.rate)
-            self._sealing = Sealing(key, self.spool, self.publisher.publish, self._groups)
+            self._sealing = FrameSealer(key, self.spool, self.publisher.publish, self._groups)
             self.publisher.on_shed = self._sealing.shed
             refused = self.spool.shed_signed_otherwise(key)
         except BaseException:
@@ -247,7 +247,7 @@ class Camera:
         except StateError as error:
             self._spool_failed(error)
         else:
-            self.publisher.presence.mended("spool")
+            self.publisher.presence.clear_fault("spool")
 
     async def close(self, timeout_s: float) -> None:
         """Disconnect and release the spool."""
@@ -305,7 +305,7 @@ class Camera:
             return
         self.resting, opens_s = True, schedule.opens_at(now)
         self._source_gives()  # nothing is wrong with a source that is closed on purpose
-        self.publisher.presence.rest("hours", "outside the hours in which it sends")
+        self.publisher.presence.pause("hours", "outside the hours in which it sends")
         _log.info("camera_paused", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
             while not schedule.holds(now):
@@ -386,7 +386,7 @@ class Camera:
         return None
 
     async def _stay_off(self, reader: Reader) -> None:
-        self.publisher.presence.rest("command", "paused by a command")
+        self.publisher.presence.pause("command", "paused by a command")
         while not self._control.enabled and self.in_hours:
             reader.discard()
             await asyncio.sleep(_OFF_S)
@@ -399,7 +399,7 @@ class Camera:
         while not has_pool(dropped := self._control.encoding.dropped_per_block):
             await run_in_daemon_thread(partial(make_pool, dropped), f"masks-{self.settings.camera_id}")
 
-    async def _publish(self, reader: Reader, reading: Reading) -> None:
+    async def _publish(self, reader: Reader, reading: TimedFrame) -> None:
         captured, captured_ms = reading
         taken_ns = time.time_ns()
         picture, ledger = captured.picture, self.spool.current
@@ -443,7 +443,7 @@ class Camera:
             self.publisher.presence.describe()
         self._source_gives()
         if self.publisher.presence.degraded:
-            self.publisher.presence.mended("spool")
+            self.publisher.presence.clear_fault("spool")
 
     def _moving(self, picture: Picture) -> int:
         box = None if self._gate is None else self._gate.box
@@ -471,7 +471,7 @@ class Camera:
     def _source_gives(self) -> None:
         if self.trouble:
             self.trouble = ""
-            self.publisher.presence.mended("source")
+            self.publisher.presence.clear_fault("source")
 
     async def _append(self) -> None:
         while self._sealing.waits:
@@ -482,7 +482,7 @@ class Camera:
                 await asyncio.sleep(_RETRY_S[0])
 
     def _spool_failed(self, error: StateError) -> None:
-        if self.publisher.presence.impaired("spool", "the spool cannot be written"):
+        if self.publisher.presence.report_fault("spool", "the spool cannot be written"):
             _log.error("spool_failed", camera=self.settings.camera_id, error=str(error))
 
     def _failed(self, error: Exception) -> None:
@@ -496,7 +496,7 @@ class Camera:
         self.trouble = error.reason if isinstance(error, SourceError) else ""
         if not self.trouble:
             self.trouble = "the source gives no frames" if cause == "hung" else "the source cannot be read"
-        self.publisher.presence.impaired("source", self.trouble)
+        self.publisher.presence.report_fault("source", self.trouble)
 
     def _meta(self) -> Meta:
         height, width, channels = self._size

@@ -20,7 +20,7 @@ from schemas.pixels.planes import Planes, to_picture
 from schemas.pointillist_pb2 import VIDEO
 
 
-class _Sealed(NamedTuple):
+class _SealedFrame(NamedTuple):
     seq: int
     payload: bytes
     position: int
@@ -28,7 +28,7 @@ class _Sealed(NamedTuple):
     raw_bytes: int
 
 
-class Sealing:
+class FrameSealer:
     """Seals the frames of one camera for their places in its spool, one at a time."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Sealing:
         self._spool = spool
         self._publish = publish
         self._groups = groups
-        self._waiting: _Sealed | None = None
+        self._waiting: _SealedFrame | None = None
 
     @property
     def waits(self) -> bool:
@@ -76,7 +76,7 @@ class Sealing:
             self._groups.end()
             pixels = to_picture(picture) if isinstance(picture, Planes) else picture
             payload = encode_frame(self._key, *place, pixels, encoding, truth, moving, traced=traced)
-        self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
+        self._waiting = _SealedFrame(ledger.next, payload, position, captured_ms, picture.nbytes)
         return payload
 
     def request_key(self, wanted: FrameKey | None) -> None:

@@ -29,7 +29,7 @@ _KIND_OF: Final = {"address": "url", "file": "video"}
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedCamera:
     """One camera of the file."""
 
     settings: CameraSettings
@@ -101,12 +101,12 @@ class CameraFile(BaseModel):
         _check_common_source(defaults.get("source"), merged)
         return {**values, "cameras": merged}
 
-    def cameras(self, folder: Path) -> dict[CameraId, Listed]:
+    def cameras(self, folder: Path) -> dict[CameraId, ListedCamera]:
         """Return the cameras by name; relative paths start at `folder`.
 
         Raises `ConfigError` when two have one name, or an address asks for a variable that is not set.
         """
-        listed: dict[CameraId, Listed] = {}
+        listed: dict[CameraId, ListedCamera] = {}
         for number, group in enumerate(self.groups):
             for index in group.numbers():
                 name = camera_id(f"{self.site}/{numbered(group.name, index)}")
@@ -123,7 +123,7 @@ class CameraFile(BaseModel):
                 places = self._enrolment_places(group, name, index, folder)
                 # Unlike `Path.exists`, this raises no error for a folder that is closed to this user.
                 there = [place for place in places if os.path.exists(place)]  # noqa: PTH110
-                listed[name] = Listed(settings, next(iter([*there, *places]), None), places)
+                listed[name] = ListedCamera(settings, next(iter([*there, *places]), None), places)
         return listed
 
     def _enrolment_places(self, group: RealGroup, name: CameraId, index: int, folder: Path) -> tuple[Path, ...]:
@@ -136,12 +136,12 @@ class CameraFile(BaseModel):
         return enrolments / f"{camera}.enrolment", enrolments / site / f"{camera}.enrolment"
 
 
-def load_camera_file(path: Path) -> dict[CameraId, Listed]:
+def load_camera_file(path: Path) -> dict[CameraId, ListedCamera]:
     """Read and check `cameras.yaml`; `ConfigError` names the file, the place and what was expected there."""
     return parse_camera_file(read_yaml(path, "the file of cameras"), path.resolve().parent, str(path))
 
 
-def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, Listed]:
+def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, ListedCamera]:
     """Check the content of `cameras.yaml`, which lies in `folder`; messages begin with `origin`."""
     if not isinstance(values, dict):
         raise ConfigError(

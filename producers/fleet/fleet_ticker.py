@@ -81,7 +81,7 @@ class FleetTicker:
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
         """Log an error at intervals. All cameras are still ticked, including the failing one."""
-        if self._complained.take((event, camera), now):
+        if self._complained.try_acquire((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, error=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 

@@ -41,5 +41,5 @@ class Broker:
 
     def complain(self, event: str, reason: str) -> None:
         """Log a problem once a minute for all cameras together."""
-        if self._logged.take((event, reason), time.monotonic()):
+        if self._logged.try_acquire((event, reason), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", reason=reason)

@@ -86,12 +86,12 @@ class CameraControl:
 
         Raises `WireError` for one that is not signed under this camera's key.
         """
-        return self._take(open_own_message(Command, self._key, payload), self._commanded)
+        return self._apply(open_own_message(Command, self._key, payload), self._commanded)
 
     def probe_request(self, payload: bytes) -> bool:
         """Apply a signed probe request if it is newer than the last setting of the probe share; returns as `command`
         does."""
-        return self._take(open_own_message(ProbeRequest, self._key, payload), self._asked)
+        return self._apply(open_own_message(ProbeRequest, self._key, payload), self._asked)
 
     def apply_due(self) -> bool:
         """Apply a command whose time has come, and return whether there was one."""
@@ -104,9 +104,9 @@ class CameraControl:
             newest = max(due, key=_issued_ms)
             later = [each for each in held[held.index(newest) :] if each.issued_ms > newest.issued_ms]
             if isinstance(newest, Command):
-                obeyed |= self._take(newest, self._commanded)
+                obeyed |= self._apply(newest, self._commanded)
             else:
-                obeyed |= self._take(newest, self._asked)
+                obeyed |= self._apply(newest, self._asked)
             if later:
                 self._early[kind] = later
         return obeyed
@@ -131,7 +131,7 @@ class CameraControl:
         self._unwritten = False
         return None
 
-    def _take(self, order: Order, obey: Callable[[Order], CommandState | None]) -> bool:
+    def _apply(self, order: Order, obey: Callable[[Order], CommandState | None]) -> bool:
         kind, camera = type(order).__name__, self._key.camera_id
         if order.issued_ms > self._clock_ms() + MAX_AHEAD_MS:
             if kind not in self._early:

@@ -17,12 +17,12 @@ class FirstAnswer:
         self._since: float | None = None
         self._settled = patience_s is None
 
-    def sent(self, now: float) -> None:
+    def start(self, now: float) -> None:
         """Note that a frame was published."""
         if self._since is None:
             self._since = now
 
-    def heard(self) -> None:
+    def settle(self) -> None:
         """Note that a confirmation signed under the camera's key has arrived."""
         self._settled = True
 

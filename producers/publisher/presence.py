@@ -65,7 +65,7 @@ class Presence:
         self._connection, self._message = self._connection + 1, 0
         return self.status_topic, self._status(OFFLINE, LAST_MESSAGE)
 
-    def greet(self) -> None:
+    def announce_online(self) -> None:
         """Publish meta and status after connecting. A name conflict must be detected again."""
         self._impairments.pop(_CONFLICT, None)
         self.describe()
@@ -77,12 +77,12 @@ class Presence:
         meta.turn.CopyFrom(turn(self._connection, self._next()))
         self._publish(self._meta_topic, sign_message(self._key, meta), True)
 
-    def farewell(self) -> None:
+    def announce_offline(self) -> None:
         """Publish the end of the camera's process: offline, or ended if the source has ended."""
         state = ENDED if self._ended else OFFLINE
         self._publish(self.status_topic, self._status(state, self._next()), True)
 
-    def impaired(self, what: str, detail: str) -> bool:
+    def report_fault(self, what: str, detail: str) -> bool:
         """Record an impairment. If it is new, publish the status and return True."""
         if self._impairments.get(what) == detail:
             return False
@@ -90,12 +90,12 @@ class Presence:
         self._publish_status()
         return True
 
-    def mended(self, what: str) -> None:
+    def clear_fault(self, what: str) -> None:
         """Remove an impairment, and publish the status if there was one."""
         if self._impairments.pop(what, None) is not None:
             self._publish_status()
 
-    def rest(self, what: str, detail: str) -> None:
+    def pause(self, what: str, detail: str) -> None:
         """Publish that the camera is paused on purpose, until `resume`."""
         if self._rests.get(what) != detail:
             self._rests[what] = detail
@@ -128,7 +128,7 @@ class Presence:
             _log.error(
                 "camera_name_conflict", camera=self._key.camera_id, here=self._install_id, there=other.install_id
             )
-            self.impaired(_CONFLICT, f"another device, {other.install_id[:16]}, publishes under this name")
+            self.report_fault(_CONFLICT, f"another device, {other.install_id[:16]}, publishes under this name")
         elif other.state != DEGRADED:
             self._publish_status()
 

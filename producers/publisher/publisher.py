@@ -137,7 +137,7 @@ class Publisher:
         if trace.on():
             trace.stamp("spooled", Identity(self._key.camera_id, self._spool.current.boot_id, seq))
         self._fresh = ((self._spool.current.boot_id, seq), payload)
-        self._first_answer.sent(time.monotonic())
+        self._first_answer.start(time.monotonic())
         self._instruments.published.inc()
         self._instruments.raw_bytes.inc(raw_bytes)
         self._instruments.sent_bytes.inc(len(payload))
@@ -172,7 +172,7 @@ class Publisher:
 
     async def close(self, timeout_s: float) -> None:
         """Publish the status `offline` and disconnect; the spool keeps unconfirmed frames."""
-        self.presence.farewell()
+        self.presence.announce_offline()
         await self.link.close(timeout_s)
 
     # Callbacks of the link.
@@ -227,11 +227,11 @@ class Publisher:
         """Send the messages for which the last read has made room."""
         if self._greeting and self.link.up:
             self._greeting = False
-            self.presence.greet()
+            self.presence.announce_online()
             self._reports.send_announcements()
             self._reports.send_ledgers(time.monotonic())
         elif self.link.up:
-            self._reports.go_on()
+            self._reports.resume()
         self._pump()
 
     def _pump(self) -> None:
@@ -287,7 +287,7 @@ class Publisher:
         if trace.on():
             trace.stamp("confirmed", *(Identity(self._key.camera_id, *key) for key in freed))
         self._freed.set()
-        self._first_answer.heard()
+        self._first_answer.settle()
         self._instruments.confirmed.inc(len(freed))
         if confirm.ledger_revision:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
@@ -298,8 +298,8 @@ class Publisher:
         if refusal.boot_id != ledger.boot_id or refusal.seq >= ledger.next:
             return
         self._refused_at, self.refused = time.monotonic(), refusal.detail
-        self._first_answer.heard()
-        if self.presence.impaired(_REFUSED_CONDITION, refusal.detail):
+        self._first_answer.settle()
+        if self.presence.report_fault(_REFUSED_CONDITION, refusal.detail):
             _log.error("frames_rejected", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
 
     def _clear_refusal(self, now: float) -> None:
@@ -307,7 +307,7 @@ class Publisher:
         rate = self._control.rate
         wait_s = max(_REFUSED_S, _REFUSED_FRAMES_AGAIN / rate if rate else 0.0)
         if self.refused and now - self._refused_at > wait_s:
-            self.presence.mended(_REFUSED_CONDITION)
+            self.presence.clear_fault(_REFUSED_CONDITION)
 
     def _on_shed(self, keys: list[FrameKey]) -> None:
         self._window.shed(keys)
@@ -333,7 +333,7 @@ class Publisher:
 
     def _complain(self, event: str, reason: str) -> None:
         """Log at most once a minute: rejected messages may arrive at any rate."""
-        if self._complaints.take(self._key.camera_id, time.monotonic()):
+        if self._complaints.try_acquire(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, reason=reason)
 
 

@@ -78,7 +78,7 @@ class Reports:
         self._announcements.pop(topic, None)
         self._announcements[topic] = (payload, retain)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Send the reports that waited for acknowledgements."""
         self.send_announcements()
         if self._ledgers_wait:

@@ -13,7 +13,7 @@ from producers.scene.sticker import paste_sticker
 from producers.simulation.lens import attack
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault
-from producers.sources.source import Captured, Source
+from producers.sources.source import CapturedFrame, Source
 from schemas.clock import unix_ms
 from schemas.pixels.planes import to_picture
 
@@ -86,13 +86,13 @@ class FaultySource:
         self._red_team = red_team
         self._clock_ms = clock_ms
         self._closed = threading.Event()
-        self._frozen: Captured | None = None
+        self._frozen: CapturedFrame | None = None
 
     def seek(self, position: int) -> None:
         """Make the next read return the picture of this position."""
         self._source.seek(position)
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next picture; None at the end of the source or after `close`."""
         while self._plan.is_dark(self._clock_ms()):
             if self.live:
@@ -110,7 +110,7 @@ class FaultySource:
         self._closed.set()
         self._source.close()
 
-    def _apply(self, captured: Captured, now_ms: int) -> Captured:
+    def _apply(self, captured: CapturedFrame, now_ms: int) -> CapturedFrame:
         active = self._plan.active
         if captured.planes is not None and any(active(kind, now_ms) for kind in _CHANGES):
             # A camera sends planes where it has them, and the faults change pictures.
@@ -129,7 +129,7 @@ class FaultySource:
         fault = active("attack", now_ms)
         return captured if fault is None else self._attack(captured, fault)
 
-    def _attack(self, captured: Captured, fault: Fault) -> Captured:
+    def _attack(self, captured: CapturedFrame, fault: Fault) -> CapturedFrame:
         """Return the picture under an attack; a picture that already shows the target's class stays unchanged."""
         assert self._red_team is not None
         assert fault.generator is not None  # by the fault's own check

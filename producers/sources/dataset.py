@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import SourceError, first_line
 from schemas.messages.frame import Truth
 
@@ -99,7 +99,7 @@ class DatasetSource:
         """Continue at this image of the camera's share."""
         self._position = position
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next image; None at the end."""
         position = self._position
         if position >= len(self._chosen) and not self._loop:
@@ -108,7 +108,7 @@ class DatasetSource:
         picture = self._frame(self._images.pictures[index])
         truth = None if self._images.labels is None else Truth(int(self._images.labels[index]))
         self._position = position + 1
-        return Captured(picture, position, truth)
+        return CapturedFrame(picture, position, truth)
 
     def close(self) -> None:
         """Release nothing: the images are shared."""

@@ -25,7 +25,7 @@ from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 
 @dataclass
-class Found:
+class StreamReport:
     """The findings; seconds are of this machine's monotonic clock."""
 
     address: str
@@ -71,14 +71,14 @@ class Found:
         return {key: value for key, value in vars(self).items() if key != "picture"}
 
 
-def examine(settings: SourceSettings, seconds: float) -> Found:
+def examine(settings: SourceSettings, seconds: float) -> StreamReport:
     """Read a URL for this many seconds after its first picture; `SourceError` if it cannot be opened or gives none. A
     later error is in `problem`, except for a read that never returns: it is a `SourceHungError`.
     """
     return asyncio.run(_in_time(settings, seconds))
 
 
-async def _in_time(settings: SourceSettings, seconds: float) -> Found:
+async def _in_time(settings: SourceSettings, seconds: float) -> StreamReport:
     assert settings.address is not None  # by the settings' own check
     name = public_address(settings.address.get_secret_value())
     within_s = settings.opening_s + 2 * settings.hang_s + seconds  # to open, until the first picture, after the last
@@ -89,7 +89,7 @@ async def _in_time(settings: SourceSettings, seconds: float) -> Found:
         raise SourceHungError.of(name, f"did not return within {within_s:g} s") from None
 
 
-def _examined(settings: SourceSettings, name: str, seconds: float) -> Found:
+def _examined(settings: SourceSettings, name: str, seconds: float) -> StreamReport:
     begun = time.monotonic()
     settings = resolve_settings(settings)
     container = open_container(settings, name)
@@ -103,10 +103,10 @@ def _examined(settings: SourceSettings, name: str, seconds: float) -> Found:
     return found
 
 
-def _described(container: InputContainer, name: str, opened_s: float) -> Found:
+def _described(container: InputContainer, name: str, opened_s: float) -> StreamReport:
     stream = container.streams.video[0]
     context = stream.codec_context
-    return Found(
+    return StreamReport(
         address=name,
         codec=context.name,
         profile=str(context.profile or ""),
@@ -153,7 +153,9 @@ class _Meter(StreamClock):
         return self._span_s[1] - self._span_s[0] if self._span_s is not None else 0.0
 
 
-def _read(container: InputContainer, settings: SourceSettings, found: Found, begun: float, seconds: float) -> None:
+def _read(
+    container: InputContainer, settings: SourceSettings, found: StreamReport, begun: float, seconds: float
+) -> None:
     clock, frame_of = _Meter(), Framing.of(settings)
     delays: list[int] = []
     came: list[float] = []

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from producers.sources.source import Captured, Source
+from producers.sources.source import CapturedFrame, Source
 from producers.sources.steady_clock import SteadyClock
 from schemas.clock import unix_ms
 from schemas.errors import SourceHungError
@@ -23,17 +23,17 @@ _SPARE_S: Final = 1.0
 """Seconds beyond its limit in which a source may report itself that it hangs."""
 
 
-class Reading(NamedTuple):
+class TimedFrame(NamedTuple):
     """A frame and the time of its reading, Unix time in milliseconds."""
 
-    captured: Captured
+    captured: CapturedFrame
     captured_ms: int
 
 
 class Reader(Protocol):
     """The interface through which a camera's capture loop reads frames."""
 
-    async def next(self) -> Reading | None:
+    async def next(self) -> TimedFrame | None:
         """Return the next frame, None if the source has ended; raise its `SourceError`, or `SourceHungError` if a live
         source does not return."""
 
@@ -70,12 +70,12 @@ class InlineReader:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    async def next(self) -> Reading | None:
+    async def next(self) -> TimedFrame | None:
         """Read one frame."""
         captured = await self._read()
-        return None if captured is None else Reading(captured, unix_ms())
+        return None if captured is None else TimedFrame(captured, unix_ms())
 
-    async def _read(self) -> Captured | None:
+    async def _read(self) -> CapturedFrame | None:
         return self._source.read()
 
     def check(self) -> bool:
@@ -100,7 +100,7 @@ class InlineReader:
 class OnDemandReader(InlineReader):
     """Reads each frame in a thread when it is due, and none ahead."""
 
-    async def _read(self) -> Captured | None:
+    async def _read(self) -> CapturedFrame | None:
         return await run_in_daemon_thread(self._source.read, f"source-{self._source.kind}")
 
 
@@ -119,7 +119,7 @@ class ThreadReader:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._change = threading.Condition()
-        self._ahead: deque[Reading] = deque()
+        self._ahead: deque[TimedFrame] = deque()
         self._skipped = 0
         self._closed = False
         self._read_at = time.monotonic()  # of the last frame
@@ -128,7 +128,7 @@ class ThreadReader:
         # A daemon: a source that hangs in a system call must not keep the process from ending.
         threading.Thread(target=self._run, name=f"source-{source.kind}", daemon=True).start()
 
-    async def next(self) -> Reading | None:
+    async def next(self) -> TimedFrame | None:
         """Wait for the next frame. Frames that were read before an end or a failure come first."""
         is_late = False
         while True:
@@ -193,7 +193,7 @@ class ThreadReader:
                 captured = self._source.read()
                 if captured is None:
                     break
-                self._put(Reading(captured, clock.captured_ms(captured.captured_ms, unix_ms())))
+                self._put(TimedFrame(captured, clock.captured_ms(captured.captured_ms, unix_ms())))
         except BaseException as failure:  # raised again by `next`, on the loop
             self._failure = failure
         finally:
@@ -205,7 +205,7 @@ class ThreadReader:
             finally:
                 self._wake()
 
-    def _put(self, reading: Reading) -> None:
+    def _put(self, reading: TimedFrame) -> None:
         with self._change:
             if self._source.live:
                 room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.captured.picture.nbytes)))

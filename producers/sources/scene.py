@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from producers.scene import SceneSimulator
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import SourceError
 from schemas.messages.frame import Truth
 
@@ -32,7 +32,7 @@ class SceneSource:
         """Continue at this frame."""
         self._position = position
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         """Return the next frame. The source is endless."""
         position = self._position
         if self._rendered:
@@ -40,7 +40,7 @@ class SceneSource:
         else:
             picture, label = self._simulator.render(position)
         self._position = position + 1
-        return Captured(picture, position, Truth(label))
+        return CapturedFrame(picture, position, Truth(label))
 
     def close(self) -> None:
         """Release the rendered frames."""

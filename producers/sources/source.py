@@ -11,7 +11,7 @@ from schemas.messages.frame import Truth
 from schemas.pixels.planes import Planes
 
 
-class Captured(NamedTuple):
+class CapturedFrame(NamedTuple):
     """One picture of a source."""
 
     picture: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Make the next read return the picture of this position; a live source ignores it."""
         ...
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next picture, or None at the end. Raises `SourceHungError` if a live source gave no picture within
         its time limit, `SourceError` if it cannot be read.
         """

@@ -18,7 +18,7 @@ from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
 
@@ -109,7 +109,7 @@ class UrlSource:
         if not self.live:
             self._position = position
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next frame; None at the end of a stream that has one."""
         with self._lock:
             for frame in self._frames:
@@ -119,7 +119,7 @@ class UrlSource:
                     captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
                     picture, planes = framed(frame, self._frame, planar=self._planar)
                     at_ms = captured_ms if self.live else None
-                    return Captured(picture, position, None, planes, at_ms, self._size.frame_bytes)
+                    return CapturedFrame(picture, position, None, planes, at_ms, self._size.frame_bytes)
         if self.live:
             raise SourceError.of(self._name, "the other side ended the stream")
         return None

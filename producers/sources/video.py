@@ -12,7 +12,7 @@ from producers.sources.decoder import check_video, decode_video, framed
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError
 
@@ -45,7 +45,7 @@ class VideoSource:
         """Continue at this frame; with `loop`, positions continue to count."""
         self._position = position
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next frame; None at the end."""
         with self._lock:
             position = self._position
@@ -54,7 +54,7 @@ class VideoSource:
                 return None
             self._position = position + 1
             picture, planes = framed(frame, self._frame, planar=self._planar)
-            return Captured(picture, position, None, planes, stream_frame_bytes=self._size.frame_bytes)
+            return CapturedFrame(picture, position, None, planes, stream_frame_bytes=self._size.frame_bytes)
 
     def close(self) -> None:
         """Close the file."""

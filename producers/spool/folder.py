@@ -45,7 +45,7 @@ class FolderLock:
             self._place = own.st_dev, own.st_ino
             with self._changing:
                 self._file = self._open(folder.parent)
-                self._take(folder)
+                self._claim(folder)
         except OSError as error:
             raise StateError(
                 f"spool {folder}: expected a folder that can be opened, got {error.strerror}. Correct its rights."
@@ -63,7 +63,7 @@ class FolderLock:
         self._files[place] = file
         return file
 
-    def _take(self, folder: Path) -> None:
+    def _claim(self, folder: Path) -> None:
         if self._place in self._taken or not self._lock():
             raise StateError(
                 f"spool {folder}: expected one that is not in use, got one of another process. Stop that process."

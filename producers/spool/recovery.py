@@ -21,7 +21,7 @@ from producers.spool.ledger import (
     write_ledger,
 )
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
-from producers.spool.segment import Content, Record, Segment, end_segment, read_segment, segment_path
+from producers.spool.segment import Record, Segment, SegmentContent, end_segment, read_segment, segment_path
 from schemas.clock import unix_ms
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Past:
+class RecoveredSpool:
     """Closed ledgers of earlier boots, and their segments, oldest first, with the records that still wait."""
 
     boots: list[BootLedger]
@@ -43,7 +43,7 @@ class Past:
     damage: Damage
 
 
-def recover(folder: Path, camera_id: CameraId) -> Past:
+def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
     """Close every earlier boot and collect its waiting frames; frames whose bytes are missing are shed.
 
     The caller holds the folder's lock. Raises `StateError` when the folder belongs to another camera.
@@ -77,7 +77,7 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
             else:
                 path.unlink()
     _drop_unused(folder, boots)
-    return Past(list(boots.values()), segments, kept, clock_ms, Damage(frames_gone, damaged))
+    return RecoveredSpool(list(boots.values()), segments, kept, clock_ms, Damage(frames_gone, damaged))
 
 
 def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
@@ -103,9 +103,9 @@ def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[
     return ledgers, damaged
 
 
-def _contents(paths: Iterable[Path]) -> dict[int, list[Content]]:
+def _contents(paths: Iterable[Path]) -> dict[int, list[SegmentContent]]:
     """Return the content of the segment files among `paths`, by boot and in order."""
-    found: dict[int, list[Content]] = defaultdict(list)
+    found: dict[int, list[SegmentContent]] = defaultdict(list)
     for path in paths:
         if not path.name.endswith(SEGMENT_SUFFIX):
             continue
@@ -119,7 +119,7 @@ def _contents(paths: Iterable[Path]) -> dict[int, list[Content]]:
     return found
 
 
-def _bring_up_to_date(ledger: BootLedger, files: list[Content]) -> int:
+def _bring_up_to_date(ledger: BootLedger, files: list[SegmentContent]) -> int:
     """Enter the frames of the segments that the ledger lacks. Returns the number of frames shed as damaged."""
     lost = gone(files, ledger.next, ledger.closed)
     lost.remove(0, ledger.confirmed_to - 1)
@@ -136,7 +136,7 @@ def _bring_up_to_date(ledger: BootLedger, files: list[Content]) -> int:
     return len(lost)
 
 
-def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
+def _rebuilt(camera_id: CameraId, files: list[SegmentContent]) -> BootLedger:
     """Rebuild a missing ledger from its segments. It comes before all others.
 
     Whether the missing frames were confirmed or shed is unknown: they are entered as shed. The audit accepts that only
@@ -160,12 +160,12 @@ def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
     return ledger
 
 
-def _waiting(ledger: BootLedger, file: Content) -> list[Record]:
+def _waiting(ledger: BootLedger, file: SegmentContent) -> list[Record]:
     """Return the records that are neither confirmed nor shed."""
     return [r for r in file.records if r.seq >= ledger.confirmed_to and r.seq not in ledger.shed]
 
 
-def _clock_ms(boots: Mapping[int, BootLedger], contents: Mapping[int, list[Content]]) -> int:
+def _clock_ms(boots: Mapping[int, BootLedger], contents: Mapping[int, list[SegmentContent]]) -> int:
     noted = [ledger.clock_ms for ledger in boots.values()]
     noted += [record.spooled_ms for files in contents.values() for file in files for record in file.records]
     return max(noted, default=0)
@@ -184,7 +184,7 @@ def _close(folder: Path, ledger: BootLedger, waiting: list[Record], clock_ms: in
         write_ledger(folder, ledger)
 
 
-def _segment(path: Path, file: Content, waiting: list[Record]) -> Segment:
+def _segment(path: Path, file: SegmentContent, waiting: list[Record]) -> Segment:
     times = [record.spooled_ms for record in waiting]
     return Segment(path, file.boot_id, file.first, file.next, file.size, len(waiting), min(times), max(times))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from producers.spool.damage import gone
 from producers.spool.ledger import BootLedger, ledger_paths, read_ledger
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
-from producers.spool.segment import Content, read_segment
+from producers.spool.segment import SegmentContent, read_segment
 from schemas.identity import SEQ_LIMIT, CameraId
 from schemas.ranges import RangeSet
 
@@ -79,9 +79,9 @@ def _ledgers(folder: Path) -> dict[Path, BootLedger]:
     return {path: ledger for path in ledger_paths(folder) if (ledger := read_ledger(path)) is not None}
 
 
-def _held(folder: Path) -> dict[tuple[Path, int], list[Content]]:
+def _held(folder: Path) -> dict[tuple[Path, int], list[SegmentContent]]:
     """Return the content of the segment files, by folder and boot, in order."""
-    held: dict[tuple[Path, int], list[Content]] = defaultdict(list)
+    held: dict[tuple[Path, int], list[SegmentContent]] = defaultdict(list)
     for path in folder.rglob(f"*{SEGMENT_SUFFIX}"):
         try:
             content = read_segment(path)

@@ -61,7 +61,7 @@ class Segment:
 
 
 @dataclass(slots=True)
-class Content:
+class SegmentContent:
     """The content of a segment file: intact records in order, and the known facts about the others."""
 
     boot_id: int
@@ -108,7 +108,7 @@ def write_end(fd: int, boot_id: int, following: int) -> int:
     return os.writev(fd, (_HEAD.pack(_MAGIC, _END, crc32(body, _END)), body))
 
 
-def end_segment(path: Path, content: Content) -> None:
+def end_segment(path: Path, content: SegmentContent) -> None:
     """Append the end record to a segment that its process did not end; raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
@@ -119,7 +119,7 @@ def end_segment(path: Path, content: Content) -> None:
         os.close(fd)
 
 
-def read_segment(path: Path) -> Content | None:
+def read_segment(path: Path) -> SegmentContent | None:
     """Return the content of a segment file, None for any other file.
 
     Only its own records count: those of its boot, in ascending order from the frame in its name. What the disk cannot
@@ -130,7 +130,7 @@ def read_segment(path: Path) -> Content | None:
         return None
     boot_id, first = name
     data = _readable(path)
-    content = Content(boot_id, first, first, len(data))
+    content = SegmentContent(boot_id, first, first, len(data))
     offset, torn = 0, False
     while 0 <= offset <= len(data) - HEADER_BYTES:
         kind, record, damaged = _record_at(data, offset, boot_id)

@@ -67,7 +67,7 @@ class _Setup(NamedTuple):
     rate: float
 
 
-class _Sampled(NamedTuple):
+class _SampledPicture(NamedTuple):
     """Every `_SAMPLED`-th row and column of a filled picture."""
 
     setup: _Setup
@@ -88,10 +88,10 @@ class _Group:
         self.place = 0
         """The place of the group's next frame."""
 
-    def sampled(self, filled: Planes) -> _Sampled:
+    def sampled(self, filled: Planes) -> _SampledPicture:
         """Return the samples of a picture of this group."""
         luma = filled.luma[::_SAMPLED, ::_SAMPLED].astype(np.int16)
-        return _Sampled(self.setup, luma, self.fill.kept[::_SAMPLED, ::_SAMPLED])
+        return _SampledPicture(self.setup, luma, self.fill.kept[::_SAMPLED, ::_SAMPLED])
 
 
 class GroupEncoder:
@@ -105,7 +105,7 @@ class GroupEncoder:
         most = settings.max_bytes_per_second if settings.codec_number is Codec.H264 else None
         self._limit = None if most is None else ByteLimit(most)
         self._group: _Group | None = None
-        self._last: _Sampled | None = None
+        self._last: _SampledPicture | None = None
         """Samples of the last picture, which may be of an earlier group."""
         self._software_only = settings.hardware == "none"
         self._whole: dict[tuple[int, int], Fill] = {}
@@ -263,7 +263,7 @@ def _filled(fill: Fill, picture: Picture | Planes) -> Planes:
     return fill.planes(picture) if isinstance(picture, Planes) else fill.picture(picture)
 
 
-def _change(last: _Sampled | None, samples: _Sampled, *, is_same_mask: bool) -> float | None:
+def _change(last: _SampledPicture | None, samples: _SampledPicture, *, is_same_mask: bool) -> float | None:
     """Return the mean change since the `last` picture's samples, in levels; None if it cannot be compared.
 
     Under different masks, samples that both pictures kept are compared: a filled one changes with its mask.

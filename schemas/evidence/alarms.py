@@ -47,7 +47,7 @@ def rule_of(kind: str, rule: EvidenceRule) -> EvidenceRule:
     return rule.of_p_values if kind == COMBINED else rule
 
 
-def judged_by(kind: str, probe: Probe, rule: EvidenceRule) -> TrackProbe:
+def track_probe(kind: str, probe: Probe, rule: EvidenceRule) -> TrackProbe:
     """Return the probe as `kind` judges it, with the rule of its track."""
     by_p_value = kind == COMBINED
     seen = probe.of_p_value(rule.combined_octaves) if by_p_value else probe.of_entropy(rule.entropy_octaves)
@@ -70,7 +70,7 @@ def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Class
             # The bundle can neither go on with an episode of this kind nor end it.
             after.append(Track())
             continue
-        following, alarm = advance(track, *judged_by(kind, probe, rule), classes if kind == STRIP else no_classes)
+        following, alarm = advance(track, *track_probe(kind, probe, rule), classes if kind == STRIP else no_classes)
         after.append(following)
         if alarm is not None:
             found.append(TrackAlarm(kind, alarm))

@@ -49,7 +49,7 @@ class ModelsRecords:
         every = (at_ms for each in self.models.published for at_ms in (each.published_ms, each.withdrawn_ms))
         return sorted({at_ms for at_ms in every if at_ms})
 
-    def take(self, key: bytes, value: bytes | None) -> None:
+    def apply_record(self, key: bytes, value: bytes | None) -> None:
         """Apply one record of the topic."""
         if key == LIVE_KEY:
             try:
@@ -61,7 +61,7 @@ class ModelsRecords:
                 self._rollout.listed = models
             return
         if key == ASSESSMENT_KEY:
-            self._rollout.take(value)
+            self._rollout.apply_assessment(value)
             return
         name = key.decode("utf-8", "replace")
         if not name.startswith(PROCESSOR_PREFIX):

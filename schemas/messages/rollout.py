@@ -136,7 +136,7 @@ class RolloutRecords:
         self._other = b""
         """The newest assessment record of another rollout, whose list may come later."""
 
-    def take(self, value: bytes | None) -> None:
+    def apply_assessment(self, value: bytes | None) -> None:
         """Accept the value of the record under `ASSESSMENT_KEY`; an older one than the present changes nothing."""
         if not value:
             return

@@ -25,7 +25,7 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def of_full_disk(folder: Path) -> StateError:
+def full_disk_error(folder: Path) -> StateError:
     """Return the error of a full disk under `folder`."""
     return StateError(
         f"{folder}: expected free space on its disk, got a full disk. Delete files, or choose another folder."
@@ -40,7 +40,7 @@ def enough_disk(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not is_full(error) and not _FULL.search(str(error)):
             raise
-        raise of_full_disk(folder) from None
+        raise full_disk_error(folder) from None
 
 
 def free_bytes(folder: Path) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def moment(at_ms: int | None) -> str:
+def format_utc(at_ms: int | None) -> str:
     """Format a Unix time in milliseconds. None, 0 and times that no calendar has are a dash."""
     if not at_ms:
         return "–"

@@ -14,9 +14,9 @@ What = TypeVar("What", bound=Hashable)
 class Throttle(Generic[What]):
     """The last time of each action. It keeps the latest `remembered` ones, and no sender can fill the memory.
 
-    `too_soon` and `note` are separate: a failed attempt does not start the interval. Use `take` for an action that
-    cannot fail, such as a log line. `early_s` lets an action come that much too soon; the next one is then due as if it
-    had come in time, and the mean rate stays at one in `apart_s`.
+    `too_soon` and `note` are separate: a failed attempt does not start the interval. Use `try_acquire` for an action
+    that cannot fail, such as a log line. `early_s` lets an action come that much too soon; the next one is then due as
+    if it had come in time, and the mean rate stays at one in `apart_s`.
     """
 
     def __init__(self, apart_s: float, remembered: int = MAX_CAMERAS, early_s: float = 0.0) -> None:
@@ -30,7 +30,7 @@ class Throttle(Generic[What]):
         last_s = self._last_s.get(what)
         return last_s is not None and now_s + self._early_s - last_s < self._apart_s
 
-    def take(self, what: What, now_s: float) -> bool:
+    def try_acquire(self, what: What, now_s: float) -> bool:
         """Return whether `what` may be done at `now_s`, and if it may, note it as done."""
         if self.too_soon(what, now_s):
             return False

@@ -20,7 +20,7 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.feed import Feed
 from consumers.console.data.roles import ReadRoles
 from consumers.console.jobs.jobs import Launch
-from consumers.console.role import open_desk
+from consumers.console.role import open_context
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
 from schemas.clock import monotonic_ms
@@ -78,7 +78,7 @@ class ConsoleRig:
             jobs=self.jobs,
             prometheus=self.prometheus,
         ).model_copy(update=self.changed)
-        self.context = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
+        self.context = open_context(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
         self.feed = Feed(settings, CONSOLE_KEYS, self.context.fleet, Health())
 
     def browser(self) -> TestClient:

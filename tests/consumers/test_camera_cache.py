@@ -86,7 +86,7 @@ def last_class(rig: Rig) -> str | None:
 
 def pictures(rig: Rig) -> list[bytes]:
     """Take the unchecked previews."""
-    return [jpeg for _, jpeg in rig.cameras.unseen(10)]
+    return [jpeg for _, jpeg in rig.cameras.pop_previews(10)]
 
 
 def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: Clock) -> None:
@@ -252,18 +252,18 @@ def test_a_restart_reads_neither_frames_nor_starts_of_cameras_that_were_saved(ri
 def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=2, probe_share=0.05, dropped_per_block=16, profile=RAW)
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
-    assert rig.cameras.stirred(clock()) == [CAMERA]
+    assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
     rig.verdicts([verdict(0)])
-    (seen,) = rig.cameras.stirred(clock())
+    (seen,) = rig.cameras.pop_probe_changes(clock())
     assert isinstance(seen, ProbeCandidate)
     assert (seen.camera, seen.is_new, seen.meta.probe_share) == (CAMERA, True, 0.05)
     clock.now_ms += 5_000
     rig.verdicts([verdict(1)])
-    assert rig.cameras.stirred(clock()) == []
+    assert rig.cameras.pop_probe_changes(clock()) == []
     clock.now_ms += 9_000
-    assert rig.cameras.stirred(clock()) == []
+    assert rig.cameras.pop_probe_changes(clock()) == []
     clock.now_ms += 2_000
-    assert rig.cameras.stirred(clock()) == [CAMERA]
+    assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
 
 
 def test_the_series_of_a_camera_that_is_paused_for_long_are_removed(rig: Rig, clock: Clock) -> None:
@@ -324,11 +324,11 @@ def test_the_clock_advance_of_a_single_frame_is_shown_for_three_scrapes(rig: Rig
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     ahead_ms = time.time_ns() // 10**6 + 60_000
-    meters.take(rig.verdicts([verdict(0, captured_ms=ahead_ms + 60_000)]))
+    meters.count_transaction(rig.verdicts([verdict(0, captured_ms=ahead_ms + 60_000)]))
     found = []
     for second in range(40):
         if second == 5:
-            meters.take(rig.verdicts([verdict(1, captured_ms=ahead_ms)]))
+            meters.count_transaction(rig.verdicts([verdict(1, captured_ms=ahead_ms)]))
         meters.show_cameras([], [], clock())
         if second % 5 == 4:
             found.append(round(registry.get_sample_value("pointillist_clock_skew_seconds") or 0, -1))

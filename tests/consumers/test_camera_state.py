@@ -72,8 +72,10 @@ def test_the_manual_lists_the_states_in_the_order_in_which_they_win() -> None:
 
 def test_every_state_but_online_gives_its_reason() -> None:
     given = [
-        CameraFacts(), CameraFacts(frame_ms=0), CameraFacts(reported=OFFLINE), CameraFacts(reported=DEGRADED, detail="hot"),
-        CameraFacts(reported=PAUSED), CameraFacts(reported=ENDED), CameraFacts(is_revoked=True), CameraFacts(is_suspect=True),
+        CameraFacts(), CameraFacts(frame_ms=0), CameraFacts(reported=OFFLINE),
+        CameraFacts(reported=DEGRADED, detail="hot"),
+        CameraFacts(reported=PAUSED), CameraFacts(reported=ENDED),
+        CameraFacts(is_revoked=True), CameraFacts(is_suspect=True),
         CameraFacts(refusal="too large", refused_ms=NOW_MS),
         *(CameraFacts(frame_ms=NOW_MS, picture=each) for each in (State.BLACK, State.FROZEN, State.BLURRED)),
     ]  # fmt: skip

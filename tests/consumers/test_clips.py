@@ -137,7 +137,7 @@ async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_a
 async def test_a_clip_that_kafka_does_not_give_is_tried_again_for_a_day(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.want([(CAMERA, unix_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
+    kept.request([(CAMERA, unix_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
     with pytest.raises(BrokerError):
         await keep_clips(console.context)
     assert kept.due() == [], "it waits for some seconds"
@@ -152,12 +152,12 @@ def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
     url, begin_ms = str(tmp_path / "elsewhere"), unix_ms() - 3_600_000
     kept = KeptClips(store, url, box, ConsoleBounds(clip_bytes=2_500))
     moments = [(CAMERA, begin_ms + number * 60_000) for number in range(4)]
-    kept.want(moments, ALERT)
-    kept.want([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # in the first one's film
+    kept.request(moments, ALERT)
+    kept.request([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # in the first one's film
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
     assert [kept.film(*moment) for moment in moments] == [b"", b"", bytes(1_000), bytes(1_000)]
-    kept.want(moments, ALERT)
+    kept.request(moments, ALERT)
     assert kept.due() == []
     KeptClips(store, url, box, ConsoleBounds(clip_age_s=3_600 - 150)).purge()
     assert [len(kept.film(*moment)) for moment in moments] == [0, 0, 0, 1_000]
@@ -172,7 +172,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
         (clips / camera).parent.mkdir(parents=True, exist_ok=True)
         (clips / camera).write_text("a file in the place of the folder")
     recent_ms, old_ms = unix_ms() - 120_000, unix_ms() - GIVEN_UP_MS - 60_000
-    kept.want([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
+    kept.request([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
     with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
         await keep_clips(console.context)
     assert [each.camera for each in kept.due()] == [CAMERA]
@@ -185,7 +185,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
 async def test_clips_are_purged_while_none_can_be_made(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.want([(CAMERA, unix_ms() - 40 * 86_400_000)], ASKED)
+    kept.request([(CAMERA, unix_ms() - 40 * 86_400_000)], ASKED)
     (wanted,) = kept.due()
     monkeypatch.setattr(kept, "_bounds", ConsoleBounds(clip_age_s=50 * 86_400))
     kept.keep(wanted, b"film")
@@ -211,9 +211,9 @@ def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
     asked, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
     many = [(CAMERA, begin_ms + number * 60_000) for number in range(3, 7)]
     seen = ("lab/seen", begin_ms)
-    kept.want([rare, *many], ALERT)
-    kept.want([asked], ASKED, "anna")
-    kept.want([seen], SIGHTING)
+    kept.request([rare, *many], ALERT)
+    kept.request([asked], ASKED, "anna")
+    kept.request([seen], SIGHTING)
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
 
@@ -231,9 +231,9 @@ def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, co
     store, at_ms = console.context.store.engine, unix_ms() - 3_600_000
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds(clip_bytes=1_500))
     raised = (CAMERA, at_ms + AFTER_MS)
-    kept.want([(CAMERA, at_ms)], SIGHTING)
-    kept.want([raised], ALERT)
-    kept.want([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # in the film of the alert
+    kept.request([(CAMERA, at_ms)], SIGHTING)
+    kept.request([raised], ALERT)
+    kept.request([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # in the film of the alert
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
     assert [(each.why, each.bytes > 0) for each in kept.of(CAMERA, 9)] == [("alert", True)]
@@ -242,21 +242,21 @@ def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, co
 
 def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:
     at_ms = unix_ms() - 60_000
-    kept.want([(CAMERA, at_ms)], ALERT)
+    kept.request([(CAMERA, at_ms)], ALERT)
     (wanted,) = kept.due()
     kept.keep(wanted, b"")
-    kept.want([(CAMERA, at_ms)], ALERT)
+    kept.request([(CAMERA, at_ms)], ALERT)
     assert kept.due() == []
-    kept.want([(CAMERA, at_ms), (CAMERA, at_ms + 1_000)], ASKED, "anna")
+    kept.request([(CAMERA, at_ms), (CAMERA, at_ms + 1_000)], ASKED, "anna")
     assert [each.at_ms for each in kept.due()] == [at_ms]
-    kept.want([(CAMERA, at_ms + 1_000)], ASKED, "anna")
+    kept.request([(CAMERA, at_ms + 1_000)], ASKED, "anna")
     assert [(each.why, each.who) for each in kept.of(CAMERA, 9)] == [("asked", "anna")]
 
 
 def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept: KeptClips) -> None:
     console.show([verdict(0)])
     answered, slow = threading.Event(), threading.Event()
-    stuck = console.context._teaching.submit(slow.wait, 2 * PATIENCE_S)
+    stuck = console.context._kept_files.submit(slow.wait, 2 * PATIENCE_S)
 
     def visit() -> None:
         assert console.browser().get(f"/camera/{CAMERA}").status_code == 200
@@ -274,11 +274,11 @@ def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept
 
 def test_kept_files_have_a_place_of_their_own(tmp_path: Path) -> None:
     made = settings(tmp_path, "127.0.0.1:1", "none").model_copy(update={"kept_files": str(tmp_path / "kept")})
-    context = role.open_desk(made, CONSOLE_KEYS)
+    context = role.open_context(made, CONSOLE_KEYS)
     try:
         assert context.clips is not None
         assert context.labelled_frames is not None
-        context.clips.want([(CAMERA, 1)], ASKED)
+        context.clips.request([(CAMERA, 1)], ASKED)
         (wanted,) = context.clips.due()
         context.clips.keep(wanted, b"film")
         context.labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)

@@ -145,7 +145,7 @@ def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_fr
     collector, kept = Collector(labelled_frames, features), []
     for seq, jpeg in enumerate((SCENE, OTHER)):  # every camera shows something new at every step
         rows = [ROW._replace(camera=name, seq=seq) for name in names]
-        rig.context.fleet.take(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
+        rig.context.fleet.add_frames(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
         kept.append(collector.step(rig.context.fleet))
     assert kept == [MOST_DESCRIBED] * 2
     assert {each.camera for each in labelled_frames.waiting(20)} == set(names)

@@ -54,7 +54,7 @@ def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
         rig.show([verdict(0)], name)
     fleet.record_status(said("lab/off", OFFLINE), 0, monotonic_ms())
     fleet.record_status(said("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
-    fleet.alert({"lab/struck": ["a1"]})
+    fleet.set_alerts({"lab/struck": ["a1"]})
     rig.tick()
     assert names(rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
     view = fleet.view(Query())
@@ -120,13 +120,15 @@ def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
 def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_reason(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
     assert rig.context.fleet.view(Query()).counts == {"online": 1}
-    rig.context.fleet.judge([SavedState(CAMERA, StateWithReason(State.FROZEN, "its pictures do not change"), 1, 10.0)])
+    rig.context.fleet.apply_states(
+        [SavedState(CAMERA, StateWithReason(State.FROZEN, "its pictures do not change"), 1, 10.0)]
+    )
     rig.tick()
     assert rig.context.fleet.view(Query()).counts == {"frozen": 1}
     assert "its pictures do not change" in rig.browser().get("/").text
     rig.tick(later_ms=11_000)
     assert rig.context.fleet.view(Query()).counts == {"silent": 1}
-    rig.context.fleet.judge([SavedState(CAMERA, StateWithReason(State.PAUSED, "paused by a command"), 1, 10.0)])
+    rig.context.fleet.apply_states([SavedState(CAMERA, StateWithReason(State.PAUSED, "paused by a command"), 1, 10.0)])
     rig.tick(later_ms=60_000)
     assert rig.context.fleet.view(Query()).counts == {"paused": 1}
 
@@ -153,7 +155,7 @@ def test_a_saved_camera_that_is_applied_again_still_has_its_own_probes(rig: Cons
     assert shown is not None
     saved = Camera(CAMERA, last=shown.last)
     for _ in range(2):
-        fleet.correct(saved, 0, monotonic_ms())
+        fleet.merge_saved(saved, 0, monotonic_ms())
         assert list(shown.probes) == []
         shown.probes.append(True)
 
@@ -182,7 +184,7 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     assert "yield" in pushed
     assert "card-lab-2f-a" not in pushed
     assert 'id="grid"' not in pushed
-    rig.context.fleet.alert({"lab/b": ["a1"]})
+    rig.context.fleet.set_alerts({"lab/b": ["a1"]})
     rig.tick()
     pushed = changes()
     assert 'id="grid"' in pushed

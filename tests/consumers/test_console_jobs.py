@@ -18,7 +18,7 @@ from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.jobs import jobs as jobs_module
-from consumers.console.jobs.bundles import laid_down
+from consumers.console.jobs.bundles import operator_bundles
 from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_message, progress_of, report_of, tail_of
 from consumers.console.jobs.rows import JobKind, JobState
 from infra.local.process import ProcessId
@@ -110,7 +110,7 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
         rig.console.context.models = ModelsRecords(TrustedSigners({signer.public: "ours"}))
-        rig.console.context.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
+        rig.console.context.models.apply_record(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
         assert "Roll back the live model" in shown
         # What is live is what one would repair next.
@@ -331,14 +331,17 @@ def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: 
 def test_a_deeply_nested_description_is_a_bundle_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "model.toml").write_text(f"x = {'[' * 5000}{']' * 5000}")
-    assert [(each.choice_id, each.name) for each in laid_down(tmp_path)] == [("bundle-deep", "")]
+    assert [(each.choice_id, each.name) for each in operator_bundles(tmp_path)] == [("bundle-deep", "")]
 
 
 def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:
     for name in ("a-1", ".hidden", "a b", "<b>", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.toml").write_text("no = toml = at all")
-    assert [(each.choice_id, each.name) for each in laid_down(tmp_path)] == [("bundle-a-1", ""), ("bundle-b", "")]
+    assert [(each.choice_id, each.name) for each in operator_bundles(tmp_path)] == [
+        ("bundle-a-1", ""),
+        ("bundle-b", ""),
+    ]
 
 
 @settings(max_examples=40)

@@ -20,7 +20,7 @@ from consumers.console.access.logins import MOST_LINES, PASSWORD, Logins, LoginW
 from consumers.console.access.rights import Right
 from consumers.console.access.users import Users, check_password, read_users, write_user
 from consumers.console.data import store as console_store
-from consumers.console.role import open_desk
+from consumers.console.role import open_context
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 
@@ -289,4 +289,4 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
     settings = rig.context.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
     with pytest.raises(ConfigError, match="users is missing: expected a file of users where others reach the console"):
-        open_desk(settings, CONSOLE_KEYS)
+        open_context(settings, CONSOLE_KEYS)

@@ -51,17 +51,17 @@ def listed(*names: str, changed_ms: int) -> Models:
 
 def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: ConsoleRig) -> None:
     assert rig.context.models is not None
-    rig.context.models.take(LIVE_KEY, seal(listed("cured", "before", changed_ms=2), OURS))
-    rig.context.models.take(b"processor/p-1", ServedModel(model_id="cured", digest="1").SerializeToString())
+    rig.context.models.apply_record(LIVE_KEY, seal(listed("cured", "before", changed_ms=2), OURS))
+    rig.context.models.apply_record(b"processor/p-1", ServedModel(model_id="cured", digest="1").SerializeToString())
     refuses = ServedModel(model_id="own", error="it has other classes").SerializeToString()
-    rig.context.models.take(b"processor/p-2", refuses)
+    rig.context.models.apply_record(b"processor/p-2", refuses)
     page = rig.browser().get("/models").text
     assert page.count("live</span>") == 1
     assert "it has other classes" in page
     told = rig.browser().get("/api/v1/models").json()
     assert (told["live"], told["served"]["p-2"]["refuses"]) == ("cured", "it has other classes")
     assert [each["model"] for each in told["published"]] == ["cured", "before"]
-    rig.context.models.take(b"processor/p-2", None)
+    rig.context.models.apply_record(b"processor/p-2", None)
     assert "it has other classes" not in rig.browser().get("/models").text
 
 
@@ -72,7 +72,7 @@ def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
         "p-4": Drift(windows=3, pictures=2.5, answers=0.2),
     }.items():  # fmt: skip
         served = ServedModel(model_id="cured", drift=drift).SerializeToString()
-        rig.context.models.take(f"processor/{name}".encode(), served)
+        rig.context.models.apply_record(f"processor/{name}".encode(), served)
     page = rig.browser().get("/models").text
     shown = [
         "not measured: the bundle has no reference", "collecting frames, window 2 of 3",
@@ -83,8 +83,8 @@ def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
 
 def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:
     assert rig.context.models is not None
-    rig.context.models.take(LIVE_KEY, seal(listed("cured", changed_ms=2), OURS))
-    rig.context.models.take(LIVE_KEY, seal(listed("evil", changed_ms=3), STRANGER))
+    rig.context.models.apply_record(LIVE_KEY, seal(listed("cured", changed_ms=2), OURS))
+    rig.context.models.apply_record(LIVE_KEY, seal(listed("evil", changed_ms=3), STRANGER))
     page = rig.browser().get("/models").text
     assert "evil" not in page
     assert "who is not trusted" in page
@@ -97,7 +97,7 @@ def rolled_out(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> No
     made.rollout.CopyFrom(
         Rollout(candidate=listed("next", changed_ms=1).published[0], begun_ms=5, slot=SHADOW, frames=0.2, cameras=0.1)
     )
-    rig.context.models.take(LIVE_KEY, seal(made, OURS))
+    rig.context.models.apply_record(LIVE_KEY, seal(made, OURS))
     comparison = Comparison(
         boot_id=7,
         seq=3,

@@ -21,7 +21,7 @@ from consumers.console.access.provider_places import AT_ONCE, AT_ONCE_OF_NETWORK
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Right
 from consumers.console.access.users import remove_user, write_user
-from consumers.console.role import open_desk
+from consumers.console.role import open_context
 from schemas.errors import ConfigError
 from tests.consumers import openid_provider
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
@@ -441,7 +441,7 @@ def test_a_missing_secret_is_named_before_the_console_starts(scene: Scene) -> No
     assert openid is not None
     changed = openid.model_copy(update={"client_secret_file": scene.folder / "none"})
     with pytest.raises(ConfigError, match=r"openid\.client_secret_file: expected a readable file"):
-        open_desk(scene.rig.context.settings.model_copy(update={"openid": changed}), CONSOLE_KEYS)
+        open_context(scene.rig.context.settings.model_copy(update={"openid": changed}), CONSOLE_KEYS)
 
 
 def test_the_cookie_of_a_login_comes_back_from_the_provider_and_is_deleted_at_the_end(scene: Scene) -> None:

@@ -320,7 +320,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert camera is not None
     camera.heard_ms -= 7_200_000
     assert len(browser.get(f"/camera/{CAMERA}/history?range=month").json()["outages"]) == 1
-    console.context.fleet.judge([SavedState(CAMERA, StateWithReason(State.ONLINE), 1, 10_000.0)])
+    console.context.fleet.apply_states([SavedState(CAMERA, StateWithReason(State.ONLINE), 1, 10_000.0)])
     assert browser.get(f"/camera/{CAMERA}/history").json()["outages"] == []
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
     assert browser.get("/camera/lab/none").status_code == 404

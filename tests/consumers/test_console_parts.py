@@ -12,13 +12,13 @@ from consumers.cameras.picture_health import sharpness
 from consumers.console.access.guesses import Delays
 from consumers.console.context import size
 from consumers.console.data.commands import changes_of
-from consumers.console.jobs.bundles import laid_down
+from consumers.console.jobs.bundles import operator_bundles
 from consumers.console.pages.system_charts import by_column
 from consumers.console.web import listen
 from consumers.database.history import MINUTE_MS
 from schemas.errors import ConfigError
 from schemas.messages.frame import PROFILES
-from schemas.runtime.moment import moment
+from schemas.runtime.moment import format_utc
 
 
 def test_an_address_that_is_taken_or_not_ours_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_bytes_are_read_in_the_unit_that_fits(number: float, words: str) -> None
     ("at_ms", "words"), [(1_000, "1970-01-01 00:00:01 UTC"), (None, "–"), (2**62, "–"), (-(2**62), "–")]
 )
 def test_a_time_beyond_the_calendar_is_a_dash(at_ms: int | None, words: str) -> None:
-    assert moment(at_ms) == words
+    assert format_utc(at_ms) == words
 
 
 def minute(number: int, **changed: int) -> dict[str, int]:
@@ -125,7 +125,7 @@ def test_a_command_of_another_form_is_one_line(fields: dict[str, object], messag
 
 
 def test_a_folder_of_bundles_that_is_not_there_has_none(tmp_path: Path) -> None:
-    assert laid_down(tmp_path / "none") == laid_down(tmp_path) == []
+    assert operator_bundles(tmp_path / "none") == operator_bundles(tmp_path) == []
 
 
 def test_a_picture_too_small_for_its_neighbours_has_no_sharpness() -> None:

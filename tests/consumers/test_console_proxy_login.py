@@ -13,7 +13,7 @@ from consumers.console.access.login_settings import ProxyLoginSettings
 from consumers.console.access.proxy import SECRET_HEADER, ProxyLogin
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sessions import PROXIED_S, Sessions
-from consumers.console.role import open_desk
+from consumers.console.role import open_context
 from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
@@ -184,7 +184,7 @@ def test_a_bearer_of_the_proxys_own_login_is_left_alone_and_a_token_of_ours_is_c
 def test_a_login_by_headers_needs_the_proxys_address(rig: ConsoleRig) -> None:
     settings = rig.context.settings.model_copy(update={"behind_proxy": None})
     with pytest.raises(ConfigError, match="behind_proxy is missing"):
-        open_desk(settings, CONSOLE_KEYS)
+        open_context(settings, CONSOLE_KEYS)
 
 
 def test_the_highest_role_of_several_groups_applies_and_a_star_is_everybody() -> None:

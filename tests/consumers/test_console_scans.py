@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs import scans
-from consumers.console.jobs.bundles import BundleChoice, laid_down
+from consumers.console.jobs.bundles import BundleChoice, operator_bundles
 from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.jobs.scans import scan_source
 from lab.repair.inputs import FEWEST_CLEAN, FEWEST_OTHERS
@@ -137,7 +137,7 @@ def test_a_network_without_gradients_begins_without_a_scan(tmp_path: Path, kind:
     (tmp_path / "clean.npz").touch()
     table = f'name = "graph"\nversion = "1"\nformat = "{kind}"\nclasses = ["a", "b", "c"]\n'
     (tmp_path / "bundles" / "graph" / "model.toml").write_text(table)
-    (graph,) = laid_down(tmp_path / "bundles")
+    (graph,) = operator_bundles(tmp_path / "bundles")
     assert f"a network of the format {kind}" in scan_source(graph, {}, tmp_path / "clean.npz").lack
 
 

@@ -154,7 +154,7 @@ async def test_a_stream_that_always_has_something_to_send_ends_with_its_session(
     assert known is not None
     vera = known()["vera"]
     session = rig.context.sessions.passing(vera, rig.context.logins.is_current(vera))
-    rig.context.fleet.stirred.set()
+    rig.context.fleet.changed.set()
     sent = 0
     async for _ in stream.Streams(rig.context.fleet, rig.context.sessions)._events(session, lambda: "changed"):
         sent += 1

@@ -477,7 +477,7 @@ async def test_the_header_of_a_site_selects_its_cameras_once(both: TwoSites, mon
     assert watch.header(sight) == before
     few = len([*both.context.fleet.totals.dead_letters, elsewhere()])
     assert len(asked) == few, "only the dead letters and the sites of other consoles, which are a few names"
-    both.context.fleet.alert({})
+    both.context.fleet.set_alerts({})
     both.context.fleet.tick(monotonic_ms())
     assert before.alerts == 1
     assert watch.header(sight).alerts == 0

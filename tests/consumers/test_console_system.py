@@ -110,7 +110,7 @@ async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
         changed, head = changes_of_system(rig.context), header_changes(rig.context, ALL)
         assert "all well" in changed()
         assert "all well" in head()
-        stirred = rig.context.fleet.stirred
+        stirred = rig.context.fleet.changed
         system.append(STOPPED)
         await asyncio.wait_for(stirred.wait(), 60)
         assert "no answer for 3 s" in changed()

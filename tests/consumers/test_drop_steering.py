@@ -72,7 +72,7 @@ def suspect(console: ConsoleRig, level: float, camera: str = CAMERA) -> None:
     fleet = console.context.fleet
     shown = fleet.camera(camera)
     assert shown is not None
-    fleet.correct(Camera(camera, last=shown.last, frames=1, level=level, is_new=False), 0, monotonic_ms())
+    fleet.merge_saved(Camera(camera, last=shown.last, frames=1, level=level, is_new=False), 0, monotonic_ms())
     console.tick()
 
 

@@ -166,13 +166,13 @@ def test_the_collector_keeps_what_is_worth_a_label(labelled_frames: LabelledFram
 
 
 def test_only_frames_of_chosen_cameras_are_collected(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
     collector = Collector(labelled_frames)
     assert collector.step(rig.context.fleet) == 0
     labelled_frames.collect(CAMERA, "ada", wanted=True)
     assert collector.step(rig.context.fleet) == 1
     labelled_frames.collect(CAMERA, "ada", wanted=False)
-    rig.context.fleet.take([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)
+    rig.context.fleet.add_frames([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)
     assert collector.step(rig.context.fleet) == 0
 
 
@@ -409,7 +409,7 @@ def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
 ) -> None:
     for camera in (CAMERA, f"{CAMERA}-2"):
         row = picture(1, verdict="unsure").row._replace(camera=camera)
-        rig.context.fleet.take([row], {(camera, 1, 1): scene(1)}, {}, 0)
+        rig.context.fleet.add_frames([row], {(camera, 1, 1): scene(1)}, {}, 0)
     rig.tick()
     place = f"/teach?camera={CAMERA}-2"
     assert f'<a href="{place}">Teach it</a>' in rig.browser().get(f"/camera/{CAMERA}-2").text
@@ -421,13 +421,15 @@ def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
 
 
 def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
     rig.tick()
     page = rig.browser().get(f"/camera/{CAMERA}").text
     assert "This verdict is wrong" in page
     assert '<input type="hidden" form="wrong" name="verdict" value="car">' in page
     shown = {"camera": CAMERA, "csrf": rig.csrf(), "verdict": "car"}
-    rig.context.fleet.take([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)  # a newer one with the same verdict
+    rig.context.fleet.add_frames(
+        [picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0
+    )  # a newer one with the same verdict
     assert rig.browser().post("/teach/wrong", data=shown).status_code == 303
     (kept,) = labelled_frames.waiting(5)
     assert (kept.why, kept.verdict) == ("wrong", "car")
@@ -438,7 +440,7 @@ def test_a_wrong_verdict_keeps_no_picture_with_another_verdict_than_that_on_the_
 ) -> None:
     changes = changes_on(rig.context, CAMERA, ALL)
     for seq, verdict in ((1, "car"), (2, "empty")):
-        rig.context.fleet.take([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): scene(seq)}, {}, 0)
+        rig.context.fleet.add_frames([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): scene(seq)}, {}, 0)
         rig.tick()
         assert f'form="wrong" name="verdict" value="{verdict}"' in changes(), "it changes with the picture"
     for shown in ({"verdict": "car"}, {}):

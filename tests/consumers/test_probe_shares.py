@@ -35,7 +35,7 @@ class Fleet:
     def plan(self, *, obey: bool = True, strained: bool = False) -> dict[str, float]:
         """What is told now, by camera."""
         for camera in self.known - set(self.share):
-            self.probing.gone(camera)
+            self.probing.remove(camera)
         self.known = set(self.share)
         for camera, share in self.share.items():
             meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)

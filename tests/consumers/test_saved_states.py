@@ -42,10 +42,10 @@ def tell(rig: Rig, message: Status | Meta | Refusal) -> None:
 
 def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     """One tick of a recorder's housekeeping."""
-    seen = rig.cameras.unseen(100)
+    seen = rig.cameras.pop_previews(100)
     for camera, jpeg in seen:
         camera.health.update(jpeg)
-    rig.cameras.looked_at(camera for camera, _ in seen)
+    rig.cameras.mark_unjudged(camera for camera, _ in seen)
     now_ms = time.time_ns() // 10**6
     changed = rig.cameras.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)
     CameraStates(rig.engine, 1_000).save(changed)
@@ -151,7 +151,7 @@ def test_a_state_is_written_when_it_changes_and_knows_since_when(recorder: Rig) 
 def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_one_that_does(recorder: Rig) -> None:
     clock = Clock()
     other = CameraCache(recorder.settings, clock)
-    other.take(recorder.verdicts([verdict(0)]))
+    other.apply_transaction(recorder.verdicts([verdict(0)]))
     states = CameraStates(recorder.engine, 1_000)
     states.save(other.judge(clock(), 1))
     time.sleep(0.002)

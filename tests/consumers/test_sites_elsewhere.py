@@ -281,7 +281,9 @@ def remember(recorder: Rig, *cameras: str) -> None:
     """The recorder has saved these cameras, each with one frame."""
     now_ms = time.time_ns() // 10**6
     cache = CameraCache(recorder.settings)
-    cache.take(TransactionEffect(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras]))
+    cache.apply_transaction(
+        TransactionEffect(rows=[frame_row((name, BOOT, 0), verdict(0), now_ms) for name in cameras])
+    )
     Snapshots(recorder.engine, 0).save(cache.all(), now_ms)
 
 

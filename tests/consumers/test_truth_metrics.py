@@ -26,11 +26,13 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
 def test_attacked_frames_count_by_camera_beside_its_clean_ones_and_not_among_all_clean_ones(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
-    meters.take(rig.verdicts([verdict(n, class_id=3 if n else 5) for n in range(5)]))
+    meters.count_transaction(rig.verdicts([verdict(n, class_id=3 if n else 5) for n in range(5)]))
     assert samples(registry) == {}
-    meters.take(rig.verdicts([verdict(n, truth=ATTACKED, class_id=3 if n == 10 else 5) for n in range(10, 14)]))
-    meters.take(rig.verdicts([verdict(n) for n in range(20, 22)]))
-    meters.take(rig.verdicts([verdict(n) for n in range(3)], camera="lab/gate"))
+    meters.count_transaction(
+        rig.verdicts([verdict(n, truth=ATTACKED, class_id=3 if n == 10 else 5) for n in range(10, 14)])
+    )
+    meters.count_transaction(rig.verdicts([verdict(n) for n in range(20, 22)]))
+    meters.count_transaction(rig.verdicts([verdict(n) for n in range(3)], camera="lab/gate"))
     assert samples(registry) == {
         (CAMERA, "attacked", "correct"): 1, (CAMERA, "attacked", "wrong"): 3,
         (CAMERA, "clean", "correct"): 2, (CAMERA, "clean", "wrong"): 0,
@@ -45,7 +47,7 @@ def test_attacked_frames_count_by_camera_beside_its_clean_ones_and_not_among_all
 def test_a_wrong_verdict_stands_beside_its_counter_as_the_frame_that_it_is_of(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
-    meters.take(rig.verdicts([verdict(0), verdict(1, class_id=5), verdict(2, truth=ATTACKED, class_id=5)]))
+    meters.count_transaction(rig.verdicts([verdict(0), verdict(1, class_id=5), verdict(2, truth=ATTACKED, class_id=5)]))
     found = {
         (sample.name, sample.labels.get("picture")): sample.exemplar.labels
         for family in registry.collect()
@@ -69,7 +71,9 @@ def test_an_exemplar_of_any_frame_is_one_that_the_client_takes_or_none(letters: 
 def test_verdicts_count_by_class_and_those_of_many_classes_share_one_series(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
-    meters.take(rig.verdicts([verdict(n, class_name="stop" if n < 3 else f"class {n}") for n in range(150)]))
+    meters.count_transaction(
+        rig.verdicts([verdict(n, class_name="stop" if n < 3 else f"class {n}") for n in range(150)])
+    )
     found = {
         sample.labels["class_name"]: sample.value
         for family in registry.collect()
@@ -86,7 +90,7 @@ def test_attacked_cameras_beyond_the_bound_share_one_series(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     for number in range(MAX_CAMERA_SERIES + 3):
-        meters.take(rig.verdicts([verdict(0, truth=ATTACKED), verdict(1)], camera=f"lab/cam{number}"))
+        meters.count_transaction(rig.verdicts([verdict(0, truth=ATTACKED), verdict(1)], camera=f"lab/cam{number}"))
     found = samples(registry)
     assert len({camera for camera, _, _ in found}) == MAX_CAMERA_SERIES + 1
     assert found["other", "attacked", "correct"] == 3

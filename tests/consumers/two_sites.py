@@ -152,7 +152,7 @@ class TwoSites:
         labels.collect(camera, "root", wanted=True)
         clips = self.context.clips
         assert clips is not None
-        clips.want([(camera, CLIP_MS)], ASKED, f"asked of {site}")
+        clips.request([(camera, CLIP_MS)], ASKED, f"asked of {site}")
         with store.engine.begin() as connection:
             [clip] = connection.scalars(select(kept_clips.c.name).where(kept_clips.c.camera == camera))
         clips.keep(ClipRequest(clip, camera, CLIP_MS), b"film")

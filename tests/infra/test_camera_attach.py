@@ -251,13 +251,13 @@ def test_a_source_that_does_not_open_registers_no_camera(system: Layout) -> None
 def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once() -> None:
     waiting = FirstAnswer(4.0)
     assert not waiting.overdue(100.0)  # nothing was sent
-    waiting.sent(100.0)
-    waiting.sent(103.0)
+    waiting.start(100.0)
+    waiting.start(103.0)
     assert [waiting.overdue(at) for at in (103.9, 104.0, 105.0)] == [False, True, False]
     answered = FirstAnswer(4.0)
-    answered.sent(0.0)
-    answered.heard()
+    answered.start(0.0)
+    answered.settle()
     assert not answered.overdue(9.0)
     never = FirstAnswer(None)
-    never.sent(0.0)
+    never.start(0.0)
     assert not never.overdue(1e9)

@@ -16,7 +16,7 @@ from infra.cli.camera_test import _rows, _save, _show, try_camera
 from infra.cli.terminal import Console
 from infra.settings.load import SettingsSources, load
 from producers.camera.role_settings import CameraTestSettings
-from producers.sources.examine import Found
+from producers.sources.examine import StreamReport
 from schemas.errors import ConfigError, SourceError, UserError
 
 LOGIN = "viewer:pass-word"
@@ -137,13 +137,13 @@ def test_a_refused_login_is_said_as_the_camera_says_it(server: RtspServer) -> No
         examined(server.address("counted", "viewer:wrong"))
 
 
-def findings(**changed: Any) -> Found:
+def findings(**changed: Any) -> StreamReport:
     """The findings of a live camera, with these changes."""
     usual: dict[str, Any] = {
         "address": "rtsp://a/b", "codec": "h264", "profile": "High", "size": (160, 96), "announced_fps": None,
         "live": True, "hardware": False, "others": [], "opened_s": 0.5,
     }  # fmt: skip
-    return Found(**(usual | changed))
+    return StreamReport(**(usual | changed))
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_file_that_finds_no_room_stays_as_it_was_and_leaves_nothing_behind(sma
 def test_a_port_is_given_though_it_cannot_be_remembered(small_disk: Path) -> None:
     fill(small_disk)
     ports = Ports(small_disk)
-    assert ports.take("bridge") == ports.take("bridge")
+    assert ports.allocate("bridge") == ports.allocate("bridge")
 
 
 def test_a_log_that_cannot_be_cut_does_not_end_the_supervisor(small_disk: Path) -> None:

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from infra.local.kafka import Kafka
 from schemas.transport.access import kafka_options
 from schemas.transport.kafka import clients
-from schemas.transport.kafka.clients import end, leave, start, stop
+from schemas.transport.kafka.clients import abort_producer, close_clients, start_client, stop_producer
 from tests.infra.secure_kafka import KafkaWithPasswords
 
 
@@ -65,7 +65,7 @@ async def given_up(hanging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return asyncio.Event().wait()
 
     monkeypatch.setattr(aiokafka.conn.AIOKafkaConnection, "send", unanswered)
-    starting = asyncio.create_task(start(hanging))
+    starting = asyncio.create_task(start_client(hanging))
     await asyncio.wait_for(asked.wait(), 30)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -80,12 +80,12 @@ async def test_a_producer_that_cannot_deliver_is_stopped_in_time_with_its_connec
     topic = await kafka_topics()
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
     try:
-        await start(producer)
+        await start_client(producer)
         await producer.send_and_wait(topic, b"")
         kafka.pause()
         undelivered = await producer.send(topic, b"")
     finally:
-        await asyncio.wait_for(stop(producer, 0.2), 30)
+        await asyncio.wait_for(stop_producer(producer, 0.2), 30)
     assert not undelivered.done()
     assert not any(connection.connected() for connection in made)
     assert producer._sender.sender_task.done()
@@ -100,7 +100,7 @@ async def test_a_task_that_is_cancelled_while_a_client_stops_ends_though_the_cli
             await asyncio.Event().wait()
 
     async def follow() -> None:
-        await leave(swallow, deadline_s=60.0)
+        await close_clients(swallow, deadline_s=60.0)
         left.append("and goes on")
 
     task = asyncio.create_task(follow())
@@ -120,7 +120,7 @@ async def test_a_client_that_breaks_or_hangs_while_it_stops_keeps_none_from_stop
     async def stops() -> None:
         stopped.append("the third")
 
-    await leave(breaks, asyncio.Event().wait, stops, deadline_s=0.01)  # type: ignore[arg-type]  # waits for ever
+    await close_clients(breaks, asyncio.Event().wait, stops, deadline_s=0.01)  # type: ignore[arg-type]  # waits for ever
     assert stopped == ["the third"]
 
 
@@ -135,7 +135,7 @@ async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() ->
     async def stops() -> None:
         stopped.append("the second")
 
-    assert not await leave(lets_out, stops, deadline_s=10)
+    assert not await close_clients(lets_out, stops, deadline_s=10)
     assert stopped == ["the second"]
 
 
@@ -174,7 +174,7 @@ async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
     producer = Ending(fault)
     await asyncio.sleep(0)
-    await asyncio.wait_for(end(producer, 0.01), 20)
+    await asyncio.wait_for(abort_producer(producer, 0.01), 20)
     assert producer._sender.sender_task.done()
     assert not producer.open
     assert producer._closed
@@ -183,7 +183,7 @@ async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits
 async def test_a_producer_that_never_started_has_no_task_to_end() -> None:
     producer = Ending(OSError("connection lost"))
     task, producer._sender.sender_task = producer._sender.sender_task, None
-    await asyncio.wait_for(end(producer, 0.01), 20)
+    await asyncio.wait_for(abort_producer(producer, 0.01), 20)
     assert not producer.open
     for _ in range(2):
         task.cancel()
@@ -194,6 +194,6 @@ async def test_a_stop_that_hangs_becomes_an_end(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
     producer = Ending(None)
     producer.stop = asyncio.Event().wait  # type: ignore[attr-defined]
-    await asyncio.wait_for(stop(producer, 0.01), 20)
+    await asyncio.wait_for(stop_producer(producer, 0.01), 20)
     assert producer._sender.sender_task.done()
     assert not producer.open

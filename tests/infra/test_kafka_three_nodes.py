@@ -19,7 +19,7 @@ from infra.local.kafka_quorum import kafka_data
 from infra.local.ports import Ports
 from infra.local.replicas import await_replicas
 from infra.local.topics import TopicSpec, create_topics, usual_replication
-from schemas.transport.kafka.clients import end, leave, start
+from schemas.transport.kafka.clients import abort_producer, close_clients, start_client
 from tests.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -54,7 +54,7 @@ async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> 
     )
     longest = 0.0
     try:
-        await start(producer)
+        await start_client(producer)
         for number, value in enumerate(values):
             begun = time.monotonic()
             async with asyncio.timeout(LIMIT_MS / 1000):
@@ -62,7 +62,7 @@ async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> 
             longest = max(longest, time.monotonic() - begun)
             await asyncio.sleep(over_s / len(values))
     finally:
-        await end(producer, 2.0)
+        await abort_producer(producer, 2.0)
     return longest
 
 
@@ -72,14 +72,14 @@ async def held(kafka: KafkaNodes) -> set[bytes]:
     places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
     found: set[bytes] = set()
     try:
-        await start(consumer)
+        await start_client(consumer)
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         while any([await consumer.position(tp) < ends[tp] for tp in places]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 found |= {record.value for record in records}
     finally:
-        await leave(consumer.stop, deadline_s=5.0)
+        await close_clients(consumer.stop, deadline_s=5.0)
     return found
 
 
@@ -87,10 +87,10 @@ async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: Kaf
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id="any", enable_auto_commit=False)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
-        await start(consumer)
+        await start_client(consumer)
         consumer.assign([TopicPartition(TOPIC, 0)])
         await consumer.commit({TopicPartition(TOPIC, 0): 0})
-        await start(admin)
+        await start_client(admin)
 
         async def all_known() -> bool:
             return all(each["partitions"] for each in await admin.describe_topics([TOPIC, "__consumer_offsets"]))
@@ -104,7 +104,7 @@ async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: Kaf
             assert said["min.insync.replicas"] == "2"
             assert said["unclean.leader.election.enable"] == "false"
     finally:
-        await leave(consumer.stop, admin.close, deadline_s=5.0)
+        await close_clients(consumer.stop, admin.close, deadline_s=5.0)
 
 
 async def test_topics_get_three_copies_on_three_nodes_unless_stated_otherwise(kafka: KafkaNodes) -> None:

@@ -13,19 +13,19 @@ from infra.local.ports import LOOPBACK, Ports, free_port, is_free
 
 def test_a_port_is_remembered_by_its_name_across_runs(state_dir: Path) -> None:
     ports = Ports(state_dir)
-    kafka, mosquitto = ports.take("kafka"), ports.take("mosquitto")
+    kafka, mosquitto = ports.allocate("kafka"), ports.allocate("mosquitto")
     assert kafka != mosquitto
     again = Ports(state_dir)
-    assert (again.take("mosquitto"), again.take("kafka")) == (mosquitto, kafka)
+    assert (again.allocate("mosquitto"), again.allocate("kafka")) == (mosquitto, kafka)
 
 
 def test_a_port_in_use_is_replaced_and_the_new_one_is_remembered(state_dir: Path) -> None:
-    port = Ports(state_dir).take("kafka")
+    port = Ports(state_dir).allocate("kafka")
     with socket.create_server((LOOPBACK, port)):
         assert not is_free(port)
-        other = Ports(state_dir).take("kafka")
+        other = Ports(state_dir).allocate("kafka")
         assert other != port
-    assert Ports(state_dir).take("kafka") == other
+    assert Ports(state_dir).allocate("kafka") == other
 
 
 def test_a_port_whose_last_connections_linger_is_free(state_dir: Path) -> None:
@@ -45,7 +45,7 @@ def test_ports_lie_outside_the_range_of_outgoing_connections() -> None:
 
 def test_a_damaged_memory_is_started_afresh(state_dir: Path) -> None:
     (state_dir / "ports.json").write_text('{"kafka": "no", "mosq')
-    assert Ports(state_dir).take("kafka") > 0
+    assert Ports(state_dir).allocate("kafka") > 0
 
 
 def test_two_names_never_get_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,8 @@ def test_two_names_never_get_one_port(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(ports, "is_free", lambda _: True)
     monkeypatch.setattr(ports, "free_port", lambda: next(drawn))
     taken = Ports(tmp_path)
-    assert (taken.take("bridge"), taken.take("console")) == (20_001, 20_002)
-    assert (Ports(tmp_path).take("bridge"), Ports(tmp_path).take("console")) == (20_001, 20_002)
+    assert (taken.allocate("bridge"), taken.allocate("console")) == (20_001, 20_002)
+    assert (Ports(tmp_path).allocate("bridge"), Ports(tmp_path).allocate("console")) == (20_001, 20_002)
 
 
 @pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EACCES, True)])
@@ -66,4 +66,4 @@ def test_a_full_disk_costs_only_the_memory_of_a_port(
 
     monkeypatch.setattr(ports, "write_json", fail)
     with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
-        assert Ports(tmp_path).take("bridge") > 0
+        assert Ports(tmp_path).allocate("bridge") > 0

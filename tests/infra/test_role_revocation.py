@@ -36,7 +36,7 @@ from infra.up.settings import UpSettings
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
-from schemas.transport.kafka.clients import start
+from schemas.transport.kafka.clients import start_client
 from tests.infra.command_line import refusal, run
 from tests.infra.secure import WAIT_S, as_tls, make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
@@ -321,7 +321,7 @@ async def topics(address: KafkaAccess) -> set[str]:
     """The topics that Kafka lets this client see."""
     client = AIOKafkaAdminClient(**kafka_options(address))
     try:
-        await start(client)
+        await start_client(client)
         return set(await client.list_topics())
     finally:
         await client.close()
@@ -337,7 +337,7 @@ async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and
     assert isinstance(old, KafkaAccess)
     client = AIOKafkaAdminClient(**kafka_options(old))
     try:
-        await start(client)
+        await start_client(client)
         assert await client.list_topics()
         assert await topics(new) == set()
         await grant(admin, generations={"monitor": 1})

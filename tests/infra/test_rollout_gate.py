@@ -109,14 +109,14 @@ class Rig:
         old.classes.extend(made.candidate.classes if classes is None else classes)
         models = begin(Models(published=[old], changed_ms=1), made)
         records = (gate or self.gate).records
-        records.take(LIVE_KEY, seal(models, PERSON))
+        records.apply_record(LIVE_KEY, seal(models, PERSON))
         digest, begun_ms = made.candidate.digest, made.begun_ms
         served = ServedModel(model_id="old", candidate_digest=digest, candidate_begun_ms=begun_ms)
-        records.take(b"processor/p-1", served.SerializeToString())
+        records.apply_record(b"processor/p-1", served.SerializeToString())
 
     def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
         for seq in numbers:
-            self.gate.take(CAMERA.encode(), comparison(seq, slot, agrees=agrees))
+            self.gate.apply_record(CAMERA.encode(), comparison(seq, slot, agrees=agrees))
 
     def label(self, numbers: range, label: str) -> None:
         """A person labels frames in the console, and the gate reads the labels at its next look."""
@@ -181,7 +181,7 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
     assert (line.who, line.subject, line.outcome) == ("monitor", "new", "rolled back")
     after = rig.fresh()
     rig.list(rollout(CANARY), after)
-    after.records.take(rig.sent[-1].key, rig.sent[-1].value)
+    after.records.apply_record(rig.sent[-1].key, rig.sent[-1].value)
     before = len(rig.sent)
     await after.look()
     assert slots(after.records.models).rollout is None
@@ -191,10 +191,10 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
 async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> None:
     rig.list(rollout(CANARY))
     for _ in range(40):
-        rig.gate.take(CAMERA.encode(), comparison(1, CANARY, agrees=False))
+        rig.gate.apply_record(CAMERA.encode(), comparison(1, CANARY, agrees=False))
     other = KeyRing(Roots.of_fleet(b"another fleet's secret").of(Role.PROCESSOR))
     for seq in range(40):
-        rig.gate.take(CAMERA.encode(), comparison(seq, CANARY, agrees=False, keys=other))
+        rig.gate.apply_record(CAMERA.encode(), comparison(seq, CANARY, agrees=False, keys=other))
     await rig.gate.look()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == MEASURING
@@ -213,7 +213,7 @@ async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_th
         model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken",
         candidate_begun_ms=begun_ms, candidate_retries=retries,
     )  # fmt: skip
-    rig.gate.records.take(b"processor/p-2", error.SerializeToString())
+    rig.gate.records.apply_record(b"processor/p-2", error.SerializeToString())
     await rig.gate.look()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == outcome

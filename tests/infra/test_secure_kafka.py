@@ -27,7 +27,7 @@ from schemas.keys.keys import KeyRing
 from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.transport.kafka.admin import Admin
-from schemas.transport.kafka.clients import end, start
+from schemas.transport.kafka.clients import abort_producer, start_client
 from tests.infra.secure import SECRET, enrolled
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.waiting import PATIENCE_S, until
@@ -52,10 +52,10 @@ def kafka(secure_kafka: KafkaWithPasswords) -> KafkaWithPasswords:
 async def producing(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(**kafka_options(address), enable_idempotence=True)
     try:
-        await start(producer)
+        await start_client(producer)
         yield producer
     finally:
-        await end(producer, 2.0)
+        await abort_producer(producer, 2.0)
 
 
 async def may_write(address: KafkaAddress) -> set[str]:

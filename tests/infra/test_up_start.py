@@ -96,7 +96,7 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
     run._live = run._mosquitto = run._watching = run._system = nothing
     run._roles, run._fleets, run._scraped, run._parts, run._begun = [], [], [], 2, 0.0
     monkeypatch.setattr(up._Run, "_local", lambda _, address: FakeRoles(address))
-    monkeypatch.setattr(up._Run, "_furnish_kafka", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(up._Run, "_create_topics", lambda _: asyncio.sleep(0))
     return run, supervisor
 
 

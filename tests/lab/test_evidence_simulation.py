@@ -20,7 +20,7 @@ from lab.strip.combined import Statistics
 from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
-from schemas.evidence.alarms import COMBINED, STRIP, judged_by, no_classes
+from schemas.evidence.alarms import COMBINED, STRIP, no_classes, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
 from tests.lab.conftest import Command
@@ -65,7 +65,7 @@ def of_p_values(found: Scores) -> Scores:
 
 
 def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
-    probes = [judged_by(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
+    probes = [track_probe(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
     draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
     track, alarms, watched = Track(), 0, 0
     for _ in range(60_000):

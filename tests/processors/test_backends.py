@@ -55,7 +55,7 @@ class Scaled(nn.Module):
         return torch.stack((mean, -mean), 1) * self.factor
 
 
-class FakeTaken:
+class FakeNetwork:
     def __init__(self, factors: dict[CpuPrecision, float], broken: str) -> None:
         self._factors, self._broken = factors, broken
 
@@ -86,13 +86,13 @@ class FakeBackend:
     def precisions(self) -> Sequence[CpuPrecision]:
         return list(self._factors)
 
-    def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
+    def convert(self, network: Network, example: Tensor, free_sides: bool) -> FakeNetwork:
         if self._unsuited:
             raise UnsupportedNetworkError("openvino: no such network")
         if self._broken == "all":
             raise RuntimeError("no such layer")
         self.taken += 1
-        return FakeTaken(self._factors, self._broken)
+        return FakeNetwork(self._factors, self._broken)
 
     def restore(self, file: Path, precision: CpuPrecision) -> Network:
         return Scaled(float(file.read_text()))
@@ -238,7 +238,7 @@ def test_openvino_gives_torchs_logits_on_the_shipped_networks_for_any_batch(name
     bundle = shipped(name)
     assert bundle.overlays is not None
     inputs = bundle.normalised(bundle.overlays[:70])
-    taken = OpenVino().take(bundle.network, inputs[:4], False).at("float32")
+    taken = OpenVino().convert(bundle.network, inputs[:4], False).at("float32")
     exact = bundle.network(inputs)
     tolerance = TOLERANCE["float32"] * float(exact.amax() - exact.amin())
     for count in (1, 3, 37, 70):
@@ -310,7 +310,7 @@ def test_what_depends_on_a_value_is_not_exported() -> None:
             return x.mean((2, 3)) if bool(x.mean() > 0.5) else -x.mean((2, 3))
 
     with pytest.raises(UnsupportedNetworkError, match=r"its way depends on values: Converting a tensor"):
-        OpenVino().take(Branching(), torch.rand(2, 3, 8, 8), False)
+        OpenVino().convert(Branching(), torch.rand(2, 3, 8, 8), False)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_8_bit_integers_are_steps_of_the_calibrations_range_and_of_each_channels
     generator = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(4, 3, 1, bias=True).eval().requires_grad_(False)
     x = torch.rand(16, 4, 2, 2, generator=generator) - (0.4 if signed else 0)
-    run = OpenVino().take(layer, x[:2], False).at("int8", x)
+    run = OpenVino().convert(layer, x[:2], False).at("int8", x)
     low, high = float(x.min()), float(x.max())
     step, zero = (max(-low / 128, high / 127), 128) if signed else (high / 255, 0)
     levels = (x / step).round().clamp(-zero, 255 - zero) * step
@@ -449,7 +449,7 @@ def test_a_converted_network_leaves_memory_when_it_is_released() -> None:
 
     def load() -> int:
         network = torch.nn.Linear(2048, 1024).eval()
-        OpenVino().take(network, example, free_sides=False)
+        OpenVino().convert(network, example, free_sides=False)
         gc.collect()
         return int(process.memory_info().rss)
 

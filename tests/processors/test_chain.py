@@ -199,7 +199,7 @@ def test_a_repeat_gets_the_first_verdict_and_any_other_frame_none() -> None:
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_finished_job_is_counted_by_its_result(failed: bool) -> None:
     registry, tracker = CollectorRegistry(), PartitionTracker(SETTINGS)
-    job = tracker.take(ConsumerRecord("frames", 0, 4, 0, 0, b"", b"xyz", None, 0, 3, ()), 0.0)
+    job = tracker.admit(ConsumerRecord("frames", 0, 4, 0, 0, b"", b"xyz", None, 0, 3, ()), 0.0)
     if failed:
         job.fail("validate", BadTagError("no"))
     Finish(tracker, ProcessorMetrics(registry)).submit(job)

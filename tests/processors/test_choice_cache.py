@@ -290,7 +290,7 @@ def test_a_restored_model_of_openvino_gives_the_same_outputs(tmp_path: Path, pre
     torch.set_num_threads(1)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
     inputs = torch.rand(8, 3, 8, 8)
-    taken = OpenVino().take(network, inputs, free_sides=False)
+    taken = OpenVino().convert(network, inputs, free_sides=False)
     made = taken.at(precision, inputs)  # type: ignore[arg-type]  # checked by the parameters
     taken.save(precision, tmp_path / "model.xml")  # type: ignore[arg-type]  # see above
     again = OpenVino().restore(tmp_path / "model.xml", precision)  # type: ignore[arg-type]  # see above

@@ -24,7 +24,7 @@ def test_what_may_be_committed_is_the_contiguous_prefix(gaps: list[int], shuffle
         unfinished = [offset for offset in taken if offset not in done]
         if take and len(taken) < len(offsets):
             taken.append(offsets[len(taken)])
-            progress.take(taken[-1])
+            progress.begin(taken[-1])
         elif unfinished:
             offset = shuffle.choice(unfinished)
             progress.finish(offset)
@@ -36,8 +36,8 @@ def test_what_may_be_committed_is_the_contiguous_prefix(gaps: list[int], shuffle
 
 def test_what_was_committed_is_not_committed_again() -> None:
     progress = PartitionProgress()
-    progress.take(4)
-    progress.take(9)
+    progress.begin(4)
+    progress.begin(9)
     progress.finish(4)
     assert progress.uncommitted() == 5
     progress.committed(5)
@@ -48,8 +48,8 @@ def test_what_was_committed_is_not_committed_again() -> None:
 
 def test_a_commit_that_came_too_late_for_the_newest_result_leaves_that_open() -> None:
     progress = PartitionProgress()
-    progress.take(0)
-    progress.take(1)
+    progress.begin(0)
+    progress.begin(1)
     progress.finish(0)
     committing = progress.uncommitted()
     progress.finish(1)
@@ -60,10 +60,10 @@ def test_a_commit_that_came_too_late_for_the_newest_result_leaves_that_open() ->
 
 def test_offsets_are_taken_in_ascending_order() -> None:
     progress = PartitionProgress()
-    progress.take(3)
+    progress.begin(3)
     progress.finish(3)
     with pytest.raises(ValueError, match="above 3, got 3"):
-        progress.take(3)
+        progress.begin(3)
 
 
 def test_a_partition_begins_with_nothing_taken_nothing_to_commit_and_nothing_to_recall() -> None:

@@ -105,7 +105,7 @@ class Bench:
         self.member.joined = True
 
     def take(self, number: int, offset: int) -> FrameJob:
-        return self.tracker.take(Record(number, offset), 0.0)
+        return self.tracker.admit(Record(number, offset), 0.0)
 
     def done(self, number: int, offset: int) -> None:
         self.tracker.finish(self.take(number, offset))

@@ -76,7 +76,7 @@ class Bench:
 
     async def judge(self) -> None:
         while len(self.compare):
-            await self.compare.run(self.compare.take())
+            await self.compare.run(self.compare.next_job())
 
     def outcome(self, name: str) -> float:
         return self.registry.get_sample_value("pointillist_comparisons_total", {"outcome": name}) or 0.0

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumers.console.jobs.bundles import laid_down
+from consumers.console.jobs.bundles import operator_bundles
 from infra.cli.lab.shared import bundle_folder
 from infra.cli.model import checked, folder_of
 from processors.device.loaded_model import load_model
@@ -91,7 +91,7 @@ def test_a_table_that_is_costly_to_parse_is_refused(tmp_path: Path, load: Callab
     with pytest.raises(BundleError, match=r"model\.toml: expected TOML, got (a key with|values of) \d+") as raised:
         load(made)
     assert "\n" not in str(raised.value)
-    assert [each.name for each in laid_down(tmp_path)] == [""]
+    assert [each.name for each in operator_bundles(tmp_path)] == [""]
 
 
 @WAYS

@@ -250,7 +250,7 @@ async def test_the_memory_of_a_picture_counts_as_in_flight_until_the_job_is_fini
     message = VideoCamera().message()
     key = b"site/cam-0"
     record = ConsumerRecord("frames", 0, 0, 0, 0, key, message, None, len(key), len(message), ())
-    job = bench.tracker.take(record, 0.0)
+    job = bench.tracker.admit(record, 0.0)
     job.open(KEYS)
     await bench.submit(job, passed=1)
     assert bench.tracker.bytes == len(message) + 64 * 96 * 3 // 2

@@ -42,7 +42,7 @@ def test_every_frame_leaves_once_in_its_cameras_order_with_frames_of_its_shape(
     left: defaultdict[tuple[str, Shape], list[int]] = defaultdict(list)
 
     def take(now_s: float) -> bool:
-        batch = waiting.take(now_s)
+        batch = waiting.next_batch(now_s)
         assert len(batch) <= size
         assert len({frame.shape for frame in batch}) <= 1
         for frame in batch:
@@ -71,7 +71,7 @@ def test_no_camera_takes_more_than_its_share_while_others_wait(cameras: list[str
         waiting.put(Waiting(camera, number))
     left = Counter(cameras)
     while len(waiting):
-        served = Counter(frame.camera_id for frame in waiting.take(0.0))
+        served = Counter(frame.camera_id for frame in waiting.next_batch(0.0))
         left -= served
         for camera, count in served.items():
             for other in left:
@@ -84,7 +84,7 @@ def test_with_more_cameras_than_places_those_not_served_come_first() -> None:
     for number in range(2):
         for camera in "abc":
             waiting.put(Waiting(camera, number))
-    batches = [[frame.camera_id for frame in waiting.take(9.0)] for _ in range(3)]
+    batches = [[frame.camera_id for frame in waiting.next_batch(9.0)] for _ in range(3)]
     assert batches == [["a", "b"], ["c", "a"], ["b", "c"]]
 
 
@@ -92,12 +92,12 @@ def test_a_batch_leaves_when_it_is_full_or_when_its_oldest_frame_has_lingered() 
     waiting = batcher(3, linger_s=0.5)
     waiting.put(Waiting("a", 0, arrived_s=10.0))
     assert waiting.due_s() == 10.5
-    assert waiting.take(10.4) == []
-    assert len(waiting.take(10.5)) == 1
+    assert waiting.next_batch(10.4) == []
+    assert len(waiting.next_batch(10.5)) == 1
     for number in range(3):
         waiting.put(Waiting("a", number, arrived_s=11.0))
     assert waiting.due_s() == 11.0
-    assert len(waiting.take(11.0)) == 3
+    assert len(waiting.next_batch(11.0)) == 3
 
 
 def test_a_full_shape_does_not_starve_another_whose_frame_has_waited_longer() -> None:
@@ -105,7 +105,7 @@ def test_a_full_shape_does_not_starve_another_whose_frame_has_waited_longer() ->
     waiting.put(Waiting("a", 0, GREY, arrived_s=0.0))
     for number in range(4):
         waiting.put(Waiting("b", number, SMALL, arrived_s=0.1))
-    assert [frame.shape for frame in waiting.take(0.6)] == [GREY]
+    assert [frame.shape for frame in waiting.next_batch(0.6)] == [GREY]
 
 
 def test_large_frames_go_in_smaller_batches() -> None:
@@ -113,10 +113,10 @@ def test_large_frames_go_in_smaller_batches() -> None:
     waiting = batcher(64, pixels=2 * 1080 * 1920, linger_s=0)
     for number in range(3):
         waiting.put(Waiting("a", number, large))
-    assert [len(waiting.take(0.0)) for _ in range(2)] == [2, 1]
+    assert [len(waiting.next_batch(0.0)) for _ in range(2)] == [2, 1]
     alone = batcher(64, pixels=1, linger_s=0)
     alone.put(Waiting("a", 0, large))
-    assert len(alone.take(0.0)) == 1
+    assert len(alone.next_batch(0.0)) == 1
 
 
 LARGE = Shape(1440, 2560, 3)
@@ -126,8 +126,8 @@ def measured(large_s: float = 1.0, small_s: float = 0.001) -> MicroBatcher[Waiti
     """A batcher that has measured the seconds of a large and of a small frame."""
     waiting = batcher(64, pixels=2**20, linger_s=0)
     for _ in range(2):
-        waiting.took([Waiting("known", 0, LARGE)], large_s)
-        waiting.took([Waiting("known", 0, SMALL)], small_s)
+        waiting.charge([Waiting("known", 0, LARGE)], large_s)
+        waiting.charge([Waiting("known", 0, SMALL)], small_s)
     return waiting
 
 
@@ -135,16 +135,16 @@ def test_a_camera_whose_frames_take_long_goes_behind_those_that_had_less_of_the_
     waiting = batcher(4, pixels=2**20, linger_s=0)
     for number in range(3):
         waiting.put(Waiting("large", number, LARGE))
-    assert [frame.camera_id for frame in waiting.take(0.0)] == ["large"]
-    waiting.took([Waiting("large", 0, LARGE)], 1.0)
+    assert [frame.camera_id for frame in waiting.next_batch(0.0)] == ["large"]
+    waiting.charge([Waiting("large", 0, LARGE)], 1.0)
     # 600 ms of the device for ten others, who came later.
     for number in range(60):
         waiting.put(Waiting("abcdefghij"[number % 10], number, SMALL, arrived_s=1.0))
     for _ in range(15):
-        batch = waiting.take(2.0)
+        batch = waiting.next_batch(2.0)
         assert {frame.shape for frame in batch} == {SMALL}
-        waiting.took(batch, 0.04)
-    assert [frame.shape for frame in waiting.take(2.0)] == [LARGE]
+        waiting.charge(batch, 0.04)
+    assert [frame.shape for frame in waiting.next_batch(2.0)] == [LARGE]
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
@@ -155,9 +155,9 @@ def test_cameras_that_always_have_frames_waiting_get_equal_parts_of_the_device(c
         for camera in range(len(costs)):
             if turn == 0:
                 waiting.put(Waiting(str(camera), turn))
-        (frame,) = waiting.take(0.0)
+        (frame,) = waiting.next_batch(0.0)
         camera = int(frame.camera_id)
-        waiting.took([frame], costs[camera])
+        waiting.charge([frame], costs[camera])
         had[camera] += costs[camera]
         waiting.put(Waiting(frame.camera_id, turn))
     assert max(had) - min(had) <= 2 * max(costs)
@@ -166,15 +166,15 @@ def test_cameras_that_always_have_frames_waiting_get_equal_parts_of_the_device(c
 def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> None:
     waiting = batcher(1, linger_s=0)
     for _ in range(100):
-        waiting.took([Waiting("alone", 0)], 1.0)
+        waiting.charge([Waiting("alone", 0)], 1.0)
     for number in range(4):
         waiting.put(Waiting("alone", number))
         waiting.put(Waiting("new", number))
     served = []
     for _ in range(8):
-        batch = waiting.take(0.0)
+        batch = waiting.next_batch(0.0)
         served.append(batch[0].camera_id)
-        waiting.took(batch, 1.0)
+        waiting.charge(batch, 1.0)
     assert Counter(served[:5])["alone"] >= 2
 
 
@@ -197,7 +197,7 @@ def test_a_camera_alone_waits_for_itself() -> None:
     assert waiting.over_quota(5.0) == []
     waiting.put(Waiting("other", 0))
     assert len(waiting.over_quota(5.0)) == 25
-    waiting.take(0.0)
+    waiting.next_batch(0.0)
     assert waiting.over_quota(5.0) == []
 
 
@@ -211,7 +211,7 @@ def test_in_an_overload_by_all_cameras_frames_wait() -> None:
 
 def test_one_slow_batch_is_not_held_against_a_camera() -> None:
     waiting = measured(0.1)
-    waiting.took([Waiting("bad luck", 0, LARGE)], 60.0)
+    waiting.charge([Waiting("bad luck", 0, LARGE)], 60.0)
     waiting.put(Waiting("other", 0))
     for number in range(30):
         waiting.put(Waiting("bad luck", number, LARGE))
@@ -238,7 +238,7 @@ def test_a_full_queue_takes_nothing_more_of_the_same_camera() -> None:
     assert [by_count.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
     by_bytes: FairQueue[Probe] = FairQueue(100, 25)
     assert [by_bytes.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
-    assert [probe.number for probe in by_bytes.take(5)] == [0, 1]
+    assert [probe.number for probe in by_bytes.pop(5)] == [0, 1]
     assert by_bytes.offer(Probe(9, held_bytes=10**9)) == []
     assert by_bytes.offer(Probe(10, held_bytes=0)) == [Probe(10, held_bytes=0)]
 
@@ -250,7 +250,7 @@ def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
     assert queue.offer(Probe(10, camera_id="b")) == [flood[3]]
     assert queue.offer(Probe(11, camera_id="c")) == [flood[2]]
     assert queue.offer(Probe(12)) == [Probe(12)]
-    assert [(probe.camera_id, probe.number) for probe in queue.take(9)] == [("a", 0), ("b", 10), ("c", 11), ("a", 1)]
+    assert [(probe.camera_id, probe.number) for probe in queue.pop(9)] == [("a", 0), ("b", 10), ("c", 11), ("a", 1)]
     large = Probe(20, held_bytes=900, camera_id="b")
     assert [queue.offer(probe) for probe in (*flood[:2], large)] == [[]] * 3
     assert queue.offer(Probe(21, held_bytes=90, camera_id="b")) == [Probe(21, held_bytes=90, camera_id="b")]
@@ -271,7 +271,7 @@ def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: l
             waiting.remove(gone)
         assert len(queue) == len(waiting) <= 5
         assert len(waiting) == 1 or sum(probe.held_bytes for probe in waiting) <= 100
-        for taken in queue.take(count):
+        for taken in queue.pop(count):
             assert taken == next(probe for probe in waiting if probe.camera_id == taken.camera_id)
             waiting.remove(taken)
     assert sorted(probe.number for probe in queue.discard(lambda _: True)) == [probe.number for probe in waiting]
@@ -284,7 +284,7 @@ def test_discarded_probes_make_room() -> None:
         queue.offer(Probe(i))
     assert [probe.number for probe in queue.discard(lambda probe: probe.number != 1)] == [0, 2]
     assert queue.offer(Probe(5)) == []
-    assert [probe.number for probe in queue.take(9)] == [1, 5]
+    assert [probe.number for probe in queue.pop(9)] == [1, 5]
 
 
 @given(st.floats(0.05, 0.95), st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.001, 0.1)), min_size=50))
@@ -293,10 +293,10 @@ def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[t
     strip_s = batch_s = 0.0
     for strip_cost, batch_cost in costs * 5:
         if scheduler.strip_is_next(batch_ready=True, probe_waits=True):
-            scheduler.stripped(strip_cost, 1)
+            scheduler.charge_strip(strip_cost, 1)
             strip_s += strip_cost
         else:
-            scheduler.classified(batch_cost, probe_waits=True)
+            scheduler.charge_classification(batch_cost, probe_waits=True)
             batch_s += batch_cost
     # One turn of each may be on its way, and that is all.
     assert abs(strip_s * (1 - share) - batch_s * share) <= 0.1 + 1e-9
@@ -308,13 +308,13 @@ def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> Non
     strip_s = comparison_s = batch_s = 0.0
     while strip_s + comparison_s + batch_s < 1000:
         if scheduler.comparison_is_next(other_work=True, comparison_waits=True):
-            scheduler.compared(turn_s)
+            scheduler.charge_comparison(turn_s)
             comparison_s += turn_s
         elif scheduler.strip_is_next(batch_ready=True, probe_waits=True):
-            scheduler.stripped(turn_s, 1, waited_s=turn_s)
+            scheduler.charge_strip(turn_s, 1, waited_s=turn_s)
             strip_s += turn_s
         else:
-            scheduler.classified(0.1, probe_waits=True)
+            scheduler.charge_classification(0.1, probe_waits=True)
             batch_s += 0.1
     assert strip_s / (strip_s + batch_s) == pytest.approx(0.25, abs=0.02)
     assert comparison_s / (strip_s + batch_s) == pytest.approx(0.1, abs=0.02)
@@ -322,11 +322,11 @@ def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> Non
 
 def test_whoever_has_work_alone_gets_the_device() -> None:
     scheduler = DeviceScheduler(0.25, slice_s=0.1)
-    scheduler.stripped(100.0, 1)
+    scheduler.charge_strip(100.0, 1)
     assert scheduler.strip_is_next(batch_ready=False, probe_waits=True)
     assert not scheduler.strip_is_next(batch_ready=True, probe_waits=True)
     assert not scheduler.strip_is_next(batch_ready=False, probe_waits=False)
-    scheduler.classified(10.0, probe_waits=True)
+    scheduler.charge_classification(10.0, probe_waits=True)
     assert scheduler.strip_is_next(batch_ready=True, probe_waits=True)
 
 
@@ -335,7 +335,7 @@ def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
     assert DeviceScheduler(0.25, slice_s=0.1, probe_s=0.02).probes_in_turn() == 5
     assert DeviceScheduler(0.25, slice_s=0.1, probe_s=5.0).probes_in_turn() == 1
     scheduler = DeviceScheduler(0.25, slice_s=0.1)
-    scheduler.stripped(0.08, 4)
+    scheduler.charge_strip(0.08, 4)
     assert scheduler.probes_in_turn() == 5
 
 
@@ -380,7 +380,7 @@ def test_cameras_of_a_lost_partition_do_not_lower_what_the_others_may_have_waiti
         waiting = measured()
         for camera in ("left", "gone"):
             waiting.put(Waiting(camera, 0, LARGE))
-        waiting.take(9.0)
+        waiting.next_batch(9.0)
         waiting.put(Waiting("left", 1, LARGE))
         if lost:
             assert len(waiting.discard(lambda frame: frame.camera_id == "left")) == 1
@@ -411,7 +411,7 @@ def test_what_is_discarded_leaves_the_others_their_number() -> None:
     assert [frame.number for frame in waiting.discard(lambda frame: frame.number == 0)] == [0]
     # Three of a limit of two are left: a full batch is ready at once.
     assert (len(waiting), waiting.due_s()) == (4, 0.0)
-    assert len(waiting.take(0.0)) == 2
+    assert len(waiting.next_batch(0.0)) == 2
     assert waiting.due_s() == 9.0
     assert [frame.number for frame in waiting.discard(lambda _: True)] == [3, 9]
     assert (len(waiting), waiting.due_s(), waiting._queues) == (0, None, {})

@@ -325,7 +325,7 @@ async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_t
     async def given_up(self: ModelFeed, deadline_s: float) -> None:
         """What the first attempt comes to when Kafka is away."""
 
-    monkeypatch.setattr(ModelFeed, "tried", given_up)
+    monkeypatch.setattr(ModelFeed, "wait_for_first_read", given_up)
     async with system(kafka, first, tmp_path) as it:
         await it.send(20)
         await it.publish(second)

@@ -33,7 +33,7 @@ def turns() -> PreviewTurns:
 
 
 def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> PreviewKind:
-    return made.take(taken(payload(camera, 1, encoding=encoding), camera), now_s)
+    return made.select(taken(payload(camera, 1, encoding=encoding), camera), now_s)
 
 
 def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once() -> None:

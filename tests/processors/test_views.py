@@ -53,12 +53,12 @@ def test_a_view_without_the_cameras_tag_changes_nothing() -> None:
     views.note("site/door")
     (record,) = views.due(time.monotonic())
     assert record.value is not None
-    feed.take(b"site/other", record.value)
-    feed.take(record.key, record.value[:-1] + bytes([record.value[-1] ^ 1]))
-    feed.take(b"\xff", record.value)
-    feed.take(record.key, b"")
+    feed.apply_record(b"site/other", record.value)
+    feed.apply_record(record.key, record.value[:-1] + bytes([record.value[-1] ^ 1]))
+    feed.apply_record(b"\xff", record.value)
+    feed.apply_record(record.key, b"")
     assert seen == []
-    feed.take(record.key, record.value)
+    feed.apply_record(record.key, record.value)
     assert seen == ["site/door"]
 
 
@@ -78,7 +78,7 @@ def test_a_request_for_certificates_goes_with_one_view() -> None:
     views.certify("site/door", 3)
     for _ in range(2):
         for record in views.due(time.monotonic()):
-            feed.take(record.key, record.value)
+            feed.apply_record(record.key, record.value)
     assert asked == [("site/door", 3)]
 
 
@@ -114,20 +114,20 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
     for records in sent[1:]:
         for record in records:
             assert record.value is not None
-            feed.take(record.key, record.value)
+            feed.apply_record(record.key, record.value)
     assert asked == [("site/door", 3)]
 
 
 def test_a_request_covers_the_next_frames_of_one_camera_until_it_expires() -> None:
     requests = CertificateRequests()
     requests.request("site/door", 2, now_s=10)
-    assert [requests.take(name, 11) for name in ("site/gate", "site/door", "site/door", "site/door")] == [
+    assert [requests.claim(name, 11) for name in ("site/gate", "site/door", "site/door", "site/door")] == [
         False, True, True, False,
     ]  # fmt: skip
     requests.request("site/door", 1000, now_s=10)
-    assert sum(requests.take("site/door", 12) for _ in range(1000)) == MOST_FRAMES
+    assert sum(requests.claim("site/door", 12) for _ in range(1000)) == MOST_FRAMES
     requests.request("site/door", 1, now_s=10)
-    assert not requests.take("site/door", 10 + LONGEST_S)
+    assert not requests.claim("site/door", 10 + LONGEST_S)
     for index in range(MOST_CAMERAS + 1):
         requests.request(f"site/cam-{index}", 1, now_s=100)
-    assert not requests.take(f"site/cam-{MOST_CAMERAS}", 101)
+    assert not requests.claim(f"site/cam-{MOST_CAMERAS}", 101)

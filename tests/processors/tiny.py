@@ -154,7 +154,7 @@ class FakeRecord:
 def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJob:
     """A verified frame as it comes from Kafka."""
     progress = PartitionProgress()
-    progress.take(offset)
+    progress.begin(offset)
     job = FrameJob.of(FakeRecord(message, camera.encode(), offset), progress, 0.0)
     job.open(KEYS)
     return job

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from producers.simulation.faults import FaultPlan, FaultySource
 from producers.simulation.red_team import RedTeam
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 
 
 class Pictures:
@@ -17,21 +17,23 @@ class Pictures:
     blocking = False
     on_demand = False
 
-    def __init__(self, pictures: Iterable[Captured]) -> None:
+    def __init__(self, pictures: Iterable[CapturedFrame]) -> None:
         self._pictures = iter(pictures)
         self.closed = False
 
     def seek(self, position: int) -> None:
         raise NotImplementedError
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         return next(self._pictures, None)
 
     def close(self) -> None:
         self.closed = True
 
 
-def shown(plan: FaultPlan, pictures: Iterable[tuple[Captured, int]], red_team: RedTeam | None = None) -> list[Captured]:
+def shown(
+    plan: FaultPlan, pictures: Iterable[tuple[CapturedFrame, int]], red_team: RedTeam | None = None
+) -> list[CapturedFrame]:
     """Return what a source with these faults gives for pictures captured at these times (Unix time in ms)."""
     timed = [captured._replace(captured_ms=at_ms) for captured, at_ms in pictures]
     source = FaultySource(Pictures(timed), plan, red_team, clock_ms=lambda: 0)

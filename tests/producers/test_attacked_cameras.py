@@ -25,7 +25,7 @@ from producers.simulation.lens import STRETCH, add, attack, direction_of, stretc
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault, parse_scenario
 from producers.sources.framing import resize
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import ConfigError
 from schemas.messages.frame import Truth, decode_picture
 from schemas.pixels.packing import Picture
@@ -320,11 +320,11 @@ def test_what_a_generator_gives_beyond_its_bounds_counts_as_the_bound(tmp_path: 
 # Time and truth
 
 
-def captured(position: int, label: int | None = 3) -> Captured:
-    return Captured(scene(position), position, None if label is None else Truth(label))
+def captured(position: int, label: int | None = 3) -> CapturedFrame:
+    return CapturedFrame(scene(position), position, None if label is None else Truth(label))
 
 
-def attacked(folder: Path, pictures: list[tuple[Captured, int]], **fields: object) -> list[Captured]:
+def attacked(folder: Path, pictures: list[tuple[CapturedFrame, int]], **fields: object) -> list[CapturedFrame]:
     """Return what a camera shows under an attack from the second second on, and a sticker from the fourth."""
     usual = {"camera": "c", "at_s": 2, "kind": "attack", "for_s": 3, "generator": str(folder), "eps": EPS}
     faults = [Fault.model_validate(usual | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]

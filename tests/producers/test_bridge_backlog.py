@@ -19,7 +19,7 @@ from producers.bridge import BridgeSettings
 from producers.bridge.confirmations import Receipt
 from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
-from producers.bridge.kafka.undone import Undone
+from producers.bridge.kafka.undone import UnprocessedFrames
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
@@ -60,7 +60,7 @@ def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> 
 
 @pytest.mark.parametrize("sizes", [(10, 1000), (1000, 10)])
 def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_ones(sizes: tuple[int, int]) -> None:
-    undone = Undone()
+    undone = UnprocessedFrames()
     found = Backlog(
         "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, undone.mean
     )

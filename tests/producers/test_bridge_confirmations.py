@@ -26,7 +26,7 @@ def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_orde
     confirmations = Confirmations(KEYS)
     for seq in (5, 3, 4, 9, 3):
         confirmations.add(Receipt(CAMERA, 77, 0, seq))
-    ((topic, payload),) = confirmations.take()
+    ((topic, payload),) = confirmations.drain()
     assert topic == "pointillist/v1/hall/door/confirm"
     assert ranges(confirmed(payload)) == [(3, 5), (9, 9)]
     assert (confirmed(payload).boot_id, confirmed(payload).ledger_revision) == (77, 0)
@@ -35,14 +35,14 @@ def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_orde
 def test_what_was_taken_is_not_said_again() -> None:
     confirmations = Confirmations(KEYS)
     confirmations.add(Receipt(CAMERA, 77, 0, 1))
-    assert confirmations.take()
-    assert confirmations.take() == []
+    assert confirmations.drain()
+    assert confirmations.drain() == []
 
 
 def test_each_confirmation_is_signed_with_the_key_that_signed_the_frame() -> None:
     confirmations = Confirmations(KEYS)
     confirmations.add(Receipt(CAMERA, 77, 2, 1))
-    ((_, payload),) = confirmations.take()
+    ((_, payload),) = confirmations.drain()
     assert ranges(confirmed(payload, generation=2)) == [(1, 1)]
     with pytest.raises(BadTagError):
         confirmed(payload, generation=0)
@@ -53,7 +53,7 @@ def test_boots_and_cameras_are_confirmed_apart() -> None:
     confirmations.add(Receipt(CAMERA, 77, 0, 1))
     confirmations.add(Receipt(CAMERA, 78, 0, 1))
     confirmations.add(Receipt(CameraId("hall/gate"), 77, 0, 1))
-    assert sorted(topic for topic, _ in confirmations.take()) == [
+    assert sorted(topic for topic, _ in confirmations.drain()) == [
         "pointillist/v1/hall/door/confirm",
         "pointillist/v1/hall/door/confirm",
         "pointillist/v1/hall/gate/confirm",
@@ -64,7 +64,7 @@ def test_a_ledger_is_confirmed_by_its_highest_revision_with_or_without_frames() 
     confirmations = Confirmations(KEYS)
     for revision in (2, 5, 4):
         confirmations.add(Receipt(CAMERA, 77, 0, -1, revision))
-    ((_, payload),) = confirmations.take()
+    ((_, payload),) = confirmations.drain()
     assert confirmed(payload).ledger_revision == 5
     assert ranges(confirmed(payload)) == []
 
@@ -75,7 +75,7 @@ def test_many_ranges_are_said_in_several_bounded_messages_that_together_say_all(
     for seq in seqs:
         confirmations.add(Receipt(CAMERA, 77, 0, seq + 2**40))
     confirmations.add(Receipt(CAMERA, 77, 0, -1, 3))
-    messages = [payload for _, payload in confirmations.take()]
+    messages = [payload for _, payload in confirmations.drain()]
     assert len(messages) == 2
     assert max(map(len, messages)) < 6000
     said = RangeSet(pair for payload in messages for pair in ranges(confirmed(payload)))
@@ -90,11 +90,11 @@ def test_confirmations_of_a_camera_that_is_held_back_wait_and_those_of_others_go
         confirmations.add(Receipt(CAMERA, 77, 0, seq))
         confirmations.add(Receipt(other, 5, 0, seq))
     confirmations.add(Receipt(CAMERA, 77, 0, -1, revision=4))
-    ((topic, _),) = confirmations.take(lambda camera: camera == CAMERA)
+    ((topic, _),) = confirmations.drain(lambda camera: camera == CAMERA)
     assert topic == "pointillist/v1/hall/window/confirm"
     assert confirmations.held == 1
     confirmations.add(Receipt(CAMERA, 77, 0, 3))
-    ((_, payload),) = confirmations.take()
+    ((_, payload),) = confirmations.drain()
     assert (ranges(confirmed(payload)), confirmed(payload).ledger_revision) == ([(0, 3)], 4)
     assert confirmations.held == 0
 
@@ -104,8 +104,8 @@ def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
     for number in range(10 * MAX_HELD):
         confirmations.add(Receipt(CAMERA, 1 + number, 0, 0))
         if number % 1000 == 0:
-            confirmations.take(lambda _: True)
-    confirmations.take(lambda _: True)
+            confirmations.drain(lambda _: True)
+    confirmations.drain(lambda _: True)
     kept = sum(len(confirmations_of) for confirmations_of in confirmations._frames.values())
     assert len(confirmations._frames) + kept <= MAX_HELD
 
@@ -117,7 +117,7 @@ def test_a_camera_that_is_revoked_meanwhile_gets_no_confirmation_and_stops_none_
     for camera_id in (CAMERA, gate):
         confirmations.add(Receipt(camera_id, 77, 0, 1))
     keys.accept_from({CAMERA: 1})
-    assert [topic for topic, _ in confirmations.take()] == ["pointillist/v1/hall/gate/confirm"]
+    assert [topic for topic, _ in confirmations.drain()] == ["pointillist/v1/hall/gate/confirm"]
     confirmations.add(Receipt(CAMERA, 78, 1, 5))
-    ((_, payload),) = confirmations.take()
+    ((_, payload),) = confirmations.drain()
     assert ranges(confirmed(payload, generation=1)) == [(5, 5)]

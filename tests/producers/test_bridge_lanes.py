@@ -45,7 +45,7 @@ def lane_of(linger: Linger, batch_bytes: int, partition: int = 0) -> Lane:
 
 
 def taken(lane: Lane) -> list[int]:
-    return [entry.value[0] for entry, _ in lane.take()]
+    return [entry.value[0] for entry, _ in lane.next_batch()]
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import structlog
 from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
 from producers.bridge.confirmations import Receipt
-from producers.bridge.kafka.undone import Undone
+from producers.bridge.kafka.undone import UnprocessedFrames
 from producers.bridge.rates import CameraRates
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -86,7 +86,7 @@ def receipts(*frames: tuple[CameraId, int, int]) -> list[tuple[Receipt, int]]:
 
 
 def test_what_the_processors_have_done_counts_no_more() -> None:
-    undone = Undone()
+    undone = UnprocessedFrames()
     undone.add(0, 10, receipts((DOOR, 0, 100), (YARD, 0, 50), (DOOR, 1, 100)))
     undone.add(1, 5, receipts((YARD, 1, 7)))
     undone.add(1, -1, receipts((YARD, 2, 10**9)))  # nobody knows where it lies
@@ -101,7 +101,7 @@ def test_what_the_processors_have_done_counts_no_more() -> None:
 
 
 def test_a_frame_that_waits_twice_counts_once() -> None:
-    undone = Undone()
+    undone = UnprocessedFrames()
     [(frame, _)] = twice = receipts((DOOR, 0, 100))
     for offset in (3, 4):
         undone.add(0, offset, twice)

@@ -57,7 +57,7 @@ def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[
     else:
         requests = ProbeRequests(KEYS, publish, refused.append, lambda: NOW_MS)
     for now_s, events in groups:
-        requests.take(events, now_s)
+        requests.forward(events, now_s)
     return out, refused
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from producers.fleet.camera_file import Listed, load_camera_file, parse_camera_file
+from producers.fleet.camera_file import ListedCamera, load_camera_file, parse_camera_file
 from producers.settings_file import read_yaml
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
@@ -16,11 +16,11 @@ FOLDER = Path("/etc/pointillist")
 GATE = {"name": "gate", "source": {"address": "rtsp://10.0.0.1/live"}}
 
 
-def listed(values: dict[str, Any]) -> dict[CameraId, Listed]:
+def listed(values: dict[str, Any]) -> dict[CameraId, ListedCamera]:
     return parse_camera_file({"site": "yard", **values}, FOLDER, "cameras.yaml")
 
 
-def address(camera: Listed) -> str:
+def address(camera: ListedCamera) -> str:
     assert camera.settings.source.address is not None
     return camera.settings.source.address.get_secret_value()
 

@@ -15,7 +15,7 @@ from producers.camera.camera_settings import CameraSettings
 from producers.sources import examine as module
 from producers.sources.examine import examine
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import SourceHungError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -48,9 +48,9 @@ class Device:
     def seek(self, position: int) -> None:
         raise NotImplementedError
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         assert self.gives.acquire(timeout=PATIENCE_S)
-        return Captured(np.zeros((32, 32, 3), np.uint8), 0, None)
+        return CapturedFrame(np.zeros((32, 32, 3), np.uint8), 0, None)
 
     def close(self) -> None:
         pass

@@ -203,7 +203,7 @@ async def test_a_source_that_failed_before_the_end_of_the_hours_is_no_trouble_ou
 
 async def test_the_heartbeat_of_a_motion_gate_is_the_gap_that_it_announces(tmp_path: Path) -> None:
     async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as made:
-        made.camera.publisher.presence.greet()
+        made.camera.publisher.presence.announce_online()
         assert made.statuses[-1].longest_gap_s == 60
 
 

@@ -40,11 +40,11 @@ def said() -> Said:
 
 
 def test_a_paused_camera_says_why_until_it_goes_on(said: Said) -> None:
-    said.presence.rest("command", "paused by a command")
+    said.presence.pause("command", "paused by a command")
     assert said.last == (PAUSED, "paused by a command")
-    said.presence.rest("command", "paused by a command")
+    said.presence.pause("command", "paused by a command")
     assert len(said.statuses) == 1
-    said.presence.rest("hours", "outside the hours in which it sends")
+    said.presence.pause("hours", "outside the hours in which it sends")
     said.presence.resume("command")
     assert said.last == (PAUSED, "outside the hours in which it sends")
     said.presence.resume("hours")
@@ -52,30 +52,30 @@ def test_a_paused_camera_says_why_until_it_goes_on(said: Said) -> None:
 
 
 def test_a_fault_is_said_also_while_a_camera_is_paused(said: Said) -> None:
-    said.presence.rest("command", "paused by a command")
-    said.presence.impaired("spool", "the spool cannot be written")
+    said.presence.pause("command", "paused by a command")
+    said.presence.report_fault("spool", "the spool cannot be written")
     assert said.last == (DEGRADED, "the spool cannot be written")
-    said.presence.mended("spool")
+    said.presence.clear_fault("spool")
     assert said.last == (PAUSED, "paused by a command")
 
 
 def test_a_camera_whose_source_has_ended_goes_as_ended_and_any_other_as_offline(said: Said) -> None:
-    said.presence.farewell()
+    said.presence.announce_offline()
     assert said.last == (OFFLINE, "")
     said.presence.end("its source has ended")
-    said.presence.farewell()
+    said.presence.announce_offline()
     assert said.last == (ENDED, "its source has ended")
 
 
 def test_a_connection_that_breaks_is_offline_whatever_the_camera_has_said(said: Said) -> None:
-    said.presence.rest("command", "paused by a command")
+    said.presence.pause("command", "paused by a command")
     _, will = said.presence.will()
     assert open_own_message(Status, KEY, will).state == OFFLINE
 
 
 def test_the_longest_intended_gap_goes_with_every_status(said: Said) -> None:
     said.presence.longest_gap_s = 60
-    said.presence.greet()
+    said.presence.announce_online()
     assert said.statuses[-1].longest_gap_s == 60
 
 
@@ -102,7 +102,7 @@ def test_a_refusal_becomes_a_message_to_its_camera_at_most_twice_a_second() -> N
     signed = sign_message(KEY, Refusal(boot_id=7, seq=3, reason="over_size", detail="x" * 200))
     forged = Refusal(boot_id=7, seq=3, detail="made up").SerializeToString()
     for now_s in (0.0, 0.1, 0.6):
-        refusals.take([Event(signed), Event(forged)], now_s)
+        refusals.forward([Event(signed), Event(forged)], now_s)
     assert [topic for topic, _ in passed] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
     assert open_own_message(Refusal, KEY, passed[0][1]).detail == "x" * 200
     assert refused == ["Refusal"] * 3

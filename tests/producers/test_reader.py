@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from producers.sources.reader import InlineReader, ThreadReader, read_from
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import SourceHungError
 from tests.waiting import PATIENCE_S, until
 
@@ -29,10 +29,10 @@ class Numbers:
     def seek(self, position: int) -> None:
         raise NotImplementedError
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         assert self.gate.acquire(timeout=PATIENCE_S)
         for position in self._left:
-            return Captured(np.zeros((8, 8, 1), np.uint8), position, None)
+            return CapturedFrame(np.zeros((8, 8, 1), np.uint8), position, None)
         if self._failure:
             raise self._failure
         return None
@@ -105,7 +105,7 @@ async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pyte
 
 async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -> None:
     class Clocked(Numbers):
-        def read(self) -> Captured | None:
+        def read(self) -> CapturedFrame | None:
             captured = super().read()
             return captured and captured._replace(captured_ms=1234 if captured.position else None)
 
@@ -130,7 +130,7 @@ async def test_a_clock_at_a_bound_does_not_switch_with_each_frame(
     skews_ms = [None, *around, *[-9] * 6, *around, -9, -9, -9, bound_ms, *[-9] * 6]
 
     class Clocked(Numbers):
-        def read(self) -> Captured | None:
+        def read(self) -> CapturedFrame | None:
             captured = super().read()
             if captured is None:
                 return None

@@ -10,7 +10,7 @@ from producers.camera.camera_settings import CameraGroup
 from producers.scene.sticker import paste_sticker
 from producers.simulation.faults import FaultPlan, FaultySource
 from producers.simulation.scenario import Fault, Scenario, load_scenario, parse_scenario
-from producers.sources.source import Captured
+from producers.sources.source import CapturedFrame
 from schemas.errors import ConfigError
 from schemas.messages.frame import Truth
 from schemas.pixels.planes import Planes, to_picture
@@ -125,8 +125,8 @@ def test_several_cameras_need_an_index_in_their_name() -> None:
         Scenario(site="a", cameras=[CameraGroup(name="same", count=2)])
 
 
-def frame(value: int) -> Captured:
-    return Captured(np.full((16, 16, 3), value, np.uint8), value, Truth(4))
+def frame(value: int) -> CapturedFrame:
+    return CapturedFrame(np.full((16, 16, 3), value, np.uint8), value, Truth(4))
 
 
 def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None:

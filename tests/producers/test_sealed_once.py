@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.camera.camera_settings import CameraSettings
-from producers.camera.sealing import Sealing
-from producers.sources.reader import Reading, read_from
-from producers.sources.source import Captured
+from producers.camera.sealing import FrameSealer
+from producers.sources.reader import TimedFrame, read_from
+from producers.sources.source import CapturedFrame
 from producers.spool import Spool, writing
 from producers.spool.segment import write_record
 from producers.video.group import GroupEncoder
@@ -70,8 +70,8 @@ class Device:
         self.sealing = self._sealing()
         self.shown = 0
 
-    def _sealing(self) -> Sealing:
-        return Sealing(KEY, self.spool, self._append, GroupEncoder(KEY, VideoSettings()))
+    def _sealing(self) -> FrameSealer:
+        return FrameSealer(KEY, self.spool, self._append, GroupEncoder(KEY, VideoSettings()))
 
     def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         self.spool.append(payload, position, captured_ms, raw_bytes)
@@ -170,7 +170,7 @@ def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
         device.spool.append(payload, position, captured_ms, raw_bytes)
         raise StateError("the connection, say")
 
-    device.sealing = Sealing(KEY, device.spool, append, GroupEncoder(KEY, VideoSettings()))
+    device.sealing = FrameSealer(KEY, device.spool, append, GroupEncoder(KEY, VideoSettings()))
     device.sealing.seal(picture(1), 1, 1, Encoding())
     with pytest.raises(StateError):
         device.sealing.append()
@@ -191,10 +191,10 @@ async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_p
     medium.failure = "part"
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await camera._publish(reader, Reading(Captured(picture(1), 1, None), 1))
+            await camera._publish(reader, TimedFrame(CapturedFrame(picture(1), 1, None), 1))
     camera._control.encoding = Encoding(40)
     medium.failure = ""
-    await camera._publish(reader, Reading(Captured(picture(2), 2, None), 2))
+    await camera._publish(reader, TimedFrame(CapturedFrame(picture(2), 2, None), 2))
     reader.close()
     await camera.close(0.1)
     boot_id = camera.spool.current.boot_id

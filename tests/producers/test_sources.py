@@ -15,12 +15,12 @@ from producers.scene import SceneSimulator
 from producers.sources.framing import Framing, resize
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured, Source
+from producers.sources.source import CapturedFrame, Source
 from schemas.errors import SourceError
 from schemas.messages.frame import Truth
 
 
-def read(source: Source) -> Captured:
+def read(source: Source) -> CapturedFrame:
     captured = source.read()
     assert captured is not None
     return captured

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraOptions, CameraSettings
-from producers.camera.sealing import Sealing
+from producers.camera.sealing import FrameSealer
 from producers.sources.decoder import framed, to_planes, to_rgb
 from producers.sources.framing import Framing
 from producers.sources.opening import open_source
@@ -52,7 +52,7 @@ class Device:
     def __init__(self, folder: Path, most_bytes: int = 256 * 2**20, **chosen: int) -> None:
         self.spool = Spool(folder, CAMERA, SpoolLimits(max_bytes=most_bytes))
         groups = GroupEncoder(KEY, VideoSettings(**chosen))  # type: ignore[arg-type]  # whole numbers
-        self.sealing = Sealing(KEY, self.spool, self._append, groups)
+        self.sealing = FrameSealer(KEY, self.spool, self._append, groups)
         self.spool.on_shed = self.sealing.shed
         self.sent: dict[int, tuple[int, int]] = {}
         """Group and place of each frame."""

@@ -7,7 +7,7 @@ from ctypes import c_float
 
 import pytest
 
-from schemas.evidence.alarms import STRIP, judged_by
+from schemas.evidence.alarms import STRIP, track_probe
 from schemas.evidence.rule import EvidenceRule, SumRule
 from schemas.evidence.track import LEAST_BITS, Alarm, PastFrame, Probe, Track, advance, flips, gain, step
 
@@ -38,7 +38,7 @@ def test_the_cameras_threshold_may_lie_above_or_below_the_frames() -> None:
     found = Probe(0, 0.25, 0.125, True, 0)
     assert found.of_entropy() == found._replace(flagged=False)
     for octaves, depth in ((2.0, 1.0), (-1.0, -2.0)):
-        moved = judged_by(STRIP, found, EvidenceRule(entropy_octaves=octaves)).probe
+        moved = track_probe(STRIP, found, EvidenceRule(entropy_octaves=octaves)).probe
         assert (moved.depth, moved.flagged) == (depth, False)
     # The database holds single precision.
     assert found._replace(threshold_bits=0.1).of_entropy(1.0).threshold_bits == c_float(0.2).value

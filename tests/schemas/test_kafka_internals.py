@@ -11,7 +11,7 @@ from aiokafka.protocol.admin import ListGroupsRequest
 
 from infra.local.kafka import Kafka
 from schemas.transport.kafka.admin import Admin
-from schemas.transport.kafka.clients import end, start
+from schemas.transport.kafka.clients import abort_producer, start_client
 from schemas.transport.kafka.internals import NetworkClient, force_close, missing_replicas, send_request, sender_task
 from tests.conftest import TopicFactory
 from tests.waiting import until
@@ -57,7 +57,7 @@ async def _metadata(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
 async def test_a_consumer_is_closed_by_force(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics()
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap)
-    await start(consumer)
+    await start_client(consumer)
     assert missing_replicas(consumer, [topic]) == 0
     for step in force_close(consumer):
         await step()
@@ -70,9 +70,9 @@ async def test_a_consumer_is_closed_by_force(kafka: Kafka, kafka_topics: TopicFa
 async def test_a_producer_is_ended_with_its_sender_task(kafka: Kafka) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     assert sender_task(producer) is None
-    await start(producer)
+    await start_client(producer)
     task = sender_task(producer)
-    await end(producer, 2.0)
+    await abort_producer(producer, 2.0)
     assert task.done()
     await producer.stop()  # it is closed: nothing is left to do
 
@@ -80,7 +80,7 @@ async def test_a_producer_is_ended_with_its_sender_task(kafka: Kafka) -> None:
 async def test_a_request_without_a_method_is_answered(kafka: Kafka) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
-        await start(admin)
+        await start_client(admin)
         assert (await send_request(admin, ListGroupsRequest())).error_code == 0
     finally:
         await admin.close()
@@ -106,7 +106,7 @@ async def test_the_administrator_describes_the_cluster_its_partitions_and_groups
         assert all(each.leader in each.in_sync == each.replicas for each in partitions)
         assert set(partitions) <= set(await admin.partitions())
         try:
-            await start(consumer)
+            await start_client(consumer)
             state = await admin.group(group)
             assert state.settled
             assert state.members == {"member": consumer.assignment()}

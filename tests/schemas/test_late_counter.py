@@ -35,7 +35,7 @@ def scraped(registry: CollectorRegistry, metric: Metric[metrics.Kind], labels: d
 
 def reject(registry: CollectorRegistry) -> None:
     letter = LetterRow("topic", 0, 0, "stage", "reason", "", "", False, 0, 0, "", b"", 0, 0, 0, 0)
-    Meters(registry, StoragePlaces({}, None)).take(TransactionEffect(letters=[letter]))
+    Meters(registry, StoragePlaces({}, None)).count_transaction(TransactionEffect(letters=[letter]))
 
 
 COUNTS: dict[str, tuple[Callable[[CollectorRegistry], None], Metric[Counter], dict[str, str]]] = {

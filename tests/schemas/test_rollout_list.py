@@ -105,11 +105,11 @@ def test_only_the_listed_decider_is_believed() -> None:
 
 def test_the_order_of_the_records_does_not_matter_and_an_old_assessment_takes_nothing_back() -> None:
     records = RolloutRecords()
-    records.take(seal_assessment(assessed(FAILED, at_ms=9), GATE))
+    records.apply_assessment(seal_assessment(assessed(FAILED, at_ms=9), GATE))
     records.listed = listed()
     assert slots(records.models).rollout is None
     for value in (seal_assessment(assessed(MEASURING, at_ms=8), GATE), b"damaged", None):
-        records.take(value)
+        records.apply_assessment(value)
         assert slots(records.models).rollout is None
 
 
@@ -117,15 +117,15 @@ def test_an_assessment_that_comes_before_its_list_counts_although_the_earlier_ro
     records, earlier, later = RolloutRecords(), rollout(), rollout()
     later.begun_ms += 1000
     records.listed = listed(earlier)
-    records.take(seal_assessment(assessed(FAILED, at_ms=9), GATE))
+    records.apply_assessment(seal_assessment(assessed(FAILED, at_ms=9), GATE))
     of_later = assessed(FAILED, at_ms=1009)
     of_later.begun_ms = later.begun_ms
-    records.take(seal_assessment(of_later, GATE))
+    records.apply_assessment(seal_assessment(of_later, GATE))
     assert records.assessment == assessed(FAILED, at_ms=9)
     records.listed = listed(later)
     assert records.assessment == of_later
     assert slots(records.models).rollout is None
-    records.take(b"damaged")
+    records.apply_assessment(b"damaged")
     assert records.assessment == of_later
 
 

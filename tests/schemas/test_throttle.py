@@ -29,9 +29,9 @@ def test_who_asks_without_noting_changes_nothing() -> None:
 
 def test_who_takes_it_has_done_it() -> None:
     throttle: Throttle[str] = Throttle(60.0)
-    said = [now_s for now_s in (0.0, 30.0, 59.9, 60.0, 61.0, 120.0) if throttle.take("a", now_s)]
+    said = [now_s for now_s in (0.0, 30.0, 59.9, 60.0, 61.0, 120.0) if throttle.try_acquire("a", now_s)]
     assert said == [0.0, 60.0, 120.0]
-    assert throttle.take("b", 61.0)
+    assert throttle.try_acquire("b", 61.0)
 
 
 def test_beyond_the_bound_the_longest_ago_is_forgotten() -> None:
@@ -58,6 +58,6 @@ def test_an_uneven_beat_at_the_allowed_rate_passes_whole_and_a_faster_one_at_tha
     chance = random.Random(0)
     even: Throttle[str] = Throttle(0.2, early_s=0.1)
     beat = [0.2 * i + chance.uniform(-0.045, 0.045) for i in range(100)]
-    assert all(even.take("a", at_s) for at_s in beat)
+    assert all(even.try_acquire("a", at_s) for at_s in beat)
     fast: Throttle[str] = Throttle(0.2, early_s=0.1)
-    assert 100 <= sum(fast.take("a", i / 50) for i in range(1000)) <= 102
+    assert 100 <= sum(fast.try_acquire("a", i / 50) for i in range(1000)) <= 102

@@ -27,7 +27,7 @@ from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
-from schemas.transport.kafka.clients import start
+from schemas.transport.kafka.clients import start_client
 from tests.commands import run_command
 from tests.infra.secure import WAIT_S, Visitor
 from tests.infra.test_camera_attach import write_video
@@ -59,7 +59,7 @@ async def makes_a_topic(address: KafkaAccess) -> bool:
     """Whether a super user's work is done for this client."""
     admin = AIOKafkaAdminClient(**kafka_options(address))
     try:
-        await start(admin)
+        await start_client(admin)
         answer: Any = await admin.create_topics([NewTopic(f"pointillist.stolen-{time.time_ns()}.v1", 1, 1)])
         return not any(error[1] for error in answer.topic_errors)
     except (ClusterAuthorizationFailedError, TopicAuthorizationFailedError):
@@ -102,7 +102,7 @@ def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: Ru
 
     async def steal() -> None:
         producer = AIOKafkaProducer(**kafka_options(KafkaAccess(system.roles()["kafka"]["listen"], stolen)))
-        await start(producer)
+        await start_client(producer)
         try:
             assert await writes(producer)
             await asyncio.to_thread(revoke, system.state, "bridge")

@@ -106,7 +106,7 @@ class Gate:
         except ClientDisconnect:
             return
         except RefusedActionError as refused:
-            await no(refused.status, str(refused))(scope, visit, sending)
+            await error_response(refused.status, str(refused))(scope, visit, sending)
         except Exception as error:
             # The console's health has the reason why a broker or the database is away.
             is_away = isinstance(error, BrokerError | StateError) and not has_begun
@@ -114,7 +114,11 @@ class Gate:
                 self._failures.log(request, error)
             if has_begun:
                 raise
-            refusal = no(503, str(error)) if is_away else no(500, "internal error: see the console's log")
+            refusal = (
+                error_response(503, str(error))
+                if is_away
+                else error_response(500, "internal error: see the console's log")
+            )
             await refusal(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
@@ -130,7 +134,7 @@ class Gate:
         except TryLaterError as later:
             refusal = try_later(later)
         except RefusedLoginError as refused:
-            refusal = no(refused.status, str(refused))
+            refusal = error_response(refused.status, str(refused))
         if refusal is None and needed is not None:
             refusal = _stranger(request) if session is None else self._unentitled(session, need, needed)
         state["session"] = session
@@ -161,26 +165,26 @@ class Gate:
         if held is not None and held.covers(needed):
             return None
         if held is None and need.reach is RightScope.SITE:
-            return no(404, UNSEEN)
+            return error_response(404, UNSEEN)
         where = " on all sites" if need.reach is RightScope.FLEET and session.roles.at(EVERYWHERE) is None else ""
         advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
-        return no(403, f"user: expected the right `{needed}`{where}, got `{session.roles}`{advice}")
+        return error_response(403, f"user: expected the right `{needed}`{where}, got `{session.roles}`{advice}")
 
     async def _foreign(self, request: Request, session: Session | None, brings_credentials: bool) -> Response | None:
         """Check a state-changing request: origin, form and CSRF token. Return a refusal, or None."""
         if not is_own(request.headers):
-            return no(403, "origin: expected a page of this console, got another site's")
+            return error_response(403, "origin: expected a page of this console, got another site's")
         path = path_of(request)
         if path.startswith("/api/"):
             # A page of another site cannot send this header without a preflight request.
             is_json = request.headers.get("content-type", "").startswith("application/json")
-            return None if is_json else no(415, "content-type: expected application/json")
+            return None if is_json else error_response(415, "content-type: expected application/json")
         if session is None and path != LOGIN:
             return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
         largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
         fields = await read_form(request, largest)
         if fields is None:
-            return no(400, f"body: expected a form of at most {largest} bytes")
+            return error_response(400, f"body: expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
         if brings_credentials or session is None or path == LOGIN:
             return None
@@ -188,7 +192,7 @@ class Gate:
         return (
             None
             if hmac.compare_digest(token.encode(), session.csrf.encode())
-            else no(403, "csrf: expected the token of this page. Reload the page.")
+            else error_response(403, "csrf: expected the token of this page. Reload the page.")
         )
 
     async def _by_password(self, request: Request, text: str) -> User | None:
@@ -202,7 +206,7 @@ class Gate:
 def _stranger(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
-        return no(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
+        return error_response(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
     return RedirectResponse(f"/login?then={quote(_asked_page(request))}", 303)
 
 
@@ -223,7 +227,7 @@ def path_of(request: Request) -> str:
 
 def try_later(later: TryLaterError) -> Response:
     """Return 429: no password is checked now."""
-    refusal = no(429, str(later))
+    refusal = error_response(429, str(later))
     refusal.headers["retry-after"] = str(later.after_s)
     return refusal
 
@@ -295,6 +299,6 @@ async def read_form(request: Request, largest: int) -> dict[str, str] | None:
         return None
 
 
-def no(status: int, complaint: str) -> Response:
+def error_response(status: int, complaint: str) -> Response:
     """Return a refusal in one line."""
     return JSONResponse({"error": complaint}, status)

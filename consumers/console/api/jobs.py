@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import no
+from consumers.console.access.gate import error_response
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
@@ -28,7 +28,7 @@ def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 async def _all(context: ConsoleContext, request: Request) -> Response:
     if context.jobs is None:
-        return no(409, NONE)
+        return error_response(409, NONE)
     jobs, offer = context.jobs, await offered(context, request)
     return JSONResponse(
         {
@@ -51,7 +51,7 @@ async def _one(context: ConsoleContext, request: Request) -> Response:
 async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
     sent = await json_of(request)
     if sent is None:
-        return no(400, "body: expected a JSON object")
+        return error_response(400, "body: expected a JSON object")
     found = await acted(context, act, request, sent)
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 

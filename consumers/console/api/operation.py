@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import body_of, no
+from consumers.console.access.gate import body_of, error_response
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.outcomes import Change
@@ -72,6 +72,6 @@ async def answer_change(change: Change, done: str, context: ConsoleContext, requ
     """Run `change` with the JSON object in the request. Answer 200 if its outcome is `done`, else 400."""
     asked = await json_of(request)
     if asked is None:
-        return no(400, "body: expected a JSON object")
+        return error_response(400, "body: expected a JSON object")
     outcome = await change(context, request, asked)
-    return JSONResponse({"outcome": outcome}) if outcome == done else no(400, outcome)
+    return JSONResponse({"outcome": outcome}) if outcome == done else error_response(400, outcome)

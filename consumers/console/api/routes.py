@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
-from consumers.console.access.gate import no, path_of, session_of
+from consumers.console.access.gate import error_response, path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import sight_of
@@ -62,7 +62,7 @@ def card_json(card: Card) -> dict[str, Any]:
 async def _cameras(context: ConsoleContext, request: Request) -> Response:
     most = request.query_params.get("cards", "0")
     if not (most.isascii() and most.isdecimal() and len(most) < 5 and int(most) <= PAGE_CARDS):
-        return no(400, f"cards: expected 1 to {PAGE_CARDS}, or 0 for the number on the pages")
+        return error_response(400, f"cards: expected 1 to {PAGE_CARDS}, or 0 for the number on the pages")
     view = context.fleet.view(replace(query_of(request), cards=int(most)))
     return JSONResponse(
         {
@@ -92,8 +92,10 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
-        return no(404, _UNKNOWN.format(name))
-    pictures = {way: shown and shown.document() for way, shown in context.fleet.ways(name)._asdict().items()}
+        return error_response(404, _UNKNOWN.format(name))
+    pictures = {
+        way: shown and shown.document() for way, shown in context.fleet.picture_versions(name)._asdict().items()
+    }
     steered = context.drop_plan.steered(name)
     policy = steered and steered._asdict() | {"policy": steered.policy.cameras}
     settings = settings_of(camera.meta)
@@ -103,22 +105,22 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
 async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", "day"))
     if length_ms is None:
-        return no(400, f"expected range={'|'.join(RANGES)}")
+        return error_response(400, f"expected range={'|'.join(RANGES)}")
     name = name_of(request)
     if context.fleet.card(name) is None:
-        return no(404, _UNKNOWN.format(name))
+        return error_response(404, _UNKNOWN.format(name))
     return JSONResponse(await past(context, name, unix_ms(), length_ms))
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
-        return no(400, "body: expected a JSON object")
+        return error_response(400, "body: expected a JSON object")
     reset = asked.pop("reset", False)
     if not isinstance(reset, bool):
-        return no(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
+        return error_response(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
     if reset and asked:
-        return no(400, "reset: expected no other setting next to it")
+        return error_response(400, "reset: expected no other setting next to it")
     outcome = await send_command(context, request, name_of(request), None if reset else asked)
     return JSONResponse({"outcome": outcome})
 
@@ -127,35 +129,35 @@ async def _certify(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     frames = asked.get("frames", 1) if asked is not None else None
     if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_CERTIFIED:
-        return no(400, f"frames: expected 1 to {MOST_CERTIFIED}")
+        return error_response(400, f"frames: expected 1 to {MOST_CERTIFIED}")
     complaint = await request_certificates(context, session_of(request).name, name_of(request), frames)
-    return no(400, complaint) if complaint else JSONResponse({"outcome": "requested"})
+    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "requested"})
 
 
 async def _forget(context: ConsoleContext, request: Request) -> Response:
     complaint = await forget(context, session_of(request).name, name_of(request))
-    return no(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
+    return error_response(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
 
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     """Mute an alert, or a camera."""
     asked = await json_of(request)
     if asked is None:
-        return no(400, "body: expected a JSON object")
+        return error_response(400, "body: expected a JSON object")
     length, reason = asked.get("for", ""), asked.get("reason", "")
     if not isinstance(length, str) or not isinstance(reason, str):
-        return no(400, "for and reason: expected texts")
+        return error_response(400, "for and reason: expected texts")
     alert_id = request.path_params.get("alert_id")
     camera = name_of(request) if alert_id is None else await camera_of(context, request, alert_id)
     subject = camera if alert_id is None else alert_id
     complaint = await mute(context, request, subject, length, reason, site_of(camera))
-    return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
 async def _alerts(context: ConsoleContext, request: Request) -> Response:
     state = request.query_params.get("state", "")
     if state not in ("", *STATES):
-        return no(400, f"expected state={'|'.join(STATES)}")
+        return error_response(400, f"expected state={'|'.join(STATES)}")
     sight = sight_of(request)
     if site := request.query_params.get("site", ""):
         sight = sight.at(site)
@@ -167,14 +169,14 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
 async def _review(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
-        return no(400, "body: expected a JSON object")
+        return error_response(400, "body: expected a JSON object")
     state, text = asked.get("state"), asked.get("comment", "")
     if not isinstance(text, str) or not (state is None or isinstance(state, str)):
-        return no(400, "state and comment: expected texts")
+        return error_response(400, "state and comment: expected texts")
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
     complaint = await review(context, session_of(request).name, alert_id, camera, state, text)
-    return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
@@ -193,9 +195,9 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
         if not 0 <= since_ms <= until_ms < 2**53 or until_ms - since_ms > LONGEST_MS:
             raise ValueError
     except ValueError:
-        return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
+        return error_response(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
     except ConfigError as error:
-        return no(400, str(error))
+        return error_response(400, str(error))
     engine = await context.read_recorded(_connected)  # an answer that has begun cannot be refused
     end_ms = max(since_ms, min(until_ms, settled_at_ms(engine, now_ms)))
     found = rows(engine, since_ms, end_ms, sight_of(request), camera)
@@ -224,15 +226,15 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
-        return no(400, "reason: expected a text")
+        return error_response(400, "reason: expected a text")
     outcome, succeeded = await replay_reason(context, request, reason[:80])
-    return JSONResponse({"outcome": outcome}) if succeeded else no(503, outcome)
+    return JSONResponse({"outcome": outcome}) if succeeded else error_response(503, outcome)
 
 
 async def _models(context: ConsoleContext, _request: Request) -> Response:
     watch = context.models
     if watch is None:
-        return no(503, "models are missing: this console does not read them")
+        return error_response(503, "models are missing: this console does not read them")
     served = {
         name: {"model": each.model_id, "since_ms": each.since_ms, "runs": each.runs, "refuses": each.error}
         for name, each in watch.served.items()
@@ -341,7 +343,9 @@ OPERATIONS: Final = (
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
         body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR, reach=RightScope.PART,
     ),
-    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=RightScope.PART, **_MUTED),
+    Operation(
+        "POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=RightScope.PART, **_MUTED
+    ),
     Operation(
         "GET", "/operations", "The audit log, newest first", _operations,
         "A list of its lines, at most 1,000.", {"subject": TEXT}, reach=RightScope.PART,

@@ -31,18 +31,18 @@ async def keep_clips(context: ConsoleContext) -> None:
     if clips is None:
         return
     try:
-        await context.teach(_want_alerts, clips, context.engine())
+        await context.run_on_kept_files(_want_alerts, clips, context.engine())
     except UserError:  # the recorder has not created its database yet
         return
-    for wanted in await context.teach(clips.due):
+    for wanted in await context.run_on_kept_files(clips.due):
         try:
             found = await film_around(context, wanted.camera, wanted.at_ms)
-            await context.teach(clips.keep, wanted, found)
+            await context.run_on_kept_files(clips.keep, wanted, found)
         except Exception:
             if wanted.at_ms > unix_ms() - GIVEN_UP_MS:
                 clips.postpone(wanted)
                 raise
-            await context.teach(clips.keep, wanted, b"")
+            await context.run_on_kept_files(clips.keep, wanted, b"")
 
 
 def _want_alerts(clips: KeptClips, engine: Engine) -> None:
@@ -50,4 +50,4 @@ def _want_alerts(clips: KeptClips, engine: Engine) -> None:
     with engine.begin() as connection:
         found = [each for each in newest_alerts(connection) if each.raised_ms > since_ms]
     for why, is_sighting in ((ALERT, False), (SIGHTING, True)):
-        clips.want([(each.camera, each.raised_ms) for each in found if bool(each.wanted) is is_sighting], why)
+        clips.request([(each.camera, each.raised_ms) for each in found if bool(each.wanted) is is_sighting], why)

@@ -170,9 +170,9 @@ class CardData:
     _samples: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
     """Time, boot and sequence number. The number counts skipped frames too."""
 
-    def take(self, row: FrameRow, now_ms: int) -> None:
+    def record_frame(self, row: FrameRow, now_ms: int) -> None:
         """Add a frame's verdict, received at `now_ms` of a monotonic clock."""
-        self.camera.take(row, now_ms)
+        self.camera.record_frame(row, now_ms)
         self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
         if row.truth > ATTACKED and (truth := Truth.from_wire(row.truth)) is not None:
             self.attacked.append((now_ms, truth.class_id == row.class_id))

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, s
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.database.console_store import metadata
 from consumers.database.user_rows import number_in, replace_row
-from schemas.camera_groups import group_of
+from schemas.camera_groups import parse_group
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
 
@@ -50,7 +50,7 @@ def new_policy(fields: Mapping[str, Any], who: str, now_ms: int) -> DropPolicy:
     unknown = fields.keys() - {"cameras", *RANGES}
     if unknown:
         raise ConfigError(f"policy: expected cameras, {', '.join(RANGES)}, got {str(min(unknown))[:40]!r}. Correct it.")
-    cameras = group_of(fields.get("cameras"))
+    cameras = parse_group(fields.get("cameras"))
     values = {name: _value(name, fields.get(name, DEFAULTS.get(name))) for name in RANGES}
     made = DropPolicy(cameras=cameras, **values, who=who, at_ms=now_ms)  # type: ignore[arg-type]  # only inputs are None
     lowest, highest = made.bounds

@@ -133,7 +133,7 @@ def _harmless(value: Any) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """A write buffer that `take` empties."""
+    """A write buffer that `drain` empties."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
@@ -148,7 +148,7 @@ class _Sink(io.RawIOBase):
         self._held.append(kept)
         return len(kept)
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Return and clear the buffer."""
         data, self._held = b"".join(self._held), []
         return data
@@ -163,5 +163,5 @@ def as_parquet(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
             by_column = zip(*part, strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(by_column, COLUMNS.values(), strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            yield sink.take()
-    yield sink.take()
+            yield sink.drain()
+    yield sink.drain()

@@ -80,4 +80,4 @@ class Feed:
         rows = [frame_row(key, verdict, recorded_ms) for key, verdict in batch.verdicts.items()]
         rebuilt: dict[FrameKey, bytes] = {key: v.preview for key, v in batch.verdicts.items() if v.preview}
         sent: dict[FrameKey, bytes] = {key: v.as_sent for key, v in batch.verdicts.items() if v.as_sent}
-        self._fleet.take(rows, rebuilt, sent, monotonic_ms())
+        self._fleet.add_frames(rows, rebuilt, sent, monotonic_ms())

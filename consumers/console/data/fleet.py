@@ -114,19 +114,19 @@ class Fleet:
         self.totals = Totals()
         self.version = 0
         """Increased with every change that a page could show."""
-        self.stirred = asyncio.Event()
+        self.changed = asyncio.Event()
         """Set and replaced at each change."""
 
     # Updates
 
-    def take(
+    def add_frames(
         self, rows: Sequence[FrameRow], rebuilt: Mapping[FrameKey, bytes], sent: Mapping[FrameKey, bytes], now_ms: int
     ) -> None:
         """Add verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
         for row in rows:
             if row.recorded_ms <= self._forgotten.get(row.camera, -1):
                 continue
-            self._watch(row.camera).take(row, now_ms)
+            self._watch(row.camera).record_frame(row, now_ms)
             self._touched.add(row.camera)
             key = row[:3]
             if (jpeg := rebuilt.get(key)) and self._pictures[REBUILT].keep(row, jpeg):
@@ -146,7 +146,7 @@ class Fleet:
         self._touched.add(status.camera)
         self._make_room()
 
-    def correct(self, saved: Camera, age_ms: int, now_ms: int) -> None:
+    def merge_saved(self, saved: Camera, age_ms: int, now_ms: int) -> None:
         """Merge a camera's saved row. Counts and evidence come from the recorder; the newer frame wins."""
         if saved.last is None or saved.last.recorded_ms <= self._forgotten.get(saved.name, -1):
             return
@@ -161,7 +161,7 @@ class Fleet:
             watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
         self._touched.add(saved.name)
 
-    def judge(self, saved: Iterable[SavedState]) -> None:
+    def apply_states(self, saved: Iterable[SavedState]) -> None:
         """Apply the states that the recorder has saved since the last call."""
         for each in saved:
             if self._states.get(each.camera) != each:
@@ -171,7 +171,7 @@ class Fleet:
         while len(self._states) > MAX_CAMERAS + self._bounds.strangers:
             self._states.popitem(last=False)
 
-    def alert(
+    def set_alerts(
         self,
         opened: Mapping[str, Sequence[str]],
         acknowledged: Collection[str] = (),
@@ -199,7 +199,7 @@ class Fleet:
         self._views.clear()
         self._by_sight.clear()
         self.version += 1
-        self.stir()
+        self.notify_pages()
 
     def forget(self, name: str, at_ms: int) -> None:
         """Remove a camera until a message from it arrives after `at_ms` (Unix time)."""
@@ -243,13 +243,13 @@ class Fleet:
         self._views.clear()
         self._by_sight.clear()
         self.version += 1
-        self.stir()
+        self.notify_pages()
         return True
 
-    def stir(self) -> None:
+    def notify_pages(self) -> None:
         """Wake every open page to check for changes."""
-        self.stirred.set()
-        self.stirred = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def view(self, query: Query) -> View:
         """Return the page of cameras that `query` selects, built once for all its readers."""
@@ -310,13 +310,13 @@ class Fleet:
         elsewhere = lost_of(self._sites)
         return None if self.totals.lost is None or elsewhere is None else self.totals.lost + elsewhere
 
-    def count(self, totals: Totals) -> None:
+    def set_totals(self, totals: Totals) -> None:
         """Set the counts of the whole system."""
         if totals != self.totals:
             self.totals = totals
             self._views.clear()
             self.version += 1
-            self.stir()
+            self.notify_pages()
 
     def cards(self, sight: Sight = ALL) -> Sequence[Card]:
         """Return the cards of these sites, of all consoles, the worst state first, selected once for all readers."""
@@ -395,7 +395,7 @@ class Fleet:
         found = self._pictures.get(kind)
         return found.get(name) if found is not None else None
 
-    def ways(self, name: str) -> PictureVersions:
+    def picture_versions(self, name: str) -> PictureVersions:
         """Return the camera's last picture in its three versions."""
         return PictureVersions(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
 

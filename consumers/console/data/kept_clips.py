@@ -81,7 +81,7 @@ class KeptClips:
         self._age_clock_ms = age_clock_ms
         self._failed: dict[str, tuple[float, float]] = {}  # by name: due again at, and the delay
 
-    def want(self, moments: Sequence[tuple[str, int]], why: str, who: str = "") -> None:
+    def request(self, moments: Sequence[tuple[str, int]], why: str, who: str = "") -> None:
         """Let clips around these moments of cameras be made.
 
         An alert needs none if one nearby is kept, will be or was. A backdoor alert does not count those of sightings,

@@ -175,7 +175,7 @@ class Store:
                 connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
         return at_ms
 
-    def gone(self) -> dict[str, int]:
+    def removed_cameras(self) -> dict[str, int]:
         """Return the removed cameras, each with its Unix time."""
         with self.engine.begin() as connection:
             return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}

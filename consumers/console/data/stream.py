@@ -48,7 +48,7 @@ class Streams:
         yield ": open\n\n"
         while self._sessions.holds(session):
             # Fetched before the check: a change during the check then ends the wait at once.
-            stirred = self._fleet.stirred
+            stirred = self._fleet.changed
             found = changed()
             text = await found if isinstance(found, Awaitable) else found
             if text:

@@ -87,17 +87,17 @@ class SystemWatch:
         """Poll until cancelled, seldom while nobody has a page open."""
         async with asyncio.TaskGroup() as tasks:
             if self._read is not None:
-                tasks.create_task(self._again(self.look_at_roles, ROLES_S))
+                tasks.create_task(self._repeat(self.look_at_roles, ROLES_S))
             if self._prometheus is not None:
-                tasks.create_task(self._again(self.look_at_rules, RULES_S))
+                tasks.create_task(self._repeat(self.look_at_rules, RULES_S))
             await asyncio.Event().wait()
 
-    async def _again(self, look: Callable[[], None], every_s: float) -> None:
+    async def _repeat(self, look: Callable[[], None], every_s: float) -> None:
         while True:
             before = self.roles, self.rates, self.rules, self.no_roles, self.no_rules
             await asyncio.get_running_loop().run_in_executor(self._threads, look)
             if before != (self.roles, self.rates, self.rules, self.no_roles, self.no_rules):
-                self._fleet.stir()
+                self._fleet.notify_pages()
             await asyncio.sleep(every_s)
             if time.monotonic() - self._asked_s > _UNSEEN_S:
                 self._asked.clear()

@@ -35,7 +35,7 @@ class BundleChoice:
     """The file format of its weights, such as `onnx`; empty if it cannot be read."""
 
 
-def laid_down(folder: Path) -> list[BundleChoice]:
+def operator_bundles(folder: Path) -> list[BundleChoice]:
     """Return the bundles in the operator's folder, sorted by name."""
     try:
         found = sorted(each.name for each in folder.iterdir() if _NAME.fullmatch(each.name))
@@ -44,7 +44,7 @@ def laid_down(folder: Path) -> list[BundleChoice]:
     return _whole([(f"bundle-{name}", name, folder / name) for name in found[:_MOST]])
 
 
-def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
+def repaired_bundles(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
     """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder.
 
     The label of a repaired bundle begins with that of its source, whose own job may be deleted by now.
@@ -53,13 +53,13 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
     return [replace(choice, is_taught=_TAUGHT in choice.label) for choice in _whole(made)]
 
 
-def taught(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
+def trained_bundles(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
     """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
     made = [(f"job-{job_id}", f"{subject}{_TAUGHT}{job_id}", place) for job_id, subject, place in runs]
     return [replace(choice, is_taught=True) for choice in _whole(made)]
 
 
-def own(place: Path | None) -> list[BundleChoice]:
+def default_bundle(place: Path | None) -> list[BundleChoice]:
     """Return the bundle that processors serve by default."""
     return _whole([(OWN, "default bundle of the processors", place)]) if place is not None else []
 

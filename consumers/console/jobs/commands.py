@@ -58,7 +58,7 @@ def arguments_of(
     return found
 
 
-def hold(copy: Copy, camera: str, place: Path, stopped: Callable[[], bool]) -> None:
+def copy_quarantine(copy: Copy, camera: str, place: Path, stopped: Callable[[], bool]) -> None:
     """Copy the quarantine into a job's folder, whole or not at all.
 
     Earlier copies stay: a resumed repair learns from the same frames.

@@ -22,8 +22,15 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
-from consumers.console.jobs.bundles import OWN, BundleChoice, laid_down, own, repaired, taught
-from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
+from consumers.console.jobs.bundles import (
+    OWN,
+    BundleChoice,
+    default_bundle,
+    operator_bundles,
+    repaired_bundles,
+    trained_bundles,
+)
+from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, copy_quarantine
 from consumers.console.jobs.output import (
     PICTURES_FOLDER,
     Progress,
@@ -51,7 +58,7 @@ KEPT: Final = 30
 """Maximum number of stored jobs of each site, with their folders; as many jobs for the whole fleet."""
 SHOWN: Final = 10
 ID: Final = re.compile(r"[0-9a-f]{16}")
-AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
+RESUMABLE: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
 """States from which a repair can be resumed."""
 
 _BUNDLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,16 +78,16 @@ class _RunningJob:
     job: Job
     progress: Progress = field(default_factory=lambda: Progress("begins"))
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _why: JobState | None = None
+    _requested: JobState | None = None
 
-    def end(self, why: JobState) -> None:
+    def request_end(self, why: JobState) -> None:
         """Request the job's end before it is finished."""
-        self._why = why
+        self._requested = why
         self.wake.set()
 
-    def ends(self) -> JobState | None:
+    def requested_end(self) -> JobState | None:
         """Return the reason of the requested end; None if there was no request."""
-        return self._why
+        return self._requested
 
 
 class Jobs:
@@ -93,13 +100,13 @@ class Jobs:
         launch: Launch,
         write: Write,
         copy: Copy,
-        stir: Callable[[], None],
+        on_change: Callable[[], None],
         labelled_frames: LabelledFrames | None = None,
     ) -> None:
         """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
         self.settings = settings
         self._engine, self._note = store.engine, store.note
-        self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
+        self._launch, self._write, self._copy, self._on_change = launch, write, copy, on_change
         self._labelled_frames = labelled_frames
         self._runs = settings.folder / "runs"
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="jobs")
@@ -133,13 +140,18 @@ class Jobs:
         Blocks.
         """
         done = job_rows.with_bundles(self._engine, sight)
-        made = repaired(
+        made = repaired_bundles(
             (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.REPAIR
         )
-        trained = taught(
+        trained = trained_bundles(
             (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.TEACH
         )
-        found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made, *trained]
+        found = [
+            *default_bundle(self.settings.bundle),
+            *operator_bundles(self.settings.folder / "bundles"),
+            *made,
+            *trained,
+        ]
         return {choice.choice_id: choice for choice in found}
 
     def scan_sources(self, choices: Iterable[BundleChoice]) -> dict[str, ScanSource]:
@@ -223,7 +235,7 @@ class Jobs:
         """
         self._require_signer()
         choice = await self._chosen(choice_id)
-        source = (await self._aside(self.scan_sources, [choice]))[choice_id]
+        source = (await self._in_thread(self.scan_sources, [choice]))[choice_id]
         if by_rule and not source.exists:
             raise ConfigError(f"by_rule: expected pictures for a backdoor scan: {source.lack}")
         return await self._begin(who, JobKind.CANDIDATE_BY_RULE if by_rule else JobKind.CANDIDATE, choice)
@@ -243,9 +255,9 @@ class Jobs:
         self._require_signer()
         return await self._begin(who, JobKind.ROLLBACK, BundleChoice("", live, Path(), ""))
 
-    async def again(self, who: str, job: Job) -> Job:
+    async def resume(self, who: str, job: Job) -> Job:
         """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
-        if job.kind is not JobKind.REPAIR or job.state not in AGAIN:
+        if job.kind is not JobKind.REPAIR or job.state not in RESUMABLE:
             raise ConfigError("job: expected a cancelled or interrupted repair")
         await self._chosen(job.bundle)
         fresh = replace(job, who=who, at_ms=unix_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
@@ -256,7 +268,7 @@ class Jobs:
         now = self._running
         if now is None or now.job.job_id != job.job_id:
             raise ConfigError("job: expected a running one")
-        now.end(JobState.CANCELLED)
+        now.request_end(JobState.CANCELLED)
         await self._write(
             self._note, who, "cancel", job.subject, job.job_id, "cancellation requested", site_of(job.camera)
         )
@@ -266,7 +278,7 @@ class Jobs:
             raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
 
     async def _chosen(self, choice_id: str, sight: Sight = ALL) -> BundleChoice:
-        choice = (await self._aside(self.choices, sight)).get(choice_id)
+        choice = (await self._in_thread(self.choices, sight)).get(choice_id)
         if choice is None:
             raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
         return choice
@@ -303,18 +315,18 @@ class Jobs:
             words = f"{state}: {outcome}" if outcome else str(state)
             await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words, site_of(job.camera))
             for old in await self._write(job_rows.forget_old, self._engine, KEPT):
-                await self._aside(shutil.rmtree, self._place(old), True)
+                await self._in_thread(shutil.rmtree, self._place(old), True)
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
             if job.kind in (JobKind.TEACH, *CANDIDATES):  # the labels in the quarantine are sealed, this copy is not
-                await self._aside(shutil.rmtree, self._place(job.job_id) / LABELS, True)
+                await self._in_thread(shutil.rmtree, self._place(job.job_id) / LABELS, True)
             self._running = None
-            self._stir()
+            self._on_change()
 
     async def _child(self, now: _RunningJob) -> tuple[JobState, str]:
-        arguments = await self._aside(self._prepared, now)
-        if (why := now.ends()) is not None:
+        arguments = await self._in_thread(self._prepared, now)
+        if (why := now.requested_end()) is not None:
             return why, "stopped before it began"
         is_long = now.job.kind in (JobKind.REPAIR, JobKind.TEACH, *CANDIDATES)
         limit_s = self.settings.repair_s if is_long else self.settings.model_s
@@ -322,18 +334,18 @@ class Jobs:
         now.progress = Progress("starts")
 
         async def watch() -> None:
-            progress = await self._aside(progress_of, written)
+            progress = await self._in_thread(progress_of, written)
             if progress is not None and progress != now.progress:
                 now.progress = progress
-                self._stir()
+                self._on_change()
 
         child = Supervisor(self._launch(arguments, written))
         status, cause = await child.run(now.wake, STOP_S, poll_s=POLL_INTERVAL_S, limit_s=limit_s, on_poll=watch)
         if cause is Cause.EXPIRED:
             return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
-        if cause is Cause.STOPPED and (why := now.ends()) is not None:
+        if cause is Cause.STOPPED and (why := now.requested_end()) is not None:
             return why, f"stopped in phase {now.progress.phase}"
-        words = await self._aside(last_message, written)
+        words = await self._in_thread(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
         return JobState.DONE, "" if now.job.kind in (JobKind.REPAIR, JobKind.TEACH) else words
@@ -353,7 +365,7 @@ class Jobs:
             raise ConfigError(f"the bundle {job.subject} is missing")
         if job.kind is JobKind.REPAIR:
             now.progress = Progress("copying the quarantine")
-            hold(self._copy, job.camera, place, lambda: now.ends() is not None)
+            copy_quarantine(self._copy, job.camera, place, lambda: now.requested_end() is not None)
         source = self.scan_sources([choice])[choice.choice_id] if job.kind in CANDIDATES else None
         if source is not None and source.labels:
             self._copy_labels(now, choice.classes)
@@ -372,15 +384,15 @@ class Jobs:
         now.progress = Progress("copying the labels")
         folder = self._place(now.job.job_id) / LABELS
         shutil.rmtree(folder, ignore_errors=True)
-        self._labelled_frames.export(folder, lambda: now.ends() is not None, classes)
+        self._labelled_frames.export(folder, lambda: now.requested_end() is not None, classes)
 
-    async def _aside(self, action: Callable[..., T], *args: Any) -> T:
+    async def _in_thread(self, action: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: action(*args))
 
     async def stop(self) -> None:
         """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""
         if self._running is not None:
-            self._running.end(JobState.INTERRUPTED)
+            self._running.request_end(JobState.INTERRUPTED)
         if self._task is not None:
             await asyncio.wait([self._task])
 

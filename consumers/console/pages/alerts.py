@@ -27,7 +27,7 @@ from consumers.cameras.episodes import (
     sighting,
 )
 from consumers.cameras.open_alerts import KINDS, newest_rows
-from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
@@ -265,7 +265,7 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
         if alert_id in episode.alert_ids
     ]
     if not mine:
-        return no(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
+        return error_response(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
     return await _shown(
         context, request, mine, state=mine[0][0].state, camera=camera, alert_id=alert_id, counts={}, page=1,
         page_count=1, elsewhere=[],
@@ -305,7 +305,7 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
 
     picture = await context.read_recorded(read)
     if not picture:
-        return no(404, "the picture of this alert is missing")
+        return error_response(404, "the picture of this alert is missing")
     return Response(picture, media_type="image/png", headers=_CACHED)
 
 
@@ -329,7 +329,7 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
         else:
             complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
         if complaint:
-            return no(400, complaint)
+            return error_response(400, complaint)
     back = fields.get("back", OPEN)
     return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
 
@@ -406,5 +406,5 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
         with suppress(FileNotFoundError):
             picture = await context.fetch(frame_of, context.settings.quarantine, known)
     if not picture:
-        return no(404, "the frame is missing: it is not in quarantine")
+        return error_response(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

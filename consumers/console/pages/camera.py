@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
@@ -79,7 +79,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         request,
         "camera.html",
         card=card,
-        ways=context.fleet.ways(name),
+        ways=context.fleet.picture_versions(name),
         settings=settings_of(camera.meta),
         policy=context.drop_plan.policy_of(name),
         steered=context.drop_plan.steered(name),
@@ -129,7 +129,7 @@ def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[],
         card = context.fleet.card(name)
         if card is not None and context.views is not None:
             context.views.note(name)
-        now = (card, context.fleet.ways(name)) if card is not None else None
+        now = (card, context.fleet.picture_versions(name)) if card is not None else None
         if now is None or now == shown:
             return header()
         shown = now
@@ -142,7 +142,7 @@ def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[],
 async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
-        return no(400, f"expected range={'|'.join(RANGES)}")
+        return error_response(400, f"expected range={'|'.join(RANGES)}")
     return JSONResponse(await past(context, name_of(request), unix_ms(), length_ms))
 
 
@@ -165,24 +165,24 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
     """
     name, asked = name_of(request), request.query_params.get("at_ms", "")
     if context.fleet.card(name) is None:
-        return no(404, f"camera: expected one of this fleet, got {name}")
+        return error_response(404, f"camera: expected one of this fleet, got {name}")
     at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else 0
     clips, complaint = context.clips if at_ms else None, ""
     begin_long_answer(request.scope)
-    data = await context.teach(clips.film, name, at_ms) if clips is not None else b""
+    data = await context.run_on_kept_files(clips.film, name, at_ms) if clips is not None else b""
     if not data:
         if context.filming.locked():
-            return no(503, "clip: expected no other at this time. Try again in some seconds.")
+            return error_response(503, "clip: expected no other at this time. Try again in some seconds.")
         try:
             data = await film_around(context, name, at_ms or unix_ms())
         except UserError as error:
             complaint = str(error)
     if not data and clips is not None:
-        data = await context.teach(clips.film, name, at_ms, AFTER_MS)
+        data = await context.run_on_kept_files(clips.film, name, at_ms, AFTER_MS)
     if not data and complaint:
-        return no(503, complaint)
+        return error_response(503, complaint)
     if not data:
-        return no(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
+        return error_response(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
     file = f"{name.replace('/', '-')}-{at_ms or unix_ms()}.mp4"
     return Response(data, media_type="video/mp4", headers={"content-disposition": f'attachment; filename="{file}"'})
 
@@ -191,9 +191,11 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
     """Keep the pictures around this moment."""
     name = name_of(request)
     if context.clips is None or context.fleet.card(name) is None:
-        return no(409, "clip: expected a camera of this fleet, and a console with the key to pictures and a quarantine")
+        return error_response(
+            409, "clip: expected a camera of this fleet, and a console with the key to pictures and a quarantine"
+        )
     who = session_of(request).name
-    await context.teach(context.clips.want, [(name, unix_ms())], ASKED, who)
+    await context.run_on_kept_files(context.clips.request, [(name, unix_ms())], ASKED, who)
     await context.note(who, "clip", name, f"{BEFORE_MS // 1000} s before to {AFTER_MS // 1000} s after", "asked for")
     return RedirectResponse(f"/camera/{name}#clips", 303)
 
@@ -232,7 +234,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     complaint = await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
-    return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
+    return error_response(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 
 async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:

@@ -26,7 +26,7 @@ from consumers.console.data.drop_policies import (
 )
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
-from schemas.camera_groups import group_of
+from schemas.camera_groups import parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 
@@ -63,7 +63,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     """Set the policy of a group, and log it. Return `SAVED`, or an error text."""
     who = session_of(request).name
     try:
-        require(request, group_of(fields.get("cameras")))
+        require(request, parse_group(fields.get("cameras")))
         made = new_policy(fields, who, unix_ms())
         await context.write(save_policy, context.store.engine, made)
     except ConfigError as error:
@@ -77,7 +77,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
     """Remove the policy of a group, and log it. Return `REMOVED`, or an error text."""
     try:
-        group = group_of(fields.get("cameras"))
+        group = parse_group(fields.get("cameras"))
         require(request, group)
     except ConfigError as error:
         return str(error)

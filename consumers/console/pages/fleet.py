@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.state import GONE, State
-from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import require, sight_of
@@ -132,7 +132,7 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     asked = request.path_params
     found = context.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
-        return no(404, "the picture is missing: none of this camera is in memory")
+        return error_response(404, "the picture is missing: none of this camera is in memory")
     # Each picture has its own address, so browsers can cache it.
     headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
@@ -142,7 +142,7 @@ async def _forget(context: ConsoleContext, request: Request) -> Response:
     name = form_of(request).get("camera", "")
     require(request, name)
     complaint = await forget(context, session_of(request).name, name)
-    return no(409, complaint) if complaint else RedirectResponse("/", 303)
+    return error_response(409, complaint) if complaint else RedirectResponse("/", 303)
 
 
 async def forget(context: ConsoleContext, who: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sites import may, require, sight_of, visible_to
@@ -18,7 +18,7 @@ from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of
 from consumers.console.data.stream import Streams
 from consumers.console.jobs.bundles import OWN
-from consumers.console.jobs.jobs import AGAIN, SHOWN, Jobs
+from consumers.console.jobs.jobs import RESUMABLE, SHOWN, Jobs
 from consumers.console.jobs.output import PICTURES, Progress
 from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.pages.fleet import header_changes
@@ -115,9 +115,9 @@ async def _cancel(context: ConsoleContext, jobs: Jobs, request: Request, _sent: 
     return job
 
 
-async def _again(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+async def _resume(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
     _, job = await job_of(context, request)
-    return await jobs.again(session_of(request).name, job)
+    return await jobs.resume(session_of(request).name, job)
 
 
 async def job_of(context: ConsoleContext, request: Request) -> tuple[Jobs, Job]:
@@ -138,7 +138,7 @@ STARTS: dict[str, Act] = {
     "promote": _promote,
     "dismiss": _dismiss,
 }
-CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
+CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _resume}
 
 
 def start_reach(name: str) -> RightScope:
@@ -149,13 +149,13 @@ def start_reach(name: str) -> RightScope:
 async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
     if context.jobs is None:
-        return no(409, NONE)
+        return error_response(409, NONE)
     try:
         return await act(context, context.jobs, request, sent | request.path_params)
     except StateError as error:
-        return no(409, str(error))
+        return error_response(409, str(error))
     except UserError as error:
-        return no(400, str(error))
+        return error_response(400, str(error))
 
 
 async def show_acted(context: ConsoleContext, act: Act, request: Request) -> Response:
@@ -211,7 +211,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "cured": cured,
         "scan": source,
         "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
-        "can_again": job.kind is JobKind.REPAIR and job.state in AGAIN,
+        "can_again": job.kind is JobKind.REPAIR and job.state in RESUMABLE,
         "live": context.models.live if context.models is not None else None,
     }
 
@@ -248,5 +248,5 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     name = request.path_params["name"]
     picture = await context.read(jobs.picture, job, name) if name in PICTURES else b""
     if not picture:
-        return no(404, "the picture is missing in this job's report")
+        return error_response(404, "the picture is missing in this job's report")
     return Response(picture, media_type="image/png")

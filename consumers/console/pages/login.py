@@ -12,7 +12,16 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import OPENID_COOKIE, browser_cookie, cookie, cookie_name, openid_cookie
-from consumers.console.access.gate import LARGEST_LOGIN, LOGIN, address_of, form_of, gone_of, no, origin_of, read_form
+from consumers.console.access.gate import (
+    LARGEST_LOGIN,
+    LOGIN,
+    address_of,
+    error_response,
+    form_of,
+    gone_of,
+    origin_of,
+    read_form,
+)
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import NO_PROVIDER
 from consumers.console.access.openid import BEGIN, DONE, LOGOUT
@@ -140,7 +149,7 @@ async def _logged_out(context: ConsoleContext, request: Request) -> Response:
     try:
         await context.logins.by_logout_token((fields or {}).get("logout_token", ""), address_of(request))
     except RefusedLoginError as refused:
-        return no(refused.status, str(refused))
+        return error_response(refused.status, str(refused))
     return JSONResponse({})
 
 

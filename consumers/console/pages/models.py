@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.console.access.gate import no
+from consumers.console.access.gate import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS
@@ -107,12 +107,12 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
 
     found, _ = await unless_away(context.read_recorded(sealed), b"")
     if not found:
-        return no(404, "picture: expected a frame of this rollout with a picture, got none")
+        return error_response(404, "picture: expected a frame of this rollout with a picture, got none")
     comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=found)
     try:
         open_difference(comparison, CameraId(camera), context.keys)
     except MalformedError:
         comparison.picture = b""
     if not comparison.picture:
-        return no(404, "picture: expected a frame of this rollout with a picture, got none")
+        return error_response(404, "picture: expected a frame of this rollout with a picture, got none")
     return Response(comparison.picture, media_type="image/jpeg")

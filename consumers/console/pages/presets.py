@@ -28,7 +28,7 @@ from consumers.console.data.presets import (
 )
 from consumers.console.data.switches import Outcome, Switch, add_switch, outcomes, read_switches
 from consumers.console.pages.outcomes import outcome_of, sites_of, submit
-from schemas.camera_groups import group_of, most_specific
+from schemas.camera_groups import most_specific, parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 
@@ -98,7 +98,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
     try:
         if unknown := fields.keys() - {"cameras", "preset", "settings"}:
             raise ConfigError(f"switch: expected cameras, and preset or settings, got {str(min(unknown))[:40]!r}.")
-        group = group_of(fields.get("cameras"))
+        group = parse_group(fields.get("cameras"))
         require(request, group)
         if context.commands is None:
             raise RefusedActionError(NO_BROKER, 503)

@@ -28,7 +28,7 @@ from consumers.sightings.rules_table import (
     wanted_of,
     words_of,
 )
-from schemas.camera_groups import group_of
+from schemas.camera_groups import parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 
@@ -54,7 +54,7 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
     """
     who = session_of(request).name
     try:
-        require(request, group_of(fields.get("cameras")))
+        require(request, parse_group(fields.get("cameras")))
         rule = new_rule(fields, who, unix_ms())
         begin_long_answer(request.scope)
         await context.change_recorded(lambda each: save_rule(each, rule))
@@ -70,7 +70,7 @@ async def remove(context: ConsoleContext, request: Request, fields: Mapping[str,
     Raises StateError without the recorder's database.
     """
     try:
-        cameras, wanted = group_of(fields.get("cameras")), wanted_of(fields.get("wanted"))
+        cameras, wanted = parse_group(fields.get("cameras")), wanted_of(fields.get("wanted"))
         require(request, cameras)
         begin_long_answer(request.scope)
         await context.change_recorded(lambda each: remove_rule(each, cameras, wanted))

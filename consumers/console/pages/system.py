@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.conservation.result import read_result
-from consumers.console.access.gate import no
+from consumers.console.access.gate import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.access.sight import ALL
 from consumers.console.access.sites import sight_of
@@ -164,5 +164,5 @@ async def past(context: ConsoleContext, request: Request) -> Response:
     """Return the charts of a time range."""
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
-        return no(400, f"expected range={'|'.join(RANGES)}")
+        return error_response(400, f"expected range={'|'.join(RANGES)}")
     return JSONResponse(await system_past(context, length_ms))

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.access.sites import may, require, sight_of, visible_to
@@ -80,18 +80,18 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
     """Label or discard frames, and answer with the classes and the frames that wait."""
     labelled_frames, fields = context.labelled_frames, form_of(request)
     if labelled_frames is None:
-        return no(409, NONE)
+        return error_response(409, NONE)
     names, label = fields.get("names", "").split(), fields.get("label", "").strip()
     for name in names:
         require(request, name)
     who = session_of(request).name
     try:
         if fields.get("discard"):
-            await context.teach(labelled_frames.discard, names)
+            await context.run_on_kept_files(labelled_frames.discard, names)
         else:
-            await context.teach(labelled_frames.label, names, label, who)
+            await context.run_on_kept_files(labelled_frames.label, names, label, who)
     except UserError as error:
-        return no(400, str(error))
+        return error_response(400, str(error))
     detail = "discarded" if fields.get("discard") else label or "label removed"
     for site, mine in groupby(sorted(names), site_of):
         given = list(mine)
@@ -125,13 +125,13 @@ def _document(frame: LabelledFrame, may_label: bool) -> dict[str, str | bool]:
 async def _cameras(context: ConsoleContext, request: Request) -> Response:
     labelled_frames, fields = context.labelled_frames, form_of(request)
     if labelled_frames is None:
-        return no(409, NONE)
+        return error_response(409, NONE)
     camera, wanted = fields.get("camera", ""), fields.get("wanted") == "yes"
     require(request, camera)
     if wanted and context.fleet.card(camera) is None:
-        return no(400, "camera: expected one of this fleet")
+        return error_response(400, "camera: expected one of this fleet")
     who = session_of(request).name
-    await context.teach(partial(labelled_frames.collect, wanted=wanted), camera, who)
+    await context.run_on_kept_files(partial(labelled_frames.collect, wanted=wanted), camera, who)
     await context.note(who, "collect", camera, "on" if wanted else "off", "done")
     return RedirectResponse(f"/teach?{urlencode({'camera': camera})}" if wanted else "/teach", 303)
 
@@ -143,11 +143,17 @@ async def _wrong(context: ConsoleContext, request: Request) -> Response:
     require(request, camera)
     picture = context.fleet.picture(camera)
     if labelled_frames is None or picture is None:
-        return no(409, NONE if labelled_frames is None else "picture: expected one of this camera, it has none yet")
+        return error_response(
+            409, NONE if labelled_frames is None else "picture: expected one of this camera, it has none yet"
+        )
     row = picture.row
     if fields.get("verdict") != row.class_name:
-        return no(409, f"{camera}: expected the verdict on the page, got {row.class_name!r} by now. Look again.")
-    await context.teach(labelled_frames.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
+        return error_response(
+            409, f"{camera}: expected the verdict on the page, got {row.class_name!r} by now. Look again."
+        )
+    await context.run_on_kept_files(
+        labelled_frames.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence
+    )
     await context.note(session_of(request).name, "wrong verdict", camera, row.class_name, "kept for labelling")
     return RedirectResponse("/teach", 303)
 
@@ -160,8 +166,12 @@ async def _start(_context: ConsoleContext, jobs: Jobs, request: Request, sent: d
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
     name = "{site}/{camera}/{frame}".format(**request.path_params)
-    jpeg = await context.teach(context.labelled_frames.picture, name) if context.labelled_frames is not None else b""
+    jpeg = (
+        await context.run_on_kept_files(context.labelled_frames.picture, name)
+        if context.labelled_frames is not None
+        else b""
+    )
     if not jpeg:
-        return no(404, "the frame is not kept any more")
+        return error_response(404, "the frame is not kept any more")
     headers = {"cache-control": "private, max-age=86400, immutable"}
     return Response(jpeg, media_type="image/jpeg", headers=headers)

@@ -51,7 +51,7 @@ class Backend(Protocol):
     def precisions(self) -> Sequence[CpuPrecision]:
         """Return the precisions in which the backend can compute on this CPU."""
 
-    def take(self, network: Network, example: Tensor, free_sides: bool) -> BackendNetwork:
+    def convert(self, network: Network, example: Tensor, free_sides: bool) -> BackendNetwork:
         """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises
         UnsupportedNetworkError.
 

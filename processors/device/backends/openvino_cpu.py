@@ -60,7 +60,7 @@ class OpenVino:
             found.append("int8")
         return found
 
-    def take(self, network: Network, example: Tensor, free_sides: bool) -> ConvertedModel:
+    def convert(self, network: Network, example: Tensor, free_sides: bool) -> ConvertedModel:
         """Return the model of a module, of a TorchScript module, or of an ONNX or TensorFlow Lite
         graph. Raises UnsupportedNetworkError."""
         try:

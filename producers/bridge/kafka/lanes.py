@@ -68,7 +68,7 @@ class Lane:
         if self._entries:
             self.due.set()
 
-    def take(self) -> list[Entry]:
+    def next_batch(self) -> list[Entry]:
         """Return the next batch: all records, or as many as fit, at least one. Call it only while the lane is due."""
         self.due.clear()
         entries = self._entries
@@ -208,7 +208,7 @@ class Lanes:
         while True:
             await lane.due.wait()
             first_at = lane.first_at
-            entries = lane.take()
+            entries = lane.next_batch()
             lane.sent_at = time.monotonic()
             self._linger.begin(lane.sent_at)
             if trace.on():

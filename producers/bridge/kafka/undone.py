@@ -9,7 +9,7 @@ from producers.bridge.confirmations import Receipt
 from schemas.identity import CameraId
 
 
-class Undone:
+class UnprocessedFrames:
     """Frames by partition in the order of their offsets, each once. Pure bookkeeping, bounded by the backlog."""
 
     def __init__(self) -> None:

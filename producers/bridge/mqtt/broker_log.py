@@ -41,7 +41,7 @@ _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
 _SUBSCRIPTION: Final = re.compile(r"(?P<who>\S+/\S+) [012] (?P<detail>.*)")
 
 
-class Refused(NamedTuple):
+class RefusalLine(NamedTuple):
     """One line of the log."""
 
     what: Refusal
@@ -50,7 +50,7 @@ class Refused(NamedTuple):
     detail: str
 
 
-def refused(topic: bytes, line: bytes) -> Refused | None:
+def refused(topic: bytes, line: bytes) -> RefusalLine | None:
     """Return the refusal in a log line on `topic`, below `LOG_TOPIC`; None for any other line."""
     _, _, text = line[:_LONGEST].decode(errors="replace").partition(": ")  # the time is before it
     if topic.removeprefix(LOG_TOPIC) == _SUBSCRIBED:
@@ -58,11 +58,11 @@ def refused(topic: bytes, line: bytes) -> Refused | None:
     for what, pattern in _LINES:
         if found := pattern.match(text):
             groups = found.groupdict()
-            return Refused(what, groups["who"], groups.get("detail", ""))
+            return RefusalLine(what, groups["who"], groups.get("detail", ""))
     return None
 
 
-def _subscription(text: str) -> Refused | None:
+def _subscription(text: str) -> RefusalLine | None:
     """Return a camera's subscription to topics of others. Mosquitto accepts such a subscription, but delivers nothing.
 
     Only names with a slash count: cameras, if the broker names clients by their certificates.
@@ -70,4 +70,4 @@ def _subscription(text: str) -> Refused | None:
     found = _SUBSCRIPTION.match(text)
     if found is None or found["detail"].startswith(f"{ROOT}/{found['who']}/"):
         return None
-    return Refused("subscription", found["who"], found["detail"])
+    return RefusalLine("subscription", found["who"], found["detail"])

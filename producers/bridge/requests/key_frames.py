@@ -12,7 +12,7 @@ from typing import Final
 
 from aiokafka import ConsumerRecord
 
-from producers.bridge.requests.records import hand_on
+from producers.bridge.requests.records import forward_records
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest
@@ -33,7 +33,7 @@ class KeyRequests:
         self._refuse = refuse
         self._throttle: Throttle[tuple[CameraId, int, int]] = Throttle(APART_S)
 
-    def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+    def forward(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Forward the requests for key frames among these `records`; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, request: KeyRequest, signed: bytes) -> None:
@@ -43,4 +43,4 @@ class KeyRequests:
             self._throttle.note(wanted, now_s)
             self._publish(mqtt_topic(camera_id, Channel.KEY_REQUEST), signed)
 
-        hand_on(records, KeyRequest, self._keys, pass_on, self._refuse)
+        forward_records(records, KeyRequest, self._keys, pass_on, self._refuse)

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka import ConsumerRecord
 
-from producers.bridge.requests.records import hand_on
+from producers.bridge.requests.records import forward_records
 from schemas.clock import unix_ms
 from schemas.errors import MalformedError
 from schemas.identity import CameraId
@@ -43,7 +43,7 @@ class ProbeRequests:
         self._clock_ms = clock_ms
         self._throttle: Throttle[tuple[CameraId, int]] = Throttle(APART_S)
 
-    def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+    def forward(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Forward the requests in `records` that change a share of probes; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, request: ProbeRequest, signed: bytes) -> None:
@@ -60,4 +60,4 @@ class ProbeRequests:
             self._throttle.note((camera_id, request.issued_ms), now_s)
             self._publish(mqtt_topic(camera_id, Channel.PROBES), signed)
 
-        hand_on(records, ProbeRequest, self._keys, pass_on, self._refuse)
+        forward_records(records, ProbeRequest, self._keys, pass_on, self._refuse)

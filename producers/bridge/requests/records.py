@@ -21,7 +21,7 @@ MAX_REQUEST_BYTES: Final = 64
 Request = TypeVar("Request", KeyRequest, ProbeRequest, Refusal)
 
 
-def hand_on(
+def forward_records(
     records: Sequence[ConsumerRecord],
     kind: type[Request],
     keys: KeyRing,

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka import ConsumerRecord
 
-from producers.bridge.requests.records import hand_on
+from producers.bridge.requests.records import forward_records
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import Refusal
@@ -33,11 +33,11 @@ class FrameRefusals:
         self._refuse = refuse
         self._throttle: Throttle[CameraId] = Throttle(APART_S)
 
-    def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+    def forward(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Forward the refusals among these `records`; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, _refusal: Refusal, signed: bytes) -> None:
-            if self._throttle.take(camera_id, now_s):
+            if self._throttle.try_acquire(camera_id, now_s):
                 self._publish(mqtt_topic(camera_id, Channel.REFUSAL), signed)
 
-        hand_on(records, Refusal, self._keys, pass_on, self._refuse, MAX_REFUSAL_BYTES)
+        forward_records(records, Refusal, self._keys, pass_on, self._refuse, MAX_REFUSAL_BYTES)

@@ -20,7 +20,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from schemas.transport.access import KafkaAddress, kafka_options
-from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, close_clients, start_client
 from schemas.transport.kafka.internals import send_request
 
 _REBALANCING: Final = ("PreparingRebalance", "CompletingRebalance")
@@ -68,7 +68,7 @@ class Admin:
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(self._request_s):
-                await start(self._client)
+                await start_client(self._client)
         except BaseException:
             await self.close()
             raise
@@ -81,7 +81,7 @@ class Admin:
 
     async def close(self, deadline_s: float = STOP_S) -> None:
         """Close all connections within `deadline_s` seconds."""
-        await leave(self._client.close, deadline_s=deadline_s)
+        await close_clients(self._client.close, deadline_s=deadline_s)
 
     async def cluster(self) -> Cluster:
         """Return the live nodes and the controller."""

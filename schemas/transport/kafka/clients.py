@@ -27,7 +27,7 @@ class Client(Protocol):
         """Connect."""
 
 
-async def start(client: Client) -> None:
+async def start_client(client: Client) -> None:
     """Start `client`. The caller must stop it in any case, also after a failure or a cancellation.
 
     The client leaves a node that the other nodes miss. A failed start leaves no connection open.
@@ -40,7 +40,7 @@ async def start(client: Client) -> None:
         raise
 
 
-async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> bool:
+async def close_clients(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> bool:
     """Stop consumers and administrators, each within `deadline_s` seconds, and return whether all stopped in time.
 
     An error or a timeout of one stop does not keep the others from running. Raises CancelledError if the calling task
@@ -60,16 +60,16 @@ async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> boo
     return whole
 
 
-async def stop(producer: Any, deadline_s: float) -> None:
+async def stop_producer(producer: Any, deadline_s: float) -> None:
     """Stop an aiokafka producer after it has delivered everything, or without that after `deadline_s` seconds."""
     try:
         async with asyncio.timeout(deadline_s):
             await producer.stop()
     except TimeoutError:
-        await end(producer, deadline_s)
+        await abort_producer(producer, deadline_s)
 
 
-async def end(producer: Any, deadline_s: float) -> None:
+async def abort_producer(producer: Any, deadline_s: float) -> None:
     """End an aiokafka producer without its undelivered records; its own `stop` would wait for them without limit.
 
     Its connections get `deadline_s` seconds to close.

@@ -21,13 +21,13 @@ log = structlog.get_logger()
 async def follow(
     address: KafkaAddress,
     topic: str,
-    take: Callable[[bytes, bytes | None], None],
+    apply: Callable[[bytes, bytes | None], None],
     *,
     begin: Literal["earliest", "latest"] = "earliest",
 ) -> None:
-    """Call `take` with key and value of each record of a topic until cancelled; None is the value of a tombstone.
+    """Call `apply` with key and value of each record of a topic until cancelled; None is the value of a tombstone.
 
-    After an error of Kafka or of `take`, the topic is read again from `begin`, with delays by `Backoff`.
+    After an error of Kafka or of `apply`, the topic is read again from `begin`, with delays by `Backoff`.
     """
     backoff = Backoff()
     while True:
@@ -36,7 +36,7 @@ async def follow(
                 while True:
                     for records in (await reader.fetch(wait_s=_WAIT_S)).values():
                         for record in records:
-                            take(record.key or b"", record.value)
+                            apply(record.key or b"", record.value)
                     backoff.reset()
         except Exception as error:  # any error of a broker that is unreachable
             if backoff.failures % _LOGGED_EVERY == 0:

@@ -17,12 +17,12 @@ from aiokafka.errors import KafkaError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.clients import end, start, stop
+from schemas.transport.kafka.clients import abort_producer, start_client, stop_producer
 from schemas.transport.kafka.produce_requests import ProduceRequests
 
 START_S: Final = 15.0
 """Time limit of a producer's start."""
-REQUEST_S: Final = 10.0
+PRODUCE_REQUEST_S: Final = 10.0
 CLOSE_S: Final = 2.0
 """Time limit of closing the connections of a replaced producer."""
 
@@ -73,7 +73,7 @@ class Producers:
             "enable_idempotence": True,
             "max_batch_size": batch_bytes,
             "max_request_size": MAX_BROKER_BYTES,
-            "request_timeout_ms": round(1000 * REQUEST_S),
+            "request_timeout_ms": round(1000 * PRODUCE_REQUEST_S),
         }
         self.ready: Connection | None = None
         """The producer in use; None before a start. A caller counts itself among its users."""
@@ -137,9 +137,9 @@ class Producers:
         connection = Connection(AIOKafkaProducer(**self._options), self._deadline_s)
         try:
             async with asyncio.timeout(START_S):
-                await start(connection.producer)
+                await start_client(connection.producer)
         except BaseException as error:
-            await asyncio.shield(end(connection.producer, CLOSE_S))
+            await asyncio.shield(abort_producer(connection.producer, CLOSE_S))
             if isinstance(error, (KafkaError, OSError)) or not isinstance(error, Exception):
                 raise
             # aiokafka checks a node's answers by assertions.
@@ -153,9 +153,9 @@ class Producers:
         self._open.remove(connection)
         await connection.requests.close(deadline_s)
         if connection.broken:
-            await end(connection.producer, deadline_s)
+            await abort_producer(connection.producer, deadline_s)
             return
         try:
-            await stop(connection.producer, deadline_s)
+            await stop_producer(connection.producer, deadline_s)
         except Exception:  # an unavailable broker may cause any error
-            await end(connection.producer, CLOSE_S)
+            await abort_producer(connection.producer, CLOSE_S)

@@ -23,7 +23,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
-from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, close_clients, start_client
 from schemas.transport.kafka.damage import DAMAGE, DamagePasser
 from schemas.transport.kafka.internals import (
     committed_notes,
@@ -152,7 +152,7 @@ class Reader:
         self._consumer = consumer  # the group's listener may use it during the start
         try:
             async with asyncio.timeout(None if self._group is not None else 2 * self._request_s):
-                await start(consumer)
+                await start_client(consumer)
         except BaseException:
             await self.close()
             raise
@@ -168,9 +168,9 @@ class Reader:
         self._following.clear()
         if consumer is not None and not keeps_place:
             give_up_place(consumer)
-        if consumer is not None and not await leave(consumer.stop, deadline_s=deadline_s):
+        if consumer is not None and not await close_clients(consumer.stop, deadline_s=deadline_s):
             # Kafka does not answer: the group notices the end of the session.
-            await leave(*force_close(consumer), deadline_s=deadline_s)
+            await close_clients(*force_close(consumer), deadline_s=deadline_s)
 
     # Records
 
