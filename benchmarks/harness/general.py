@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bundles import GENERAL
+from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.create import create
-from infra.bundling.wanted import BundleRequest
 
 
 def general_bundle(folder: Path) -> Path:

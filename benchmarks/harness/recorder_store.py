@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.evidence.quarantine import Quarantine

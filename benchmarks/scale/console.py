@@ -34,7 +34,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.console.data.rollup import DAY_MS, Rollup
 from consumers.console.data.store import Store as Books
 from consumers.database.engine import open_engine

@@ -32,7 +32,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings

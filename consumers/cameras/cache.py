@@ -19,7 +19,7 @@ from typing import Final
 from consumers.cameras.camera import Camera, follows
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.evidence.probe_shares import ProbeCandidate
 from consumers.settings import RecorderSettings
 from schemas.clock import monotonic_ms, unix_ms

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
 from consumers.records.rows import FrameRow

@@ -16,7 +16,7 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera
 from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine

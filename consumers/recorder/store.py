@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
 
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive, is_recorded
 from consumers.database.cameras import CameraRows

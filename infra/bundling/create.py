@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from infra.bundling.bundle_request import BundleRequest, PrintLine, Skipped, Summary
 from infra.bundling.certainty import LEAST_PICTURES as LEAST_CERTAIN
 from infra.bundling.certainty import calibrate_certainty
 from infra.bundling.class_names import distinct, read_class_names
@@ -23,7 +24,6 @@ from infra.bundling.imagenet import OVERLAYS, of_imagenet, write_generated_strip
 from infra.bundling.label_checks import LabelResult, judge
 from infra.bundling.networks import Network, of_onnx, of_tflite, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
-from infra.bundling.wanted import BundleRequest, PrintLine, Skipped, Summary
 from lab.data import LabelledPictures
 from lab.drift import write_drift
 from lab.strip.calibrate import FRR

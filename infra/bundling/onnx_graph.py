@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infra.bundling.batches import example_pictures, judges_singly
+from infra.bundling.bundle_request import MOST_SIDE
 from infra.bundling.external_data import take_in
-from infra.bundling.wanted import MOST_SIDE
 from processors.bundle.limits import check_size
 from schemas.errors import BundleError, first_line
 

@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from infra.bundling.bundle_request import PrintLine
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import as_taken
 from infra.bundling.networks import WEIGHTS
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
-from infra.bundling.wanted import PrintLine
 from lab.data import LabelledPictures
 from lab.drift import write_drift
 from lab.teach.labelled import Labelled

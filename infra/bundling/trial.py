@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.bundling.wanted import BundleRequest, PrintLine, Skipped, Summary
+from infra.bundling.bundle_request import BundleRequest, PrintLine, Skipped, Summary
 from schemas.errors import BundleError, UserError, first_line
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from infra.cli.terminal import Console
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from infra.bundling.bundle_request import Summary
     from infra.bundling.check import CheckResult
-    from infra.bundling.wanted import Summary
     from lab.statistics import Interval
 
 bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_args_is_help=True)

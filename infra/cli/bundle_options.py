@@ -12,7 +12,7 @@ import typer
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.bundling.wanted import BundleRequest, Origin
+    from infra.bundling.bundle_request import BundleRequest, Origin
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class NetworkOptions:
 
     def wanted(self) -> BundleRequest:
         """Check the options, and return the request that they make. Raises ConfigError."""
+        from infra.bundling.bundle_request import BundleRequest
         from infra.bundling.names import check_name
         from infra.bundling.presets import normalisation
-        from infra.bundling.wanted import BundleRequest
         from infra.cli.lab.shared import chosen
         from processors.bundle.model_toml import Policy
 
@@ -103,7 +103,7 @@ def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> No
 
 def _sides(size: str | None) -> list[int] | None:
     """Read width and height; ConfigError names the form."""
-    from infra.bundling.wanted import MOST_SIDE
+    from infra.bundling.bundle_request import MOST_SIDE
     from producers.sources.settings import whole_numbers
 
     if size is None:

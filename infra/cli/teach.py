@@ -136,8 +136,8 @@ def _general(base: str) -> Bundle:
     import torch
 
     from bundles import named_bundles
+    from infra.bundling.bundle_request import BundleRequest
     from infra.bundling.create import create
-    from infra.bundling.wanted import BundleRequest
     from infra.cli.lab.shared import bundle_folder
     from processors.bundle import load_bundle
 

@@ -15,7 +15,7 @@ from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes, size_of
-from producers.bridge.kafka.undone import UnprocessedFrames
+from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
 from producers.bridge.mqtt.link import Link

@@ -122,7 +122,7 @@ def to_planes(frame: av.VideoFrame) -> Planes | None:
 
 
 def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDArray[np.uint8], Planes | None]:
-    """Return the picture and the planes of a decoded frame as it is sent, as in `Captured`.
+    """Return the picture and the planes of a decoded frame as it is sent, as in `CapturedFrame`.
 
     There are planes if they are wanted, the frame has them, and nothing is cut.
     """

@@ -171,7 +171,7 @@ def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
     return _halves(philox(seed, -(-blocks // 8)).reshape(1, -1))[0, :blocks]
 
 
-class CodebooksAtHand:
+class CodebookCache:
     """A process's cache of codebooks. One takes 32 KiB and .3 ms to make; a small frame's rows alone take .15 ms.
 
     If more cameras take turns than the cache holds, each entry would be evicted before its next use. If the cache is
@@ -202,7 +202,7 @@ class CodebooksAtHand:
         return book.take(rows)
 
 
-_AT_HAND: Final = CodebooksAtHand(256)
+_AT_HAND: Final = CodebookCache(256)
 
 
 def block_patterns(

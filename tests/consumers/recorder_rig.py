@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.tables import metadata
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule

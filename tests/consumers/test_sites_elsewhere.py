@@ -16,7 +16,7 @@ import pytest
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sight import Sight
 from consumers.console.access.tokens import create_token

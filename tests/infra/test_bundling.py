@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from infra.bundling import create as create_module
+from infra.bundling.bundle_request import BundleRequest, Origin
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import BundleSummary, create, scale_of
 from infra.bundling.gallery import picture_files
@@ -39,7 +40,6 @@ from infra.bundling.strip_table import (
     shares,
 )
 from infra.bundling.tflite_file import without_signatures
-from infra.bundling.wanted import BundleRequest, Origin
 from lab.data import LabelledPictures
 from lab.repair.inputs import trainable_copy
 from processors.bundle import Bundle, load_bundle

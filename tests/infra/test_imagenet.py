@@ -12,10 +12,10 @@ import torch
 import bundles
 from bundles import named_bundles
 from infra.bundling import imagenet
+from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import create
 from infra.bundling.generated import generated_pictures
-from infra.bundling.wanted import BundleRequest
 from infra.up.preparation import note_missing_network
 from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
 from processors.bundle import load_bundle

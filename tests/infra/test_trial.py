@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from infra.bundling import trial
+from infra.bundling.bundle_request import BundleRequest, Summary
 from infra.bundling.presets import normalisation
 from infra.bundling.trial import Limits, create_within
-from infra.bundling.wanted import BundleRequest, Summary
 from infra.cli import app, bundle  # noqa: F401  # it registers its commands
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_names, write_onnx

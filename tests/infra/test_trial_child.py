@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from infra.bundling import create, trial
+from infra.bundling.bundle_request import BundleRequest, Summary
 from infra.bundling.trial import Limits
-from infra.bundling.wanted import BundleRequest, Summary
 from schemas.errors import BundleError, ConfigError, UserError
 
 LIMITS = Limits(seconds=10, memory_gib=2)

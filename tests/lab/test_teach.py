@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.create import create
-from infra.bundling.wanted import BundleRequest
 from lab.data import to_frames
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
 from lab.teach.features import TAPS

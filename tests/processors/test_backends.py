@@ -347,7 +347,7 @@ def test_8_bit_integers_are_steps_of_the_calibrations_range_and_of_each_channels
 def test_nobody_is_told_that_openvino_is_used() -> None:
     program = (
         "import sys, torch\nfrom processors.device.backends.openvino_cpu import OpenVino\n"
-        "OpenVino().take(torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8), False).at('float32')\n"
+        "OpenVino().convert(torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8), False).at('float32')\n"
         "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

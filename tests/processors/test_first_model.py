@@ -35,7 +35,7 @@ class SilentFeed:
         self.known = asyncio.Event()
         self.models = Models()
 
-    async def tried(self, deadline_s: float) -> None:
+    async def wait_for_first_read(self, deadline_s: float) -> None:
         """Return at once: the first attempt has failed."""
 
     def answer(self) -> None:

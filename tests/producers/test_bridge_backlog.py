@@ -19,7 +19,7 @@ from producers.bridge import BridgeSettings
 from producers.bridge.confirmations import Receipt
 from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
-from producers.bridge.kafka.undone import UnprocessedFrames
+from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger

@@ -12,7 +12,7 @@ import structlog
 from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
 from producers.bridge.confirmations import Receipt
-from producers.bridge.kafka.undone import UnprocessedFrames
+from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
 from producers.bridge.rates import CameraRates
 from schemas.errors import StateError
 from schemas.identity import CameraId

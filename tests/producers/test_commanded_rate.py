@@ -97,7 +97,7 @@ async def test_the_patterns_of_a_new_drop_are_made_while_other_cameras_capture(
 
     monkeypatch.setattr(masks, "spread_patterns", quick)
     monkeypatch.setattr(masks, "_POOLS", {})
-    monkeypatch.setattr(masks, "_AT_HAND", masks.CodebooksAtHand(256))
+    monkeypatch.setattr(masks, "_AT_HAND", masks.CodebookCache(256))
     async with camera(tmp_path, 50.0) as made:
         await until(lambda: made.spool.current.next > 0, "the first frame")
         assert made._control.command(sign_message(KEY, Command(issued_ms=1, dropped_per_block=40)))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.pixels import masks
-from schemas.pixels.masks import FEW_ROWS, ROWS, CodebooksAtHand, codebook, codebook_rows
+from schemas.pixels.masks import FEW_ROWS, ROWS, CodebookCache, codebook, codebook_rows
 from schemas.pixels.philox import philox_each, philox_words
 from schemas.pixels.symmetries import SYMMETRIES, turned
 
@@ -57,7 +57,7 @@ def test_some_rows_of_many_codebooks_are_those_of_the_codebooks(
 
 
 def test_more_cameras_than_codebooks_at_hand_make_none_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_hand, rows = CodebooksAtHand(3), np.arange(16)
+    at_hand, rows = CodebookCache(3), np.arange(16)
     books = {seed: codebook((seed, 0), 16) for seed in range(10)}
     for seed in range(3):
         at_hand.rows((seed, 0), rows, 16)
@@ -68,7 +68,7 @@ def test_more_cameras_than_codebooks_at_hand_make_none_anew(monkeypatch: pytest.
 
 
 def test_large_frames_have_their_codebook_at_hand_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_hand, rows = CodebooksAtHand(2), np.arange(FEW_ROWS + 1)
+    at_hand, rows = CodebookCache(2), np.arange(FEW_ROWS + 1)
     for seed in range(4):
         at_hand.rows((seed, 0), rows, 16)
     assert len(at_hand) == 2

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.cameras.written import TransactionEffect
+from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.recorder.metrics import Meters, StoragePlaces
 from consumers.records.rows import LetterRow
 from processors.metrics import ProcessorMetrics

@@ -128,9 +128,9 @@ def choose(
 ) -> BackendChoice:
     """Return the fastest way to run `network` on `inputs` (N, C, H, W) within the tolerance, or its own runtime.
 
-    Only precisions in `allowed` are used. Other arguments are those of `Backend.convert` and `BackendNetwork.at`. A choice
-    that `cache` holds is checked and not measured again. Raises ConfigError for a request that this machine or this
-    network cannot fulfil.
+    Only precisions in `allowed` are used. Other arguments are those of `Backend.convert` and `BackendNetwork.at`. A
+    choice that `cache` holds is checked and not measured again. Raises ConfigError for a request that this machine or
+    this network cannot fulfil.
     """
     check_wish(wish)
     own = BackendChoice(network, runtime_of(network), "float32")
