@@ -182,7 +182,7 @@ class Announcer:
             document = json.loads(payload)
             ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == self._status
             camera = str(document["state_topic"]).removeprefix(state_topic(""))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         if ours and retained and topic == config_topic(camera):
             with self._lock:

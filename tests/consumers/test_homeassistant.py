@@ -25,7 +25,7 @@ from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.console.data.store import Store
 from consumers.database.tables import alerts, camera_snapshots
-from consumers.homeassistant.announcer import announcer_id, run_announcer
+from consumers.homeassistant.announcer import Announcer, announcer_id, run_announcer
 from consumers.homeassistant.discovery import (
     CameraSnapshot,
     config,
@@ -382,6 +382,12 @@ async def test_two_announcers_on_one_broker_leave_each_other_alone(
         await until(lambda: house.held.get(other) == b"offline", "the end of the second one")
         # Nothing was published on the status of the first one since: neither a new connection nor an end.
         assert status not in house.held
+
+
+def test_deeply_nested_json_of_another_client_is_ignored() -> None:
+    announcer = Announcer(AnnouncerSettings(mqtt="127.0.0.1:1", database="sqlite://"), "0.1.0", CollectorRegistry())
+    announcer._on_message("homeassistant/device/lamp/config", b"[" * 100_000, True)
+    assert not announcer._leftovers
 
 
 def test_an_announcer_is_known_by_its_database_on_its_machine_and_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
-"""The MQTT client in a thread: the broker's answer to a message."""
+"""The MQTT client in a thread: the broker's answer to a message, and a callback that fails."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+import structlog
 
 from schemas.errors import BrokerError
 from schemas.transport.access import MqttAccess
@@ -31,3 +32,25 @@ async def test_a_message_that_the_broker_refuses_is_an_error_and_an_accepted_one
             assert await publish(3, b"\x10\x00")  # nobody has subscribed to it
         finally:
             await asyncio.to_thread(client.close)
+
+
+async def test_a_message_at_which_the_callback_fails_does_not_end_the_thread() -> None:
+    received: list[str] = []
+
+    def fail(topic: str, _payload: bytes, _retained: bool) -> None:
+        received.append(topic)
+        raise RecursionError
+
+    async with scripted_broker() as broker:
+        client = BackgroundClient(MqttAccess("127.0.0.1", broker.port), fail)
+        await asyncio.to_thread(client.connect)
+        try:
+            await until(lambda: client.is_connected, "the connection")
+            with structlog.testing.capture_logs() as logs:
+                broker.publish("a/1", b"1", 0)
+                broker.publish("a/2", b"2", 0)
+                await until(lambda: len(logs) == 2, "both failures logged")
+        finally:
+            await asyncio.to_thread(client.close)
+    assert received == ["a/1", "a/2"]
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("mqtt_message_failed", "error")}

@@ -140,4 +140,8 @@ class BackgroundClient:
         self.refusal = str(reason)
 
     def _message(self, _client: Client, _: object, message: MQTTMessage) -> None:
-        self._on_message(message.topic, bytes(message.payload), message.retain)
+        try:
+            self._on_message(message.topic, bytes(message.payload), message.retain)
+        except Exception:
+            # An exception would end the thread, and the client with it, without a disconnect.
+            _log.exception("mqtt_message_failed", topic=message.topic)
