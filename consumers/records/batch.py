@@ -74,7 +74,7 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     timestamp: int
-    """Unix time in milliseconds at which one of our roles wrote it."""
+    """Unix time in milliseconds at which Kafka appended it."""
     headers: Sequence[tuple[str, bytes | None]]
     """Kafka allows a header without a value."""
 

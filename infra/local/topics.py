@@ -44,6 +44,8 @@ class TopicSpec:
             "max.message.bytes": str(MAX_BROKER_BYTES),
             # A broker's own default may compress records by a codec that no reader has.
             "compression.type": "producer",
+            # Retention must not follow the clock of a sender.
+            "message.timestamp.type": "LogAppendTime",
             # Only whole segments are deleted, so a segment is a fraction of what is kept.
             "segment.bytes": str(max(MEBIBYTE, min(64 * MEBIBYTE, self.retention_bytes // 4))),
         }

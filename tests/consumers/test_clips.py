@@ -27,6 +27,9 @@ from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
 from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S
 
+SENDER_TIME = {"message.timestamp.type": "CreateTime"}
+"""Topics in which a record has the time that the test gives it."""
+
 
 def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
     made = ConsoleSettings(
@@ -43,7 +46,11 @@ def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
 async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
-    topic, at_ms, jpegs = await kafka_topics(3), time.time_ns() // 10**6 - 60_000, [scene(seed) for seed in range(3)]
+    topic, at_ms, jpegs = (
+        await kafka_topics(3, config=SENDER_TIME),
+        time.time_ns() // 10**6 - 60_000,
+        [scene(seed) for seed in range(3)],
+    )
     offsets_ms = (-BEFORE_MS - 5_000, -20_000, -10_000, 0, AFTER_MS + 1)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
@@ -75,7 +82,7 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
 async def test_a_clip_of_a_camera_with_a_wrong_clock_holds_what_was_processed_then(
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
-    topic, at_ms = await kafka_topics(1), time.time_ns() // 10**6 - 60_000
+    topic, at_ms = await kafka_topics(1, config=SENDER_TIME), time.time_ns() // 10**6 - 60_000
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
     try:

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -28,8 +29,10 @@ from infra.local.ports import LOOPBACK, is_free
 from infra.local.process import ProcessId
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
+from schemas.clock import unix_ms
 from schemas.errors import BrokerError
 from schemas.limits import MAX_MESSAGE_BYTES
+from schemas.transport.kafka.admin import Admin
 from tests.infra.command_line import refusal, run
 from tests.waiting import PATIENCE_S, until
 
@@ -286,6 +289,22 @@ async def test_kafka_keeps_its_records_over_a_kill_and_takes_more(kafka: Kafka, 
     assert kafka.bootstrap == bootstrap
     await produce(kafka.bootstrap, topic, [b"after"])
     assert await consume(kafka.bootstrap, topic, 2) == [b"before", b"after"]
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("existing", [False, True], ids=["new topic", "topic of an earlier version"])
+async def test_a_record_has_kafkas_time_whatever_the_clock_of_its_sender(kafka: Kafka, existing: bool) -> None:
+    topic, day_ms = f"test-{uuid.uuid4().hex}", 24 * 3600 * 1000
+    settings = {} if existing else TopicSpec().settings()
+    async with Admin(kafka.bootstrap) as admin:
+        assert (await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=settings)]))[topic][0] == 0
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    try:
+        sent = await producer.send_and_wait(topic, b"frame", partition=0, timestamp_ms=unix_ms() - 2 * day_ms)
+    finally:
+        await producer.stop()
+    assert abs(sent.timestamp - unix_ms()) < day_ms
 
 
 @pytest.mark.brokers
