@@ -55,6 +55,16 @@ class Credit:
             while waiting and waiting[0][0] < limit:
                 self._release(waiting.popleft()[1])
 
+    def drop(self, partition: int, lost: range) -> None:
+        """Remove, unconfirmed, the receipts of records that Kafka has `lost`: their cameras send these frames again."""
+        kept: deque[tuple[int, Receipt]] = deque()
+        for offset, receipt in self._waiting.get(partition, ()):
+            if offset in lost:
+                self._receipts.discard(receipt)
+            else:
+                kept.append((offset, receipt))
+        self._waiting[partition] = kept
+
     def forget(self) -> None:
         """Handle unknown progress of the readers: nothing waits until it is known again."""
         self._limits.clear()

@@ -102,6 +102,7 @@ class Bridge:
             self._advance,
             lambda: len(self._credit) > 0,
             self._undone.mean,
+            self._drop,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         takers = (
@@ -255,6 +256,7 @@ class Bridge:
         receipts = (record.receipt for record, _ in entries)
         if lane.topic is KafkaTopic.FRAMES:
             self._backlog.sizes.add(lane.partition, len(entries), size)
+            self._backlog.deliver(lane.partition, offset, len(entries))
             self._credit.add(lane.partition, offset, receipts)
             self._undone.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
         else:
@@ -276,6 +278,10 @@ class Bridge:
         else:
             self._undone.advance(done)
             self._credit.advance(done, self._backlog.sizes.mean)
+
+    def _drop(self, partition: int, lost: range) -> None:
+        self._credit.drop(partition, lost)
+        self._undone.drop(partition, lost)
 
     def _failed(self) -> None:
         self._kafka_errors.inc()

@@ -222,7 +222,7 @@ class Consumer(_Client):
 
     async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
         ends = {KafkaTopic.FRAMES.value: self.kafka.ends, KafkaTopic.VERDICTS.value: self.kafka.verdict_ends}
-        return {place: ends[place.topic].get(place.partition, 0) for place in places}
+        return {place: ends[place.topic].get(place.partition, len(self.kafka.log[place])) for place in places}
 
     async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[TopicPartition, list[Event]]:
         assert 0 < timeout_ms <= 1000 * STALL_CHECK_S  # a longer wait would hide a stalled partition

@@ -13,6 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 import producers.bridge.kafka.lanes as lanes_module
 import producers.bridge.requests.listener as requests_module
 import producers.bridge.service as service_module
+from producers.bridge.kafka.backlog import FIRSTS_EVERY
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -26,6 +27,8 @@ from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT
 from tests.waiting import PATIENCE_S, until
+
+ASKED_OFFSETS = ("offsets", "pointillist-processors")
 
 
 async def test_frames_are_acknowledged_and_confirmed_when_kafka_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,24 +175,47 @@ async def test_a_backlog_that_stays_unknown_keeps_no_camera_from_sending(monkeyp
                 await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "first", "then"),
-    [(0, 4, 3, 7), (2, 1, 5, 8)],
-    ids=["the processors go on", "the topic was made again"],
-)
-async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(
-    monkeypatch: pytest.MonkeyPatch, before: int, now: int, first: int, then: int
+async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, kafka=KafkaStandIn(partitions=1), credit_frames=3) as it:
+        await beyond_the_credit(it, 3)
+        it.kafka.committed = {0: 4}
+        await until(lambda: it.confirmed() == list(range(7)), "the later ones confirmed")
+
+
+async def beyond_the_credit(it: Running, confirmed: int) -> None:
+    """Send eight frames, of which so many are confirmed."""
+    await until(lambda: it.kafka.asked.count(ASKED_OFFSETS) > 2, "the backlog known")
+    for seq in range(8):
+        it.broker.publish(FRAMES, frame(seq), seq + 1)
+    await until(lambda: it.broker.acknowledged == list(range(1, 9)), "all acknowledged")
+    await until(lambda: it.confirmed() == list(range(confirmed)), "the first confirmed")
+
+
+@pytest.mark.parametrize("loss", ["deleted by retention", "topic made again", "end of the log cut"])
+async def test_frames_that_kafka_has_lost_are_confirmed_only_when_they_were_sent_again(
+    monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
     kafka = KafkaStandIn(partitions=1)
-    kafka.committed = {0: before}
+    kafka.committed = {0: 2}
+    log = kafka.log[KafkaTopic.FRAMES.value, 0]
     async with bridged(monkeypatch, kafka=kafka, credit_frames=3) as it:
-        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
-        for seq in range(8):
-            it.broker.publish(FRAMES, frame(seq), seq + 1)
-        await until(lambda: it.broker.acknowledged == list(range(1, 9)), "all acknowledged")
-        await until(lambda: it.confirmed() == list(range(first)), "the first confirmed")
-        it.kafka.committed = {0: now}
-        await until(lambda: it.confirmed() == list(range(then)), "the later ones confirmed")
+        await beyond_the_credit(it, 5)
+        if loss == "deleted by retention":
+            kafka.firsts = {0: 8}
+        elif loss == "topic made again":
+            kafka.committed = {0: 1}
+        else:
+            del log[5:]
+        before = kafka.asked.count(ASKED_OFFSETS)
+        await until(lambda: kafka.asked.count(ASKED_OFFSETS) > before + FIRSTS_EVERY + 1, "the loss noticed")
+        assert it.confirmed() == list(range(5))
+        kept = len(log)
+        for seq in range(5, 8):
+            it.broker.publish(FRAMES, frame(seq), seq + 10)
+        await until(lambda: len(it.broker.acknowledged) == 11, "the resends acknowledged")
+        assert [record.value for record in log[kept:]] == [frame(seq) for seq in range(5, 8)]
+        kafka.committed = {0: len(log)}
+        await until(lambda: it.confirmed() == list(range(8)), "the resends confirmed")
 
 
 async def test_a_backlog_counts_each_partition_s_records_by_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:

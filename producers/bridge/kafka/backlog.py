@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,6 +28,7 @@ SKIPPED: Final = 3
 FIRSTS_EVERY: Final = 8
 """Readings between two of the first offsets, which move only when Kafka deletes records, and two of the recorders' lag,
 which takes minutes to become large."""
+ALL_OFFSETS: Final = range(sys.maxsize)
 MAX_UNRECORDED_BYTES: Final = 96 * 2**20
 """Maximum lag of the recorders per partition of the verdicts topic, in bytes. At most half of what the topic retains of
 a partition: the lag is an estimate that is some seconds old, and frames in Kafka still become verdicts. No number of
@@ -55,11 +57,13 @@ class Backlog:
         advance: Callable[[Mapping[int, int] | None], None],
         waits: Callable[[], bool] = lambda: True,
         undone_mean: Callable[[int], float] = lambda _: 0.0,
+        lost: Callable[[int, range], None] = lambda *_: None,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None when that is unknown or the topic was made again. While nothing `waits` for
-        an advance, or the group makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean
-        size of a partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it."""
+        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, or the group
+        makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean size of a partition's
+        unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is called with a
+        partition and the offsets of unprocessed records that Kafka no longer has."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -79,6 +83,9 @@ class Backlog:
         self._advance = advance
         self._waits = waits
         self._undone_mean = undone_mean
+        self._lost = lost
+        self._delivered: dict[int, int] = {}
+        """The offset after the last delivered record of each partition."""
         self._firsts: dict[TopicPartition, int] = {}
         self._readings = 0
         self._done: Mapping[int, int] = {}
@@ -98,8 +105,9 @@ class Backlog:
                             places = await self._places(reader, admin, partitions)
                         backoff.reset()
                         done = {partition: done for partition, (done, _) in places.items()}
-                        if any(offset < self._done.get(partition, 0) for partition, offset in done.items()):
-                            self._advance(None)  # the topic was made again: earlier offsets mean nothing
+                        for partition, offset in done.items():
+                            if offset < self._done.get(partition, 0):
+                                self._lost(partition, ALL_OFFSETS)  # the topic was made again
                         self._unmoved = self._unmoved + 1 if done == self._done else 0
                         self._done = done
                         self._advance(done)
@@ -117,6 +125,16 @@ class Backlog:
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("lag_not_read", group=self._group, error=repr(error)[:300])
             await backoff.wait()
+
+    def deliver(self, partition: int, first_offset: int, count: int) -> None:
+        """Record that Kafka has appended `count` records from `first_offset` on. A negative offset is unknown.
+
+        If Kafka has given these offsets before, it has lost the end of its log, as by a power cut.
+        """
+        if first_offset >= 0:
+            if first_offset < (end := self._delivered.get(partition, 0)):
+                self._lost(partition, range(first_offset, end))
+            self._delivered[partition] = first_offset + count
 
     def observe(self, undone: Mapping[int, int]) -> None:
         """Update the number of unprocessed records of each partition."""
@@ -141,11 +159,19 @@ class Backlog:
         places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
         committed = await admin.committed(self._group)
         if self._readings % FIRSTS_EVERY == 0:
-            self._firsts = await reader.beginnings(places)
+            firsts = await reader.beginnings(places)
+            for place, first in firsts.items():
+                if first > max(done := committed.get(place, 0), self._firsts.get(place, 0)):
+                    self._lost(place.partition, range(done, first))  # deleted by retention
+            self._firsts = firsts
         self._readings += 1
+        delivered = dict(self._delivered)  # before the ends are read: later records may lie beyond them
         ends = await reader.ends(places)
         found = {}
         for place in places:
+            if ends[place] < (before := delivered.get(place.partition, 0)):
+                self._lost(place.partition, range(ends[place], before))
+                self._delivered[place.partition] = ends[place]
             done = max(self._firsts[place], committed.get(place, 0))
             found[place.partition] = (done, max(done, ends[place]))
         return found

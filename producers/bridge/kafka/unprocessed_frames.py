@@ -49,11 +49,17 @@ class UnprocessedFrames:
             waiting = self._waiting.get(partition)
             while waiting and waiting[0][0] < offset:
                 _, frame, size = waiting.popleft()
-                self._frames.remove(frame)
-                self._bytes[frame.camera_id] -= size
-                self._bytes_in[partition] -= size
-                if not self._bytes[frame.camera_id]:
-                    del self._bytes[frame.camera_id]
+                self._remove(partition, frame, size)
+
+    def drop(self, partition: int, lost: range) -> None:
+        """Remove the frames of records that Kafka has `lost`: a resend is a new frame."""
+        kept: deque[tuple[int, Receipt, int]] = deque()
+        for offset, frame, size in self._waiting.get(partition, ()):
+            if offset in lost:
+                self._remove(partition, frame, size)
+            else:
+                kept.append((offset, frame, size))
+        self._waiting[partition] = kept
 
     def forget(self) -> None:
         """Handle unknown progress of the processors."""
@@ -61,3 +67,10 @@ class UnprocessedFrames:
         self._frames.clear()
         self._bytes.clear()
         self._bytes_in.clear()
+
+    def _remove(self, partition: int, frame: Receipt, size: int) -> None:
+        self._frames.remove(frame)
+        self._bytes[frame.camera_id] -= size
+        self._bytes_in[partition] -= size
+        if not self._bytes[frame.camera_id]:
+            del self._bytes[frame.camera_id]
