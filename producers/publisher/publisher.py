@@ -21,6 +21,7 @@ from producers.publisher.reports import RESERVED, Reports
 from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.publisher.window import Window
 from producers.spool import FrameKey, Spool
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import StateError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import CameraKey
@@ -41,6 +42,8 @@ _REFUSED_S: Final = 10.0
 """Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
 """The same minimum in frame periods; the longer time applies."""
+_STEP_MS: Final = 1000
+"""Difference between wall clock and monotonic clock, in milliseconds, from which on the wall clock has been set."""
 
 
 class Publisher:
@@ -77,6 +80,7 @@ class Publisher:
         # A random first time: all cameras of a fleet must not send at the same moment.
         self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
         self._greeting = False
+        self._ahead_ms = unix_ms() - monotonic_ms()
         self._complaints: Throttle[CameraId] = Throttle(_COMPLAIN_S)
         self._first_answer = FirstAnswer(settings.first_answer_s)
         self._freed = asyncio.Event()
@@ -152,6 +156,7 @@ class Publisher:
         """Resend due frames, and report this boot's progress. `now` is monotonic, in seconds."""
         self.link.tick(now)
         self._count_damage()
+        self._watch_clock()
         if self._control.apply_due():
             self.presence.describe()
         self._clear_refusal(now)
@@ -301,6 +306,13 @@ class Publisher:
         self._first_answer.settle()
         if self.presence.report_fault(_REFUSED_CONDITION, refusal.detail):
             _log.error("frames_rejected", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
+
+    def _watch_clock(self) -> None:
+        """Announce the camera again after its clock was set: the server may have ignored times of the past."""
+        ahead_ms = unix_ms() - monotonic_ms()
+        if abs(ahead_ms - self._ahead_ms) > _STEP_MS:
+            self._ahead_ms = ahead_ms
+            self._greeting = True
 
     def _clear_refusal(self, now: float) -> None:
         """End the refused state after some frames without another refusal."""

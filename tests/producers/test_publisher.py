@@ -14,8 +14,8 @@ from producers.spool.reading import SegmentReader
 from schemas.errors import StateError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import derive_camera_key
-from schemas.messages.frame import Encoding, sign_message
-from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
+from schemas.messages.frame import Encoding, open_own_message, sign_message
+from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Meta, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
 from tests.producers.publisher_rig import ONCE, PICTURE, QUICK, STEADY, camera, watching
@@ -71,6 +71,26 @@ async def test_a_camera_that_may_not_read_its_topics_says_so_once_and_subscribes
                 await until(lambda: not cam.publisher.link.subscription_refused)
                 assert len(broker.connects) == 1
     assert [(each["event"], each["reason"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
+
+
+async def test_a_camera_whose_clock_was_set_announces_itself_again(
+    tmp_path: Path, camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time_ns, step_ms = time.time_ns, 24 * 3600 * 1000
+    async with scripted_broker() as broker, camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=QUICK) as it:
+
+        def announced_ms() -> list[int]:
+            by_topic = [(topic.rsplit("/", 1)[1], payload) for topic, payload, _ in broker.published]
+            metas = [open_own_message(Meta, it.key, each).turn for name, each in by_topic if name == Channel.META]
+            statuses = [
+                open_own_message(Status, it.key, each).turn for name, each in by_topic if name == Channel.STATUS
+            ]
+            return sorted(turn.at_ms for turn in metas + statuses)
+
+        await until(lambda: len(announced_ms()) == 2, "meta and status")
+        monkeypatch.setattr(time, "time_ns", lambda: time_ns() + step_ms * 10**6)
+        await until(lambda: len(announced_ms()) == 4, "both announced again")
+        assert min(announced_ms()[2:]) - max(announced_ms()[:2]) > step_ms - 60_000
 
 
 async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_when_it_has_one(
