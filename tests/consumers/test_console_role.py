@@ -94,6 +94,7 @@ async def test_expired_sums_are_deleted_in_steps_soon_after_the_start(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollup, "PURGE_ROWS", 1)
+    monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
     with console.context.store.engine.begin() as connection:
         values = dict.fromkeys(class_hours.columns.keys(), 1)
         connection.execute(insert(class_hours), [values | {"camera": CAMERA, "class_name": str(n)} for n in range(4)])
