@@ -124,6 +124,7 @@ def harden(
     network = trainable_copy(bundle)
     own = bundle.settings.model_dump_json(exclude={"strip"})
     inputs = digest(inputs, json.dumps(asdict(settings)), bundle.model_id, own, held_out.images, held_out.labels)
+    bundle = bundle.passable  # the attacks need gradients
     checkpoints = Checkpoints(work, inputs)
     seen = held_out.first(measured)
 

@@ -79,8 +79,12 @@ class Decode(Step):
 
         The time counts while the partition is read to its end, or if it is not read because of the waiting frames.
         """
-        self._give_up_crowds()
-        blocked = self._tracker.blocked(self, self._waiting_by_partition())
+        waiting = self._waiting_by_partition()
+        # Otherwise one camera with missing frames would stop the others of its partition for the whole wait.
+        while crowded := self._tracker.crowded(waiting):
+            self._give_up_largest(crowded)
+            waiting = self._waiting_by_partition()
+        blocked = self._tracker.blocked(self, waiting)
 
         def waited_s(camera_id: CameraId, since_s: float) -> float:
             partition, progress = self._homes[camera_id]
@@ -105,15 +109,11 @@ class Decode(Step):
             del self._waiting[job]
         return jobs
 
-    def _give_up_crowds(self) -> None:
-        """Give up groups before waiting frames close a partition: the camera with the most waiting frames goes first.
-
-        Otherwise one camera with missing frames would stop the others of its partition for the whole wait.
-        """
-        while crowded := self._tracker.crowded(self._waiting_by_partition()):
-            waiting = self._decoders.waiting
-            cameras = [camera_id for camera_id in waiting if self._homes[camera_id][0] in crowded]
-            self._decoders.give_up(max(cameras, key=lambda camera_id: waiting[camera_id]))
+    def _give_up_largest(self, partitions: set[int]) -> None:
+        """Give up a group of the camera with the most waiting frames in these partitions."""
+        waiting = self._decoders.waiting
+        cameras = [camera_id for camera_id in waiting if self._homes[camera_id][0] in partitions]
+        self._decoders.give_up(max(cameras, key=lambda camera_id: waiting[camera_id]))
 
     def _waiting_by_partition(self) -> Counter[int]:
         """Return the number of frames that wait for an earlier one, by partition."""

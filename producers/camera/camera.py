@@ -187,13 +187,7 @@ class Camera:
     def _positioned(self) -> Source:
         """Open the source, and continue after this spool's last frame."""
         planar = self._control.encoding.profile == VIDEO
-        settings = self.settings.source
-        if settings.kind in REAL_KINDS:
-            # FFmpeg is loaded on demand.
-            from producers.sources.resolving import resolve_settings
-
-            settings = resolve_settings(settings)
-        source = open_source(settings, self.settings.index, planar=planar)
+        source = open_source(self.settings.source, self.settings.index, planar=planar)
         if self._wrap_source is not None:
             source = self._wrap_source(source)
         try:

@@ -19,6 +19,10 @@ from av.stream import Stream
 BELIEVED_MS: Final = (-30_000, 1_000)
 """Range of a plausible stream time of a frame that has just arrived, relative to our clock. Outside of it one of the
 two is wrong, and the arrival counts."""
+_PLAUSIBLE_MS: Final = (-25_000, 500)
+"""Narrower range in which a clock that was outside counts again: at a bound, it would switch with each frame."""
+_PLAUSIBLE_FOR_MS: Final = 5_000
+"""Time for which it must then have been plausible."""
 _REMEMBERED: Final = 64
 """Number of remembered packets, more than a decoder delays: H.264 reorders at most 16."""
 _WALLCLOCK: Final = struct.Struct("=q")
@@ -31,6 +35,10 @@ class StreamClock:
         self._taken: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self.skew_ms: int | None = None
         """Stream time of the last frame minus our time at its arrival; None while the stream has no clock."""
+        self.believed = False
+        """Whether the stream's clock is near ours."""
+        self._doubted_ms: int | None = None
+        """Arrival of the last implausible frame of a clock that has counted; None if there was none since."""
 
     def note(self, packet: Packet[Stream]) -> None:
         """Record the time of a packet before it is decoded."""
@@ -46,12 +54,22 @@ class StreamClock:
             return None
         captured_ms = taken_us // 1000
         self.skew_ms = captured_ms - now_ms
+        self.believed = self._is_near(self.skew_ms, now_ms)
         return captured_ms if self.believed else None
 
-    @property
-    def believed(self) -> bool:
-        """Whether the stream's clock is near ours."""
-        return self.skew_ms is not None and BELIEVED_MS[0] <= self.skew_ms <= BELIEVED_MS[1]
+    def _is_near(self, skew_ms: int, now_ms: int) -> bool:
+        if not BELIEVED_MS[0] <= skew_ms <= BELIEVED_MS[1]:
+            if self.believed or self._doubted_ms is not None:
+                self._doubted_ms = now_ms
+            return False
+        if self._doubted_ms is None:
+            return True
+        if not _PLAUSIBLE_MS[0] <= skew_ms <= _PLAUSIBLE_MS[1]:
+            self._doubted_ms = now_ms
+        if now_ms - self._doubted_ms < _PLAUSIBLE_FOR_MS:
+            return False
+        self._doubted_ms = None
+        return True
 
 
 def reference_us(packet: Packet[Stream]) -> int | None:

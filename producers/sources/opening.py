@@ -22,10 +22,12 @@ def open_source(settings: SourceSettings, camera_index: int = 0, *, planar: bool
 
             return DatasetSource(settings, camera_index)
         case "video":
+            from producers.sources.resolving import resolve_settings
             from producers.sources.video import VideoSource
 
-            return VideoSource(settings, planar=planar)
+            return VideoSource(resolve_settings(settings), planar=planar)
         case "url":
+            from producers.sources.resolving import resolve_settings
             from producers.sources.url import UrlSource
 
-            return UrlSource(settings, planar=planar)
+            return UrlSource(resolve_settings(settings), planar=planar)

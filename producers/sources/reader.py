@@ -12,7 +12,6 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from producers.sources.source import CapturedFrame, Source
-from producers.sources.steady_clock import SteadyClock
 from schemas.clock import unix_ms
 from schemas.errors import SourceHungError
 from schemas.runtime.daemon_thread import run_in_daemon_thread
@@ -187,13 +186,13 @@ class ThreadReader:
             self._change.notify()
 
     def _run(self) -> None:
-        clock = SteadyClock()
         try:
             while not self._closed:
                 captured = self._source.read()
                 if captured is None:
                     break
-                self._put(TimedFrame(captured, clock.captured_ms(captured.captured_ms, unix_ms())))
+                now_ms = unix_ms()
+                self._put(TimedFrame(captured, now_ms if captured.captured_ms is None else captured.captured_ms))
         except BaseException as failure:  # raised again by `next`, on the loop
             self._failure = failure
         finally:

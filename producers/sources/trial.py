@@ -81,11 +81,8 @@ def try_source(settings: SourceSettings) -> None:
 
 
 def _try(settings: SourceSettings, picture: bool) -> Trial:
-    # FFmpeg is loaded on demand.
-    from producers.sources.resolving import resolve_settings
-
     try:
-        source = open_source(resolve_settings(settings))
+        source = open_source(settings)
         try:
             captured = source.read() if picture else None
         finally:

@@ -120,35 +120,6 @@ async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -
     reader.close()
 
 
-@pytest.mark.parametrize("bound_ms", [-30_000, 1_000])
-async def test_a_clock_at_a_bound_does_not_switch_with_each_frame(
-    monkeypatch: pytest.MonkeyPatch, bound_ms: int
-) -> None:
-    """Each frame comes a second after the one before; from outside of the bounds, a source gives no time."""
-    began_ms = 1_700_000_000_000
-    around = [bound_ms, None] * 10
-    skews_ms = [None, *around, *[-9] * 6, *around, -9, -9, -9, bound_ms, *[-9] * 6]
-
-    class Clocked(Numbers):
-        def read(self) -> CapturedFrame | None:
-            captured = super().read()
-            if captured is None:
-                return None
-            now_ms, skew_ms = began_ms + 1000 * captured.position, skews_ms[captured.position]
-            monkeypatch.setattr("producers.sources.reader.unix_ms", lambda: now_ms)
-            return captured._replace(captured_ms=None if skew_ms is None else now_ms + skew_ms)
-
-    source = Clocked(len(skews_ms), live=True)
-    reader = ThreadReader(source, ahead=len(skews_ms))
-    source.gate.release(len(skews_ms) + 1)
-    assert await asyncio.to_thread(source.closed.wait, 60)
-    found = []
-    while (reading := await reader.next()) is not None:
-        found.append(reading.captured_ms == reading.captured.captured_ms)
-    switch = [True] + 19 * [False]
-    assert found == [False, *switch, *4 * [False], True, True, *switch, *8 * [False], True, True]
-
-
 async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
     source = Numbers(1, live=True, failure=SourceHungError("no picture for 1 s"))
     reader = ThreadReader(source)

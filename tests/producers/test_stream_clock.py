@@ -70,6 +70,20 @@ def test_a_clock_that_is_far_from_ours_is_not_believed_and_said(skew_ms: int, be
     assert (clock.skew_ms, clock.believed) == (skew_ms, believed)
 
 
+@pytest.mark.parametrize(("bound_ms", "beyond_ms"), [(-30_000, -30_001), (1_000, 1_001)])
+def test_a_clock_at_a_bound_does_not_switch_with_each_frame(bound_ms: int, beyond_ms: int) -> None:
+    clock = StreamClock()
+    around = [bound_ms, beyond_ms] * 10
+    skews_ms = [beyond_ms, *around, *[-9] * 6, *around, -9, -9, -9, bound_ms, *[-9] * 6]
+    found = []
+    for second, skew_ms in enumerate(skews_ms):
+        now_ms = 1_700_000_000_000 + 1000 * second
+        clock.note(packet(second, 1000 * (now_ms + skew_ms)))
+        found.append(clock.captured_ms(frame(second), now_ms) is not None)
+    switch = [True] + 19 * [False]
+    assert found == [False, *switch, *4 * [False], True, True, *switch, *8 * [False], True, True]
+
+
 def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_they_come_in_a_burst() -> None:
     with RtspServer("--counted", 64, 48, FPS) as server:
         source = UrlSource(SourceSettings(kind="url", address=SecretStr(server.address("counted"))))

@@ -128,12 +128,9 @@ def harden(
             shown = PhaseBars("harden", quiet=not processes.leads)
             with enough_disk(out), only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext():
                 with shown.bars:
-                    # The attacks need gradients: a stage without one passes them unchanged.
-                    straightened = any(not stage.differentiable for stage in network.stages)
-                    words = [str(flip), *(["straight-through stages"] if straightened else [])]
                     found = run_hardening(
-                        network.passable, PictureBatches(training, batch, seed, flip=flip), kept, settings,
-                        inputs=digest(training.images, training.labels, *words), work=out / ".work",
+                        network, PictureBatches(training, batch, seed, flip=flip), kept, settings,
+                        inputs=digest(training.images, training.labels, str(flip)), work=out / ".work",
                         processes=processes, progress=shown, measured=measured,
                     )  # fmt: skip
                 if not processes.leads:

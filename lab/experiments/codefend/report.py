@@ -52,7 +52,7 @@ def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
         "of their shares of clean pictures, with a threshold that holds for nine calibrations of ten. *SCALE-UP* (Guo "
         "et al. 2023), by log-odds too: the label holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): "
         "Gram matrices of the last convolution outside their range in clean pictures of the label; our thresholds for "
-        "it are strict, .2 to .6 % of the test pictures are flagged. Thresholds are "
+        "it are strict: it flags fewer of the clean test pictures than asked. Thresholds are "
         "from the defender's clean pictures for 1 % of false alarms. *Detected*: share of the stamped pictures that "
         "reach the target.",
         table(tables.DETECTORS, rows),
