@@ -180,11 +180,14 @@ def enroll(
     Only this enrolment admits a revoked camera again.
     """
     from infra.admission.cameras import admit
+    from infra.cameras.identity import simulator_network_note
     from schemas.identity import camera_id
 
     identity, layout = camera_id(camera), existing_layout(state)
     admit(layout, identity, out, mqtt, days)
     _note_without_broker(layout, out, mqtt)
+    if line := simulator_network_note(state):
+        typer.echo(line, err=True)
     note(state, "enroll", identity, f"a certificate of {days:g} days", "done")
 
 

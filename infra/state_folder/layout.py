@@ -159,13 +159,22 @@ class Layout:
         found = self._options().get("cameras_file")
         return Path(found) if isinstance(found, str) else None
 
+    @property
+    def bundle(self) -> Path | None:
+        """The bundle of the last run's `up`; None before the first run."""
+        found = self._last_run().get("bundle")
+        return Path(found) if isinstance(found, str) else None
+
     def _options(self) -> dict[str, object]:
+        options = self._last_run().get("options", {})
+        return options if isinstance(options, dict) else {}
+
+    def _last_run(self) -> dict[str, object]:
         try:
-            run = json.loads(self.run.read_text())
+            found = json.loads(self.run.read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        options = run.get("options", {})
-        return options if isinstance(options, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def secure(self) -> bool:

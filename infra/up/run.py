@@ -89,10 +89,12 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
         document = listed_document(cameras)
     else:
         document = scenario_document(settings, environment.data)
-        scenario = parse_scenario(document)
-        cameras = scenario.cameras()
-        # Fail now if an attack lacks something, rather than when all else runs.
-        RedTeam(scenario.generators)
+        cameras = []
+        if not settings.without_cameras:
+            scenario = parse_scenario(document)
+            cameras = scenario.cameras()
+            # Fail now if an attack lacks something, rather than when all else runs.
+            RedTeam(scenario.generators)
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     check_receivers(settings)
@@ -259,7 +261,7 @@ class _Run:
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the user stops the run."""
-        while running := self._unfinished():
+        while (running := self._unfinished()) or self._waits():
             self._scrape(running)
             self._supervisor.watch()
             self._live.tick()
@@ -275,6 +277,13 @@ class _Run:
         self._live.stopping()
         if any(fleet.process.poll() == FLEET_PENDING for fleet in self._fleets):
             self._live.print_line("the cameras' spools still held frames at the drain deadline")
+
+    def _waits(self) -> bool:
+        """Return whether a run without cameras of its own goes on for those of others."""
+        seconds = self._settings.seconds
+        if self._fleets or not self._settings.without_cameras:
+            return False
+        return seconds is None or time.monotonic() - self._begun < self._startup_s + seconds
 
     def _unfinished(self) -> list[Role]:
         return [fleet for fleet in self._fleets if fleet.process.poll() not in fleet.final]
@@ -292,7 +301,7 @@ class _Run:
             self._scraped = list(fleets)
 
     def _await_stopped(self) -> None:
-        with ThreadPoolExecutor(len(self._fleets)) as stopping:
+        with ThreadPoolExecutor(max(1, len(self._fleets))) as stopping:
             deadline_s = self._settings.drain_s + STOP_S
             stops = [(fleet, stopping.submit(fleet.process.stop, deadline_s)) for fleet in self._fleets]
             while not all(done.done() for _, done in stops) and self._asked.count < 2:

@@ -177,7 +177,7 @@ def scenario_cameras(layout: Layout) -> list[CameraId]:
         return []
     try:
         return [camera.camera_id for camera in load_scenario(layout.scenario).cameras()]
-    except UserError:  # of another release
+    except UserError:  # of another release, or without cameras
         return []
 
 

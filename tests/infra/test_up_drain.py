@@ -67,6 +67,22 @@ def test_the_deadline_of_the_drain_holds_in_the_middle_of_a_look(tmp_path: Path)
     assert time.monotonic() - begun < FAR_S / 4
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(0.3, 0), (None, 1)])
+def test_a_run_without_cameras_waits_for_others_until_its_time_is_over_or_an_interrupt_comes(
+    tmp_path: Path, seconds: float | None, asked: int
+) -> None:
+    begun = time.monotonic()
+    interrupts = Interrupts()
+    run = a_run(tmp_path, FAR_S, interrupts)
+    run._settings = UpSettings(cameras=0, seconds=seconds)
+    run._fleets, run._begun, run._startup_s = [], begun, 0.0
+    run._live.stopping = lambda: None  # type: ignore[method-assign]  # nothing to show
+    if asked:
+        Timer(0.3, interrupt, [interrupts]).start()
+    run.watch()
+    assert 0.3 <= time.monotonic() - begun < FAR_S / 4
+
+
 @pytest.mark.usefixtures("never")
 def test_an_interrupt_ends_the_final_audit(tmp_path: Path) -> None:
     asked = Interrupts(2)
