@@ -273,7 +273,6 @@ class Bridge:
 
     def _advance(self, done: Mapping[int, int] | None) -> None:
         if done is None:
-            self._credit.forget()
             self._undone.forget()
         else:
             self._undone.advance(done)
