@@ -46,8 +46,9 @@ _KEPT: Final = 2
 """Most lanes at a time that are kept by one camera each: each of them is one more process."""
 _SHARE_OF_ONE: Final = 1 / 4
 """Share of the held bytes above which a group loses its own units first."""
-_RESTORED_S: Final = 60.0
-"""Seconds for which the units of a restored group are needed: the longest group of the settings."""
+_LONGEST_GROUP_S: Final = 60.0
+"""Seconds of the longest group of the settings: for this long, the units of a restored group are needed, and a group
+without a frame may be the live one."""
 
 
 WaitedS = Callable[[CameraId, float], float]
@@ -106,7 +107,9 @@ class _Chain:
 
     group: Group
     captured_ms: int
-    """Capture time of the unit that came first. The live group of a camera has the latest."""
+    """Capture time of the unit that came first. The live group of a camera has the latest of those in use."""
+    used_s: float
+    """Time of its last unit. A clock that was ahead leaves a late capture time, but no more units."""
     seqs: list[int] = field(default_factory=list)
     """Sequence numbers of the frames at the places 0, 1, …"""
     held: int = 0
@@ -135,7 +138,7 @@ class _Chain:
 
     def is_needed(self, now_s: float) -> bool:
         """Return whether its units are needed soon: for frames under way, or for the next one after a takeover."""
-        return bool(self.under_way) or (self.restored_s is not None and now_s - self.restored_s < _RESTORED_S)
+        return bool(self.under_way) or (self.restored_s is not None and now_s - self.restored_s < _LONGEST_GROUP_S)
 
     def drop_units(self) -> None:
         """Drop the units, with which a closed decoder is opened again, unless frames under way may need them."""
@@ -298,14 +301,17 @@ class VideoDecoders:
         chain = chains.get(key)
         if chain is None:
             name = f"group {unit.camera_id}/{unit.boot_id}/{unit.key_seq}"
-            chain = chains[key] = _Chain(Group(unit.camera_id, name, unit.height, unit.width), unit.captured_ms)
+            group = Group(unit.camera_id, name, unit.height, unit.width)
+            chain = chains[key] = _Chain(group, unit.captured_ms, self._now_s)
             if len(chains) > GROUPS_PER_CAMERA:
                 # Replayed groups displace each other. Boots have no order: only the capture time names the live group.
-                live = max(chains, key=lambda each: (chains[each].captured_ms, each))
+                used = (each for each in chains if self._now_s - chains[each].used_s < _LONGEST_GROUP_S)
+                live = max(used, key=lambda each: (chains[each].captured_ms, each))
                 displaced = chains.pop(next(each for each in chains if each != live))
                 self._fail_waiting(displaced)
                 self._displace(displaced)
         chains.move_to_end(key)
+        chain.used_s = self._now_s
         return chain
 
     def _forget(self, chain: _Chain) -> None:
