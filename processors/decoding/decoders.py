@@ -500,8 +500,8 @@ class VideoDecoders:
             if self._spare is None and not self._closed:
                 try:
                     self._spare = self._start(*limits)
-                except OSError as error:  # too little memory or too many processes: the next lane starts its own
-                    log.warning("spare_decoding_process_not_started", error=str(error))
+                except (OSError, MemoryError) as error:  # the next lane starts its own
+                    log.warning("spare_decoding_process_not_started", error=repr(error))
         return process
 
     def _relieve(self, lane: Lane, camera_id: CameraId) -> None:

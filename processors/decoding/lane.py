@@ -24,6 +24,7 @@ from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceErr
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
 from schemas.pixels.planes import Planes
+from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -290,7 +291,7 @@ class Lane:
 
     def _ask(self, operation: Operation, number: int, group: Group, unit: AccessUnit) -> Planes:
         if self._process is None:
-            self._process = self._start()
+            self._process = self._started()
             self._units = 0
             log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
         self._units += 1
@@ -305,6 +306,19 @@ class Lane:
         planes = self._process.decode(operation, number, unit, group.height, group.width, self._timeout_s, slow)
         self._patience.answered(was_slow)
         return planes
+
+    def _started(self) -> DecodingProcess:
+        """Return a new process. While the machine has no memory or process id for one, wait and try again."""
+        backoff = Backoff()
+        while True:
+            try:
+                return self._start()
+            except (OSError, MemoryError) as error:
+                if not backoff.failures:
+                    log.warning("decoding_process_not_started", error=repr(error))
+                with self._change:
+                    if self._change.wait_for(lambda: self._closed, backoff.next_s()):
+                        raise
 
     def _make_room(self, group: Group) -> None:
         used = sum(map(_size, self._open)) + _size(group)
