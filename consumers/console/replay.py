@@ -21,8 +21,8 @@ from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
 from consumers.records.batch import STAGE as RECORDER
 from schemas.errors import BrokerError, error_text
-from schemas.identity import CameraId, Identity
-from schemas.messages.cloudevents import camera_source, event_headers
+from schemas.identity import CameraId
+from schemas.messages.cloudevents import camera_source, event_headers, frame_event_id
 from schemas.pointillist_pb2 import Frame
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.reader import Reader
@@ -157,8 +157,8 @@ def _order(found: tuple[Letter, bytes]) -> tuple[str, int, int]:
 
 def _record(letter: Letter, payload: bytes) -> PlainRecord:
     camera = CameraId(letter.camera)
-    identity = str(Identity(camera, letter.boot, letter.seq))
-    return PlainRecord(camera.encode(), payload, event_headers(camera_source(camera), Frame, identity))
+    headers = event_headers(camera_source(camera), Frame, frame_event_id(letter.boot, letter.seq))
+    return PlainRecord(camera.encode(), payload, headers)
 
 
 async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
