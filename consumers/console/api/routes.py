@@ -36,7 +36,7 @@ from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import SHOWN, camera_of, find_raised, review
 from consumers.console.pages.camera import name_of, past, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
-from consumers.console.pages.fleet import forget, query_of
+from consumers.console.pages.fleet import UNKNOWN, forget, query_of
 from consumers.console.pages.mutes import mute
 from consumers.console.pages.system import audited
 from consumers.console.pages.system import past as past_of_system
@@ -50,7 +50,6 @@ from schemas.identity import camera_id
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
-_UNKNOWN: Final = "camera: expected one of this fleet, got {}"
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
@@ -92,7 +91,7 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
-        return error_response(404, _UNKNOWN.format(name))
+        return error_response(404, UNKNOWN.format(name))
     pictures = {
         way: shown and shown.document() for way, shown in context.fleet.picture_versions(name)._asdict().items()
     }
@@ -108,7 +107,7 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
         return error_response(400, f"expected range={'|'.join(RANGES)}")
     name = name_of(request)
     if context.fleet.card(name) is None:
-        return error_response(404, _UNKNOWN.format(name))
+        return error_response(404, UNKNOWN.format(name))
     return JSONResponse(await past(context, name, unix_ms(), length_ms))
 
 
