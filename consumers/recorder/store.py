@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
@@ -36,6 +35,14 @@ from schemas.pointillist_pb2 import CHECKED
 
 class OffsetConflictError(Exception):
     """Another recorder has moved the stored offsets. Resume from them."""
+
+
+class _MissingPicturesError(Exception):
+    """Alarms of a transaction need pictures that are not in memory."""
+
+    def __init__(self, keys: Sequence[FrameKey]) -> None:
+        super().__init__(f"pictures are missing: {len(keys)} frames")
+        self.keys = keys
 
 
 class Store:
@@ -133,22 +140,39 @@ class Store:
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> TransactionEffect:
         """Write the quarantine's files of the batch, then commit it.
 
-        The time that the files take is added to the batch's times: readers rely on a commit soon after them. Raises
-        `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
+        The time that the files take is added to the batch's times: readers rely on a commit soon after them. If an
+        alarm needs pictures that are not in memory, as after a restart, the transaction is rolled back, the pictures
+        are read, and it runs again. Raises `OffsetConflictError` if the stored offsets differ from `expected` (None: no
+        offset yet).
         """
         try:
             begun_s = time.monotonic()
             kept = self._keep_evidence(batch)
             if kept:
                 batch.delay(round(1000 * (time.monotonic() - begun_s)))
-            return self._write(batch, expected, kept)
+            begun_s = time.monotonic()
+            try:
+                return self._write(batch, expected, kept)
+            except _MissingPicturesError as missing:
+                self.frames.forget()
+                pictures = self.quarantine.read_some(missing.keys)
+                batch.delay(round(1000 * (time.monotonic() - begun_s)))
+                return self._write(batch, expected, kept, pictures)
         except BaseException:
             self.frames.forget()
             raise
 
     def _write(
-        self, batch: Batch, expected: dict[Partition, int | None], kept: Mapping[FrameKey, int]
+        self,
+        batch: Batch,
+        expected: dict[Partition, int | None],
+        kept: Mapping[FrameKey, int],
+        pictures: Mapping[FrameKey, bytes] | None = None,
     ) -> TransactionEffect:
+        """Commit the batch. `pictures` were read for its alarms.
+
+        Raises `_MissingPicturesError` without them, if an alarm needs some that are not in memory.
+        """
         written = TransactionEffect(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
@@ -167,8 +191,18 @@ class Store:
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
-            picture_of = partial(self._picture_of, batch)
+            missing: list[FrameKey] = []
+
+            def picture_of(key: FrameKey) -> bytes:
+                png = self._picture_of(batch, key)
+                if png is None:
+                    missing.append(key)
+                    png = (pictures or {}).get(key, b"")
+                return png
+
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, picture_of, batch.partitions)
+            if missing and pictures is None:
+                raise _MissingPicturesError(missing)
             sighted = self.sightings.read(connection, written.rows, batch.verdicts, batch.partitions)
             if written.rows:
                 self.history.add(connection, written.rows, batch.recorded_ms)
@@ -261,13 +295,16 @@ class Store:
             key: self.quarantine.write(frame_row(key, some[key], batch.recorded_ms), some[key].evidence) for key in new
         }
 
-    def _picture_of(self, batch: Batch, key: FrameKey) -> bytes:
-        """Return the PNG of a frame of the batch, or of one written lately; empty for others.
+    def _picture_of(self, batch: Batch, key: FrameKey) -> bytes | None:
+        """Return the PNG of a frame of the batch, empty if it has none, or of one written lately; None for others.
 
         A read of the store may stall, and readers rely on a commit soon after the time of recording.
         """
         verdict = batch.verdicts.get(key)
-        return verdict.evidence if verdict is not None and verdict.evidence else self.quarantine.recent(key)
+        if verdict is not None and verdict.evidence:
+            return verdict.evidence
+        png = self.quarantine.recent(key)
+        return b"" if png is None and verdict is not None else png
 
     def bytes_held(self) -> dict[str, int]:
         """Return the bytes of each store, by their names in the metrics."""
