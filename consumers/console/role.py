@@ -85,12 +85,12 @@ def open_context(
     in use.
     """
     ways = open_ways(settings, clock_s)
-    commands = Commands(settings.broker, keys) if settings.mqtt else None
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
+    commands = Commands(settings.broker, keys, store.engine) if settings.mqtt else None
     context = ConsoleContext(settings, fleet, store, keys, ways, clock_s, commands=commands, read_roles=read_roles)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
