@@ -20,6 +20,7 @@ from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
+from consumers.database.history import MINUTE_MS, count_minutes
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from consumers.evidence.probe_shares import CommandedShare, ProbePlanner, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
@@ -59,6 +60,8 @@ _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _MORE_S: Final = 0.05
 """Seconds between two purge steps while more is left to purge."""
+_AGREEING_MINUTES: Final = 50
+"""Minutes with frames in the last hour that show, at the start, that the clock is right."""
 _PICTURES_S: Final = 0.2
 """Seconds in each tick for checking previews. The rest is checked in a later tick."""
 _PICTURES_AT_ONCE: Final = 8
@@ -158,6 +161,8 @@ class Recorder:
     async def run(self) -> None:
         """Run all tasks until `stop` is set."""
         await self._database.run(self._store.prepare)
+        if await self._database.run(self._clock_agrees):
+            self._age_clock.trust()
         self._probing.commanded = await self._database.run(self._commanded)
         if self._settings.group is None:  # a group has assigned no partitions yet
             self._cameras.restore(await self._database.run(self._restore))
@@ -201,6 +206,15 @@ class Recorder:
         self._pictures.shutdown(wait=True, cancel_futures=True)
         self._database.close()
         self._engine.dispose()
+
+    def _clock_agrees(self) -> bool:
+        """Return whether recorders before this one have recorded nearly all of the last hour by this clock.
+
+        Without that, a recorder that restarts within each hour would never purge by age.
+        """
+        now_ms = unix_ms()
+        with self._engine.begin() as connection:
+            return count_minutes(connection, now_ms - 60 * MINUTE_MS, now_ms) >= _AGREEING_MINUTES
 
     def _restore(self) -> list[Camera]:
         found = self._snapshots.load()

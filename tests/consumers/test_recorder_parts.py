@@ -24,8 +24,9 @@ from consumers.cameras.state import State
 from consumers.console.data import store as console_store
 from consumers.console.data.store import Store as ConsoleStore
 from consumers.database.damage import set_aside
+from consumers.database.history import MINUTE_MS
 from consumers.database.mutes import new_mute, read_mutes, save_mute
-from consumers.database.tables import quarantine, sighting_rules
+from consumers.database.tables import history, quarantine, sighting_rules
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
@@ -35,6 +36,7 @@ from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
 from consumers.sightings.rules_table import new_rule, read_rules, save_rule
+from schemas.clock import unix_ms
 from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Status, Turn
 from schemas.pointillist_pb2 import State as Reported
@@ -111,6 +113,32 @@ async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+        made.close()
+
+
+@pytest.mark.parametrize(("recorded_ago_s", "is_purged"), [(0, True), (366 * 86_400, False)])
+async def test_a_recorder_purges_by_age_at_its_start_if_the_last_hour_was_recorded_by_the_same_clock(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, recorded_ago_s: int, is_purged: bool
+) -> None:
+    rig, stop = make_rig(bounds=Bounds(database_age_s=1e-9)), asyncio.Event()
+    monkeypatch.setattr("consumers.recorder.recorder._PURGE_S", 0.0)
+    monkeypatch.setattr("consumers.recorder.recorder._TICK_S", 0.01)
+    written = rig.verdicts(verdict(seq) for seq in range(3)).rows
+    before_ms = unix_ms() - 1000 * recorded_ago_s
+    with rig.engine.begin() as connection:
+        connection.execute(delete(history))
+        for minute in range(1, 55):
+            rig.store.history.add(connection, written, before_ms - minute * MINUTE_MS)
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), stop)
+    rounds: list[None] = []
+    monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
+    running = asyncio.create_task(made.run())
+    try:
+        await until(lambda: len(rounds) > 2)
+        assert rig.count("frames") == (0 if is_purged else 3)
+    finally:
+        stop.set()
+        await asyncio.gather(running, return_exceptions=True)
         made.close()
 
 
