@@ -193,10 +193,21 @@ class Camera:
         try:
             if not source.live:
                 source.seek(self.spool.position)
+                self._warn_of_lost_position()
         except BaseException:
             source.close()
             raise
         return source
+
+    def _warn_of_lost_position(self) -> None:
+        """Log once that frames of a source that can wait are sent again, because damage has destroyed a ledger."""
+        if self.spool.position_lost:
+            self.spool.position_lost = False
+            position = self.spool.position
+            again = f"frames {position} and later of the source, if they were sent before"
+            _log.warning(
+                "source_position_lost", camera=self.settings.camera_id, continues_at=position, sent_again=again
+            )
 
     async def run(self) -> None:
         """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the

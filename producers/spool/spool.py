@@ -100,6 +100,8 @@ class Spool:
             raise
         self._clock = SpoolClock(past.clock_ms, monotonic)
         self._damage = past.damage
+        self.position_lost = past.position_lost
+        """Whether `position` may be an older one, because damage has destroyed a ledger."""
         self._segments = past.segments
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
@@ -148,6 +150,7 @@ class Spool:
 
     def rewind(self) -> None:
         """Reset the position of the source to its beginning, for a new run. Durable on return."""
+        self.position_lost = False
         if self.current.position:
             self.current.position = 0
             self.ledgers.save(self.current)
