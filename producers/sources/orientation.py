@@ -1,5 +1,5 @@
-"""The orientation of a recording: players turn its pictures by a display matrix, because telephones store upright clips
-sideways."""
+"""The orientation of a recording: players turn and mirror its pictures by a display matrix, because telephones store
+upright clips sideways."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ def orient(frames: Iterator[av.VideoFrame], framing: Framing, name: str) -> tupl
     first = next(frames, None)
     if first is None:
         raise SourceError.of(name, "no frame of it decodes")
-    framing = replace(framing, rotate=(framing.rotate + _rotation(first)) % 360)
+    degrees, mirrored = _orientation(first)
+    framing = replace(framing, rotate=(framing.rotate + degrees) % 360, mirrored=mirrored)
     framing.check(name, first.width, first.height)
     return framing, chain((first,), frames)
 
 
-def _rotation(frame: av.VideoFrame) -> int:
-    """Return the degrees, clockwise, by which players turn the frame; 0 unless a multiple of 90.
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Return the degrees, clockwise, by which players turn the frame, and whether they exchange left and right before.
 
-    A mirrored picture is turned upright, but stays as it is stored otherwise.
+    A frame that they turn by another angle than a multiple of 90 degrees stays as it is stored.
     """
     if "DISPLAYMATRIX" not in frame.side_data:
-        return 0
+        return 0, False
     matrix = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV's annotation lacks it
     across, down, _, other_across, other_down = _MATRIX.unpack_from(bytes(matrix))
-    if across * other_down < down * other_across:
-        across = -across
-    degrees = math.degrees(math.atan2(down, across))
-    return round(degrees) % 360 if round(degrees) % 90 == 0 else 0
+    mirrored = across * other_down < down * other_across
+    if mirrored:
+        across, down = -across, -down
+    degrees = round(math.degrees(math.atan2(down, across)))
+    return (degrees % 360, mirrored) if degrees % 90 == 0 else (0, False)

@@ -21,18 +21,22 @@ from tests.producers.web_rig import web_server
 CAMERA = CameraId("site/door")
 KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA)
 UPRIGHT = 32, 48
-"""Width and height of the clip as players show it: white above, black below."""
+"""Width and height of the clip as players show it: white above, darker on the right, and black below."""
 
 
-@pytest.fixture(scope="module", params=[90, 180, 270, "mirrored"])
+@pytest.fixture(
+    scope="module",
+    params=[(90, False), (180, False), (270, False), (0, True), (90, True), (180, True)],
+    ids=lambda param: f"{param[0]}{'-mirrored' * param[1]}",
+)
 def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip whose pictures are stored turned, with the display matrix that turns them back."""
+    """A clip whose pictures are stored turned or mirrored, with the display matrix that undoes it."""
     file = tmp_path_factory.mktemp("clip") / "telephone.mp4"
     shown = np.zeros((UPRIGHT[1], UPRIGHT[0], 3), np.uint8)
     shown[: UPRIGHT[1] // 2] = 255
-    is_mirrored = request.param == "mirrored"
-    degrees = 0 if is_mirrored else request.param
-    stored = np.ascontiguousarray(np.rot90(shown, degrees // 90))
+    shown[: UPRIGHT[1] // 2, UPRIGHT[0] // 2 :] = 220
+    degrees, is_mirrored = request.param
+    stored = np.ascontiguousarray(np.rot90(shown[:, ::-1] if is_mirrored else shown, degrees // 90))
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.height, stream.width = stored.shape[:2]
@@ -70,6 +74,7 @@ async def test_a_camera_sends_a_telephones_clip_as_players_show_it(
     assert [captured.position for captured in read] == [0, 1, 2]
     for captured in read:
         assert captured.picture.shape[:2] == UPRIGHT[::-1]
+        assert captured.picture[:20, :12].min() > 240 > captured.picture[:20, 20:].max()
         assert captured.picture[:20].min() > 200
         assert captured.picture[28:].max() < 50
 
