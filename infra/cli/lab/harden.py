@@ -15,6 +15,7 @@ from infra.cli.lab.shared import (
     lab_app,
     lab_extra,
     print_figures,
+    read_npz,
     require_writable,
     shown_command,
     torch_device,
@@ -95,7 +96,6 @@ def harden(
         import torch
 
         from lab.certificates.measure import check_patch
-        from lab.data import read_pictures
         from lab.hardening.processes import joined, own_device
         from lab.hardening.run import harden as run_hardening
         from lab.hardening.run import split
@@ -120,7 +120,7 @@ def harden(
             )  # fmt: skip
             processes.check(settings.shards)
             network = load_bundle(source, at)
-            pictures = read_pictures(data, len(network.settings.classes))
+            pictures = read_npz(data, len(network.settings.classes))
             training, kept = split(pictures, held_out, batch)
             if stickers is not None:
                 check_patch(kept, (stickers, stickers))

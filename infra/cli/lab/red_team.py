@@ -15,6 +15,7 @@ from infra.cli.lab.shared import (
     Device,
     Seed,
     bundle_folder,
+    file_of_pictures,
     lab_app,
     lab_extra,
     read_sample,
@@ -153,7 +154,9 @@ def red_team(
         other = None if surrogate is None else load_bundle(bundle_folder(surrogate), place)
         classes = len(network.settings.classes)
         if data is None:
-            pictures = read_cifar10_test(Environment().data, classes, images)
+            folder_of_data = Environment().data
+            with file_of_pictures((folder_of_data or Path()) / "cifar10.npz"):
+                pictures = read_cifar10_test(folder_of_data, classes, images)
         else:
             pictures = read_sample(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)

@@ -17,6 +17,7 @@ from infra.cli.lab.shared import (
     lab_extra,
     own_bundle_folder,
     print_figures,
+    read_npz,
     read_sample,
     require_writable,
     torch_device,
@@ -74,7 +75,6 @@ def calibrate(
     --rounds-only, --frr and --drop-ratio have no effect.
     """
     with lab_extra():
-        from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
@@ -92,7 +92,7 @@ def calibrate(
             )
         classes = len(settings.classes)
         mixed = combined or images is not None
-        pictures = read_sample(clean, classes, images) if mixed else read_pictures(clean, classes)
+        pictures = read_sample(clean, classes, images) if mixed else read_npz(clean, classes)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
         if rounds_only:
