@@ -10,7 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
-from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
+from infra.pki.validity import CERTIFICATE_DAYS
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
 
@@ -28,11 +28,11 @@ Hosts = Annotated[
 
 
 LONGEST_DAYS = 7300.0
-Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001, max=LONGEST_DAYS)]
 KeptDays = Annotated[
     float | None,
     typer.Option(
-        help="Validity of a client role's certificate. By default that of its former certificate, or 14 without one.",
+        help="Validity of a client role's certificate. By default that of its former certificate, or of that of the "
+        "role's first instance, or 14 without one.",
         min=0.001,
         max=LONGEST_DAYS,
     ),
@@ -54,7 +54,7 @@ def init(
         bool,
         typer.Option("--group-reads", help="Let the group read the keys of brokers and servers: for containers."),
     ] = False,
-    days: Days = ROLE_DAYS,
+    days: KeptDays = None,
 ) -> None:
     """Make the authority, the certificates of brokers and roles, the brokers' rights, and a fleet secret.
 
