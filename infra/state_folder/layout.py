@@ -277,13 +277,17 @@ def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
         write_secret(role_file(folder, role), roots.of(role).export())
 
 
-def regular_file(path: Path) -> Path:
-    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none.
-
-    Also for `-`, which stands for standard output in other programs.
-    """
+def check_named(path: Path) -> None:
+    """Raise ConfigError for `-`, which stands for standard input or output in other programs."""
     if str(path) == "-":
-        raise ConfigError("-: expected the name of a file, got the sign of standard output. Choose a file.")
+        raise ConfigError("-: expected the name of a file, got the sign of standard input or output. Choose a file.")
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none,
+    also for `-`.
+    """
+    check_named(path)
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
     return Path(os.path.realpath(path))

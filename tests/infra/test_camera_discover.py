@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import json
 import socket
@@ -20,7 +21,7 @@ from infra.cameras.onvif import Answer, CameraDescription, Stream, camera_name
 from infra.cli.camera_discover import _cameras_yaml, discover
 from producers.fleet.camera_file import parse_camera_file
 from producers.sources.opening import open_source
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from tests.infra.command_line import refusal, run
 from tests.infra.onvif_answerer import OnvifCamera
@@ -110,6 +111,30 @@ def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.Cap
     assert "no camera has answered" in said
     with pytest.raises(ConfigError, match="--login is missing"):
         discover(yaml=True)
+    with pytest.raises(ConfigError, match=r"--login: expected a file, which cameras\.yaml names, got standard input\."):
+        discover(yaml=True, login=Path("-"))
+
+
+@pytest.mark.parametrize(("line", "login"), [(LOGIN, ("viewer", "pass-word")), ("viewer", None), ("", None)])
+def test_a_login_may_come_by_standard_input(
+    monkeypatch: pytest.MonkeyPatch, line: str, login: tuple[str, str] | None
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    async def describe(answers: list[Answer], *known: str) -> list[CameraDescription]:
+        given.append(known)
+        return []
+
+    monkeypatch.setattr(onvif, "find", lambda seconds: [])
+    monkeypatch.setattr(onvif, "describe_all", describe)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\nmore\n"))
+    if login is None:
+        with pytest.raises(SecretError, match="login: expected user:password in one line, got another form"):
+            discover(login=Path("-"))
+    else:
+        with pytest.raises(typer.Exit):
+            discover(login=Path("-"))
+        assert given == [login]
 
 
 def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_have() -> None:

@@ -112,6 +112,8 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"^--report: expected a writable file, got .*report\.json: .*\. Choose an"):
         up.write_report(tmp_path / "file" / "report.json", {})
+    with pytest.raises(ConfigError, match=r"^-: expected the name of a file, got the sign of standard input or output"):
+        up.write_report(Path("-"), {})
     up.write_report(tmp_path / "new" / "report.json", {"frames_lost": 0})
     assert (tmp_path / "new" / "report.json").read_text() == '{\n  "frames_lost": 0\n}\n'
 
