@@ -139,7 +139,7 @@ def red_team(
         from infra.state_folder.environment import Environment
         from lab.data import read_cifar10_test, to_frames
         from lab.red_team.defences import Defence, sample_size
-        from lab.red_team.pages import write_pages
+        from lab.red_team.pages import run_name, write_pages
         from lab.red_team.run import RedTeam
         from processors.bundle import load_bundle
 
@@ -161,8 +161,7 @@ def red_team(
             pictures = read_sample(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
-        # One run must not use another's batches, because both can be resumed.
-        name = f"{folder.resolve().name}-{defence}{f'-r{drop:g}' if against.drops else ''}-{strength:.4g}"
+        name = run_name(folder.resolve().name, against, strength)
         groups = None if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip())
         team = RedTeam(
             against, pictures, strength, runs / name, attacks=groups,
