@@ -141,17 +141,20 @@ def renew(
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
 
-    Running roles present the new certificate at their next connection. `up` renews by itself.
+    Running roles present the new certificate at their next connection, servers at their next start. `up` renews by
+    itself.
     """
     import time
 
     from infra.pki.authority import Authority
-    from infra.pki.roles import Roles
+    from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
 
     layout = existing_layout(state)
     while True:
         renewed = Roles(Authority(layout.pki)).renew(days)
         typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
+        if servers := [name for name in renewed if kind_of(name) in SERVERS]:
+            typer.echo(f"restart within {RENEWED_DAYS:g} days: {', '.join(servers)}")
         if not every:
             return
         time.sleep(3600 * every)

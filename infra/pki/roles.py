@@ -213,10 +213,11 @@ class Roles:
         write_text(folder / KEY_FILE, issued.key, private=True)
         if kind_of(name) == "kafka":
             write_text(folder / KEYSTORE_FILE, issued.key + issued.certificate, private=True)
-        for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
-            write_text(folder / file, text)
         if shared:
             self.let_group_read([name])
+        # The certificate comes last: a server reads all files again when it changes.
+        for file, text in ((AUTHORITY_FILE, self.authority.pem), (CERTIFICATE_FILE, issued.certificate)):
+            write_text(folder / file, text)
 
 
 def kind_of(name: str) -> str:

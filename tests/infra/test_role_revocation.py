@@ -184,6 +184,18 @@ def test_the_command_renews_what_is_due(fleet: Layout) -> None:
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: bridge-2\n"
 
 
+def test_the_command_names_the_servers_that_present_their_renewed_certificates_after_a_restart(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=800))
+    monkeypatch.setattr("infra.pki.roles.CERTIFICATE_DAYS", 20)
+    for name in ("kafka", "postgresql"):
+        Roles(Authority(fleet.pki)).issue(name, LOCAL_HOSTS)
+    monkeypatch.undo()
+    renewed = run("ca", "renew", "--state", fleet.folder).output
+    assert renewed == "renewed: kafka, postgresql\nrestart within 30 days: kafka, postgresql\n"
+
+
 def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
     Roles(Authority(fleet.pki)).issue("bridge", LOCAL_HOSTS, days=0.2)
     before = certificate(fleet, "bridge").serial_number
