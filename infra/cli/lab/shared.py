@@ -45,8 +45,18 @@ lab_extra = partial(needs_extra, "lab")
 
 
 def shown_command() -> str:
-    """Return the command as typed, without the folder of the program."""
-    return shlex.join(["pointillist", *sys.argv[1:]])
+    """Return the command as typed, without the folder of the program and without `--runs`.
+
+    That option names a folder of one machine for unfinished work, and the default gives the same figures.
+    """
+    words = iter(sys.argv[1:])
+    shown = ["pointillist"]
+    for word in words:
+        if word == "--runs":
+            next(words, None)
+        elif not word.startswith("--runs="):
+            shown.append(word)
+    return shlex.join(shown)
 
 
 def chosen(value: str, *known: str, option: str) -> Any:
