@@ -215,8 +215,10 @@ def _answered(connection: Connection, raised: AlertRow, message: bytes) -> tuple
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[AlertRow]]]:
-    """Return the episodes of the newest alerts of these sites, the latest first."""
+async def _newest_episodes(
+    context: ConsoleContext, camera: str, sight: Sight = ALL
+) -> list[tuple[Episode, list[AlertRow]]]:
+    """Return the episodes of the newest alerts of one camera or all of these sites, the latest first."""
     reviews = await context.read(context.store.reviewed)
     return await context.read_recorded(in_episodes, reviews, context.published_ms(), camera, sight)
 
@@ -257,11 +259,9 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     """Show the episode of one alert, whatever its state."""
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
-    reviews = await context.read(context.store.reviewed)
-    found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
     mine = [
         (episode, sorted(raised, key=lambda each: each.alert_id != alert_id))
-        for episode, raised in found
+        for episode, raised in await _newest_episodes(context, camera)
         if alert_id in episode.alert_ids
     ]
     if not mine:
@@ -344,8 +344,7 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
     if text.strip():
         await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
-        reviews = await context.read(context.store.reviewed)
-        found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
+        found = await _newest_episodes(context, camera)
         mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
         made = await context.write(context.store.review, mine, state, who)
         for each in mine:
