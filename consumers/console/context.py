@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -48,6 +47,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.moment import format_utc
+from schemas.runtime.worker_threads import WorkerThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,13 +112,19 @@ class ConsoleContext:
     """An HTML file with the runbooks; None serves none."""
     switch_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a switch of a group is saved, so that its commands go out at once."""
-    _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
-    _recorded: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="recorded"))
-    _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
-    _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
-    _changing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="changing"))
-    _kept_files: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="kept"))
-    _commands: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="commands"))
+    read: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "reading"))
+    """Runs queries of the console's own database."""
+    use_recorder: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "recorded"))
+    """Runs actions that read the recorder's database, which may be slow."""
+    fetch: WorkerThreads = field(default_factory=lambda: WorkerThreads(4, "fetching"))
+    """Reads files of the quarantine, which may be on another machine."""
+    write: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "writing"))
+    """Runs actions that write to the console's own database."""
+    run_on_kept_files: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "kept"))
+    """Runs actions on frames to label, whose files may be on another machine."""
+    command: WorkerThreads = field(default_factory=lambda: WorkerThreads(8, "commands"))
+    """Runs actions that command a camera and wait for its confirmation."""
+    _change: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "changing"))
 
     def __post_init__(self) -> None:
         self.logins = Logins(self.ways, self.note, self.clock_s)
@@ -148,38 +154,13 @@ class ConsoleContext:
         """Return the recorder's database for immediate reading. Raises StateError if it does not exist yet."""
         return self.recorded.engine()
 
-    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query of the console's own database in a reading thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
-
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of the recorder's database, see `RecorderDatabase.read`."""
         return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))
 
-    async def use_recorder(self, action: Callable[[], T]) -> T:
-        """Run an action that reads the recorder's database, in a thread for such actions: the database may be slow."""
-        return await asyncio.get_running_loop().run_in_executor(self._recorded, action)
-
-    async def fetch(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read a file of the quarantine, which may be on another machine, in a thread for such files."""
-        return await asyncio.get_running_loop().run_in_executor(self._fetching, lambda: action(*args, **kwargs))
-
-    async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action that writes to the console's own database, in the writing thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
-
     async def change_recorded(self, change: Callable[[Connection], T]) -> T:
         """Change the recorder's database, see `changes.change_recorded`, in a thread of its own: it may be slow."""
-        url, loop = self.settings.database, asyncio.get_running_loop()
-        return await loop.run_in_executor(self._changing, change_recorded, url, change)
-
-    async def run_on_kept_files(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action on frames to label, whose files may be on another machine, in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._kept_files, lambda: action(*args, **kwargs))
-
-    async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action that commands a camera and waits for its confirmation."""
-        return await asyncio.get_running_loop().run_in_executor(self._commands, lambda: action(*args, **kwargs))
+        return await self._change(change_recorded, self.settings.database, change)
 
     async def note(
         self,
@@ -222,9 +203,9 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        readers, writers = (self._reading, self._recorded, self._fetching), (self._writing, self._changing)
-        for pool in (*readers, *writers, self._kept_files, self._commands):
-            pool.shutdown(wait=True, cancel_futures=True)
+        readers, writers = (self.read, self.use_recorder, self.fetch), (self.write, self._change)
+        for threads in (*readers, *writers, self.run_on_kept_files, self.command):
+            threads.close()
         self.watch.close()
         if self.jobs is not None:
             self.jobs.close()

@@ -8,7 +8,6 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError, error_text
 from schemas.runtime.health import Health
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
@@ -45,7 +45,7 @@ async def run_announcer(
     """
     reading = DatabaseReader(settings.database, settings.console_store)
     announcer = Announcer(settings, version, registry)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+    run_in_thread = WorkerThreads(1, "database")
     announcer.begin()
     health.set("database", False, "not read yet")
     health.set("mqtt", False, "not connected yet")
@@ -53,7 +53,7 @@ async def run_announcer(
         while not stop.is_set():
             begun = time.monotonic()
             try:
-                found = await asyncio.get_running_loop().run_in_executor(thread, reading.poll)
+                found = await run_in_thread(reading.poll)
                 health.set("database", True)
                 announcer.announce(found)
                 announcer.set_status(read=True)
@@ -67,7 +67,7 @@ async def run_announcer(
                 await asyncio.wait_for(stop.wait(), max(settings.look_s, 3 * took))
     finally:
         announcer.end()
-        thread.shutdown(wait=True, cancel_futures=True)
+        run_in_thread.close()
 
 
 class Announcer:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import structlog
@@ -46,6 +45,7 @@ from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.runtime.settled_clock import SettledClock
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
 
@@ -133,7 +133,7 @@ class Recorder:
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
-        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._examine_pictures = WorkerThreads(1, "pictures")
         self._meters = Meters(registry, places_of(settings))
         self._cameras = CameraCache(settings)
         # Letters have their own task: strangers can send many, which must not delay verdicts.
@@ -203,7 +203,7 @@ class Recorder:
 
     def close(self) -> None:
         """Close the database."""
-        self._pictures.shutdown(wait=True, cancel_futures=True)
+        self._examine_pictures.close()
         self._database.close()
         self._engine.dispose()
 
@@ -434,9 +434,8 @@ class Recorder:
     async def _look_at_pictures(self) -> None:
         """Check previews that arrived since the last call, as many as fit into the time limit."""
         end_s = time.monotonic() + _PICTURES_S
-        loop = asyncio.get_running_loop()
         while time.monotonic() < end_s and (some := self._cameras.pop_previews(_PICTURES_AT_ONCE)):
-            await loop.run_in_executor(self._pictures, _see, some)
+            await self._examine_pictures(_see, some)
             self._cameras.mark_unjudged(camera for camera, _ in some)
 
     def _judge_cameras(self) -> None:

@@ -11,10 +11,8 @@ for an alert the alerts of its episode.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -36,6 +34,7 @@ from schemas.batched import batched
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.http import DIRECT
 
 ALERT_NAME: Final = "PointillistBackdoor"
@@ -106,14 +105,14 @@ class AlertNotifier:
         self._silences: dict[str, Document] | None = None
         self._silenced_at_s = 0.0
         self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0), mounts=DIRECT)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
+        self._run_in_thread = WorkerThreads(1, "alerts")
 
     async def look(self) -> None:
         """Post all alerts that are due.
 
         Raises BrokerError if Alertmanager does not accept them, and the driver's error if the database does not answer.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.notify)
+        await self._run_in_thread(self.notify)
 
     def notify(self) -> None:
         """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only.
@@ -292,7 +291,7 @@ class AlertNotifier:
 
     def close(self) -> None:
         """Close the client and the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
         self._client.close()
         if self._engine is not None:
             self._engine.dispose()

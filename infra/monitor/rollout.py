@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -62,6 +61,7 @@ from schemas.pointillist_pb2 import (
     SignedAssessment,
     Slot,
 )
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.follow import follow
 from schemas.transport.kafka.sender import PlainRecord, Sender
@@ -91,7 +91,7 @@ class RolloutGate:
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
         self.records = ModelsRecords(TrustedSigners.read(settings.trust))
         self._sender = Sender(settings.kafka)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
+        self._run_in_thread = WorkerThreads(1, "rollout")
         self._found: dict[tuple[int, str, int], dict[FrameName, AnswerPair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
         self._pending: list[tuple[Assessment, str, bool]] = []
@@ -142,12 +142,12 @@ class RolloutGate:
         try:
             await self._look()
             if unsaved:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._save, unsaved)
+                await self._run_in_thread(self._save, unsaved)
         except BaseException:
             self._unsaved = [*unsaved, *self._unsaved][-_UNSAVED:]
             raise
         while self._pending:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._save_assessment, *self._pending[0])
+            await self._run_in_thread(self._save_assessment, *self._pending[0])
             del self._pending[0]
 
     async def _look(self) -> None:
@@ -159,7 +159,7 @@ class RolloutGate:
             before = records.assessment
             if self._settings.console_store and time.monotonic() >= self._labels_due_s:
                 self._labels_due_s = time.monotonic() + _LABELS_S
-                self._labels = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_labels)
+                self._labels = await self._run_in_thread(self._read_labels)
             assessment, pairs = self._assess(rollout, before)
             self._show(assessment, pairs)
             await self._publish(rollout, before, assessment)
@@ -314,7 +314,7 @@ class RolloutGate:
         """Close the connections."""
         with suppress(Exception):
             await self._sender.close(1.0)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
 
 
 def decide(rollout: Rollout, report: Report) -> tuple[Outcome, Slot]:
