@@ -78,7 +78,7 @@ async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, sent
     live = context.models.live if context.models is not None else None
     if live is None:
         raise ConfigError("the live model is missing: publish one first")
-    return await jobs.roll_back(session_of(request).name, _still(sent, live.model_id))
+    return await jobs.change_model(session_of(request).name, JobKind.ROLLBACK, _still(sent, live.model_id))
 
 
 async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
@@ -86,12 +86,10 @@ async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: 
     return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"), by_rule=by_rule)
 
 
-async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.promote(session_of(request).name, _still(sent, _candidate_of(context)))
-
-
-async def _dismiss(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.dismiss(session_of(request).name, _still(sent, _candidate_of(context)))
+async def _end_rollout(
+    kind: JobKind, context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]
+) -> Job:
+    return await jobs.change_model(session_of(request).name, kind, _still(sent, _candidate_of(context)))
 
 
 def _still(sent: dict[str, Any], now: str) -> str:
@@ -135,8 +133,8 @@ STARTS: dict[str, Act] = {
     "publish": _publish,
     "rollback": _roll_back,
     "candidate": _candidate,
-    "promote": _promote,
-    "dismiss": _dismiss,
+    "promote": partial(_end_rollout, JobKind.PROMOTE),
+    "dismiss": partial(_end_rollout, JobKind.DISMISS),
 }
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _resume}
 
