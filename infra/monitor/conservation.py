@@ -28,7 +28,7 @@ _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 log = structlog.get_logger()
 
 
-class Conservation:
+class ConservationMetrics:
     """One live audit in a thread of its own; no other role audits."""
 
     def __init__(self, registry: CollectorRegistry, kafka: KafkaAddress, database: str, keys: KeyRing) -> None:
@@ -43,11 +43,11 @@ class Conservation:
         # A function of the time of the scrape: an audit that hangs is then visible.
         metrics.AUDIT_AGE.on(registry).set_function(lambda: time.monotonic() - self._at_s)
 
-    async def look(self) -> None:
+    async def audit(self) -> None:
         """Audit once. Raises the errors of Kafka's client and of the database if one of them does not respond."""
         logs = await read_log_offsets(self._kafka, KafkaTopic.FRAMES.value, _RESULTS)
         document = await self._run_in_thread(self._audit, logs)
-        self._show(document)
+        self._set_frames(document)
         self._at_s = time.monotonic()
         await self._run_in_thread(self._save, document)
 
@@ -71,15 +71,15 @@ class Conservation:
         finally:
             engine.dispose()
 
-    def _show(self, document: Mapping[str, object]) -> None:
+    def _set_frames(self, document: Mapping[str, object]) -> None:
         for fate in FATES:
-            found = document[f"frames_{fate}"]
-            assert isinstance(found, int)
+            count = document[f"frames_{fate}"]
+            assert isinstance(count, int)
             # Not 0 at a start: the losses that are found again would look like new ones.
             if fate != "lost" or document["lost_known_to_ms"]:
-                self._frames.labels(fate).set(found)
+                self._frames.labels(fate).set(count)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Close the database."""
         self._run_in_thread.close()
         self._live.close()

@@ -155,7 +155,7 @@ def test_a_prometheus_and_an_alertmanager_of_this_machine_are_not_sought_through
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             assert prometheus_module._by_role(url, "up") != {}
             notifier = AlertNotifier(url, recorder.url)
-            assert notifier._ask("GET", "/silences").is_success
+            assert notifier._request("GET", "/silences").is_success
             notifier.close()
     prometheus_module._client.cache_clear()
 
