@@ -17,17 +17,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.console.access.gate import path_of, session_of
-from consumers.console.access.logins import Logins, LoginWays
+from consumers.console.access.logins import LoginMethods, Logins
 from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.sites import may, visible_to
+from consumers.console.data.appearance import FeatureExtractor
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import DropPlan
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import Describe
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.recorded import RecorderDatabase
@@ -81,8 +81,7 @@ class ConsoleContext:
     fleet: Fleet
     store: Store
     keys: KeyRing
-    ways: LoginWays = field(default_factory=LoginWays)
-    """The ways to log in."""
+    login_methods: LoginMethods = field(default_factory=LoginMethods)
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsRecords | None = None
     health: Health | None = None
@@ -94,7 +93,7 @@ class ConsoleContext:
     """None disables jobs."""
     labelled_frames: LabelledFrames | None = None
     """Frames to label; None for a console without the key to pictures."""
-    describe: Describe | None = None
+    feature_extractor: FeatureExtractor | None = None
     """Computes features of pictures; None compares frames to label by their sketches alone."""
     clips: KeptClips | None = None
     """Kept clips; None for a console without the key to pictures."""
@@ -127,12 +126,12 @@ class ConsoleContext:
     _change: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "changing"))
 
     def __post_init__(self) -> None:
-        self.logins = Logins(self.ways, self.note, self.clock_s)
+        self.logins = Logins(self.login_methods, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
         self.recorded = RecorderDatabase(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
-        self.exports = export_places(logs_in=self.ways.logs_in)
+        self.exports = export_places(logs_in=self.login_methods.logs_in)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
@@ -191,7 +190,7 @@ class ConsoleContext:
             "can_operate": may(request, Right.OPERATOR),
             "may_operate": partial(may, request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
-            "logs_in": self.ways.logs_in,
+            "logs_in": self.login_methods.logs_in,
             "header": self.watch.header(sight),
             "now_ms": unix_ms(),
             "stream": "/live",

@@ -52,7 +52,7 @@ class Letter:
     offset: int
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the letter holds all of the frame."""
         return len(self.payload) == self.payload_bytes
 
@@ -162,19 +162,19 @@ def _record(letter: Letter, payload: bytes) -> PlainRecord:
 
 
 async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
-    whole = [(letter, letter.payload) for letter in found if letter.is_whole]
-    cut = [letter for letter in found if not letter.is_whole]
+    whole = [(letter, letter.payload) for letter in found if letter.is_complete]
+    cut = [letter for letter in found if not letter.is_complete]
     if not cut:
         return whole
     try:
         async with asyncio.timeout(_PATIENCE_S) as patience, Reader(kafka, topic) as reader:
-            return whole + await _looked_up(reader, cut, patience)
+            return whole + await _read_back(reader, cut, patience)
     except (KafkaError, OSError, TimeoutError) as error:
         why = error_text(error)
         raise BrokerError(f"Kafka: expected frames, got {why}. Replay them again when it answers.") from None
 
 
-async def _looked_up(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
+async def _read_back(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
     """Read truncated frames back. The letters do not hold their offsets, so each partition is read through once.
 
     A topic holds gigabytes: `patience` begins again with each batch of records.

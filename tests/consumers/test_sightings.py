@@ -11,7 +11,7 @@ from sqlalchemy import select
 from consumers.cameras.open_alerts import HOLD_S, lasting_sightings, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.pages.alerts import in_episodes
+from consumers.console.pages.alerts import read_episodes
 from consumers.console.pages.system_charts import _raised
 from consumers.database.changes import change_recorded
 from consumers.database.mutes import new_mute
@@ -142,7 +142,7 @@ def test_a_sighting_and_a_backdoor_of_one_camera_are_two_episodes_and_the_state_
     assert muted_cameras([seen], {mute.subject: mute}) == {}
     raise_alert(recorder)
     poll(console)
-    found = in_episodes(recorder.engine, {}, [])
+    found = read_episodes(recorder.engine, {}, [])
     assert sorted((each.wanted, len(each.alert_ids)) for each, _ in found) == [("", 1), ("vehicle", 1)]
     card = console.context.fleet.card(CAMERA)
     assert card is not None

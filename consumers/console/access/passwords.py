@@ -60,8 +60,8 @@ class Passwords:
         if found is None:
             if len(self._checks) >= MOST_WAITING:
                 raise TryLaterError(1)
-            give_back = self._guesses.begin(attempt)
-            task = asyncio.create_task(self._run(attempt, password, give_back), name="password")
+            refund = self._guesses.begin(attempt)
+            task = asyncio.create_task(self._run(attempt, password, refund), name="password")
             found = self._checks[digest] = _Check(task)
         try:
             user = await self._result(found, gone)
@@ -89,19 +89,19 @@ class Passwords:
             with suppress(asyncio.CancelledError):
                 await leaving
 
-    async def _run(self, attempt: Attempt, password: str, give_back: Callable[[], None]) -> User | None:
+    async def _run(self, attempt: Attempt, password: str, refund: Callable[[], None]) -> User | None:
         try:
             await self._turn.acquire()
         except asyncio.CancelledError:
-            give_back()  # the check gave no result
+            refund()  # the check gave no result
             raise
         try:
             user = await self._run_in_thread(check_password, self._users(), attempt.name, password)
         finally:
             self._turn.release()
         if user is not None:
-            give_back()
-            self._guesses.was_right(attempt)
+            refund()
+            self._guesses.record_success(attempt)
         return user
 
     def _digest(self, attempt: Attempt, password: str) -> bytes:

@@ -98,16 +98,22 @@ class Commands:
         """Prepare. `engine` is the console's own database, which keeps commands that were not announced yet."""
         self._broker = broker
         self._keys = keys
+<<<<<<< HEAD
         self._turns = [Lock() for _ in range(_LOCKS)]
         self._sent = SentCommands(engine)
+=======
+        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._sent: dict[str, Command] = {}
+        """The last command of each camera that has not announced it yet."""
+>>>>>>> 7c64a255 (Name the parts of the console with the field's nouns and verbs)
 
     def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
         """Change settings of a camera. Return the outcome after at most `wait_s`.
 
         Raises UserError if the broker is unreachable.
         """
-        with self._turn(name), self._connected(camera_id(name)) as camera:
-            command = command_of(self._held(name, camera.meta), changes)
+        with self._lock_of(name), self._connected(camera_id(name)) as camera:
+            command = command_of(self._commanded_settings(name, camera.meta), changes)
             obeyed = camera.send(command, wait_s)
             self._sent.keep(name, command)
         return outcome_of(obeyed, wait_s)
@@ -117,15 +123,15 @@ class Commands:
 
         Raises UserError if the broker is unreachable.
         """
-        with self._turn(name), self._connected(camera_id(name)) as camera:
+        with self._lock_of(name), self._connected(camera_id(name)) as camera:
             obeyed = camera.reset(wait_s)
             self._sent.keep(name, Command(reset=True, issued_ms=camera.issued_ms))
         return outcome_of(obeyed, wait_s)
 
-    def _turn(self, name: str) -> Lock:
-        return self._turns[hash(name) % _LOCKS]
+    def _lock_of(self, name: str) -> Lock:
+        return self._locks[hash(name) % _LOCKS]
 
-    def _held(self, name: str, meta: Meta | None) -> CommandState | Command | None:
+    def _commanded_settings(self, name: str, meta: Meta | None) -> CommandState | Command | None:
         """Return the settings that were last commanded, whether the camera has announced them or not."""
         announced, sent = meta.command_state if meta is not None else None, self._sent.last(name)
         if sent is None:

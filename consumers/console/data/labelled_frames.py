@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.data.looks import Appearance, Vector, sketch, suggestions
+from consumers.console.data.appearance import Appearance, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
@@ -218,8 +218,8 @@ class LabelledFrames:
         rows = self._rows(select(*columns).where(labelled_frames.c.name == name))
         return self._files.read(name, _identity(rows[0])) if rows else b""
 
-    def looks(self, camera: str, most: int) -> list[Appearance]:
-        """Return the looks of a camera's newest frames, the oldest of them first."""
+    def appearances(self, camera: str, most: int) -> list[Appearance]:
+        """Return the appearances of a camera's newest frames, the oldest of them first."""
         query = (
             select(labelled_frames.c.sketch, frame_features.c.features, labelled_frames.c.at_ms)
             .outerjoin(frame_features, frame_features.c.name == labelled_frames.c.name)

@@ -87,9 +87,9 @@ class SystemWatch:
         """Poll until cancelled, seldom while nobody has a page open."""
         async with asyncio.TaskGroup() as tasks:
             if self._read is not None:
-                tasks.create_task(self._repeat(self.look_at_roles, ROLES_S))
+                tasks.create_task(self._repeat(self.poll_roles, ROLES_S))
             if self._prometheus is not None:
-                tasks.create_task(self._repeat(self.look_at_rules, RULES_S))
+                tasks.create_task(self._repeat(self.poll_rules, RULES_S))
             await asyncio.Event().wait()
 
     async def _repeat(self, read: Callable[[], None], every_s: float) -> None:
@@ -109,7 +109,7 @@ class SystemWatch:
         self._asked_s = time.monotonic()
         self._asked.set()
 
-    def look_at_roles(self) -> None:
+    def poll_roles(self) -> None:
         """Read the roles. Blocks."""
         assert self._read is not None
         try:
@@ -119,7 +119,7 @@ class SystemWatch:
         self._rates.add(self.roles, time.monotonic())
         self.rates = self._rates.rates()
 
-    def look_at_rules(self) -> None:
+    def poll_rules(self) -> None:
         """Read the rules. Blocks."""
         assert self._prometheus is not None
         try:
