@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from producers.spool.damage import Damage, gone
+from producers.spool.damage import Damage, missing_frames
 from producers.spool.ledger import (
     BootLedger,
     ledger_boot,
@@ -123,7 +123,7 @@ def _contents(paths: Iterable[Path]) -> dict[int, list[SegmentContent]]:
 
 def _bring_up_to_date(ledger: BootLedger, files: list[SegmentContent]) -> int:
     """Enter the frames of the segments that the ledger lacks. Returns the number of frames shed as damaged."""
-    lost = gone(files, ledger.next, ledger.closed)
+    lost = missing_frames(files, ledger.next, ledger.closed)
     lost.remove(0, ledger.confirmed_to - 1)
     lost = lost.minus(ledger.shed)
     ledger.shed.update(lost)
