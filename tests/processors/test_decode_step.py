@@ -182,7 +182,7 @@ async def test_waiting_frames_take_less_than_half_of_a_share_and_the_camera_with
 ) -> None:
     for number in range(4):
         bench.tracker.progress[TopicPartition("frames", number)] = PartitionProgress()
-    most = bench.tracker.share() // 2
+    most = bench.tracker.fair_share() // 2
     late, gaps = VideoCamera("site/late"), VideoCamera("site/gaps", group_frames=100)
     key, missing, waiting = (late.frame() for _ in range(3))
     first, _, *others = (gaps.frame() for _ in range(most + 1))
