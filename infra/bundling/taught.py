@@ -12,7 +12,7 @@ import torch
 
 from infra.bundling.bundle_request import PrintLine
 from infra.bundling.folder import appearing
-from infra.bundling.gallery import as_taken
+from infra.bundling.gallery import fit_to_network
 from infra.bundling.networks import WEIGHTS
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
 from lab.data import LabelledPictures
@@ -63,7 +63,7 @@ def write_taught(
             print_line(f"no [strip] table: expected at least {LEAST_PICTURES} labels and some seconds for it")
         else:
             pipeline = Pipeline(bundle)
-            images = np.concatenate([as_taken(pipeline, picture) for picture in labelled.pictures])
+            images = np.concatenate([fit_to_network(pipeline, picture) for picture in labelled.pictures])
             gallery = LabelledPictures("labels", images, labelled.labels)
             _write_drift(folder, bundle, gallery, taught.held, labelled.files, print_line)
             strip, used = calibrate_strip(folder, bundle, gallery, strip_s)

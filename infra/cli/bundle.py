@@ -66,7 +66,7 @@ def create(
     from infra.bundling.folder import replacing_folder
     from infra.bundling.trial import Limits, create_within
 
-    wanted = network.wanted()
+    wanted = network.to_request()
     if out is None and not network.imagenet:
         raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
     if options and not up:

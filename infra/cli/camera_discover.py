@@ -47,7 +47,7 @@ def discover(
     """
     import asyncio
 
-    from infra.cameras.onvif import CameraDescription, check_site, describe_all, find
+    from infra.cameras.onvif import CameraDescription, check_site, describe_all, probe_networks
     from infra.cli.terminal import Console
 
     check_site(site)
@@ -59,7 +59,7 @@ def discover(
         raise ConfigError("--login: expected a file, which cameras.yaml names, got standard input. Give a file.")
     known = _login(login) if login is not None else None
     with needs_extra("onvif"):
-        answers = [answer for answer in find(seconds) if not host or answer.host in host]
+        answers = [answer for answer in probe_networks(seconds) if not host or answer.host in host]
         described = (
             asyncio.run(describe_all(answers, *known)) if known else [CameraDescription(answer) for answer in answers]
         )

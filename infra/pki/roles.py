@@ -176,16 +176,16 @@ class Roles:
             match kind_of(name):
                 case "mosquitto":
                     write_text(self.folder(name) / RIGHTS_FILE, text)
-                    self._hand(name, pki / CRL_FILE)
+                    self._copy_files(name, pki / CRL_FILE)
                 case "bridge":
                     share_name(pki)  # a new one if the earlier one was deleted
-                    self._hand(name, generations, pki / SHARE_FILE)
+                    self._copy_files(name, generations, pki / SHARE_FILE)
                 case "processor" | "recorder" | "console":
-                    self._hand(name, generations)
+                    self._copy_files(name, generations)
                 case "admin":
-                    self._hand(name, pki / GENERATIONS_FILE)
+                    self._copy_files(name, pki / GENERATIONS_FILE)
 
-    def _hand(self, name: str, *files: Path) -> None:
+    def _copy_files(self, name: str, *files: Path) -> None:
         """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
             write_text(self.folder(name) / file.name, read_text(file), private=file.name == SHARE_FILE)

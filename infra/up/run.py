@@ -218,7 +218,7 @@ class _Run:
             self._start_roles(self._local(self._kafka.bootstrap).processors())
         local = self._local(self._kafka.bootstrap)
         asyncio.run(self._create_topics())
-        console = local.console(prometheus=self._watching.wanted)
+        console = local.console(prometheus=self._watching.is_enabled)
         self._start_roles([*local.bridges(), local.recorder(), console])
         self._watching.start(self._start_monitoring, self._live.print_line, console.url or "")
         # A monitor with the address of an Alertmanager that could not start would never be ready.
@@ -319,26 +319,26 @@ class _Run:
         count: they keep publishing, and their claims may never arrive.
         """
         end = time.monotonic() + self._settings.drain_s
-        look, begun, next_look = self._look(), time.monotonic(), math.inf
+        check, begun, next_check = self._begin_check(), time.monotonic(), math.inf
         while self._asked.count < 2 and time.monotonic() < end:
             self._supervisor.watch()
             self._live.tick()
-            if not look.done(TICK_S):
+            if not check.done(TICK_S):
                 continue
-            if look.result() == 0:
+            if check.result() == 0:
                 return
             # The checks must not slow down the recorder.
             now = time.monotonic()
-            next_look = min(next_look, now + max(0.3, 3 * (now - begun)))
-            if now >= next_look:
-                look, begun, next_look = self._look(), now, math.inf
+            next_check = min(next_check, now + max(0.3, 3 * (now - begun)))
+            if now >= next_check:
+                check, begun, next_check = self._begin_check(), now, math.inf
             else:
                 time.sleep(TICK_S)
 
-    def _look(self) -> BackgroundTask[int | None]:
-        return BackgroundTask(self._unsettled, "drain")
+    def _begin_check(self) -> BackgroundTask[int | None]:
+        return BackgroundTask(self._count_unsettled, "drain")
 
-    def _unsettled(self) -> int | None:
+    def _count_unsettled(self) -> int | None:
         from infra.audit.audit import unsettled
 
         # A damaged database is missing for a moment while the recorder creates a new one.

@@ -125,7 +125,7 @@ def test_a_database_that_is_away_for_a_moment_has_settled_nothing(
         raise StateError("no database")
 
     monkeypatch.setattr("infra.audit.audit.unsettled", away)
-    assert a_run(tmp_path, FAR_S, Interrupts(1))._unsettled() is None
+    assert a_run(tmp_path, FAR_S, Interrupts(1))._count_unsettled() is None
 
 
 def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> None:
