@@ -110,7 +110,7 @@ class Announcer:
 
     def announce(self, found: Sequence[CameraSnapshot]) -> None:
         """Announce new cameras, publish changed states, and remove cameras that are gone."""
-        wanted = {each.camera: each for each in found if self._is_wanted(each.camera)}
+        wanted = {each.camera: each for each in found if self._is_included(each.camera)}
         self._cameras.set(len(wanted))
         if not self.is_connected:
             return
@@ -120,18 +120,18 @@ class Announcer:
                 before = self._announced.get(camera)
                 if before is None:
                     self._publish(config_topic(camera), config(camera, self._version, self._id, self._page(camera)))
-                elif each.news() == before[0].news() and (
+                elif each.urgent_values() == before[0].urgent_values() and (
                     each == before[0] or now_s - before[1] < self._settings.numbers_s
                 ):
                     continue
                 self._publish(state_topic(camera), each.document())
                 self._announced[camera] = (each, now_s)
             for camera in self._announced.keys() - wanted.keys():
-                self._take_back(camera)
+                self._withdraw(camera)
                 del self._announced[camera]
             if self._leftovers and now_s - self._begun_s > self._settings.forgotten_s:
                 for camera in self._leftovers - wanted.keys():
-                    self._take_back(camera)
+                    self._withdraw(camera)
                 self._leftovers.clear()
 
     def set_status(self, *, read: bool) -> None:
@@ -153,7 +153,7 @@ class Announcer:
                 self._client.publish(self._status, "offline", wait_s=_STOP_S)
         self._client.close()
 
-    def _is_wanted(self, camera: str) -> bool:
+    def _is_included(self, camera: str) -> bool:
         return not self._settings.only or any(fnmatch.fnmatchcase(camera, each) for each in self._settings.only)
 
     def _page(self, camera: str) -> str | None:
@@ -164,7 +164,7 @@ class Announcer:
         self._client.publish(topic, json.dumps(document, separators=(",", ":")))
         self._messages.inc()
 
-    def _take_back(self, camera: str) -> None:
+    def _withdraw(self, camera: str) -> None:
         for topic in (config_topic(camera), state_topic(camera)):
             self._client.publish(topic, b"")
             self._messages.inc()

@@ -75,7 +75,7 @@ class Store:
             index_elements=[offsets.c.topic, offsets.c.partition],
             set_={"epoch": offsets.c.epoch + insertion.excluded.epoch},
         )
-        self._take_up = PreparedStatement(engine, taken.returning(offsets.c.next, offsets.c.epoch))
+        self._claim = PreparedStatement(engine, taken.returning(offsets.c.next, offsets.c.epoch))
         self._verdicts_topic = settings.verdicts_topic
         self._epochs: dict[Partition, int] = {}
         """The epochs of the partitions that this recorder has claimed."""
@@ -107,7 +107,7 @@ class Store:
         self.sightings.adopt(read_rules(connection))
         self.sightings.load(connection, None if self._alone else held, unix_ms())
 
-    def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
+    def claim(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
         """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
 
         The previous owner can then no longer write for them, and this recorder reloads its cache. An offset beyond the
@@ -121,7 +121,7 @@ class Store:
             with self.engine.begin() as connection:
                 for place, (begin, end) in sorted(spans.items()):
                     topic, partition = place
-                    row = self._take_up.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
+                    row = self._claim.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
                     ((following, self._epochs[place]),) = row.fetchall()
                     if following > end:
                         values = {"of": topic, "part": partition, "before": following, "mine": self._epochs[place]}
@@ -238,14 +238,14 @@ class Store:
         now_ms = unix_ms()
         with self.engine.begin() as connection:
             self.sightings.adopt(read_rules(connection))
-            over = self.sightings.over(now_ms)
+            over = self.sightings.find_ended(now_ms)
             for partition in sorted({each.partition for each in over.values()}):
                 if not self._holds(connection, partition):
                     self.sightings.release(partition)
                     over = {key: each for key, each in over.items() if each.partition != partition}
             ended = self.sightings.end(connection, over) if over else SightingUpdate()
         self.sightings.commit(ended)
-        self.sightings.tidy(now_ms)
+        self.sightings.purge(now_ms)
 
     def _holds(self, connection: Connection, partition: int) -> bool:
         """Return whether this recorder holds this partition of the verdicts, and lock it until the transaction ends."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from consumers.console.data import prometheus as prometheus_module
-from consumers.console.data.prometheus import ASKED, POINTS, to_charts, rows_of
+from consumers.console.data.prometheus import ASKED, POINTS, rows_of, to_charts
 from consumers.console.settings import ConsoleSettings
 from infra.monitor.alert_notifier import AlertNotifier
 from schemas.errors import BrokerError

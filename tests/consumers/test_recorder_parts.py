@@ -80,7 +80,7 @@ async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(
     """Housekeeping alone deletes one row for each of its rounds."""
     rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1))
     made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
-    keeping = asyncio.create_task(made._keep_house())
+    keeping = asyncio.create_task(made._housekeep())
     try:
         for start in range(0, 1000, 100):
             await made._write(rig.verdict_records(verdict(seq) for seq in range(start, start + 100)))
@@ -104,7 +104,7 @@ async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
     rounds: list[None] = []
     monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
     await made._write(rig.verdict_records(verdict(seq) for seq in range(3)))
-    keeping = asyncio.create_task(made._keep_house())
+    keeping = asyncio.create_task(made._housekeep())
     try:
         await until(lambda: len(rounds) > 2)
         assert rig.count("frames") == 3
@@ -186,7 +186,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
         return made
 
     async def assign(made: Recorder, *partitions: int) -> None:
-        await made._take_up(topics, {(topic, each): (0, 99) for topic in topics for each in partitions})
+        await made._claim(topics, {(topic, each): (0, 99) for topic in topics for each in partitions})
 
     async def record(made: Recorder, partition: int, topic: str, kind: str, value: bytes) -> None:
         at, key = made._offsets[topic, partition], camera_of[partition].encode()
@@ -201,7 +201,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
     async def faulty(made: Recorder) -> set[str]:
         made._judge_cameras()
         await made._save_cameras()
-        return {camera for camera, _ in made._cameras.faulty(10)}
+        return {camera for camera, _ in made._cameras.worst(10)}
 
     first, second = recorder(), recorder()
     await assign(first, 0, 1)
@@ -232,7 +232,7 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     await recorder._write([rig.record(rig.settings.events_topic, CAMERA.encode(), offline, "Status")])
     recorder._judge_cameras()
     await recorder._save_cameras()
-    assert recorder._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+    assert recorder._cameras.worst(10) == [(CAMERA, State.OFFLINE)]
 
     console = ConsoleStore(f"sqlite:///{tmp_path}/console.sqlite")
     console.prepare()
@@ -241,14 +241,14 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     restarted._cameras.restore(restarted._restore())
     restarted._judge_cameras()
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+    assert restarted._cameras.worst(10) == [(CAMERA, State.OFFLINE)]
     console.forget(CAMERA)
     console.close()
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == []
+    assert restarted._cameras.worst(10) == []
     monkeypatch.setattr(console_store, "open_engine", Mock(side_effect=PermissionError))
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == []
+    assert restarted._cameras.worst(10) == []
     restarted.close()
 
 
