@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class ConservationMetrics:
-    """One live audit in a thread of its own; no other role audits."""
+    """The metrics of the live audit, which runs in a thread of its own; no other role audits."""
 
     def __init__(self, registry: CollectorRegistry, kafka: KafkaAddress, database: str, keys: KeyRing) -> None:
         self._kafka = kafka

@@ -58,7 +58,7 @@ class WaitingWork:
 
 
 class KafkaMetrics:
-    """Two clients that stay while Kafka answers, and are replaced after a failure."""
+    """The metrics of Kafka, read by two clients that are replaced after a failure."""
 
     def __init__(self, registry: CollectorRegistry, up: Gauge, address: KafkaAddress) -> None:
         self._up = up

@@ -18,7 +18,7 @@ _RECONNECT_S: Final = 5
 
 
 class MosquittoMetrics:
-    """A client that subscribes, and reconnects by itself without a limit."""
+    """The metrics of Mosquitto, read by a client that reconnects by itself without a limit."""
 
     def __init__(self, registry: CollectorRegistry, up: Gauge, broker: MqttAccess) -> None:
         self._up = up
