@@ -84,25 +84,16 @@ def open_context(
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
     in use.
     """
-<<<<<<< HEAD
-    ways = open_ways(settings, clock_s)
-=======
     login_methods = open_login_methods(settings, clock_s)
-    commands = Commands(settings.broker, keys) if settings.mqtt else None
->>>>>>> 7c64a255 (Name the parts of the console with the field's nouns and verbs)
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-<<<<<<< HEAD
     commands = Commands(settings.broker, keys, store.engine) if settings.mqtt else None
-    context = ConsoleContext(settings, fleet, store, keys, ways, clock_s, commands=commands, read_roles=read_roles)
-=======
     context = ConsoleContext(
         settings, fleet, store, keys, login_methods, clock_s, commands=commands, read_roles=read_roles
     )
->>>>>>> 7c64a255 (Name the parts of the console with the field's nouns and verbs)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     kept_files = settings.kept_files or settings.quarantine

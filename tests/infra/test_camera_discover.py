@@ -121,7 +121,7 @@ def test_a_login_may_come_by_standard_input(
 ) -> None:
     given: list[tuple[str, ...]] = []
 
-    async def describe(answers: list[Answer], *known: str) -> list[CameraDescription]:
+    async def describe(answers: list[ProbeMatch], *known: str) -> list[CameraDescription]:
         given.append(known)
         return []
 

@@ -98,14 +98,8 @@ class Commands:
         """Prepare. `engine` is the console's own database, which keeps commands that were not announced yet."""
         self._broker = broker
         self._keys = keys
-<<<<<<< HEAD
-        self._turns = [Lock() for _ in range(_LOCKS)]
-        self._sent = SentCommands(engine)
-=======
         self._locks = [Lock() for _ in range(_LOCKS)]
-        self._sent: dict[str, Command] = {}
-        """The last command of each camera that has not announced it yet."""
->>>>>>> 7c64a255 (Name the parts of the console with the field's nouns and verbs)
+        self._sent = SentCommands(engine)
 
     def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
         """Change settings of a camera. Return the outcome after at most `wait_s`.

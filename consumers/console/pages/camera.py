@@ -146,14 +146,10 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return error_response(400, f"expected range={'|'.join(RANGES)}")
-<<<<<<< HEAD
     name = name_of(request)
     if context.fleet.card(name) is None:
         return error_response(404, UNKNOWN.format(name))
-    return JSONResponse(await past(context, name, unix_ms(), length_ms))
-=======
-    return JSONResponse(await read_history(context, name_of(request), unix_ms(), length_ms))
->>>>>>> 7c64a255 (Name the parts of the console with the field's nouns and verbs)
+    return JSONResponse(await read_history(context, name, unix_ms(), length_ms))
 
 
 async def read_history(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
