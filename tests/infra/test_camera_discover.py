@@ -125,7 +125,7 @@ def test_a_login_may_come_by_standard_input(
         given.append(known)
         return []
 
-    monkeypatch.setattr(onvif, "find", lambda seconds: [])
+    monkeypatch.setattr(onvif, "probe_networks", lambda seconds: [])
     monkeypatch.setattr(onvif, "describe_all", describe)
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\nmore\n"))
     if login is None:
