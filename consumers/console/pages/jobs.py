@@ -193,9 +193,11 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
     taught = await context.read(jobs.teach_report, job) if ended and job.kind is JobKind.TEACH else None
     frames = context.labelled_frames if taught is not None else None
     files = [file for file, *_ in taught.worst] if taught is not None else []
-    cured = f"job-{job.job_id}" if job.kind in (JobKind.REPAIR, JobKind.TEACH) and job.state is JobState.DONE else ""
-    made = (await context.read(jobs.choices)).get(cured) if cured else None
-    source = (await context.read(jobs.scan_sources, [made]))[cured] if made is not None else None
+    job_bundle = (
+        f"job-{job.job_id}" if job.kind in (JobKind.REPAIR, JobKind.TEACH) and job.state is JobState.DONE else ""
+    )
+    made = (await context.read(jobs.choices)).get(job_bundle) if job_bundle else None
+    source = (await context.read(jobs.scan_sources, [made]))[job_bundle] if made is not None else None
     return {
         "job": job,
         "progress": jobs.progress(job.job_id),
@@ -206,7 +208,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "worst": await context.read(frames.exported_as, files) if frames is not None else {},
         "can_admin": admin,
         "session": session_of(request),
-        "cured": cured,
+        "job_bundle": job_bundle,
         "scan": source,
         "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
         "can_again": job.kind is JobKind.REPAIR and job.state in RESUMABLE,

@@ -83,12 +83,12 @@ def repair(
         if json is not None:
             require_writable(json)
         source = bundle_folder(bundle)
-        sick = load_bundle(source, torch.device("cpu"))
-        classes = sick.settings.classes
+        backdoored = load_bundle(source, torch.device("cpu"))
+        classes = backdoored.settings.classes
         pictures = read_npz(clean, len(classes))
         if quarantine is None and way != "clean":
             raise ConfigError("--quarantine: expected a folder of flagged frames, got none. Or use --mode clean.")
-        flagged = no_frames(sick) if quarantine is None else read_quarantine(quarantine, sick)
+        flagged = no_frames(backdoored) if quarantine is None else read_quarantine(quarantine, backdoored)
         evaluation = Evaluation(
             *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
         )
@@ -97,7 +97,7 @@ def repair(
         with enough_disk(out), only_process(out / LOCK, ONE_RUN):
             with shown.bars:
                 result = run_repair(
-                    sick, pictures, flagged, RepairSettings(way, seed=seed),
+                    backdoored, pictures, flagged, RepairSettings(way, seed=seed),
                     evaluation=evaluation, work=out / ".work", progress=shown,
                 )  # fmt: skip
             good = result.acceptable
@@ -106,12 +106,12 @@ def repair(
                 line = write_successor(out, source, result.network, pictures, MARK)[1]
             else:
                 withdraw(out)
-            verdict = f"The cured network is {'published.' if good else 'NOT published: it lost too much.'}"
+            verdict = f"The repaired network is {'published.' if good else 'NOT published: it lost too much.'}"
             write_report(out, result, classes, verdict, line)
-        document = result.figures | {"bundle": sick.model_id, "threads": torch.get_num_threads()}
+        document = result.figures | {"bundle": backdoored.model_id, "threads": torch.get_num_threads()}
         if json is not None:
             write_json(json, document)
-    print_figures(sick.model_id, flat(document))
+    print_figures(backdoored.model_id, flat(document))
     if not good:
         raise BundleError(
             f"repair: expected a loss of at most 1 point, got {result.held_out.describe()}, and "
