@@ -95,8 +95,8 @@ def write_report(store: Store) -> list[str]:
         "CA: clean accuracy on the test split. ASR: share of triggered test pictures of other classes that go to the "
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
         "sends to the target. FRR, FAR: clean frames flagged, triggered frames not flagged. The defender has 1,000 "
-        "clean pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP (*pure*) "
-        "or all statistics together (*flagged*) flag of about 500 triggered frames. Networks on MNIST and GTSRB, and "
+        "clean pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP "
+        "(*pure*) or all statistics together (*flagged*) flag of about 500 triggered frames. Networks on MNIST and GTSRB, and "
         "those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing the "
         f"training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures judge. "
         "CIFAR-100: not measured, its data is not there.",
@@ -132,8 +132,8 @@ def write_report(store: Store) -> list[str]:
         _pictures(out, plots.GENERATED, [row.key for row in repairs]),
         f"## Compared with other methods (Table 5): {MAIN}",
         "Printed figures are for the paper's own network and trigger C; those measured here share the backdoored model "
-        "and the 500 clean pictures. *default*, *variance ratio* and *paper* have the quarantine as well, about 500 frames "
-        "with the trigger. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
+        "and the 500 clean pictures. *default*, *variance ratio* and *paper* have the quarantine as well, about 500 "
+        "frames with the trigger. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
         "points, chosen on the test split, in its favour. CoDefend's printed CA, 88.27, is that before the repair; its "
         "Table 4 gives 87.18 after it. *paper* has our guard and our conditions: it trains on 400 of the 500 clean "
         "pictures and takes back a part of its change if the others lose accuracy, its batch norms are frozen, and the "
