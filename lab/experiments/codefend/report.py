@@ -98,8 +98,8 @@ def write_report(store: Store) -> list[str]:
         "clean pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP "
         "(*pure*) or all statistics together (*flagged*) flag of about 500 triggered frames. Networks on MNIST and "
         "GTSRB, and those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing "
-        f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures judge. "
-        "CIFAR-100: not measured, its data is not there.",
+        f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures "
+        "judge. CIFAR-100: not measured, its data is not there.",
         "## Figures asked for",
         tables.findings_table(found),
         "## The backdoored models (the paper's Table 1 and Figure 5)",
