@@ -41,17 +41,19 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
             "passed": reached["passed"],
             "failed": reached["failed"],
             "points": f" ({'; '.join(failed)})" if failed else "",
-            "met": _met(len(found["per_attack"]), found["settings"]["submissions"]),
+            "met": _met(len(found["per_attack"]), found["settings"]["submissions"], found["images"]),
             "left": reached["not run"],
+            "whole": reached["not run"] == 0 or None,
             "judged": met_all,
             "mixed": mixed or None,
         }
 
 
-def _met(attacks: int, submissions: int) -> str:
-    """Return the attacks of a run in words. With one attack, the accuracy is no worst case."""
+def _met(attacks: int, submissions: int, images: int) -> str:
+    """Return the attacks of a run and its pictures in words. With one attack, the accuracy is no worst case."""
+    what = f"worst case of {attacks} attacks" if attacks > 1 else "upper bound by one attack"
     shown = "shown once" if submissions == 1 else f"each shown {submissions} times"
-    return f"worst case of {attacks} attacks, {shown}" if attacks > 1 else f"one attack alone, {shown}: an upper bound"
+    return f"{what}, {shown}, first {images} pictures"
 
 
 def paired(rows: Sequence[Case]) -> Iterator[Case]:

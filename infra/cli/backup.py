@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE
+from infra.cli.access import DEFAULT_STATE, text_of
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 from schemas.runtime.moment import format_utc
@@ -18,7 +18,8 @@ Passphrase = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file",
-        help="File with the passphrase, 12 characters or more, that encrypts the backup. A URL needs one.",
+        help="File with the passphrase, 12 characters or more, that encrypts the backup; - is standard input. A URL "
+        "needs one.",
         metavar="FILE",
     ),
 ]
@@ -99,6 +100,6 @@ def _passphrase(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text().strip()
+        return text_of(file).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--passphrase-file: expected a text file, got {file}: {error}. Correct the path.") from None

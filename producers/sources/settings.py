@@ -56,8 +56,8 @@ class StreamSettings(SettingsTable):
     clock of this machine or 1 s ahead; `arrival` is the time of receipt."""
 
     rotate: Literal[0, 90, 180, 270] = 0
-    """Degrees, clockwise, by which the picture is rotated before any other step. A video file is first turned as
-    players show it, by the display matrix that telephones write."""
+    """Degrees, clockwise, by which the picture is rotated before any other step. A video file, also one on a web
+    server, is first turned and mirrored as players show it, by the display matrix that telephones write."""
     privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
     """Rectangles x, y, width, height that are blacked out, as shares of the rotated picture's width and height, so that
     they stay valid if the camera changes its resolution. As text, one is `X,Y,WIDTH,HEIGHT`."""
