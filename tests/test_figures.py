@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.pages.answers import answers
 from benchmarks.pages.cases import CASES
 from benchmarks.pages.figure import NONE, RESULTS, STALE, Figure, Row, Source, Template, read, sources, table
-from benchmarks.pages.figures import NAMES, PAGES, README, Block, comparisons, front
+from benchmarks.pages.figures import NAMES, PAGES, README, Block, Pick, comparisons, front
 from lab.experiments.catalogue import experiments
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
@@ -90,6 +91,12 @@ def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_a_verdict_that_a_figure_declares_stands_for_the_one_by_its_bounds() -> None:
+    case = {"found": "missed"}
+    assert Figure("lost", "0", "0").row(case, "m").reached == "must"
+    assert Figure("lost", "0", "0", reached="{found}").row(case, "m").reached == "missed"
+
+
 def test_figures_that_need_a_row_of_older_code_are_marked_and_no_others(tmp_path: Path) -> None:
     store = Store(tmp_path / "attacks")
     for name, share in (("old", 0.9), ("new", 0.5)):
@@ -159,40 +166,53 @@ def test_the_table_leaves_empty_columns_and_repeated_commands_out() -> None:
     ]
 
 
-def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() -> None:
+def test_each_figure_of_the_readme_is_one_number_with_the_bounds_and_the_verdict_of_its_row() -> None:
     def rows(_page: str) -> list[Row]:
-        return [Row("delay: p50", "", "≤ .1 s", "≤ .05 s", "0.03 s (3 runs)", "", "`measure`")]
+        return [Row("delay: p50", "", "≤ .1 s", "≤ .05 s", "0.03 s (3 runs)", "aim", "`measure`")]
 
-    line = front([("system", "delay", "the delay")], rows).splitlines()[-1]
-    assert line == "| the delay | ≤ .1 s | ≤ .05 s | [0.03 s](docs/results/system.md) |"
+    line = front([Pick("system", "delay", "the delay")], rows).splitlines()[-1]
+    assert line == "| the delay | ≤ .1 s | ≤ .05 s | [0.03 s](docs/results/system.md) | aim |"
 
     def differences(_page: str) -> list[Row]:
-        return [Row("gain", "", "–", "–", "+0.010 [-0.020, +0.040] of 100 †", "", "`measure`")]
+        return [
+            Row("gain", "", "–", "–", "+0.010 [-0.020, +0.040] of 100 †", "", "`measure`"),
+            Row("smallest gain", "", "–", "–", "7.8 of 100 †", "", "`measure`"),
+        ]
 
-    line = front([("system", "gain", "the gain")], differences).splitlines()[2]
-    assert line == "| the gain | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |"
+    line = front([Pick("system", "gain", "the gain, from {more} points on", "smallest")], differences).splitlines()[2]
+    assert line == ("| the gain, from 7.8 points on | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |  |")
 
     def attacks(_page: str) -> list[Row]:
-        return [Row("detected, worst of 2 attacks: blended", "", "≥ 50 %", "–", "83 %", "", "`measure`")]
+        return [Row("detected, worst of 2 attacks: blended", "", "≥ 50 %", "–", "83 %", "must", "`measure`")]
 
-    line = front([("backdoors", "detected", "frames of the worst attack, {attack}")], attacks).splitlines()[2]
-    assert line == "| frames of the worst attack, blended | ≥ 50 % | – | [83 %](docs/results/backdoors.md) |"
+    line = front([Pick("backdoors", "detected", "frames of the worst attack, {end}")], attacks).splitlines()[2]
+    assert line == "| frames of the worst attack, blended | ≥ 50 % | – | [83 %](docs/results/backdoors.md) | must |"
     with pytest.raises(ValueError, match="begins with 'weight', got 0"):
-        front([("system", "weight", "the weight")], rows)
+        front([Pick("system", "weight", "the weight")], rows)
 
 
 def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() -> None:
-    row = {"model": "scene@1-hardened+4de0", "scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100}
-    found, other = CASES["withstood"]([row, {**row, "eps": 0.08}])
-    assert (found["must"], found["aim"], found["clean_must"]) == ("≥ .78", "≥ .90", "≥ .98")
-    assert (other["must"], other["aim"], other["clean_must"]) == (NONE, NONE, NONE)
+    row = {"model": "scene@1-hardened+4de0", "scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100, "clean": 1.0}
+    found, other, clean = CASES["withstood"]([row, {**row, "eps": 0.08, "clean": 0.97}])
+    assert (found["must"], found["aim"]) == ("≥ .78", "≥ .90")
+    assert (other["must"], other["aim"]) == (NONE, NONE)
     assert (found["low"], found["high"]) == pytest.approx((0.404, 0.596), abs=5e-4)
+    assert (clean["lowest"], clean["rows"], clean["clean_must"]) == (0.97, 2, "≥ .98")
 
 
-def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of_the_sticker() -> None:
-    row = {"network": "scene-stickers", "pictures": "scenes-640x480", "rows": 78}
-    found, other = CASES["certified"]([row, {**row, "rows": 40}])
-    assert (found["must"], other["must"]) == ("≥ .90", NONE)
+def test_a_short_table_names_each_run_of_the_fleets_defence_and_the_hard_scenes_and_marks_rows_of_older_code(
+    tmp_path: Path,
+) -> None:
+    for name in ("red-team", "hardening"):
+        (tmp_path / name).symlink_to(RESULTS / name)
+    runs = sorted(folder.name for folder in (RESULTS / "red-team").glob("*-fleet-*"))
+    lines = answers(tmp_path).splitlines()[2:]
+    assert sorted(re.findall(r"red-team/(\S+)/README.md", "".join(lines))) == runs
+    scenes = [line for line in lines if "hard scenes" in line]
+    assert len(scenes) == len(lines) - len(runs) == 2
+    assert not [line for line in lines if "†" in line]
+    (tmp_path / STALE).write_text(json.dumps({"hardening": {"stale": list(Store(tmp_path / "hardening").rows())}}))
+    assert [line for line in answers(tmp_path).splitlines()[2:] if "†" in line] != []
 
 
 def test_hard_scenes_are_summed_over_the_drop_ratios_and_compared_for_equal_numbers_of_frames() -> None:
@@ -208,10 +228,10 @@ def test_hard_scenes_are_summed_over_the_drop_ratios_and_compared_for_equal_numb
 
 def test_the_hardened_network_stands_first_and_the_plain_one_has_no_bound() -> None:
     rows = [
-        {"model": "scene@1+b", "resubmitted": "0.5", "frames": "100"},
-        {"model": "scene@1-hardened+abcdef", "resubmitted": "0.9", "frames": "100"},
+        {"model": "scene@1+b", "resubmitted": "0.5", "frames": "100", "clean": "1.0"},
+        {"model": "scene@1-hardened+abcdef", "resubmitted": "0.9", "frames": "100", "clean": "1.0"},
     ]
-    hardened, plain = CASES["scenes"](rows)
+    hardened, plain, *_ = CASES["scenes"](rows)
     assert (hardened["network"], hardened["must"]) == ("scene@1-hardened+abcd", "≥ .95")
     assert (plain["network"], plain["must"]) == ("scene@1+b", "–")
 
@@ -228,10 +248,10 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     document = {"folder": "f", "eps": 8 / 255, "settings": {"bundle": "net@1+a", "defence": "fleet"}, "attacks": rows}
     [found] = CASES["strongest_of_the_same"]([document])
     assert (found["strongest"]["name"], found["longest"]["name"], found["of"]) == ("auto-attack", "steps/100", 3)
-    assert (found["reached"], found["bound"]) == ("holds", "8/255")
+    assert (found["reached"], found["bound"]) == ("must", "8/255")
     rows[-1]["every_time"] = 0.3
     [found] = CASES["strongest_of_the_same"]([document])
-    assert found["reached"] == "fails"
+    assert found["reached"] == "missed"
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
 
 
@@ -264,10 +284,10 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
         attack("clean", "bare", 0b11111110, 0b11111100), attack("eot-pgd", "bare", 0b11110000, 0b11111100),
         attack("square", "fleet", 0b11111110, 0b11000011),
     ]  # fmt: skip
-    clean, unaware, worst = CASES["paired"](rows)
-    assert [case["gain"]["value"] for case in (clean, unaware, worst)] == [-1 / 8, 2 / 8, -2 / 8]
-    assert [case["bare"]["value"] for case in (clean, unaware, worst)] == [7 / 8, 4 / 8, 4 / 8]
-    assert (clean["strongest"], clean["primary"], clean["smallest_gain"]) == (None, None, None)
+    clean, worst = CASES["paired"](rows)
+    assert [case["gain"]["value"] for case in (clean, worst)] == [-1 / 8, -2 / 8]
+    assert [case["bare"]["value"] for case in (clean, worst)] == [7 / 8, 4 / 8]
+    assert (clean["primary"], clean["smallest_gain"]) == (None, None)
     # Shown once, all are right behind the drop: the page and this table name the gain of one comparison.
     assert worst["primary"]["value"] == 4 / 8
     answers = ("network", "made_on", "attack", "bare", "once", "always")
@@ -275,7 +295,6 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
     typed: list[dict[str, Any]] = [{**{name: row[name] for name in answers}, **numbers} for row in rows]
     [summary] = summaries([PairedRow(**row) for row in typed])
     assert worst["smallest_gain"] == 100 * summary.worst.detectable("once") != 100 * summary.worst.detectable("always")
-    assert worst["strongest"] == "eot-pgd, made on the bare network; square, made through the drop"
     assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
 
 

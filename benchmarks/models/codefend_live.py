@@ -131,7 +131,7 @@ def outcome(state: Path, report: Result, chosen: set[str]) -> Result:
     }
 
 
-def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
+def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
     """Alert, repair and publish while the cameras send; the stickers stay until the end."""
     document, chosen = scenario(0, minutes, stays_s=60 * minutes)
     for fault in document["faults"]:
@@ -139,19 +139,19 @@ def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
-    layout, cured = Layout(state), state.with_name(f"{state.name}-cured")
+    layout, repaired = Layout(state), state.with_name(f"{state.name}-repaired")
     with RunningSystem(state, "--scenario", file, "--bundle", bundle) as system:
         system.await_role("fleet")
         # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
         _await(lambda: sum(1 for _ in layout.quarantine.rglob("*.png")) >= 100, 60 * minutes, "100 flagged frames")
         begun = time.monotonic()
         _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
-                 "--out", cured)  # fmt: skip
+                 "--out", repaired)  # fmt: skip
         repaired_s = time.monotonic() - begun
         before = _models(layout)
         published = time.monotonic()
-        _command("model", "publish", cured, "--state", state)
-        _await(lambda: len(_models(layout)) > len(before), 120, "a verdict of the cured model")
+        _command("model", "publish", repaired, "--state", state)
+        _await(lambda: len(_models(layout)) > len(before), 120, "a verdict of the repaired model")
         served_s = time.monotonic() - published
         switched_ms = unix_ms()
         time.sleep(30)
@@ -237,7 +237,7 @@ def main() -> None:
             result["runs_passed"] = sum(each["passed"] for each in result["runs"])
             report(result, arguments.json, shown=False)
         if arguments.repair:
-            result["cure"] = cure(Path(folder) / "cure", arguments.bundle, arguments.clean, 10.0)
+            result["cure"] = repair_live(Path(folder) / "cure", arguments.bundle, arguments.clean, 10.0)
             report(result, arguments.json, shown=False)
     print(json.dumps(result, indent=2))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -12,13 +12,9 @@ from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, t
 from benchmarks.pages.figure import NONE, Case, Cases
 from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same
 from benchmarks.pages.red_team_figures import CONDITIONS
-from lab.experiments.aigan.whole_split import TEST_PICTURES, whole_split
 from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
 from lab.experiments.harness.store import Store
-from lab.experiments.preprocessing.defences import OURS
-from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS
-from lab.experiments.preprocessing.published import BPDA_50, EOT_CLEAN_50, TABLE_3
 from lab.experiments.qusecnets.plan import WHOLE_SUFFIX
 from lab.experiments.super_iot import report as super_iot_report
 from lab.experiments.super_iot import tables as super_iot_tables
@@ -57,6 +53,7 @@ def _attacks(document: Any) -> Iterator[Case]:
             "name": name,
             "what": case["what"].rstrip("."),
             "outcome": "succeeds" if case["succeeded"] else "fails",
+            "reached": "missed" if case["succeeded"] or case["lost"] else "must",
             "p99_must": NONE if "p99_after_s" in seen else "≤ 2 ×",
             "p99_after_s": seen.get("p99_after_s"),
             "grown_mib": seen.get("database_growth_mib"),
@@ -153,7 +150,7 @@ def _codefend(store: Store) -> Iterator[Case]:
     return codefend_tables.finding_cells(codefend_report.read_findings(store))
 
 
-def _sticker_drill(document: Any) -> Iterator[Case]:
+def _patch_drill(document: Any) -> Iterator[Case]:
     runs = document["runs"]
     waits = [wait for run in runs for wait in run["seconds_to_alert"].values()]
     seen = [wait for wait in waits if wait is not None]
@@ -169,9 +166,17 @@ def _sticker_drill(document: Any) -> Iterator[Case]:
 
 def _scenes(rows: Sequence[Case]) -> Iterator[Case]:
     for row in sorted(rows, key=lambda row: "hardened" not in row["model"]):
-        must, aim, clean = ("≥ .95", "≥ .98", "≥ .99") if "hardened" in row["model"] else (NONE, NONE, NONE)
+        must, aim = ("≥ .95", "≥ .98") if "hardened" in row["model"] else (NONE, NONE)
         always = _interval(row["resubmitted"], row["frames"])
-        yield {**row, **always, "network": _short(row["model"]), "must": must, "aim": aim, "clean_must": clean}
+        yield {**row, **always, "network": _short(row["model"]), "must": must, "aim": aim}
+    yield from _clean(rows, lambda model: "≥ .99" if "hardened" in model else NONE)
+
+
+def _clean(rows: Sequence[Case], must: Callable[[str], str]) -> Iterator[Case]:
+    """Yield the lowest accuracy of each network on scenes that are not attacked."""
+    for model in sorted({row["model"] for row in rows}):
+        shares = [float(row["clean"]) for row in rows if row["model"] == model]
+        yield {"of": _short(model), "rows": len(shares), "lowest": min(shares), "clean_must": must(model)}
 
 
 def _short(model_id: str) -> str:
@@ -190,26 +195,15 @@ _WITHSTOOD: Final = {
     ("hard", 0.03): ("≥ .78", "≥ .90"), ("dim", 0.03): ("≥ .80", "≥ .90"), ("usual", 0.0627): ("≥ .78", "≥ .90"),
     ("usual", 0.03): ("≥ .98", "1"),
 }  # fmt: skip
-"""Bounds of the share of scenes that withstands every attack, by their kind and ε: must and aim."""
-_CERTIFIED: Final = {
-    ("cifar10-stickers", "cifar10", 5): ("≥ .58", "≥ .68", "≥ .88"),
-    ("scene-stickers", "scenes-640x480", 78): ("≥ .90", "≥ .97", NONE),
-}
-"""Bounds by network, pictures and the sticker's rows: must and aim of the certified share, must of the clean one."""
+"""Bounds of the robust accuracy on scenes, by their kind and ε: must and aim."""
 
 
 def _withstood(rows: Sequence[Case]) -> Iterator[Case]:
     for row in rows:
         must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
-        clean = "≥ .98" if must != NONE else NONE
         worst = _interval(row["worst"], row["frames"])
-        yield {**row, **worst, "network": _short(row["model"]), "must": must, "aim": aim, "clean_must": clean}
-
-
-def _certified(rows: Sequence[Case]) -> Iterator[Case]:
-    for row in rows:
-        must, aim, clean = _CERTIFIED.get((row["network"], row["pictures"], int(row["rows"])), (NONE,) * 3)
-        yield {**row, "must": must, "aim": aim, "clean_must": clean}
+        yield {**row, **worst, "network": _short(row["model"]), "must": must, "aim": aim}
+    yield from _clean(rows, lambda _: "≥ .98")
 
 
 def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
@@ -252,31 +246,6 @@ def _broken(rows: Sequence[Case]) -> Iterator[Case]:
     yield {**max(main, key=lambda row: float(row["attacked"])), "broken": len(main)}
 
 
-_AIGAN: Final = {
-    ("mnist", "white-box"): ("≥ .985", "≥ .995"),
-    ("mnist", "black-box"): ("≥ .95", NONE),
-    ("cifar10", "white-box"): ("≥ .90", "≥ .97"),
-    ("cifar10", "black-box"): ("≥ .75", NONE),
-}
-
-
-def _aigan(rows: Sequence[Case]) -> Iterator[Case]:
-    """Each generator on the whole test split if its training recorded that, else on the pictures of the row."""
-    for row in rows:
-        if (row["attack"], row["defence"], row["target"]) == ("AI-GAN", "none", "-1"):
-            must, aim = _AIGAN.get((row["task"], row["knowledge"]), (NONE, NONE))
-            whole = whole_split(row["task"], row["knowledge"])
-            found = {} if whole is None else {"share": whole.value, "low": whole.low, "high": whole.high}
-            images = row["images"] if whole is None else TEST_PICTURES
-            yield {**row, **found, "images": images, "must": must, "aim": aim}
-
-
-def _aigan_times(rows: Sequence[Case]) -> Iterator[Case]:
-    seconds = {(row["task"], row["attack"]): float(row["seconds"]) for row in rows}
-    for task in sorted({task for task, attack in seconds if attack == "PGD-40"}):
-        yield {"task": task, "ratio": seconds[task, "PGD-40"] / seconds[task, "AI-GAN"]}
-
-
 _UNLIKE: Final = {
     "mnist-cq2-attacked": " (a deeper network than the paper's, trained against attacks)",
     "mnist-cq2-attacked-residual": " (a residual network, trained against attacks)",
@@ -303,52 +272,12 @@ def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
         yield {**row, "attack": attack, "must": must, "aim": aim, "unlike": unlike}
 
 
-def _not_reproduced(rows: Sequence[Case]) -> Iterator[Case]:
-    """Yield the attacks of the paper's Table 3 whose interval lies below its figure, for either steps."""
-    for row in _preprocessed(rows):
-        paper = TABLE_3.get(row["attack"])
-        if paper is not None and paper.asr is not None and float(row["ci_high"]) < paper.acc:
-            yield {**row, "paper": f"{paper.acc:.2f}"}
-
-
-def _preprocessed(rows: Iterable[Case]) -> list[Case]:
-    """Return the cases of CIFAR-10 with the chosen steps and with the paper's."""
-    steps = {OURS: "steps of 2 to 10", PAPERS_STEPS: "the paper's steps of 20 to 100"}
-    return [
-        {**row, "steps": steps[row["defence"]]}
-        for row in rows
-        if row["subject"] == "cifar10" and row["defence"] in steps
-    ]
-
-
-def _counted_by_the_paper(points: Iterable[Case]) -> Iterator[Case]:
-    """Yield the last rounds of the paper's attacks. A picture that gave its target once stays lost in these."""
-    papers = {"bpda": ("BPDA", BPDA_50), "eot-clean": ("BPDA + EOT(30) at the clean picture", EOT_CLEAN_50)}
-    last = {(point["attack"], point["defence"]): point for point in _preprocessed(points)}
-    for (attack, _), point in last.items():
-        if attack in papers:
-            label, paper = papers[attack]
-            yield {**point, "label": label, "paper": f"{paper[OURS].acc:.2f}; {paper[OURS].asr:.2f}"}
-
-
-def _preprocessed_attacked(rows: Sequence[Case]) -> Iterator[Case]:
-    bounds = {"bpda": "≥ .70", "eot-clean": NONE, "eot-current": NONE, "eot-1": NONE}
-    order = list(bounds)
-    chosen = [row for row in _preprocessed(rows) if row["attack"] in bounds]
-    for row in sorted(chosen, key=lambda row: order.index(row["attack"])):
-        yield {**row, "must": bounds[row["attack"]]}
-
-
 CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
-    "photographs": _photographs, "codefend": _codefend, "sticker_drill": _sticker_drill,
-    "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "certified": _certified,
-    "live_attack": _live_attack, "parity": _parity,
-    "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
-    "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": judged,
-    "counted_by_the_paper": _counted_by_the_paper,
-    "not_reproduced": _not_reproduced, "paper_mode": _paper_mode, "unrounded": _unrounded,
-    "below_the_paper": _below_the_paper, "foreign": _foreign,
+    "photographs": _photographs, "codefend": _codefend, "patch_drill": _patch_drill,
+    "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "live_attack": _live_attack,
+    "parity": _parity, "broken": _broken, "qusecnets": _qusecnets, "judged": judged,
+    "paper_mode": _paper_mode, "unrounded": _unrounded, "below_the_paper": _below_the_paper, "foreign": _foreign,
     "general": _general, "paired": paired, "strongest_of_the_same": strongest_of_the_same,
 }  # fmt: skip
 """The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

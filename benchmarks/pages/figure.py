@@ -16,7 +16,8 @@ A page has the file `PAGE.toml` with sources:
         { what = "{fault}: lost", measured = "{frames_lost} of {frames_published}", must = "0", aim = "0" },
     ]
 
-All texts of a figure are templates, see `Template`. `needs` names a field without which a case has no such figure.
+All texts of a figure are templates, see `Template`. Unless it is given, `reached` is the verdict by the bounds.
+`needs` names a field without which a case has no such figure.
 
 A figure that reads otherwise without the rows of older code is marked: it needs one of them.
 """
@@ -33,6 +34,7 @@ from typing import Any, Final, NamedTuple
 
 from lab.experiments.harness.store import Row as StoredRow
 from lab.experiments.harness.store import Store
+from lab.results.bounds import reached as verdict
 from lab.results.markdown import markdown
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -117,7 +119,7 @@ class Figure:
         what, paper, must, aim, reached, by = map(
             filled, (self.what, self.paper, self.must, self.aim, self.reached, command)
         )
-        return Row(what, paper, must, aim, measured, reached, by)
+        return Row(what, paper, must, aim, measured, reached or verdict(must, aim, measured), by)
 
 
 Cases = Callable[[Any], Iterable[Case]]

@@ -15,8 +15,8 @@ from lab.red_team.plan import CLEAN
 def judged(documents: Sequence[Case]) -> Iterator[Case]:
     """Each run of `lab red-team` with its bounds.
 
-    The bounds hold for the pictures that met the costly attacks. An attacker who knows the key met few attacks, so that
-    figure is an upper bound, and has none.
+    The bounds hold for the pictures that met the costly attacks. A run with the key known has few attacks: its figure
+    is an upper bound of accuracy, and has no bounds.
     """
     for found in documents:
         reached = Counter(found["checklist"].values())
@@ -26,6 +26,7 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
         bounded = "hardened" in found["settings"]["bundle"] and found["settings"]["defence"] == "fleet"
         must, aim = {"8/255": ("≥ .33", "≥ .40"), "0.01": ("≥ .60", "≥ .66")}[bound] if bounded else (NONE, NONE)
         low, high = found["intervals"]["worst_case_accuracy"]
+        failed = [point for point, status in found["checklist"].items() if status == "failed"]
         yield {
             **found,
             "images": found.get("worst_case_images", found["images"]),
@@ -39,21 +40,31 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
             "high": high,
             "passed": reached["passed"],
             "failed": reached["failed"],
+            "points": f" ({'; '.join(failed)})" if failed else "",
+            "met": _met(len(found["per_attack"]), found["settings"]["submissions"], found["images"]),
             "left": reached["not run"],
+            "whole": reached["not run"] == 0 or None,
             "judged": met_all,
             "mixed": mixed or None,
         }
 
 
+def _met(attacks: int, submissions: int, images: int) -> str:
+    """Return the attacks of a run and its pictures in words. With one attack, the accuracy is no worst case."""
+    what = f"worst case of {attacks} attacks" if attacks > 1 else "upper bound by one attack"
+    shown = "shown once" if submissions == 1 else f"each shown {submissions} times"
+    return f"{what}, {shown}, first {images} pictures"
+
+
 def paired(rows: Sequence[Case]) -> Iterator[Case]:
-    """Each network bare and behind the drop, on the same pictures and under the same attacks; the worst case last."""
+    """Each network bare and behind the drop, on the same pictures, without an attack and in the worst case."""
     records = [
         PairedRow(**{**row, **{name: int(row[name]) for name in ("pictures", "submissions")},
                      **{name: float(row[name]) for name in ("eps", "seconds")}})
         for row in rows
     ]  # fmt: skip
     for each in summaries(records):
-        for line in (each.clean, each.unaware, each.worst):
+        for line in (each.clean, each.worst):
             yield {
                 "network": each.network.partition("+")[0],
                 "bound": strength(each.eps),
@@ -62,7 +73,6 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
                 "times": each.submissions,
                 **{side: line.share(side)._asdict() for side in ("bare", "always")},
                 "gain": line.gain("always")._asdict(),
-                "strongest": None if line is each.clean else f"{line.strongest('bare')}; {line.strongest('always')}",
                 "primary": line.gain(PRIMARY)._asdict() if line is each.worst else None,
                 "smallest_gain": 100 * each.smallest_gain if line is each.worst else None,
             }
@@ -82,7 +92,7 @@ def strongest_of_the_same(documents: Sequence[Case]) -> Iterator[Case]:
             "folder": found["folder"], "network": found["settings"]["bundle"].partition("+")[0],
             "defence": found["settings"]["defence"], "bound": strength(found["eps"]),
             "n": longest["compared"], "of": len(same), "strongest": strongest, "longest": longest, "points": points,
-            "reached": "fails" if points >= 100 * STRONGER - 1e-9 else "holds",
+            "reached": "missed" if points >= 100 * STRONGER - 1e-9 else "must",
         }  # fmt: skip
 
 

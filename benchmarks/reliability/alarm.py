@@ -138,13 +138,13 @@ def page(result: Result) -> str:
     waits = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
     evidence = sorted(each["to_evidence_s"] for each in found if each["to_evidence_s"] is not None)
     lines = [
-        "# From a sticker to a person",
+        "# From an adversarial patch (sticker) to a person",
         "",
         f"`python -m benchmarks.reliability.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
         f"{options['cameras']} camera(s) "
-        f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; stickers before "
+        f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; patches before "
         f"{options['stickers']}; {result['machine']}, with other processes running. Seconds from a camera's "
-        "first frame with the sticker.",
+        "first frame with the patch.",
         "",
         "| round | camera | to the evidence, s | to the webhook, s |",
         "| --- | --- | --- | --- |",
@@ -154,7 +154,7 @@ def page(result: Result) -> str:
             for camera, each in one["cameras"].items()
         ),
         "",
-        f"{len(waits)} of {len(found)} stickers reached the webhook"
+        f"{len(waits)} of {len(found)} patches reached the webhook"
         + (f", after {median(waits):.1f} s in the median and {waits[-1]:.1f} s at most" if waits else "")
         + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
         f"False alerts: {sum(len(one['others']) for one in rounds)}. "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from lab.red_team import plots
 from lab.red_team.defences import Defence
+from lab.red_team.plan import CLEAN, MAIN
 from lab.red_team.result import Result, Row
 from lab.results.csv_rows import write_rows
 from lab.results.markdown import markdown
@@ -18,16 +20,21 @@ RESULT: Final = "result.json"
 ATTACKS: Final = "attacks.csv"
 CURVES: Final = "curves.png"
 ABOUT: Final = """\
-A network is attacked through everything that defends it, by attackers who know it. What counts is the *worst case*: a
-picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown again
-(a random defence has ten chances to err). Changes are bounded by L∞ ε on frames in [0, 1] and are not rounded to 8
-bits, which favours the attacker. The *signs of masking* say where a high figure proves nothing, because gradients
-fail and not attackers; the *checklist* (Carlini et al. 2019) says of each point whether the evaluation holds: passed,
-failed, or not run. A weak defence can pass every point. [ADR 23](../../adr/0023-red-team.md) has the threat model and
-why this is judged and nothing else.
+A network is attacked through everything that defends it, by adaptive white-box attackers. What counts is the *worst
+case* (robust accuracy): a picture counts only if every attack fails on it, and fails again each time the same attacked
+picture is shown again (a random defence has ten chances to err). Changes are bounded by L∞ ε on frames in [0, 1] and
+are not rounded to 8 bits, which favours the attacker. The *signs of masking* say where a high figure proves nothing,
+because gradients fail and not attackers; the *checklist* (Carlini et al. 2019) says of each point whether the
+evaluation holds: passed, failed, or not run. A weak defence can pass every point.
+[ADR 23](../../adr/0023-red-team.md) has the threat model and why this is judged and nothing else.
 
 *Strongest attack* and *checklist* are as stored by each run. The runs on the plain network `cifar10` are older than the
 rule that compares attacks on the same pictures ([adaptive attackers](../robustness.md))."""
+KEY_KNOWN: Final = "key-known"
+UPPER: Final = """\
+*Attacks*: those on this defence within ε, which make up the worst case. Rows with different numbers of attacks must not
+be compared: an attacker who knows the key can do no worse than one who does not, so that the accuracy of a row
+`key-known` with fewer attacks is an upper bound."""
 THREAT: Final = """\
 - **Goal**: any wrong answer (untargeted), or a chosen wrong one (targeted, a random other class for each picture).
 - **Norm**: L∞, at most ε on frames with values in [0, 1], before anything is dropped; the frames stay in [0, 1].
@@ -48,9 +55,15 @@ def write_pages(out: Path, run: str, result: Result) -> Path:
     document = result.document()
     _write(folder / RESULT, json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_rows(folder / ATTACKS, result.rows(), Row)
-    drawn = plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES)
-    _write(folder / "README.md", _details(result, document, drawn))
+    plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES)
+    write_details(folder)
     return write_front(out)
+
+
+def write_details(folder: Path) -> None:
+    """Write the page of the run in `folder` from its result."""
+    document = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    _write(folder / "README.md", _details(document, (folder / CURVES).is_file()))
 
 
 def write_front(out: Path) -> Path:
@@ -67,16 +80,17 @@ def _write(file: Path, text: str) -> None:
 
 def _front(out: Path) -> str:
     heads = [
-        "network", "defence", "ε", "pictures", "clean", "worst case",
+        "network", "defence", "ε", "pictures", "clean", "attacks × submissions", "worst case",
         "of the pictures that met all costly attacks that ran", "strongest attack",
         "signs of masking", "checklist: passed / failed / not run",
     ]  # fmt: skip
-    lines, findings = [], []
+    lines, findings, known = [], [], False
     for file in sorted(out.glob(f"*/{RESULT}")):
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        known |= found["settings"]["defence"] == KEY_KNOWN
         lines.append(_line(file.parent.name, found))
         findings.append(f"### {file.parent.name}\n\n" + "\n".join(f"- {line}" for line in _findings(found)))
-    parts = ["# The red team", ABOUT, "## Who withstands", markdown(heads, lines)]
+    parts = ["# The red team", ABOUT, "## Worst cases", markdown(heads, lines), *([UPPER] if known else [])]
     if beside := [file for file in sorted(out.glob("*.md")) if file.name != "README.md"]:
         parts.append(
             "Validation of the attacks: " + ", ".join(f"[{_title(file)}]({file.name})" for file in beside) + "."
@@ -96,7 +110,7 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
     return [
         f"[{settings['bundle']}]({name}/README.md)", defence, _strength(found["eps"]), str(found["images"]),
         _share(found["clean_accuracy"], found["intervals"]["clean_accuracy"]),
-        _worst(found),
+        f"{len(found['per_attack'])} × {settings['submissions']}", _worst(found),
         "" if judged is None else f"{_share(judged['accuracy'], judged['interval'])} of {judged['images']}",
         str(found["strongest"]), str(len(found["masking_signs"])),
         " / ".join(str(status.count(each)) for each in ("passed", "failed", "not run")),
@@ -117,23 +131,25 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
     return [*lines, f"`{found['settings']['command']}`"]
 
 
-def _details(result: Result, document: Mapping[str, Any], drawn: bool) -> str:
-    settings = document["settings"]
-    threat = THREAT.format(knowledge=settings["knowledge"], times=result.times, s="" if result.times == 1 else "s")
-    verdicts = [[point, verdict.status, verdict.why] for point, verdict in result.verdicts.items()]
+def _details(document: Mapping[str, Any], drawn: bool) -> str:
+    settings, times = document["settings"], document["settings"]["submissions"]
+    threat = THREAT.format(knowledge=settings["knowledge"], times=times, s="" if times == 1 else "s")
+    verdicts = [[point, status, document["reasons"][point]] for point, status in document["checklist"].items()]
+    rows = [Row(**row) for row in document["attacks"]]
     drop = "" if settings["drop"] is None else f", r = {settings['drop']:g}"
     parts = [
-        f"# {settings['bundle']} behind {settings['defence']}{drop}, ε = {_strength(result.eps)}",
+        f"# {settings['bundle']} behind {settings['defence']}{drop}, ε = {_strength(document['eps'])}",
         f"Made by `{settings['command']}` from {settings['data']}, seed {settings['seed']}, on {settings['device']}. "
         f"All numbers are in [{ATTACKS}]({ATTACKS}) and [{RESULT}]({RESULT}).",
-        markdown(["what", "accuracy"], _headlines(result)),
+        markdown(["what", "accuracy"], _headlines(document, rows)), _counts(rows),
         "## Threat model", threat,
-        "## Signs of gradient masking", "\n".join(f"- {sign}" for sign in result.signs) or "None was seen.",
+        "## Signs of gradient masking",
+        "\n".join(f"- {sign}" for sign in document["masking_signs"]) or "None was seen.",
         "## Checklist", markdown(["point", "verdict", "why"], verdicts),
-        "## Attacks", ATTACKS_TEXT.format(compared=_compared(result)), _table(result.rows()),
+        "## Attacks", ATTACKS_TEXT.format(compared=_compared(document, rows)), _table(rows),
         f"![accuracy over ε, steps and draws a gradient]({CURVES})" if drawn else "",
-        "## Left out" if result.left_out else "",
-        "\n".join(f"- {line}" for line in result.left_out),
+        "## Left out" if document["left_out"] else "",
+        "\n".join(f"- {line}" for line in document["left_out"]),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -146,27 +162,46 @@ which counts for the worst case and not here. Pictures that are never right when
 line are not attacks on this defence within ε: they test the attacks themselves."""
 
 
-def _compared(result: Result) -> int:
-    return max((each.job.compared or 0 for each in result.outcomes.values()), default=0) or result.images
+def _attacks(rows: Sequence[Row]) -> list[Row]:
+    """Return the attacks on the defence itself within the bound."""
+    return [row for row in rows if row.counts and row.kind != CLEAN]
 
 
-def _headlines(result: Result) -> list[list[str]]:
-    clean, standing = result.outcomes["clean"], len(result.standing)
-    last = sum(each.pictures >= standing for each in result.attacks.values())
+def _compared(document: Mapping[str, Any], rows: Sequence[Row]) -> int:
+    """Return the number of first pictures that met all attacks but the main one."""
+    return max((row.compared for row in _attacks(rows) if row.name != MAIN), default=int(document["images"]))
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    """Return the numbers of attacks of a run, and how many met how many of the first pictures."""
+    attacks, others = len(_attacks(rows)), sum(not row.counts and row.kind != CLEAN for row in rows)
+    met = Counter(row.compared for row in _attacks(rows))
+    sizes = ", ".join(f"{count} met the first {size}" for size, count in sorted(met.items(), reverse=True))
+    return (
+        f"{attacks + others} attack{'s' * (attacks + others > 1)} ran: {attacks} on this defence within ε, which "
+        f"count{'s' * (attacks == 1)} for the worst case, and {others or 'none'} to test the attacks themselves. "
+        f"Pictures that each of the {attacks} met whatever the others did (n, below): {sizes}. Point 7 of the "
+        "checklist counts the pictures without an attack as one more run."
+    )
+
+
+def _headlines(document: Mapping[str, Any], rows: Sequence[Row]) -> list[list[str]]:
+    images, attacks, worst = document["images"], _attacks(rows), document["worst_case_accuracy"]
+    intervals, judged = document["intervals"], document["worst_case_of_judged"]
+    standing = document.get("worst_case_images", images)
+    last = sum(row.pictures >= standing for row in attacks)
     lines = [
-        ["clean, one submission", _interval(clean.accuracy)],
-        [f"worst case over {len(result.attacks)} attacks and {result.times} submissions, "
-         f"{'all' if standing == result.images else 'the first'} {standing} pictures"
-         + (f" (the last one met {last} of the attacks)" if last < len(result.attacks) else ""),
-         "no attack ran" if result.worst is None else _interval(result.worst)],
+        ["clean, one submission", _share(document["clean_accuracy"], intervals["clean_accuracy"])],
+        [f"worst case over {len(attacks)} attacks and {document['settings']['submissions']} submissions, "
+         f"{'all' if standing == images else 'the first'} {standing} pictures"
+         + (f" (the last one met {last} of the attacks)" if last < len(attacks) else ""),
+         "no attack ran" if worst is None else _share(worst, intervals["worst_case_accuracy"])],
     ]  # fmt: skip
-    if result.worst_judged is not None and result.judged < standing:
-        lines.append(
-            [
-                f"the same, the first {result.judged}: they met {', '.join(result.judges)}",
-                _interval(result.worst_judged),
-            ]
-        )
+    if judged is not None and judged["images"] < standing:
+        lines.append([
+            f"the same, the first {judged['images']}: they met {', '.join(judged['attacks'])}",
+            _share(judged["accuracy"], judged["interval"]),
+        ])  # fmt: skip
     return lines
 
 
@@ -186,10 +221,6 @@ def _cells(row: Row) -> list[str]:
         _share(row.every_time, (row.every_time_low, row.every_time_high)),
         "" if row.target_reached is None else f"{row.target_reached:.3f}", f"{row.seconds:.0f}",
     ]  # fmt: skip
-
-
-def _interval(interval: tuple[float, float, float]) -> str:
-    return _share(interval[0], interval[1:])
 
 
 def _share(value: float, interval: Sequence[float]) -> str:

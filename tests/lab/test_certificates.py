@@ -194,6 +194,14 @@ def test_the_page_shows_rows_with_intervals_and_published_figures_with_sources()
     assert "Levine and Feizi, NeurIPS 2020" in text
 
 
+def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of_the_patch() -> None:
+    shares = ("restorer", 8, 100, 0.92, 0.85, 0.96, 1.0, 0.96, 1.0, 1919.0, 64.0)
+    rows = [Row("scene-stickers", "scenes-640x480", side, side, *shares) for side in (78, 40)]
+    bounded, other = [line for line in "\n".join(page(rows)).splitlines() if line.startswith("| scene-stickers")]
+    assert "| ≥ .90 | ≥ .97 | must |" in bounded
+    assert "| – | – |  |" in other
+
+
 def test_a_sticker_that_is_too_large_is_refused_before_the_others_are_measured(lab: Command, tmp_path: Path) -> None:
     known = pictures(12, 5)
     write_frail(tmp_path / "bundle")

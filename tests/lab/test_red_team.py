@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab.experiments.red_team import published_runs
 from lab.red_team import measure, plan
 from lab.red_team.defences import Defence
 from lab.red_team.jobs import Effort, Job
-from lab.red_team.pages import write_pages
+from lab.red_team.pages import write_details, write_front, write_pages
 from lab.red_team.plan import Speeds, further_jobs
 from lab.red_team.result import Result
 from lab.red_team.run import RedTeam
@@ -208,6 +209,19 @@ def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
     write_pages(tmp_path / "pages", "two", replace(first, outcomes={**first.outcomes, "noise": few}))
     text = (tmp_path / "pages" / "two" / "README.md").read_text()
     assert "all 8 pictures (the last one met 1 of the attacks)" in text
+
+
+def test_the_committed_pages_are_what_their_results_make(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "docs" / "results" / "red-team"
+    out = tmp_path / "red-team"
+    shutil.copytree(committed, out)
+    runs = [file.parent for file in sorted(out.glob("*/result.json"))]
+    for folder in runs:
+        write_details(folder)
+        assert (folder / "README.md").read_text() == (committed / folder.name / "README.md").read_text()
+    assert write_front(out).read_text() == (committed / "README.md").read_text()
+    text = (out / "cifar10-hardened-fleet-r0.25-0.03137" / "README.md").read_text()
+    assert "42 attacks ran: 29 on this defence within ε, which count for the worst case, and 13 to test" in text
 
 
 @settings(max_examples=30)

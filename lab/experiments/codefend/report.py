@@ -53,7 +53,7 @@ def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
         "et al. 2023), by log-odds too: the label holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): "
         "Gram matrices of the last convolution outside their range in clean pictures of the label; our thresholds for "
         "it are strict: it flags fewer of the clean test pictures than asked. Thresholds are "
-        "from the defender's clean pictures for 1 % of false alarms. *Detected*: share of the stamped pictures that "
+        "from the defender's clean pictures for 1 % of false alarms. *Detected*: share of the triggered pictures that "
         "reach the target.",
         table(tables.DETECTORS, rows),
     ]
@@ -91,18 +91,18 @@ def write_report(store: Store) -> list[str]:
     parts = [
         "# CoDefend: detection and repair of backdoored models",
         f"Made by `{COMMAND}`; rows and their provenance are in `{ROWS}`.",
-        "The sick models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
-        "CA: clean accuracy on the test split. ASR: share of stamped test pictures of other classes that go to the "
+        "The backdoored models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
+        "CA: clean accuracy on the test split. ASR: share of triggered test pictures of other classes that go to the "
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
-        "sends to the target. FRR, FAR: clean frames flagged, stamped frames not flagged. The defender has 1,000 clean "
-        "pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP (*pure*) "
-        "or all statistics together (*flagged*) flag of about 500 stamped frames. Networks on MNIST and GTSRB, and "
-        "those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing the "
-        f"training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures judge. "
-        "CIFAR-100: not measured, its data is not there.",
+        "sends to the target. FRR, FAR: clean frames flagged, triggered frames not flagged. The defender has 1,000 "
+        "clean pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP "
+        "(*pure*) or all statistics together (*flagged*) flag of about 500 triggered frames. Networks on MNIST and "
+        "GTSRB, and those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing "
+        f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures "
+        "judge. CIFAR-100: not measured, its data is not there.",
         "## Figures asked for",
         tables.findings_table(found),
-        "## The sick models (the paper's Table 1 and Figure 5)",
+        "## The backdoored models (the paper's Table 1 and Figure 5)",
         tables.models_table(models),
         _pictures(out, plots.TRIGGERS, [(row.model,) for row in models]),
         "## Detection (Table 3, Figure 6)",
@@ -115,7 +115,7 @@ def write_report(store: Store) -> list[str]:
             out, plots.ENTROPIES, [(row.model,) for row in detections if row.frames == "whole" and not row.sequential]
         ),
         "## Ten attacks at a glance",
-        "Detected share of the stamped frames that reach the target, in per cent. Single statistics flag 1 % of the "
+        "Detected share of the triggered frames that reach the target, in per cent. Single statistics flag 1 % of the "
         "defender's 900 clean pictures. *All together* flags 4 of them, so that at most 1 % is flagged in about nine "
         "calibrations of ten; it runs live in bundles that `lab calibrate --combined` has calibrated.",
         detection_matrix(detectors),
@@ -131,9 +131,9 @@ def write_report(store: Store) -> list[str]:
         tables.published_repair(),
         _pictures(out, plots.GENERATED, [row.key for row in repairs]),
         f"## Compared with other methods (Table 5): {MAIN}",
-        "Printed figures are for the paper's own network and trigger C; those measured here share the sick model and "
-        "the 500 clean pictures. *default*, *variance ratio* and *paper* have the quarantine as well, about 500 frames "
-        "with the trigger. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
+        "Printed figures are for the paper's own network and trigger C; those measured here share the backdoored model "
+        "and the 500 clean pictures. *default*, *variance ratio* and *paper* have the quarantine as well, about 500 "
+        "frames with the trigger. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
         "points, chosen on the test split, in its favour. CoDefend's printed CA, 88.27, is that before the repair; its "
         "Table 4 gives 87.18 after it. *paper* has our guard and our conditions: it trains on 400 of the 500 clean "
         "pictures and takes back a part of its change if the others lose accuracy, its batch norms are frozen, and the "
@@ -147,7 +147,7 @@ def write_report(store: Store) -> list[str]:
         "above. *ft-sam* is the same on all "
         "500, without a guard. FT-SAM: Zhu et al. 2023; i-bau: Zeng et al. 2022; anp: Wu and Wang 2021; npd: Zhu et "
         "al. 2023. Steps and batches are fewer and smaller than the papers'. The settings that were tried were judged "
-        "on the defender's 500 other pictures, clean and stamped, not on the test split.",
+        "on the defender's 500 other pictures, clean and triggered, not on the test split.",
         table(tables.WITHOUT_TRIGGER, [row for row in repairs if row.model in COMPARED and row.method in methods]),
     ]
     write_page(out / "README.md", parts)

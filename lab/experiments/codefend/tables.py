@@ -70,7 +70,7 @@ def detection_table(rows: Sequence[DetectionRow]) -> str:
         for row in rows
     ]  # fmt: skip
     heads = [
-        "model", "frames", "passes", "clean + stamped", "ASR, %", "FRR, %", "FAR, %", "FAR of effective, %",
+        "model", "frames", "passes", "clean + triggered", "ASR, %", "FRR, %", "FAR, %", "FAR of effective, %",
         "threshold, bits", "mean passes, clean", "seconds",
     ]  # fmt: skip
     return markdown(heads, lines)

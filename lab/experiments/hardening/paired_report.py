@@ -206,7 +206,7 @@ def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str)
         f"Made by `{command}`; the measurement is described in `lab/experiments/hardening/paired.py`. CIFAR-10, the "
         "first test pictures, L∞, a quarter of the pixels dropped. Each attack of `lab red-team` is made on one side, "
         "and its pictures are shown to both: once to the bare network, ten times behind the drop. The attacker knows "
-        "all but the key. A picture counts if it withstands every attack of the line, and *shown ten times* all "
+        "all but the key. A picture counts if every attack of the line fails on it; *shown ten times*, in all "
         "submissions of each. A picture that the attacked side never gets right without an attack is not attacked.",
         "Intervals are of 95 % (Wilson) and not adjusted; differences have the paired interval of Bonett and Price "
         "(2012) and p of the two-sided sign test. The primary comparison of each network is the worst case, shown "

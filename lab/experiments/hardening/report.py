@@ -21,7 +21,7 @@ ATTACKED: tuple[Column[SceneRow], ...] = (
     Column("n", lambda row: str(row.frames)),
     Column("clean", lambda row: share(row.clean, row.frames)),
     Column("attacked", lambda row: share(row.attacked, row.frames)),
-    Column("attacked, right ten times of ten", lambda row: share(row.resubmitted, row.frames)),
+    Column("attacked, shown ten times", lambda row: share(row.resubmitted, row.frames)),
 )
 HARD: tuple[Column[HardRow], ...] = (
     Column("network", lambda row: row.model),
@@ -38,8 +38,8 @@ ADAPTED: tuple[Column[AdaptedRow], ...] = (
     Column("n", lambda row: str(row.frames)),
     Column("clean", lambda row: share(row.clean, row.frames)),
     Column("EOT-PGD", lambda row: share(row.attacked, row.frames)),
-    Column("EOT-PGD, right ten times of ten", lambda row: share(row.resubmitted, row.frames)),
-    Column("every attack, right ten times of ten", lambda row: share(row.worst, row.frames)),
+    Column("EOT-PGD, shown ten times", lambda row: share(row.resubmitted, row.frames)),
+    Column("all three attacks, each shown ten times", lambda row: share(row.worst, row.frames)),
 )
 ALONE: tuple[Column[AloneRow], ...] = (
     Column("network", lambda row: row.model),
@@ -48,14 +48,14 @@ ALONE: tuple[Column[AloneRow], ...] = (
     Column("frame", lambda row: f"{row.width}×{row.height}"),
     Column("attack", lambda row: row.attack),
     Column("n", lambda row: str(row.frames)),
-    Column("right ten times of ten", lambda row: share(row.right, row.frames)),
+    Column("shown ten times", lambda row: share(row.right, row.frames)),
 )
 STRIP: tuple[Column[StripRow], ...] = (
     Column("network", lambda row: row.model),
     Column("accuracy", lambda row: share(row.accuracy, row.scenes)),
     Column("FRR", lambda row: share(row.frr, row.scenes)),
     Column("passes", lambda row: f"{row.passes:.1f}"),
-    Column("sick network", lambda row: row.sick),
+    Column("backdoored network", lambda row: row.sick),
     Column("attack success", lambda row: f"{row.attack_success:.3f}"),
     Column("its FRR", lambda row: f"{row.sick_frr:.4f}"),
     Column("its FAR", lambda row: f"{row.far:.4f}"),
@@ -81,7 +81,7 @@ def scene_page(
         "Usual scenes, 25 % dropped, EOT-PGD L∞ .03 (20 steps, 4 draws a step), rounded to 8 bits; shares with "
         "their intervals of 95 %:",
         table(ATTACKED, sorted(rows, key=lambda row: (row.height, row.model))),
-        "Hardened networks under several attacks: EOT-PGD, the same with momentum on the margin of logits (50 "
+        "Hardened networks under three gradient attacks: EOT-PGD, the same with momentum on the margin of logits (50 "
         "steps), and towards the margins of the three likeliest other classes. What is not listed was not measured:"
         if adapted
         else "",
@@ -95,6 +95,7 @@ def scene_page(
         "Hard scenes, not attacked:",
         *totals,
         table(HARD, sorted(hard, key=lambda row: (row.height, row.drop, row.model))),
-        "STRIP on whole scenes; an attacker made the sick network from the network, with the sticker:",
+        "STRIP on whole scenes; an attacker made the backdoored network from the network, with an adversarial "
+        "patch (sticker) as its trigger:",
         table(STRIP, strip),
     ]

@@ -57,7 +57,7 @@ COSTS: Final[tuple[Column[Cost], ...]] = (
     Column("network's input", lambda cost: cost.input),
     Column("r", lambda cost: f"{cost.drop:g}"),
     Column("resampled and filled, ms", lambda cost: f"{cost.resampled_and_filled_ms:.1f}"),
-    Column("restorer at scale, ms", lambda cost: f"{cost.restorer_ms:.1f}"),
+    Column("reconstruction network at scale, ms", lambda cost: f"{cost.restorer_ms:.1f}"),
     Column("rebuilt whole, ms", lambda cost: f"{cost.whole_ms:.0f}"),
     Column("a network", lambda cost: cost.network),
     Column("ms", lambda cost: f"{cost.network_ms:.1f}"),
