@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from infra.cli.help_text import WrittenHelpGroup
 from schemas.errors import ConfigError
 from schemas.runtime.abandoned import end_process
 from schemas.runtime.user_errors import run_command
@@ -35,6 +36,7 @@ EPILOG: Final = "Variables: " + "\n\n".join(f"{names}: {meaning}" for names, mea
 
 app = typer.Typer(
     name="pointillist",
+    cls=WrittenHelpGroup,
     help="Camera fleets that send dots while the server sees the picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
