@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from schemas.settings import RoleSettings
     from schemas.transport.access import KafkaAddress, Login, MqttAccess, Tls
 
-_TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
-_LOGIN = "A file with user:password; - is standard input."
+_TLS = "Folder for TLS: ca.crt (the authority to trust) and, for a client certificate, tls.crt and tls.key."
+_LOGIN = "File with user:password; - is standard input."
 Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port, or mqtts://host:port.")]
 MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS sets it too.")]
 MqttLogin = Annotated[
@@ -32,7 +32,7 @@ Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers as host
 KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS sets it too.")]
 KafkaLogin = Annotated[
     Path | None,
-    typer.Option("--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) sets it too."),
+    typer.Option("--kafka-login-file", help=f"{_LOGIN} For SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) sets it too."),
 ]
 ConnectTimeout = Annotated[
     float,
@@ -43,7 +43,9 @@ ConnectTimeout = Annotated[
     ),
 ]
 CONNECT_TIMEOUT_S = 10.0
-State = Annotated[Path | None, typer.Option(help="State folder of the running system, with its brokers and secret.")]
+State = Annotated[
+    Path | None, typer.Option(help="State folder of the running system, from which brokers and secrets are read.")
+]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 """Settings of a broker's client that have an option."""

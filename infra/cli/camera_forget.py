@@ -21,9 +21,10 @@ def forget(
     ],
     state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = DEFAULT_STATE,
 ) -> None:
-    """Remove a camera that is gone from the console, `status` and `cameras`, until it sends again.
+    """Remove an offline or silent camera from the console, `status` and `cameras` until it sends again.
 
-    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is not gone.
+    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is still
+    connected or sends.
     """
     from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store

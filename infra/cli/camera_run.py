@@ -36,11 +36,11 @@ def run(
         typer.Option("--check", help="Check the file, open each camera's source once, print a line for each, and end."),
     ] = False,
 ) -> None:
-    """Send the pictures of many real cameras, dots only, to the fleet's broker.
+    """Send the pictures of many real cameras, without the dropped pixels, to the fleet's broker.
 
-    Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is
-    degraded, with the reason, and tried again. cameras.json in the folder of the spools holds the state of each camera.
-    With several processes, each serves its metrics on the next port.
+    Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is shown
+    as degraded with the reason, and tried again. cameras.json in the folder of the spools holds the state of each
+    camera. With several processes, each serves its metrics on the next port.
 
     Exit status 2 when the file is invalid or no camera can run. With --check, status 2 also when one camera cannot run
     or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.

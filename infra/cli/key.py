@@ -24,28 +24,31 @@ def key(
     generation: Annotated[
         int | None,
         typer.Option(
-            help="Key generation; default: the accepted one of --state, else 0. Raise it after a key was stolen.",
+            help="Key generation, to be raised after a key was stolen. Default: the accepted generation of "
+            "--state, else 0.",
             min=0,
             max=65535,
         ),
     ] = None,
     role: Annotated[
         str | None,
-        typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor, operator or console."),
+        typer.Option(help="Role whose secret is printed: bridge, processor, recorder, auditor, operator or console."),
     ] = None,
     roles: Annotated[
         Path | None,
         typer.Option(
-            help="Write the secrets of bridge, processor, recorder, auditor and console to DIR/ROLE/role.secret."
+            help="Folder for the secrets of bridge, processor, recorder, auditor and console, each as ROLE/role.secret."
         ),
     ] = None,
-    scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
-    state: Annotated[Path | None, typer.Option(help="State folder with the fleet secret and the folder keys.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the key to a file that only you can read.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario: issue the keys of all its cameras.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="State folder with the fleet secret and the folder `keys`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the key, which only your user can read.")] = None,
 ) -> None:
-    """Print the key of one camera, or the secret of one role: give it to that device or role and to nobody else.
+    """Print the key of one camera, or the secret of one role: give it only to that device or role.
 
-    The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
+    The fleet secret is read from --state, else from POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
     from infra.state_folder import Layout, issue_role_secrets, write_secret
     from infra.state_folder.environment import Environment, fleet_secret

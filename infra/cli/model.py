@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 model_app = typer.Typer(
-    help="Which model the processors serve. Brokers, signer and trusted signers are those of --state, else --kafka, "
+    help="List, publish, roll back and compare the models of the processors. Give --state, or --kafka, "
     "--signer and --trust.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")
 
-_Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
+_Wait = Annotated[
+    float, typer.Option(help="Maximum seconds to wait until the running processors serve the model.", min=0)
+]
 _ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OtherClasses = Annotated[
     bool,
-    typer.Option("--other-classes", help="Replace the classes of the live model, such as by those that you taught."),
+    typer.Option(
+        "--other-classes", help="Allow classes other than those of the live model, such as your taught classes."
+    ),
 ]
 
 
