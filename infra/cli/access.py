@@ -91,7 +91,7 @@ def mqtt_place(
     text = resolve(_address(given, state, "mosquitto"))
     scheme, _, rest = text.rpartition("://")
     if scheme not in ("", "mqtt", "mqtts"):
-        raise ConfigError(f"--mqtt: expected host:port or mqtts://host:port, got one with {scheme}://. Correct it.")
+        raise ConfigError(f"--mqtt: expected host:port or mqtts://host:port, got the scheme {scheme}://. Correct it.")
     found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
     if scheme == "mqtts" and found is None:
         from schemas.transport.access import Tls
@@ -104,8 +104,8 @@ def mqtt_place(
         found.context()  # report faults of the files now
     if secret is not None and found is None:
         raise ConfigError(
-            "mqtt_tls is missing: expected a folder next to a password for the MQTT broker. "
-            "Set mqtt_tls: no password is sent without TLS."
+            "mqtt_tls is missing: a password is sent to the MQTT broker only by TLS. Set mqtt_tls to the folder of "
+            "ca.crt."
         )
     return MqttAccess(*address(rest), found, secret)
 
@@ -127,8 +127,7 @@ def kafka_place(
     if found is None:
         if secret is not None:
             raise ConfigError(
-                "kafka_tls is missing: expected a folder next to a password for Kafka. "
-                "Set kafka_tls: no password is sent without TLS."
+                "kafka_tls is missing: a password is sent to Kafka only by TLS. Set kafka_tls to the folder of ca.crt."
             )
         return bootstrap
     found.context()  # report faults of the files now

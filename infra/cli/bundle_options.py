@@ -113,7 +113,7 @@ class NetworkOptions:
         _check_for(origin, "--weights", self.weights != "default", "torchvision", "timm")
         _check_for(origin, "--size", self.size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
         if self.unsure and self.calibrate is None:
-            raise ConfigError("--calibrate is missing: expected pictures that set --unsure. Give --calibrate FOLDER.")
+            raise ConfigError("--calibrate is missing: --unsure is set from its pictures. Give --calibrate FOLDER.")
         for option, given in (("--name", self.name), ("--version", self.version)):
             if given is not None:
                 check_name(option, given)
@@ -130,7 +130,7 @@ def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> No
     """Check that an option goes with the source of the network. Raises ConfigError."""
     if given and origin not in origins:
         allowed = " or ".join(f"--{each}" for each in origins)
-        raise ConfigError(f"{option}: expected it with {allowed}, got --{origin}. Remove {option}.")
+        raise ConfigError(f"{option}: expected only with {allowed}, got it with --{origin}. Remove {option}.")
 
 
 def _sides(size: str | None) -> list[int] | None:

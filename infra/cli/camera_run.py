@@ -153,7 +153,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
 
     if str(settings.mqtt_login_file) == "-":
         raise ConfigError(
-            "--mqtt-login-file: expected a file next to --processes, got standard input. It can be read once only."
+            "--mqtt-login-file: expected a file that several processes can read, got standard input. Give a file."
         )
     common = settings.model_dump(mode="json", exclude_unset=True) | {
         "cameras": str(file.resolve()),
@@ -178,8 +178,8 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     with exclusive(folder / "settings" / "cameras.toml") as own:
         if not own:
             raise ConfigError(
-                f"--spool: expected a folder without another run in several processes, got {folder}. Stop that run, or "
-                "choose another folder."
+                f"--spool: expected a folder that no other run of several processes uses, got {folder}. Stop that run, "
+                "or choose another folder."
             )
         statuses = run_role(
             "camera",

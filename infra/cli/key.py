@@ -59,12 +59,14 @@ def key(
     in_bulk = scenario is not None or roles is not None
     if in_bulk and (camera is not None or role is not None):
         raise ConfigError(
-            "key: expected SITE/CAMERA or --role without --scenario and --roles, got both. Make two calls."
+            "key: expected SITE/CAMERA or --role, or else --scenario or --roles, got both. Run the command twice."
         )
     if not in_bulk and (camera is None) == (role is None):
         raise ConfigError("key: expected SITE/CAMERA, --role, --roles or --scenario, got none. Give one of them.")
     if generation is not None and camera is None and scenario is None:
-        raise ConfigError("--generation: expected it with SITE/CAMERA or --scenario, got a role. Leave it out.")
+        raise ConfigError(
+            "--generation: expected only with SITE/CAMERA or --scenario, got it with a role. Remove --generation."
+        )
     if state is not None and not in_bulk:
         existing_layout(state)  # a mistyped folder would give a key of another fleet, or of a revoked generation
     layout = Layout(state.resolve()) if state is not None else None

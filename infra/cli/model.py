@@ -176,14 +176,17 @@ def publish(
 
 
 Only = Annotated[
-    str | None, typer.Option(help="The id of the model, as `model list` shows it: any other one is rejected.")
+    str | None,
+    typer.Option(help="Id of the expected model, as `model list` shows it: the command fails for any other model."),
 ]
 
 
 def check_only(only: str | None, model_id: str) -> None:
     """Raise ConfigError if `only` names another model."""
     if only is not None and only != model_id:
-        raise ConfigError(f"--only: expected {only}, got {model_id}. Look at `pointillist model status` first.")
+        raise ConfigError(
+            f"--only: expected the model {only}, got {model_id}. See `pointillist model status`, and correct --only."
+        )
 
 
 @model_app.command()
@@ -198,7 +201,7 @@ def rollback(
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
-    Exit status 1 when a processor rejects that or has not answered in time.
+    Exit status 1 when a processor rejects the change or has not answered in time.
     """
     from schemas.messages import models as listed
     from schemas.messages import rollout
@@ -207,8 +210,8 @@ def rollback(
         live = listed.live(topic.models)
         if live is None:
             raise ConfigError(
-                "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
-                "own bundle."
+                "model: expected a published model that is not withdrawn, got none. Each processor serves its own "
+                "--bundle."
             )
         check_only(only, live.model_id)
         after = listed.withdraw(rollout.ended(topic.models), unix_ms(), everything=own)

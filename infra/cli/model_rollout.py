@@ -126,7 +126,9 @@ def candidate(
             _check_classes(next_model, live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
+            raise ConfigError(
+                f"bundle: expected another model than the live one, got {model_id}. Choose another bundle."
+            )
         begun = Rollout(
             candidate=model,
             begun_ms=unix_ms(),
@@ -256,11 +258,13 @@ def _check_scan(scan: ScanResult | None, slot: str, by_rule: bool, force: bool) 
     elif not scan.clean:
         if not force:
             raise BundleError(
-                f"bundle: expected one without a trigger, got {scan.as_json()}. Repair it by `pointillist lab repair`."
+                f"bundle: expected a backdoor scan without a trigger, got {scan.as_json()}. Repair it by "
+                "`pointillist lab repair`."
             )
         if by_rule:
             raise ConfigError(
-                "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
+                "--by-rule: expected a backdoor scan without a trigger, got a trigger. Remove --by-rule, and promote "
+                "the candidate yourself."
             )
 
 
@@ -269,12 +273,12 @@ def _check_classes(next_model: Model, live: Model | None) -> None:
     if live is None:
         raise ConfigError(
             "--by-rule: expected a live model in the list, got none: the classes cannot be compared. Publish the "
-            "processors' bundle first, or omit --by-rule: a person decides."
+            "processors' bundle first, or remove --by-rule and promote the candidate yourself."
         )
     if list(next_model.classes) != list(live.classes):
         raise ConfigError(
             "--by-rule: expected the classes of the live model, got others, whose verdicts the gate cannot "
-            "compare. Omit it: a person decides."
+            "compare. Remove --by-rule, and promote the candidate yourself."
         )
 
 

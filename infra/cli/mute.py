@@ -49,7 +49,7 @@ def mute(
     layout, now_ms = existing_layout(state), unix_ms()
     if not subjects:
         if end:
-            raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")
+            raise ConfigError("--end: expected cameras or alerts whose mutes are ended, got none. Name them.")
         for each in change_recorded(layout.database_url, lambda found: read_mutes(found, now_ms)).values():
             until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")

@@ -124,7 +124,7 @@ def logs(
     file = _log_files(existing_layout(state)).get(role)
     if file is None:
         known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"
-        raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
+        raise ConfigError(f"role: expected a role with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         text = opened.read()
         typer.echo(b"".join(text.splitlines(keepends=True)[-lines:]), nl=False)

@@ -159,13 +159,15 @@ class UpSettings(SamplingSettings):
     def _check_cameras(self) -> Self:
         if self.cameras_file is not None:
             for name in sorted(self.model_fields_set & _OF_SIMULATED):
-                raise ValueError(f"{name}: expected none next to cameras_file, got one. Set it in the list of cameras.")
+                raise ValueError(
+                    f"{name}: expected no value with cameras_file, got one. Set it in the list of cameras."
+                )
         return self
 
     @model_validator(mode="after")
     def _check_console(self) -> Self:
         if self.http_plain and self.http_tls is not None:
-            raise ValueError("http_plain: expected no http_tls next to it, got both. Leave one out.")
+            raise ValueError("http_plain: expected it without http_tls, got both. Remove one of them.")
         return self
 
     @property

@@ -64,7 +64,7 @@ def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path
 
 
 def test_a_setting_of_simulated_cameras_next_to_a_list_is_refused(listed: Path) -> None:
-    with pytest.raises(ValidationError, match="fps: expected none next to cameras_file"):
+    with pytest.raises(ValidationError, match="fps: expected no value with cameras_file"):
         UpSettings(cameras_file=listed, fps=3)
 
 

@@ -120,7 +120,7 @@ def repair(
     print_figures(sick.model_id, flat(document))
     if not good:
         raise BundleError(
-            f"repair: expected a loss of at most 1 point, got {result.held_out.describe()}, and "
+            f"repair: expected to lose at most 1 point of accuracy, got {result.held_out.describe()}, and "
             f"{100 * result.chosen.lost:.1f} points of the {result.chosen.count} that chose the weights. The "
             f"network is not published: see {out / 'report.md'}."
         )
