@@ -196,7 +196,7 @@ class _Service:
                 tracker.room.clear()
                 await tracker.room.wait()
                 continue
-            most = tracker.most()
+            most = tracker.fetch_limit()
             fetched = await self._member.reader.fetch(*partitions, wait_s=_POLL_S, most=most)
             records = self._member.ready(fetched)
             if fetched and not records:

@@ -32,7 +32,7 @@ PATH = re.compile(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{'|'.join(SUFFIXES)}))`")
 GUIDES = [name for name in WRITTEN if not name.startswith(("adr/", "howto/")) and name != "tutorial.md"]
 """Pages besides those whose commands `tests/system/test_doc_commands.py` checks."""
 OPTION = re.compile(r"`(--[a-z][a-z-]*)")
-FOREIGN = {"--enable-feature", "--short", "--web"}
+FOREIGN = {"--command-config", "--enable-feature", "--short", "--web"}
 """Options of other programs and of benchmarks."""
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)

@@ -185,7 +185,7 @@ def events(file: Path) -> Iterator[tuple[int, str]]:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level), args=[first, *_]):
                 if level in LEVELS:
                     yield from ((node.lineno, each) for each in _values(first))
-            case ast.Call(func=ast.Attribute(attr="complain" | "_complain" | "_failed"), args=[first, _, *_]):
+            case ast.Call(func=ast.Attribute(attr="log_problem" | "_log_problem" | "_failed"), args=[first, _, *_]):
                 yield from ((node.lineno, each) for each in _values(first))
             case ast.Call(func=ast.Name(id="attempt"), args=[_, event, *_]):
                 yield from ((node.lineno, each) for each in _values(event))

@@ -10,6 +10,7 @@ A page has the file `PAGE.toml` with sources:
     each = true                     # that field maps names to cases, or lists them; a case gets its key as `name`
     cases = "attacks"               # instead: the function of `cases.py` that makes the cases from the document
     extra.kill = { fault = "…" }    # more fields of the case of that name
+    section = "…"                   # a heading: this source and the following ones get their own table below it
     optional = true                 # a figure reads "not measured" if the file, or a field of it, is missing
     figures = [
         { what = "{fault}: lost", measured = "{frames_lost} of {frames_published}", must = "0", aim = "0" },
@@ -134,6 +135,7 @@ class Source:
     cases: Cases | None = None
     extra: Mapping[str, Case] = field(default_factory=dict)
     optional: bool = False
+    section: str = ""
 
     def rows(self, results: Path = RESULTS) -> Iterator[Row]:
         """Yield a row for each figure of each case. A missing file that is not optional is one row that states it."""

@@ -61,17 +61,27 @@ FRONT: Final = (
 
 
 @cache
+def sections(page: str) -> dict[str, list[Row]]:
+    """Return the rows of a page by the heading of their section; it is empty before the first one."""
+    found: dict[str, list[Row]] = {}
+    heading = ""
+    for source in sources(Path(__file__).with_name(f"{page}.toml"), CASES):
+        heading = source.section or heading
+        found.setdefault(heading, []).extend(source.rows())
+    return found
+
+
 def rows(page: str) -> list[Row]:
     """Return the rows of a page."""
-    found = sources(Path(__file__).with_name(f"{page}.toml"), CASES)
-    return [row for source in found for row in source.rows()]
+    return [row for section in sections(page).values() for row in section]
 
 
 def rendered(page: str) -> str:
-    """Return the table of a page, with the verdicts of the comparisons on the page of the defence."""
-    if page != "defence":
-        return table(rows(page))
-    return "\n\n".join([table(rows(page)), "\n".join(f"- {line}" for line in comparisons())])
+    """Return the tables of a page, with the verdicts of the comparisons on the page of the defence."""
+    parts = [f"## {heading}\n\n{table(some)}" if heading else table(some) for heading, some in sections(page).items()]
+    if page == "defence":
+        parts.append("\n".join(f"- {line}" for line in comparisons()))
+    return "\n\n".join(parts)
 
 
 def comparisons(results: Path = RESULTS) -> list[str]:

@@ -6,8 +6,8 @@ percentile of the frames captured after the warm-up. It also shows the time from
 p99 of the console, and from capture to commit. Each role's CPU time per frame follows.
 
 With `--baseline CHECKOUT`, another checkout of the project runs in turns with this one, without stamps if it does not
-support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again,
-unless they are those of a baseline of another name; `latency.md` holds the tables.
+support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again
+on the same machine with a baseline of the same name: both sides of a ratio run in turns. `latency.md` holds the tables.
 """
 
 from __future__ import annotations
@@ -222,16 +222,12 @@ def main() -> None:
     file = arguments.folder / "latency.json"
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
     baseline = arguments.baseline_name or (arguments.baseline.resolve().name if arguments.baseline else "")
-    if baseline != document.get("baseline"):
-        document["runs"] = {name: each for name, each in document["runs"].items() if ", baseline, " not in name}
+    made = {"baseline": baseline, "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"}
+    if any(document.get(key) != value for key, value in made.items()):
+        document["runs"] = {}
     sides = {"this": Path.cwd()} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
     loads = arguments.load or list(LOADS)
-    document |= {
-        "command": arguments.command,
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
-        "baseline": baseline,
-    }
+    document |= made | {"command": arguments.command, "rounds": arguments.rounds, "seconds": arguments.seconds}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.rounds):
         for load in loads:
@@ -240,7 +236,6 @@ def main() -> None:
                 if name in document["runs"]:
                     continue
                 document["runs"][name] = run(*parsed(load), arguments.seconds, checkout)
-                document["machine"] = f"{os.cpu_count()} cores, Python {platform.python_version()}"
                 write_json(file, document)
                 print(name, document["runs"][name]["p50_s"], document["runs"][name]["p99_s"], flush=True)
     document["summary"] = {load: {side: summary(_rounds(document, load, side)) for side in sides} for load in loads}

@@ -3,7 +3,7 @@
 Ages are on the monotonic clock, in milliseconds (`now_ms`): neither a camera's clock nor the wall clock of this machine
 decides which camera is silent. Of two frames of a boot, the one with the higher sequence number is the newer one.
 
-Only `all`, `keep`, `restore` and the eviction of a full cache walk all cameras. Otherwise a change is noted when it
+Only `all`, `retain`, `restore` and the eviction of a full cache walk all cameras. Otherwise a change is noted when it
 happens, and a heap of deadlines finds silent cameras.
 """
 
@@ -60,7 +60,7 @@ class CameraCache:
         self._suspicion: dict[str, float] = {}
         """Cameras with evidence or flagged probes: the larger of the evidence and the flagged share."""
         self._shown: list[str] = []
-        """The cameras that `shown` returned last."""
+        """The cameras that `for_metrics` returned last."""
         self._previews: OrderedDict[str, bytes] = OrderedDict()
         """The newest unchecked preview of each camera."""
         self._taken_ms = 0
@@ -83,7 +83,7 @@ class CameraCache:
             self._unjudged.add(camera.name)
         self._by_last_frame = OrderedDict(sorted(self._by_last_frame.items(), key=lambda each: each[1].heard_ms))
 
-    def keep(self, is_kept: Callable[[str], bool]) -> None:
+    def retain(self, is_kept: Callable[[str], bool]) -> None:
         """Forget all other cameras: a recorder of a group has those of its partitions."""
         self._forget([name for name in self._cameras if not is_kept(name)])
 
@@ -217,7 +217,7 @@ class CameraCache:
                 found.append((SavedState(name, judged, camera.since_ms, patience_s), camera.known_to_ms))
         return found
 
-    def faulty(self, count: int) -> list[tuple[str, State]]:
+    def worst(self, count: int) -> list[tuple[str, State]]:
         """Return the cameras in a state that needs attention, at most `count`, the worst first.
 
         Removed ones are left out.
@@ -250,7 +250,7 @@ class CameraCache:
         """Return all cameras, by name."""
         return [self._cameras[name] for name in sorted(self._cameras)]
 
-    def shown(self, count: int, now_ms: int) -> list[Camera]:
+    def for_metrics(self, count: int, now_ms: int) -> list[Camera]:
         """Return the cameras for the metrics, at most `count`; of healthy ones, those with a recent frame.
 
         The faulty ones come first, then those with the most evidence or flagged probes, then those of the last call,
@@ -261,7 +261,7 @@ class CameraCache:
             age_s = self._cameras[name].age_s(now_ms) if name in self._cameras else None
             return age_s is not None and age_s <= self._forget_after_s
 
-        faulty = (name for name, _ in self.faulty(count))
+        faulty = (name for name, _ in self.worst(count))
         suspect = heapq.nlargest(count, filter(is_recent, self._suspicion), key=self._suspicion.__getitem__)
         newest = takewhile(is_recent, reversed(self._by_last_frame))
         ordered = dict.fromkeys([*faulty, *suspect, *filter(is_recent, self._shown)])

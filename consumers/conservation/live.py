@@ -122,7 +122,7 @@ class LiveAudit:
                 touched |= self._boots.keys()
             for place in touched & self._boots.keys():
                 self._settle(place)
-            for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
+            for place, overdue in self._rounds.advance(found.offsets, logs, self._unaccounted, now_ms):
                 if place in self._boots:  # its ledger may have been summed during the round
                     if _both(self._audit(place).pending, overdue):
                         # Frames may have been committed after the overlap; letters recorded and purged within it.

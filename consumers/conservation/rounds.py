@@ -40,14 +40,14 @@ class Rounds:
         self.known_to_ms = 0
         """Losses of frames confirmed before this Unix time are final; 0 before the first round has ended."""
 
-    def over(
+    def advance(
         self, taken: Offsets, logs: LogOffsets, unaccounted: Callable[[], dict[BootKey, RangeSet]], now_ms: int
     ) -> Iterator[tuple[BootKey, RangeSet]]:
         """Advance. At the end of a round, yield its candidates for comparison with the frames accounted for now.
 
         `taken` are the recorders' offsets, read after `logs` and in the same database snapshot as `unaccounted`.
         """
-        if self._candidates is None or self._is_remade(logs):
+        if self._candidates is None or self._is_recreated(logs):
             self._candidates, self._begun_ms = unaccounted(), now_ms
             self._frames = self._results = None
         elif self._frames is None:
@@ -61,7 +61,7 @@ class Rounds:
             self.known_to_ms = self._begun_ms
             self._candidates = self._frames = self._results = None
 
-    def _is_remade(self, logs: LogOffsets) -> bool:
+    def _is_recreated(self, logs: LogOffsets) -> bool:
         """Return whether a log is shorter than it was in this round: its topic was deleted and created again."""
         return not (_reached(logs.frames, self._frames or {}) and _reached(logs.results, self._results or {}))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -18,17 +17,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.console.access.gate import path_of, session_of
-from consumers.console.access.logins import Logins, LoginWays
+from consumers.console.access.logins import LoginMethods, Logins
 from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.sites import may, visible_to
+from consumers.console.data.appearance import FeatureExtractor
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import DropPlan
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import Describe
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.rate_text import frame_rate
 from consumers.console.data.recorded import RecorderDatabase
@@ -48,6 +47,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.moment import format_utc
+from schemas.runtime.worker_threads import WorkerThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,8 +81,7 @@ class ConsoleContext:
     fleet: Fleet
     store: Store
     keys: KeyRing
-    ways: LoginWays = field(default_factory=LoginWays)
-    """The ways to log in."""
+    login_methods: LoginMethods = field(default_factory=LoginMethods)
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsRecords | None = None
     health: Health | None = None
@@ -94,7 +93,7 @@ class ConsoleContext:
     """None disables jobs."""
     labelled_frames: LabelledFrames | None = None
     """Frames to label; None for a console without the key to pictures."""
-    describe: Describe | None = None
+    feature_extractor: FeatureExtractor | None = None
     """Computes features of pictures; None compares frames to label by their sketches alone."""
     clips: KeptClips | None = None
     """Kept clips; None for a console without the key to pictures."""
@@ -112,21 +111,27 @@ class ConsoleContext:
     """An HTML file with the runbooks; None serves none."""
     switch_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a switch of a group is saved, so that its commands go out at once."""
-    _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
-    _recorded: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="recorded"))
-    _fetching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="fetching"))
-    _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
-    _changing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="changing"))
-    _kept_files: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="kept"))
-    _commands: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="commands"))
+    read: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "reading"))
+    """Runs queries of the console's own database."""
+    use_recorder: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "recorded"))
+    """Runs actions that read the recorder's database, which may be slow."""
+    fetch: WorkerThreads = field(default_factory=lambda: WorkerThreads(4, "fetching"))
+    """Reads files of the quarantine, which may be on another machine."""
+    write: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "writing"))
+    """Runs actions that write to the console's own database."""
+    run_on_kept_files: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "kept"))
+    """Runs actions on frames to label, whose files may be on another machine."""
+    command: WorkerThreads = field(default_factory=lambda: WorkerThreads(8, "commands"))
+    """Runs actions that command a camera and wait for its confirmation."""
+    _change: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "changing"))
 
     def __post_init__(self) -> None:
-        self.logins = Logins(self.ways, self.note, self.clock_s)
+        self.logins = Logins(self.login_methods, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
         self.recorded = RecorderDatabase(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
-        self.exports = export_places(logs_in=self.ways.logs_in)
+        self.exports = export_places(logs_in=self.login_methods.logs_in)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
@@ -148,38 +153,13 @@ class ConsoleContext:
         """Return the recorder's database for immediate reading. Raises StateError if it does not exist yet."""
         return self.recorded.engine()
 
-    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query of the console's own database in a reading thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
-
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of the recorder's database, see `RecorderDatabase.read`."""
         return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))
 
-    async def use_recorder(self, action: Callable[[], T]) -> T:
-        """Run an action that reads the recorder's database, in a thread for such actions: the database may be slow."""
-        return await asyncio.get_running_loop().run_in_executor(self._recorded, action)
-
-    async def fetch(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read a file of the quarantine, which may be on another machine, in a thread for such files."""
-        return await asyncio.get_running_loop().run_in_executor(self._fetching, lambda: action(*args, **kwargs))
-
-    async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action that writes to the console's own database, in the writing thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
-
     async def change_recorded(self, change: Callable[[Connection], T]) -> T:
         """Change the recorder's database, see `changes.change_recorded`, in a thread of its own: it may be slow."""
-        url, loop = self.settings.database, asyncio.get_running_loop()
-        return await loop.run_in_executor(self._changing, change_recorded, url, change)
-
-    async def run_on_kept_files(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action on frames to label, whose files may be on another machine, in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._kept_files, lambda: action(*args, **kwargs))
-
-    async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an action that commands a camera and waits for its confirmation."""
-        return await asyncio.get_running_loop().run_in_executor(self._commands, lambda: action(*args, **kwargs))
+        return await self._change(change_recorded, self.settings.database, change)
 
     async def note(
         self,
@@ -210,7 +190,7 @@ class ConsoleContext:
             "can_operate": may(request, Right.OPERATOR),
             "may_operate": partial(may, request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
-            "logs_in": self.ways.logs_in,
+            "logs_in": self.login_methods.logs_in,
             "header": self.watch.header(sight),
             "now_ms": unix_ms(),
             "stream": "/live",
@@ -222,9 +202,9 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        readers, writers = (self._reading, self._recorded, self._fetching), (self._writing, self._changing)
-        for pool in (*readers, *writers, self._kept_files, self._commands):
-            pool.shutdown(wait=True, cancel_futures=True)
+        readers, writers = (self.read, self.use_recorder, self.fetch), (self.write, self._change)
+        for threads in (*readers, *writers, self.run_on_kept_files, self.command):
+            threads.close()
         self.watch.close()
         if self.jobs is not None:
             self.jobs.close()

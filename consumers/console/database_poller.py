@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,6 +31,7 @@ from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import StateError, error_text
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
+from schemas.runtime.worker_threads import WorkerThreads
 
 POLL_INTERVAL_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
@@ -82,7 +82,7 @@ class DatabasePoller:
         self._reviews = reviews
         self._published_ms = published_ms
         self._health = health
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="poller")
+        self._run_in_thread = WorkerThreads(1, "poller")
         self._said_to_ms = 0
         self._saved_to_ms = 0
         self._saved_before: dict[str, tuple[str, Camera]] = {}
@@ -92,10 +92,9 @@ class DatabasePoller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                seen = await loop.run_in_executor(self._thread, self.poll)
+                seen = await self._run_in_thread(self.poll)
             except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, error_text(error))
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
@@ -170,7 +169,7 @@ class DatabasePoller:
 
     def close(self) -> None:
         """Stop reading."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
 
 
 def _totals(connection: Connection, now_ms: int) -> Totals:

@@ -21,8 +21,8 @@ from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
 from consumers.records.batch import STAGE as RECORDER
 from schemas.errors import BrokerError, error_text
-from schemas.identity import CameraId, Identity
-from schemas.messages.cloudevents import camera_source, event_headers
+from schemas.identity import CameraId
+from schemas.messages.cloudevents import camera_source, event_headers, frame_event_id
 from schemas.pointillist_pb2 import Frame
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.reader import Reader
@@ -52,7 +52,7 @@ class Letter:
     offset: int
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the letter holds all of the frame."""
         return len(self.payload) == self.payload_bytes
 
@@ -157,24 +157,24 @@ def _order(found: tuple[Letter, bytes]) -> tuple[str, int, int]:
 
 def _record(letter: Letter, payload: bytes) -> PlainRecord:
     camera = CameraId(letter.camera)
-    identity = str(Identity(camera, letter.boot, letter.seq))
-    return PlainRecord(camera.encode(), payload, event_headers(camera_source(camera), Frame, identity))
+    headers = event_headers(camera_source(camera), Frame, frame_event_id(letter.boot, letter.seq))
+    return PlainRecord(camera.encode(), payload, headers)
 
 
 async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
-    whole = [(letter, letter.payload) for letter in found if letter.is_whole]
-    cut = [letter for letter in found if not letter.is_whole]
+    whole = [(letter, letter.payload) for letter in found if letter.is_complete]
+    cut = [letter for letter in found if not letter.is_complete]
     if not cut:
         return whole
     try:
         async with asyncio.timeout(_PATIENCE_S) as patience, Reader(kafka, topic) as reader:
-            return whole + await _looked_up(reader, cut, patience)
+            return whole + await _read_back(reader, cut, patience)
     except (KafkaError, OSError, TimeoutError) as error:
         why = error_text(error)
         raise BrokerError(f"Kafka: expected frames, got {why}. Replay them again when it answers.") from None
 
 
-async def _looked_up(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
+async def _read_back(reader: Reader, cut: Sequence[Letter], patience: asyncio.Timeout) -> list[tuple[Letter, bytes]]:
     """Read truncated frames back. The letters do not hold their offsets, so each partition is read through once.
 
     A topic holds gigabytes: `patience` begins again with each batch of records.

@@ -26,6 +26,7 @@ from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.background.drop_steering import steer
 from consumers.console.background.switching import switch
 from consumers.console.context import ConsoleContext
+from consumers.console.data.appearance import FeatureExtractor
 from consumers.console.data.collector import Collector
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_policies import read_policies
@@ -33,7 +34,6 @@ from consumers.console.data.feed import Feed
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import Describe
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
@@ -43,7 +43,7 @@ from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Jobs, Launch
-from consumers.console.login_ways import open_ways
+from consumers.console.login_methods import open_login_methods
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
@@ -84,14 +84,16 @@ def open_context(
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
     in use.
     """
-    ways = open_ways(settings, clock_s)
-    commands = Commands(settings.broker, keys) if settings.mqtt else None
+    login_methods = open_login_methods(settings, clock_s)
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    context = ConsoleContext(settings, fleet, store, keys, ways, clock_s, commands=commands, read_roles=read_roles)
+    commands = Commands(settings.broker, keys, store.engine) if settings.mqtt else None
+    context = ConsoleContext(
+        settings, fleet, store, keys, login_methods, clock_s, commands=commands, read_roles=read_roles
+    )
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     kept_files = settings.kept_files or settings.quarantine
@@ -111,8 +113,8 @@ def open_context(
         context.jobs = Jobs(
             settings.jobs, store, launch, context.write, copy, fleet.notify_pages, context.labelled_frames
         )
-    if ways.owner is not None:
-        ways.owner.write()  # last: a console that cannot start leaves no token
+    if login_methods.owner is not None:
+        login_methods.owner.write()  # last: a console that cannot start leaves no token
     return context
 
 
@@ -125,13 +127,13 @@ async def run_console(
     stop: asyncio.Event,
     launch: Launch | None = None,
     read_roles: ReadRoles | None = None,
-    describe: Describe | None = None,
+    feature_extractor: FeatureExtractor | None = None,
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
         context = open_context(settings, keys, launch, read_roles)
-        context.describe = describe
+        context.feature_extractor = feature_extractor
         await _run(context, keys, listening, registry=registry, health=health, stop=stop)
 
 
@@ -265,14 +267,14 @@ async def _poll_sites(context: ConsoleContext) -> None:
 async def _collect(context: ConsoleContext) -> None:
     """Keep frames of the chosen cameras that are worth a label."""
     assert context.labelled_frames is not None
-    collector = Collector(context.labelled_frames, context.describe)
+    collector = Collector(context.labelled_frames, context.feature_extractor)
     try:
         # Features may take seconds: pages that show frames must not wait for them.
         step = partial(asyncio.to_thread, collector.step, context.fleet)
         await repeat(step, _COLLECT_S, "labelled_frames_not_kept")
     finally:
-        if context.describe is not None:
-            context.describe.close()
+        if context.feature_extractor is not None:
+            context.feature_extractor.close()
 
 
 async def _keep_clips(context: ConsoleContext) -> None:

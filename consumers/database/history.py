@@ -72,6 +72,12 @@ def _sums(rows: Sequence[FrameRow]) -> dict[str, int]:
     }
 
 
+def count_minutes(connection: Connection, since_ms: int, until_ms: int) -> int:
+    """Return the number of minutes with frames that began from `since_ms` to before `until_ms`."""
+    span = history.c.minute_ms >= since_ms, history.c.minute_ms < until_ms
+    return connection.scalar(select(func.count()).select_from(history).where(*span)) or 0
+
+
 def minutes(connection: Connection, since_ms: int) -> list[dict[str, int]]:
     """Return the minutes that began at `since_ms` or later, oldest first; empty minutes have no entry."""
     rows = connection.execute(select(history).where(history.c.minute_ms >= since_ms).order_by(history.c.minute_ms))

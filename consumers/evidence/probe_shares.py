@@ -20,7 +20,7 @@ from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import Meta, ProbeRequest
 
 _SAME: Final = 1e-6
-_LOOKED_AT: Final = 200
+_MOST_EXAMINED: Final = 200
 """Maximum number of new cameras in one plan besides the commanded ones."""
 
 
@@ -110,7 +110,7 @@ class ProbePlanner:
         else:
             self._suspect.discard(seen.camera)
         if seen.is_new:
-            self._wait(seen.camera)
+            self._enqueue(seen.camera)
         self._stirred |= (
             before is None
             or before.meta != seen.meta
@@ -137,7 +137,7 @@ class ProbePlanner:
             return []
         self._stirred, self._strained, self._again_s = False, strained, math.inf
         found = []
-        for camera, share in self._wanted(strained).items():
+        for camera, share in self._plan_shares(strained).items():
             meta, before = self._known[camera].meta, self.commanded.get(camera)
             if abs(meta.probe_share - share) <= _SAME:
                 if before is not None and abs(before.own_share - share) <= _SAME:
@@ -175,42 +175,44 @@ class ProbePlanner:
             return meta.probe_share
         return commanded.own_share
 
-    def _wait(self, camera: str) -> None:
+    def _enqueue(self, camera: str) -> None:
         if camera not in self._is_waiting:
             self._is_waiting.add(camera)
             heapq.heappush(self._waiting, camera)
 
-    def _wanted(self, strained: bool) -> dict[str, float]:
+    def _plan_shares(self, strained: bool) -> dict[str, float]:
         """Return the planned share of each camera within the budgets: the most suspect first, then the new ones.
 
         Cameras without an entry keep their own share.
         """
         budget = _Budget(self._plan.extra_per_s, self._plan.new_extra * self._rate)
         suspect = sorted(self._suspect, key=lambda camera: (-self._known[camera].level, camera))
-        wanted = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
-        commanded = sorted((self._waits(camera), camera) for camera in self.commanded if camera in self._known)
+        planned = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
+        commanded = sorted(
+            (self._keeps_own_share(camera), camera) for camera in self.commanded if camera in self._known
+        )
         # A new camera with a raised share keeps it until it has a baseline. The waiting cameras come next.
-        for waits, camera in commanded:
-            if not waits and camera not in wanted:
-                wanted[camera] = self._share(camera, self._new_share(camera, strained), budget)
-        looked_at: list[str] = []
-        left = 0 if strained else _LOOKED_AT
+        for keeps_own, camera in commanded:
+            if not keeps_own and camera not in planned:
+                planned[camera] = self._share(camera, self._new_share(camera, strained), budget)
+        examined: list[str] = []
+        left = 0 if strained else _MOST_EXAMINED
         while self._waiting and budget.has_room and left:
             camera = heapq.heappop(self._waiting)
             seen = self._known.get(camera)
             if seen is None or not seen.is_new:
                 self._is_waiting.discard(camera)
                 continue
-            looked_at.append(camera)
-            if camera not in wanted:
-                wanted[camera] = self._share(camera, self._plan.new_share, budget)
+            examined.append(camera)
+            if camera not in planned:
+                planned[camera] = self._share(camera, self._plan.new_share, budget)
                 left -= 1
-        for camera in looked_at:
+        for camera in examined:
             heapq.heappush(self._waiting, camera)
         for _, camera in commanded:
-            if camera not in wanted:
-                wanted[camera] = self.commanded[camera].own_share
-        return wanted
+            if camera not in planned:
+                planned[camera] = self.commanded[camera].own_share
+        return planned
 
     def _share(self, camera: str, asked: float, budget: _Budget, *, suspect: bool = False) -> float:
         """Return a camera's share: `asked` if the budgets allow it, else its own share."""
@@ -222,7 +224,7 @@ class ProbePlanner:
             return own
         return share if budget.try_spend((share - own) * meta.frames_per_second, suspect=suspect) else own
 
-    def _waits(self, camera: str) -> bool:
+    def _keeps_own_share(self, camera: str) -> bool:
         commanded = self.commanded[camera]
         return commanded.commanded_share <= commanded.own_share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -59,10 +59,10 @@ class Quarantine:
         """Enter the files of a frame, which exist, with their bytes."""
         connection.execute(self._insert, {"name": name_of(key), "bytes": size, "at_ms": recorded_ms})
 
-    def recent(self, key: FrameKey) -> bytes:
-        """Return the PNG of a frame among the last that were written; empty for others. Does not read the files."""
+    def recent(self, key: FrameKey) -> bytes | None:
+        """Return the PNG of a frame among the last that were written; None for others. Does not read the files."""
         wanted = name_of(key)
-        return next((png for name, png in self._recent if name == wanted), b"")
+        return next((png for name, png in self._recent if name == wanted), None)
 
     def read(self, key: FrameKey) -> bytes:
         """Return the PNG of a frame; empty if it is not in quarantine."""
@@ -71,6 +71,17 @@ class Quarantine:
         except FileNotFoundError:
             return b""
         return data
+
+    def read_some(self, keys: Sequence[FrameKey]) -> dict[FrameKey, bytes]:
+        """Return the PNGs of the first of these frames, as far as the store can be read."""
+        found: dict[FrameKey, bytes] = {}
+        for key in keys[:_RECENT]:
+            try:
+                found[key] = self.read(key)
+            except Exception as error:  # each kind of store has its own errors
+                log.warning("quarantine_not_read", error=error_text(error))
+                break
+        return found
 
     def adopt(self, connection: Connection, now_ms: int) -> None:
         """Enter the existing files if the table is empty, as in the database that replaces a damaged one.

@@ -8,7 +8,6 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError, error_text
 from schemas.runtime.health import Health
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
@@ -45,7 +45,7 @@ async def run_announcer(
     """
     reading = DatabaseReader(settings.database, settings.console_store)
     announcer = Announcer(settings, version, registry)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+    run_in_thread = WorkerThreads(1, "database")
     announcer.begin()
     health.set("database", False, "not read yet")
     health.set("mqtt", False, "not connected yet")
@@ -53,7 +53,7 @@ async def run_announcer(
         while not stop.is_set():
             begun = time.monotonic()
             try:
-                found = await asyncio.get_running_loop().run_in_executor(thread, reading.poll)
+                found = await run_in_thread(reading.poll)
                 health.set("database", True)
                 announcer.announce(found)
                 announcer.set_status(read=True)
@@ -67,7 +67,7 @@ async def run_announcer(
                 await asyncio.wait_for(stop.wait(), max(settings.look_s, 3 * took))
     finally:
         announcer.end()
-        thread.shutdown(wait=True, cancel_futures=True)
+        run_in_thread.close()
 
 
 class Announcer:
@@ -110,7 +110,7 @@ class Announcer:
 
     def announce(self, found: Sequence[CameraSnapshot]) -> None:
         """Announce new cameras, publish changed states, and remove cameras that are gone."""
-        wanted = {each.camera: each for each in found if self._is_wanted(each.camera)}
+        wanted = {each.camera: each for each in found if self._is_included(each.camera)}
         self._cameras.set(len(wanted))
         if not self.is_connected:
             return
@@ -120,18 +120,18 @@ class Announcer:
                 before = self._announced.get(camera)
                 if before is None:
                     self._publish(config_topic(camera), config(camera, self._version, self._id, self._page(camera)))
-                elif each.news() == before[0].news() and (
+                elif each.urgent_values() == before[0].urgent_values() and (
                     each == before[0] or now_s - before[1] < self._settings.numbers_s
                 ):
                     continue
                 self._publish(state_topic(camera), each.document())
                 self._announced[camera] = (each, now_s)
             for camera in self._announced.keys() - wanted.keys():
-                self._take_back(camera)
+                self._withdraw(camera)
                 del self._announced[camera]
             if self._leftovers and now_s - self._begun_s > self._settings.forgotten_s:
                 for camera in self._leftovers - wanted.keys():
-                    self._take_back(camera)
+                    self._withdraw(camera)
                 self._leftovers.clear()
 
     def set_status(self, *, read: bool) -> None:
@@ -153,7 +153,7 @@ class Announcer:
                 self._client.publish(self._status, "offline", wait_s=_STOP_S)
         self._client.close()
 
-    def _is_wanted(self, camera: str) -> bool:
+    def _is_included(self, camera: str) -> bool:
         return not self._settings.only or any(fnmatch.fnmatchcase(camera, each) for each in self._settings.only)
 
     def _page(self, camera: str) -> str | None:
@@ -164,7 +164,7 @@ class Announcer:
         self._client.publish(topic, json.dumps(document, separators=(",", ":")))
         self._messages.inc()
 
-    def _take_back(self, camera: str) -> None:
+    def _withdraw(self, camera: str) -> None:
         for topic in (config_topic(camera), state_topic(camera)):
             self._client.publish(topic, b"")
             self._messages.inc()

@@ -46,7 +46,7 @@ class CameraSnapshot:
     seen: tuple[str, ...] = ()
     """The classes and groups of its sightings that last."""
 
-    def news(self) -> tuple[object, ...]:
+    def urgent_values(self) -> tuple[object, ...]:
         """Values whose change is published at once; other changes follow with these or later."""
         return self.state, self.class_name, self.class_group, self.backdoor, self.detail, self.seen
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import structlog
@@ -20,6 +19,7 @@ from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.console_store import read_forgotten
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
+from consumers.database.history import MINUTE_MS, count_minutes
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from consumers.evidence.probe_shares import CommandedShare, ProbePlanner, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
@@ -45,6 +45,7 @@ from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.runtime.settled_clock import SettledClock
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
 
@@ -59,6 +60,8 @@ _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _MORE_S: Final = 0.05
 """Seconds between two purge steps while more is left to purge."""
+_AGREEING_MINUTES: Final = 50
+"""Minutes with frames in the last hour that show, at the start, that the clock is right."""
 _PICTURES_S: Final = 0.2
 """Seconds in each tick for checking previews. The rest is checked in a later tick."""
 _PICTURES_AT_ONCE: Final = 8
@@ -68,7 +71,7 @@ _STRAINED_S: Final = 10.0
 log = structlog.get_logger()
 
 
-def _see(pictures: Sequence[tuple[Camera, bytes]]) -> None:
+def _examine(pictures: Sequence[tuple[Camera, bytes]]) -> None:
     for camera, jpeg in pictures:
         camera.health.update(jpeg)
 
@@ -130,7 +133,7 @@ class Recorder:
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
-        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._run_in_picture_thread = WorkerThreads(1, "pictures")
         self._meters = Meters(registry, places_of(settings))
         self._cameras = CameraCache(settings)
         # Letters have their own task: strangers can send many, which must not delay verdicts.
@@ -158,13 +161,15 @@ class Recorder:
     async def run(self) -> None:
         """Run all tasks until `stop` is set."""
         await self._database.run(self._store.prepare)
+        if await self._database.run(self._clock_agrees):
+            self._age_clock.trust()
         self._probing.commanded = await self._database.run(self._commanded)
         if self._settings.group is None:  # a group has assigned no partitions yet
             self._cameras.restore(await self._database.run(self._restore))
         self._alerts.due.set()
         other = [
             asyncio.create_task(self._alerts.publish(), name="alerts"),
-            asyncio.create_task(self._keep_house(), name="housekeeping"),
+            asyncio.create_task(self._housekeep(), name="housekeeping"),
             asyncio.create_task(self._watch(), name="watching"),
             asyncio.create_task(self._plan_probes(), name="probes"),
         ]
@@ -175,9 +180,9 @@ class Recorder:
         try:
             await asyncio.wait([*recording, *other], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._end(recording, other)
+            await self._stop_tasks(recording, other)
 
-    async def _end(self, recording: Sequence[asyncio.Task[None]], other: Sequence[asyncio.Task[None]]) -> None:
+    async def _stop_tasks(self, recording: Sequence[asyncio.Task[None]], other: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then cancel the other tasks. Raise the first error of any."""
         deadline = time.monotonic() + self._settings.shutdown_s
         failed = any(task.done() for task in other) or not self._stop.is_set()
@@ -198,9 +203,18 @@ class Recorder:
 
     def close(self) -> None:
         """Close the database."""
-        self._pictures.shutdown(wait=True, cancel_futures=True)
+        self._run_in_picture_thread.close()
         self._database.close()
         self._engine.dispose()
+
+    def _clock_agrees(self) -> bool:
+        """Return whether recorders before this one have recorded nearly all of the last hour by this clock.
+
+        Without that, a recorder that restarts within each hour would never purge by age.
+        """
+        now_ms = unix_ms()
+        with self._engine.begin() as connection:
+            return count_minutes(connection, now_ms - 60 * MINUTE_MS, now_ms) >= _AGREEING_MINUTES
 
     def _restore(self) -> list[Camera]:
         found = self._snapshots.load()
@@ -220,7 +234,7 @@ class Recorder:
             try:
                 await self._unless_stopped(asyncio.create_task(source.open()))
                 while not self._stop.is_set():
-                    await self._unless_stopped(asyncio.create_task(source.take_up(self._take_up)))
+                    await self._unless_stopped(asyncio.create_task(source.resume(self._claim)))
                     if self._log.is_open and self._letters.is_open:
                         self._health.set("kafka", True)
                     backoff.reset()
@@ -261,18 +275,18 @@ class Recorder:
             gathering.cancel()
             await asyncio.gather(gathering, return_exceptions=True)
 
-    async def _take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
+    async def _claim(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
         """Claim partitions, and load the requests that other recorders sent to their cameras."""
-        taken = await self._database.run(self._store.take_up, topics, spans)
+        taken = await self._database.run(self._store.claim, topics, spans)
         if self._settings.group is not None and self._settings.verdicts_topic in topics:
-            await self._take_up_cameras(taken)
+            await self._load_cameras(taken)
         self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
         async with self._planning:
             self._probing.commanded = await self._database.run(self._commanded)
         self._alerts.due.set()
         return taken
 
-    async def _take_up_cameras(self, taken: Mapping[Partition, int]) -> None:
+    async def _load_cameras(self, taken: Mapping[Partition, int]) -> None:
         """Keep the cameras of the recorder's partitions only. Load those of partitions in which others have written."""
         topic = self._settings.verdicts_topic
         partitions = sorted(self._log.partitions_of(topic))
@@ -285,7 +299,7 @@ class Recorder:
         if moved:
             found = await self._database.run(self._restore)
             self._cameras.restore(camera for camera in found if is_of(camera.name, moved & held))
-        self._cameras.keep(lambda camera: is_of(camera, held))
+        self._cameras.retain(lambda camera: is_of(camera, held))
 
     def _commanded(self) -> dict[str, CommandedShare]:
         with self._engine.begin() as connection:
@@ -372,7 +386,7 @@ class Recorder:
             except Exception as error:  # the plan requests it again after any Kafka error
                 log.warning("requests_not_published", error=error_text(error))
 
-    async def _keep_house(self) -> None:
+    async def _housekeep(self) -> None:
         purge_at = time.monotonic()
         while True:
             await self._save_cameras()
@@ -409,20 +423,19 @@ class Recorder:
     async def _watch(self) -> None:
         """Show the cameras and the lag, each second, also while the database is unreachable."""
         while True:
-            await self._look_at_pictures()
+            await self._examine_pictures()
             self._judge_cameras()
             now_ms = monotonic_ms()
-            shown = self._cameras.shown(MAX_CAMERA_SERIES, now_ms)
-            self._meters.show_cameras(shown, self._cameras.faulty(MAX_CAMERA_SERIES), now_ms)
+            shown = self._cameras.for_metrics(MAX_CAMERA_SERIES, now_ms)
+            self._meters.show_cameras(shown, self._cameras.worst(MAX_CAMERA_SERIES), now_ms)
             await self._ask_kafka()
             await asyncio.sleep(_TICK_S)
 
-    async def _look_at_pictures(self) -> None:
+    async def _examine_pictures(self) -> None:
         """Check previews that arrived since the last call, as many as fit into the time limit."""
         end_s = time.monotonic() + _PICTURES_S
-        loop = asyncio.get_running_loop()
         while time.monotonic() < end_s and (some := self._cameras.pop_previews(_PICTURES_AT_ONCE)):
-            await loop.run_in_executor(self._pictures, _see, some)
+            await self._run_in_picture_thread(_examine, some)
             self._cameras.mark_unjudged(camera for camera, _ in some)
 
     def _judge_cameras(self) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
@@ -38,6 +37,14 @@ class OffsetConflictError(Exception):
     """Another recorder has moved the stored offsets. Resume from them."""
 
 
+class _MissingPicturesError(Exception):
+    """Alarms of a transaction need pictures that are not in memory."""
+
+    def __init__(self, keys: Sequence[FrameKey]) -> None:
+        super().__init__(f"pictures are missing: {len(keys)} frames")
+        self.keys = keys
+
+
 class Store:
     """The database and the quarantine. All methods are for one thread, the recorder's database thread."""
 
@@ -68,7 +75,7 @@ class Store:
             index_elements=[offsets.c.topic, offsets.c.partition],
             set_={"epoch": offsets.c.epoch + insertion.excluded.epoch},
         )
-        self._take_up = PreparedStatement(engine, taken.returning(offsets.c.next, offsets.c.epoch))
+        self._claim = PreparedStatement(engine, taken.returning(offsets.c.next, offsets.c.epoch))
         self._verdicts_topic = settings.verdicts_topic
         self._epochs: dict[Partition, int] = {}
         """The epochs of the partitions that this recorder has claimed."""
@@ -100,7 +107,7 @@ class Store:
         self.sightings.adopt(read_rules(connection))
         self.sightings.load(connection, None if self._alone else held, unix_ms())
 
-    def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
+    def claim(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
         """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
 
         The previous owner can then no longer write for them, and this recorder reloads its cache. An offset beyond the
@@ -114,7 +121,7 @@ class Store:
             with self.engine.begin() as connection:
                 for place, (begin, end) in sorted(spans.items()):
                     topic, partition = place
-                    row = self._take_up.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
+                    row = self._claim.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
                     ((following, self._epochs[place]),) = row.fetchall()
                     if following > end:
                         values = {"of": topic, "part": partition, "before": following, "mine": self._epochs[place]}
@@ -133,22 +140,39 @@ class Store:
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> TransactionEffect:
         """Write the quarantine's files of the batch, then commit it.
 
-        The time that the files take is added to the batch's times: readers rely on a commit soon after them. Raises
-        `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
+        The time that the files take is added to the batch's times: readers rely on a commit soon after them. If an
+        alarm needs pictures that are not in memory, as after a restart, the transaction is rolled back, the pictures
+        are read, and it runs again. Raises `OffsetConflictError` if the stored offsets differ from `expected` (None: no
+        offset yet).
         """
         try:
             begun_s = time.monotonic()
             kept = self._keep_evidence(batch)
             if kept:
                 batch.delay(round(1000 * (time.monotonic() - begun_s)))
-            return self._write(batch, expected, kept)
+            begun_s = time.monotonic()
+            try:
+                return self._write(batch, expected, kept)
+            except _MissingPicturesError as missing:
+                self.frames.forget()
+                pictures = self.quarantine.read_some(missing.keys)
+                batch.delay(round(1000 * (time.monotonic() - begun_s)))
+                return self._write(batch, expected, kept, pictures)
         except BaseException:
             self.frames.forget()
             raise
 
     def _write(
-        self, batch: Batch, expected: dict[Partition, int | None], kept: Mapping[FrameKey, int]
+        self,
+        batch: Batch,
+        expected: dict[Partition, int | None],
+        kept: Mapping[FrameKey, int],
+        pictures: Mapping[FrameKey, bytes] | None = None,
     ) -> TransactionEffect:
+        """Commit the batch. `pictures` were read for its alarms.
+
+        Raises `_MissingPicturesError` without them, if an alarm needs some that are not in memory.
+        """
         written = TransactionEffect(verdicts=batch.verdicts, recorded_ms=batch.recorded_ms, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
@@ -167,8 +191,18 @@ class Store:
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
-            picture_of = partial(self._picture_of, batch)
+            missing: list[FrameKey] = []
+
+            def picture_of(key: FrameKey) -> bytes:
+                png = self._picture_of(batch, key)
+                if png is None:
+                    missing.append(key)
+                    png = (pictures or {}).get(key, b"")
+                return png
+
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, picture_of, batch.partitions)
+            if missing and pictures is None:
+                raise _MissingPicturesError(missing)
             sighted = self.sightings.read(connection, written.rows, batch.verdicts, batch.partitions)
             if written.rows:
                 self.history.add(connection, written.rows, batch.recorded_ms)
@@ -204,14 +238,14 @@ class Store:
         now_ms = unix_ms()
         with self.engine.begin() as connection:
             self.sightings.adopt(read_rules(connection))
-            over = self.sightings.over(now_ms)
+            over = self.sightings.find_ended(now_ms)
             for partition in sorted({each.partition for each in over.values()}):
                 if not self._holds(connection, partition):
                     self.sightings.release(partition)
                     over = {key: each for key, each in over.items() if each.partition != partition}
             ended = self.sightings.end(connection, over) if over else SightingUpdate()
         self.sightings.commit(ended)
-        self.sightings.tidy(now_ms)
+        self.sightings.purge(now_ms)
 
     def _holds(self, connection: Connection, partition: int) -> bool:
         """Return whether this recorder holds this partition of the verdicts, and lock it until the transaction ends."""
@@ -261,13 +295,16 @@ class Store:
             key: self.quarantine.write(frame_row(key, some[key], batch.recorded_ms), some[key].evidence) for key in new
         }
 
-    def _picture_of(self, batch: Batch, key: FrameKey) -> bytes:
-        """Return the PNG of a frame of the batch, or of one written lately; empty for others.
+    def _picture_of(self, batch: Batch, key: FrameKey) -> bytes | None:
+        """Return the PNG of a frame of the batch, empty if it has none, or of one written lately; None for others.
 
         A read of the store may stall, and readers rely on a commit soon after the time of recording.
         """
         verdict = batch.verdicts.get(key)
-        return verdict.evidence if verdict is not None and verdict.evidence else self.quarantine.recent(key)
+        if verdict is not None and verdict.evidence:
+            return verdict.evidence
+        png = self.quarantine.recent(key)
+        return b"" if png is None and verdict is not None else png
 
     def bytes_held(self) -> dict[str, int]:
         """Return the bytes of each store, by their names in the metrics."""

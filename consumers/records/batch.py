@@ -132,11 +132,11 @@ def read(
         batch.offsets[partition] = (first, record.offset + 1)
         try:
             if record.topic == settings.verdicts_topic:
-                _take_verdict(batch, record, keys, boots)
+                _add_verdict(batch, record, keys, boots)
             elif record.topic == settings.events_topic:
-                _take_event(batch, record, keys, boots)
+                _add_event(batch, record, keys, boots)
             else:
-                _take_dead_letter(batch, record, keys)
+                _add_dead_letter(batch, record, keys)
         except WireError as error:
             refuse(batch, record, error)
         except (UserError, MemoryError):  # not the record's fault
@@ -204,7 +204,7 @@ def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) 
         )
 
 
-def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
+def _add_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera = _camera(record.key)
     verdict = open_statement(Verdict, camera, record.value or b"", keys)
     boot, seq = verdict.boot_id, verdict.seq
@@ -288,7 +288,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
+def _add_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera, value = _camera(record.key), record.value or b""
     kind = next((value or b"" for name, value in record.headers if name == "ce_type"), b"")
     if kind == b"pointillist.v1.Ledger":
@@ -338,7 +338,7 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) 
     )
 
 
-def _take_dead_letter(batch: Batch, record: Record, keys: KeyRing) -> None:
+def _add_dead_letter(batch: Batch, record: Record, keys: KeyRing) -> None:
     letter: DeadLetter = _parse(DeadLetter, record.value)
     if letter.verified:
         check_statement(DeadLetter, letter.camera_id, record.value or b"", keys)

@@ -29,7 +29,7 @@ ASSUMED_BYTES: Final = 2048
 _REFUSED_S: Final = 0.5
 """Seconds between two checks, during a rebalance, whether the group refuses this member."""
 
-TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
+Claim = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
 """Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""
 
 
@@ -66,14 +66,14 @@ class Log:
         )
 
     async def open(self) -> None:
-        """Connect and join the group. Call `take_up` next.
+        """Connect and join the group. Call `resume` next.
 
         Raises aiokafka's errors if Kafka does not respond or lacks a topic.
         """
         self._membership.begin()
         await self._reader.open()
 
-    async def take_up(self, take_up: TakeUp) -> None:
+    async def resume(self, claim: Claim) -> None:
         """Continue at the database's offsets in the assigned partitions.
 
         Raises `LogRewoundError` if a log does not continue, and aiokafka's error if the group refuses this member.
@@ -87,7 +87,7 @@ class Log:
             begins = await reader.beginnings(partitions)
             ends = await reader.ends(partitions)
             spans = {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in partitions}
-            stored = await take_up(self.topics, spans)
+            stored = await claim(self.topics, spans)
             if not self._membership.is_settled:
                 continue
             self._next = {tp: max(stored[tp.topic, tp.partition], begins[tp]) for tp in partitions}
@@ -128,7 +128,7 @@ class Log:
         """Return the records that arrive within `linger_s` of the first one, at most about `limit`.
 
         The list is empty if none arrives for half a second. Raises `LogRewoundError` if reading must restart with
-        `open`. Raises `Reassigned` if it continues with `take_up`.
+        `open`. Raises `Reassigned` if it continues with `resume`.
         """
         records: list[Record] = []
         deadline: float | None = None

@@ -43,7 +43,7 @@ class SightingRule(NamedTuple):
     """Time of the decision, Unix time in milliseconds."""
 
     @property
-    def looked_at(self) -> int:
+    def window_frames(self) -> int:
         """The number of newest frames of which `frames` must agree, their majority."""
         return 2 * self.frames - 1
 
@@ -109,17 +109,17 @@ def not_ahead(state: Sighting, now_ms: int) -> Sighting:
     return state._replace(at_ms=now_ms, seen_ms=min(state.seen_ms, now_ms), raised_ms=raised_ms)
 
 
-def advance(rule: SightingRule, state: Sighting, look: RuleFrame) -> Sighting:
+def advance(rule: SightingRule, state: Sighting, frame: RuleFrame) -> Sighting:
     """Return the state after one more frame. The frame raises an alert if it changes `raised_ms`.
 
-    An alert needs an agreeing frame, `frames` agreeing ones among the newest `looked_at` of one boot, no sighting that
-    lasts, and `cooldown_s` since the last alert. No time of the state may be after that of the frame.
+    An alert needs an agreeing frame, `frames` agreeing ones among the newest `window_frames` of one boot, no sighting
+    that lasts, and `cooldown_s` since the last alert. No time of the state may be after that of the frame.
     """
-    at_ms = look.at_ms
+    at_ms = frame.at_ms
     before = lapse(rule, state, at_ms)
-    recent = (*(each for each in before.recent if each.boot == look.boot), look)[-rule.looked_at :]
+    recent = (*(each for each in before.recent if each.boot == frame.boot), frame)[-rule.window_frames :]
     after = before._replace(recent=recent, at_ms=at_ms)
-    if look.confidence is None:
+    if frame.confidence is None:
         return after
     after = after._replace(seen_ms=at_ms)
     rested = after.raised_ms is None or at_ms - after.raised_ms >= 1000 * rule.cooldown_s

@@ -59,9 +59,9 @@ class SightingUpdate:
 class Sightings:
     """The state of each camera under the rules. For the database thread only.
 
-    The state in memory changes in `commit`, after the database has it; `over` only corrects times after a clock was set
-    back. The alerts of sightings that last and of those whose cool-down may last are in the database. A restart forgets
-    only the newest frames.
+    The state in memory changes in `commit`, after the database has it; `find_ended` only corrects times after a clock
+    was set back. The alerts of sightings that last and of those whose cool-down may last are in the database. A restart
+    forgets only the newest frames.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -112,10 +112,10 @@ class Sightings:
             return found
         for row in rows:
             for rule in self._rules_of(row.camera):
-                self._look(connection, rule, row, verdicts, partitions, found)
+                self._advance(connection, rule, row, verdicts, partitions, found)
         return found
 
-    def _look(
+    def _advance(
         self,
         connection: Connection,
         rule: SightingRule,
@@ -164,7 +164,7 @@ class Sightings:
             found = self._of_camera[camera] = tuple(rule for rule in mine if rule is not None)
         return found
 
-    def over(self, now_ms: int) -> dict[SightingKey, SightingTrack]:
+    def find_ended(self, now_ms: int) -> dict[SightingKey, SightingTrack]:
         """Return the sightings that have ended by `now_ms`, and those without a rule, in their old state."""
         for key, each in self._watched.items():
             if each.state.at_ms > now_ms:
@@ -203,7 +203,7 @@ class Sightings:
         """Drop the sightings of a partition that another recorder has claimed."""
         self._watched = {key: each for key, each in self._watched.items() if each.partition != partition}
 
-    def tidy(self, now_ms: int) -> None:
+    def purge(self, now_ms: int) -> None:
         """Drop what no rule needs any more: no sighting lasts, no frame agreed lately, and the cool-down is over."""
         self._watched = {key: each for key, each in self._watched.items() if self._is_needed(key, each.state, now_ms)}
 

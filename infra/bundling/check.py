@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.bundling.gallery import as_taken, picture_files
+from infra.bundling.gallery import fit_to_network, picture_files
 from infra.bundling.label_checks import LabelResult, judge
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import check_drop_ratio, random_masks
@@ -124,7 +124,7 @@ def check(
         seeds = bundle.seeds(1, draws)
         shares = bundle.logits(bundle.prepare(frames), seeds).softmax(1)
         found = pipeline(drop(frames, kept), kept, seeds=seeds)
-        taken.append(as_taken(pipeline, picture))
+        taken.append(fit_to_network(pipeline, picture))
         labels.append(int(label))
         whole.append(int(shares.argmax()))
         dropped.append(int(found.class_id))

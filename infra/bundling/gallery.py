@@ -112,7 +112,7 @@ def read_gallery(pipeline: Pipeline, chosen: PictureFiles, skipped: Callable[[st
     seen: dict[bytes, Path] = {}
     for file, label in zip(chosen.files, chosen.labels, strict=True):
         try:
-            image = as_taken(pipeline, read_picture(file))
+            image = fit_to_network(pipeline, read_picture(file))
         except ConfigError as error:
             skipped(file.name, str(error))
             continue
@@ -128,13 +128,13 @@ def read_gallery(pipeline: Pipeline, chosen: PictureFiles, skipped: Callable[[st
 
 
 @torch.inference_mode()
-def as_taken(pipeline: Pipeline, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def fit_to_network(pipeline: Pipeline, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Fit one picture (H, W, C) to the network's (1, height, width, channels); of tiles, the one that decides."""
     frames = to_frames(picture[None], pipeline.bundle.device)
     return to_images(pipeline.probe_input(frames, torch.zeros(1, dtype=torch.int64, device=pipeline.bundle.device)))
 
 
-def turns(groups: NDArray[np.int64], count: int) -> NDArray[np.intp]:
+def round_robin(groups: NDArray[np.int64], count: int) -> NDArray[np.intp]:
     """Return places of `count` members, one of each group in turn: the groups get nearly equal numbers."""
     queues = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     return np.array(list(_in_turn(queue.tolist() for queue in queues))[:count], np.intp)

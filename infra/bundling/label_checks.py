@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.bundling.gallery import turns
+from infra.bundling.gallery import round_robin
 from infra.bundling.presets import PRESETS, Normalisation
 from lab.data import LabelledPictures
 from lab.statistics import Interval, share_interval
@@ -57,11 +57,11 @@ def judge(bundle: Bundle, pictures: LabelledPictures) -> LabelResult:
     found = verdicts(bundle, pictures)
     accuracy = share(found, pictures.labels)
     doubts = []
-    chosen = turns(pictures.labels, COMPARED)
+    chosen = round_robin(pictures.labels, COMPARED)
     some, here = pictures.take(chosen), share(found[chosen], pictures.labels[chosen])
     others = {name: verdicts(bundle, some, preset.of(channels)) for name, preset in PRESETS.items()}
     best = max(others, key=lambda name: regrouped(others[name], some.labels).value)
-    if beyond(regrouped(others[best], some.labels), regrouped(found[chosen], some.labels)):
+    if exceeds_chance(regrouped(others[best], some.labels), regrouped(found[chosen], some.labels)):
         there = share(others[best], some.labels)
         doubts.append(
             f"the normalisation looks wrong: {here.value:.0%} of {len(some)} pictures are right as described, and "
@@ -83,12 +83,12 @@ def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy:
     right = regrouped(found, labels)
     alphabetical = np.array(sorted(range(len(classes)), key=lambda number: classes[number]))
     sorted_right = share(alphabetical[found], labels)
-    if beyond(sorted_right, accuracy) and sorted_right.value > right.value - GAP:
+    if exceeds_chance(sorted_right, accuracy) and sorted_right.value > right.value - GAP:
         return [
             f"the order of the classes looks wrong: {accuracy.value:.0%} of {len(found)} pictures are right as named, "
             f"and {sorted_right.value:.0%} with the names in alphabetical order, as what reads folders numbers them"
         ]
-    if not beyond(right, accuracy):
+    if not exceeds_chance(right, accuracy):
         return []
     named = place_of_each(found, labels)
     wrong = [(label, output) for label, output in sorted(named.items()) if label != output][:3]
@@ -134,6 +134,6 @@ def share(found: Labels, labels: Labels) -> Interval:
     return share_interval((found == labels)[None])
 
 
-def beyond(other: Interval, own: Interval) -> bool:
+def exceeds_chance(other: Interval, own: Interval) -> bool:
     """Return whether `other` exceeds what chance and `GAP` explain."""
     return other.low > own.high and other.value > own.value + GAP

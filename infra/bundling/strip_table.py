@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from infra.bundling.gallery import UNKNOWN, turns
+from infra.bundling.gallery import UNKNOWN, round_robin
 from lab.data import LabelledPictures
 from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
 from lab.strip.table import write_overlays, write_strip_table
@@ -48,7 +48,7 @@ def calibrate_strip(
     pipeline = Pipeline(bundle)
     count, used = shares(len(pictures), budget_s / _seconds_per_pass(bundle, pictures))
     groups = pictures.labels if (pictures.labels != UNKNOWN).all() else _verdicts(bundle, pictures)
-    order = turns(groups, used)
+    order = round_robin(groups, used)
     some, first = pictures.take(order), pictures.take(order[:count])
     images = overlay_images(pipeline, first)
     overlays = overlay_frames(images, bundle.device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from bundles import named_bundles
 from infra.local.files import user_folder
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll, is_enrolled
@@ -118,6 +119,20 @@ def resembling(name: str, layout: Layout) -> str | None:
     """Return a known camera with nearly the same name; None if the name itself is known."""
     known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
     return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+
+
+def simulator_network_note(state: Path) -> str | None:
+    """Return a line if `up` serves the simulator's network, whose classes fit no real camera; None if not.
+
+    None too when a model was published to the state folder, because that one judges.
+    """
+    layout = Layout(state.resolve())
+    if layout.bundle != named_bundles()["scene"] or (layout.models.is_dir() and any(layout.models.iterdir())):
+        return None
+    return (
+        "this system classifies by `scene`, the network of the simulated cameras, whose classes fit no real camera: "
+        "start `up` with --bundle, or with --cameras 0 for the general network"
+    )
 
 
 def state_home() -> Path:

@@ -27,7 +27,7 @@ _SITE_CHARACTERS: Final = 40
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeMatch:
     """A device that has answered the probe."""
 
     host: str
@@ -57,13 +57,13 @@ class Stream:
 class CameraDescription:
     """A camera's description of itself, or the reason that it is missing."""
 
-    answer: Answer
+    answer: ProbeMatch
     model: str = ""
     streams: tuple[Stream, ...] = ()
     problem: str = ""
 
 
-def find(seconds: float) -> list[Answer]:
+def probe_networks(seconds: float) -> list[ProbeMatch]:
     """Return the devices that answer a multicast probe on any of this machine's networks in time, by address.
 
     Raises ConfigError if the network cannot be used.
@@ -87,7 +87,7 @@ def find(seconds: float) -> list[Answer]:
         services = searching.searchServices(timeout=seconds)
     finally:
         searching.stop()
-    found: dict[str, Answer] = {}
+    found: dict[str, ProbeMatch] = {}
     for service in services[:_MOST]:
         scopes = [str(scope.getValue()) for scope in service.getScopes()]
         if not any(scope.startswith(_SCOPE) for scope in scopes):
@@ -99,13 +99,13 @@ def find(seconds: float) -> list[Answer]:
     return [found[address] for address in sorted(found)]
 
 
-def _answer(place: str, scopes: list[str]) -> Answer:
+def _answer(place: str, scopes: list[str]) -> ProbeMatch:
     """Read the address of a device service; ValueError for any other text."""
     parts = urlsplit(place)
     if parts.scheme not in ("http", "https") or not parts.hostname or printable(parts.hostname) != parts.hostname:
         raise ValueError(place)
     secure = parts.scheme == "https"
-    return Answer(
+    return ProbeMatch(
         parts.hostname,
         parts.port or (443 if secure else 80),
         secure,
@@ -125,12 +125,12 @@ def seen(text: object, most: int = 80) -> str:
     return printable(str(text if text is not None else ""), "")[:most]
 
 
-async def describe_all(answers: list[Answer], user: str, password: str) -> list[CameraDescription]:
+async def describe_all(answers: list[ProbeMatch], user: str, password: str) -> list[CameraDescription]:
     """Query all cameras at once for model and streams; a camera without an answer is returned with its reason."""
     return list(await asyncio.gather(*(_described(answer, user, password) for answer in answers)))
 
 
-async def _described(answer: Answer, user: str, password: str) -> CameraDescription:
+async def _described(answer: ProbeMatch, user: str, password: str) -> CameraDescription:
     from onvif import ONVIFCamera
 
     logging.getLogger().setLevel(logging.WARNING)  # the library's import has set another level
@@ -149,7 +149,7 @@ async def _described(answer: Answer, user: str, password: str) -> CameraDescript
             await camera.close()
 
 
-async def _ask(camera: Any, answer: Answer) -> CameraDescription:
+async def _ask(camera: Any, answer: ProbeMatch) -> CameraDescription:
     await camera.update_xaddrs()
     device = await camera.create_devicemgmt_service()
     information = await device.GetDeviceInformation()

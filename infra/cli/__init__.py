@@ -10,12 +10,18 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Final
 
-import typer
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as typer gives it while a command runs."""
 
-from infra.cli.help_text import WrittenHelpGroup
-from schemas.errors import ConfigError
-from schemas.runtime.abandoned import end_process
-from schemas.runtime.user_errors import run_command
+try:
+    import typer
+
+    from infra.cli.help_text import WrittenHelpGroup
+    from schemas.errors import ConfigError
+    from schemas.runtime.abandoned import end_process
+    from schemas.runtime.user_errors import run_command
+except KeyboardInterrupt:  # imports take up to a second
+    sys.exit(INTERRUPTED)
 
 VARIABLES: Final = {
     "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "Secrets from which keys are derived.",
@@ -147,11 +153,14 @@ def main() -> None:
     """Run the command; a user's error becomes one line on stderr and exit status 2."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character, such as Latin-1
-    # One command's modules: those of all commands take longer to import than most commands run.
-    register(command_of(sys.argv[1:]))
-    from infra.cli.passwords import hide_passwords
+    try:
+        # One command's modules: those of all commands take longer to import than most commands run.
+        register(command_of(sys.argv[1:]))
+        from infra.cli.passwords import hide_passwords
 
-    hide_passwords()
+        hide_passwords()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     try:
         run_command(_run)
     except BaseException as error:  # also SystemExit, by which every command ends

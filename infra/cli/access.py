@@ -63,6 +63,16 @@ def existing_layout(state: Path) -> Layout:
     return Layout(state.resolve())
 
 
+def text_of(file: Path) -> str:
+    """Return the text of a file; of `-`, which is standard input, its first line. Raises OSError, UnicodeDecodeError.
+
+    Standard input is read by a line, so that a terminal's user does not have to close it.
+    """
+    if str(file) != "-":
+        return file.read_text()
+    return "" if sys.stdin is None else sys.stdin.readline()
+
+
 def console_store(given: str, state: Path | None) -> str:
     """Return the URL of the console's own database: `given`, or that in the state folder; empty without both."""
     from infra.state_folder import Layout
@@ -261,6 +271,6 @@ def _login(file: Path | None, login: SecretStr | None) -> Login | None:
     if file is None:
         return Login.parse(login.get_secret_value()) if login is not None else None
     try:
-        return Login.parse(sys.stdin.readline() if str(file) == "-" else file.read_text())
+        return Login.parse(text_of(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: expected a readable login, got {fault_of(error)}. Correct the path.") from None

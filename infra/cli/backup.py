@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE
+from infra.cli.access import DEFAULT_STATE, text_of
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 from schemas.runtime.moment import format_utc
@@ -18,7 +18,8 @@ Passphrase = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file",
-        help="File with the passphrase of the encrypted backup, 12 characters or more. Required for a URL.",
+        help="File with the passphrase of the encrypted backup, 12 characters or more; - is standard input. Required "
+        "for a URL.",
         metavar="FILE",
     ),
 ]
@@ -112,6 +113,6 @@ def _passphrase(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text().strip()
+        return text_of(file).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--passphrase-file: expected a text file, got {file}: {error}. Correct the path.") from None

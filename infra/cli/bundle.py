@@ -16,6 +16,8 @@ from bundles import MADE
 from infra.cli import app
 from infra.cli.bundle_options import NetworkOptions
 from infra.cli.code import AllowCode
+from infra.cli.model import OtherClasses
+from infra.cli.model import publish as publish_model
 from infra.cli.shared_options import with_shared_options
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
@@ -53,6 +55,7 @@ def create(
     publish: Annotated[
         Path | None, typer.Option(help="State folder of a running system, to which the bundle is then published.")
     ] = None,
+    other_classes: OtherClasses = False,
     up: Annotated[
         bool, typer.Option("--up", help="Then run `up` with the bundle. Options of `up` follow after --.")
     ] = False,
@@ -69,13 +72,15 @@ def create(
     from infra.bundling.folder import replacing_folder
     from infra.bundling.trial import Limits, create_within
 
-    wanted = network.wanted()
+    wanted = network.to_request()
     if out is None and not network.imagenet:
         raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
     if options and not up:
         raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
+    if other_classes and publish is None:
+        raise ConfigError("--other-classes: expected --publish with it, got none. Give --publish STATE.")
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
     with nullcontext(out) if out is not None else replacing_folder(MADE / "imagenet") as fresh:
@@ -91,9 +96,7 @@ def create(
             print_line("not served, for what is doubtful: --accept-doubts serves it all the same")
         raise typer.Exit(DOUBTED)
     if publish is not None:
-        from infra.cli.model import publish as publish_model
-
-        publish_model(bundle=out, state=publish)
+        publish_model(bundle=out, state=publish, other_classes=other_classes)
     if up:
         _run_up(out, options or [])
 

@@ -95,7 +95,7 @@ class NetworkOptions:
         ),
     ] = None
 
-    def wanted(self) -> BundleRequest:
+    def to_request(self) -> BundleRequest:
         """Check the options, and return the request that they make. Raises ConfigError."""
         from infra.bundling.bundle_request import BundleRequest
         from infra.bundling.names import check_name

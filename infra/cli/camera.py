@@ -41,7 +41,7 @@ def attach(
     folder.
     """
 
-    from infra.cameras.identity import camera_identity, camera_named, resembling
+    from infra.cameras.identity import camera_identity, camera_named, resembling, simulator_network_note
     from infra.process.exit_status import FLEET_PENDING, FRAMES_REFUSED
     from infra.process.role import run_role
     from infra.state_folder import Layout
@@ -62,6 +62,8 @@ def attach(
         try_source(plan.source)
     if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
         typer.echo(f"{identity} is a new camera of this system. A similar name exists: {near}", err=True)
+    if state is not None and (line := simulator_network_note(state)):
+        typer.echo(line, err=True)
     known = camera_identity(name, enrolment, state)
     if spool is None and known.home is None:
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from infra.cli import needs_extra
+from infra.cli.access import text_of
 from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
 
@@ -27,8 +28,8 @@ def discover(
     login: Annotated[
         Path | None,
         typer.Option(
-            help="File with user:password, with which each camera is queried for its streams. Cameras receive only "
-            "a digest of it."
+            help="File with user:password, with which each camera is queried for its streams; - is standard input. "
+            "Cameras receive only a digest of it."
         ),
     ] = None,
     host: Annotated[
@@ -46,18 +47,19 @@ def discover(
     """
     import asyncio
 
-    from infra.cameras.onvif import CameraDescription, check_site, describe_all, find
+    from infra.cameras.onvif import CameraDescription, check_site, describe_all, probe_networks
     from infra.cli.terminal import Console
-    from producers.sources.login import LoginPlace
 
     check_site(site)
     if yaml and login is None:
         raise ConfigError(
             "--login is missing: a camera lists its streams only after a login. Give --login FILE with --yaml."
         )
-    known = LoginPlace(file=login).read() if login is not None else None
+    if yaml and str(login) == "-":
+        raise ConfigError("--login: expected a file, which cameras.yaml names, got standard input. Give a file.")
+    known = _login(login) if login is not None else None
     with needs_extra("onvif"):
-        answers = [answer for answer in find(seconds) if not host or answer.host in host]
+        answers = [answer for answer in probe_networks(seconds) if not host or answer.host in host]
         described = (
             asyncio.run(describe_all(answers, *known)) if known else [CameraDescription(answer) for answer in answers]
         )
@@ -70,6 +72,17 @@ def discover(
     else:
         _print_cameras(console, described, asked=known is not None)
     raise typer.Exit(0 if described else 1)
+
+
+def _login(file: Path) -> tuple[str, str]:
+    """Return user and password. Raises SourceError for a file, SecretError for standard input without them."""
+    from producers.sources.login import LoginPlace
+    from schemas.transport.access import Login
+
+    if str(file) != "-":
+        return LoginPlace(file=file).read()
+    login = Login.parse(text_of(file))
+    return login.user, login.password.get_secret_value()
 
 
 def _summary(camera: CameraDescription) -> dict[str, Any]:

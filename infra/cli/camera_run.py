@@ -45,7 +45,7 @@ def run(
     Exit status 2 when the file is invalid or no camera can run. With --check, status 2 also when one camera cannot run
     or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
     """
-    from infra.cameras.identity import state_home
+    from infra.cameras.identity import simulator_network_note, state_home
     from infra.cameras.roster import FileOfCameras, Share
     from schemas.settings import address
     from schemas.transport.access import MqttAccess
@@ -65,6 +65,8 @@ def run(
         raise ConfigError(
             f"{file}: expected at least one camera that can run, got none of {len(specs.rejected)}. {name}: {reason}"
         )
+    if settings.state is not None and part is None and (line := simulator_network_note(settings.state)):
+        typer.echo(line, err=True)
     if settings.metrics is not None:
         address(settings.metrics)
     folder = (settings.spool or settings.state or state_home()).resolve()

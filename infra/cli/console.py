@@ -51,7 +51,7 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     require_brokers(settings.connect_timeout_s, kafka=found.kafka)
     read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
-    serve = partial(run_console, launch=launcher(), read_roles=read_roles, describe=feature_process())
+    serve = partial(run_console, launch=launcher(), read_roles=read_roles, feature_extractor=feature_process())
     run_following(
         "console",
         found,

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from bundles import GENERAL, named_bundles
-from consumers.console.data.looks import Vector
+from consumers.console.data.appearance import Vector
 from infra.cli.console_jobs import job_environment
 from infra.local.process import COMMAND, spawn
 from schemas.errors import error_text

@@ -65,10 +65,10 @@ def _java() -> str:
 
 
 def _kafka() -> str:
-    from infra.local.kafka_jars import is_whole, jar_folder, kafka_version
+    from infra.local.kafka_jars import is_complete, jar_folder, kafka_version
 
     folder = jar_folder()
-    if is_whole(folder):
+    if is_complete(folder):
         return f"Kafka {kafka_version()} in {folder}"
     if shutil.which("mvn") is None:
         raise OSError("its jars are fetched by Maven, which is missing (Debian package maven)")

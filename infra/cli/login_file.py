@@ -11,7 +11,7 @@ from infra.cli.access import DEFAULT_STATE, existing_layout
 
 State = Annotated[
     Path | None,
-    typer.Option(help="State folder of the system, running or not; by default .pointillist, unless --file is given."),
+    typer.Option(help="State folder of the system, running or not. Default: .pointillist, unless --file is given."),
 ]
 
 
@@ -21,8 +21,10 @@ def login_file(file: Path | None, state: Path | None, name: str, *, new: bool = 
     A file alone has no such folder. With `new`, the given folder may be missing: the command makes it, which a line on
     stderr announces. Raises StateError for another folder that is missing.
     """
-    from infra.state_folder import Layout
+    from infra.state_folder import Layout, check_named
 
+    if file is not None:
+        check_named(file)
     if state is None:
         state = existing_layout(DEFAULT_STATE).folder if file is None else None
     elif new and not state.exists():

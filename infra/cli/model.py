@@ -89,7 +89,8 @@ class ModelsChange(ModelsAccess):
     store: Annotated[
         str | None,
         typer.Option(
-            help="Folder or fsspec URL of the bundles, which every processor can read; by default in the state folder."
+            help="Folder or URL (fsspec) for published bundles, which every processor can read. Default: in the "
+            "state folder."
         ),
     ] = None
 

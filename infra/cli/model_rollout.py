@@ -284,11 +284,11 @@ def _check_classes(next_model: Model, live: Model | None) -> None:
 
 def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
     from infra.bundling.gallery import picture_files, read_gallery
-    from lab.data import read_pictures
+    from infra.cli.lab.shared import read_npz
     from processors.pipeline import Pipeline
 
     if not clean.is_dir():
-        return read_pictures(clean, len(bundle.settings.classes))
+        return read_npz(clean, len(bundle.settings.classes))
     chosen = picture_files(clean, bundle.settings.classes, _MOST_SCANNED)
     if not chosen.labelled:
         raise ConfigError(f"--clean: expected sub-folders named by class in {clean}, got pictures. Sort them by class.")

@@ -10,7 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.audit_line import note
-from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
+from infra.pki.validity import CERTIFICATE_DAYS
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE
 
@@ -28,13 +28,11 @@ Hosts = Annotated[
 
 
 LONGEST_DAYS = 7300.0
-Days = Annotated[
-    float, typer.Option(help="Validity of the certificates of client roles, in days.", min=0.001, max=LONGEST_DAYS)
-]
 KeptDays = Annotated[
     float | None,
     typer.Option(
-        help="Validity of a client role's certificate, in days. Default: as its former certificate, or 14 without one.",
+        help="Validity of a client role's certificate, in days. Default: as its former certificate, else as the "
+        "certificate of the role's first instance, else 14.",
         min=0.001,
         max=LONGEST_DAYS,
     ),
@@ -58,7 +56,7 @@ def init(
             "--group-reads", help="Let the group read the keys of brokers and servers, as containers require."
         ),
     ] = False,
-    days: Days = ROLE_DAYS,
+    days: KeptDays = None,
 ) -> None:
     """Make the authority, the certificates of brokers and roles, the brokers' rights, and a fleet secret.
 
@@ -145,17 +143,20 @@ def renew(
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
 
-    Running roles present the new certificate at their next connection. `up` renews by itself.
+    Running roles present the new certificate at their next connection, servers at their next start. `up` renews by
+    itself.
     """
     import time
 
     from infra.pki.authority import Authority
-    from infra.pki.roles import Roles
+    from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
 
     layout = existing_layout(state)
     while True:
         renewed = Roles(Authority(layout.pki)).renew(days)
         typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
+        if servers := [name for name in renewed if kind_of(name) in SERVERS]:
+            typer.echo(f"restart within {RENEWED_DAYS:g} days: {', '.join(servers)}")
         if not every:
             return
         time.sleep(3600 * every)
@@ -188,11 +189,14 @@ def enroll(
     Only a new enrolment admits a revoked camera again.
     """
     from infra.admission.cameras import admit
+    from infra.cameras.identity import simulator_network_note
     from schemas.identity import camera_id
 
     identity, layout = camera_id(camera), existing_layout(state)
     admit(layout, identity, out, mqtt, days)
     _note_without_broker(layout, out, mqtt)
+    if line := simulator_network_note(state):
+        typer.echo(line, err=True)
     note(state, "enroll", identity, f"a certificate of {days:g} days", "done")
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs mosquitto with CONFIG and makes it reload its lists when one of them changes: a revoked client is rejected
-# without a restart. Usage: follow.sh CONFIG LIST...
+# Runs mosquitto with CONFIG and makes it reload its certificate and lists when one of these files changes: a revoked
+# client is rejected, and a renewed certificate presented, without a restart. Usage: follow.sh CONFIG FILE...
 config=$1
 shift
 seen=$(cksum "$@")

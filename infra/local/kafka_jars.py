@@ -71,18 +71,18 @@ def kafka_jars() -> list[Path]:
     Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
     folder = jar_folder().resolve()
-    if not is_whole(folder):
+    if not is_complete(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_file(folder.parent / "fetch.lock", wait=True)
         try:
-            if not is_whole(folder):
+            if not is_complete(folder):
                 _fetch(folder)
         finally:
             os.close(lock)
     return sorted(folder.glob("*.jar"))
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Return whether `folder` has each listed jar, of one architecture. Cleaners of caches delete old files."""
     found = {_ARCHITECTURE.sub("", jar.name) for jar in folder.glob("*.jar")}
     return found == {_ARCHITECTURE.sub("", name) for name in read_digests()}

@@ -11,10 +11,8 @@ for an alert the alerts of its episode.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -36,6 +34,7 @@ from schemas.batched import batched
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.http import DIRECT
 
 ALERT_NAME: Final = "PointillistBackdoor"
@@ -97,7 +96,7 @@ class AlertNotifier:
         self._console = console.rstrip("/")
         self._database = database
         self._author = f"{_SILENCED_BY} {database_id(database)}"
-        self._store = reviews
+        self._reviews_url = reviews
         self._reviews: Reviews | None = None
         self._published_ms = published_ms
         self._clock_s = clock_s
@@ -106,14 +105,14 @@ class AlertNotifier:
         self._silences: dict[str, Document] | None = None
         self._silenced_at_s = 0.0
         self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0), mounts=DIRECT)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
+        self._run_in_thread = WorkerThreads(1, "alerts")
 
-    async def look(self) -> None:
-        """Post all alerts that are due.
+    async def notify_in_thread(self) -> None:
+        """Run `notify` in its thread.
 
         Raises BrokerError if Alertmanager does not accept them, and the driver's error if the database does not answer.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.notify)
+        await self._run_in_thread(self.notify)
 
     def notify(self) -> None:
         """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only.
@@ -127,25 +126,25 @@ class AlertNotifier:
             if newest is not None:
                 self._notify(newest, now_s)
         except SQLAlchemyError:
-            self._repeat(now_s)
+            self._repeat_open(now_s)
             raise
         if newest is None:
-            self._repeat(now_s)
+            self._repeat_open(now_s)
 
     def _notify(self, newest: Sequence[AlertSummary], now_s: float) -> None:
-        if self._store and (found := recorded_reviews(self._store)) is not None:
+        if self._reviews_url and (found := recorded_reviews(self._reviews_url)) is not None:
             self._reviews = found
         mutes = self._read(lambda each: read_mutes(each, unix_ms())) or {}
         refused: list[BrokerError] = []
         try:
             every = episodes(newest, self._reviews or {}, self._published_ms())
-            silences = {each.subject: self._silence_of(each, every) for each in mutes.values()}
-            self._silence(silences, now_s)
+            silences = {each.subject: self._silence_document(each, every) for each in mutes.values()}
+            self._update_silences(silences, now_s)
         except BrokerError as error:
             refused.append(error)
         standing = self._open_ids(newest)
         standing |= self._open_before_damage([each for each in self._posted if each not in standing])
-        new = self._documents([each for each in standing if each not in self._posted])
+        new = self._read_documents([each for each in standing if each not in self._posted])
         self._post_open(new | self._due(standing, now_s), now_s, refused)
         if count := len(new.keys() & self._posted.keys()):
             log.info("alerts_notified", count=count)
@@ -156,7 +155,7 @@ class AlertNotifier:
         if refused:
             raise refused[0]
 
-    def _repeat(self, now_s: float) -> None:
+    def _repeat_open(self, now_s: float) -> None:
         """Post the alerts again that were open last, without new ones and ends."""
         refused: list[BrokerError] = []
         self._post_open(self._due(self._posted, now_s), now_s, refused)
@@ -175,28 +174,28 @@ class AlertNotifier:
         for some in self._post(due, HOLD_S, refused):
             self._posted |= {each: _PostedAlert(due[each], now_s) for each in some}
 
-    def _silence(self, wanted: dict[str, Document], now_s: float) -> None:
+    def _update_silences(self, wanted: dict[str, Document], now_s: float) -> None:
         """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""
         repeated = wanted and now_s - self._silenced_at_s >= REPEAT_S
         if wanted == self._silences and not repeated:
             return
         kept: set[str] = set()
-        for each in self._ask("GET", "/silences").json():
+        for each in self._request("GET", "/silences").json():
             author, _, subject = str(each["createdBy"]).partition(": ")
-            is_same = _is_same(each, wanted.get(subject))
+            is_same = _is_same_silence(each, wanted.get(subject))
             # Earlier versions wrote no id: their silences are another system's, unless one is the same as a mute here.
             is_former = author == _SILENCED_BY and is_same
             if each["status"]["state"] == "expired" or not (author == self._author or is_former):
                 continue
             if is_former or subject in kept or not is_same:
-                self._ask("DELETE", f"/silence/{each['id']}")
+                self._request("DELETE", f"/silence/{each['id']}")
             else:
                 kept.add(subject)
         for subject in wanted.keys() - kept:
-            self._ask("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
+            self._request("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
         self._silences, self._silenced_at_s = wanted, now_s
 
-    def _silence_of(self, mute: Mute, every: Sequence[Episode]) -> Document:
+    def _silence_document(self, mute: Mute, every: Sequence[Episode]) -> Document:
         """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
         name, value = "camera_id", mute.subject
         if not mute.is_of_camera:
@@ -234,10 +233,10 @@ class AlertNotifier:
             is_backdoor = document["labels"]["alertname"] == ALERT_NAME
             if is_earlier and is_backdoor and not (review is not None and review.state == CLOSED):
                 found[each] = None
-        stored = self._documents(list(found))
+        stored = self._read_documents(list(found))
         return {each: None for each in found if each not in stored}
 
-    def _documents(self, alert_ids: list[str]) -> dict[str, Document]:
+    def _read_documents(self, alert_ids: list[str]) -> dict[str, Document]:
         def read(connection: Connection) -> dict[str, Document]:
             found = {}
             for some in batched(alert_ids):
@@ -270,13 +269,15 @@ class AlertNotifier:
             now = datetime.now(UTC)
             ends = {"endsAt": (now + timedelta(seconds=hold_s)).isoformat()}
             try:
-                self._ask("POST", "/alerts", [documents[each] | _start(documents[each], now) | ends for each in some])
+                self._request(
+                    "POST", "/alerts", [documents[each] | _bounded_start(documents[each], now) | ends for each in some]
+                )
             except _RefusedError as error:
                 refused.append(error)
             else:
                 yield some
 
-    def _ask(self, method: str, path: str, document: Any = None) -> httpx2.Response:
+    def _request(self, method: str, path: str, document: Any = None) -> httpx2.Response:
         try:
             answer = self._client.request(method, self._api + path, json=document)
         except httpx2.HTTPError as error:
@@ -292,13 +293,13 @@ class AlertNotifier:
 
     def close(self) -> None:
         """Close the client and the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
         self._client.close()
         if self._engine is not None:
             self._engine.dispose()
 
 
-def _start(document: Document, now: datetime) -> Document:
+def _bounded_start(document: Document, now: datetime) -> Document:
     """Return an alert's start, at the latest `now`: Alertmanager rejects an alert that ends before its start.
 
     The clock of the recorder may be ahead, and the clock of this machine may have been set back.
@@ -306,7 +307,7 @@ def _start(document: Document, now: datetime) -> Document:
     return {"startsAt": min(datetime.fromisoformat(document["startsAt"]), now).isoformat()}
 
 
-def _is_same(standing: Document, wanted: Document | None) -> bool:
+def _is_same_silence(standing: Document, wanted: Document | None) -> bool:
     if wanted is None or any(standing[name] != wanted[name] for name in ("matchers", "comment")):
         return False
     ends = [datetime.fromisoformat(each["endsAt"]) for each in (standing, wanted)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ from consumers.database.engine import database_url, open_engine
 from schemas import metrics
 from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 
@@ -29,8 +28,8 @@ _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 log = structlog.get_logger()
 
 
-class Conservation:
-    """One live audit in a thread of its own; no other role audits."""
+class ConservationMetrics:
+    """The metrics of the live audit, which runs in a thread of its own; no other role audits."""
 
     def __init__(self, registry: CollectorRegistry, kafka: KafkaAddress, database: str, keys: KeyRing) -> None:
         self._kafka = kafka
@@ -38,20 +37,19 @@ class Conservation:
         self._keys = keys.every_generation()
         self._live = LiveAudit(database, self._keys)
         self._file: int | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        self._run_in_thread = WorkerThreads(1, "audit")
         self._frames = metrics.AUDITED.on(registry)
         self._at_s = time.monotonic()
         # A function of the time of the scrape: an audit that hangs is then visible.
         metrics.AUDIT_AGE.on(registry).set_function(lambda: time.monotonic() - self._at_s)
 
-    async def look(self) -> None:
+    async def audit(self) -> None:
         """Audit once. Raises the errors of Kafka's client and of the database if one of them does not respond."""
         logs = await read_log_offsets(self._kafka, KafkaTopic.FRAMES.value, _RESULTS)
-        loop = asyncio.get_running_loop()
-        document = await loop.run_in_executor(self._thread, self._audit, logs)
-        self._show(document)
+        document = await self._run_in_thread(self._audit, logs)
+        self._set_frames(document)
         self._at_s = time.monotonic()
-        await loop.run_in_executor(self._thread, self._save, document)
+        await self._run_in_thread(self._save, document)
 
     def _audit(self, logs: LogOffsets) -> Mapping[str, object]:
         """Audit, in the thread for it. If another file has replaced a damaged one, begin again."""
@@ -73,15 +71,15 @@ class Conservation:
         finally:
             engine.dispose()
 
-    def _show(self, document: Mapping[str, object]) -> None:
+    def _set_frames(self, document: Mapping[str, object]) -> None:
         for fate in FATES:
-            found = document[f"frames_{fate}"]
-            assert isinstance(found, int)
+            count = document[f"frames_{fate}"]
+            assert isinstance(count, int)
             # Not 0 at a start: the losses that are found again would look like new ones.
             if fate != "lost" or document["lost_known_to_ms"]:
-                self._frames.labels(fate).set(found)
+                self._frames.labels(fate).set(count)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Close the database."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
         self._live.close()

@@ -25,7 +25,7 @@ MOST_WAIT_S: Final = 4 * 86_400.0
 """Seconds within which it must judge one: cameras may rest over a long weekend."""
 _FIRST_OF_EACH: Final = 4
 """Pairs of each camera that count in any case."""
-_SIGNING: Final = 4
+_LEAST_SIGNING: Final = 4
 """Cameras whose true classes may replace the agreement. Of fewer, two that lie would be half or more."""
 _LEAST_SHARE: Final = 1 / 16
 
@@ -48,7 +48,7 @@ class AnswerPair(NamedTuple):
     class_id: int = 0
 
 
-def pair_of(comparison: Comparison) -> AnswerPair | None:
+def answer_pair(comparison: Comparison) -> AnswerPair | None:
     """Return the pair of a comparison; None if the live model has no answer, which proves nothing."""
     live, candidate = comparison.live, comparison.candidate
     if live.error:
@@ -73,7 +73,7 @@ def pair_of(comparison: Comparison) -> AnswerPair | None:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RuleResult:
     """The result of one rule: the measured value, its bounds, the limit, and the finding."""
 
     name: str
@@ -95,7 +95,7 @@ class Report:
     pairs: int
     looked: int
     """Pairs of the last look; 0 before the first."""
-    rules: tuple[Rule, ...]
+    rules: tuple[RuleResult, ...]
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -116,18 +116,18 @@ class Report:
         return json.dumps({"pairs": self.pairs, "looked": self.looked, "rules": rules})
 
 
-def looks(rules: GateRules) -> tuple[int, ...]:
+def look_sizes(rules: GateRules) -> tuple[int, ...]:
     """Return the numbers of pairs at which the gate looks."""
     count = int(math.log2(max(rules.most_pairs, FIRST_LOOK) / FIRST_LOOK)) + 1
     return tuple(FIRST_LOOK << index for index in range(count))
 
 
-def last_look(pairs: int, rules: GateRules) -> int:
+def last_look_size(pairs: int, rules: GateRules) -> int:
     """Return the last number of pairs at which the gate has looked; 0 before the first."""
-    return max((number for number in looks(rules) if number <= pairs), default=0)
+    return max((number for number in look_sizes(rules) if number <= pairs), default=0)
 
 
-def counts(own: int, all_cameras: int, cameras: int) -> bool:
+def is_counted(own: int, all_cameras: int, cameras: int) -> bool:
     """Return whether one more pair of a camera counts, which has `own` of the pairs of `all_cameras`.
 
     A camera gives at most twice its even share, or 1/16 of the pairs if that is more: two thirds among three cameras.
@@ -139,92 +139,94 @@ def counts(own: int, all_cameras: int, cameras: int) -> bool:
 
 def judge(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report:
     """Return the report on these pairs, in the order of their arrival; `cameras` is the number of their cameras."""
-    numbers = looks(rules)
-    looked = last_look(len(pairs), rules)
+    numbers = look_sizes(rules)
+    looked = last_look_size(len(pairs), rules)
     if not looked:
         return Report(len(pairs), 0, ())
     alpha, seen = rules.alpha / len(numbers), pairs[:looked]
     found = [test(seen, rules, alpha) for test in _TESTS]
     by_name = {rule.name: rule for rule in found}
-    known = cameras >= _SIGNING and by_name["accuracy"].count >= 0.9 * looked
+    known = cameras >= _LEAST_SIGNING and by_name["accuracy"].count >= 0.9 * looked
     if known and by_name["agreement"].finding != "passes":
         # A better model contradicts the live one where that errs: the truth decides. A few cameras, which sign it, do
         # not let a candidate pass that disagrees.
-        found[0] = _with(found[0], "not measured")
+        found[0] = _with_finding(found[0], "not measured")
     if looked < rules.least_pairs:
-        found = [_with(rule, "waits") if rule.finding == "passes" else rule for rule in found]
+        found = [_with_finding(rule, "waits") if rule.finding == "passes" else rule for rule in found]
     elif looked == numbers[-1]:
-        found = [_with(rule, "fails") if rule.finding == "waits" else rule for rule in found]
+        found = [_with_finding(rule, "fails") if rule.finding == "waits" else rule for rule in found]
     return Report(len(pairs), looked, tuple(found))
 
 
-def without_comparison(report: Report, finding: Finding) -> Report:
+def without_class_rules(report: Report, finding: Finding) -> Report:
     """Return the report of a candidate with other classes than the live model's: class numbers cannot be compared."""
     compared = ("agreement", "accuracy")
-    rules = tuple(_with(rule, finding) if rule.name in compared else rule for rule in report.rules)
+    rules = tuple(_with_finding(rule, finding) if rule.name in compared else rule for rule in report.rules)
     return replace(report, rules=rules)
 
 
-def _with(rule: Rule, finding: Finding) -> Rule:
-    return Rule(**{**asdict(rule), "finding": finding})
+def _with_finding(rule: RuleResult, finding: Finding) -> RuleResult:
+    return RuleResult(**{**asdict(rule), "finding": finding})
 
 
-def _agreement(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _agreement(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     same, limit = sum(pair.agrees for pair in pairs), rules.least_agreement
     low, high = clopper_pearson(same, len(pairs), alpha)
     finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
-    return Rule("agreement", finding, same / len(pairs), low, high, limit, len(pairs))
+    return RuleResult("agreement", finding, same / len(pairs), low, high, limit, len(pairs))
 
 
-def _errors(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _errors(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     failed, limit = sum(pair.failed for pair in pairs), rules.most_errors
     low, high = clopper_pearson(failed, len(pairs), alpha)
     finding: Finding = "passes" if high <= limit else "fails" if low > limit else "waits"
-    return Rule("errors", finding, failed / len(pairs), low, high, limit, len(pairs))
+    return RuleResult("errors", finding, failed / len(pairs), low, high, limit, len(pairs))
 
 
-def _confidence(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _confidence(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     """Compare mean confidences; the bounds are Hoeffding's (1963) for differences from -1 to 1."""
     differences = [pair.confidence - pair.live_confidence for pair in pairs]
     mean, half = sum(differences) / len(pairs), math.sqrt(2 * math.log(1 / alpha) / len(pairs))
     low, high, limit = mean - half, mean + half, -rules.most_confidence_lost
     finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
-    return Rule("confidence", finding, mean, low, high, limit, len(pairs))
+    return RuleResult("confidence", finding, mean, low, high, limit, len(pairs))
 
 
-def _speed(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _speed(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     """Test whether the median ratio of the times on the same frame, each model alone, is below the limit: sign test."""
     timed = sorted(pair.seconds / pair.live_seconds for pair in pairs if pair.seconds > 0 and pair.live_seconds > 0)
     limit = rules.most_times_slower
     if not timed:
-        return Rule("speed", "waits", None, None, None, limit, 0)
+        return RuleResult("speed", "waits", None, None, None, limit, 0)
     low, high = clopper_pearson(sum(ratio > limit for ratio in timed), len(timed), alpha)
     finding: Finding = "passes" if high < 0.5 else "fails" if low > 0.5 else "waits"
-    return Rule("speed", finding, timed[len(timed) // 2], low, high, limit, len(timed))
+    return RuleResult("speed", finding, timed[len(timed) // 2], low, high, limit, len(timed))
 
 
-def _strip(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _strip(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     """Test the share of probes that STRIP flags. Probes are few: the rule can end a rollout, and never holds one up."""
     flags = [pair.flagged for pair in pairs if pair.flagged is not None]
     limit = rules.most_flagged
     if not flags:
-        return Rule("strip", "not measured", None, None, None, limit, 0)
+        return RuleResult("strip", "not measured", None, None, None, limit, 0)
     low, high = clopper_pearson(sum(flags), len(flags), alpha)
-    return Rule("strip", "fails" if low > limit else "passes", sum(flags) / len(flags), low, high, limit, len(flags))
+    return RuleResult(
+        "strip", "fails" if low > limit else "passes", sum(flags) / len(flags), low, high, limit, len(flags)
+    )
 
 
-def _accuracy(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> Rule:
+def _accuracy(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
     """Compare accuracies on the frames with a true class.
 
     Cameras sign the true class. It counts only if more than half of the frames have it, so no single camera decides.
     """
     known = [(bool(pair.live_right), bool(pair.right)) for pair in pairs if pair.right is not None]
     if 2 * len(known) <= len(pairs):
-        return Rule("accuracy", "not measured", None, None, None, -rules.most_accuracy_lost, len(known))
-    return _paired("accuracy", known, rules, alpha)
+        return RuleResult("accuracy", "not measured", None, None, None, -rules.most_accuracy_lost, len(known))
+    return _paired_accuracy("accuracy", known, rules, alpha)
 
 
-def _paired(name: str, known: Sequence[tuple[bool, bool]], rules: GateRules, alpha: float) -> Rule:
+def _paired_accuracy(name: str, known: Sequence[tuple[bool, bool]], rules: GateRules, alpha: float) -> RuleResult:
     """Compare accuracies by the frames on which one model alone is right; each share has Clopper–Pearson bounds.
 
     `known` has whether the live model and the candidate are right on a frame.
@@ -235,34 +237,34 @@ def _paired(name: str, known: Sequence[tuple[bool, bool]], rules: GateRules, alp
     (low_won, high_won), (low_lost, high_lost) = (clopper_pearson(each, len(known), alpha / 2) for each in (won, lost))
     low, high = low_won - high_lost, high_won - low_lost
     finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
-    return Rule(name, finding, (won - lost) / len(known), low, high, limit, len(known))
+    return RuleResult(name, finding, (won - lost) / len(known), low, high, limit, len(known))
 
 
-def by_labels(labelled: Sequence[tuple[AnswerPair, int]], rules: GateRules) -> Rule:
+def labels_rule(labelled: Sequence[tuple[AnswerPair, int]], rules: GateRules) -> RuleResult:
     """Compare accuracies on frames that people have labelled, with the class of each.
 
     The looks are at 16, 32, … labelled frames. These are few: the rule can end a rollout, and never holds one up.
     """
-    numbers = looks(rules)
-    seen = labelled[: last_look(len(labelled), rules)]
+    numbers = look_sizes(rules)
+    seen = labelled[: last_look_size(len(labelled), rules)]
     if not seen:
-        return Rule("labels", "not measured", None, None, None, -rules.most_accuracy_lost, len(labelled))
+        return RuleResult("labels", "not measured", None, None, None, -rules.most_accuracy_lost, len(labelled))
     known = [(pair.live_class == label, not pair.failed and pair.class_id == label) for pair, label in seen]
-    found = _paired("labels", known, rules, rules.alpha / len(numbers))
-    return found if found.finding == "fails" else _with(found, "passes")
+    found = _paired_accuracy("labels", known, rules, rules.alpha / len(numbers))
+    return found if found.finding == "fails" else _with_finding(found, "passes")
 
 
-def by_frames(pairs: int, waited_s: float, slot: Slot) -> Rule:
+def frames_rule(pairs: int, waited_s: float, slot: Slot) -> RuleResult:
     """Return the rule that at least one frame is compared within `MOST_WAIT_S` after the candidate is loaded."""
     if pairs or waited_s < LONG_WAIT_S:
-        return Rule("frames", "passes" if pairs else "waits", pairs, None, None, 1, pairs)
+        return RuleResult("frames", "passes" if pairs else "waits", pairs, None, None, 1, pairs)
     drawn = "no camera was drawn, or none sent a frame; give a larger --cameras"
     if slot != CANARY:
         drawn = "no frame was drawn, or no camera sent one; give a larger --frames"
     finding: Finding = "fails" if waited_s >= MOST_WAIT_S else "waits"
-    return Rule("frames", finding, 0, None, None, 1, 0, f"no frame was compared: {drawn}")
+    return RuleResult("frames", finding, 0, None, None, 1, 0, f"no frame was compared: {drawn}")
 
 
-_TESTS: Final[tuple[Callable[[Sequence[AnswerPair], GateRules, float], Rule], ...]] = (
+_TESTS: Final[tuple[Callable[[Sequence[AnswerPair], GateRules, float], RuleResult], ...]] = (
     _agreement, _errors, _confidence, _speed, _strip, _accuracy,
 )  # fmt: skip

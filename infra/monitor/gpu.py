@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from schemas import metrics
 
 _FIELDS: Final = "index,utilization.gpu,memory.used,memory.free,temperature.gpu,power.draw"
-_ANSWER_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 _MEBIBYTE: Final = 2**20
 
 
@@ -29,7 +29,7 @@ class GpuReading(NamedTuple):
     watts: float | None
 
 
-def readings(text: str) -> Iterator[GpuReading]:
+def parse_readings(text: str) -> Iterator[GpuReading]:
     """Read the lines of `nvidia-smi --query-gpu`, in CSV without header and units; other lines are skipped."""
     for line in text.splitlines():
         name, *values = (part.strip() for part in line.split(","))
@@ -54,8 +54,8 @@ def _number(text: str) -> float | None:
         return None
 
 
-class Gpus:
-    """Return all GPUs of this machine."""
+class GpuMetrics:
+    """The metrics of all GPUs of this machine."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._program = shutil.which("nvidia-smi")
@@ -63,22 +63,22 @@ class Gpus:
         self._memory = metrics.GPU_MEMORY.on(registry)
         self._temperature = metrics.GPU_TEMPERATURE.on(registry)
         self._power = metrics.GPU_POWER.on(registry)
-        self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
+        self._present: set[tuple[Gauge, tuple[str, ...]]] = set()
         """The series with a value."""
 
-    async def look(self) -> None:
+    async def measure(self) -> None:
         """Update the metrics. Raises OSError and TimeoutError when the tool does not answer."""
         if self._program is None:
             return
         try:
-            text = await self._ask(self._program)
+            text = await self._query(self._program)
         except BaseException:
-            self._show(())
+            self._set(())
             raise
-        self._show(readings(text))
+        self._set(parse_readings(text))
 
-    async def _ask(self, program: str) -> str:
-        asked = await asyncio.create_subprocess_exec(
+    async def _query(self, program: str) -> str:
+        process = await asyncio.create_subprocess_exec(
             program,
             f"--query-gpu={_FIELDS}",
             "--format=csv,noheader,nounits",
@@ -87,22 +87,22 @@ class Gpus:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                answer, _ = await asked.communicate()
+            async with asyncio.timeout(_TIMEOUT_S):
+                answer, _ = await process.communicate()
         finally:
             with suppress(ProcessLookupError):
-                asked.kill()
-            await asked.wait()
+                process.kill()
+            await process.wait()
         return answer.decode(errors="replace")
 
-    def _show(self, found: Iterable[GpuReading]) -> None:
-        """Set the values that were found, and remove the series of all others: a GPU may disappear."""
-        values = {series: value for each in found for series, value in self._values(each) if value is not None}
-        for gauge, labels in self._shown - values.keys():
+    def _set(self, readings: Iterable[GpuReading]) -> None:
+        """Set the values of the readings, and remove the series of all others: a GPU may disappear."""
+        values = {series: value for each in readings for series, value in self._values(each) if value is not None}
+        for gauge, labels in self._present - values.keys():
             gauge.remove(*labels)
         for (gauge, labels), value in values.items():
             gauge.labels(*labels).set(value)
-        self._shown = set(values)
+        self._present = set(values)
 
     def _values(self, each: GpuReading) -> Iterator[tuple[tuple[Gauge, tuple[str, ...]], float | None]]:
         yield (self._busy, (each.gpu,)), each.busy

@@ -10,13 +10,13 @@ from typing import Final
 import psutil
 from prometheus_client import CollectorRegistry
 
-from infra.monitor.follow import Follower, SumFollower
+from infra.monitor.mirrored_counters import MirroredCounter, MirroredSum
 from schemas import metrics
 
 _BLOCK_DEVICES: Final = Path("/sys/block")
 
 
-class Host:
+class HostMetrics:
     """Reads the kernel's figures; a metric is left out if the kernel lacks it, as in some containers."""
 
     def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
@@ -24,13 +24,13 @@ class Host:
         self._folder = folder
         cpu, self._memory = metrics.HOST_CPU.on(registry), metrics.HOST_MEMORY.on(registry)
         # The kernel's times may fall a little (proc_stat(5)), and never restart while this process runs.
-        self._busy, self._idle = (Follower(cpu, mode, restarts=False) for mode in ("busy", "idle"))
+        self._busy, self._idle = (MirroredCounter(cpu, mode, restarts=False) for mode in ("busy", "idle"))
         self._disk, self._load = metrics.HOST_DISK.on(registry), metrics.HOST_LOAD.on(registry)
         io, network = metrics.HOST_DISK_IO.on(registry), metrics.HOST_NETWORK.on(registry)
-        self._read, self._written = (SumFollower(io, way) for way in ("read", "written"))
-        self._received, self._sent = (SumFollower(network, way) for way in ("received", "sent"))
+        self._read, self._written = (MirroredSum(io, way) for way in ("read", "written"))
+        self._received, self._sent = (MirroredSum(network, way) for way in ("received", "sent"))
 
-    def look(self) -> None:
+    def measure(self) -> None:
         """Update the metrics."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
@@ -49,11 +49,11 @@ class Host:
         self._received.update({name: card.bytes_recv for name, card in cards.items()})
         self._sent.update({name: card.bytes_sent for name, card in cards.items()})
         with suppress(NotImplementedError):  # some containers have no figures of disks
-            disks = {name: disk for name, disk in psutil.disk_io_counters(perdisk=True).items() if _is_whole(name)}
+            disks = {name: disk for name, disk in psutil.disk_io_counters(perdisk=True).items() if _is_whole_disk(name)}
             self._read.update({name: disk.read_bytes for name, disk in disks.items()})
             self._written.update({name: disk.write_bytes for name, disk in disks.items()})
 
 
-def _is_whole(disk: str) -> bool:
+def _is_whole_disk(disk: str) -> bool:
     """Return whether a device of the kernel is a whole disk: its figures include those of its partitions."""
     return not _BLOCK_DEVICES.is_dir() or (_BLOCK_DEVICES / disk.replace("/", "!")).exists()

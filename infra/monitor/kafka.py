@@ -13,7 +13,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgre
 from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry, Gauge
 
-from infra.monitor.follow import SumFollower
+from infra.monitor.mirrored_counters import MirroredSum
 from schemas import metrics
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
@@ -31,7 +31,7 @@ _MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoord
 """A group's coordinator is moving: the last value stays until the next reading."""
 
 
-class WorkWaiting:
+class WaitingWork:
     """The time that the processors will take for the frames in Kafka at their present rate.
 
     Frames that cameras still hold are not counted: those of a camera that is gone, or behind a slow uplink, would ask
@@ -57,23 +57,23 @@ class WorkWaiting:
         return lag / max(rate, LEAST_RATE)
 
 
-class Kafka:
-    """Two clients that stay while Kafka answers, and are replaced after a failure."""
+class KafkaMetrics:
+    """The metrics of Kafka, read by two clients that are replaced after a failure."""
 
     def __init__(self, registry: CollectorRegistry, up: Gauge, address: KafkaAddress) -> None:
         self._up = up
         self._address = address
         self._brokers = metrics.KAFKA_BROKERS.on(registry)
-        self._lacking = metrics.KAFKA_UNDER_REPLICATED.on(registry)
-        self._held = metrics.KAFKA_HELD.on(registry)
+        self._under_replicated = metrics.KAFKA_UNDER_REPLICATED.on(registry)
+        self._stored = metrics.KAFKA_HELD.on(registry)
         self._lag = metrics.KAFKA_GROUP_LAG.on(registry)
         self._lag.labels(_NO_GROUP).set(0)
-        self._work = WorkWaiting()
-        self._waiting = metrics.WORK_WAITING.on(registry)
+        self._waiting_work = WaitingWork()
+        self._waiting_s = metrics.WORK_WAITING.on(registry)
         self._processed: dict[TopicPartition, int] = {}
         """The last known progress of the processors in each partition of frames."""
         records = metrics.KAFKA_END.on(registry)
-        self._records = {topic: SumFollower(records, topic) for topic in sorted(_OURS)}
+        self._records = {topic: MirroredSum(records, topic) for topic in sorted(_OURS)}
         self._ends: dict[TopicPartition, int] = {}
         """The last known end of each partition: one without a leader keeps it."""
         self._groups: set[str] = set()
@@ -81,20 +81,20 @@ class Kafka:
         self._clients: tuple[Admin, Reader] | None = None
         self._closing = AsyncExitStack()
 
-    async def look(self) -> None:
+    async def measure(self) -> None:
         """Update the metrics. Raises what aiokafka raises, and TimeoutError, when Kafka does not answer."""
         try:
             async with asyncio.timeout(2 * REQUEST_S):  # the search for a group's coordinator has no end of its own
-                await self._look()
+                await self._measure()
         except BaseException:
             self._up.set(0)
             # The autoscaler multiplies by this value at each step: an old one would add processors without end.
-            self._waiting.set(0)
-            await self.end()
+            self._waiting_s.set(0)
+            await self.close()
             raise
         self._up.set(1)
 
-    async def _look(self) -> None:
+    async def _measure(self) -> None:
         if self._clients is None:
             async with AsyncExitStack() as stack:
                 admin = await stack.enter_async_context(Admin(self._address))
@@ -103,21 +103,23 @@ class Kafka:
         admin, reader = self._clients
         self._brokers.set(len((await admin.cluster()).nodes))
         partitions = [each for each in await admin.partitions() if each.place.topic in _OURS]
-        self._lacking.set(sum(each.leader < 0 or len(each.in_sync) < len(each.replicas) for each in partitions))
+        self._under_replicated.set(
+            sum(each.leader < 0 or len(each.in_sync) < len(each.replicas) for each in partitions)
+        )
         led = [each.place for each in partitions if each.leader >= 0]
         if led:
-            await self._show_topics(admin, reader, led)
+            await self._measure_topics(admin, reader, led)
 
-    async def _show_topics(self, admin: Admin, reader: Reader, partitions: list[TopicPartition]) -> None:
+    async def _measure_topics(self, admin: Admin, reader: Reader, partitions: list[TopicPartition]) -> None:
         ends = await reader.ends(partitions)
         begins = await reader.beginnings(partitions)
         self._ends |= ends
-        held: Counter[str] = Counter()
+        stored: Counter[str] = Counter()
         for tp, end in ends.items():
-            held[tp.topic] += end - begins[tp]
+            stored[tp.topic] += end - begins[tp]
         for topic, follower in self._records.items():
             follower.update({tp: end for tp, end in self._ends.items() if tp.topic == topic})
-            self._held.labels(topic).set(held[topic])
+            self._stored.labels(topic).set(stored[topic])
         try:
             groups = set(await admin.groups())
         except _MOVING:
@@ -133,9 +135,9 @@ class Kafka:
             waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
             if group == PROCESSORS_GROUP:
-                self._show_work(begins, ends, committed)
+                self._measure_waiting_work(begins, ends, committed)
 
-    def _show_work(
+    def _measure_waiting_work(
         self,
         begins: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
@@ -145,9 +147,9 @@ class Kafka:
         at = {tp: max(committed.get(tp, 0), begins[tp]) for tp in frames}
         self._processed |= at
         lag = sum(max(0, ends[tp] - at[tp]) for tp in frames)
-        self._waiting.set(self._work.seconds(time.monotonic(), lag, sum(self._processed.values())))
+        self._waiting_s.set(self._waiting_work.seconds(time.monotonic(), lag, sum(self._processed.values())))
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Close the clients."""
         closing, self._closing, self._clients = self._closing, AsyncExitStack(), None
         with suppress(asyncio.CancelledError):

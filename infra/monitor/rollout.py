@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -27,15 +26,15 @@ from infra.monitor.gate import (
     AnswerPair,
     Finding,
     Report,
-    Rule,
-    by_frames,
-    by_labels,
-    counts,
+    RuleResult,
+    answer_pair,
+    frames_rule,
+    is_counted,
     judge,
-    last_look,
-    looks,
-    pair_of,
-    without_comparison,
+    labels_rule,
+    last_look_size,
+    look_sizes,
+    without_class_rules,
 )
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
@@ -62,6 +61,7 @@ from schemas.pointillist_pb2 import (
     SignedAssessment,
     Slot,
 )
+from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.follow import follow
 from schemas.transport.kafka.sender import PlainRecord, Sender
@@ -75,8 +75,10 @@ _UNSAVED: Final = 4096
 """Comparisons that wait for a database that fails; beyond, the oldest are not saved."""
 _OUTCOMES: Final = {MEASURING: "measuring", PASSED: "passed", PROMOTED: "promoted", FAILED: "rolled back"}
 
-FrameName = tuple[str, int, int]
+FrameIdentity = tuple[str, int, int]
 """Camera, boot and number of a frame."""
+SlotKey = tuple[int, str, int]
+"""Start of a rollout, digest of its candidate, and its slot."""
 
 log = structlog.get_logger()
 
@@ -91,25 +93,25 @@ class RolloutGate:
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
         self.records = ModelsRecords(TrustedSigners.read(settings.trust))
         self._sender = Sender(settings.kafka)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
-        self._found: dict[tuple[int, str, int], dict[FrameName, AnswerPair]] = {}
+        self._run_in_thread = WorkerThreads(1, "rollout")
+        self._pairs: dict[SlotKey, dict[FrameIdentity, AnswerPair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
         self._pending: list[tuple[Assessment, str, bool]] = []
         """Published assessments that the databases do not have yet, with the model's id and whether they decide."""
-        self._judged: tuple[tuple[int, str, int], Report] | None = None
-        self._waits: tuple[tuple[int, str, int], float] | None = None
+        self._last_report: tuple[SlotKey, Report] | None = None
+        self._loaded_since: tuple[SlotKey, float] | None = None
         """The slot, and the monotonic time at which this gate first found its candidate loaded."""
         self._reported_s = 0.0
-        self._labels: dict[FrameName, str] = {}
+        self._labels: dict[FrameIdentity, str] = {}
         self._labels_due_s = 0.0
-        self._pairs = metrics.ROLLOUT_PAIRS.on(registry)
+        self._pair_count = metrics.ROLLOUT_PAIRS.on(registry)
         self._outcome = metrics.ROLLOUT_OUTCOME.on(registry)
 
     async def read_models(self) -> None:
         """Read the list of models until cancelled."""
         await follow(self._settings.kafka, KafkaTopic.MODELS.value, self.records.apply_record)
 
-    async def read(self) -> None:
+    async def read_comparisons(self) -> None:
         """Read comparisons until cancelled."""
         await follow(self._settings.kafka, KafkaTopic.COMPARISONS.value, self.apply_record)
 
@@ -122,63 +124,63 @@ class RolloutGate:
             log.warning("comparison_rejected", error=str(error)[:200])
             return
         name = (comparison.begun_ms, comparison.digest, comparison.slot)
-        pair = pair_of(comparison)
-        if name not in self._found:
+        pair = answer_pair(comparison)
+        if name not in self._pairs:
             # Of earlier rollouts only the last few matter, until the list of models has been read.
-            for old in sorted(self._found)[:-3]:
-                del self._found[old]
-        pairs = self._found.setdefault(name, {})
+            for old in sorted(self._pairs)[:-3]:
+                del self._pairs[old]
+        pairs = self._pairs.setdefault(name, {})
         identity = (camera, comparison.boot_id, comparison.seq)
-        if pair is None or identity in pairs or len(pairs) >= looks(self._settings.rollout)[-1]:
+        if pair is None or identity in pairs or len(pairs) >= look_sizes(self._settings.rollout)[-1]:
             return
         cameras = Counter(each for each, *_ in pairs)
-        if counts(cameras[camera], len(pairs), len(cameras.keys() | {camera})):
+        if is_counted(cameras[camera], len(pairs), len(cameras.keys() | {camera})):
             pairs[identity] = pair
             self._unsaved.append((camera, comparison))
 
-    async def look(self) -> None:
+    async def assess(self) -> None:
         """Assess the rollout and publish what has changed. Raises the errors of Kafka and of the database."""
         unsaved, self._unsaved = self._unsaved, []
         try:
-            await self._look()
+            await self._assess_and_publish()
             if unsaved:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._save, unsaved)
+                await self._run_in_thread(self._save_comparisons, unsaved)
         except BaseException:
             self._unsaved = [*unsaved, *self._unsaved][-_UNSAVED:]
             raise
         while self._pending:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._save_assessment, *self._pending[0])
+            await self._run_in_thread(self._save_assessment, *self._pending[0])
             del self._pending[0]
 
-    async def _look(self) -> None:
+    async def _assess_and_publish(self) -> None:
         records = self.records
         rollout = slots(records.models).rollout
         if rollout is None:
-            self._show(records.assessment, 0)
+            self._set_metrics(records.assessment, 0)
         else:
             before = records.assessment
             if self._settings.console_store and time.monotonic() >= self._labels_due_s:
                 self._labels_due_s = time.monotonic() + _LABELS_S
-                self._labels = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_labels)
-            assessment, pairs = self._assess(rollout, before)
-            self._show(assessment, pairs)
+                self._labels = await self._run_in_thread(self._read_labels)
+            assessment, pairs = self._new_assessment(rollout, before)
+            self._set_metrics(assessment, pairs)
             await self._publish(rollout, before, assessment)
 
-    def _assess(self, rollout: Rollout, before: Assessment | None) -> tuple[Assessment, int]:
+    def _new_assessment(self, rollout: Rollout, before: Assessment | None) -> tuple[Assessment, int]:
         name = (rollout.begun_ms, rollout.candidate.digest, rollout.slot)
-        pairs = self._found.get(name, {})
-        looked = last_look(len(pairs), self._settings.rollout)
-        if self._judged is None or (self._judged[0], self._judged[1].looked) != (name, looked):
-            self._judged = (
+        pairs = self._pairs.get(name, {})
+        looked = last_look_size(len(pairs), self._settings.rollout)
+        if self._last_report is None or (self._last_report[0], self._last_report[1].looked) != (name, looked):
+            self._last_report = (
                 name,
                 judge(tuple(pairs.values()), self._settings.rollout, len({camera for camera, *_ in pairs})),
             )
-        judged = self._judged[1]
+        judged = self._last_report[1]
         if self._live_classes(rollout) != list(rollout.candidate.classes):
-            judged = without_comparison(judged, "waits" if rollout.by_rule else "not measured")
-        labelled = by_labels(self._labelled(rollout, pairs), self._settings.rollout)
-        processors = self._of_processors(rollout)
-        frames = by_frames(len(pairs), self._waited_s(name, processors), rollout.slot)
+            judged = without_class_rules(judged, "waits" if rollout.by_rule else "not measured")
+        labelled = labels_rule(self._labelled_pairs(rollout, pairs), self._settings.rollout)
+        processors = self._processor_rules(rollout)
+        frames = frames_rule(len(pairs), self._waited_s(name, processors), rollout.slot)
         report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *processors, frames))
         now_ms = unix_ms()
         slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
@@ -193,18 +195,20 @@ class RolloutGate:
             report=report.as_json(),
         ), len(pairs)
 
-    def _waited_s(self, name: tuple[int, str, int], processors: Sequence[Rule]) -> float:
+    def _waited_s(self, name: SlotKey, processors: Sequence[RuleResult]) -> float:
         """Return the seconds since this gate first found the candidate loaded in this slot.
 
         A restarted gate begins at 0, because it reads the comparisons again.
         """
         if not any(rule.name == "load" and rule.finding == "passes" for rule in processors):
-            self._waits = None
-        elif self._waits is None or self._waits[0] != name:
-            self._waits = (name, time.monotonic())
-        return time.monotonic() - self._waits[1] if self._waits is not None else 0.0
+            self._loaded_since = None
+        elif self._loaded_since is None or self._loaded_since[0] != name:
+            self._loaded_since = (name, time.monotonic())
+        return time.monotonic() - self._loaded_since[1] if self._loaded_since is not None else 0.0
 
-    def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, AnswerPair]) -> list[tuple[AnswerPair, int]]:
+    def _labelled_pairs(
+        self, rollout: Rollout, pairs: Mapping[FrameIdentity, AnswerPair]
+    ) -> list[tuple[AnswerPair, int]]:
         """Return the pairs of frames that people have labelled by a class of the candidate, with its number."""
         numbers = {name: number for number, name in enumerate(rollout.candidate.classes)}
         live = dict(enumerate(self._live_classes(rollout)))
@@ -221,7 +225,7 @@ class RolloutGate:
         live = slots(self.records.models).live
         return list(live.classes if live is not None else rollout.candidate.classes)
 
-    def _read_labels(self) -> dict[FrameName, str]:
+    def _read_labels(self) -> dict[FrameIdentity, str]:
         """Return the console's newest labels by frame; those before if the database does not answer."""
         try:
             engine = open_engine(self._settings.console_store, writes=False)
@@ -229,13 +233,13 @@ class RolloutGate:
             return self._labels
         try:
             with engine.begin() as connection:
-                return newest_labels(connection, looks(self._settings.rollout)[-1])
+                return newest_labels(connection, look_sizes(self._settings.rollout)[-1])
         except SQLAlchemyError:  # nor its tables
             return self._labels
         finally:
             engine.dispose()
 
-    def _of_processors(self, rollout: Rollout) -> tuple[Rule, ...]:
+    def _processor_rules(self, rollout: Rollout) -> tuple[RuleResult, ...]:
         """Return the rules on the candidate's load, its memory and its scan."""
         name = (rollout.candidate.digest, rollout.begun_ms)
         reports = [
@@ -253,9 +257,9 @@ class RolloutGate:
         if rollout.scan:
             scan = "passes" if json.loads(rollout.scan).get("clean") is True else "fails"
         return (
-            Rule("load", loads, refused, None, None, 0, len(reports)),
-            Rule("memory", memory, grown, None, None, limit, len(reports)),
-            Rule("scan", scan, None, None, None, 0, 0),
+            RuleResult("load", loads, refused, None, None, 0, len(reports)),
+            RuleResult("memory", memory, grown, None, None, limit, len(reports)),
+            RuleResult("scan", scan, None, None, None, 0, 0),
         )
 
     async def _publish(self, rollout: Rollout, before: Assessment | None, now: Assessment) -> None:
@@ -279,7 +283,7 @@ class RolloutGate:
         # Of those that decide nothing, the newest replaces the others.
         self._pending = [*(each for each in self._pending if each[2]), (now, model_id, decided)]
 
-    def _save(self, found: Sequence[tuple[str, Comparison]]) -> None:
+    def _save_comparisons(self, found: Sequence[tuple[str, Comparison]]) -> None:
         engine = open_engine(self._settings.database, writes=True)
         try:
             with engine.begin() as connection:
@@ -305,8 +309,8 @@ class RolloutGate:
             finally:
                 store.close()
 
-    def _show(self, assessment: Assessment | None, pairs: int) -> None:
-        self._pairs.set(pairs)
+    def _set_metrics(self, assessment: Assessment | None, pairs: int) -> None:
+        self._pair_count.set(pairs)
         for number, name in _OUTCOMES.items():
             self._outcome.labels(name.replace(" ", "_")).set(assessment is not None and assessment.outcome == number)
 
@@ -314,7 +318,7 @@ class RolloutGate:
         """Close the connections."""
         with suppress(Exception):
             await self._sender.close(1.0)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
 
 
 def decide(rollout: Rollout, report: Report) -> tuple[Outcome, Slot]:

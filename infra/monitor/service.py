@@ -11,11 +11,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from infra.monitor.alert_notifier import AlertNotifier
-from infra.monitor.conservation import Conservation
-from infra.monitor.gpu import Gpus
-from infra.monitor.host import Host
-from infra.monitor.kafka import Kafka
-from infra.monitor.mosquitto import Mosquitto
+from infra.monitor.conservation import ConservationMetrics
+from infra.monitor.gpu import GpuMetrics
+from infra.monitor.host import HostMetrics
+from infra.monitor.kafka import KafkaMetrics
+from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.rollout import RolloutGate
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
@@ -31,10 +31,10 @@ async def run_monitor(
 ) -> None:
     """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it."""
     up = metrics.BROKER_UP.on(registry)
-    kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
-    mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.broker)
-    host, gpus = Host(registry, settings.folder or settings.state or Path()), Gpus(registry)
-    conservation = Conservation(registry, settings.kafka, settings.database, keys)
+    kafka = KafkaMetrics(registry, up.labels("kafka"), settings.kafka)
+    mosquitto = MosquittoMetrics(registry, up.labels("mosquitto"), settings.broker)
+    host, gpus = HostMetrics(registry, settings.folder or settings.state or Path()), GpuMetrics(registry)
+    conservation = ConservationMetrics(registry, settings.kafka, settings.database, keys)
     gate = RolloutGate(registry, settings, keys)
     notifier = None
     if settings.alertmanager is not None:
@@ -47,56 +47,45 @@ async def run_monitor(
         )
     for condition in ("kafka", "mqtt"):
         health.set(condition, False, "not asked yet")
-    mosquitto.begin()
+    mosquitto.start()
     try:
-        async with asyncio.TaskGroup() as looking:
+        async with asyncio.TaskGroup() as group:
             tasks = [
-                looking.create_task(_repeat(kafka.look, "kafka", settings.look_s, health), name="kafka"),
-                looking.create_task(_repeat(_checked(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
-                looking.create_task(_repeat(_quiet(host.look), None, settings.look_s, health), name="host"),
-                looking.create_task(_repeat(gpus.look, None, settings.look_s, health), name="gpus"),
-                looking.create_task(_repeat(conservation.look, None, settings.audit_s, health), name="audit"),
-                looking.create_task(gate.read_models(), name="models"),
-                looking.create_task(gate.read(), name="comparisons"),
-                looking.create_task(_repeat(gate.look, None, settings.rollout_s, health), name="rollout"),
+                group.create_task(_repeat(kafka.measure, "kafka", settings.look_s, health), name="kafka"),
+                group.create_task(_repeat(mosquitto.measure, "mqtt", 1.0, health), name="mqtt"),
+                group.create_task(_repeat(host.measure, None, settings.look_s, health), name="host"),
+                group.create_task(_repeat(gpus.measure, None, settings.look_s, health), name="gpus"),
+                group.create_task(_repeat(conservation.audit, None, settings.audit_s, health), name="audit"),
+                group.create_task(gate.read_models(), name="models"),
+                group.create_task(gate.read_comparisons(), name="comparisons"),
+                group.create_task(_repeat(gate.assess, None, settings.rollout_s, health), name="rollout"),
             ]
             if notifier is not None:
-                notifying = _repeat(notifier.look, "alertmanager", settings.alerts_s, health)
-                tasks.append(looking.create_task(notifying, name="alertmanager"))
+                notifying = _repeat(notifier.notify_in_thread, "alertmanager", settings.alerts_s, health)
+                tasks.append(group.create_task(notifying, name="alertmanager"))
             await stop.wait()
             for task in tasks:
                 task.cancel()
     finally:
-        mosquitto.end()
-        await kafka.end()
-        conservation.end()
+        mosquitto.close()
+        await kafka.close()
+        conservation.close()
         await gate.close()
         if notifier is not None:
             notifier.close()
 
 
-def _checked(look: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
-    async def asked() -> None:
-        if not look():
-            raise ConnectionError("mosquitto does not answer")
-
-    return asked
-
-
-def _quiet(look: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    async def asked() -> None:
-        look()
-
-    return asked
-
-
-async def _repeat(look: Callable[[], Awaitable[None]], condition: str | None, every_s: float, health: Health) -> None:
+async def _repeat(
+    measure: Callable[[], Awaitable[None] | None], condition: str | None, every_s: float, health: Health
+) -> None:
     """Measure repeatedly; the first failure in a row is logged, and becomes the `condition` of the role's health."""
     failing = False
     while True:
         begun = time.monotonic()
         try:
-            await look()
+            measuring = measure()
+            if measuring is not None:
+                await measuring
         except Exception as error:  # any exception means that the measured thing does not answer
             if not failing:
                 name = task.get_name() if (task := asyncio.current_task()) else ""

@@ -63,8 +63,9 @@ class Roles:
         """Issue a new certificate of the present generation for `name`; `hosts` are a server's names and addresses.
 
         A server keeps the hosts of its former certificate, because clients may know it by each of them. A client's
-        certificate is valid for `days`, by default as long as the former one; a server's is valid longer. Raises
-        ConfigError unless `name` is one of the roles, with a number behind it if there are several.
+        certificate is valid for `days`, by default as long as the former one, or as that of the role's first instance;
+        a server's is valid longer. Raises ConfigError unless `name` is one of the roles, with a number behind it if
+        there are several.
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
@@ -81,17 +82,18 @@ class Roles:
                 name,
                 hosts=list(known) if server else (),
                 client=client,
-                days=CERTIFICATE_DAYS if server else self._days(former) if days is None else days,
+                days=CERTIFICATE_DAYS if server else self._days(name, former) if days is None else days,
                 generation=self._generation(name),
             )
             note_serial(self.authority.folder, name, issued.serial)
             self._write(name, issued)
 
-    def ensure(self, names: Iterable[str], hosts: Sequence[str], days: float = ROLE_DAYS) -> list[str]:
+    def ensure(self, names: Iterable[str], hosts: Sequence[str], days: float | None = ROLE_DAYS) -> list[str]:
         """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
         Certificates of another authority are replaced too, and clients' certificates with a validity much longer than
-        `days`. Returns the names of the new certificates.
+        `days`. Without `days`, a client's new certificate is valid as long as its former one. Returns the names of the
+        new certificates.
         """
         with changing_identities(self.authority.folder.parent):
             due = [name for name in names if not self._holds(name, hosts, days)]
@@ -101,16 +103,13 @@ class Roles:
         return due
 
     def renew(self, days: float | None = None) -> list[str]:
-        """Do the same for all roles that have a certificate, with their present hosts.
-
-        Without `days`, a client's new certificate is valid as long as its former one.
-        """
+        """Do the same for all roles that have a certificate, with their present hosts."""
         with changing_identities(self.authority.folder.parent):
             renewed = []
             for name in self.names():
                 former = self._certificate(name)
                 if former is not None:
-                    renewed += self.ensure([name], hosts_of(former), self._days(former) if days is None else days)
+                    renewed += self.ensure([name], hosts_of(former), days)
             return renewed
 
     def names(self) -> list[str]:
@@ -134,7 +133,7 @@ class Roles:
         found = self._certificate(name)
         return found.serial_number if found is not None else None
 
-    def _holds(self, name: str, hosts: Sequence[str], days: float) -> bool:
+    def _holds(self, name: str, hosts: Sequence[str], days: float | None) -> bool:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
             return False
@@ -142,13 +141,17 @@ class Roles:
             return False
         server = kind_of(name) in SERVERS
         life = (found.not_valid_after_utc - found.not_valid_before_utc).total_seconds() / 86_400
-        if not server and life > 2 * days + RENEWED_DAYS:
+        if not server and days is not None and life > 2 * days + RENEWED_DAYS:
             return False
         return good_for(found, hosts if server else (), min(RENEWED_DAYS, life / 2))
 
-    def _days(self, former: x509.Certificate | None) -> float:
-        """Return the validity of a former certificate in days; ROLE_DAYS without one of this authority."""
-        return issued_days(former) if former is not None and self.authority.issued(former) else ROLE_DAYS
+    def _days(self, name: str, former: x509.Certificate | None) -> float:
+        """Return the validity in days of a former certificate, or of that of the role's first instance.
+
+        Without one of this authority, return ROLE_DAYS.
+        """
+        model = former or self._certificate(kind_of(name))
+        return issued_days(model) if model is not None and self.authority.issued(model) else ROLE_DAYS
 
     def _generation(self, name: str) -> int:
         return role_generations(self.authority.folder).get(kind_of(name), 0)
@@ -173,16 +176,16 @@ class Roles:
             match kind_of(name):
                 case "mosquitto":
                     write_text(self.folder(name) / RIGHTS_FILE, text)
-                    self._hand(name, pki / CRL_FILE)
+                    self._copy_files(name, pki / CRL_FILE)
                 case "bridge":
                     share_name(pki)  # a new one if the earlier one was deleted
-                    self._hand(name, generations, pki / SHARE_FILE)
+                    self._copy_files(name, generations, pki / SHARE_FILE)
                 case "processor" | "recorder" | "console":
-                    self._hand(name, generations)
+                    self._copy_files(name, generations)
                 case "admin":
-                    self._hand(name, pki / GENERATIONS_FILE)
+                    self._copy_files(name, pki / GENERATIONS_FILE)
 
-    def _hand(self, name: str, *files: Path) -> None:
+    def _copy_files(self, name: str, *files: Path) -> None:
         """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
             write_text(self.folder(name) / file.name, read_text(file), private=file.name == SHARE_FILE)
@@ -210,10 +213,11 @@ class Roles:
         write_text(folder / KEY_FILE, issued.key, private=True)
         if kind_of(name) == "kafka":
             write_text(folder / KEYSTORE_FILE, issued.key + issued.certificate, private=True)
-        for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
-            write_text(folder / file, text)
         if shared:
             self.let_group_read([name])
+        # The certificate comes last: a server reads all files again when it changes.
+        for file, text in ((AUTHORITY_FILE, self.authority.pem), (CERTIFICATE_FILE, issued.certificate)):
+            write_text(folder / file, text)
 
 
 def kind_of(name: str) -> str:

@@ -111,7 +111,7 @@ def _default(parameter: Any) -> str:
         return "required"
     if isinstance(parameter.show_default, str):
         return code(parameter.show_default)
-    if parameter.is_flag and parameter.secondary_opts:
+    if parameter.is_flag and parameter.secondary_opts and value is not None:
         return code((parameter.opts if value else parameter.secondary_opts)[0])
     if value is None or value is False or value in ("", [], ()):
         return ""

@@ -3,6 +3,7 @@
 from infra.state_folder.layout import (
     KAFKA_NODES,
     Layout,
+    check_named,
     issue_role_secrets,
     read_text,
     regular_file,
@@ -10,4 +11,13 @@ from infra.state_folder.layout import (
     write_secret,
 )
 
-__all__ = ["KAFKA_NODES", "Layout", "issue_role_secrets", "read_text", "regular_file", "role_file", "write_secret"]
+__all__ = [
+    "KAFKA_NODES",
+    "Layout",
+    "check_named",
+    "issue_role_secrets",
+    "read_text",
+    "regular_file",
+    "role_file",
+    "write_secret",
+]

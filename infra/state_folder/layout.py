@@ -159,13 +159,22 @@ class Layout:
         found = self._options().get("cameras_file")
         return Path(found) if isinstance(found, str) else None
 
+    @property
+    def bundle(self) -> Path | None:
+        """The bundle of the last run's `up`; None before the first run."""
+        found = self._last_run().get("bundle")
+        return Path(found) if isinstance(found, str) else None
+
     def _options(self) -> dict[str, object]:
+        options = self._last_run().get("options", {})
+        return options if isinstance(options, dict) else {}
+
+    def _last_run(self) -> dict[str, object]:
         try:
-            run = json.loads(self.run.read_text())
+            found = json.loads(self.run.read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        options = run.get("options", {})
-        return options if isinstance(options, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def secure(self) -> bool:
@@ -268,13 +277,17 @@ def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
         write_secret(role_file(folder, role), roots.of(role).export())
 
 
-def regular_file(path: Path) -> Path:
-    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none.
-
-    Also for `-`, which stands for standard output in other programs.
-    """
+def check_named(path: Path) -> None:
+    """Raise ConfigError for `-`, which stands for standard input or output in other programs."""
     if str(path) == "-":
-        raise ConfigError("-: expected the name of a file, got the sign of standard output. Choose a file.")
+        raise ConfigError("-: expected the name of a file, got the sign of standard input or output. Choose a file.")
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path behind all symbolic links. Raises ConfigError for something other than a regular file or none,
+    also for `-`.
+    """
+    check_named(path)
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
     return Path(os.path.realpath(path))

@@ -90,7 +90,8 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
 
 def note_missing_network(settings: UpSettings, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:
     """Print a line when a small shipped network classifies real cameras, because the general one was not made."""
-    if settings.bundle is None and any(camera.source.kind in REAL_KINDS for camera in cameras):
+    real = settings.without_cameras or any(camera.source.kind in REAL_KINDS for camera in cameras)
+    if settings.bundle is None and real:
         print_line(
             f"the bundle {GENERAL} is missing: expected it for real cameras, got {bundle_folder(settings).name}, whose "
             "classes do not fit them. Run `pointillist bundle create --imagenet` and start again, or give --bundle."
@@ -98,12 +99,14 @@ def note_missing_network(settings: UpSettings, cameras: Sequence[CameraSettings]
 
 
 def fleet_parts(settings: UpSettings, cameras: int) -> int:
-    """Return the number of processes for this many simulated cameras; ConfigError if some would have none.
+    """Return the number of processes for this many simulated cameras, 0 for none; ConfigError if some would have none.
 
     A process uses one core at most, and costs about 100 MB and some seconds of CPU time before its first camera.
     """
     if settings.cameras_file is not None:
         return 1
+    if cameras == 0 and settings.fleets is None:
+        return 0
     if settings.fleets is None:
         return max(1, min(cameras // CAMERAS_OF_A_PROCESS, len(os.sched_getaffinity(0)), MAX_PARTS))
     if settings.fleets > cameras:

@@ -86,10 +86,10 @@ class Role:
 
 def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
     """Return whether `/healthz` at host:port is healthy; no answer counts as unhealthy."""
-    return asked_health(address) or (False, {})
+    return fetch_health(address) or (False, {})
 
 
-def asked_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | None:
+def fetch_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | None:
     """Return whether the role at host:port is ready, and its conditions; None without an answer for `NO_ANSWER_S`.
 
     A starting role has no conditions, and nothing listens on its address yet.
@@ -191,7 +191,7 @@ class LocalRoles:
             found["POINTILLIST_SHARE_FILE"] = str((self._layout.pki / SHARE_FILE).resolve())
         return found
 
-    def _given(self, role: SecretRole, environment: dict[str, str] | None = None) -> dict[str, str]:
+    def _secret_environment(self, role: SecretRole, environment: dict[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a role, which names the file with its own secret and no other."""
         file = role_file(self._layout.roles.resolve(), role)
         return (self._light if environment is None else environment) | {"POINTILLIST_ROLE_SECRET_FILE": str(file)}
@@ -204,7 +204,7 @@ class LocalRoles:
         if self._camera_bytes is not None:
             values["camera_bytes_per_s"], values["camera_window_bytes"] = self._camera_bytes
             values["camera_rates"] = self._layout.camera_rates.resolve()
-        environment, given = self._given(SecretRole.BRIDGE), self._settings.bridge
+        environment, given = self._secret_environment(SecretRole.BRIDGE), self._settings.bridge
         return [
             self._role("bridge", name, values | {"name": name}, environment, given=given)
             for name in instance_names("bridge", self._settings.bridges)
@@ -219,7 +219,7 @@ class LocalRoles:
             "model_cache": self._layout.model_cache.resolve(),
             "trust": self._layout.trusted.resolve(),
         }
-        environment, given = self._given(SecretRole.PROCESSOR, self._environment), self._settings.processor
+        environment, given = self._secret_environment(SecretRole.PROCESSOR, self._environment), self._settings.processor
         return [
             self._role("process", name, values | {"instance": name}, environment, given=given)
             for name in (f"processor-{index + 1}" for index in range(self._settings.processors))
@@ -228,7 +228,9 @@ class LocalRoles:
     def recorder(self) -> Role:
         """Return the role that writes Kafka's verdicts to the database and the quarantine."""
         values = {"kafka": self._kafka, "state": self._layout.folder}
-        return self._role("record", "recorder", values, self._given(SecretRole.RECORDER), given=self._settings.recorder)
+        return self._role(
+            "record", "recorder", values, self._secret_environment(SecretRole.RECORDER), given=self._settings.recorder
+        )
 
     def console(self, *, prometheus: bool = False) -> Role:
         """Return the role with the pages for people; `prometheus` permits queries to a Prometheus that starts later."""
@@ -247,7 +249,7 @@ class LocalRoles:
         }
         if prometheus:
             values["prometheus"] = f"http://{LOOPBACK}:{self._ports.allocate('prometheus')}"
-        environment = self._given(SecretRole.CONSOLE)
+        environment = self._secret_environment(SecretRole.CONSOLE)
         role = self._role("console", "console", values, environment, given=settings.console, listen=http)
         role.url = console_url(settings, http)
         role.owner_file = layout.owner_token
@@ -262,7 +264,9 @@ class LocalRoles:
         if alertmanager is not None:
             values["alertmanager"] = alertmanager
             values["console"] = console
-        return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
+        return self._role(
+            "monitor", "monitor", values, self._secret_environment(SecretRole.AUDITOR), given=self._settings.monitor
+        )
 
     def fleets(self, parts: int) -> list[Role]:
         """Return the cameras, simulated or listed; simulated ones are divided over `parts` processes.

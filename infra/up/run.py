@@ -27,7 +27,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
-from infra.state_folder import Layout, write_secret
+from infra.state_folder import Layout, check_named, write_secret
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
@@ -89,10 +89,12 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
         document = listed_document(cameras)
     else:
         document = scenario_document(settings, environment.data)
-        scenario = parse_scenario(document)
-        cameras = scenario.cameras()
-        # Fail now if an attack lacks something, rather than when all else runs.
-        RedTeam(scenario.generators)
+        cameras = []
+        if not settings.without_cameras:
+            scenario = parse_scenario(document)
+            cameras = scenario.cameras()
+            # Fail now if an attack lacks something, rather than when all else runs.
+            RedTeam(scenario.generators)
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     check_receivers(settings)
@@ -216,7 +218,7 @@ class _Run:
             self._start_roles(self._local(self._kafka.bootstrap).processors())
         local = self._local(self._kafka.bootstrap)
         asyncio.run(self._create_topics())
-        console = local.console(prometheus=self._watching.wanted)
+        console = local.console(prometheus=self._watching.is_enabled)
         self._start_roles([*local.bridges(), local.recorder(), console])
         self._watching.start(self._start_monitoring, self._live.print_line, console.url or "")
         # A monitor with the address of an Alertmanager that could not start would never be ready.
@@ -259,7 +261,7 @@ class _Run:
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the user stops the run."""
-        while running := self._unfinished():
+        while (running := self._unfinished()) or self._waits():
             self._scrape(running)
             self._supervisor.watch()
             self._live.tick()
@@ -275,6 +277,13 @@ class _Run:
         self._live.stopping()
         if any(fleet.process.poll() == FLEET_PENDING for fleet in self._fleets):
             self._live.print_line("the cameras' spools still held frames at the drain deadline")
+
+    def _waits(self) -> bool:
+        """Return whether a run without cameras of its own goes on for those of others."""
+        seconds = self._settings.seconds
+        if self._fleets or not self._settings.without_cameras:
+            return False
+        return seconds is None or time.monotonic() - self._begun < self._startup_s + seconds
 
     def _unfinished(self) -> list[Role]:
         return [fleet for fleet in self._fleets if fleet.process.poll() not in fleet.final]
@@ -292,7 +301,7 @@ class _Run:
             self._scraped = list(fleets)
 
     def _await_stopped(self) -> None:
-        with ThreadPoolExecutor(len(self._fleets)) as stopping:
+        with ThreadPoolExecutor(max(1, len(self._fleets))) as stopping:
             deadline_s = self._settings.drain_s + STOP_S
             stops = [(fleet, stopping.submit(fleet.process.stop, deadline_s)) for fleet in self._fleets]
             while not all(done.done() for _, done in stops) and self._asked.count < 2:
@@ -310,26 +319,26 @@ class _Run:
         count: they keep publishing, and their claims may never arrive.
         """
         end = time.monotonic() + self._settings.drain_s
-        look, begun, next_look = self._look(), time.monotonic(), math.inf
+        check, begun, next_check = self._begin_check(), time.monotonic(), math.inf
         while self._asked.count < 2 and time.monotonic() < end:
             self._supervisor.watch()
             self._live.tick()
-            if not look.done(TICK_S):
+            if not check.done(TICK_S):
                 continue
-            if look.result() == 0:
+            if check.result() == 0:
                 return
             # The checks must not slow down the recorder.
             now = time.monotonic()
-            next_look = min(next_look, now + max(0.3, 3 * (now - begun)))
-            if now >= next_look:
-                look, begun, next_look = self._look(), now, math.inf
+            next_check = min(next_check, now + max(0.3, 3 * (now - begun)))
+            if now >= next_check:
+                check, begun, next_check = self._begin_check(), now, math.inf
             else:
                 time.sleep(TICK_S)
 
-    def _look(self) -> BackgroundTask[int | None]:
-        return BackgroundTask(self._unsettled, "drain")
+    def _begin_check(self) -> BackgroundTask[int | None]:
+        return BackgroundTask(self._count_unsettled, "drain")
 
-    def _unsettled(self) -> int | None:
+    def _count_unsettled(self) -> int | None:
         from infra.audit.audit import unsettled
 
         # A damaged database is missing for a moment while the recorder creates a new one.
@@ -396,6 +405,7 @@ class _Run:
 
 def write_report(file: Path, document: dict[str, Any]) -> None:
     """Write the report as JSON; `ConfigError` when that is impossible."""
+    check_named(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document, indent=2) + "\n")

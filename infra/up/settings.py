@@ -75,8 +75,9 @@ def _number(value: object) -> object:
 class UpSettings(SamplingSettings):
     """Settings of `pointillist up`: of the run, and in a table for each role the settings of that role."""
 
-    cameras: int | None = Field(default=None, ge=1, le=MAX_CAMERAS)
-    """Number of cameras. Default: 8 for scenes or a data set, 1 for a URL, a device or a video file."""
+    cameras: int | None = Field(default=None, ge=0, le=MAX_CAMERAS)
+    """Number of cameras. Default: 8 for scenes or a data set, 1 for a URL, a device or a video file. 0 starts none, for
+    a system whose cameras are attached later or run on other machines."""
     fps: float = Field(default=2.0, ge=0)
     """Frames a second of each camera; 0 sends as fast as back-pressure allows."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -162,6 +163,9 @@ class UpSettings(SamplingSettings):
                 raise ValueError(
                     f"{name}: expected no value with cameras_file, got one. Set it in the list of cameras."
                 )
+        if self.without_cameras:
+            for name in sorted(self.model_fields_set & (_OF_SIMULATED - {"cameras"})):
+                raise ValueError(f"{name}: expected no value with cameras = 0, got one. Remove it.")
         return self
 
     @model_validator(mode="after")
@@ -169,6 +173,11 @@ class UpSettings(SamplingSettings):
         if self.http_plain and self.http_tls is not None:
             raise ValueError("http_plain: expected it without http_tls, got both. Remove one of them.")
         return self
+
+    @property
+    def without_cameras(self) -> bool:
+        """Return whether the run starts no camera, and waits for others."""
+        return self.cameras == 0 and self.scenario is None
 
     @property
     def camera_count(self) -> int:
@@ -227,6 +236,8 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
                 f"{file}: expected a mapping with `site` and `cameras`, got another form. Correct the file."
             )
         return document
+    if settings.without_cameras:
+        return {"site": DEFAULT_SITE, "cameras": []}
     source = source_entry(settings.source, settings.camera_count, settings.fps, data)
     return {
         "site": DEFAULT_SITE,
@@ -248,21 +259,21 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
 def camera_messages(fps: Iterable[float]) -> float | None:
     """Return the bridges' limit of messages a second for each camera, from the rates of all.
 
-    None, which keeps the bridges' default, when one camera runs as fast as it can.
+    None, which keeps the bridges' default, without cameras and when one camera runs as fast as it can.
     """
     rates = list(fps)
-    return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if all(rates) else None
+    return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if rates and all(rates) else None
 
 
-def camera_bytes(cameras: Iterable[CameraOptions], max_frame_pixels: int) -> tuple[float, int] | None:
+def camera_bytes(cameras: Sequence[CameraOptions], max_frame_pixels: int) -> tuple[float, int] | None:
     """Return the bridges' limits for each camera, bytes a second and burst, from the largest and fastest camera.
 
-    None, which keeps the bridges' defaults, when one camera runs as fast as it can.
+    None, which keeps the bridges' defaults, without cameras and when one camera runs as fast as it can.
     """
+    if not cameras or not all(camera.fps for camera in cameras):
+        return None
     rate = window = 0.0
     for camera in cameras:
-        if not camera.fps:
-            return None
         frame = frame_bytes(camera.source, max_frame_pixels)
         rate = max(rate, QUOTA_OVER_RATE * frame * camera.fps)
         # Twice its unconfirmed frames: after a lost connection it sends those again.
@@ -301,14 +312,15 @@ def listed_document(cameras: Sequence[CameraSettings]) -> dict[str, Any]:
 
 
 def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings:
-    """Return the settings with the scenario's bundle, else the general one for real cameras, unless another was
-    given.
+    """Return the settings with the scenario's bundle, unless another was given.
+
+    Without a scenario's, it is the general one for real cameras and for those that are attached later.
     """
     named = document.get("bundle")
     if settings.bundle is not None:
         return settings
     if not isinstance(named, str):
-        real = settings.cameras_file is not None or _has_real_camera(document)
+        real = settings.cameras_file is not None or settings.without_cameras or _has_real_camera(document)
         named = GENERAL if real and GENERAL in named_bundles() else None
     return settings if named is None else settings.model_copy(update={"bundle": Path(named)})
 
@@ -332,7 +344,7 @@ def bundle_folder(settings: UpSettings) -> Path:
     """Return the bundle of a run: the given one, else the shipped one that fits the source."""
     have = named_bundles()
     if settings.bundle is None:
-        simulated = settings.source == "scene" and settings.cameras_file is None
+        simulated = settings.source == "scene" and settings.cameras_file is None and not settings.without_cameras
         return have["scene" if simulated else "cifar10"]
     if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()

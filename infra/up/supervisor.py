@@ -100,7 +100,7 @@ class RoleSupervisor:
             step = supervisor.check(excused=excused)
             failed = self._failures.get(role.name)
             if step is Step.GIVEN_UP:
-                why = failed or last_words(role)
+                why = failed or last_log_line(role)
                 if role.optional:
                     self._print_line(f"going on without {role.name}: {why}")
                     del self._roles[role.name]
@@ -113,7 +113,7 @@ class RoleSupervisor:
             if step is not Step.RESTARTS:
                 continue
             if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):
-                why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
+                why = last_log_line(role) if status == RestartRequired.exit_code else _ending(status)
                 self._print_line(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = Future()
             thread = threading.Thread(target=self._restart, args=(role, starting), daemon=True)
@@ -121,7 +121,7 @@ class RoleSupervisor:
             try:
                 thread.start()
             except RuntimeError:  # the machine has no room for another thread
-                self._begin_again(role, starting)
+                self._try_begin(role, starting)
             else:
                 self._restarting.append(thread)
 
@@ -139,7 +139,7 @@ class RoleSupervisor:
         if earlier is None:
             self._print_line(f"{role.name} did not start and is tried again: {why}")
 
-    def _begin_again(self, role: Role, starting: Future[None]) -> None:
+    def _try_begin(self, role: Role, starting: Future[None]) -> None:
         try:
             self._begin(role)
         except BaseException as error:
@@ -150,7 +150,7 @@ class RoleSupervisor:
     def _restart(self, role: Role, starting: Future[None]) -> None:
         """Start a role, and wait until it is ready, has ended again or is no longer watched."""
         died = time.monotonic()
-        self._begin_again(role, starting)
+        self._try_begin(role, starting)
         while role.name in self._roles:
             if starting.exception() or role.process.poll() is not None or role.healthy():
                 break
@@ -198,7 +198,7 @@ class RoleSupervisor:
 
 def ended_by_user_error(role: Role) -> PointillistError:
     """Return the message of a role that ended with status 2."""
-    return ConfigError(f"{role.name}: {last_words(role)}")
+    return ConfigError(f"{role.name}: {last_log_line(role)}")
 
 
 def _ending(status: int) -> str:
@@ -206,7 +206,7 @@ def _ending(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
-def last_words(role: Role) -> str:
+def last_log_line(role: Role) -> str:
     """Return the last line of a role's log."""
     line = last_line(role.log) if role.log else ""
     return line.removeprefix("error: ") or "its log is empty"

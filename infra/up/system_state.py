@@ -29,7 +29,7 @@ from consumers.database.tables import boots, cameras
 from consumers.records.rows import CameraRow
 from infra.local.role_table import read_roles, running, supervisor
 from infra.state_folder import Layout
-from infra.up.processes import asked_health
+from infra.up.processes import fetch_health
 from infra.up.scrape import Samples
 from producers.fleet.camera_file import load_camera_file
 from producers.simulation.scenario import load_scenario
@@ -115,7 +115,7 @@ def _role(folder: Path, name: str, entry: dict[str, Any], *, supervised: bool, c
         return RoleState(name, "gone", listen, None, why, restarts=restarts, url=url)
     if not metrics:
         return RoleState(name, "up", listen, pid, restarts=restarts, url=url)
-    answer = asked_health(metrics)
+    answer = fetch_health(metrics)
     if answer is None:
         silent = f"no answer for {NO_ANSWER_S:g} s"
         return RoleState(name, "not answering", listen, pid, silent, restarts=restarts, url=url)
@@ -177,7 +177,7 @@ def scenario_cameras(layout: Layout) -> list[CameraId]:
         return []
     try:
         return [camera.camera_id for camera in load_scenario(layout.scenario).cameras()]
-    except UserError:  # of another release
+    except UserError:  # of another release, or without cameras
         return []
 
 

@@ -94,7 +94,8 @@ class LiveTable:
         self._broken = broken
         self._attached = attached
         self._startup_s = startup_s
-        self.print_line(f"ready after {startup_s:.1f} s; cameras start")
+        cameras = "cameras start" if any(name.startswith("fleet") for name in roles) else "waiting for cameras"
+        self.print_line(f"ready after {startup_s:.1f} s; {cameras}")
         for name, called in PAGES.items():
             role = roles.get(name)
             # The recorder's port is for programs; Grafana starts later than all others and prints its address itself.

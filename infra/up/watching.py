@@ -40,7 +40,7 @@ class MonitoringServers:
         self._ports = ports
         self._prometheus: Prometheus | None = None
         self._closing = False
-        self.wanted = settings.prometheus and prometheus_binary() is not None
+        self.is_enabled = settings.prometheus and prometheus_binary() is not None
         """Whether Prometheus scrapes the roles' metrics."""
         self.alertmanager: str | None = None
         """URL of the Alertmanager that runs; None without one."""
@@ -51,14 +51,14 @@ class MonitoringServers:
         The run continues without a server that cannot start, and a line names it. If the user has given receivers,
         Prometheus and Alertmanager must start: a failure raises BrokerError.
         """
-        if not self.wanted:
+        if not self.is_enabled:
             return
         folder, ports = self._layout.folder, self._ports
 
         def run(service: Service) -> None:
             begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=True))
 
-        def attempt(service: Service) -> bool:
+        def try_start(service: Service) -> bool:
             """Start a server that notifications need; return whether it runs."""
             try:
                 run(service)
@@ -70,16 +70,16 @@ class MonitoringServers:
             return True
 
         alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
-        if alertmanager_binary() is not None and attempt(alertmanager):
+        if alertmanager_binary() is not None and try_start(alertmanager):
             self.alertmanager = alertmanager.url
         prometheus = self._prometheus = Prometheus(folder, ports, console=console)
         prometheus.set_alertmanager(alertmanager.listen if self.alertmanager is not None else None)
         # The targets of an earlier run are still in its file, and the cameras start last.
         self.scrape(())
-        if attempt(prometheus) and grafana_binary() is not None:
+        if try_start(prometheus) and grafana_binary() is not None:
             grafana = Grafana(folder, ports, prometheus=prometheus.url, console=console)
 
-            def beside() -> None:
+            def start_grafana() -> None:
                 try:
                     run(grafana)
                     print_line(f"{PAGES[grafana.role]}: {grafana.url}/")
@@ -88,7 +88,7 @@ class MonitoringServers:
                         print_line(f"going on without dashboards: {error}")
 
             # Its first start takes longer than all others together: it creates a database.
-            threading.Thread(target=beside, name="grafana", daemon=True).start()
+            threading.Thread(target=start_grafana, name="grafana", daemon=True).start()
 
     def close(self) -> None:
         """Note the shutdown: servers that are still starting then fail silently."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.red_team import plots
+from lab.red_team.defences import Defence
 from lab.red_team.result import Result, Row
 from lab.results.csv_rows import write_rows
 from lab.results.markdown import markdown
@@ -33,6 +34,11 @@ THREAT: Final = """\
 - **Knowledge**: {knowledge}
 - **Submissions**: the same attacked frame is shown {times} time{s}, each with draws of its own; one wrong answer is
   enough."""
+
+
+def run_name(bundle: str, defence: Defence, eps: float) -> str:
+    """Return the name of a run's folders, of batches and of pages: two runs must not use each other's batches."""
+    return f"{bundle}-{defence.name}{f'-r{defence.ratio:g}' if defence.drops else ''}-{eps:.4g}"
 
 
 def write_pages(out: Path, run: str, result: Result) -> Path:

@@ -97,7 +97,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         """
         progress = self._tracker.progress
         early = {place for place in records if place not in progress or progress[place].recalling}
-        self.reader.put_back({place: records[place] for place in early})
+        self.reader.return_records({place: records[place] for place in early})
         return {place: found for place, found in records.items() if place not in early}
 
     def lag(self) -> int:

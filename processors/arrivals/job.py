@@ -23,7 +23,7 @@ from schemas.messages.frame import open_keyed_frame, opened_pixels
 from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
-from schemas.pointillist_pb2 import Frame
+from schemas.pointillist_pb2 import Frame, Rollout
 from schemas.runtime import trace
 from schemas.transport.kafka.sender import Sendable
 
@@ -213,6 +213,8 @@ class FrameJob:
     `Decode` sets it: the camera has measured it."""
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
+    rollout: Rollout | None = None
+    """The rollout under which it was classified; None without one."""
     second: FrameJob | None = None
     """Its copy for the second model of a rollout; None unless both models judge the frame."""
     judged_before: bool = False

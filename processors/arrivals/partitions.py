@@ -80,9 +80,9 @@ class PartitionTracker:
     def finish(self, job: FrameJob) -> None:
         """Mark a job's offset as finished: its result is safe in Kafka."""
         job.progress.finish(job.offset)
-        self.give_back(job)
+        self.drop(job)
 
-    def give_back(self, job: FrameJob) -> None:
+    def drop(self, job: FrameJob) -> None:
         """Drop a job. Unless it is finished, Kafka delivers its record again."""
         self.release(job)
         self.unfinished -= 1
@@ -100,7 +100,7 @@ class PartitionTracker:
             self._usual_bytes += _SHARE_OF_ONE * (size - self._usual_bytes)
             self.room.set()
 
-    def readmit(self, job: FrameJob) -> None:
+    def count_again(self, job: FrameJob) -> None:
         """Count a released job as in flight again: it no longer waits under the other bound."""
         if not job.counted:
             job.counted = True
@@ -112,7 +112,7 @@ class PartitionTracker:
         """Return the partitions that may be fetched, and count the others as paused."""
         if self.full:
             return []
-        share = self.share()
+        share = self.fair_share()
         return [tp for tp, p in self.progress.items() if p.in_flight < share and not p.recalling]
 
     @property
@@ -120,7 +120,7 @@ class PartitionTracker:
         """Whether the frames in flight have reached their number or bytes: no partition is fetched."""
         return self.frames >= self._settings.queue_frames or self.bytes >= self._settings.queue_bytes
 
-    def share(self) -> int:
+    def fair_share(self) -> int:
         """Frames in flight of one partition above which the others are preferred; the hard limit is twice that."""
         settings = self._settings
         return max(min(settings.batch_frames, settings.queue_frames), settings.queue_frames // max(1, self.held))
@@ -134,10 +134,10 @@ class PartitionTracker:
         counts = sum(self._waiting.values(), Counter[int]())
         if self.full:
             return set(counts) if self.frames <= counts.total() else set()
-        share = self.share()
+        share = self.fair_share()
         return {tp.partition for tp, p in self.progress.items() if share <= p.in_flight <= counts[tp.partition]}
 
-    def crowded(self, waiting: Counter[int]) -> set[int]:
+    def overfull_partitions(self, waiting: Counter[int]) -> set[int]:
         """Return the partitions in which too many frames wait for earlier ones.
 
         They may take less than half of a partition's share, and never all frames in flight at the bounds. `waiting` is
@@ -145,12 +145,16 @@ class PartitionTracker:
         """
         if self.full and self.frames <= waiting.total():
             return set(waiting)
-        return {partition for partition, count in waiting.items() if 2 * count >= self.share()}
+        return {partition for partition, count in waiting.items() if 2 * count >= self.fair_share()}
 
-    def most(self) -> int:
+    def is_crowded(self, waiting_bytes: int) -> bool:
+        """Return whether the frames that wait for earlier ones take half of the bytes in flight of all partitions."""
+        return 2 * waiting_bytes >= self._settings.queue_bytes
+
+    def fetch_limit(self) -> int:
         """Return the most records of the next fetch: the share, or as many as the bytes allow at their usual size."""
         left = self._settings.queue_bytes - self.bytes
-        return max(1, min(self.share(), int(left / max(1.0, self._usual_bytes))))
+        return max(1, min(self.fair_share(), int(left / max(1.0, self._usual_bytes))))
 
     @property
     def held(self) -> int:

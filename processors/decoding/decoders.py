@@ -24,6 +24,7 @@ import structlog
 
 from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
 from processors.decoding.process import DecodingProcess, ProcessLost
+from processors.decoding.protocol import picture_bytes
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.limits import MAX_CAMERAS, MAX_GROUP_FRAMES, USUAL_FRAME_PIXELS
@@ -46,8 +47,9 @@ _KEPT: Final = 2
 """Most lanes at a time that are kept by one camera each: each of them is one more process."""
 _SHARE_OF_ONE: Final = 1 / 4
 """Share of the held bytes above which a group loses its own units first."""
-_RESTORED_S: Final = 60.0
-"""Seconds for which the units of a restored group are needed: the longest group of the settings."""
+_LONGEST_GROUP_S: Final = 60.0
+"""Seconds of the longest group of the settings: for this long, the units of a restored group are needed, and a group
+without a frame may be the live one."""
 
 
 WaitedS = Callable[[CameraId, float], float]
@@ -106,7 +108,9 @@ class _Chain:
 
     group: Group
     captured_ms: int
-    """Capture time of the unit that came first. The live group of a camera has the latest."""
+    """Capture time of the unit that came first. The live group of a camera has the latest of those in use."""
+    used_s: float
+    """Time of its last unit. A clock that was ahead leaves a late capture time, but no more units."""
     seqs: list[int] = field(default_factory=list)
     """Sequence numbers of the frames at the places 0, 1, …"""
     held: int = 0
@@ -135,7 +139,7 @@ class _Chain:
 
     def is_needed(self, now_s: float) -> bool:
         """Return whether its units are needed soon: for frames under way, or for the next one after a takeover."""
-        return bool(self.under_way) or (self.restored_s is not None and now_s - self.restored_s < _RESTORED_S)
+        return bool(self.under_way) or (self.restored_s is not None and now_s - self.restored_s < _LONGEST_GROUP_S)
 
     def drop_units(self) -> None:
         """Drop the units, with which a closed decoder is opened again, unless frames under way may need them."""
@@ -196,6 +200,15 @@ class VideoDecoders:
             found[chain.group.camera_id] += len(chain.waiting)
         return found
 
+    @property
+    def waiting_bytes(self) -> Counter[CameraId]:
+        """Bytes of the waiting units with their pictures, by camera."""
+        found: Counter[CameraId] = Counter()
+        for chain in self._incomplete:
+            size = picture_bytes(chain.group.height, chain.group.width)
+            found[chain.group.camera_id] += sum(size + len(each.unit.unit.data) for each in chain.waiting.values())
+        return found
+
     def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:
         """Return the future picture of a unit; `now_s` is monotonic.
 
@@ -209,10 +222,10 @@ class VideoDecoders:
             return done
         if unit.whole:
             name = f"probe {unit.camera_id}/{unit.boot_id}/{unit.seq}"
-            self._put(Group(unit.camera_id, name, unit.height, unit.width), None, unit.unit, done)
+            self._enqueue(Group(unit.camera_id, name, unit.height, unit.width), None, unit.unit, done)
             return done
         chain = self._chain(unit)
-        if not _belongs(chain, unit):
+        if not _matches_group(chain, unit):
             group = chain.group
             done.set_exception(
                 MalformedError(
@@ -251,7 +264,7 @@ class VideoDecoders:
         if not displace and (unit.boot_id, unit.key_seq) not in chains and len(chains) >= GROUPS_PER_CAMERA:
             return
         chain = self._chain(unit)
-        if not _belongs(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
+        if not _matches_group(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
             return
         if chain.gave_up:
             return
@@ -298,14 +311,17 @@ class VideoDecoders:
         chain = chains.get(key)
         if chain is None:
             name = f"group {unit.camera_id}/{unit.boot_id}/{unit.key_seq}"
-            chain = chains[key] = _Chain(Group(unit.camera_id, name, unit.height, unit.width), unit.captured_ms)
+            group = Group(unit.camera_id, name, unit.height, unit.width)
+            chain = chains[key] = _Chain(group, unit.captured_ms, self._now_s)
             if len(chains) > GROUPS_PER_CAMERA:
                 # Replayed groups displace each other. Boots have no order: only the capture time names the live group.
-                live = max(chains, key=lambda each: (chains[each].captured_ms, each))
+                used = (each for each in chains if self._now_s - chains[each].used_s < _LONGEST_GROUP_S)
+                live = max(used, key=lambda each: (chains[each].captured_ms, each))
                 displaced = chains.pop(next(each for each in chains if each != live))
                 self._fail_waiting(displaced)
                 self._displace(displaced)
         chains.move_to_end(key)
+        chain.used_s = self._now_s
         return chain
 
     def _forget(self, chain: _Chain) -> None:
@@ -329,10 +345,10 @@ class VideoDecoders:
 
     def _resubmit(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
         under_way = chain.under_way.get(unit.place)
-        self._counted("duplicate")
+        self._count("duplicate")
         if under_way is not None and not under_way.done():
             return under_way
-        self._put(chain.group, unit.place, _owned(unit.unit), done)
+        self._enqueue(chain.group, unit.place, _copied(unit.unit), done)
         return done
 
     def _wait(self, chain: _Chain, waiting: _QueuedUnit) -> None:
@@ -353,7 +369,7 @@ class VideoDecoders:
         chain.waiting.clear()
 
     def _missing(self, chain: _Chain) -> MissingReferenceError:
-        self._counted("missing")
+        self._count("missing")
         return MissingReferenceError(f"{chain.group.name}: the frame at place {chain.next} is missing")
 
     def _pass_waiting(self, chain: _Chain) -> None:
@@ -364,10 +380,10 @@ class VideoDecoders:
                 self._pass_on(chain, waiting.unit, waiting.done)
             elif ahead is None:
                 break
-            elif self._fits(chain, len(ahead.unit.data)):
-                self._hold(chain, ahead)
+            elif self._make_room_for(chain, len(ahead.unit.data)):
+                self._keep_unit(chain, ahead)
                 chain.restored_s = self._now_s
-                self._counted("restored")
+                self._count("restored")
             else:
                 self._refuse(chain)
         if not chain.waiting:
@@ -375,7 +391,7 @@ class VideoDecoders:
 
     def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
         chain.under_way[unit.place] = done
-        own = self._hold(chain, unit)
+        own = self._keep_unit(chain, unit)
         chain.restored_s = None
 
         def passed(_: Future[Planes]) -> None:
@@ -385,12 +401,12 @@ class VideoDecoders:
                 chain.drop_units()
 
         done.add_done_callback(passed)
-        self._put(chain.group, unit.place, own, done)
+        self._enqueue(chain.group, unit.place, own, done)
 
-    def _hold(self, chain: _Chain, unit: VideoUnit) -> AccessUnit:
+    def _keep_unit(self, chain: _Chain, unit: VideoUnit) -> AccessUnit:
         """Hold the next unit of a group, and return it with its own memory."""
         chain.seqs.append(unit.seq)
-        own = _owned(unit.unit)
+        own = _copied(unit.unit)
         if chain.group.units is not None:
             chain.group.units.append(own)
             chain.held += len(own.data)
@@ -404,7 +420,7 @@ class VideoDecoders:
         self._make_room(chain, 2 * most, needed=True)
         return own
 
-    def _fits(self, chain: _Chain, size: int) -> bool:
+    def _make_room_for(self, chain: _Chain, size: int) -> bool:
         """Make room for a restored unit, and return whether there is."""
         self._make_room(chain, self._settings.held_bytes - size, needed=False)
         return self._held + size <= self._settings.held_bytes
@@ -431,7 +447,7 @@ class VideoDecoders:
         self._drop_units(chain)
         self._by_use.pop(chain, None)
 
-    def _put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
+    def _enqueue(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
         with self._changing:
             failed_s = self._suspects.get(group.camera_id)
             if failed_s is not None and not place and self._now_s - failed_s >= _SUSPECT_S:
@@ -455,10 +471,10 @@ class VideoDecoders:
             lane = self._lanes[number] = Lane(
                 number,
                 lambda: self._started(number),
-                self._counted,
+                self._count,
                 self._suspect,
-                self._relieve,
-                self._left,
+                self._split_lane,
+                self._reassign_rest,
                 before=self._yield if number == _SUSPECTS else lambda: None,
                 patience=self._patience,
                 timeout_s=self._settings.timeout_s,
@@ -484,29 +500,29 @@ class VideoDecoders:
             if self._spare is None and not self._closed:
                 try:
                     self._spare = self._start(*limits)
-                except OSError as error:  # too little memory or too many processes: the next lane starts its own
-                    log.warning("spare_decoding_process_not_started", error=str(error))
+                except (OSError, MemoryError) as error:  # the next lane starts its own
+                    log.warning("spare_decoding_process_not_started", error=repr(error))
         return process
 
-    def _relieve(self, lane: Lane, camera_id: CameraId) -> None:
+    def _split_lane(self, lane: Lane, camera_id: CameraId) -> None:
         """Give the other cameras of a slow lane to a new one. Called on the lane's thread."""
         with self._changing:
             if self._closed or camera_id in self._kept or len(self._kept) >= _KEPT:
                 return
             self._kept[camera_id] = self._lanes.pop(lane.number)
-            for job in lane.keep(camera_id):
+            for job in lane.restrict_to(camera_id):
                 self._assign(job)
         log.warning("decoding_lane_relieved", camera_id=camera_id)
 
-    def _left(self, lane: Lane) -> None:
+    def _reassign_rest(self, lane: Lane) -> None:
         """Assign the remaining jobs of a lane that was relieved. Called on the lane's thread at its end."""
         with self._changing:
             self._kept = {camera_id: each for camera_id, each in self._kept.items() if each is not lane}
             if not self._closed:
-                for job in lane.rest():
+                for job in lane.pop_rest():
                     self._assign(job)
 
-    def _counted(self, outcome: str) -> None:
+    def _count(self, outcome: str) -> None:
         with self._changing:
             self._counts[outcome] += 1
 
@@ -519,7 +535,7 @@ class VideoDecoders:
                 self._suspects.popitem(last=False)
 
 
-def _belongs(chain: _Chain, unit: VideoUnit) -> bool:
+def _matches_group(chain: _Chain, unit: VideoUnit) -> bool:
     return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MAX_GROUP_FRAMES
 
 
@@ -533,5 +549,5 @@ def _is_ready(process: DecodingProcess) -> bool:
     return True
 
 
-def _owned(unit: AccessUnit) -> AccessUnit:
+def _copied(unit: AccessUnit) -> AccessUnit:
     return unit._replace(data=bytes(unit.data))

@@ -24,6 +24,7 @@ from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceErr
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
 from schemas.pixels.planes import Planes
+from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -141,7 +142,7 @@ class Lane:
         """`start` returns a new process. `counted` takes the name of each outcome.
 
         `suspect` takes a group of which a unit was rejected, or ended a process. `slow` takes the camera whose unit
-        occupies the process beyond the `patience`; it may call `keep`. Then `left` is called at the lane's end.
+        occupies the process beyond the `patience`; it may call `restrict_to`. Then `left` is called at the lane's end.
         `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the sizes of
         open decoders: each counts with its picture and `DECODER_PIXELS`.
         """
@@ -176,7 +177,7 @@ class Lane:
                 self._jobs.setdefault(job.group.camera_id, deque()).append(job)
             self._change.notify()
 
-    def keep(self, camera_id: CameraId) -> list[Job]:
+    def restrict_to(self, camera_id: CameraId) -> list[Job]:
         """Keep this camera only, and end after the current unit; return the jobs of the others."""
         with self._change:
             self._leaving = True
@@ -186,7 +187,7 @@ class Lane:
                 self._jobs[camera_id] = own
             return others
 
-    def rest(self) -> list[Job]:
+    def pop_rest(self) -> list[Job]:
         """Remove and return the jobs of a lane that has ended."""
         with self._change:
             return self._drained()
@@ -235,7 +236,7 @@ class Lane:
         self._end_process()
         if self._leaving:
             self._left(self)
-        for job in self.rest():
+        for job in self.pop_rest():
             job.done.cancel()
 
     def _decoded(self, job: Job) -> Planes:
@@ -290,7 +291,7 @@ class Lane:
 
     def _ask(self, operation: Operation, number: int, group: Group, unit: AccessUnit) -> Planes:
         if self._process is None:
-            self._process = self._start()
+            self._process = self._started()
             self._units = 0
             log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
         self._units += 1
@@ -306,14 +307,27 @@ class Lane:
         self._patience.answered(was_slow)
         return planes
 
+    def _started(self) -> DecodingProcess:
+        """Return a new process. While the machine has no memory or process id for one, wait and try again."""
+        backoff = Backoff()
+        while True:
+            try:
+                return self._start()
+            except (OSError, MemoryError) as error:
+                if not backoff.failures:
+                    log.warning("decoding_process_not_started", error=repr(error))
+                with self._change:
+                    if self._change.wait_for(lambda: self._closed, backoff.next_s()):
+                        raise
+
     def _make_room(self, group: Group) -> None:
         used = sum(map(_size, self._open)) + _size(group)
         while self._open and used > self._open_pixels:
-            closed = self._dispensable(group)
+            closed = self._decoder_to_close(group)
             used -= _size(closed)
             self._close(closed)
 
-    def _dispensable(self, group: Group) -> Group:
+    def _decoder_to_close(self, group: Group) -> Group:
         """Return the group whose decoder is closed for that of `group`: an idle one, or the one that was opened last.
 
         A decoder is idle if its camera has begun a later group, or had no turn for long. Cameras take turns, so that

@@ -102,7 +102,7 @@ class MicroBatcher(Generic[W]):
         Served cameras go behind the others.
         """
         ready = [
-            (self._shares.least_s(queue.cameras), queue.oldest_s(), shape)
+            (self._shares.least_used_s(queue.cameras), queue.oldest_s(), shape)
             for shape, queue in self._queues.items()
             if self._ready_s(queue) <= now_s
         ]
@@ -146,10 +146,10 @@ class MicroBatcher(Generic[W]):
             others = len(self._present) - (camera_id in self._present)
             if others:
                 limit_s = max(quota_s, _OF_THE_OTHERS * (all_s - own_s) / others)
-                out += self._beyond(camera_id, own_s - limit_s, frame_s)
+                out += self._remove_excess(camera_id, own_s - limit_s, frame_s)
         return out
 
-    def _beyond(self, camera_id: str, excess_s: float, frame_s: Mapping[Shape, float]) -> list[W]:
+    def _remove_excess(self, camera_id: str, excess_s: float, frame_s: Mapping[Shape, float]) -> list[W]:
         """Remove the newest of a camera's most expensive frames until the rest takes `excess_s` less; one stays."""
         out: list[W] = []
         own = [shape for shape, queue in self._queues.items() if camera_id in queue.cameras]

@@ -19,36 +19,36 @@ class DeviceShares:
     """Device time by camera. Pure bookkeeping without a clock; seconds are those of the device thread."""
 
     def __init__(self) -> None:
-        self._had_s: dict[str, float] = {}
+        self._used_s: dict[str, float] = {}
         self._floor_s = 0.0
         # By powers of two of pixels: a sender with varying sizes adds no more entries.
         self._per_pixel: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
-    def had_s(self, camera_id: str) -> float:
+    def used_s(self, camera_id: str) -> float:
         """Return a camera's time so far, on a scale that only compares with other cameras."""
-        return max(self._floor_s, self._had_s.get(camera_id, 0.0))
+        return max(self._floor_s, self._used_s.get(camera_id, 0.0))
 
-    def least_s(self, cameras: Collection[str]) -> float:
+    def least_used_s(self, cameras: Collection[str]) -> float:
         """Return the least time of any of `cameras`."""
         # Most have used as much as the floor, and have no entry.
-        if len(cameras) > len(self._had_s):
+        if len(cameras) > len(self._used_s):
             return self._floor_s
-        return min(map(self.had_s, cameras))
+        return min(map(self.used_s, cameras))
 
     def ahead(self, cameras: Collection[str]) -> list[str]:
         """Return those of `cameras` that have used more than the least, in ascending order."""
-        return sorted((camera_id for camera_id in self._had_s if camera_id in cameras), key=self.had_s)
+        return sorted((camera_id for camera_id in self._used_s if camera_id in cameras), key=self.used_s)
 
     def charge(self, cameras: Sequence[str], pixels: int, seconds: float) -> None:
         """Charge `seconds` for a batch with one frame of `pixels` (height x width) of each of `cameras`."""
         each_s = seconds / len(cameras)
         self._per_pixel[pixels.bit_length()].append(each_s / pixels)
-        floor_s = self.least_s(set(cameras))
+        floor_s = self.least_used_s(set(cameras))
         for camera_id in cameras:
-            self._had_s[camera_id] = self.had_s(camera_id) + each_s
+            self._used_s[camera_id] = self.used_s(camera_id) + each_s
         if floor_s > self._floor_s:
             self._floor_s = floor_s
-            self._had_s = {camera_id: had_s for camera_id, had_s in self._had_s.items() if had_s > floor_s}
+            self._used_s = {camera_id: used_s for camera_id, used_s in self._used_s.items() if used_s > floor_s}
 
     def frame_s(self, pixels: int) -> float:
         """Return the device time of a frame of this many pixels: the least of recent ones; 0 before it is known.

@@ -113,7 +113,7 @@ class Certify(Step):
 
     def _pass(self, job: FrameJob) -> None:
         """Pass on a frame that has left the queue: until Kafka has its verdict, it counts for its partition."""
-        self._tracker.readmit(job)
+        self._tracker.count_again(job)
         self.next.submit(job)
 
     # Turns of the device

@@ -147,7 +147,7 @@ class Chain:
         """Drop the waiting jobs of a revoked partition: Kafka delivers them again."""
         for step in self.steps:
             for job in step.discard(partition):
-                self.tracker.give_back(job)
+                self.tracker.drop(job)
 
     async def drain(self, seconds: float) -> None:
         """Finish the jobs that the device has begun, or as many as `seconds` allow; give back those that wait for it.
@@ -160,7 +160,7 @@ class Chain:
             for partition in list(self.tracker.progress):
                 for step in (self.await_key_frame, self.decode, self.classify):
                     for job in step.discard(partition.partition):
-                        self.tracker.give_back(job)
+                        self.tracker.drop(job)
             timer = asyncio.get_running_loop().call_later(seconds / 2, self.strip.shed_waiting)
             try:
                 async with asyncio.timeout(seconds):

@@ -112,6 +112,8 @@ class Classify(Step):
         charged more than its time for a frame: a slow candidate must not delay the cameras.
         """
         loaded, candidate = self.loaded, self.candidate
+        for job in batch:
+            job.rollout = candidate.rollout if candidate is not None else None
         theirs = [job for job in batch if candidate is not None and candidate.serves(job)]
         own = list(batch) if not theirs else [job for job in batch if job not in theirs]
         seconds = 0.0

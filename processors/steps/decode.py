@@ -81,8 +81,11 @@ class Decode(Step):
         """
         waiting = self._waiting_by_partition()
         # Otherwise one camera with missing frames would stop the others of its partition for the whole wait.
-        while crowded := self._tracker.crowded(waiting):
+        while crowded := self._tracker.overfull_partitions(waiting):
             self._give_up_largest(crowded)
+            waiting = self._waiting_by_partition()
+        while self._tracker.is_crowded((sizes := self._decoders.waiting_bytes).total()):
+            self._decoders.give_up(max(sizes, key=lambda camera_id: sizes[camera_id]))
             waiting = self._waiting_by_partition()
         blocked = self._tracker.blocked(self, waiting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -17,9 +18,11 @@ from schemas.topics import Channel, mqtt_topic
 
 MAX_RANGES: Final = 256
 """Maximum number in one message, which then has at most about 5 KiB."""
-MAX_HELD: Final = 4096
-"""Maximum number of pending confirmations per camera, above that of an honest one. The camera sends a dropped one
-again."""
+MAX_HELD: Final = 70_000
+"""Maximum number of pending confirmations per camera, above the largest window of an honest one. The camera sends the
+frames of dropped ones again."""
+_OF_BOOT: Final = 16
+"""Number of confirmations that take as much memory as a boot."""
 
 Boot: TypeAlias = tuple[CameraId, int, int]
 
@@ -40,7 +43,7 @@ class Confirmations:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
-        self._frames: dict[Boot, list[int]] = {}
+        self._frames: dict[Boot, array[int]] = {}
         self._revisions: dict[Boot, int] = {}
         self._held: Counter[CameraId] = Counter()
 
@@ -49,7 +52,7 @@ class Confirmations:
         boot = receipt[:3]
         seqs = self._frames.get(boot)
         if seqs is None:
-            seqs = self._frames[boot] = []
+            seqs = self._frames[boot] = array("Q")
         if receipt.seq >= 0:
             seqs.append(receipt.seq)
         else:
@@ -59,15 +62,17 @@ class Confirmations:
         """Return and remove the due confirmations, as MQTT topic and signed payload. Confirmations of cameras that it
         `holds` back remain."""
         messages = []
-        held: dict[Boot, list[int]] = {}
+        held: dict[Boot, array[int]] = {}
         self._held.clear()
         for boot, seqs in self._frames.items():
             camera_id, boot_id, generation = boot
             if holds(camera_id):
                 # A boot counts too: a client with a key could use another boot for each frame.
-                self._held[camera_id] += 1 + len(seqs)
-                if self._held[camera_id] <= MAX_HELD:
+                room = MAX_HELD - self._held[camera_id] - _OF_BOOT
+                if room >= 0:
+                    del seqs[room:]
                     held[boot] = seqs
+                    self._held[camera_id] += _OF_BOOT + len(seqs)
                 continue
             try:
                 key = self._keys.key(camera_id, generation)

@@ -16,8 +16,8 @@ class Credit:
     """Receipts of frames in Kafka, released in the order of their offsets. Pure bookkeeping, bounded by the windows."""
 
     def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
-        """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the progress of the
-        processors."""
+        """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the last known progress of the
+        processors, and all records before the first `advance`."""
         self._frames = frames
         self._size_bytes = size_bytes
         self._let_go = let_go
@@ -64,13 +64,6 @@ class Credit:
             else:
                 kept.append((offset, receipt))
         self._waiting[partition] = kept
-
-    def forget(self) -> None:
-        """Handle unknown progress of the readers: nothing waits until it is known again."""
-        self._limits.clear()
-        for waiting in self._waiting.values():
-            while waiting:
-                self._release(waiting.popleft()[1])
 
     def _release(self, receipt: Receipt) -> None:
         self._receipts.discard(receipt)

@@ -54,31 +54,31 @@ class Quota:
         self._rates: dict[CameraId, float] = {}
         self._of_topic: dict[bytes, _Account] = {}
         self._of_camera: dict[CameraId, _Account] = {}
-        self._refused: Counter[CameraId] = Counter()
+        self._rejected: Counter[CameraId] = Counter()
         self._boots = BootRate(BURST_BOOTS)
 
-    def takes(self, topic: bytes, payload_bytes: int, now_s: float) -> bool:
+    def accepts(self, topic: bytes, payload_bytes: int, now_s: float) -> bool:
         """Return whether the message is accepted, and charge an accepted one; `now_s` never decreases."""
         account = self._of_topic.get(topic) or self._open(topic, now_s)
         messages_s = (account.messages_paid_s if account.messages_paid_s > now_s else now_s) + self._message_s
         bytes_s = (account.bytes_paid_s if account.bytes_paid_s > now_s else now_s) + payload_bytes * account.byte_s
         if messages_s - now_s > self._most_messages_s or bytes_s - now_s > account.most_bytes_s:
-            self._refused[account.camera] += 1
+            self._rejected[account.camera] += 1
             return False
         account.messages_paid_s = messages_s
         account.bytes_paid_s = bytes_s
         return True
 
-    def takes_boot(self, camera: CameraId, boot_id: int, now_s: float) -> bool:
+    def accepts_boot(self, camera: CameraId, boot_id: int, now_s: float) -> bool:
         """Return whether messages of this boot are accepted: the rate of new boots of a camera is bounded."""
         if self._boots.accepts(camera, boot_id, now_s):
             return True
-        self._refused[camera] += 1
+        self._rejected[camera] += 1
         return False
 
-    def refuse(self, camera: CameraId) -> None:
+    def count_rejected(self, camera: CameraId) -> None:
         """Count a message that was rejected for another reason."""
-        self._refused[camera] += 1
+        self._rejected[camera] += 1
 
     def set_rates(self, bytes_per_s: Mapping[CameraId, float]) -> None:
         """Set separate rates for these cameras, with the usual window of a large camera; all other cameras lose
@@ -93,21 +93,21 @@ class Quota:
             return self._byte_s, self._most_bytes_s
         return byte_s, AHEAD_S + WINDOW_BYTES * byte_s
 
-    def owes(self, camera: CameraId, now_s: float) -> bool:
+    def is_over_rate(self, camera: CameraId, now_s: float) -> bool:
         """Return whether the camera is ahead of its quota, so that its confirmations wait."""
         account = self._of_camera.get(camera)
         return account is not None and max(account.messages_paid_s, account.bytes_paid_s) - now_s > AHEAD_S
 
-    def take_refused(self) -> Counter[CameraId]:
+    def pop_rejected(self) -> Counter[CameraId]:
         """Return the number of dropped messages of each camera since the last call; invalid names count under the empty
         name."""
-        refused, self._refused = self._refused, Counter()
-        return refused
+        rejected, self._rejected = self._rejected, Counter()
+        return rejected
 
     def _open(self, topic: bytes, now_s: float) -> _Account:
         """Return the account of the topic's camera; all topics without a valid camera share one."""
         if len(self._of_topic) >= _CHANNELS * MAX_CAMERAS:
-            self._forget_paid(now_s)
+            self._drop_settled(now_s)
         camera = _camera_of(topic)
         if not camera:
             topic = b""
@@ -117,7 +117,7 @@ class Quota:
         self._of_topic[topic] = account
         return account
 
-    def _forget_paid(self, now_s: float) -> None:
+    def _drop_settled(self, now_s: float) -> None:
         """Remove accounts that are within their quota. If none is, remove all: only invented names create that many."""
         self._of_camera = {
             camera: account

@@ -17,7 +17,7 @@ from schemas.errors import BadSizeError, MalformedError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import check_announcement
-from schemas.messages.cloudevents import Headers, bridge_source, camera_source, event_headers
+from schemas.messages.cloudevents import Headers, bridge_source, camera_source, event_headers, frame_event_id
 from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import open_frame, open_message
 from schemas.messages.ledger import open_ledger
@@ -133,7 +133,7 @@ class RecordFactory:
         camera_id = route.camera_id
         frame = open_frame(camera_id, payload, self._keys)
         boot_id, seq = frame.boot_id, frame.seq
-        event_id = f"{boot_id:016x}/{seq}"
+        event_id = frame_event_id(boot_id, seq)
         name = f"{camera_id}/{event_id}"
         # One frame is one trace. Its camera has marked it as sampled, or not.
         traceparent = root(name)._replace(sampled=frame.traced).header()

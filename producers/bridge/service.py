@@ -72,7 +72,7 @@ class Bridge:
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
         self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
-        self._undone = UnprocessedFrames()
+        self._unprocessed = UnprocessedFrames()
         self._settled: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health, lambda: self._lanes.is_lingering)
@@ -101,7 +101,7 @@ class Bridge:
             self._link.hold_frames,
             self._advance,
             lambda: len(self._credit) > 0,
-            self._undone.mean,
+            self._unprocessed.mean,
             self._drop,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
@@ -197,18 +197,18 @@ class Bridge:
             self._rejections.record_broker_line(topic, payload)
             return
         ticket = self._window.receive(packet_id) if packet_id else None
-        if not self._quota.takes(topic, len(payload), time.monotonic()):
-            self._pass_over(ticket)
+        if not self._quota.accepts(topic, len(payload), time.monotonic()):
+            self._acknowledge_rejected(ticket)
             return
         record = self._records.accept(topic, payload)
         if retained and record.reason == RevokedKeyError.reason:
             # The broker repeats it at each connection, long after a revoked camera is gone.
-            self._pass_over(ticket)
+            self._acknowledge_rejected(ticket)
             return
         receipt = record.receipt
-        if receipt is not None and not self._takes_from(receipt):
+        if receipt is not None and not self._accepts(receipt):
             trace.leave("bridge", Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
-            self._pass_over(ticket)
+            self._acknowledge_rejected(ticket)
             return
         self._bytes += len(payload)
         if trace.on():
@@ -217,20 +217,20 @@ class Bridge:
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.is_paused:
             self._link.pause()
 
-    def _takes_from(self, receipt: Receipt) -> bool:
+    def _accepts(self, receipt: Receipt) -> bool:
         """Return whether the frame is new, and the camera within its limits on unprocessed bytes and on boots."""
         camera_id = receipt.camera_id
-        if receipt in self._undone:
+        if receipt in self._unprocessed:
             # A resend of a frame that waits in Kafka. Its confirmation waits too, or was lost on its way.
             if receipt not in self._credit:
                 self._confirmations.add(receipt)
             return False
-        if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
-            self._quota.refuse(camera_id)
+        if receipt.seq >= 0 and self._unprocessed.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
+            self._quota.count_rejected(camera_id)
             return False
-        return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
+        return self._quota.accepts_boot(camera_id, receipt.boot_id, time.monotonic())
 
-    def _pass_over(self, ticket: Ticket | None) -> None:
+    def _acknowledge_rejected(self, ticket: Ticket | None) -> None:
         """Acknowledge a rejected message, so that the broker continues. The camera keeps the frame, which is not
         confirmed."""
         if ticket is not None:
@@ -258,7 +258,7 @@ class Bridge:
             self._backlog.sizes.add(lane.partition, len(entries), size)
             self._backlog.deliver(lane.partition, offset, len(entries))
             self._credit.add(lane.partition, offset, receipts)
-            self._undone.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
+            self._unprocessed.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
         else:
             for receipt in receipts:
                 if receipt is not None:
@@ -273,15 +273,14 @@ class Bridge:
 
     def _advance(self, done: Mapping[int, int] | None) -> None:
         if done is None:
-            self._credit.forget()
-            self._undone.forget()
+            self._unprocessed.forget()
         else:
-            self._undone.advance(done)
+            self._unprocessed.advance(done)
             self._credit.advance(done, self._backlog.sizes.mean)
 
     def _drop(self, partition: int, lost: range) -> None:
         self._credit.drop(partition, lost)
-        self._undone.drop(partition, lost)
+        self._unprocessed.drop(partition, lost)
 
     def _failed(self) -> None:
         self._kafka_errors.inc()
@@ -302,7 +301,7 @@ class Bridge:
 
     def _confirm(self) -> None:
         now = time.monotonic()
-        messages = self._confirmations.drain(lambda camera_id: self._quota.owes(camera_id, now))
+        messages = self._confirmations.drain(lambda camera_id: self._quota.is_over_rate(camera_id, now))
         self._link.send(b"".join(publish_qos_0(topic, payload) for topic, payload in messages))
         self._confirmations_total.inc(len(messages))
 
@@ -317,7 +316,7 @@ class Bridge:
         self._backlog_bytes.set(self._backlog.bytes)
         self._holding.set(self._backlog.holding)
         self._held_back.set(self._confirmations.held)
-        self._rejections.show(self._quota.take_refused())
+        self._rejections.show(self._quota.pop_rejected())
 
     async def _drain(self) -> None:
         self._draining = True

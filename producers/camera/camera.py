@@ -193,10 +193,21 @@ class Camera:
         try:
             if not source.live:
                 source.seek(self.spool.position)
+                self._warn_of_lost_position()
         except BaseException:
             source.close()
             raise
         return source
+
+    def _warn_of_lost_position(self) -> None:
+        """Log once that frames of a source that can wait are sent again, because damage has destroyed a ledger."""
+        if self.spool.position_lost:
+            self.spool.position_lost = False
+            position = self.spool.position
+            again = f"frames {position} and later of the source, if they were sent before"
+            _log.warning(
+                "source_position_lost", camera=self.settings.camera_id, continues_at=position, sent_again=again
+            )
 
     async def run(self) -> None:
         """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the
@@ -216,7 +227,7 @@ class Camera:
                 await backoff.wait()
 
     @property
-    def sending(self) -> tuple[int, int, float]:
+    def picture_format(self) -> tuple[int, int, float]:
         """Width and height of the last frame, 0 before the first, and frames a second, 0 for every frame."""
         return self._size[1], self._size[0], self._control.rate
 
@@ -260,22 +271,22 @@ class Camera:
     async def _capture(self) -> None:
         source, self._source = self._source, None
         assert source is not None
-        reader = read_from(source, self._ahead, self.settings.source.hang_s)
+        reader = read_from(source, self._most_waiting, self.settings.source.hang_s)
         try:
             over = None
             while over is None:
-                reader.keep_ahead(self._ahead)
+                reader.keep_ahead(self._most_waiting)
                 paced = self._control.rate > 0
                 over = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
         finally:
             reader.close()
         if over:
-            self._source_gives()  # an earlier failure is over too
+            self._clear_source_fault()  # an earlier failure is over too
             self.publisher.presence.end("its source has ended")
             self.finish()
 
     @property
-    def _ahead(self) -> int:
+    def _most_waiting(self) -> int:
         """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
         return 1 if self._control.rate else _AHEAD
 
@@ -298,7 +309,7 @@ class Camera:
         if schedule is None or schedule.holds(now):
             return
         self.resting, opens_s = True, schedule.opens_at(now)
-        self._source_gives()  # nothing is wrong with a source that is closed on purpose
+        self._clear_source_fault()  # nothing is wrong with a source that is closed on purpose
         self.publisher.presence.pause("hours", "outside the hours in which it sends")
         _log.info("camera_paused", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
@@ -331,12 +342,12 @@ class Camera:
             if not self.in_hours:
                 return False
             if not self._control.enabled:
-                await self._stay_off(reader)
+                await self._wait_while_disabled(reader)
                 last = time.monotonic() - 1 / rate
                 continue
             if late_s < -_HOURS_S:
                 if reader.check():
-                    self._source_gives()
+                    self._clear_source_fault()
                 continue
             if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
@@ -368,7 +379,7 @@ class Camera:
             if not self.in_hours:
                 return False
             if not self._control.enabled:
-                await self._stay_off(reader)
+                await self._wait_while_disabled(reader)
                 continue
             reading = await reader.next()
             if reading is None:
@@ -379,7 +390,7 @@ class Camera:
             await self._publish(reader, reading)
         return None
 
-    async def _stay_off(self, reader: Reader) -> None:
+    async def _wait_while_disabled(self, reader: Reader) -> None:
         self.publisher.presence.pause("command", "paused by a command")
         while not self._control.enabled and self.in_hours:
             reader.discard()
@@ -407,7 +418,7 @@ class Camera:
         if not passes and self.settings.motion is not None:
             self.still += 1
             self._instruments.still.inc()
-            self._source_gives()
+            self._clear_source_fault()
             return
         self._sealing.request_key(self._control.key_wanted)
         identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
@@ -435,7 +446,7 @@ class Camera:
         if changed or shown.shape != self._size:
             self._size = shown.shape
             self.publisher.presence.describe()
-        self._source_gives()
+        self._clear_source_fault()
         if self.publisher.presence.degraded:
             self.publisher.presence.clear_fault("spool")
 
@@ -462,7 +473,7 @@ class Camera:
             return replace(encoding, profile=RAW)
         return encoding
 
-    def _source_gives(self) -> None:
+    def _clear_source_fault(self) -> None:
         if self.trouble:
             self.trouble = ""
             self.publisher.presence.clear_fault("source")

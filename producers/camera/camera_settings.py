@@ -46,9 +46,9 @@ class SendingOptions(SettingsTable):
     measure_codec: bool = False
     """Encode one frame in a hundred as JPEG and by the codec without a mask too, for the metric of bytes saved."""
     schedule: Schedule | None = None
-    """The hours in which the camera sends; always by default. Outside of them its source is closed."""
+    """Hours in which the camera sends; outside of them its source is closed. Default: always."""
     motion: MotionSettings | None = None
-    """The motion gate: only frames with motion and heartbeats are sent; every frame by default."""
+    """Motion gate: only frames with motion and heartbeats are sent. Default: every frame is sent."""
     spool: SpoolLimits = SpoolLimits()
     """Limits of the unconfirmed frames on disk."""
     window: WindowSettings = WindowSettings()

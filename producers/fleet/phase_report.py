@@ -58,7 +58,7 @@ class PhaseReport:
 
     def _log_changes(self, tasks: _Tasks) -> None:
         for name, (phase, reason, camera) in tasks.items():
-            sending = camera.sending if camera is not None else (0, 0, 0.0)
+            sending = camera.picture_format if camera is not None else (0, 0, 0.0)
             if self._logged.get(name) != (phase, reason, sending):
                 self._logged[name] = phase, reason, sending
                 log = _log.warning if phase in _UNUSUAL else _log.info

@@ -39,7 +39,7 @@ class Broker:
         """A semaphore that each link holds while it connects."""
         self._logged: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
-    def complain(self, event: str, reason: str) -> None:
+    def log_problem(self, event: str, reason: str) -> None:
         """Log a problem once a minute for all cameras together."""
         if self._logged.try_acquire((event, reason), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", reason=reason)

@@ -145,12 +145,12 @@ class Link(MqttConnection):
 
     def _lost(self, reason: str, was_up: bool) -> None:
         if not self.is_closing:
-            self._broker.complain("mqtt_disconnected", reason)
+            self._broker.log_problem("mqtt_disconnected", reason)
         if was_up:
             self._user.on_down()
 
     def _failed(self, event: str, reason: str) -> None:
-        self._broker.complain(event, reason)
+        self._broker.log_problem(event, reason)
 
     def _subscription_answered(self, mid: int, refusals: list[str]) -> None:
         # Frames still reach Kafka, so it stays connected. Without the topic of confirmations, the spool keeps them all.

@@ -208,7 +208,7 @@ class Publisher:
                 self._window.undelivered(key)
         self._reports.acknowledged(mid)
         if reason >= _REFUSED:
-            self._complain("mqtt_publish_refused", f"reason code {reason}")
+            self._log_problem("mqtt_publish_refused", f"reason code {reason}")
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle a confirmation, a command or a status under this camera's name."""
@@ -226,7 +226,7 @@ class Publisher:
             elif topic == self.presence.status_topic:
                 self.presence.on_status(payload, retained)
         except WireError as error:
-            self._complain("control_message_rejected", str(error))
+            self._log_problem("control_message_rejected", str(error))
 
     def on_read(self) -> None:
         """Send the messages for which the last read has made room."""
@@ -262,7 +262,7 @@ class Publisher:
             except StateError as error:
                 if not first:
                     self._resend[key] = None
-                self._complain("spool_unreadable", str(error))
+                self._log_problem("spool_unreadable", str(error))
                 return
             mid = self.link.publish(self._frame_topic, payload)
             if mid is None:
@@ -343,7 +343,7 @@ class Publisher:
         if self.link.up:
             self._reports.send_announcements()
 
-    def _complain(self, event: str, reason: str) -> None:
+    def _log_problem(self, event: str, reason: str) -> None:
         """Log at most once a minute: rejected messages may arrive at any rate."""
         if self._complaints.try_acquire(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, reason=reason)

@@ -23,7 +23,8 @@ class LinkSettings(BaseModel):
 
     keepalive_s: int = Field(default=5, ge=1)
     """Keep-alive interval of MQTT. A broker that hangs is detected within twice this time. While the uplink is
-    busy with a frame, the time counts from the last byte that reached the broker."""
+    busy with a frame, the time counts from the last byte that the broker, or a proxy before it, has acknowledged, or
+    that the broker has sent."""
     session_expiry_s: int = Field(default=60, ge=0)
     connect_timeout_s: float = Field(default=3.0, gt=0)
     reconnect_s: float = Field(default=0.2, gt=0)

@@ -121,7 +121,7 @@ class Window:
         for key, last in self._sent.items():
             if last.number >= self._passed:
                 break
-            grace_s = self._patient(self._times.grace_s) * min(2 ** (last.times - 1), 4)
+            grace_s = self._adapted_s(self._times.grace_s) * min(2 ** (last.times - 1), 4)
             if (now - last.at >= grace_s or not last.delivered) and key not in unacknowledged:
                 due.append(key)
         if due or not self._sent or now < self._retry_at:
@@ -135,9 +135,9 @@ class Window:
         return [oldest]
 
     def _restart_retry(self, now: float) -> None:
-        self._retry_s = self._patient(self._times.retry_s)
+        self._retry_s = self._adapted_s(self._times.retry_s)
         self._retry_at = now + self._retry_s
 
-    def _patient(self, seconds: float) -> float:
+    def _adapted_s(self, seconds: float) -> float:
         """Return at least `seconds`, and more if confirmations are slow."""
         return max(seconds, min(PATIENCE * self._delay_s, LONGEST_S))

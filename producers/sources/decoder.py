@@ -24,15 +24,14 @@ _MATRICES: Final = (_BT709, _UNSPECIFIED, 5, 6)
 """Matrices of ISO/IEC 23091-2 that planes can name: BT.709, unspecified, and the two numbers of BT.601."""
 
 
-def check_video(container: InputContainer, name: str, framing: Framing) -> None:
-    """Raise `SourceError` unless there is a video stream that can be decoded and whose pictures contain the region."""
+def check_video(container: InputContainer, name: str) -> None:
+    """Raise `SourceError` unless there is a video stream that can be decoded."""
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
     # Without a decoder a stream has no codec context, in spite of the annotation.
     if not getattr(container.streams.video[0], "codec_context", None):
         raise SourceError.of(name, "expected a video stream with a known codec, got one without a decoder")
-    framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
 
 
 def decode_video(

@@ -15,6 +15,7 @@ from av.container import InputContainer
 from producers.sources.clock import StreamClock
 from producers.sources.decoder import decode_video, to_rgb
 from producers.sources.framing import Framing
+from producers.sources.orientation import orient
 from producers.sources.resolving import resolve_settings
 from producers.sources.settings import SourceSettings
 from producers.sources.url import open_container, public_address
@@ -161,7 +162,10 @@ def _read(
     came: list[float] = []
     bytes_before = 0
     try:
-        for frame in decode_video(container, found.address, settings.hang_s, clock):
+        frames = decode_video(container, found.address, settings.hang_s, clock)
+        if not found.live:
+            frame_of, frames = orient(frames, frame_of, found.address)
+        for frame in frames:
             now = time.monotonic()
             if not found.frames:
                 found.first_s = now - begun

@@ -1,4 +1,4 @@
-"""The framing of a source's picture: rotation, privacy masks, then region, size and channels.
+"""The framing of a source's picture: mirroring, rotation, privacy masks, then region, size and channels.
 
 Without a size in the settings, the source's size is kept: large frames are never shrunk by default.
 """
@@ -34,6 +34,8 @@ class Framing:
     size: tuple[int, int] | None = None
     """Width, height."""
     channels: int | None = None
+    mirrored: bool = False
+    """Whether left and right are exchanged before the rotation."""
 
     @classmethod
     def of(cls, settings: SourceSettings) -> Framing:
@@ -52,6 +54,7 @@ class Framing:
 
     def __call__(self, picture: Picture) -> Picture:
         """Return the framed `picture` (H, W, C) uint8; `SourceError` if its region or size is impossible."""
+        picture = picture[:, ::-1] if self.mirrored else picture
         picture = blacken(turn(picture, self.rotate), self.privacy)
         picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
         try:

@@ -22,10 +22,9 @@ def open_source(settings: SourceSettings, camera_index: int = 0, *, planar: bool
 
             return DatasetSource(settings, camera_index)
         case "video":
-            from producers.sources.resolving import resolve_settings
             from producers.sources.video import VideoSource
 
-            return VideoSource(resolve_settings(settings), planar=planar)
+            return VideoSource(settings, planar=planar)
         case "url":
             from producers.sources.resolving import resolve_settings
             from producers.sources.url import UrlSource

@@ -56,8 +56,8 @@ class StreamSettings(SettingsTable):
     clock of this machine or 1 s ahead; `arrival` is the time of receipt."""
 
     rotate: Literal[0, 90, 180, 270] = 0
-    """Degrees, clockwise, by which the picture is rotated before any other step. A video file is first turned as
-    players show it, by the display matrix that telephones write."""
+    """Degrees, clockwise, by which the picture is rotated before any other step. A video file, also one on a web
+    server, is first turned and mirrored as players show it, by the display matrix that telephones write."""
     privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
     """Rectangles x, y, width, height that are blacked out, as shares of the rotated picture's width and height, so that
     they stay valid if the camera changes its resolution. As text, one is `X,Y,WIDTH,HEIGHT`."""
@@ -65,10 +65,10 @@ class StreamSettings(SettingsTable):
     """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height. As
     text `X,Y,WIDTH,HEIGHT`."""
     size: tuple[Side, Side] | None = None
-    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
-    a larger source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
+    """Width and height of the frames. Default: as the source (32 × 32 for scenes). A frame has at most 14 MiB: a larger
+    source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
     channels: Literal[1, 3] | None = None
-    """1 is grey, 3 is RGB; by default the source's channels."""
+    """Number of channels: 1 is grey, 3 is RGB. Default: as the source."""
 
     @field_validator("rotate", "channels", mode="before")
     @classmethod

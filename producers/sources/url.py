@@ -17,6 +17,7 @@ from producers.sources.decoder import check_video, decode_video, framed
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
+from producers.sources.orientation import orient
 from producers.sources.settings import SourceSettings
 from producers.sources.source import CapturedFrame
 from producers.sources.stream_size import StreamSize
@@ -70,7 +71,7 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
         # str(error) would repeat the whole address.
         raise SourceError.of(name, getattr(error, "strerror", None) or type(error).__name__) from None
     try:
-        check_video(container, name, Framing.of(settings))
+        check_video(container, name)
     except SourceError:
         container.close()
         raise
@@ -80,8 +81,8 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
 class UrlSource:
     """A stream, read as it comes.
 
-    It is live unless the other side states its duration (a file on a web server): that can wait, and ends. When a live
-    stream ends, something is wrong with it.
+    It is live unless the other side states its duration (a file on a web server): that can wait, and ends. Its first
+    frame is read at the opening, for the orientation. When a live stream ends, something is wrong with it.
     """
 
     kind = "url"
@@ -103,6 +104,15 @@ class UrlSource:
         self.live = not self.container.duration
         self._size = StreamSize()
         self._frames = decode_video(self.container, self._name, settings.hang_s, self.clock, self._size)
+        try:
+            if self.live:
+                stream = self.container.streams.video[0]
+                self._frame.check(self._name, stream.width, stream.height)
+            else:
+                self._frame, self._frames = orient(self._frames, self._frame, self._name)
+        except SourceError:
+            self.container.close()
+            raise
 
     def seek(self, position: int) -> None:
         """Pass over all frames before this one when the stream can wait; it is never read backwards."""

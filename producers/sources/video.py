@@ -11,6 +11,7 @@ from av.container import InputContainer
 from producers.sources.decoder import check_video, decode_video, framed
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
+from producers.sources.orientation import orient
 from producers.sources.settings import SourceSettings
 from producers.sources.source import CapturedFrame
 from producers.sources.stream_size import StreamSize
@@ -32,13 +33,13 @@ class VideoSource:
         self._name = f"video {settings.file}"
         self._loop = settings.loop
         self._hardware = settings.hardware
-        self._frame = Framing.of(settings)
+        self._framing = Framing.of(settings)
         self._planar = planar
         self._lock = Lock()
         self._position = 0
         self._count: int | None = None  # frames of the file, known once its end was reached
         self._size = StreamSize()
-        self._container, self._frames = self._open()
+        self._container, self._frames, self._frame = self._open()
         self._next = 0  # number in the file of the frame that comes next from `_frames`
 
     def seek(self, position: int) -> None:
@@ -70,7 +71,7 @@ class VideoSource:
                 start = position - position % self._count
             if self._next > position - start:
                 self._container.close()
-                self._container, self._frames = self._open()
+                self._container, self._frames, self._frame = self._open()
                 self._next = 0
             for frame in self._frames:
                 self._next += 1
@@ -80,15 +81,17 @@ class VideoSource:
                 raise SourceError.of(self._name, "no frame of it decodes")
             self._count = self._next
 
-    def _open(self) -> tuple[InputContainer, Iterator[av.VideoFrame]]:
+    def _open(self) -> tuple[InputContainer, Iterator[av.VideoFrame], Framing]:
+        """Open the file and read its first frame."""
         try:
             container = av.open(str(self._file), mode="r", hwaccel=accelerator(self._hardware, self._name))
         except (av.FFmpegError, OSError, NotImplementedError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError.of(self._name, reason) from None
         try:
-            check_video(container, self._name, self._frame)
+            check_video(container, self._name)
+            frame, frames = orient(decode_video(container, self._name, size=self._size), self._framing, self._name)
         except SourceError:
             container.close()
             raise
-        return container, decode_video(container, self._name, size=self._size)
+        return container, frames, frame

@@ -19,7 +19,7 @@ class Damage(NamedTuple):
     ledgers: int = 0
 
 
-def gone(contents: Sequence[SegmentContent], following: int, closed: bool) -> RangeSet:
+def missing_frames(contents: Sequence[SegmentContent], following: int, closed: bool) -> RangeSet:
     """Return the frames of one boot that its segment files, in order, have held and no longer hold.
 
     `following` is one after the last frame in the boot's ledger; it is final when the boot is `closed`. If the end of a

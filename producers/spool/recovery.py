@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from producers.spool.damage import Damage, gone
+from producers.spool.damage import Damage, missing_frames
 from producers.spool.ledger import (
     BootLedger,
     ledger_boot,
@@ -41,6 +41,8 @@ class RecoveredSpool:
     clock_ms: int
     """The last known time of the spool's clock."""
     damage: Damage
+    position_lost: bool
+    """Whether the ledger of a boot is lost, and with it perhaps the latest position of the source."""
 
 
 def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
@@ -54,11 +56,10 @@ def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
             path.unlink()
     boots, damaged = _ledgers(folder, ledgers_among(paths), camera_id)
     contents = _contents(paths)
-    frames_gone = 0
-    for boot_id, files in contents.items():
-        if boot_id not in boots:
-            boots[boot_id] = _rebuilt(camera_id, files)
-        frames_gone += _bring_up_to_date(boots[boot_id], files)
+    rebuilt = {boot_id: _rebuilt(camera_id, files) for boot_id, files in contents.items() if boot_id not in boots}
+    _order(rebuilt, boots, contents)
+    boots.update(rebuilt)
+    frames_gone = sum(_bring_up_to_date(boots[boot_id], files) for boot_id, files in contents.items())
     waiting = {boot_id: [_waiting(boots[boot_id], file) for file in files] for boot_id, files in contents.items()}
     clock_ms = _clock_ms(boots, contents)
     for ledger in boots.values():
@@ -77,7 +78,8 @@ def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
             else:
                 path.unlink()
     _drop_unused(folder, boots)
-    return RecoveredSpool(list(boots.values()), segments, kept, clock_ms, Damage(frames_gone, damaged))
+    damage = Damage(frames_gone, damaged)
+    return RecoveredSpool(list(boots.values()), segments, kept, clock_ms, damage, bool(damaged or rebuilt))
 
 
 def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
@@ -121,7 +123,7 @@ def _contents(paths: Iterable[Path]) -> dict[int, list[SegmentContent]]:
 
 def _bring_up_to_date(ledger: BootLedger, files: list[SegmentContent]) -> int:
     """Enter the frames of the segments that the ledger lacks. Returns the number of frames shed as damaged."""
-    lost = gone(files, ledger.next, ledger.closed)
+    lost = missing_frames(files, ledger.next, ledger.closed)
     lost.remove(0, ledger.confirmed_to - 1)
     lost = lost.minus(ledger.shed)
     ledger.shed.update(lost)
@@ -137,7 +139,7 @@ def _bring_up_to_date(ledger: BootLedger, files: list[SegmentContent]) -> int:
 
 
 def _rebuilt(camera_id: CameraId, files: list[SegmentContent]) -> BootLedger:
-    """Rebuild a missing ledger from its segments. It comes before all others.
+    """Rebuild a missing ledger from its segments.
 
     Whether the missing frames were confirmed or shed is unknown: they are entered as shed. The audit accepts that only
     for frames that nobody has recorded.
@@ -158,6 +160,26 @@ def _rebuilt(camera_id: CameraId, files: list[SegmentContent]) -> BootLedger:
         "spool_ledger_rebuilt", camera=camera_id, boot=f"{ledger.boot_id:016x}", frames_taken_for_shed=len(ledger.shed)
     )
     return ledger
+
+
+def _order(
+    rebuilt: Mapping[int, BootLedger], whole: Mapping[int, BootLedger], contents: Mapping[int, list[SegmentContent]]
+) -> None:
+    """Set the ordinals of the rebuilt ledgers: before all others, except for boots that surely came after them.
+
+    A boot saves its ledger when it starts. If the spool's clock shows a frame of a rebuilt boot after all of these
+    saves, this boot is the last, and the source continues after its frames.
+    """
+    saved_ms = max((ledger.clock_ms for ledger in whole.values()), default=0)
+    ordinal = max((ledger.ordinal for ledger in whole.values()), default=0)
+    latest_ms = {
+        boot_id: max((record.spooled_ms for file in contents[boot_id] for record in file.records), default=0)
+        for boot_id in rebuilt
+    }
+    for boot_id in sorted(rebuilt, key=latest_ms.__getitem__):
+        if whole and latest_ms[boot_id] > saved_ms:
+            ordinal += 1
+            rebuilt[boot_id].ordinal = ordinal
 
 
 def _waiting(ledger: BootLedger, file: SegmentContent) -> list[Record]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from producers.spool.damage import gone
+from producers.spool.damage import missing_frames
 from producers.spool.ledger import BootLedger, ledger_paths, read_ledger
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
 from producers.spool.segment import SegmentContent, read_segment
@@ -43,13 +43,13 @@ def scan_spool(folder: Path) -> list[SpoolBoot]:
     published yet) and again after them (a segment shed in between is in the later ledger).
     """
     before = _ledgers(folder)
-    held = _held(folder)
+    held = _segment_contents(folder)
     after = _ledgers(folder)
     boots = []
     for path, early in before.items():
         late = after.get(path, early)
         files = held.get((path.parent, early.boot_id), [])
-        damaged = gone(files, early.next, early.closed)
+        damaged = missing_frames(files, early.next, early.closed)
         waiting = RangeSet((file.first, file.next - 1) for file in files).minus(damaged)
         published = max([early.next, *(file.next for file in files)])
         for part in (waiting, damaged):
@@ -79,7 +79,7 @@ def _ledgers(folder: Path) -> dict[Path, BootLedger]:
     return {path: ledger for path in ledger_paths(folder) if (ledger := read_ledger(path)) is not None}
 
 
-def _held(folder: Path) -> dict[tuple[Path, int], list[SegmentContent]]:
+def _segment_contents(folder: Path) -> dict[tuple[Path, int], list[SegmentContent]]:
     """Return the content of the segment files, by folder and boot, in order."""
     held: dict[tuple[Path, int], list[SegmentContent]] = defaultdict(list)
     for path in folder.rglob(f"*{SEGMENT_SUFFIX}"):

@@ -100,6 +100,8 @@ class Spool:
             raise
         self._clock = SpoolClock(past.clock_ms, monotonic)
         self._damage = past.damage
+        self.position_lost = past.position_lost
+        """Whether `position` may be an older one, because damage has destroyed a ledger."""
         self._segments = past.segments
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
@@ -148,6 +150,7 @@ class Spool:
 
     def rewind(self) -> None:
         """Reset the position of the source to its beginning, for a new run. Durable on return."""
+        self.position_lost = False
         if self.current.position:
             self.current.position = 0
             self.ledgers.save(self.current)
@@ -205,16 +208,16 @@ class Spool:
         except UnreadableError:
             now_ms = self._clock.now_ms()
             if now_ms - self._unreadable.setdefault(segment.path, now_ms) >= _UNREADABLE_MS:
-                self._give_up_damaged(segment, (frame.seq,))  # the next ones of this file need no further minute
+                self._shed_damaged(segment, (frame.seq,))  # the next ones of this file need no further minute
             raise
         self._unreadable.pop(segment.path, None)
         if payload is None:
-            self._give_up_damaged(segment, range(segment.first, segment.next))
+            self._shed_damaged(segment, range(segment.first, segment.next))
             raise StateError(
                 f"{segment.path} is missing: the file of the spool and its frames are lost. Check the disk."
             )
         if crc32(payload) != frame.checksum:
-            self._give_up_damaged(segment, (frame.seq,))
+            self._shed_damaged(segment, (frame.seq,))
             raise StateError(
                 f"spool file {segment.path}: expected frame {frame.seq} as it was written, got other bytes. Check "
                 "the disk."
@@ -337,7 +340,7 @@ class Spool:
 
     def _writable(self, payload_bytes: int, now_ms: int) -> Segment:
         """Return the segment for a record of this size: the last one, or a new one if that is full or old."""
-        if not self._writer.takes(payload_bytes, now_ms):
+        if not self._writer.has_room_for(payload_bytes, now_ms):
             if self._writer.writes_any:
                 self._stop_writing()
                 self.ledgers.save(self.current)
@@ -421,7 +424,7 @@ class Spool:
             return None
         return None if payload is None else group_of(payload)
 
-    def _give_up_damaged(self, segment: Segment, seqs: Iterable[int]) -> None:
+    def _shed_damaged(self, segment: Segment, seqs: Iterable[int]) -> None:
         """Shed the waiting ones of these frames: their bytes are damaged or missing."""
         lost = self._enter_shed(segment, seqs)
         self._damage = self._damage._replace(frames=self._damage.frames + lost)

@@ -37,7 +37,7 @@ class SegmentWriter:
         """Whether a segment is open."""
         return self._open is not None
 
-    def takes(self, payload_bytes: int, now_ms: int) -> bool:
+    def has_room_for(self, payload_bytes: int, now_ms: int) -> bool:
         """Return whether a segment is open that is neither too full for such a record nor too old."""
         if self._open is None:
             return False

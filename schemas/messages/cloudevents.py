@@ -11,9 +11,8 @@ They are those of CloudEvents 1.0, binary mode of its Kafka protocol binding.
 - `/models`: the list of published models, and the assessments of models.
 
 Two records with the same `ce_source` and `ce_id` are the same event. After a rebalance, another process may write a
-record again; the headers therefore do not name the process. A replayed frame has another `ce_id` than the bridge's
-record, so compare frames by camera, boot and sequence number. Frames and verdicts that are traced have `traceparent`
-(W3C Trace Context) too.
+record again; the headers therefore do not name the process. A frame has the same `ce_id` each time, from any bridge and
+after a replay. Frames and verdicts that are traced have `traceparent` (W3C Trace Context) too.
 """
 
 from __future__ import annotations
@@ -41,6 +40,11 @@ def camera_source(camera_id: CameraId) -> str:
 def bridge_source(name: str) -> str:
     """Return the `ce_source` of the bridge's own events."""
     return f"/bridges/{name}"
+
+
+def frame_event_id(boot_id: int, seq: int) -> str:
+    """Return the `ce_id` of a camera's frame."""
+    return f"{boot_id:016x}/{seq}"
 
 
 def event_headers(source: str, kind: type[Message], event_id: str) -> Headers:

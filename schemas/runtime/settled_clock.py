@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,12 +16,16 @@ STEP_MS: Final = 120_000
 
 
 class SettledClock:
-    """The wall clock once it has been in step with the monotonic clock for `SETTLED_S`; see `now_ms`."""
+    """The wall clock once it has been in step with the monotonic clock for `SETTLED_S`, or is trusted."""
 
     def __init__(self, wall_ms: Callable[[], int] = unix_ms, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._wall_ms, self._monotonic_s = wall_ms, monotonic_s
         self._since_s = monotonic_s()
         self._ahead_ms = wall_ms() - 1000 * self._since_s
+
+    def trust(self) -> None:
+        """Count the wall clock at once: other evidence shows that it is right. After a step the hour begins again."""
+        self._since_s = -math.inf
 
     def now_ms(self) -> int:
         """Return the Unix time in milliseconds; 0 until the clocks have been in step, so that nothing is old."""

@@ -60,4 +60,9 @@ def test_each_table_has_its_own_rounds_and_its_own_baseline(tmp_path: Path, monk
         found = summary("--rounds", "1", "--baseline", str(tmp_path / name))
         assert found["other"] == name
         assert found["over_baseline"]["cpu"] == ratio
-    assert measured[3:] == [tmp_path / "first", tmp_path / "second"]
+    assert measured[3:] == [Path.cwd(), tmp_path / "first", Path.cwd(), tmp_path / "second"], "both sides, in turns"
+    summary("--rounds", "1", "--baseline", str(tmp_path / "second"))
+    assert len(measured) == 7, "the same two sides are not measured again"
+    monkeypatch.setattr("platform.python_version", lambda: "3.99")
+    summary("--rounds", "1", "--baseline", str(tmp_path / "second"))
+    assert measured[7:] == [Path.cwd(), tmp_path / "second"], "nothing of another machine"

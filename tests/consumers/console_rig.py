@@ -89,7 +89,7 @@ class ConsoleRig:
 
     def open_link(self, browser: httpx2.Client | httpx2.AsyncClient) -> None:
         """The visitor has opened the owner's link, where nobody logs in."""
-        if not self.context.ways.logs_in:
+        if not self.context.login_methods.logs_in:
             browser.cookies.set(COOKIE, self.context.sessions.begin_owner(), domain="127.0.0.1", path="/")
 
     def visitor(self, address: str = "testclient") -> TestClient:

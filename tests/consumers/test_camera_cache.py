@@ -65,7 +65,7 @@ class Scraped:
     def __call__(self, metric: str) -> set[str]:
         cameras, now_ms = self._rig.cameras, self._clock()
         cameras.judge(now_ms, 0)
-        self._meters.show_cameras(cameras.shown(self._most, now_ms), cameras.faulty(self._most), now_ms)
+        self._meters.show_cameras(cameras.for_metrics(self._most, now_ms), cameras.worst(self._most), now_ms)
         [family] = [each for each in self._registry.collect() if each.name == metric]
         return {sample.labels["camera_id"] for sample in family.samples}
 
@@ -111,7 +111,7 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
 
     def impaired() -> set[str]:
         rig.cameras.judge(clock(), 0)
-        meters.show_cameras(rig.cameras.all(), rig.cameras.faulty(10), clock())
+        meters.show_cameras(rig.cameras.all(), rig.cameras.worst(10), clock())
         return {
             sample.labels["state"]
             for family in registry.collect()
@@ -225,13 +225,13 @@ def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Ri
 def test_a_recorder_that_takes_a_camera_over_saves_the_frames_of_all_recorders(make_rig: MakeRig) -> None:
     first, second = make_rig(group="recorders"), make_rig(group="recorders")
     place = (first.settings.verdicts_topic, 0)
-    first.offsets |= first.store.take_up({place[0]}, {place: (0, 0)})
+    first.offsets |= first.store.claim({place[0]}, {place: (0, 0)})
     first.verdicts([verdict(0)])
     saved(first)
     second.cameras.restore(loaded(second))
     first.verdicts([verdict(n) for n in range(1, 50)])
     saved(first)
-    second.offsets |= second.store.take_up({place[0]}, {place: (0, 50)})
+    second.offsets |= second.store.claim({place[0]}, {place: (0, 50)})
     second.verdicts([verdict(50)])
     saved(second)
     (camera,) = loaded(second)

@@ -263,7 +263,7 @@ def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept:
 def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept: KeptClips) -> None:
     console.show([verdict(0)])
     answered, slow = threading.Event(), threading.Event()
-    stuck = console.context._kept_files.submit(slow.wait, 2 * PATIENCE_S)
+    stuck = console.context.run_on_kept_files._pool.submit(slow.wait, 2 * PATIENCE_S)
 
     def visit() -> None:
         assert console.browser().get(f"/camera/{CAMERA}").status_code == 200

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
+from consumers.console.data.appearance import ALIKE, SAME, UNLIKE, Vector, sketch
 from consumers.console.data.collector import MOST_DESCRIBED, QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, frame_features
-from consumers.console.data.looks import ALIKE, SAME, UNLIKE, Vector, sketch
 from consumers.console.data.pictures import CameraPicture
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA

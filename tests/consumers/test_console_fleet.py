@@ -362,7 +362,7 @@ def test_the_page_of_a_camera_has_its_set_rate_in_digits(
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, frames_per_second=rate).SerializeToString()
     rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
-    rig.context.commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS)
+    rig.context.commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
     page = rig.browser().get(f"/camera/{CAMERA}").text
     assert f"<dd>{words}</dd>" in page
     assert f'step="any" placeholder="{placeholder}"' in page

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.gate import Gate
-from consumers.console.access.logins import Logins, LoginWays
+from consumers.console.access.logins import LoginMethods, Logins
 from consumers.console.access.rights import OpenMount, Right, RouteRights
 from consumers.console.access.sites import may
 from consumers.console.access.users import Users, write_user
@@ -57,7 +57,7 @@ def test_the_gate_reads_no_path_from_the_host_header(
     )
     write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
     rights = RouteRights([OpenMount("/static", _page)])
-    gate = Gate(_page, Logins(LoginWays(Users(tmp_path / "users")), _unnoted), rights)
+    gate = Gate(_page, Logins(LoginMethods(Users(tmp_path / "users")), _unnoted), rights)
     assert _status(gate, path, host) in (303, 401)
     assert _status(gate, "/static/console.css", host) == 200
 

@@ -228,8 +228,8 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
     rig.jobs._launch = lambda arguments, log: pytest.fail("nothing more is started")
     rig.jobs.close = lambda: None  # type: ignore[method-assign]  # the crash closes nothing but the locks
     os.close(rig.jobs._lock)
-    assert rig.console.context.ways.owner is not None
-    rig.console.context.ways.owner.close()
+    assert rig.console.context.login_methods.owner is not None
+    rig.console.context.login_methods.owner.close()
     again = JobsRig(tmp_path)
     job = again.jobs.newest()[0]
     assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console stopped, and the job with it")

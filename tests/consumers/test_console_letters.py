@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -15,12 +16,18 @@ from consumers.console.api.routes import ROOT
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
+from producers.bridge.records import RecordFactory
 from schemas.errors import BrokerError
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import DeadLetter, Frame
+from schemas.topics import Channel, mqtt_topic
 from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, dead_letter, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, SECRET, Rig, dead_letter, verdict
 
 
 def refused(seq: int, payload: bytes, *, length: int | None = None) -> DeadLetter:
@@ -153,6 +160,23 @@ async def test_without_kafka_a_replay_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.2)
     with pytest.raises(BrokerError, match=rf"^Kafka: {message}\S"):
         await replay("127.0.0.1:1", "frames", [kept(1, frame(1), whole=whole)], 0)
+
+
+async def test_a_replayed_frame_is_the_same_event_as_the_record_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera_id, keys = CameraId(CAMERA), KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
+    picture = np.zeros((32, 32, 3), np.uint8)
+    payload = encode_frame(KeyRing(SECRET).current(camera_id), BOOT, 5, 1000, picture, Encoding(16))
+    first = RecordFactory("b1", keys).accept(mqtt_topic(camera_id, Channel.FRAME).encode(), payload)
+    sent: list[PlainRecord] = []
+
+    class Sent(Sender):
+        async def send(self, _topic: str, records: Sequence[PlainRecord], **_: object) -> None:  # type: ignore[override]
+            sent.extend(records)
+
+    monkeypatch.setattr(replay_module, "Sender", Sent)
+    await replay("127.0.0.1:1", "frames", [kept(5, payload, whole=True)], 0)
+    [again] = sent
+    assert dict(again.headers).items() < dict(first.headers).items()
 
 
 class SlowReader:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import COOKIE
 from consumers.console.access.guesses import Attempt, TryLaterError
-from consumers.console.access.logins import MOST_LINES, PASSWORD, Logins, LoginWays
+from consumers.console.access.logins import MOST_LINES, PASSWORD, LoginMethods, Logins
 from consumers.console.access.rights import Right
 from consumers.console.access.users import Users, check_password, read_users, write_user
 from consumers.console.data import store as console_store
@@ -132,7 +132,7 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
     async def gone() -> None:
         await asyncio.Event().wait()
 
-    logins = Logins(LoginWays(Users(users)), note, lambda: now_s[0])
+    logins = Logins(LoginMethods(Users(users)), note, lambda: now_s[0])
     for _ in range(1_000):
         with suppress(TryLaterError):
             assert await logins.by_form(Attempt("192.0.2.1", "admin"), "no", gone) is None
@@ -163,7 +163,7 @@ async def test_a_login_is_possible_while_the_audit_log_takes_nothing(users: Path
     async def gone() -> None:
         await asyncio.Event().wait()
 
-    logins = Logins(LoginWays(Users(users)), note)
+    logins = Logins(LoginMethods(Users(users)), note)
     assert await logins.by_form(Attempt("192.0.2.1", "admin"), PASSWORDS[Right.ADMIN], gone) is not None
     logins.close()
 

@@ -164,6 +164,7 @@ def test_many_sightings_of_one_episode_hide_no_other_alert(console: ConsoleRig, 
     for number in range(MARKS + 1):
         raise_alert(recorder, f"{number:032x}", "lab/gate", 60 * number, kind="sighting", wanted="person")
     raise_alert(recorder, OTHER, "lab/shed", 10_000, kind="sighting", wanted="person")
+    console.show([verdict(0)], "lab/gate")
     browser = console.browser()
     found = [each["alert_id"] for each in browser.get("/api/v1/alerts?state=open").json()]
     assert [each for each in found if each in (ALERT, OTHER)] == [ALERT, OTHER]
@@ -323,7 +324,14 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     console.context.fleet.apply_states([SavedState(CAMERA, StateWithReason(State.ONLINE), 1, 10_000.0)])
     assert browser.get(f"/camera/{CAMERA}/history").json()["outages"] == []
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
-    assert browser.get("/camera/lab/none").status_code == 404
+
+
+def test_no_page_of_a_camera_that_was_never_seen_exists(console: ConsoleRig) -> None:
+    console.show([verdict(0)])
+    browser = console.browser()
+    assert browser.get(f"/camera/{CAMERA}/history").status_code == 200
+    for page in ("", "/history", "/live", "/clip.mp4"):
+        assert browser.get(f"/camera/lab/none{page}").status_code == 404, page
 
 
 def test_a_console_that_sends_no_commands_forgets_a_camera_too(console: ConsoleRig) -> None:

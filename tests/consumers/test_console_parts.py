@@ -85,13 +85,13 @@ def test_a_gap_between_minutes_interrupts_every_line_once() -> None:
 
 def test_an_attempt_that_is_given_back_was_never_made_and_an_unknown_one_changes_nothing() -> None:
     delays = Delays(free=1, longest_s=60.0)
-    delays.give_back("visitor")
+    delays.refund("visitor")
     assert delays.wait_s("visitor", 0.0) == 0.0
     delays.add("visitor", 0.0)
     delays.add("visitor", 0.0)
     assert delays.wait_s("visitor", 0.0) == 2.0
-    delays.give_back("visitor")
-    delays.give_back("visitor")
+    delays.refund("visitor")
+    delays.refund("visitor")
     assert delays.wait_s("visitor", 0.0) == 0.0
 
 

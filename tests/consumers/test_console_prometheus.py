@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from consumers.console.data import prometheus as prometheus_module
-from consumers.console.data.prometheus import ASKED, POINTS, drawn, rows_of
+from consumers.console.data.prometheus import ASKED, POINTS, rows_of, to_charts
 from consumers.console.settings import ConsoleSettings
 from infra.monitor.alert_notifier import AlertNotifier
 from schemas.errors import BrokerError
@@ -127,20 +127,20 @@ def test_an_answer_that_is_none_is_no_series(document: object) -> None:
 def test_only_the_busiest_roles_are_drawn_and_gaps_are_null() -> None:
     found: dict[str, dict[str, dict[int, float]]] = {each.name: {} for each in ASKED}
     found["cpu"] = {f"role-{n}": {0: float(n), 30: 1.0} for n in range(12)}
-    made = drawn(found, 0, 30, 15)
+    made = to_charts(found, 0, 30, 15)
     roles = [name for name in made["columns"] if name.startswith("cpu ")]
     assert len(roles) == 8
     assert "cpu role-11" in roles
     assert made["columns"]["cpu role-11"] == [11.0, None, 1.0]
-    assert drawn({each.name: {} for each in ASKED}, 0, 30, 15)["columns"]["t"] == []
+    assert to_charts({each.name: {} for each in ASKED}, 0, 30, 15)["columns"]["t"] == []
 
 
 def test_drift_is_drawn_against_its_limit_and_only_where_it_is_measured() -> None:
     found: dict[str, dict[str, dict[int, float]]] = {each.name: {} for each in ASKED}
     found["rate"] = {"": {0: 1.0}}
-    assert not [chart for chart in drawn(found, 0, 30, 15)["charts"] if "limit" in chart]
+    assert not [chart for chart in to_charts(found, 0, 30, 15)["charts"] if "limit" in chart]
     found["drift"] = {"pictures": {0: 0.4, 30: 1.2}, "answers": {15: 0.1}}
-    made = drawn(found, 0, 30, 15)
+    made = to_charts(found, 0, 30, 15)
     (chart,) = [chart for chart in made["charts"] if "limit" in chart]
     assert (chart["limit"], chart["series"]) == (1, [["drift answers", "answers"], ["drift pictures", "pictures"]])
     assert made["columns"]["drift pictures"] == [0.4, None, 1.2]
@@ -155,7 +155,7 @@ def test_a_prometheus_and_an_alertmanager_of_this_machine_are_not_sought_through
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             assert prometheus_module._by_role(url, "up") != {}
             notifier = AlertNotifier(url, recorder.url)
-            assert notifier._ask("GET", "/silences").is_success
+            assert notifier._request("GET", "/silences").is_success
             notifier.close()
     prometheus_module._client.cache_clear()
 

@@ -55,10 +55,10 @@ async def test_an_answer_that_waits_for_others_may_take_longer_than_the_rest(
     tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*_: object) -> tuple[list[Letter], int]:
-        time.sleep(5.0)
+        time.sleep(2.5)
         return [], 3
 
-    monkeypatch.setattr(connections, "ANSWER_S", 3.0)
+    monkeypatch.setattr(connections, "ANSWER_S", 1.5)
     monkeypatch.setattr(connections, "_POLL_S", 0.05)
     monkeypatch.setattr(dead_letters, "letters", slow)
     async with serving(tmp_path, database=recorder.url) as (port, _), httpx2.AsyncClient(timeout=PATIENCE_S) as visitor:

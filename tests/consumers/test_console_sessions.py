@@ -150,7 +150,7 @@ async def _log_out(port: int, token: str) -> None:
 
 async def test_a_stream_that_always_has_something_to_send_ends_with_its_session(tmp_path: Path, users: Path) -> None:
     rig = ConsoleRig(tmp_path, users=users)
-    known = rig.context.ways.users
+    known = rig.context.login_methods.users
     assert known is not None
     vera = known()["vera"]
     session = rig.context.sessions.passing(vera, rig.context.logins.is_current(vera))

@@ -62,7 +62,7 @@ def header(rig: ConsoleRig) -> tuple[str, str]:
 
 
 def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
-    rig.context.watch.look_at_roles()
+    rig.context.watch.poll_roles()
     for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/dead-letters"):
         assert '<p id="pill" role="status" class="pill good"><a href="/system">all well</a></p>' in (
             rig.browser().get(path).text
@@ -73,7 +73,7 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
     rig: ConsoleRig, system: list[RoleState]
 ) -> None:
     system.append(STOPPED)
-    rig.context.watch.look_at_roles()
+    rig.context.watch.poll_roles()
     assert header(rig) == ("bad", "processor-1 does not answer")
     page = rig.browser().get("/system").text
     table = page[page.index('id="roles"') : page.index('id="firing"')]
@@ -84,7 +84,7 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
 
 def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -> None:
     system[:] = [STOPPED]
-    rig.context.watch.look_at_roles()
+    rig.context.watch.poll_roles()
     rig.context.watch.rules = rules_of(rules_json(ALERT_JSON))
     found = rig.browser().get("/api/v1/system").json()
     assert found["status"] == {"text": "processor-1 does not answer · 1 rule fires", "level": "bad"}
@@ -126,7 +126,7 @@ def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleR
         raise StateError("state: expected a running system, got none.")
 
     rig.context.watch = system_watch.SystemWatch(rig.context.fleet, fails, None)
-    rig.context.watch.look_at_roles()
+    rig.context.watch.poll_roles()
     assert header(rig) == ("good", "no alert")
     assert "expected a running system" in rig.browser().get("/system").text
 
@@ -167,7 +167,7 @@ def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -
         ]
         rig = ConsoleRig(tmp_path, prometheus=url)
         try:
-            rig.context.watch.look_at_roles()
+            rig.context.watch.poll_roles()
             assert header(rig) == ("bad", "recorder does not answer")
         finally:
             rig.close()
@@ -186,7 +186,7 @@ def test_an_answer_nested_too_deeply_gives_no_rules_and_ends_nothing(tmp_path: P
     with answering("deep") as server:
         rig = ConsoleRig(tmp_path, prometheus=server.url)
         try:
-            rig.context.watch.look_at_rules()
+            rig.context.watch.poll_rules()
             assert rig.context.watch.no_rules.startswith("Prometheus: expected a response, got ")
         finally:
             rig.close()

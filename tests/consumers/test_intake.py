@@ -57,14 +57,14 @@ def test_headers_without_a_value_cost_their_own_record_alone() -> None:
 
 
 def test_a_defect_costs_the_record_that_meets_it_and_a_wrong_secret_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    take, failure = batches._take_verdict, Exception()
+    take, failure = batches._add_verdict, Exception()
 
     def failing(batch: batches.Batch, record: batches.Record, *other: Any) -> None:
         if record.offset == 8:
             raise failure
         take(batch, record, *other)
 
-    monkeypatch.setattr(batches, "_take_verdict", failing)
+    monkeypatch.setattr(batches, "_add_verdict", failing)
     records = [_record(SETTINGS.verdicts_topic, spoken(verdict(seq)), offset=7 + seq) for seq in range(3)]
     failure = TypeError("a defect")
     batch = read(records, SETTINGS, KEYS, 5)

@@ -19,9 +19,9 @@ from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL
 from consumers.console.access.users import write_user
 from consumers.console.data import labelled_frames as module
+from consumers.console.data.appearance import sketch
 from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import sketch
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
 from consumers.console.jobs.commands import FIGURES, arguments_of

@@ -7,7 +7,7 @@ import pytest
 from consumers.cameras.episodes import CLOSED
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.access.sight import Sight
-from consumers.console.pages.alerts import in_episodes
+from consumers.console.pages.alerts import read_episodes
 from consumers.database.console_store import Review
 from tests.consumers.recorder_rig import MakeRig
 from tests.consumers.test_console_pages import ALERT, raise_alert
@@ -32,7 +32,7 @@ def test_a_camera_that_raises_alerts_all_the_time_hides_no_alert_of_another(
     assert {each.camera for each in open_episodes(newest, {})} == {"lab/door", "lab/gate"}
     closed = {each: Review(CLOSED, "anna", 1) for each in (ALERT, "ef" * 16)}
     assert {each.camera for each in open_episodes(newest, closed)} == {"lab/gate"}
-    shown = {each.camera: [alert.alert_id for alert in raised] for each, raised in in_episodes(rig.engine, {}, ())}
+    shown = {each.camera: [alert.alert_id for alert in raised] for each, raised in read_episodes(rig.engine, {}, ())}
     assert shown == {"lab/door": [ALERT, "ef" * 16], "lab/gate": restarts[:1:-1]}
-    assert [each.camera for each, _ in in_episodes(rig.engine, {}, (), "lab/door")] == ["lab/door"]
-    assert in_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []
+    assert [each.camera for each, _ in read_episodes(rig.engine, {}, (), "lab/door")] == ["lab/door"]
+    assert read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []

@@ -270,14 +270,14 @@ async def test_a_group_that_refuses_a_recorder_during_a_rebalance_ends_its_wait_
 
     try:
         await mine.open()
-        await mine.take_up(first_offsets)
+        await mine.resume(first_offsets)
         monkeypatch.setattr(CoordinatorGroupRebalance, "perform_group_join", join_once)
         joining = asyncio.create_task(other.open())
         with pytest.raises(Reassigned):
             await read(mine)
         asyncio.get_running_loop().call_later(1, waits.set)
         with pytest.raises(GroupAuthorizationFailedError):
-            await asyncio.wait_for(mine.take_up(first_offsets), WAIT_S / 3)
+            await asyncio.wait_for(mine.resume(first_offsets), WAIT_S / 3)
         await joining
     finally:
         await mine.close()

@@ -24,8 +24,9 @@ from consumers.cameras.state import State
 from consumers.console.data import store as console_store
 from consumers.console.data.store import Store as ConsoleStore
 from consumers.database.damage import set_aside
+from consumers.database.history import MINUTE_MS
 from consumers.database.mutes import new_mute, read_mutes, save_mute
-from consumers.database.tables import quarantine, sighting_rules
+from consumers.database.tables import history, quarantine, sighting_rules
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
@@ -35,6 +36,7 @@ from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Batch, FrameKey, frame_row
 from consumers.settings import Bounds, RecorderSettings
 from consumers.sightings.rules_table import new_rule, read_rules, save_rule
+from schemas.clock import unix_ms
 from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Status, Turn
 from schemas.pointillist_pb2 import State as Reported
@@ -78,7 +80,7 @@ async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(
     """Housekeeping alone deletes one row for each of its rounds."""
     rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1))
     made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
-    keeping = asyncio.create_task(made._keep_house())
+    keeping = asyncio.create_task(made._housekeep())
     try:
         for start in range(0, 1000, 100):
             await made._write(rig.verdict_records(verdict(seq) for seq in range(start, start + 100)))
@@ -102,7 +104,7 @@ async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
     rounds: list[None] = []
     monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
     await made._write(rig.verdict_records(verdict(seq) for seq in range(3)))
-    keeping = asyncio.create_task(made._keep_house())
+    keeping = asyncio.create_task(made._housekeep())
     try:
         await until(lambda: len(rounds) > 2)
         assert rig.count("frames") == 3
@@ -111,6 +113,32 @@ async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+        made.close()
+
+
+@pytest.mark.parametrize(("recorded_ago_s", "is_purged"), [(0, True), (366 * 86_400, False)])
+async def test_a_recorder_purges_by_age_at_its_start_if_the_last_hour_was_recorded_by_the_same_clock(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, recorded_ago_s: int, is_purged: bool
+) -> None:
+    rig, stop = make_rig(bounds=Bounds(database_age_s=1e-9)), asyncio.Event()
+    monkeypatch.setattr("consumers.recorder.recorder._PURGE_S", 0.0)
+    monkeypatch.setattr("consumers.recorder.recorder._TICK_S", 0.01)
+    written = rig.verdicts(verdict(seq) for seq in range(3)).rows
+    before_ms = unix_ms() - 1000 * recorded_ago_s
+    with rig.engine.begin() as connection:
+        connection.execute(delete(history))
+        for minute in range(1, 55):
+            rig.store.history.add(connection, written, before_ms - minute * MINUTE_MS)
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), stop)
+    rounds: list[None] = []
+    monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
+    running = asyncio.create_task(made.run())
+    try:
+        await until(lambda: len(rounds) > 2)
+        assert rig.count("frames") == (0 if is_purged else 3)
+    finally:
+        stop.set()
+        await asyncio.gather(running, return_exceptions=True)
         made.close()
 
 
@@ -158,7 +186,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
         return made
 
     async def assign(made: Recorder, *partitions: int) -> None:
-        await made._take_up(topics, {(topic, each): (0, 99) for topic in topics for each in partitions})
+        await made._claim(topics, {(topic, each): (0, 99) for topic in topics for each in partitions})
 
     async def record(made: Recorder, partition: int, topic: str, kind: str, value: bytes) -> None:
         at, key = made._offsets[topic, partition], camera_of[partition].encode()
@@ -173,7 +201,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
     async def faulty(made: Recorder) -> set[str]:
         made._judge_cameras()
         await made._save_cameras()
-        return {camera for camera, _ in made._cameras.faulty(10)}
+        return {camera for camera, _ in made._cameras.worst(10)}
 
     first, second = recorder(), recorder()
     await assign(first, 0, 1)
@@ -204,7 +232,7 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     await recorder._write([rig.record(rig.settings.events_topic, CAMERA.encode(), offline, "Status")])
     recorder._judge_cameras()
     await recorder._save_cameras()
-    assert recorder._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+    assert recorder._cameras.worst(10) == [(CAMERA, State.OFFLINE)]
 
     console = ConsoleStore(f"sqlite:///{tmp_path}/console.sqlite")
     console.prepare()
@@ -213,14 +241,14 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     restarted._cameras.restore(restarted._restore())
     restarted._judge_cameras()
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == [(CAMERA, State.OFFLINE)]
+    assert restarted._cameras.worst(10) == [(CAMERA, State.OFFLINE)]
     console.forget(CAMERA)
     console.close()
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == []
+    assert restarted._cameras.worst(10) == []
     monkeypatch.setattr(console_store, "open_engine", Mock(side_effect=PermissionError))
     await restarted._read_removed()
-    assert restarted._cameras.faulty(10) == []
+    assert restarted._cameras.worst(10) == []
     restarted.close()
 
 

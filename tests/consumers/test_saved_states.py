@@ -98,7 +98,7 @@ def test_a_camera_that_sends_nothing_on_purpose_is_not_silent(recorder: Rig, rep
     clock.now_ms += 600_000
     housekeeping(recorder, clock())
     assert by_every_program(recorder) == [(expected, "on purpose")] * 2
-    assert recorder.cameras.faulty(10) == []
+    assert recorder.cameras.worst(10) == []
 
 
 def test_a_revoked_camera_is_revoked_until_it_enrols_again(recorder: Rig) -> None:
@@ -122,7 +122,7 @@ def test_refused_frames_are_a_state_with_the_remedy_while_they_come(recorder: Ri
     with recorder.engine.begin() as connection:
         [saved] = read_states(connection)
     assert (saved.judged.state, saved.judged.reason) == (State.REFUSED, TOO_LARGE)
-    assert recorder.cameras.faulty(10) == [(CAMERA, State.REFUSED)]
+    assert recorder.cameras.worst(10) == [(CAMERA, State.REFUSED)]
     clock.now_ms += 11_000
     housekeeping(recorder, clock())
     with recorder.engine.begin() as connection:

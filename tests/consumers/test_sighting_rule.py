@@ -76,7 +76,7 @@ def test_alerts_are_a_cool_down_apart_and_each_has_frames_in_agreement(
     for before, after in pairwise(raised):
         assert made[after].at_ms - made[before].at_ms >= 1000 * rule.cooldown_s
     for at in raised:
-        newest = made[max(0, at + 1 - rule.looked_at) : at + 1]
+        newest = made[max(0, at + 1 - rule.window_frames) : at + 1]
         assert sum(each.confidence is not None for each in newest) >= rule.frames
 
 

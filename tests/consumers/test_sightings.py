@@ -11,7 +11,7 @@ from sqlalchemy import select
 from consumers.cameras.open_alerts import HOLD_S, lasting_sightings, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.pages.alerts import in_episodes
+from consumers.console.pages.alerts import read_episodes
 from consumers.console.pages.system_charts import _raised
 from consumers.database.changes import change_recorded
 from consumers.database.mutes import new_mute
@@ -142,7 +142,7 @@ def test_a_sighting_and_a_backdoor_of_one_camera_are_two_episodes_and_the_state_
     assert muted_cameras([seen], {mute.subject: mute}) == {}
     raise_alert(recorder)
     poll(console)
-    found = in_episodes(recorder.engine, {}, [])
+    found = read_episodes(recorder.engine, {}, [])
     assert sorted((each.wanted, len(each.alert_ids)) for each, _ in found) == [("", 1), ("vehicle", 1)]
     card = console.context.fleet.card(CAMERA)
     assert card is not None
@@ -184,10 +184,10 @@ def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
 def test_another_recorder_ends_the_sightings_of_the_partitions_that_it_holds(make_rig: MakeRig) -> None:
     first, second = make_rig(group="recorders"), make_rig(group="recorders")
     place = (first.settings.verdicts_topic, 0)
-    first.offsets |= first.store.take_up({place[0]}, {place: (0, 0)})
+    first.offsets |= first.store.claim({place[0]}, {place: (0, 0)})
     want(first, absent_s=5)
     first.verdicts(cars(0))
-    second.offsets |= second.store.take_up({place[0]}, {place: (0, 3)})
+    second.offsets |= second.store.claim({place[0]}, {place: (0, 3)})
     late_ns = time.time_ns() + 6 * 10**9
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(time, "time_ns", lambda: late_ns)
@@ -272,7 +272,7 @@ def test_what_no_rule_needs_is_dropped_from_memory(make_rig: MakeRig) -> None:
     want(rig, absent_s=5)
     rig.verdicts(cars(0, 1))
     assert len(rig.store.sightings._watched) == 1
-    rig.store.sightings.tidy(time.time_ns() // 10**6 + 5_001)
+    rig.store.sightings.purge(time.time_ns() // 10**6 + 5_001)
     assert rig.store.sightings._watched == {}
 
 

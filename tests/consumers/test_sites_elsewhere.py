@@ -27,7 +27,7 @@ from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Query
 from consumers.console.data.site_documents import Names, SiteAlert, alerts_of, audit_of, cards_of
 from consumers.console.data.site_poller import SiteClient, SitePoller
-from consumers.console.data.sites import Site, audits_of, in_one, lost_of, summed, visible, without_twins
+from consumers.console.data.sites import Site, audits_of, merge_cards, sum_lost, summed, visible, without_duplicates
 from consumers.console.pages.alerts import ON_PAGE
 from consumers.console.pages.fleet import Changes
 from consumers.console.pages.system import balances
@@ -137,9 +137,9 @@ def test_an_audit_is_its_counts_or_the_reason_without_them() -> None:
 def test_audits_of_a_console_with_two_sites_count_once() -> None:
     sites = [site("north"), site("south"), site("east", url="https://north.example/")]
     assert summed([AUDIT, *audits_of(sites)])["frames_published"] == 27
-    assert lost_of(sites) == 2
-    assert lost_of([*sites, site("west").gone()]) is None
-    assert lost_of([*sites, site("west", audit=None)]) is None
+    assert sum_lost(sites) == 2
+    assert sum_lost([*sites, site("west").gone()]) is None
+    assert sum_lost([*sites, site("west", audit=None)]) is None
 
 
 def test_the_balance_lists_each_system_and_their_sum() -> None:
@@ -152,18 +152,18 @@ def test_the_balance_lists_each_system_and_their_sum() -> None:
 
 
 def test_a_camera_on_two_pages_counts_once_and_the_worst_state_comes_first() -> None:
-    found = in_one([card("north/a2"), card("north/a10", State.OFFLINE), card("north/a2", frames=3)])
+    found = merge_cards([card("north/a2"), card("north/a10", State.OFFLINE), card("north/a2", frames=3)])
     assert [(each.name, each.frames) for each in found] == [("north/a10", 0), ("north/a2", 3)]
 
 
 def test_a_site_of_our_own_cameras_is_refused_by_name() -> None:
-    found = without_twins(site("north", card("north/a")), {"north"})
+    found = without_duplicates(site("north", card("north/a")), {"north"})
     assert found.cards == ()
     assert found.state == "refused"
     assert found.problem == (
         "site: expected a name that no camera of this console has, got north. Rename it in the settings."
     )
-    assert without_twins(site("north", card("north/a")), {"south"}).cards
+    assert without_duplicates(site("north", card("north/a")), {"south"}).cards
 
 
 def test_a_reader_sees_the_sites_of_his_roles() -> None:
@@ -401,8 +401,9 @@ async def test_a_broken_or_hostile_console_is_named_in_one_line(
 
 
 async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(site_poller, "ANSWER_S", 1.0)
     remember(recorder, "north/gate")
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
@@ -413,7 +414,7 @@ async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
     ):
         await until(lambda: [each.name for each in rig.context.fleet.cards()] == ["north/gate"])
         assert states(rig) == {"north": "up", "south": "away"}
-        await until(lambda: "within 5 s" in rig.context.fleet.sites()[1].problem)
+        await until(lambda: "within 1 s" in rig.context.fleet.sites()[1].problem)
         assert "not finished an audit" in rig.context.fleet.sites()[0].no_audit
 
 

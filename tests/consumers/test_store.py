@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select
@@ -205,6 +206,23 @@ def test_the_picture_of_an_alarm_that_waited_is_not_read_in_the_transaction(
     rig.verdicts([late])
     (alert,) = _alerts(rig)
     assert alert.thumbnail
+
+
+@pytest.mark.parametrize("store_is_away", [False, True])
+def test_an_alarm_that_waited_over_a_restart_has_its_picture_if_the_store_can_be_read(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, store_is_away: bool
+) -> None:
+    rig = make_rig()
+    late, *others = ATTACK
+    rig.verdicts(others)
+    rig.close()
+    rig.open()
+    if store_is_away:
+        monkeypatch.setattr(rig.store.quarantine, "read", Mock(side_effect=ConnectionError("refused")))
+    written = rig.verdicts([late])
+    assert (len(written.rows), rig.count("frames")) == (1, len(ATTACK))
+    (alert,) = _alerts(rig)
+    assert bool(alert.thumbnail) != store_is_away
 
 
 @pytest.mark.parametrize("rows", [1, 0])

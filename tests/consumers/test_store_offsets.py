@@ -24,7 +24,7 @@ def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig
     rig.ledger(ledger(1, 5))
     verdicts, events = (rig.settings.verdicts_topic, 0), (rig.settings.events_topic, 0)
     assert offsets(rig) == {verdicts: 3, events: 1}
-    found = rig.store.take_up({verdicts[0], events[0]}, {verdicts: (0, 2), events: (0, 1)})
+    found = rig.store.claim({verdicts[0], events[0]}, {verdicts: (0, 2), events: (0, 1)})
     assert found == offsets(rig) == {verdicts: 0, events: 1}
     with pytest.raises(OffsetConflictError, match=f"{verdicts[0]} partition 0: expected offset 3"):
         rig.verdicts([verdict(9)])
@@ -39,12 +39,12 @@ def test_letters_of_a_log_that_was_made_anew_are_recorded_next_to_those_of_the_e
     for n in range(4):
         rig.letter(dead_letter(n, verified=True))
     rig.feed([refused, replace(refused, partition=1)])
-    rig.offsets |= rig.store.take_up({letters[0], verdicts[0]}, {letters: (0, 3), verdicts: (0, 0)})
+    rig.offsets |= rig.store.claim({letters[0], verdicts[0]}, {letters: (0, 3), verdicts: (0, 0)})
     assert (rig.offsets[letters], rig.offsets[verdicts]) == (0, 0)
     for n in range(10, 13):
         assert len(rig.letter(dead_letter(n, verified=True)).letters) == 1
     assert len(rig.feed([refused]).letters) == 1
-    rig.offsets |= rig.store.take_up({letters[0]}, {letters: (0, 3)})  # the same log
+    rig.offsets |= rig.store.claim({letters[0]}, {letters: (0, 3)})  # the same log
     with rig.records() as records:
         assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(0, 3), (10, 12)])
         assert records.foreign_count() == 3
@@ -63,22 +63,22 @@ def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:
     (record,) = rig.verdict_records([verdict(1)])
     rig.feed([replace(record, partition=1, offset=0)])
     topic = rig.settings.verdicts_topic
-    rig.store.take_up({topic}, {(topic, 1): (0, 0)})
+    rig.store.claim({topic}, {(topic, 1): (0, 0)})
     assert offsets(rig) == {(topic, 0): 1, (topic, 1): 0}
 
 
 def test_a_partition_that_nobody_had_begins_where_its_log_does(rig: Rig) -> None:
     topic = rig.settings.verdicts_topic
-    assert rig.store.take_up({topic}, {(topic, 0): (17, 40)}) == {(topic, 0): 17}
+    assert rig.store.claim({topic}, {(topic, 0): (17, 40)}) == {(topic, 0): 17}
 
 
 def test_who_had_a_partition_before_writes_nothing_of_it_any_more(make_rig: MakeRig) -> None:
     """Though nothing has been written since: what it has at hand may be old all the same."""
     before, after = make_rig(), make_rig()
     place = (before.settings.verdicts_topic, 0)
-    before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
+    before.offsets |= before.store.claim({place[0]}, {place: (0, 0)})
     before.verdicts([verdict(0)])
-    after.offsets |= after.store.take_up({place[0]}, {place: (0, 1)})
+    after.offsets |= after.store.claim({place[0]}, {place: (0, 1)})
     with pytest.raises(OffsetConflictError):
         before.verdicts([verdict(1)])
     after.verdicts([verdict(1)])
@@ -89,10 +89,10 @@ def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_al
     impatient = EvidenceRule(patience_s=0)
     before, after = make_rig(rule=impatient, group="g"), make_rig(rule=impatient, group="g")
     place = (before.settings.verdicts_topic, 0)
-    before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
+    before.offsets |= before.store.claim({place[0]}, {place: (0, 0)})
     before.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
     assert not after.store.read_on().chains
-    after.offsets |= after.store.take_up({place[0]}, {place: (0, 12)})
+    after.offsets |= after.store.claim({place[0]}, {place: (0, 12)})
     assert before.store.watch.overdue()
     assert not before.store.read_on().chains
     assert not before.store.watch.overdue()  # and reads them no more
@@ -105,7 +105,7 @@ def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_al
 def test_a_claim_that_fails_leaves_what_was_held_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = rig.settings.verdicts_topic
     held, wanted = (topic, 0), (topic, 1)
-    rig.offsets |= rig.store.take_up({topic}, {held: (0, 0)})
+    rig.offsets |= rig.store.claim({topic}, {held: (0, 0)})
     rig.verdicts([verdict(0)])
 
     def fail(_: object) -> None:
@@ -114,17 +114,17 @@ def test_a_claim_that_fails_leaves_what_was_held_before(rig: Rig, monkeypatch: p
     with monkeypatch.context() as broken:
         broken.setattr(rig.store, "reload", fail)
         with pytest.raises(OSError, match="away"):
-            rig.store.take_up({topic}, {held: (0, 1), wanted: (0, 0)})
+            rig.store.claim({topic}, {held: (0, 1), wanted: (0, 0)})
     assert offsets(rig) == {held: 1}
     rig.verdicts([verdict(1)])
-    assert rig.store.take_up({topic}, {held: (0, 2), wanted: (5, 9)}) == {held: 2, wanted: 5}
+    assert rig.store.claim({topic}, {held: (0, 2), wanted: (5, 9)}) == {held: 2, wanted: 5}
 
 
 def test_a_frame_that_another_recorder_dead_lettered_is_not_waited_for(make_rig: MakeRig) -> None:
     patient = EvidenceRule(patience_s=600)
     one, other = make_rig(rule=patient, group="g"), make_rig(rule=patient, group="g")
     place = (one.settings.verdicts_topic, 0)
-    one.offsets |= one.store.take_up({place[0]}, {place: (0, 0)})
+    one.offsets |= one.store.claim({place[0]}, {place: (0, 0)})
     one.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
     assert not one.store.read_on().chains
     other.letter(dead_letter(0, verified=True))

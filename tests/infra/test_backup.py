@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from consumers.database.tables import alerts, metadata, offsets, tallies
 from consumers.database.tallies import Tallies
 from consumers.records.rows import LetterRow
 from consumers.settings import Bounds
+from infra.cli.backup import backup as write_sealed
+from infra.cli.backup import restore as fill
 from infra.local.kafka_quorum import Quorum
 from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
@@ -236,6 +239,18 @@ def test_only_the_owner_can_read_a_backup_and_a_passphrase_hides_all_of_it(layou
         if sealed_by:
             with pytest.raises(SecretError, match="got another one"):
                 restore_backup(Layout(tmp_path / "fresh"), place, passphrase="another long passphrase")
+
+
+def test_a_passphrase_may_come_by_standard_input(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PASSPHRASE}\n"))
+    write_sealed(str(tmp_path / "to"), layout.folder, passphrase_file=Path("-"))
+    [place] = (tmp_path / "to").iterdir()
+    assert layout.secret_file.read_bytes() not in place.read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PASSPHRASE))
+    fill(str(place), tmp_path / "fresh", passphrase_file=Path("-"))
+    assert Layout(tmp_path / "fresh").fleet_secret() == layout.fleet_secret()
 
 
 def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsy
     assert (out / "model.toml").is_file()
 
 
+def test_a_network_with_other_classes_is_published_if_that_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[dict[str, object]] = []
+    monkeypatch.setattr("infra.cli.bundle.publish_model", lambda **options: published.append(options))
+    network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
+    arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
+    arguments += ["--strip-seconds", "0", "--out", str(tmp_path / "out"), "--publish", "state", "--other-classes"]
+    app(arguments, standalone_mode=False)
+    assert published == [{"bundle": tmp_path / "out", "state": Path("state"), "other_classes": True}]
+
+
 def test_up_follows_with_its_own_options_and_without_an_address_among_its_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +163,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--name", "a" * 65], "--name: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--version", "1/2"], "--version: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
+        (["--onnx", "a.onnx", "--other-classes"], "--other-classes: expected --publish with it"),
         (["--onnx", "a.onnx", "--unsure"], "--calibrate is missing: --unsure is set from its pictures"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 import typer
 from pydantic import SecretStr
 
-from infra.cameras.identity import camera_identity, resembling
+from bundles import named_bundles
+from infra.cameras.identity import camera_identity, resembling, simulator_network_note
 from infra.cli.camera import attach
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
@@ -261,3 +262,18 @@ def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once(
     never = FirstAnswer(None)
     never.start(0.0)
     assert not never.overdue(1e9)
+
+
+def test_a_real_camera_of_a_system_with_the_simulators_network_is_told_so_until_a_model_is_published(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(tmp_path)
+    assert simulator_network_note(tmp_path) is None
+    layout.run.write_text(json.dumps({"bundle": str(named_bundles()["cifar10"]), "options": {}}))
+    assert simulator_network_note(tmp_path) is None
+    layout.run.write_text(json.dumps({"bundle": str(named_bundles()["scene"]), "options": {}}))
+    note = simulator_network_note(tmp_path)
+    assert note is not None
+    assert "start `up` with --bundle" in note
+    (layout.models / "digest").mkdir(parents=True)
+    assert simulator_network_note(tmp_path) is None

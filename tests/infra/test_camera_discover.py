@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import json
 import socket
@@ -16,11 +17,11 @@ import yaml
 
 from benchmarks.harness.rtsp import RtspServer
 from infra.cameras import onvif
-from infra.cameras.onvif import Answer, CameraDescription, Stream, camera_name
+from infra.cameras.onvif import CameraDescription, ProbeMatch, Stream, camera_name
 from infra.cli.camera_discover import _cameras_yaml, discover
 from producers.fleet.camera_file import parse_camera_file
 from producers.sources.opening import open_source
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from tests.infra.command_line import refusal, run
 from tests.infra.onvif_answerer import OnvifCamera
@@ -110,10 +111,34 @@ def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.Cap
     assert "no camera has answered" in said
     with pytest.raises(ConfigError, match="--login is missing"):
         discover(yaml=True)
+    with pytest.raises(ConfigError, match=r"--login: expected a file, which cameras\.yaml names, got standard input\."):
+        discover(yaml=True, login=Path("-"))
+
+
+@pytest.mark.parametrize(("line", "login"), [(LOGIN, ("viewer", "pass-word")), ("viewer", None), ("", None)])
+def test_a_login_may_come_by_standard_input(
+    monkeypatch: pytest.MonkeyPatch, line: str, login: tuple[str, str] | None
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    async def describe(answers: list[ProbeMatch], *known: str) -> list[CameraDescription]:
+        given.append(known)
+        return []
+
+    monkeypatch.setattr(onvif, "probe_networks", lambda seconds: [])
+    monkeypatch.setattr(onvif, "describe_all", describe)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\nmore\n"))
+    if login is None:
+        with pytest.raises(SecretError, match="login: expected user:password in one line, got another form"):
+            discover(login=Path("-"))
+    else:
+        with pytest.raises(typer.Exit):
+            discover(login=Path("-"))
+        assert given == [login]
 
 
 def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_have() -> None:
-    answer = Answer("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
+    answer = ProbeMatch("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
     assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb " + "x" * 74
     taken: set[str] = set()
     names = [camera_name(CameraDescription(answer), taken, "site") for _ in range(2)]
@@ -127,7 +152,7 @@ def test_cameras_of_one_long_name_are_in_a_file_that_is_accepted(site: str, host
     stream = Stream("main", "rtsp://10.0.0.1/live")
     cameras = [
         CameraDescription(
-            Answer(host, 65535, False, f"{'A very long name of a model of ' * 2}7", ""), streams=(stream,)
+            ProbeMatch(host, 65535, False, f"{'A very long name of a model of ' * 2}7", ""), streams=(stream,)
         )
         for host in ("192.0.2.1", *hosts)
     ]
@@ -186,7 +211,7 @@ def test_only_addresses_of_cameras_are_answers(monkeypatch: pytest.MonkeyPatch) 
             Service(name, "http://192.0.2.3:8080/onvif", "http://192.0.2.3/onvif"),
         ],
     )
-    assert [(each.host, each.port, each.secure, each.name) for each in onvif.find(0.0)] == [
+    assert [(each.host, each.port, each.secure, each.name) for each in onvif.probe_networks(0.0)] == [
         ("192.0.2.3", 80, False, "Front door"), ("192.0.2.3", 8080, False, "Front door"),
         ("192.0.2.4", 443, True, "Front door"),
     ]  # fmt: skip
@@ -196,7 +221,7 @@ def test_a_network_without_multicast_is_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", Search)
     monkeypatch.setattr(Search, "error", OSError(19, "No such device"))
     with pytest.raises(ConfigError, match=r"^network: expected one with multicast on UDP port 3702, got No such devi"):
-        onvif.find(0.0)
+        onvif.probe_networks(0.0)
 
 
 def test_without_the_libraries_their_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +237,7 @@ async def test_a_camera_that_never_answers_is_named_with_the_time_it_had(monkeyp
 
     monkeypatch.setattr(onvif, "ANSWER_S", 0.05)
     monkeypatch.setattr(onvif, "_ask", never)
-    (found,) = await onvif.describe_all([Answer("127.0.0.1", 9, False, "", "")], "", "")
+    (found,) = await onvif.describe_all([ProbeMatch("127.0.0.1", 9, False, "", "")], "", "")
     assert found.problem == "has not answered for 0.05 s"
 
 
@@ -221,9 +246,9 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
         problem = onvif.seen(f"away{line_break}cameras: [{{name: x}}]")
         cameras = [
             CameraDescription(
-                Answer("10.0.0.1", 80, False, "gate", ""), streams=(Stream("main", "rtsp://10.0.0.1/live"),)
+                ProbeMatch("10.0.0.1", 80, False, "gate", ""), streams=(Stream("main", "rtsp://10.0.0.1/live"),)
             ),
-            CameraDescription(Answer("10.0.0.2", 80, False, "hall", ""), problem=problem),
+            CameraDescription(ProbeMatch("10.0.0.2", 80, False, "hall", ""), problem=problem),
         ]
         printed = yaml.safe_load(_cameras_yaml(cameras, "site", Path("/etc/login")))
         assert [each["name"] for each in printed["cameras"]] == ["gate"]
@@ -244,9 +269,9 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
 )
 def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
     cameras = [
-        CameraDescription(Answer("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
+        CameraDescription(ProbeMatch("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
         CameraDescription(
-            Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "RTSPS://192.0.2.7/$1/{x}"),)
+            ProbeMatch("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "RTSPS://192.0.2.7/$1/{x}"),)
         ),
     ]
     printed = _cameras_yaml(cameras, "site", Path("/etc/login"))
@@ -257,7 +282,7 @@ def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
 
 def test_only_a_camera_that_is_listed_gets_the_login() -> None:
     listed = CameraDescription(
-        Answer("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),)
+        ProbeMatch("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),)
     )
     printed = _cameras_yaml([listed, listed], "site", Path("/etc/login"))
     assert printed.startswith("# Each camera below gets the login. ")
@@ -294,7 +319,7 @@ async def test_a_profile_without_a_stream_hides_no_other() -> None:
                 raise ValueError("The profile has no source")
             return SimpleNamespace(Uri="rtsp://10.0.0.1/main")
 
-    answer = Answer("10.0.0.1", 80, False, "", "")
+    answer = ProbeMatch("10.0.0.1", 80, False, "", "")
     described = await onvif._ask(Device("incomplete", "main"), answer)
     assert described.streams == (Stream("main", "rtsp://10.0.0.1/main", "H264"),)
     with pytest.raises(ValueError, match="no source"):

@@ -51,6 +51,20 @@ def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
         found.close()
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = Store(f"sqlite:///{tmp_path}/console.sqlite")
+    found.prepare()
+    yield found
+    found.close()
+
+
+def commands(mosquitto: Mosquitto, store: Store) -> Commands:
+    """The commands of a console that has started with this store."""
+    keys = KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE))
+    return Commands(MqttAccess(host=mosquitto.host, port=mosquitto.port), keys, store.engine)
+
+
 def run_settings(mosquitto: Mosquitto, *options: str) -> Result:
     place = f"{mosquitto.host}:{mosquitto.port}"
     return run("camera", "settings", CAMERA, "--mqtt", place, *options, POINTILLIST_FLEET_SECRET=SECRET)
@@ -112,13 +126,10 @@ def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camer
 
 
 def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
-    mosquitto: Mosquitto, camera: CommandedCamera
+    mosquitto: Mosquitto, camera: CommandedCamera, store: Store
 ) -> None:
     camera.describe()
-    console = Commands(
-        MqttAccess(host=mosquitto.host, port=mosquitto.port),
-        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
-    )
+    console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 60.0) == "confirmed"
     assert console.send(CAMERA, changes_of({"enabled": "false"}), 60.0) == "confirmed"
     assert console.send(CAMERA, changes_of({"fps": "0.5"}), 60.0) == "confirmed"
@@ -138,24 +149,23 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert not camera.control.state.HasField("dropped_per_block")
 
 
-async def test_a_console_that_may_not_read_a_cameras_settings_commands_nothing_and_says_why() -> None:
+async def test_a_console_that_may_not_read_a_cameras_settings_commands_nothing_and_says_why(store: Store) -> None:
     # A command without the settings in force would replace them.
     async with scripted_broker() as broker:
         broker.suback = NOT_AUTHORIZED
-        console = Commands(MqttAccess("127.0.0.1", broker.port), KEYS)
+        console = Commands(MqttAccess("127.0.0.1", broker.port), KEYS, store.engine)
         with pytest.raises(BrokerError, match="a subscription to pointillist/v1/lab/told/meta, got 'Not authorized'"):
             await asyncio.to_thread(console.send, CAMERA, changes_of({"fps": 1}), 0.0)
         assert broker.published == []
 
 
-def test_a_command_is_obeyed_after_one_from_a_clock_ahead(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
+def test_a_command_is_obeyed_after_one_from_a_clock_ahead(
+    mosquitto: Mosquitto, camera: CommandedCamera, store: Store
+) -> None:
     ahead_ms = time.time_ns() // 10**6 + 60_000
     assert camera.control.command(sign_message(camera.key, Command(enabled=False, issued_ms=ahead_ms)))
     camera.describe()
-    console = Commands(
-        MqttAccess(host=mosquitto.host, port=mosquitto.port),
-        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
-    )
+    console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 60.0) == "confirmed"
     assert (camera.control.state.dropped_per_block, camera.control.state.enabled) == (32, False)
     assert console.reset(CAMERA, 60.0) == "confirmed"
@@ -165,16 +175,14 @@ def test_a_command_is_obeyed_after_one_from_a_clock_ahead(mosquitto: Mosquitto, 
 
 
 def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settings(
-    mosquitto: Mosquitto, tmp_path: Path
+    mosquitto: Mosquitto, tmp_path: Path, store: Store
 ) -> None:
     gone = commanded(mosquitto, tmp_path / "gone")
     gone.describe()
     gone.stop()
-    console = Commands(
-        MqttAccess(host=mosquitto.host, port=mosquitto.port),
-        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
-    )
+    console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"enabled": "false"}), 0.1).startswith("sent")
+    console = commands(mosquitto, store)  # the console was restarted
     assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 0.1).startswith("sent")
     late = commanded(mosquitto, tmp_path / "late")
     try:
@@ -184,6 +192,7 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
     finally:
         late.close()
     assert console.reset(CAMERA, 0.1).startswith("sent")
+    console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"fps": "0.5"}), 0.1).startswith("sent")
     latest = commanded(mosquitto, tmp_path / "latest")
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 from ssl import MemoryBIO
@@ -111,6 +113,22 @@ def test_an_error_of_a_file_names_it_and_others_keep_their_trace(
     monkeypatch.setattr(structlog, "is_configured", lambda: True)  # a role runs
     with pytest.raises(OSError, match="File name too long"), file_errors():
         long.stat()
+
+
+@pytest.mark.parametrize("imports", ["infra.cli.up", "typer", "schemas.errors"])
+def test_an_interrupt_during_the_imports_ends_a_command_without_a_trace(imports: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {imports!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+    )
+    path = os.pathsep.join((str(tmp_path), *filter(None, sys.path)))
+    command, variables = [sys.executable, "-m", "infra.cli", "up"], os.environ | {"PYTHONPATH": path}
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_a_command_on_a_folder_that_cannot_be_read_is_one_line(

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.console.data.looks import ALIKE, FEATURES_ALIKE, UNLIKE, Vector, sketch
+from consumers.console.data.appearance import ALIKE, FEATURES_ALIKE, UNLIKE, Vector, sketch
 from infra.cli import console_features
 from infra.cli.console_features import FeatureProcess
 

@@ -12,12 +12,12 @@ from infra.monitor.gate import (
     MOST_WAIT_S,
     AnswerPair,
     Report,
-    by_frames,
-    by_labels,
-    counts,
+    answer_pair,
+    frames_rule,
+    is_counted,
     judge,
-    looks,
-    pair_of,
+    labels_rule,
+    look_sizes,
 )
 from infra.monitor.rollout import decide
 from infra.monitor.settings import GateRules
@@ -54,7 +54,7 @@ def test_the_bounds_are_those_of_scipy() -> None:
 
 
 def test_the_number_of_looks_is_fixed_before_the_first() -> None:
-    assert looks(RULES) == (16, 32, 64, 128, 256, 512, 1024, 2048)
+    assert look_sizes(RULES) == (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 def test_an_equal_candidate_passes_after_the_least_number_of_pairs_and_not_before() -> None:
@@ -104,13 +104,13 @@ def test_the_truth_of_three_cameras_lets_no_candidate_pass_that_disagrees() -> N
 
 def test_labels_of_people_end_a_rollout_and_hold_none_up() -> None:
     right, lost = GOOD._replace(live_class=1, class_id=1), GOOD._replace(live_class=1, class_id=2)
-    assert by_labels([(lost, 1)] * 15, RULES).finding == "not measured"
-    assert by_labels([(lost, 1)] * 16, RULES).finding == "fails"
-    assert by_labels([(lost, 2)] * 16, RULES).finding == "passes"
-    assert by_labels([(right, 1)] * 16, RULES).finding == "passes"
+    assert labels_rule([(lost, 1)] * 15, RULES).finding == "not measured"
+    assert labels_rule([(lost, 1)] * 16, RULES).finding == "fails"
+    assert labels_rule([(lost, 2)] * 16, RULES).finding == "passes"
+    assert labels_rule([(right, 1)] * 16, RULES).finding == "passes"
     # Not looked at before there are 32.
-    assert by_labels([(right, 1)] * 16 + [(lost, 1)] * 15, RULES).finding == "passes"
-    assert by_labels([(right._replace(failed=True), 1)] * 16, RULES).finding == "fails"
+    assert labels_rule([(right, 1)] * 16 + [(lost, 1)] * 15, RULES).finding == "passes"
+    assert labels_rule([(right._replace(failed=True), 1)] * 16, RULES).finding == "fails"
 
 
 def test_a_loss_of_accuracy_within_the_limit_does_not_fail_and_a_real_one_does() -> None:
@@ -137,27 +137,27 @@ def test_one_camera_among_many_has_a_bounded_share_of_the_pairs(cameras: int, mo
     own = [1] * cameras
     for _ in range(2000):
         for camera in [0] * 10 + list(range(1, cameras - cameras // 2)):
-            own[camera] += counts(own[camera], sum(own), cameras)
+            own[camera] += is_counted(own[camera], sum(own), cameras)
     assert sum(own) > 2048
     assert own[0] <= most * sum(own) + 1
 
 
 def test_one_of_two_cameras_may_give_all_pairs() -> None:
-    assert counts(2047, 2047, 1)
-    assert counts(2046, 2047, 2)
+    assert is_counted(2047, 2047, 1)
+    assert is_counted(2046, 2047, 2)
 
 
 def test_a_pair_without_the_live_models_answer_proves_nothing() -> None:
-    assert pair_of(Comparison(live=Answer(error="broken"), candidate=Answer(class_id=1))) is None
+    assert answer_pair(Comparison(live=Answer(error="broken"), candidate=Answer(class_id=1))) is None
 
 
 def test_frames_with_a_sticker_or_an_attack_do_not_count_for_accuracy() -> None:
     three = Answer(class_id=3)
     for truth in (Truth(3, sticker=True), Truth(3, attacked=True)):
-        pair = pair_of(Comparison(truth=truth.to_wire(), live=three, candidate=three))
+        pair = answer_pair(Comparison(truth=truth.to_wire(), live=three, candidate=three))
         assert pair is not None
         assert pair.right is None
-    plain = pair_of(Comparison(truth=Truth(3).to_wire(), live=three, candidate=three))
+    plain = answer_pair(Comparison(truth=Truth(3).to_wire(), live=three, candidate=three))
     assert plain is not None
     assert plain.right is True
 
@@ -177,11 +177,11 @@ def test_the_slots_follow_each_other_only_by_rule() -> None:
 def test_a_slot_without_any_frame_fails_in_time_and_gives_the_option(slot: Slot, option: str) -> None:
     rollout = Rollout(slot=slot, cameras=0.25, by_rule=True)
     waits = LONG_WAIT_S - 1, MOST_WAIT_S - 1, MOST_WAIT_S
-    early, long, late = (by_frames(0, waited_s, slot) for waited_s in waits)
+    early, long, late = (frames_rule(0, waited_s, slot) for waited_s in waits)
     assert decide(rollout, Report(0, 0, (early,))) == decide(rollout, Report(0, 0, (long,))) == (MEASURING, slot)
     assert long.reason == late.reason
     assert decide(rollout, Report(0, 0, (late,))) == (FAILED, slot)
     assert late.reason.endswith(f"give a larger {option}")
     assert late.reason in Report(0, 0, (late,)).as_json()
     assert "reason" not in Report(0, 0, (early,)).as_json()
-    assert by_frames(1, MOST_WAIT_S, slot).finding == "passes"
+    assert frames_rule(1, MOST_WAIT_S, slot).finding == "passes"

@@ -113,8 +113,8 @@ async def test_topics_get_three_copies_on_three_nodes_unless_stated_otherwise(ka
 
 async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka: KafkaNodes) -> None:
     values = [b"hang %d" % number for number in range(60)]
-    writing = asyncio.create_task(write(kafka, values, over_s=3.0))
-    await asyncio.sleep(1.0)
+    writing = asyncio.create_task(write(kafka, values, over_s=1.5))
+    await asyncio.sleep(0.5)
     kafka.nodes[0].pause()
     try:
         assert await writing < GAP_S
@@ -139,8 +139,8 @@ async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_kill
     assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
     # Without its vote, no controller would be elected now.
     after = [b"after %d" % number for number in range(60)]
-    writing = asyncio.create_task(write(kafka, after, over_s=3.0))
-    await asyncio.sleep(1.0)
+    writing = asyncio.create_task(write(kafka, after, over_s=1.5))
+    await asyncio.sleep(0.5)
     other.kill()
     assert await writing < GAP_S
     assert await held(kafka) >= {*before, *during, *after}

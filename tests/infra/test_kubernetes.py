@@ -15,6 +15,7 @@ import yaml
 
 from infra.local.mosquitto import RELEASE, Mosquitto
 from infra.local.topics import pointillist_topics
+from processors.settings import ProcessorSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 from tests.infra.alert_rules import ALERTS
@@ -132,6 +133,15 @@ def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) 
     for name, container, _ in containers(overlay):
         if name in ROLES:
             assert parsed(container["args"])
+
+
+def test_the_image_has_the_compilers_of_device_programs_which_the_processor_compiles_on_a_gpu() -> None:
+    (container,) = (container for name, container, _ in containers("gpu") if name == "processor")
+    assert "--device=cuda" in container["args"]
+    assert "--no-compile" not in container["args"]
+    assert ProcessorSettings().compile is not False
+    _, image = (ROOT / "infra/compose/Dockerfile").read_text().rsplit("\nFROM ", 1)
+    assert "install -y --no-install-recommends g++ " in image
 
 
 @each_overlay

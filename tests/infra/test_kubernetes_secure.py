@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,13 @@ from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import free_port, is_free
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import SUPER_USERS, kafka_rights
-from infra.pki.roles import role_folder, role_tls
+from infra.pki.roles import Roles, role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.topics import Channel, mqtt_topic
-from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls, secured
 from tests.infra.secure import Visitor, enrolled, make_fleet
 from tests.infra.test_kubernetes import ROLES, containers, each_overlay, environment, of_kind, secrets_of
 from tests.waiting import PATIENCE_S, wait_until
@@ -167,3 +168,22 @@ def test_a_revoked_camera_is_refused_without_a_restart_when_the_mounted_lists_ch
 
             wait_until(is_refused, "the broker to read its lists again")
             assert not other.gone.is_set(), "it has not been restarted"
+
+
+@pytest.mark.brokers
+def test_the_broker_presents_its_renewed_certificate_without_a_restart(fleet: Layout, tmp_path: Path) -> None:
+    bridge = role_tls(fleet.pki, "bridge")
+    with as_deployed(fleet, tmp_path) as (_, bridges):
+
+        def presented() -> bytes | None:
+            with (
+                socket.create_connection(("127.0.0.1", bridges), 10) as plain,
+                secured(plain, bridge.context(), "127.0.0.1", 10) as link,
+            ):
+                return link.getpeercert(binary_form=True)
+
+        before = presented()
+        with Visitor(("127.0.0.1", bridges), bridge, "bridge-a") as visitor:
+            Roles(Authority(fleet.pki)).issue("mosquitto", ())
+            wait_until(lambda: presented() != before, "the broker to read its certificate again", within_s=20)
+            assert not visitor.gone.is_set()

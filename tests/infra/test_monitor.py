@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter as Counts
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +24,12 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.topics import create_topics, pointillist_topics
-from infra.monitor.conservation import FATES, Conservation
-from infra.monitor.follow import Follower
-from infra.monitor.gpu import Gpus, readings
-from infra.monitor.host import Host
-from infra.monitor.kafka import Kafka as KafkaMetrics
-from infra.monitor.kafka import WorkWaiting
-from infra.monitor.mosquitto import Mosquitto as MosquittoMetrics
+from infra.monitor.conservation import FATES, ConservationMetrics
+from infra.monitor.gpu import GpuMetrics, parse_readings
+from infra.monitor.host import HostMetrics
+from infra.monitor.kafka import KafkaMetrics, WaitingWork
+from infra.monitor.mirrored_counters import MirroredCounter
+from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
 from infra.settings.load import SettingsSources, load
@@ -54,7 +54,7 @@ echo "NVIDIA-SMI has failed"
 @given(st.lists(st.floats(0, 1e12), min_size=1))
 def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_it_stood(values: list[float]) -> None:
     registry = CollectorRegistry()
-    follower = Follower(Counter("made_total", "A counter.", ["of"], registry=registry), "it")
+    follower = MirroredCounter(Counter("made_total", "A counter.", ["of"], registry=registry), "it")
     expected = last = 0.0
     for value in values:
         follower.update(value)
@@ -65,7 +65,7 @@ def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_i
 
 @given(st.text())
 def test_whatever_the_tool_says_is_no_error(text: str) -> None:
-    list(readings(text))
+    list(parse_readings(text))
 
 
 async def test_gpus_are_asked_of_the_tool_that_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ async def test_gpus_are_asked_of_the_tool_that_is_installed(tmp_path: Path, monk
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     registry = CollectorRegistry()
-    await Gpus(registry).look()
+    await GpuMetrics(registry).measure()
     assert registry.get_sample_value("pointillist_gpu_busy_ratio", {"gpu": "0"}) == 0.42
     assert registry.get_sample_value("pointillist_gpu_busy_ratio", {"gpu": "1"}) is None
     assert registry.get_sample_value("pointillist_gpu_memory_bytes", {"gpu": "1", "state": "free"}) == 2**32
@@ -88,7 +88,7 @@ async def test_a_gpu_that_is_gone_and_a_value_that_is_no_longer_reported_have_no
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     registry = CollectorRegistry()
-    gpus = Gpus(registry)
+    gpus = GpuMetrics(registry)
 
     def shown() -> dict[str, float]:
         return {
@@ -97,14 +97,14 @@ async def test_a_gpu_that_is_gone_and_a_value_that_is_no_longer_reported_have_no
             for sample in family.samples
         }
 
-    await gpus.look()
+    await gpus.measure()
     assert len(shown()) == 8
     tool.write_text('#!/bin/sh\necho "0, [N/A], 1024, 3072, 61, 70.5"\nexit 15\n')
-    await gpus.look()
+    await gpus.measure()
     assert shown().keys() == {"memory_bytes 0 used", "memory_bytes 0 free", "temperature_celsius 0", "power_watts 0"}
     tool.unlink()
     with pytest.raises(FileNotFoundError):
-        await gpus.look()
+        await gpus.measure()
     assert shown() == {}
 
 
@@ -126,13 +126,13 @@ def test_cards_and_disks_that_come_and_go_and_times_that_fall_add_no_traffic(
     monkeypatch.setattr(psutil, "net_io_counters", lambda **_: traffic(cards, "bytes_recv", "bytes_sent"))
     monkeypatch.setattr(psutil, "disk_io_counters", lambda **_: traffic(disks, "read_bytes", "write_bytes"))
     registry = CollectorRegistry()
-    host = Host(registry, tmp_path)
+    host = HostMetrics(registry, tmp_path)
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"pointillist_host_{name}_total", labels)
 
     def found() -> list[float | None]:
-        host.look()
+        host.measure()
         ways = value("network_bytes", direction="sent"), value("disk_io_bytes", direction="read")
         return [*ways, value("cpu_seconds", mode="idle")]
 
@@ -200,7 +200,7 @@ async def test_a_partition_without_a_leader_adds_no_records_and_a_deleted_group_
         return registry.get_sample_value(f"pointillist_{name}", labels)
 
     async def records() -> float | None:
-        await kafka.look()
+        await kafka.measure()
         return value("kafka_records_total", topic=KafkaTopic.FRAMES.value)
 
     first, second = cluster.ends
@@ -215,16 +215,16 @@ async def test_a_partition_without_a_leader_adds_no_records_and_a_deleted_group_
     assert [value("kafka_group_lag_records", group=name) for name in ("readers", "passing")] == [15, 65]
     del cluster.offsets["passing"]
     cluster.loading = True
-    await kafka.look()
+    await kafka.measure()
     assert (value("broker_up", broker="kafka"), value("kafka_group_lag_records", group="passing")) == (1, 65)
     cluster.loading = False
-    await kafka.look()
+    await kafka.measure()
     assert [value("kafka_group_lag_records", group=name) for name in ("readers", "passing")] == [15, None]
 
 
 def test_the_machine_has_cores_memory_a_disk_and_a_network(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    Host(registry, tmp_path).look()
+    HostMetrics(registry, tmp_path).measure()
     memory = [registry.get_sample_value("pointillist_host_memory_bytes", {"state": s}) for s in ("used", "available")]
     assert sum(value or 0 for value in memory) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     stat = os.statvfs(tmp_path)
@@ -288,19 +288,19 @@ def test_two_monitors_of_one_broker_leave_each_other_alone(
     first, second = (MosquittoMetrics(each, Gauge("up", "Up.", registry=each), address) for each in registries)
     try:
         for monitor in (first, second):
-            monitor.begin()
-            wait_until(monitor.look, "the broker")
+            monitor.start()
+            wait_until(partial(getattr, monitor._client, "is_connected"), "the broker")
         # The broker ends the connection of an earlier client of the same name before it accepts a later one.
         for monitor in (first, second):
             assert monitor._client.publish("test/monitor", b"", retain=False, wait_s=PATIENCE_S)
         assert (connected[first], connected[second]) == (1, 1)
     finally:
-        first.end()
-        second.end()
+        first.close()
+        second.close()
 
 
 def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:
-    work = WorkWaiting()
+    work = WaitingWork()
     assert work.seconds(0, 500, 10_000) == 0, "without a rate"
     assert work.seconds(10, 500, 10_100) == pytest.approx(50), "10 frames a second"
     assert work.seconds(70, 500, 10_700) == pytest.approx(50)
@@ -327,17 +327,17 @@ async def test_work_waits_in_kafka_and_not_in_a_camera_that_is_gone(
     cluster.offsets[PROCESSORS_GROUP] = 100  # all of the first partition; the second has no commit yet
     cluster.ends[second] = 0
     kafka = KafkaMetrics(registry, metrics.BROKER_UP.on(registry).labels("kafka"), "127.0.0.1:1")
-    audit = Conservation(registry, "127.0.0.1:1", url, KEYS)
+    audit = ConservationMetrics(registry, "127.0.0.1:1", url, KEYS)
 
     async def seconds() -> float | None:
         kafka._clients = (cluster, SimpleNamespace(ends=cluster.end_offsets, beginnings=cluster.beginnings))  # type: ignore[assignment]
-        await kafka.look()
+        await kafka.measure()
         clock.now_s += 10
         return registry.get_sample_value("pointillist_work_waiting_seconds")
 
     try:
         for _ in range(2):
-            await audit.look()
+            await audit.audit()
             assert await seconds() == 0
         assert registry.get_sample_value("pointillist_audited_frames", {"fate": "pending"}) == 500
         cluster.ends |= {first: 1120, second: 180}
@@ -350,7 +350,7 @@ async def test_work_waits_in_kafka_and_not_in_a_camera_that_is_gone(
             await seconds()
         assert registry.get_sample_value("pointillist_work_waiting_seconds") == 0, "no old value while Kafka is away"
     finally:
-        audit.end()
+        audit.close()
         rig.close()
 
 
@@ -363,17 +363,17 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
     monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
     registry = CollectorRegistry()
     file = tmp_path / "records.sqlite"
-    audit = Conservation(registry, "127.0.0.1:1", f"sqlite:///{file}", KEYS)
+    audit = ConservationMetrics(registry, "127.0.0.1:1", f"sqlite:///{file}", KEYS)
     try:
         with pytest.raises(Exception, match=r"records\.sqlite"):
-            await audit.look()
+            await audit.audit()
         first = registry.get_sample_value("pointillist_audit_age_seconds")
         for count in (3, 1):
             file.unlink(missing_ok=True)
             rig = Rig(tmp_path, f"sqlite:///{file}")
             rig.ledger(ledger(1, count))
             rig.verdicts([verdict(seq) for seq in range(count)], CAMERA)
-            await audit.look()
+            await audit.audit()
             found = {fate: registry.get_sample_value("pointillist_audited_frames", {"fate": fate}) for fate in FATES}
             assert found == dict.fromkeys(FATES, 0) | {"recorded": count, "lost": None}
             with rig.engine.begin() as connection:
@@ -383,7 +383,7 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
             rig.close()
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
     finally:
-        audit.end()
+        audit.close()
 
 
 async def test_a_monitor_that_starts_shows_no_fewer_lost_frames_than_the_one_before(
@@ -399,11 +399,11 @@ async def test_a_monitor_that_starts_shows_no_fewer_lost_frames_than_the_one_bef
     rig.ledger(said)
     for _ in range(2):
         registry = CollectorRegistry()
-        audit, shown = Conservation(registry, "127.0.0.1:1", rig.url, KEYS), []
+        audit, shown = ConservationMetrics(registry, "127.0.0.1:1", rig.url, KEYS), []
         for _ in range(5):
-            await audit.look()
+            await audit.audit()
             shown.append(registry.get_sample_value("pointillist_audited_frames", {"fate": "lost"}))
-        audit.end()
+        audit.close()
         assert [each for each in shown if each is not None] == [3] * 2
     rig.close()
 

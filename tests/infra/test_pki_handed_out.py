@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from infra.pki.authority import common_name
+from infra.pki.authority import Authority, common_name
 from infra.pki.enrolment import Enrolment
 from infra.pki.refusals import refused
-from infra.pki.roles import CLIENTS, SERVERS, role_folder, share_name
+from infra.pki.roles import CLIENTS, SERVERS, Roles, role_folder, share_name
 from infra.state_folder import Layout
 from producers.simulation.scenario import load_scenario
+from schemas.runtime.atomic_file import write_text
 from tests.infra.command_line import refusal, run
 
 SCENARIO = Path(__file__).parents[2] / "infra" / "compose" / "scenario.yaml"
@@ -112,6 +113,24 @@ def test_the_group_reads_the_keys_of_servers_alone(layout: Layout) -> None:
     assert readable == {*SERVERS, "health"}
     assert not any(stat.S_IMODE(file.stat().st_mode) & 0o007 for file in private)
     assert layout.pki / "ca.key" in private
+
+
+def test_the_group_reads_a_renewed_key_before_the_certificate_changes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init(layout)
+    key = layout.pki / "roles/mosquitto/tls.key"
+    before, modes = key.read_bytes(), []
+
+    def write(file: Path, text: str, private: bool = False) -> None:
+        if file.name == "tls.crt":
+            assert key.read_bytes() != before
+            modes.append(stat.S_IMODE(key.stat().st_mode))
+        write_text(file, text, private=private)
+
+    monkeypatch.setattr("infra.pki.roles.write_text", write)
+    Roles(Authority(layout.pki)).issue("mosquitto", ())
+    assert modes == [0o640]
 
 
 def test_another_fleet_secret_than_the_one_that_was_laid_down_is_one_line(

@@ -68,6 +68,12 @@ def test_the_command_line_has_every_command_and_option() -> None:
             assert all(f"`{each}`" in section for each in option.opts), f"{name} {option.opts}"
 
 
+def test_a_switch_whose_default_depends_on_the_machine_is_not_shown_as_off() -> None:
+    for name, shown in (("compile", ""), ("show", ""), ("combined", "`--no-combined`")):
+        row = rf"^\| `--{name}`, `--no-{name}` \| *\| *(.*?) *\|"
+        assert re.findall(row, made("reference/command-line.md"), re.MULTILINE) == [shown]
+
+
 def test_the_files_of_cameras_have_every_key() -> None:
     real = cameras_file()
     simulated = SourceSettings.model_fields.keys() - keys_of("url") - keys_of("video")

@@ -166,16 +166,34 @@ def test_new_certificates_are_valid_as_long_as_the_former_ones_unless_days_are_g
     assert (days_left("bridge"), days_left("monitor")) == (825, 825)
     assert run("ca", "role", "bridge", "--state", fleet.folder).exit_code == 0
     assert run("ca", "role", "bridge-2", "--state", fleet.folder).exit_code == 0
-    assert (days_left("bridge"), days_left("bridge-2")) == (825, ROLE_DAYS)
+    assert run("ca", "role", "processor-2", "--state", fleet.folder).exit_code == 0
+    assert (days_left("bridge"), days_left("bridge-2"), days_left("processor-2")) == (825, 825, ROLE_DAYS)
+    assert run("ca", "init", "--keep", "--state", fleet.folder).exit_code == 0
+    assert (days_left("bridge"), days_left("processor")) == (825, ROLE_DAYS)
     assert run("ca", "role", "bridge", "--days", "30", "--state", fleet.folder).exit_code == 0
-    assert run("ca", "renew", "--days", "14", "--state", fleet.folder).output == "renewed: monitor\n"
+    assert run("ca", "renew", "--days", "14", "--state", fleet.folder).output == "renewed: bridge-2, monitor\n"
     assert (days_left("bridge"), days_left("monitor")) == (30, 14)
+    assert run("ca", "role", "bridge", "--days", "825", "--state", fleet.folder).exit_code == 0
+    assert run("ca", "init", "--keep", "--days", "14", "--state", fleet.folder).exit_code == 0
+    assert days_left("bridge") == 14
 
 
 def test_the_command_renews_what_is_due(fleet: Layout) -> None:
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: none is due\n"
     assert run("ca", "role", "bridge-2", "--days", "0.2", "--state", fleet.folder).exit_code == 0
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: bridge-2\n"
+
+
+def test_the_command_names_the_servers_that_present_their_renewed_certificates_after_a_restart(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=800))
+    monkeypatch.setattr("infra.pki.roles.CERTIFICATE_DAYS", 20)
+    for name in ("kafka", "postgresql"):
+        Roles(Authority(fleet.pki)).issue(name, LOCAL_HOSTS)
+    monkeypatch.undo()
+    renewed = run("ca", "renew", "--state", fleet.folder).output
+    assert renewed == "renewed: kafka, postgresql\nrestart within 30 days: kafka, postgresql\n"
 
 
 def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:

@@ -21,7 +21,7 @@ from infra.local.role_table import RoleTable
 from infra.process.metrics_server import serve
 from infra.state_folder import Layout
 from infra.up import system_state
-from infra.up.processes import asked_health
+from infra.up.processes import fetch_health
 from infra.up.settings import UpSettings, bundle_folder, scenario_document, with_bundle_of
 from infra.up.system_line import SystemLine
 from infra.up.system_state import role_states
@@ -86,9 +86,9 @@ def test_roles_that_hang_do_not_answer_and_are_asked_at_the_same_time(
 
     def ask(address: str) -> object:
         all_asked.wait()
-        return asked_health(address)
+        return fetch_health(address)
 
-    monkeypatch.setattr(system_state, "asked_health", ask)
+    monkeypatch.setattr(system_state, "fetch_health", ask)
     found = roles.states()
     assert found["bridge"].is_well
     assert {each.state for name, each in found.items() if name != "bridge"} == {"not answering"}

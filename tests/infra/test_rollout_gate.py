@@ -149,19 +149,19 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live(rig: Rig) -> None:
     rig.list(rollout())
     rig.take(range(255))
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert (rig.gate.records.assessment.outcome, rig.gate.records.assessment.slot) == (MEASURING, SHADOW)
     rig.take(range(255, 256))
-    await rig.gate.look()
+    await rig.gate.assess()
     running = slots(rig.gate.records.models).rollout
     assert running is not None
     assert running.slot == CANARY
     # The pairs of the shadow do not count for the canary.
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.live == "old"
     rig.take(range(1000, 1256), CANARY)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.live == "new"
     assert rig.gate.records.assessment.outcome == PROMOTED
 
@@ -169,7 +169,7 @@ async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live
 async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_restart(rig: Rig) -> None:
     rig.list(rollout(CANARY))
     rig.take(range(32), CANARY, agrees=False)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert slots(rig.gate.records.models).rollout is None
     assert rig.live == "old"
     with rig.engine.begin() as connection:
@@ -183,7 +183,7 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
     rig.list(rollout(CANARY), after)
     after.records.apply_record(rig.sent[-1].key, rig.sent[-1].value)
     before = len(rig.sent)
-    await after.look()
+    await after.assess()
     assert slots(after.records.models).rollout is None
     assert len(rig.sent) == before
 
@@ -195,7 +195,7 @@ async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> N
     other = KeyRing(Roots.of_fleet(b"another fleet's secret").of(Role.PROCESSOR))
     for seq in range(40):
         rig.gate.apply_record(CAMERA.encode(), comparison(seq, CANARY, agrees=False, keys=other))
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == MEASURING
     with rig.engine.begin() as connection:
@@ -214,7 +214,7 @@ async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_th
         candidate_begun_ms=begun_ms, candidate_retries=retries,
     )  # fmt: skip
     rig.gate.records.apply_record(b"processor/p-2", error.SerializeToString())
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == outcome
 
@@ -225,11 +225,11 @@ async def test_comparisons_that_the_database_did_not_take_are_saved_later(
     rig.list(rollout())
     rig.take(range(20))
     with monkeypatch.context() as broken:
-        broken.setattr(rig.gate, "_save", lambda found: 1 / 0)
+        broken.setattr(rig.gate, "_save_comparisons", lambda found: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await rig.gate.look()
+            await rig.gate.assess()
     rig.take(range(20, 24))
-    await rig.gate.look()
+    await rig.gate.assess()
     with rig.engine.begin() as connection:
         assert len(connection.execute(select(comparisons)).all()) == 24
 
@@ -241,14 +241,14 @@ async def test_a_decision_that_a_database_did_not_take_is_saved_and_noted_later(
     nowhere = {broken: f"sqlite:///{rig.settings.trust}/x.sqlite"}
     rig.gate._settings = rig.settings.model_copy(update=nowhere)
     with pytest.raises(FileExistsError):
-        await rig.gate.look()
+        await rig.gate.assess()
     rig.take(range(1000, 1032), CANARY, agrees=False)
     with pytest.raises(FileExistsError):
-        await rig.gate.look()
+        await rig.gate.assess()
     assert slots(rig.gate.records.models).rollout is None
     rig.gate._settings = rig.settings
     for _ in range(2):
-        await rig.gate.look()
+        await rig.gate.assess()
     with rig.engine.begin() as connection:
         (record,) = newest_rollouts(connection)
         assert (record["outcome"], record["slot"]) == ("failed", "canary")
@@ -261,7 +261,7 @@ async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) ->
     made.decider = PERSON.public
     rig.list(made)
     rig.take(range(64), agrees=False)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert not rig.sent
 
 
@@ -278,12 +278,12 @@ async def test_a_look_is_computed_once_and_again_for_the_next_number_and_slot(
     rig.list(rollout())
     for numbers in (range(20), range(20, 24), range(24, 40)):
         rig.take(numbers)
-        await rig.gate.look()
-        await rig.gate.look()
+        await rig.gate.assess()
+        await rig.gate.assess()
     assert looked == [20, 40]
     rig.list(rollout(CANARY))
     rig.take(range(100, 120), CANARY)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert looked == [20, 40, 20]
 
 
@@ -294,11 +294,11 @@ async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
     # Of 64 frames, the models differ on the 16 that people have labelled: too few for the agreement to fail.
     rig.take(range(48))
     rig.take(range(48, 64), agrees=False)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == MEASURING
     rig.label(range(48, 64), "stop")
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment.outcome == FAILED
     assert rig.findings("fails") == ["labels"]
 
@@ -311,7 +311,7 @@ async def test_a_candidate_with_other_classes_passes_without_agreement_and_never
     made.candidate.classes.extend(["nobody", "person", "stop"])
     rig.list(made, classes=["go", "stop", "yield"])
     rig.take(range(256), agrees=False)
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == outcome
     assert ("agreement" in rig.findings("not measured")) != by_rule
@@ -323,7 +323,7 @@ async def test_labels_compare_models_of_other_classes_by_their_names(rig: Rig) -
     rig.list(made, classes=["go", "stop", "yield"])
     rig.take(range(48))  # the candidate reads person, the live model stop, both the number 1
     rig.label(range(48), "stop")
-    await rig.gate.look()
+    await rig.gate.assess()
     assert rig.findings("fails") == ["labels"]
 
 
@@ -337,15 +337,15 @@ async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loade
     # The days begin when a processor has loaded the candidate, and again after a restart.
     for gate in (rig.gate, rig.fresh()):
         rig.gate = gate
-        await gate.look()
+        await gate.assess()
         now_s += MOST_WAIT_S
         rig.list(rollout(CANARY))
         for _ in range(2):
-            await gate.look()
+            await gate.assess()
             assert slots(gate.records.models).rollout is not None
             now_s += MOST_WAIT_S - 1
     now_s += 2
-    await rig.gate.look()
+    await rig.gate.assess()
     assert slots(rig.gate.records.models).rollout is None
     assert rig.findings("fails") == ["frames"]
 
@@ -356,6 +356,6 @@ async def test_a_slot_with_one_frame_goes_on(rig: Rig, monkeypatch: pytest.Monke
     rig.list(rollout(CANARY))
     rig.take(range(1), CANARY)
     for _ in range(3):
-        await rig.gate.look()
+        await rig.gate.assess()
         assert slots(rig.gate.records.models).rollout is not None
         now_s += MOST_WAIT_S

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.pki.validity import ROLE_DAYS
+from infra.settings.load import SettingsSources, load
+from infra.up.settings import UpSettings
 
 UNITS = Path(__file__).resolve().parents[2] / "infra" / "systemd"
 UNIT_FILES = sorted(UNITS.glob("*.service"))
@@ -35,14 +38,26 @@ def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("unit", UNIT_FILES, ids=lambda unit: unit.name)
 def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
-    from infra.cli import camera, camera_run, pki  # noqa: F401  # they register their commands
+    from infra.cli import camera, camera_run, pki, up  # noqa: F401  # they register their commands
 
     [start] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
-    program, group, command, *arguments = shlex.split(start.removeprefix("ExecStart="))
+    program, *words = shlex.split(start.removeprefix("ExecStart="))
     assert program == PROGRAM
-    said = CliRunner().invoke(app, [group, command, "--help"], env={"COLUMNS": "200"}).stdout
-    for option in (argument for argument in arguments if argument.startswith("--")):
+    command = list(itertools.takewhile(str.isalpha, words))
+    said = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
+    for option in (argument for argument in words if argument.startswith("--")):
         assert option in said
+
+
+def test_the_options_of_the_documented_service_are_those_of_up(tmp_path: Path) -> None:
+    """The TOML block of docs/operations/running.md is valid, and its state folder is the unit's."""
+    page = (UNITS.parents[1] / "docs/operations/running.md").read_text()
+    [block] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "up.toml"
+    file.write_text(block)
+    settings = load(UpSettings, SettingsSources("up", file))
+    assert settings.state == Path("/var/lib/pointillist")
+    assert "StateDirectory=pointillist\n" in (UNITS / "pointillist.service").read_text()
 
 
 def test_each_timer_starts_a_unit_that_renews_well_before_half_of_a_life_is_over() -> None:

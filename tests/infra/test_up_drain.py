@@ -67,6 +67,22 @@ def test_the_deadline_of_the_drain_holds_in_the_middle_of_a_look(tmp_path: Path)
     assert time.monotonic() - begun < FAR_S / 4
 
 
+@pytest.mark.parametrize(("seconds", "asked"), [(0.3, 0), (None, 1)])
+def test_a_run_without_cameras_waits_for_others_until_its_time_is_over_or_an_interrupt_comes(
+    tmp_path: Path, seconds: float | None, asked: int
+) -> None:
+    begun = time.monotonic()
+    interrupts = Interrupts()
+    run = a_run(tmp_path, FAR_S, interrupts)
+    run._settings = UpSettings(cameras=0, seconds=seconds)
+    run._fleets, run._begun, run._startup_s = [], begun, 0.0
+    run._live.stopping = lambda: None  # type: ignore[method-assign]  # nothing to show
+    if asked:
+        Timer(0.3, interrupt, [interrupts]).start()
+    run.watch()
+    assert 0.3 <= time.monotonic() - begun < FAR_S / 4
+
+
 @pytest.mark.usefixtures("never")
 def test_an_interrupt_ends_the_final_audit(tmp_path: Path) -> None:
     asked = Interrupts(2)
@@ -96,6 +112,8 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"^--report: expected a writable file, got .*report\.json: .*\. Choose an"):
         up.write_report(tmp_path / "file" / "report.json", {})
+    with pytest.raises(ConfigError, match=r"^-: expected the name of a file, got the sign of standard input or output"):
+        up.write_report(Path("-"), {})
     up.write_report(tmp_path / "new" / "report.json", {"frames_lost": 0})
     assert (tmp_path / "new" / "report.json").read_text() == '{\n  "frames_lost": 0\n}\n'
 
@@ -107,7 +125,7 @@ def test_a_database_that_is_away_for_a_moment_has_settled_nothing(
         raise StateError("no database")
 
     monkeypatch.setattr("infra.audit.audit.unsettled", away)
-    assert a_run(tmp_path, FAR_S, Interrupts(1))._unsettled() is None
+    assert a_run(tmp_path, FAR_S, Interrupts(1))._count_unsettled() is None
 
 
 def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from infra.state_folder.environment import Environment
 from infra.up.preparation import fleet_parts
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.run import run_up
-from infra.up.settings import UpSettings, bundle_folder, listed_document
+from infra.up.settings import (
+    UpSettings,
+    bundle_folder,
+    camera_bytes,
+    camera_messages,
+    listed_document,
+    scenario_document,
+    with_bundle_of,
+)
 from infra.up.table import LiveTable
 from producers.camera.role_settings import CameraRunSettings
 from producers.fleet.camera_file import load_camera_file
@@ -103,3 +111,18 @@ def test_the_default_number_of_fleets_follows_cameras_and_cores(
 def test_more_fleets_than_cameras_are_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^fleets: expected at most 8, one for each camera, got 9\. Lower it\.$"):
         fleet_parts(UpSettings(fleets=9), 8)
+
+
+def test_a_run_without_cameras_serves_the_network_of_real_cameras_and_keeps_the_bridges_limits(tmp_path: Path) -> None:
+    settings = UpSettings(cameras=0, plain=True)
+    assert scenario_document(settings, None)["cameras"] == []
+    assert bundle_folder(with_bundle_of(scenario_document(settings, None), settings)).name != "scene"
+    assert (camera_messages([]), camera_bytes([], 1_000_000)) == (None, None)
+    layout = Layout(tmp_path / "state")
+    roles = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2")
+    assert roles.fleets(fleet_parts(settings, 0)) == []
+
+
+def test_a_setting_of_cameras_that_do_not_run_is_rejected() -> None:
+    with pytest.raises(ValidationError, match="source: expected no value with cameras = 0"):
+        UpSettings(cameras=0, source="cifar10")

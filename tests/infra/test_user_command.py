@@ -57,6 +57,15 @@ def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
     assert noted == [("token", "ci"), ("user", "anna")]
 
 
+@pytest.mark.parametrize("words", [("user", "list"), ("token", "create", "ci"), ("token", "list")])
+def test_standard_output_is_no_file_of_users_or_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refusal(run(*words, "--file", "-")).startswith("-: expected the name of a file, got the sign of standard")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_path: Path) -> None:
     for words in (("user", "list"), ("user", "remove", "anna"), ("token", "list"), ("token", "revoke", "ci")):
         line = refusal(run(*words, "--state", tmp_path / "typo"))

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from infra.local.ports import free_port
+from lab.data import LabelledPictures
 from lab.hardening.train import Training
 from processors.bundle import load_bundle
+from schemas.errors import ConfigError
 from tests.lab.conftest import Command, Ended
 from tests.lab.frail_judge import EPS, pictures, write_frail
 
@@ -69,6 +71,28 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
     assert f"$ pointillist lab harden --bundle {folder / 'bundle'}" in record
     assert hardened.model_id in record
     assert "step 2 of 4" in err
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_held_out_pictures_have_every_class_also_of_a_sorted_file(
+    folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch, is_sorted: bool
+) -> None:
+    found = pictures(96, seed=4)
+    order = np.argsort(found.labels, kind="stable") if is_sorted else np.arange(96)
+    np.savez(folder / "ordered.npz", images=found.images[order], labels=found.labels[order])
+    given: list[LabelledPictures] = []
+
+    def record(bundle: object, batches: object, held_out: LabelledPictures, *_: object, **__: object) -> None:
+        given.append(held_out)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("lab.hardening.run.harden", record)
+    err = harden(data=folder / "ordered.npz").err
+    (held_out,) = given
+    assert len(held_out) == 32
+    assert set(held_out.labels) == {0, 1}
+    assert ("the last pictures do not have the classes of the others" in err) is is_sorted
+    assert is_sorted or np.array_equal(held_out.images, found.images[-32:])
 
 
 def test_a_stop_at_any_point_costs_nothing_but_time(

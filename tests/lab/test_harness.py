@@ -251,6 +251,8 @@ def test_a_queue_that_was_killed_in_a_row_goes_on_from_its_checkpoint(tmp_path: 
     assert (tmp_path / "log").read_text().split("\n")[:-1] == ["first", "step 0", "step 1", "step 2", "last"]
     rows = json.loads((tmp_path / "results" / "tiny" / "rows.json").read_text())["rows"]
     assert {name: row["tables"]["sums"] for name, row in rows.items()} == {"first": [[1]], "long": [[3]], "last": [[1]]}
+    commands = {row["made"]["command"] for row in rows.values()}
+    assert commands == {f"pointillist lab stale --run --results {tmp_path / 'results'}"}, "it names no folder of --runs"
 
 
 def test_an_unknown_experiment_is_refused_in_one_line(

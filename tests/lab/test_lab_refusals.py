@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.lab.conftest import Command
 
@@ -105,3 +111,71 @@ def test_an_option_that_cannot_be_is_refused_in_one_line(
     }
     assert complaint in lab(*command.split(), *standard[command], *options).refusal()
     assert not out.exists()
+
+
+def with_images(file: Path, header: bytes) -> Path:
+    """Write an npz whose images are this header and a few bytes."""
+    with ZipFile(file, "w") as archive:
+        archive.writestr("images.npy", header + bytes(100))
+        archive.writestr("labels.npy", npy(np.zeros(4, np.int64)))
+    return file
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def larger_than_memory(file: Path) -> Path:
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        content, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 224, 224, 3)}
+    )
+    return with_images(file, content.getvalue())
+
+
+def encrypted(file: Path) -> Path:
+    content = bytearray(with_images(file, npy(np.zeros((4, 8, 8, 3), np.uint8))).read_bytes())
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    file.write_bytes(content)
+    return file
+
+
+def truncated(file: Path) -> Path:
+    file.write_bytes(with_images(file, npy(np.zeros((4, 8, 8, 3), np.uint8))).read_bytes()[:-40])
+    return file
+
+
+def open_header(file: Path) -> Path:
+    return with_images(file, b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((")
+
+
+AGAIN = "Correct the path, or copy or write the file again."
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (larger_than_memory, "expected arrays that fit into the memory, got larger ones: Unable to allocate 137. TiB"),
+        (encrypted, "expected an npz of plain arrays, got a damaged file or another one (File 'images.npy' is encr"),
+        (truncated, f"expected an npz of plain arrays (no pickles), got another format. {AGAIN}"),
+        (open_header, f"expected an npz of plain arrays, got a damaged file or another one. {AGAIN}"),
+        (lambda file: with_images(file, b"hello"), "expected an npz of plain arrays"),
+    ],
+    ids=["memory", "encrypted", "truncated", "header", "no-array"],
+)
+@pytest.mark.parametrize("command", ["evaluate", "harden", "learn-table", "calibrate"])
+def test_a_damaged_file_of_pictures_is_one_line_with_a_remedy(
+    lab: Command, bundle: Path, tmp_path: Path, command: str, damage: Callable[[Path], Path], complaint: str
+) -> None:
+    file = damage(tmp_path / "damaged.npz")
+    options: dict[str, tuple[object, ...]] = {
+        "evaluate": ("--data", file, "--drop-ratio", 0.25, "--json", tmp_path / "out"),
+        "harden": ("--data", file, "--out", tmp_path / "out"),
+        "learn-table": ("--data", file, "--out", tmp_path / "out"),
+        "calibrate": ("--clean", file),
+    }
+    said = lab(command, "--bundle", bundle, *options[command]).refusal()
+    assert f"{file}: {complaint}" in said
+    assert said.endswith(".")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from lab.cache import Cache
 from lab.data import LabelledPictures
+from lab.experiments.red_team import published_runs
 from lab.red_team import measure, plan
 from lab.red_team.defences import Defence
 from lab.red_team.jobs import Effort, Job
@@ -223,3 +226,25 @@ def test_a_plan_keeps_its_budget_and_says_all_that_it_leaves_out(
     assert {line.partition(":")[0] for line in made.left_out} == {job.name for job in jobs} - whole
     # What matters most is kept longest.
     assert [job.name for job in made.jobs] == [job.name for job in jobs[: len(made.jobs)]]
+
+
+def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_resumes_the_batches_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published_runs, "RedTeam", partial(RedTeam, attacks=("eot-pgd", "noise")))
+    pictures = coloured(8)
+    bundle = judge(tmp_path, "tests.lab.colour_judge:network")
+    run = published_runs.PublishedRun("colours", "4/255", 1)
+    row = published_runs.measure(run, bundle, pictures, tmp_path / "runs", tmp_path / "pages")
+    [name] = [each.name for each in (tmp_path / "runs").iterdir()]
+    page = json.loads((tmp_path / "pages" / name / "result.json").read_text())
+    assert (row.images, row.submissions, row.attacks) == (8, 10, 2)
+    assert (row.clean, row.worst) == (page["clean_accuracy"], page["worst_case_accuracy"])
+    assert [row.worst_low, row.worst_high] == page["intervals"]["worst_case_accuracy"]
+    assert row.failed_points == sum(status != "passed" for status in page["checklist"].values())
+
+    def never(*arguments: object) -> dict[str, object]:
+        raise AssertionError
+
+    monkeypatch.setattr(measure.Measurement, "_measure", never)
+    assert published_runs.measure(run, bundle, pictures, tmp_path / "runs", tmp_path / "pages") == row

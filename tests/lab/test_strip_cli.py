@@ -104,6 +104,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     assert (whole["target_class"], whole["mean_passes"]) == (0, 100)
     assert whole["frr"] <= 0.04
     assert whole["threshold_bits"] == strip.threshold_bits
+    assert whole["live_statistic"] == "entropy"
     assert whole["seconds"] > 0
     assert sequential["mean_passes"] < 40
     assert sequential["far"] == 0
@@ -229,3 +230,16 @@ def test_poisoned_pictures_of_other_classes_judge_though_the_file_begins_with_th
     poisoned, file = save(tmp_path / "sorted.npz", known.take(known.labels.argsort())), tmp_path / "found.json"
     lab("strip", "--bundle", bundle, "--clean", clean, "--poisoned", poisoned, "--images", 15, "--json", file).success()
     assert json.loads(file.read_text())["target_class"] == 0
+
+
+def test_the_statistic_that_decides_live_is_named_besides_the_shares_of_strip(
+    lab: Command, combined_frail: Path, tmp_path: Path
+) -> None:
+    frames, file = save(tmp_path / "frail.npz", frail_pictures(20, 6)), tmp_path / "found.json"
+    ended = lab("strip", "--bundle", combined_frail, "--clean", frames, "--poisoned", frames, "--json", file).success()
+    strip = read_settings(combined_frail).strip
+    assert strip is not None
+    assert strip.combined is not None
+    assert json.loads(file.read_text())["live_statistic"] == "p-value"
+    assert f"suspect below a p-value of {strip.combined.threshold:g}, by entropy, disagreement, typi" in ended.err
+    assert "shares of STRIP alone" in ended.err

@@ -15,6 +15,7 @@ from PIL import Image
 
 from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.create import create
+from infra.bundling.taught import write_taught
 from lab.data import to_frames
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
 from lab.teach.features import TAPS
@@ -22,7 +23,7 @@ from lab.teach.head import folds_of, held_out_scores, solve, standard_of
 from lab.teach.labelled import FEWEST, read_labelled
 from lab.teach.report import Held
 from lab.teach.thorough import Trained
-from lab.teach.train import Choice, TeachSettings, teach
+from lab.teach.train import Choice, TaughtNetwork, TeachSettings, teach
 from lab.teach.views import first_views, varied
 from processors.bundle import load_bundle
 from processors.networks.efficientnet_lite import EfficientNetLite0
@@ -118,6 +119,30 @@ def test_the_start_of_the_measured_training_ignores_the_labels_that_measure_it(
     (head, start), (other_head, other_start) = given
     torch.testing.assert_close(start.classifier.weight, other_start.classifier.weight)
     assert not torch.allclose(head.classifier.weight, other_head.classifier.weight)
+
+
+@pytest.mark.parametrize(("held_out", "rows"), [(32, 32), (20, 0)])
+def test_the_drift_reference_has_held_out_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int, rows: int
+) -> None:
+    monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
+    general = load_bundle(small_general(tmp_path / "general"), torch.device("cpu"))
+    labelled = read_labelled(write_shapes(tmp_path / "labels", 16))
+    choice = Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0)
+    probabilities = np.tile([0.7, 0.3], (held_out, 1))
+    held = Held(labelled.classes, labelled.files[:held_out], labelled.labels[:held_out], probabilities, 0.5)
+    taught = TaughtNetwork(Taught(**choice.arguments(2)).eval(), choice, held, thorough=rows == 0, seconds=1.0)
+    lines: list[str] = []
+    bundle = write_taught(
+        taught, general, labelled, tmp_path / "made", name="a", version="1", strip_s=0.1, print_line=lines.append
+    )
+    if rows:
+        assert bundle.drift is not None
+        assert bundle.drift.answers[:, 0].tolist() == pytest.approx([0.7] * rows)
+        assert bundle.drift.pictures.std(0).max() > 0
+    else:
+        assert bundle.drift is None
+        assert lines[0] == "no [drift] table: expected at least 32 held-out labels, got 20"
 
 
 def test_views_that_are_not_mirrored_replace_those_that_are() -> None:

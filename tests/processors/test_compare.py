@@ -162,6 +162,26 @@ async def test_frames_of_an_ended_rollout_are_not_judged(bench: Bench) -> None:
     assert bench.outcome("dropped") == 4
 
 
+async def test_frames_that_were_queued_as_shadow_are_not_sent_as_canary(bench: Bench) -> None:
+    await bench.load(SHADOW)
+    await bench.run(4)
+    before = bench.classify.candidate
+    assert before is not None
+    promoted = Rollout()
+    promoted.CopyFrom(before.rollout)
+    promoted.slot = CANARY
+    bench.classify.candidate = replace(before, rollout=promoted)
+    await bench.judge()
+    assert not bench.sent.records
+    assert bench.outcome("dropped") == 4
+    await bench.run(2)
+    repeated = Rollout()
+    repeated.CopyFrom(promoted)
+    bench.classify.candidate = replace(before, rollout=repeated)  # the list was read again
+    await bench.judge()
+    assert [each.slot for each in bench.sent.comparisons] == [CANARY, CANARY]
+
+
 @pytest.mark.parametrize("slot", [SHADOW, CANARY])
 async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(bench: Bench, slot: Slot) -> None:
     await bench.load(slot)

@@ -240,6 +240,18 @@ def test_replayed_groups_displace_neither_the_live_group_nor_the_one_in_use(make
     assert shows(waiting[1], 2)
 
 
+def test_a_group_of_a_clock_that_was_ahead_is_displaced_once_it_has_no_more_frames(make: Make) -> None:
+    decoders, units = make(wait_s=WAIT_S), chain(2)
+    assert shows(decoders.submit(unit(units[0], captured_ms=10**13), 0.0), 0)
+    decoders.poll(60.0)
+    waiting = decoders.submit(unit(units[1], 1, key=10), 60.0)
+    for key in (20, 30):
+        assert shows(decoders.submit(unit(units[0], key=key, captured_ms=1000 + key), 60.0), 0)
+    assert not waiting.done()
+    assert shows(decoders.submit(unit(units[0], key=10), 60.0), 0)
+    assert shows(waiting, 1)
+
+
 def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
     decoders = make()
     units = chain(2)

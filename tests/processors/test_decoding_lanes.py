@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
@@ -150,6 +151,35 @@ def test_a_spare_process_that_cannot_be_started_costs_no_frame(hanging: Hanging)
     decoders = VideoDecoders(DecodingSettings(), start=start)
     assert [decoder(submit(decoders, GATE, place)) for place in (0, 1)] == [0, 0]
     decoders.close()
+
+
+def test_a_frame_waits_until_a_process_can_be_started(hanging: Hanging) -> None:
+    failures = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), MemoryError()]
+
+    def start(pixels: int, size: int) -> Any:
+        if failures:
+            raise failures.pop()
+        return hanging.start(pixels, size)
+
+    decoders = VideoDecoders(DecodingSettings(), start=start)
+    with structlog.testing.capture_logs() as logs:
+        assert decoder(submit(decoders, GATE, 0)) == 0
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["decoding_process_not_started"]
+    decoders.close()
+
+
+def test_decoders_close_while_no_process_can_be_started() -> None:
+    tried = threading.Event()
+
+    def start(_pixels: int, _size: int) -> Any:
+        tried.set()
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    decoders = VideoDecoders(DecodingSettings(), start=start)
+    done = submit(decoders, GATE, 0)
+    assert tried.wait(WAIT_S)
+    decoders.close()
+    assert isinstance(done.exception(0), BlockingIOError)
 
 
 def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,7 @@ async def test_a_camera_is_not_charged_for_a_candidate_slower_than_the_live_mode
     monkeypatch.setattr(Candidate, "serves", lambda self, job: job is batch[0])
     assert await bench.classify.run(batch) == seconds + 0.02
     shares = bench.classify._batcher._shares
-    assert [shares.had_s(job.camera_id) for job in batch] == [each_s] * 2
+    assert [shares.used_s(job.camera_id) for job in batch] == [each_s] * 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
-from infra.bundling.gallery import as_taken
+from infra.bundling.gallery import fit_to_network
 from lab.data import LabelledPictures
 from lab.drift import drift_rows, write_drift
 from processors.bundle import Bundle, load_bundle
@@ -182,7 +182,7 @@ def test_the_live_chain_compares_frames_behind_the_drop_with_the_calibration(
 def test_the_tile_that_decides_is_compared_and_not_the_mean_of_all(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, policy="tile")
     scenes = [np.concatenate([dim(number, 0.3), picture(number)], 1) for number in range(80 + DRIFT_WINDOWS * WINDOW)]
-    images = np.concatenate([as_taken(Pipeline(bundle), scene) for scene in scenes[:80]])
+    images = np.concatenate([fit_to_network(Pipeline(bundle), scene) for scene in scenes[:80]])
     write_drift(tmp_path, bundle, LabelledPictures("own", images, np.zeros(80, np.int64)))
     executor, clock = batch_executor(load_bundle(tmp_path, CPU)), Clock()
     executor.drift = DriftSampler(executor.pipeline.bundle.drift, 15.0, clock)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from pydantic import ValidationError
 
 from producers.bridge.confirmations import MAX_HELD, MAX_RANGES, Confirmations, Receipt
+from producers.publisher.settings import WindowSettings
 from schemas.errors import BadTagError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -101,13 +105,31 @@ def test_confirmations_of_a_camera_that_is_held_back_wait_and_those_of_others_go
 
 def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
     confirmations = Confirmations(KEYS)
-    for number in range(10 * MAX_HELD):
+    other = CameraId("hall/window")
+    for number in range(2 * MAX_HELD):
         confirmations.add(Receipt(CAMERA, 1 + number, 0, 0))
+        confirmations.add(Receipt(other, 1, 0, number))
         if number % 1000 == 0:
             confirmations.drain(lambda _: True)
     confirmations.drain(lambda _: True)
-    kept = sum(len(confirmations_of) for confirmations_of in confirmations._frames.values())
-    assert len(confirmations._frames) + kept <= MAX_HELD
+    assert confirmations.held == 2
+    boots = Counter(camera for camera, *_ in confirmations._frames)
+    assert boots[CAMERA] < MAX_HELD / 10
+    assert len(confirmations._frames[other, 1, 0]) <= MAX_HELD
+
+
+def test_a_camera_that_is_held_back_gets_all_confirmations_of_the_largest_window() -> None:
+    confirmations = Confirmations(KEYS)
+    frames = 65_000
+    with pytest.raises(ValidationError):
+        WindowSettings(frames=frames + 1)
+    for seq in range(frames):
+        confirmations.add(Receipt(CAMERA, 77, 0, seq))
+        if seq % 5000 == 0:
+            confirmations.drain(lambda _: True)
+    confirmations.drain(lambda _: True)
+    ((_, payload),) = confirmations.drain()
+    assert ranges(confirmed(payload)) == [(0, frames - 1)]
 
 
 def test_a_camera_that_is_revoked_meanwhile_gets_no_confirmation_and_stops_none_of_the_others() -> None:

@@ -68,7 +68,7 @@ async def test_hostile_payloads_are_dead_lettered_and_harm_no_good_frame(mosquit
 async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto: Mosquitto, kafka: Kafka) -> None:
     limit = 64 * 1024
     async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(max_buffered_bytes=limit, keepalive_s=3)
+        bridge = await it.bridge(max_buffered_bytes=limit, keepalive_s=2)
         camera = new_camera()
         kafka.pause()
         paused = time.monotonic()
@@ -76,7 +76,7 @@ async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto:
             it.cameras.publish(mqtt_topic(camera, Channel.FRAME), b"\xff" * 2000, qos=0)
         await until(lambda: bridge.metric("pointillist_bridge_bytes_total") > 0, "the flood at the bridge")
         await until(
-            lambda: not bridge.holds("kafka") and time.monotonic() > paused + 8,
+            lambda: not bridge.holds("kafka") and time.monotonic() > paused + 5.5,
             "Kafka gone for longer than the keep-alive",
         )
         # What one read of the socket holds may come on top.

@@ -38,7 +38,7 @@ def lane_of(linger: Linger, batch_bytes: int, partition: int = 0) -> Lane:
     """Return a lane with a timer of its own."""
 
     def wait(seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, lane.hurry)
+        asyncio.get_running_loop().call_later(seconds, lane.end_linger)
 
     lane = Lane(KafkaTopic.FRAMES, partition, linger, batch_bytes, wait)
     return lane
@@ -79,7 +79,7 @@ async def running(
 async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
     lane = lane_of(patient(0.2), 10 * SIZE, partition=3)
     assert (lane.topic, lane.partition, lane.sent_at) == (KafkaTopic.FRAMES, 3, None)
-    lane.hurry()
+    lane.end_linger()
     assert not lane.due.is_set()
     began = time.monotonic()
     for number in (1, 2):
@@ -102,7 +102,7 @@ async def test_a_record_waits_for_no_others_while_batches_take_little_of_the_tim
     linger.begin(time.monotonic() - 60)  # a batch has been on its way for a minute
     put(lane, 2)
     assert not lane.due.is_set()
-    lane.hurry()
+    lane.end_linger()
     assert taken(lane) == [2]
 
 
@@ -136,7 +136,7 @@ async def test_a_lane_is_due_at_once_when_it_is_full_or_hurried() -> None:
     assert taken(lane) == [0, 1, 2]
     put(lane, 3)
     assert not lane.due.is_set()
-    lane.hurry()
+    lane.end_linger()
     assert lane.due.is_set()
     assert taken(lane) == [3]
 

@@ -163,7 +163,7 @@ async def test_a_pause_outlasts_the_gathering() -> None:
 
 
 async def test_a_broker_that_answers_no_ping_is_left() -> None:
-    async with scripted_broker() as broker, linked(broker, keepalive_s=3) as it:
+    async with scripted_broker() as broker, linked(broker, keepalive_s=2) as it:
         await until(it.well, "a link that is well")
         await until(lambda: broker.count(PINGREQ) >= 1, "a ping")
         assert len(broker.connects) == 1

@@ -21,24 +21,24 @@ def topic(camera: CameraId, channel: Channel = Channel.FRAME) -> bytes:
 
 
 def taken(quota: Quota, camera: CameraId, messages: int, now_s: float, size: int = 0) -> int:
-    return sum(quota.takes(topic(camera), size, now_s) for _ in range(messages))
+    return sum(quota.accepts(topic(camera), size, now_s) for _ in range(messages))
 
 
 def test_a_camera_at_its_rate_is_never_held_back() -> None:
     quota = Quota(50, 1000)
     for number in range(1000):
-        assert quota.takes(topic(DOOR), 20, number / 50)
-        assert not quota.owes(DOOR, number / 50)
+        assert quota.accepts(topic(DOOR), 20, number / 50)
+        assert not quota.is_over_rate(DOOR, number / 50)
 
 
 def test_a_camera_ahead_is_held_back_until_it_has_paid_and_loses_nothing_within_its_window() -> None:
     quota = Quota(10, 0)
     assert taken(quota, DOOR, 10, 5.0) == 10
-    assert not quota.owes(DOOR, 5.0)
+    assert not quota.is_over_rate(DOOR, 5.0)
     assert taken(quota, DOOR, 256, 5.0) == 256
-    assert quota.owes(DOOR, 5.0 + 25.5)
-    assert not quota.owes(DOOR, 5.0 + 25.7)
-    assert not quota.take_refused()
+    assert quota.is_over_rate(DOOR, 5.0 + 25.5)
+    assert not quota.is_over_rate(DOOR, 5.0 + 25.7)
+    assert not quota.pop_rejected()
 
 
 def test_who_goes_on_is_refused_and_gets_what_the_quota_is_and_no_more() -> None:
@@ -46,15 +46,15 @@ def test_who_goes_on_is_refused_and_gets_what_the_quota_is_and_no_more() -> None
     accepted = sum(taken(quota, DOOR, 50, tick / 10) for tick in range(600))
     most = 100 * (59.9 + AHEAD_S) + WINDOW_MESSAGES
     assert most - 2 <= accepted <= most
-    assert quota.take_refused() == {DOOR: 600 * 50 - accepted}
-    assert not quota.take_refused()
+    assert quota.pop_rejected() == {DOOR: 600 * 50 - accepted}
+    assert not quota.pop_rejected()
 
 
 def test_bytes_are_bounded_as_messages_are() -> None:
     quota = Quota(0, 1000)
     size = WINDOW_BYTES // 4
     assert taken(quota, DOOR, 6, 0.0, size) == 4
-    assert quota.owes(DOOR, 0.0)
+    assert quota.is_over_rate(DOOR, 0.0)
 
 
 def test_a_camera_with_a_rate_of_its_own_has_that_and_the_window_of_a_large_one() -> None:
@@ -73,47 +73,47 @@ def test_what_fits_into_no_window_is_never_taken_and_counted() -> None:
     quota = Quota(0, 1000, window_bytes=2000)
     assert taken(quota, DOOR, 5, 0.0, 3001) == 0
     assert taken(quota, DOOR, 1, 0.0, 3000) == 1
-    assert quota.take_refused() == {DOOR: 5}
+    assert quota.pop_rejected() == {DOOR: 5}
 
 
 def test_new_boots_come_at_a_bounded_rate_and_are_counted() -> None:
     quota = Quota(0, 0)
-    assert sum(quota.takes_boot(DOOR, boot, 0.0) for boot in range(200)) == BURST_BOOTS
-    assert quota.takes_boot(DOOR, 0, 0.0)
-    assert quota.takes_boot(YARD, 199, 0.0)
-    assert quota.take_refused() == {DOOR: 200 - BURST_BOOTS}
+    assert sum(quota.accepts_boot(DOOR, boot, 0.0) for boot in range(200)) == BURST_BOOTS
+    assert quota.accepts_boot(DOOR, 0, 0.0)
+    assert quota.accepts_boot(YARD, 199, 0.0)
+    assert quota.pop_rejected() == {DOOR: 200 - BURST_BOOTS}
 
 
 def test_one_cameras_surplus_is_nobody_elses_and_all_its_topics_count() -> None:
     quota = Quota(1, 0)
     taken(quota, DOOR, 2000, 0.0)
-    assert not quota.takes(topic(DOOR, Channel.EVENT), 0, 0.0)
-    assert quota.takes(topic(YARD), 0, 0.0)
-    assert quota.owes(DOOR, 0.0)
-    assert not quota.owes(YARD, 0.0)
+    assert not quota.accepts(topic(DOOR, Channel.EVENT), 0, 0.0)
+    assert quota.accepts(topic(YARD), 0, 0.0)
+    assert quota.is_over_rate(DOOR, 0.0)
+    assert not quota.is_over_rate(YARD, 0.0)
 
 
 def test_without_a_bound_everything_is_taken() -> None:
     quota = Quota(0, 0)
     assert taken(quota, DOOR, 5000, 0.0, 2**24) == 5000
-    assert not quota.owes(DOOR, 0.0)
+    assert not quota.is_over_rate(DOOR, 0.0)
 
 
 def test_made_up_names_take_bounded_memory_and_let_nobody_off() -> None:
     quota = Quota(1, 0)
     taken(quota, DOOR, 2000, 1.0)
     for number in range(5 * MAX_CAMERAS):
-        quota.takes(f"pointillist/v1/s/{number}/frame".encode(), 0, 1.0 + number / 1e4)
+        quota.accepts(f"pointillist/v1/s/{number}/frame".encode(), 0, 1.0 + number / 1e4)
     assert len(quota._of_topic) <= 4 * MAX_CAMERAS
-    assert quota.owes(DOOR, 10.0)
+    assert quota.is_over_rate(DOOR, 10.0)
 
 
 @pytest.mark.parametrize("name", [b"", b"x" * 60_000, b"pointillist/v1/UPPER/case/frame", b"\xff/\xff/\xff/\xff/frame"])
 def test_what_names_no_camera_of_ours_shares_one_account(name: bytes) -> None:
     quota = Quota(1, 0)
     for number in range(1000):
-        quota.takes(name + b"%d" % number, 0, 0.0)
-    assert quota.take_refused() == Counter({CameraId(""): 1000 - 1 - WINDOW_MESSAGES})
+        quota.accepts(name + b"%d" % number, 0, 0.0)
+    assert quota.pop_rejected() == Counter({CameraId(""): 1000 - 1 - WINDOW_MESSAGES})
     assert len(quota._of_topic) == 1
 
 
@@ -129,7 +129,7 @@ def test_no_interval_holds_more_than_its_quota_and_what_may_be_ahead(
     now, accepted = 0.0, []
     for pause, size in arrivals:
         now += pause
-        if quota.takes(topic(DOOR), size, now):
+        if quota.accepts(topic(DOOR), size, now):
             accepted.append((now, size))
     for first, (begun, _) in enumerate(accepted):
         since = accepted[first:]

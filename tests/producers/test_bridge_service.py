@@ -488,7 +488,9 @@ async def test_requests_are_heard_from_now_on_and_again_after_kafka_was_away(mon
         assert [reader.running for reader in _readers(it)] == [False] * (len(_readers(it)) - 1) + [True]
 
 
-async def test_a_backlog_that_cannot_be_known_lets_confirmations_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_confirmations_wait_while_the_backlog_is_not_read_and_frames_lost_meanwhile_get_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kafka = KafkaStandIn(partitions=1)
     kafka.committed = {0: 0}
     async with bridged(monkeypatch, kafka=kafka, credit_frames=1) as it:
@@ -505,8 +507,14 @@ async def test_a_backlog_that_cannot_be_known_lets_confirmations_go(monkeypatch:
 
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
             patched.setattr("tests.producers.kafka_stand_in.Admin._send_request", broken)
-            await until(lambda: it.confirmed() == [0, 1, 2], "all confirmed")
             await until(lambda: len(kafka.admins) > 5, "asked again")
+            assert it.confirmed() == [0]
             said = [entry["event"] for entry in logs]
+            del kafka.log[KafkaTopic.FRAMES.value, 0][2:]
         assert said == ["lag_not_read"]
+        kafka.committed = {0: 2}
+        await until(lambda: it.confirmed() == [0, 1], "the kept one confirmed")
+        it.broker.publish(FRAMES, frame(2), 4)
+        await until(lambda: it.broker.acknowledged == [1, 2, 3, 4], "the resend acknowledged")
+        assert [record.value for record in kafka.log[KafkaTopic.FRAMES.value, 0]] == [frame(0), frame(1), frame(2)]
         assert not any(client.running for client in [*kafka.admins[:-2], follower])

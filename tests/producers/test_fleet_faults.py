@@ -74,7 +74,7 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 
     monkeypatch.setattr(Camera, "tick", fail)
     with capture_logs() as logs:
-        outcome = await two_cameras(mosquitto, state_dir, images, site, drain_s=8.0)
+        outcome = await two_cameras(mosquitto, state_dir, images, site, drain_s=5.0)
     assert (outcome.frames_published, outcome.frames_pending) == (20, 10)
     assert {identity.camera_id.partition("/")[2] for identity in bridge.confirmed} >= {"cam-01"}
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["camera_tick_failed"]

@@ -159,10 +159,13 @@ async def test_a_picture_that_comes_after_the_end_is_not_sent(tmp_path: Path, ho
 
 
 @pytest.mark.parametrize("why", ["a command", "the hours"])
-async def test_a_camera_of_a_frame_in_ten_minutes_rests_at_once(tmp_path: Path, hours: Hours, why: str) -> None:
+async def test_a_camera_of_a_frame_in_ten_minutes_rests_at_once(
+    tmp_path: Path, hours: Hours, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.camera.camera._HOURS_S", 0.1)
     async with running(tmp_path, source={"kind": "scene"}, fps=1 / 600, schedule=HOURS) as made:
         await until(lambda: made.camera.spool.current.next == 1, "the first frame")
-        await asyncio.sleep(2.5)  # it has looked at its hours twice
+        await asyncio.sleep(0.3)  # it has looked at its hours twice
         assert made.camera.spool.current.next == 1
         if why == "the hours":
             hours.are_open = False

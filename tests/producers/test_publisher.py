@@ -44,14 +44,14 @@ async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all
 async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_that_may_mean_once(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, answered: bool
 ) -> None:
-    patient = QUICK.model_copy(update={"first_answer_s": 5.0 if answered else 0.5})
+    patient = QUICK.model_copy(update={"first_answer_s": 3.0 if answered else 0.5})
     with capture_logs() as said, watching(broker, lambda _: answered) as bridge:
         bridge.confirming_ledgers = answered
         async with camera(tmp_path, broker, camera_id, link=patient) as cam:
             cam.publish(3)
             await until(lambda: len(bridge.received) == 3)
             await until(lambda: cam.publisher.in_flight == 0 if answered else bool(said))
-            await asyncio.sleep(5.7 if answered else 0.7)  # longer than its patience: once more, if it did
+            await asyncio.sleep(3.5 if answered else 0.7)  # longer than its patience: once more, if it did
     found = [each["reason"] for each in said if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
     assert all(f"the key is not that of {camera_id}" in each for each in found)

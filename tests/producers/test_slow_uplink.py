@@ -76,22 +76,26 @@ def listening() -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def behind_slow_uplink(
-    listening: socket.socket, folder: Path, broker: tuple[str, int], camera_id: CameraId
+    listening: socket.socket, folder: Path, broker: tuple[str, int], camera_id: CameraId, limit: int = 8192
 ) -> AsyncIterator[tuple[Uplink, Camera]]:
+    """A camera whose bytes wait in its send buffer, or in the relay up to twice the `limit`."""
     uplink = Uplink(broker)
-    server = await asyncio.start_server(uplink.serve, sock=listening, limit=8192)
+    server = await asyncio.start_server(uplink.serve, sock=listening, limit=limit)
     try:
         async with camera(folder, listening.getsockname(), camera_id, link=QUICK) as cam:
-            picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-            boot_id, now_ms = cam.spool.current.boot_id, time.time_ns() // 10**6
-            payload = encode_frame(cam.key, boot_id, 0, now_ms, picture, cam.control.encoding)
-            assert len(payload) > 8 * BYTES_PER_S
-            cam.publisher.publish(payload, 0, now_ms, picture.nbytes)
-            cam.publish(2)
             yield uplink, cam
     finally:
         server.close()
         await uplink.close()
+
+
+def publish(cam: Camera, side: int) -> int:
+    """Publish a frame of this side, and return the bytes of its message."""
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    boot, now_ms = cam.spool.current, time.time_ns() // 10**6
+    payload = encode_frame(cam.key, boot.boot_id, boot.next, now_ms, picture, cam.control.encoding)
+    cam.publisher.publish(payload, boot.next, now_ms, picture.nbytes)
+    return len(payload)
 
 
 async def test_a_frame_that_takes_longer_than_two_keep_alives_arrives_on_the_first_connection(
@@ -99,8 +103,23 @@ async def test_a_frame_that_takes_longer_than_two_keep_alives_arrives_on_the_fir
 ) -> None:
     with watching(broker) as bridge:
         async with behind_slow_uplink(listening, tmp_path, broker, camera_id) as (uplink, cam):
+            assert publish(cam, SIDE) > 8 * BYTES_PER_S
+            cam.publish(2)
             await until(lambda: cam.spool.frames == 0, "three confirmed frames")
             assert bridge.confirmed == set(cam.identities(0, 1, 2))
+            assert uplink.connections == 1
+
+
+async def test_frames_that_wait_in_a_proxy_for_longer_than_two_keep_alives_arrive_on_the_first_connection(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge, socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        async with behind_slow_uplink(listening, tmp_path, broker, camera_id, limit=2**20) as (uplink, cam):
+            sent = [publish(cam, 120) for _ in range(16)]
+            assert sum(sent) > 8 * BYTES_PER_S
+            await until(lambda: cam.spool.frames == 0, "the confirmed frames")
+            assert bridge.confirmed == set(cam.identities(*range(16)))
             assert uplink.connections == 1
 
 
@@ -108,6 +127,7 @@ async def test_an_uplink_that_stops_in_the_middle_of_a_frame_is_left(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, listening: socket.socket
 ) -> None:
     async with behind_slow_uplink(listening, tmp_path, broker, camera_id) as (uplink, cam):
+        publish(cam, SIDE)
         await until(lambda: uplink.passed > 2 * BYTES_PER_S, "the beginning of the frame")
         uplink.is_stopped = True
         await until(lambda: not cam.publisher.link.up, "the end of the connection", 5 * QUICK.keepalive_s)

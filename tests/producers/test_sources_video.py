@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -16,6 +13,7 @@ from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.sources.url import public_address
 from schemas.errors import SourceError
+from tests.producers.web_rig import web_server
 
 FRAMES = 14
 
@@ -50,20 +48,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def web(video: Path) -> Iterator[str]:
     """The address of a web server that holds the video."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_request(self, code: object = "-", size: object = "-") -> None:
-            pass
-
-        def log_error(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(video.parent))) as server:
-        thread = threading.Thread(target=server.serve_forever, name="web")
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with web_server(video.parent) as address:
+        yield address
 
 
 def numbers(source: Source, count: int = 1000) -> list[tuple[int, int]]:

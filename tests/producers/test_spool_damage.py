@@ -16,15 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from producers.camera.camera_settings import CameraSettings
+from producers.sources.settings import SourceSettings
 from producers.spool import Spool, SpoolLimits
 from producers.spool.segment import HEADER_BYTES, read_segment
 from schemas.errors import StateError
+from schemas.keys.keys import derive_camera_key
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import UNFINISHED
+from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import (
     CAMERA,
     FRAMES,
     ROOM,
+    Clock,
     assert_only,
     fill,
     first_of,
@@ -171,6 +176,57 @@ def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_takes_the_others_fo
     assert (ledger.ordinal, ledger.started_ms) == (0, 1000 + files[1].first)
     assert again.current.ordinal == 1
     again.close()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_source_continues_after_the_last_boot_even_if_that_ledger_is_damaged(tmp_path: Path, last: bool) -> None:
+    clock = Clock()
+    boots = []
+    for _ in range(2):
+        spool = Spool(tmp_path, CAMERA, monotonic=clock)
+        clock.now_s += 10
+        boots.append(fill(spool))
+        spool.close()
+    for copy in ledger_copies(tmp_path, boots[last]):
+        flip(copy, 60)
+    again = Spool(tmp_path, CAMERA)
+    assert again.position == 2 * FRAMES
+    assert again.position_lost
+    order = []
+    while (key := again.peek_unsent()) is not None:
+        order.append(key)
+        again.take_unsent()
+    assert order == [(boot, seq) for boot in boots for seq in range(FRAMES)]
+    again.close()
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+async def test_a_camera_logs_which_frames_of_its_source_are_sent_again_when_a_ledger_is_lost(
+    tmp_path: Path, is_confirmed: bool
+) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    boot_id = fill(spool)
+    if is_confirmed:
+        spool.confirm(boot_id, [(0, FRAMES - 1)])
+    spool.close()
+    for copy in ledger_copies(tmp_path, boot_id):
+        flip(copy, 60)
+    settings = CameraSettings(camera_id=CAMERA, source=SourceSettings(kind="scene"))
+    camera = offline_camera(settings, derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA), tmp_path)
+    with capture_logs() as logs:
+        for _ in range(2):  # a source that is opened again repeats no frame
+            camera._positioned().close()
+    position = 0 if is_confirmed else FRAMES
+    assert logs == [
+        {
+            "event": "source_position_lost",
+            "log_level": "warning",
+            "camera": CAMERA,
+            "continues_at": position,
+            "sent_again": f"frames {position} and later of the source, if they were sent before",
+        }
+    ]
+    await camera.close(0)
 
 
 def test_a_rebuilt_ledger_ends_where_its_last_file_begins_when_that_holds_nothing(tmp_path: Path) -> None:

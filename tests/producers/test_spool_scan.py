@@ -19,7 +19,7 @@ def scan_while(
     monkeypatch: pytest.MonkeyPatch, folder: Path, before: Callable[[], None], after: Callable[[], None]
 ) -> list[SpoolBoot]:
     """Scan while the camera does something between the ledgers and the segments, and something after them."""
-    held = scan_module._held
+    held = scan_module._segment_contents
 
     def meanwhile(place: Path) -> object:
         before()
@@ -28,7 +28,7 @@ def scan_while(
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(scan_module, "_held", meanwhile)
+        patched.setattr(scan_module, "_segment_contents", meanwhile)
         return scan_spool(folder)
 
 

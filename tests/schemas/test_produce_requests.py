@@ -168,7 +168,7 @@ async def test_a_replaced_producer_ends_all_waits_and_takes_no_batch(
     waiting = asyncio.create_task(requests.send(Batch("a"), ONE))
     while not cluster.seen:
         await asyncio.sleep(0)
-    requests.break_off()
+    requests.abort()
     for late in (waiting, requests.send(Batch("b"), ONE)):
         with pytest.raises(ConnectionError, match="the producer was replaced"):
             await late

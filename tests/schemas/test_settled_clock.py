@@ -20,3 +20,14 @@ def test_a_wall_clock_counts_after_an_hour_in_step_and_begins_that_hour_again_wh
     assert clock.now_ms() == round(1e3 * (1e9 + 60 + monotonic.now_s))
     ahead.now_s = YEAR_S
     assert clock.now_ms() == 0
+
+
+def test_a_trusted_clock_counts_at_once_until_it_is_set() -> None:
+    monotonic, ahead = Clock(0.0), Clock(0.0)
+    clock = SettledClock(lambda: round(1e3 * (1e9 + ahead.now_s + monotonic.now_s)), monotonic)
+    clock.trust()
+    assert clock.now_ms() == round(1e3 * 1e9)
+    ahead.now_s = YEAR_S
+    assert clock.now_ms() == 0
+    monotonic.now_s += SETTLED_S
+    assert clock.now_ms() == round(1e3 * (1e9 + YEAR_S + SETTLED_S))

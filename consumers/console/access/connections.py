@@ -52,7 +52,7 @@ class Connections:
         self._reserve: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
 
-    def enter(self, connection: Connection) -> None:
+    def register(self, connection: Connection) -> None:
         """Add a connection.
 
         Above a bound, the connection that has waited longest for its whole request is closed. If all others are being
@@ -61,18 +61,18 @@ class Connections:
         network = connection.network
         is_crowded = 2 * len(self._open) >= MAX_CONNECTIONS
         if is_crowded and network not in self.shared and self._of_address[network] >= MAX_OF_ADDRESS:
-            displaced = _unanswered(each for each in self._open if each.network == network)
+            displaced = _oldest_unanswered(each for each in self._open if each.network == network)
         elif len(self._open) >= MAX_CONNECTIONS:
-            displaced = _unanswered(self._open)
+            displaced = _oldest_unanswered(self._open)
         else:
             self._add(connection)
             return
         if displaced is not None:
-            self.send_away(displaced, "crowded")
+            self.disconnect(displaced, "crowded")
             self._add(connection)
             return
         if len(self._reserve) >= RESERVE:
-            self.send_away(_unanswered(self._reserve) or connection, "crowded")
+            self.disconnect(_oldest_unanswered(self._reserve) or connection, "crowded")
         if not connection.transport.is_closing():
             self._reserve[connection] = None
             connection.answer_health_only()
@@ -81,16 +81,16 @@ class Connections:
         self._open[connection] = None
         self._of_address[connection.network] += 1
 
-    def send_away(self, connection: Connection, why: str) -> None:
+    def disconnect(self, connection: Connection, why: str) -> None:
         """Close a connection at once."""
         self.counts[why] += 1
-        self.leave(connection)
+        self.unregister(connection)
         # By a reset: the kernel would else keep what a reader has not taken for minutes.
         with suppress(OSError):  # behind TLS it may be closed already
             connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         connection.transport.abort()
 
-    def leave(self, connection: Connection) -> None:
+    def unregister(self, connection: Connection) -> None:
         """Remove a connection."""
         self._reserve.pop(connection, None)
         if connection in self._open:
@@ -130,15 +130,15 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(WRITE_BUFFER)
         if self.client:
             # A listener of both families writes IPv4 addresses as IPv6 ones, which no list of proxies has.
-            self.client = unmapped(self.client[0]), self.client[1]
+            self.client = unmap_ipv4(self.client[0]), self.client[1]
         self.network = network_of(self.client[0]) if self.client else ""
         self._since_s = self.loop.time()
-        self._look: asyncio.TimerHandle = self.loop.call_later(_POLL_S, self._look_at_clock)
-        CONNECTIONS.enter(self)
+        self._timer: asyncio.TimerHandle = self.loop.call_later(_POLL_S, self._check_timeout)
+        CONNECTIONS.register(self)
         # The socket is watched from the next turn of the loop on, and what it holds is read in that turn.
-        self.loop.call_soon(self.loop.call_soon, self._end_newness)
+        self.loop.call_soon(self.loop.call_soon, self._clear_is_new)
 
-    def _end_newness(self) -> None:
+    def _clear_is_new(self) -> None:
         self.is_new = False
 
     @property
@@ -162,7 +162,7 @@ class Connection(H11Protocol):
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self._unread -= len(data)
             if self._unread < 0:
-                CONNECTIONS.send_away(self, "oversize")
+                CONNECTIONS.disconnect(self, "oversize")
                 return
         was_answered = self.is_answered
         super().data_received(data)
@@ -179,14 +179,14 @@ class Connection(H11Protocol):
         self._stuck_s = None
         super().resume_writing()
 
-    def _look_at_clock(self) -> None:
+    def _check_timeout(self) -> None:
         now_s = self.loop.time()
         if self._stuck_s is not None and now_s - self._stuck_s > STUCK_S:
-            CONNECTIONS.send_away(self, "slow")
+            CONNECTIONS.disconnect(self, "slow")
         elif now_s - self._since_s > (self.patience_s if self.is_answered else REQUEST_S):
-            CONNECTIONS.send_away(self, "late")
+            CONNECTIONS.disconnect(self, "late")
         else:
-            self._look = self.loop.call_later(_POLL_S, self._look_at_clock)
+            self._timer = self.loop.call_later(_POLL_S, self._check_timeout)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -198,8 +198,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
-        self._look.cancel()
-        CONNECTIONS.leave(self)
+        self._timer.cancel()
+        CONNECTIONS.unregister(self)
         super().connection_lost(exc)
 
 
@@ -216,7 +216,7 @@ def client_of(scope: Scope) -> tuple[str, int] | None:
     return connection.client if isinstance(connection, Connection) else None
 
 
-def unmapped(host: str) -> str:
+def unmap_ipv4(host: str) -> str:
     """Return the IPv4 address that an IPv6 address maps; any other text as it is."""
     try:
         address = ip_address(host)
@@ -228,7 +228,7 @@ def unmapped(host: str) -> str:
 
 def network_of(host: str) -> str:
     """Return an IPv4 address itself, and the /64 of an IPv6 address."""
-    host = unmapped(host)
+    host = unmap_ipv4(host)
     try:
         address = ip_address(host)
     except ValueError:
@@ -238,6 +238,6 @@ def network_of(host: str) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-def _unanswered(some: Iterable[Connection]) -> Connection | None:
+def _oldest_unanswered(some: Iterable[Connection]) -> Connection | None:
     """Return the oldest connection that has had its chance to send a whole request and still owes one."""
     return next((each for each in some if not each.is_answered and not each.is_new), None)

@@ -136,10 +136,10 @@ class Gate:
         except RefusedLoginError as refused:
             refusal = error_response(refused.status, str(refused))
         if refusal is None and needed is not None:
-            refusal = _stranger(request) if session is None else self._unentitled(session, need, needed)
+            refusal = _require_login(request) if session is None else self._refuse_missing_right(session, need, needed)
         state["session"] = session
         if refusal is None and request.method not in ("GET", "HEAD"):
-            refusal = await self._foreign(request, session, brings_credentials)
+            refusal = await self._check_origin(request, session, brings_credentials)
         await (refusal or self._app)(scope, visit, sending)
 
     async def _session(self, request: Request, needed: Right | None) -> tuple[Session | None, bool]:
@@ -159,7 +159,7 @@ class Gate:
         user = await self._by_password(request, text)
         return (None, False) if user is None else (self._sessions.passing(user, self._logins.is_current(user)), True)
 
-    def _unentitled(self, session: Session, need: RequiredRight, needed: Right) -> Response | None:
+    def _refuse_missing_right(self, session: Session, need: RequiredRight, needed: Right) -> Response | None:
         """Return the refusal of a request whose person lacks the right at its site."""
         held = need.held(session.roles)
         if held is not None and held.covers(needed):
@@ -170,7 +170,9 @@ class Gate:
         advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
         return error_response(403, f"user: expected the right `{needed}`{where}, got `{session.roles}`{advice}")
 
-    async def _foreign(self, request: Request, session: Session | None, brings_credentials: bool) -> Response | None:
+    async def _check_origin(
+        self, request: Request, session: Session | None, brings_credentials: bool
+    ) -> Response | None:
         """Check a state-changing request: origin, form and CSRF token. Return a refusal, or None."""
         if not is_own(request.headers):
             return error_response(403, "origin: expected a page of this console, got another site's")
@@ -203,14 +205,14 @@ class Gate:
         return await self._logins.by_basic(Attempt(address_of(request), name), password, gone_of(request))
 
 
-def _stranger(request: Request) -> Response:
+def _require_login(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
         return error_response(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
-    return RedirectResponse(f"/login?then={quote(_asked_page(request))}", 303)
+    return RedirectResponse(f"/login?then={quote(_requested_page(request))}", 303)
 
 
-def _asked_page(request: Request) -> str:
+def _requested_page(request: Request) -> str:
     """Return path and query of the page that a stranger asks for, or on which the form was."""
     if request.method in ("GET", "HEAD"):
         query = request.scope["query_string"].decode("latin-1")

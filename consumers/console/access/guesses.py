@@ -72,7 +72,7 @@ class Delays:
         while len(self._counts) > MOST:
             self._counts.popitem(last=False)
 
-    def give_back(self, key: Hashable) -> None:
+    def refund(self, key: Hashable) -> None:
         """Uncount an attempt that was right or was never checked."""
         found = self._counts.get(key)
         if found is None:
@@ -121,11 +121,11 @@ class Guesses:
         for delays, key in counted:
             delays.add(key, now_s)
 
-        def give_back() -> None:
+        def refund() -> None:
             for delays, key in counted:
-                delays.give_back(key)
+                delays.refund(key)
 
-        return give_back
+        return refund
 
     def check(self, attempt: Attempt) -> None:
         """Raise TryLaterError if an attempt may not begin yet."""
@@ -134,7 +134,7 @@ class Guesses:
         if wait_s > 0:
             raise TryLaterError(wait_s)
 
-    def was_right(self, attempt: Attempt) -> None:
+    def record_success(self, attempt: Attempt) -> None:
         """Record a visitor who gave the right password."""
         self._known.pop(attempt.visitor, None)
         self._known[attempt.visitor] = self._clock_s() + KNOWN_S

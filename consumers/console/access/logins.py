@@ -48,8 +48,8 @@ class Note(Protocol):
 
 
 @dataclass(frozen=True)
-class LoginWays:
-    """The ways to log in to one console."""
+class LoginMethods:
+    """The login methods of one console."""
 
     users: Users | None = None
     """Passwords."""
@@ -71,15 +71,15 @@ class LoginWays:
 class Logins:
     """The logins of one console."""
 
-    def __init__(self, ways: LoginWays, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, login_methods: LoginMethods, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
         """Open the logins."""
-        self.ways = ways
-        self.sessions = Sessions(None if ways.logs_in else owner_name(), clock_s)
+        self.login_methods = login_methods
+        self.sessions = Sessions(None if login_methods.logs_in else owner_name(), clock_s)
         self.browsers = Browsers()
         self.counts: Counter[tuple[str, str]] = Counter()
-        """Ways and outcomes of logins since the last reading."""
-        self._users = ways.users
-        self._passwords = Passwords(ways.users, clock_s) if ways.users is not None else None
+        """Methods and outcomes of logins since the last reading."""
+        self._users = login_methods.users
+        self._passwords = Passwords(login_methods.users, clock_s) if login_methods.users is not None else None
         self._note = note
         self._clock_s = clock_s
         self._programs: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -109,12 +109,12 @@ class Logins:
 
     def takes_bearer(self, text: str, peer: str) -> bool:
         """Return whether a bearer is for this console: a proxy may pass on the token of its own login."""
-        proxy = self.ways.proxy
+        proxy = self.login_methods.proxy
         return text.startswith(PREFIX) or proxy is None or not proxy.is_proxy(peer)
 
     async def by_token(self, text: str, address: str) -> Session:
         """Return the session of a request with a token. Raises RefusedLoginError."""
-        sessions, owner, tokens = self.sessions, self.ways.owner, self.ways.tokens
+        sessions, owner, tokens = self.sessions, self.login_methods.owner, self.login_methods.tokens
         if sessions.owner is not None and owner is not None and owner.matches(text):
             return sessions.owner
         found = tokens.find(text) if tokens is not None else None
@@ -126,10 +126,10 @@ class Logins:
 
     async def by_proxy(self, headers: Headers, peer: str, address: str) -> Session | None:
         """Return the session of a request that the proxy at `peer` has logged in. Raises RefusedLoginError."""
-        if self.ways.proxy is None:
+        if self.login_methods.proxy is None:
             return None
         try:
-            person = self.ways.proxy.person(headers, peer)
+            person = self.login_methods.proxy.person(headers, peer)
             if person is not None:
                 self._reject_password_name(person)
         except RefusedLoginError as refusal:
@@ -142,10 +142,10 @@ class Logins:
 
     async def by_openid(self, answer: Mapping[str, str], cookie: str, address: str) -> LoggedIn | None:
         """Return the person whom the provider has logged in, None without a provider. Raises RefusedLoginError."""
-        if self.ways.openid is None:
+        if self.login_methods.openid is None:
             return None
         try:
-            found = await self.ways.openid.finish(answer, cookie, address)
+            found = await self.login_methods.openid.finish(answer, cookie, address)
             self._reject_password_name(found.person)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"rejected: {refusal}")
@@ -158,7 +158,7 @@ class Logins:
 
         Raises RefusedLoginError if the provider has ended the login before its session began.
         """
-        openid = self.ways.openid
+        openid = self.login_methods.openid
         if openid is not None and openid.has_ended(found):
             await self._ended_by_provider(found.person.name, address)
             raise RefusedLoginError("login: the provider has ended it meanwhile. Log in again.")
@@ -166,10 +166,10 @@ class Logins:
 
     async def by_logout_token(self, text: str, address: str) -> None:
         """End the sessions that the provider has ended. Raises RefusedLoginError."""
-        if self.ways.openid is None:
+        if self.login_methods.openid is None:
             raise RefusedLoginError(NO_PROVIDER, 404)
         try:
-            found = await self.ways.openid.logged_out(text)
+            found = await self.login_methods.openid.logged_out(text)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"logout rejected: {refusal}")
             raise
@@ -185,7 +185,7 @@ class Logins:
 
     async def by_link(self, text: str, address: str) -> bool:
         """Return whether the owner's link is right."""
-        owner, session = self.ways.owner, self.sessions.owner
+        owner, session = self.login_methods.owner, self.sessions.owner
         if owner is None or session is None or not owner.matches(text):
             await self._failed("wrong", Attempt(address, ""), "link", "wrong or old link")
             return False
@@ -266,5 +266,5 @@ class Logins:
         """Stop the thread that checks passwords, and release the owner's file."""
         if self._passwords is not None:
             self._passwords.close()
-        if self.ways.owner is not None:
-            self.ways.owner.close()
+        if self.login_methods.owner is not None:
+            self.login_methods.owner.close()

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from consumers.console.access.guesses import Attempt, Guesses, TryLaterError
 from consumers.console.access.users import User, check_password
+from schemas.runtime.worker_threads import WorkerThreads
 
 MOST_WAITING: Final = 4
 """Maximum checks at once, the running one included. Each takes 50 ms, 16 MiB and a core."""
@@ -39,7 +39,7 @@ class Passwords:
         self._users = users
         self._clock_s = clock_s
         self._guesses = Guesses(clock_s)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._run_in_thread = WorkerThreads(1, "passwords")
         self._turn = asyncio.Lock()
         self._key = secrets.token_bytes(32)
         self._checks: dict[bytes, _Check] = {}
@@ -60,8 +60,8 @@ class Passwords:
         if found is None:
             if len(self._checks) >= MOST_WAITING:
                 raise TryLaterError(1)
-            give_back = self._guesses.begin(attempt)
-            task = asyncio.create_task(self._run(attempt, password, give_back), name="password")
+            refund = self._guesses.begin(attempt)
+            task = asyncio.create_task(self._run(attempt, password, refund), name="password")
             found = self._checks[digest] = _Check(task)
         try:
             user = await self._result(found, gone)
@@ -89,20 +89,19 @@ class Passwords:
             with suppress(asyncio.CancelledError):
                 await leaving
 
-    async def _run(self, attempt: Attempt, password: str, give_back: Callable[[], None]) -> User | None:
+    async def _run(self, attempt: Attempt, password: str, refund: Callable[[], None]) -> User | None:
         try:
             await self._turn.acquire()
         except asyncio.CancelledError:
-            give_back()  # the check gave no result
+            refund()  # the check gave no result
             raise
         try:
-            loop = asyncio.get_running_loop()
-            user = await loop.run_in_executor(self._thread, check_password, self._users(), attempt.name, password)
+            user = await self._run_in_thread(check_password, self._users(), attempt.name, password)
         finally:
             self._turn.release()
         if user is not None:
-            give_back()
-            self._guesses.was_right(attempt)
+            refund()
+            self._guesses.record_success(attempt)
         return user
 
     def _digest(self, attempt: Attempt, password: str) -> bytes:
@@ -126,4 +125,4 @@ class Passwords:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()

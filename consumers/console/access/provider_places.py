@@ -37,7 +37,7 @@ class ProviderPlaces:
         self._failures.add(network, now_s)
         try:
             yield
-            self._failures.give_back(network)
+            self._failures.refund(network)
         finally:
             self._open[network] -= 1
             if not self._open[network]:

@@ -16,7 +16,7 @@ from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, jso
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs
 from consumers.console.jobs.rows import Job, JobKind
-from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, job_of, offered, start_reach
+from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, job_choices, job_of, run_action, start_reach
 
 _ACCEPTED: Final = "`job_id` and `state` of the job."
 
@@ -29,7 +29,7 @@ def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
 async def _all(context: ConsoleContext, request: Request) -> Response:
     if context.jobs is None:
         return error_response(409, NONE)
-    jobs, offer = context.jobs, await offered(context, request)
+    jobs, offer = context.jobs, await job_choices(context, request)
     return JSONResponse(
         {
             "jobs": [_json(jobs, job) for job in await context.read(jobs.newest, KEPT, sight_of(request))],
@@ -52,7 +52,7 @@ async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
     sent = await json_of(request)
     if sent is None:
         return error_response(400, "body: expected a JSON object")
-    found = await acted(context, act, request, sent)
+    found = await run_action(context, act, request, sent)
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 
 

@@ -33,13 +33,13 @@ from consumers.console.data.history import RANGES
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
-from consumers.console.pages.alerts import SHOWN, camera_of, find_raised, review
-from consumers.console.pages.camera import name_of, past, request_certificates, send_command
+from consumers.console.pages.alerts import SHOWN, camera_of, find_alerts, review
+from consumers.console.pages.camera import name_of, read_history, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
-from consumers.console.pages.fleet import forget, query_of
+from consumers.console.pages.fleet import UNKNOWN, forget, query_of
 from consumers.console.pages.mutes import mute
 from consumers.console.pages.system import audited
-from consumers.console.pages.system import past as past_of_system
+from consumers.console.pages.system import history as system_history
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
 from consumers.database.engine import SETTLED_MS, settled_at_ms
@@ -50,7 +50,6 @@ from schemas.identity import camera_id
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
-_UNKNOWN: Final = "camera: expected one of this fleet, got {}"
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
@@ -92,7 +91,7 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
-        return error_response(404, _UNKNOWN.format(name))
+        return error_response(404, UNKNOWN.format(name))
     pictures = {
         way: shown and shown.document() for way, shown in context.fleet.picture_versions(name)._asdict().items()
     }
@@ -108,8 +107,8 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
         return error_response(400, f"expected range={'|'.join(RANGES)}")
     name = name_of(request)
     if context.fleet.card(name) is None:
-        return error_response(404, _UNKNOWN.format(name))
-    return JSONResponse(await past(context, name, unix_ms(), length_ms))
+        return error_response(404, UNKNOWN.format(name))
+    return JSONResponse(await read_history(context, name, unix_ms(), length_ms))
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
@@ -161,7 +160,7 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
     sight = sight_of(request)
     if site := request.query_params.get("site", ""):
         sight = sight.at(site)
-    found = await find_raised(context, state, request.query_params.get("camera", ""), sight)
+    found = await find_alerts(context, state, request.query_params.get("camera", ""), sight)
     comments = await context.read(context.store.read_comments, [each.alert_id for each in found])
     return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
 
@@ -371,7 +370,7 @@ OPERATIONS: Final = (
         reach=RightScope.FLEET,
     ),
     Operation(
-        "GET", "/system/history", "The system's history as charts", past_of_system,
+        "GET", "/system/history", "The system's history as charts", system_history,
         "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}}, reach=RightScope.FLEET,
     ),
     Operation(

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from consumers.console.data.appearance import SAME, Appearance, FeatureExtractor, compare_appearance, sketch
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.labelled_frames import LabelledFrames
-from consumers.console.data.looks import SAME, Appearance, Describe, nearness, sketch
 from consumers.console.data.pictures import CameraPicture
 from consumers.records.rows import UNSURE
 
 LOW: Final = 0.6
 """Confidence below which a verdict is doubtful."""
 QUIET_MS: Final = 20_000
-"""Milliseconds after which another frame of the same look is kept: the usual scene needs labels too."""
+"""Milliseconds after which another frame of the same appearance is kept: the usual scene needs labels too."""
 REMEMBERED: Final = 200
 """Kept frames of a camera with which its next one is compared."""
 MOST_DESCRIBED: Final = 4
@@ -33,10 +33,10 @@ class _Camera:
 class Collector:
     """Keeps frames of the chosen cameras. For one thread at a time."""
 
-    def __init__(self, labelled_frames: LabelledFrames, describe: Describe | None = None) -> None:
-        """`describe` computes the features of pictures. None compares pictures by their sketches alone."""
+    def __init__(self, labelled_frames: LabelledFrames, feature_extractor: FeatureExtractor | None = None) -> None:
+        """`feature_extractor` computes the features of pictures. None compares pictures by their sketches alone."""
         self._labelled_frames = labelled_frames
-        self._describe = describe
+        self._feature_extractor = feature_extractor
         self._cameras: dict[str, _Camera] = {}
         self._described = 0
         self._last = ""
@@ -49,8 +49,8 @@ class Collector:
         chosen = self._labelled_frames.cameras()
         for gone in set(self._cameras) - set(chosen):
             del self._cameras[gone]
-        if not chosen and self._describe is not None:
-            self._describe.close()
+        if not chosen and self._feature_extractor is not None:
+            self._feature_extractor.close()
         kept, self._described = 0, 0
         for name in self._in_turn(chosen):
             if self._described >= MOST_DESCRIBED:
@@ -67,7 +67,7 @@ class Collector:
         row = picture.row
         camera = self._cameras.get(row.camera)
         if camera is None:
-            known = self._labelled_frames.looks(row.camera, REMEMBERED)
+            known = self._labelled_frames.appearances(row.camera, REMEMBERED)
             camera = self._cameras[row.camera] = _Camera(deque(known, REMEMBERED))
         if camera.address == picture.url:
             return None
@@ -75,30 +75,32 @@ class Collector:
         camera.address, camera.verdict = picture.url, row.class_name
         recent = [each for each in camera.kept if 0 <= row.recorded_ms - each.kept_ms < QUIET_MS]
         try:
-            look = Appearance(sketch(picture.jpeg), kept_ms=row.recorded_ms)
+            appearance = Appearance(sketch(picture.jpeg), kept_ms=row.recorded_ms)
         except OSError:  # no picture that Pillow reads
             return None
-        if any(float(look.sketch @ each.sketch) >= SAME for each in recent):
+        if any(float(appearance.sketch @ each.sketch) >= SAME for each in recent):
             return None
-        look = self._with_features(look, picture.jpeg)
-        if nearness(look, recent).is_alike:
+        appearance = self._with_features(appearance, picture.jpeg)
+        if compare_appearance(appearance, recent).is_alike:
             return None
         if row.class_name == UNSURE or row.confidence < LOW:
             why = "unsure"
         elif changed:
             why = "changed"
-        elif nearness(look, camera.kept).is_new:
+        elif compare_appearance(appearance, camera.kept).is_new:
             why = "new"
-        elif nearness(look, recent).is_new:
+        elif compare_appearance(appearance, recent).is_new:
             why = "usual"
         else:
             return None
-        camera.kept.append(look)
-        self._labelled_frames.keep(row[:3], picture.jpeg, why, row.class_name, row.confidence, features=look.features)
+        camera.kept.append(appearance)
+        self._labelled_frames.keep(
+            row[:3], picture.jpeg, why, row.class_name, row.confidence, features=appearance.features
+        )
         return why
 
-    def _with_features(self, look: Appearance, jpeg: bytes) -> Appearance:
-        if self._describe is None:
-            return look
+    def _with_features(self, appearance: Appearance, jpeg: bytes) -> Appearance:
+        if self._feature_extractor is None:
+            return appearance
         self._described += 1
-        return look._replace(features=self._describe(jpeg))
+        return appearance._replace(features=self._feature_extractor(jpeg))

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final
 
+from sqlalchemy import Engine
+
 from consumers.console.data.camera_settings import CameraSettingsClient
+from consumers.console.data.sent_commands import SentCommands
 from consumers.database.user_rows import number_of
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
@@ -91,22 +94,22 @@ def command_of(held: CommandState | Command | None, changes: Mapping[str, Any]) 
 class Commands:
     """Sends commands to cameras, to each one at a time. Every method blocks: call them outside the event loop."""
 
-    def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
+    def __init__(self, broker: MqttAccess, keys: KeyRing, engine: Engine) -> None:
+        """Prepare. `engine` is the console's own database, which keeps commands that were not announced yet."""
         self._broker = broker
         self._keys = keys
-        self._turns = [Lock() for _ in range(_LOCKS)]
-        self._sent: dict[str, Command] = {}
-        """The last command of each camera that has not announced it yet."""
+        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._sent = SentCommands(engine)
 
     def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
         """Change settings of a camera. Return the outcome after at most `wait_s`.
 
         Raises UserError if the broker is unreachable.
         """
-        with self._turn(name), self._connected(camera_id(name)) as camera:
-            command = command_of(self._held(name, camera.meta), changes)
+        with self._lock_of(name), self._connected(camera_id(name)) as camera:
+            command = command_of(self._commanded_settings(name, camera.meta), changes)
             obeyed = camera.send(command, wait_s)
-            self._sent[name] = command
+            self._sent.keep(name, command)
         return outcome_of(obeyed, wait_s)
 
     def reset(self, name: str, wait_s: float = OBEYED_S) -> str:
@@ -114,19 +117,21 @@ class Commands:
 
         Raises UserError if the broker is unreachable.
         """
-        with self._turn(name), self._connected(camera_id(name)) as camera:
+        with self._lock_of(name), self._connected(camera_id(name)) as camera:
             obeyed = camera.reset(wait_s)
-            self._sent[name] = Command(reset=True, issued_ms=camera.issued_ms)
+            self._sent.keep(name, Command(reset=True, issued_ms=camera.issued_ms))
         return outcome_of(obeyed, wait_s)
 
-    def _turn(self, name: str) -> Lock:
-        return self._turns[hash(name) % _LOCKS]
+    def _lock_of(self, name: str) -> Lock:
+        return self._locks[hash(name) % _LOCKS]
 
-    def _held(self, name: str, meta: Meta | None) -> CommandState | Command | None:
+    def _commanded_settings(self, name: str, meta: Meta | None) -> CommandState | Command | None:
         """Return the settings that were last commanded, whether the camera has announced them or not."""
-        announced, sent = meta.command_state if meta is not None else None, self._sent.get(name)
-        if sent is None or (announced is not None and announced.issued_ms >= sent.issued_ms):
-            self._sent.pop(name, None)
+        announced, sent = meta.command_state if meta is not None else None, self._sent.last(name)
+        if sent is None:
+            return announced
+        if announced is not None and announced.issued_ms >= sent.issued_ms:
+            self._sent.drop(name)
             return announced
         return sent
 

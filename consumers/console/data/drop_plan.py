@@ -136,7 +136,7 @@ class DropPlan:
         groups = {name: policy for name, policy in found_policies if policy is not None}
         self.backlogs.note({name: each for name, each in found.items() if name in groups}, now_ms)
         self.backlogs.keep(set(groups))
-        due = self._returns(fleet, groups)
+        due = self._release_cameras(fleet, groups)
         accuracies = _accuracies(fleet, groups, now_ms)
         for name, policy in groups.items():
             card, camera = fleet.card(name), fleet.camera(name)
@@ -158,7 +158,7 @@ class DropPlan:
                 due.append(change)
         return sorted(due, key=lambda each: each.wanted <= each.running)
 
-    def _returns(self, fleet: Fleet, groups: Mapping[str, DropPolicy]) -> list[DropChange]:
+    def _release_cameras(self, fleet: Fleet, groups: Mapping[str, DropPolicy]) -> list[DropChange]:
         """Forget the cameras without a policy. Return those that go back to the lowest ratio of the removed one."""
         due = []
         for name in self._steered.keys() - groups.keys():

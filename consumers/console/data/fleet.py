@@ -17,7 +17,7 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.cards import AWAY, Card, CardData
 from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, PictureVersions
 from consumers.console.data.sentences import Traffic, fleet_sentence
-from consumers.console.data.sites import Site, cards_of_sites, lost_of, visible
+from consumers.console.data.sites import Site, cards_of_sites, sum_lost, visible
 from consumers.database.mutes import Mute
 from consumers.records.batch import FrameKey
 from consumers.records.rows import CameraRow, FrameRow
@@ -192,7 +192,7 @@ class Fleet:
     def show_sites(self, sites: Iterable[Site]) -> None:
         """Set the sites that other consoles show."""
         before, self._sites = self._sites, tuple(sites)
-        if len(before) == len(self._sites) and all(map(Site.looks_like, self._sites, before)):
+        if len(before) == len(self._sites) and all(map(Site.renders_like, self._sites, before)):
             return
         self._elsewhere = cards_of_sites(self._sites)
         self._by_name = {card.name: card for card in self._elsewhere}
@@ -307,7 +307,7 @@ class Fleet:
 
     def _lost(self) -> int | None:
         """Return the frames that the audits of all systems count as lost; None if one of them is unknown."""
-        elsewhere = lost_of(self._sites)
+        elsewhere = sum_lost(self._sites)
         return None if self.totals.lost is None or elsewhere is None else self.totals.lost + elsewhere
 
     def set_totals(self, totals: Totals) -> None:

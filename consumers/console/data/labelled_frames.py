@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from sqlalchemy import (
     Float,
     Index,
     LargeBinary,
+    Row,
+    Select,
     Table,
     Text,
     case,
@@ -31,7 +33,7 @@ from sqlalchemy import (
 )
 
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.data.looks import Appearance, Vector, sketch, suggestions
+from consumers.console.data.appearance import Appearance, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
@@ -168,8 +170,8 @@ class LabelledFrames:
     def cameras(self, sight: Sight = ALL) -> list[str]:
         """Return the cameras of these sites whose frames are collected."""
         mine = sight.where(collected.c.camera)
-        with self._engine.begin() as connection:
-            return list(connection.scalars(select(collected.c.camera).where(mine).order_by(collected.c.camera)))
+        rows = self._rows(select(collected.c.camera).where(mine).order_by(collected.c.camera))
+        return [row.camera for row in rows]
 
     def collect(self, camera: str, who: str, *, wanted: bool) -> None:
         """Begin or end the collection of a camera's frames."""
@@ -212,18 +214,12 @@ class LabelledFrames:
 
     def picture(self, name: str) -> bytes:
         """Return a frame's JPEG; empty bytes if there is none, or if it is damaged or sealed under another key."""
-        with self._engine.begin() as connection:
-            found = connection.execute(
-                select(labelled_frames.c.camera, labelled_frames.c.boot, labelled_frames.c.seq).where(
-                    labelled_frames.c.name == name
-                )
-            ).first()
-        if found is None:
-            return b""
-        return self._files.read(name, _identity((found.camera, found.boot, found.seq)))
+        columns = (labelled_frames.c.camera, labelled_frames.c.boot, labelled_frames.c.seq)
+        rows = self._rows(select(*columns).where(labelled_frames.c.name == name))
+        return self._files.read(name, _identity(rows[0])) if rows else b""
 
-    def looks(self, camera: str, most: int) -> list[Appearance]:
-        """Return the looks of a camera's newest frames, the oldest of them first."""
+    def appearances(self, camera: str, most: int) -> list[Appearance]:
+        """Return the appearances of a camera's newest frames, the oldest of them first."""
         query = (
             select(labelled_frames.c.sketch, frame_features.c.features, labelled_frames.c.at_ms)
             .outerjoin(frame_features, frame_features.c.name == labelled_frames.c.name)
@@ -231,15 +227,13 @@ class LabelledFrames:
             .order_by(labelled_frames.c.at_ms.desc())
             .limit(most)
         )
-        with self._engine.begin() as connection:
-            rows = list(connection.execute(query))
         return [
             Appearance(
                 np.frombuffer(row.sketch, np.float32),
                 None if row.features is None else np.frombuffer(row.features, np.float16).astype(np.float32),
                 row.at_ms,
             )
-            for row in reversed(rows)
+            for row in reversed(self._rows(query))
         ]
 
     def waiting(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
@@ -248,12 +242,9 @@ class LabelledFrames:
         columns = [*_COLUMNS, labelled_frames.c.sketch]
         without = select(*columns).where(labelled_frames.c.label == "", mine)
         query = without.order_by(labelled_frames.c.at_ms.desc()).limit(limit)
-        with self._engine.begin() as connection:
-            rows = list(connection.execute(query))
-            newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(
-                labelled_frames.c.label != "", mine
-            )
-            known = list(connection.execute(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN)))
+        rows = self._rows(query)
+        newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(labelled_frames.c.label != "", mine)
+        known = self._rows(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN))
         suggest = suggestions(known, [row.sketch for row in rows])
         return [replace(LabelledFrame(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
 
@@ -265,17 +256,14 @@ class LabelledFrames:
             .order_by(labelled_frames.c.labelled_ms.desc())
             .limit(limit)
         )
-        with self._engine.begin() as connection:
-            return [LabelledFrame(*row) for row in connection.execute(query)]
+        return [LabelledFrame(*row) for row in self._rows(query)]
 
     def labelled_last(self, who: str, sight: Sight = ALL) -> list[str]:
         """Return the names of the frames to which this user gave the last label, several if it was given to several."""
         mine = (labelled_frames.c.label != "", labelled_frames.c.who == who, sight.where(labelled_frames.c.camera))
         newest = select(func.max(labelled_frames.c.labelled_ms)).where(*mine).scalar_subquery()
-        with self._engine.begin() as connection:
-            return list(
-                connection.scalars(select(labelled_frames.c.name).where(*mine, labelled_frames.c.labelled_ms == newest))
-            )
+        query = select(labelled_frames.c.name).where(*mine, labelled_frames.c.labelled_ms == newest)
+        return [row.name for row in self._rows(query)]
 
     def counts(self, sight: Sight = ALL) -> dict[str, int]:
         """Return the number of labelled frames of each class at these sites."""
@@ -283,9 +271,9 @@ class LabelledFrames:
             select(labelled_frames.c.label, func.count().label("frames"))
             .where(labelled_frames.c.label != "", sight.where(labelled_frames.c.camera))
             .group_by(labelled_frames.c.label)
+            .order_by(labelled_frames.c.label)
         )
-        with self._engine.begin() as connection:
-            return {row.label: row.frames for row in connection.execute(query.order_by(labelled_frames.c.label))}
+        return {row.label: row.frames for row in self._rows(query)}
 
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
@@ -324,10 +312,8 @@ class LabelledFrames:
         query = select(
             labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.label, labelled_frames.c.at_ms
         ).where(labelled_frames.c.label != "")
-        with self._engine.begin() as connection:
-            rows = list(connection.execute(query))
         written: dict[str, int] = {}
-        for name, camera, label, at_ms in rows:
+        for name, camera, label, at_ms in self._rows(query):
             if stopped():
                 break
             jpeg = self.picture(name) if classes is None or label in classes else b""
@@ -342,8 +328,7 @@ class LabelledFrames:
     def exported_as(self, files: Iterable[str]) -> dict[str, str]:
         """Return the name of the frame that `export` wrote as each of these files; other files are left out."""
         query = select(labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.at_ms)
-        with self._engine.begin() as connection:
-            names = {_exported(*row): row.name for row in connection.execute(query)}
+        names = {_exported(*row): row.name for row in self._rows(query)}
         return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
 
     def import_from(self, folder: Path, who: str, read: Read) -> ImportResult:
@@ -398,15 +383,17 @@ class LabelledFrames:
         """Return the names and labels of all frames by the bytes of their sealed pictures."""
         found: dict[int, list[tuple[str, str]]] = {}
         query = select(labelled_frames.c.bytes, labelled_frames.c.name, labelled_frames.c.label)
-        with self._engine.begin() as connection:
-            for size, name, label in connection.execute(query):
-                found.setdefault(size, []).append((name, label))
+        for size, name, label in self._rows(query):
+            found.setdefault(size, []).append((name, label))
         return found
 
     def _labelled_bytes(self) -> int:
-        held = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0)).where(labelled_frames.c.label != "")
+        total = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))
+        return int(self._rows(total.where(labelled_frames.c.label != ""))[0][0])
+
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
         with self._engine.begin() as connection:
-            return int(connection.scalar(held) or 0)
+            return connection.execute(query).all()
 
     def purge(self) -> None:
         """Delete the oldest frames beyond the bounds, those without a label first."""

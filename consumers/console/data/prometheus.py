@@ -106,7 +106,7 @@ class Prometheus:
         self._found: dict[int, tuple[float, dict[str, Any] | BrokerError]] = {}
         self._asking = asyncio.Lock()
 
-    async def past(self, length_s: int) -> dict[str, Any]:
+    async def read_charts(self, length_s: int) -> dict[str, Any]:
         """Return `span_s`, `charts` and `columns` of the last `length_s`.
 
         Raises BrokerError, with a message for people, if Prometheus gives none.
@@ -136,7 +136,7 @@ class Prometheus:
             for query in queries:
                 query.cancel()
             raise BrokerError(f"Prometheus: expected a response within {ALL_S:g} s, got none") from None
-        return drawn(dict(zip((each.name for each in ASKED), answers, strict=True)), begin_s, end_s, step_s)
+        return to_charts(dict(zip((each.name for each in ASKED), answers, strict=True)), begin_s, end_s, step_s)
 
     def _query(self, asked: SeriesQuery, begin_s: int, end_s: int, step_s: int) -> dict[str, Row]:
         window = f"{max(60, 2 * step_s)}s"
@@ -241,7 +241,7 @@ def rows_of(document: Any, by: str) -> dict[str, Row]:
     return found
 
 
-def drawn(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: int) -> dict[str, Any]:
+def to_charts(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: int) -> dict[str, Any]:
     """Return the responses by name as charts and columns, with null for missing values."""
     times = range(begin_s, end_s + 1, step_s)
     columns: dict[str, list[float | None]] = {"t": [float(at) for at in times]}

@@ -17,7 +17,7 @@ from consumers.console.access.login_settings import read_secret
 from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.site_documents import PAGE_CARDS, Names, alerts_of, audit_of, cards_of
-from consumers.console.data.sites import Site, in_one, without_twins
+from consumers.console.data.sites import Site, merge_cards, without_duplicates
 from consumers.console.settings import SiteSettings
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, ConfigError, MalformedError, error_text
@@ -85,7 +85,7 @@ class SiteClient:
             raise BrokerError(f"expected all answers within {ALL_S:g} s, got some") from None
         audit = NO_RIGHT if status == 403 else audit_of(_ok(status, body, "audit"))
         known, none = (None, audit) if isinstance(audit, str) else (audit, "")
-        return Site(names.here, names.url, in_one(cards), alerts, known, none, unix_ms(), is_away=False)
+        return Site(names.here, names.url, merge_cards(cards), alerts, known, none, unix_ms(), is_away=False)
 
     async def _body(self, name: str, query: Mapping[str, str]) -> bytes:
         return _ok(*await self._get(name, query), name)
@@ -186,7 +186,7 @@ class SitePoller:
         name = client.names.here
         before = self._sites[name]
         try:
-            now = without_twins(await client.read(), self._fleet.own_sites())
+            now = without_duplicates(await client.read(), self._fleet.own_sites())
         except Exception as error:  # another machine's program: whatever it does stays its own problem
             problem = " ".join(str(error).split())[:300] or type(error).__name__
             now = replace(before, problem=problem, is_refused=not isinstance(error, BrokerError))

@@ -54,12 +54,12 @@ class Site:
         cards = tuple(replace(card, is_away=True, frames_per_second=0.0) for card in self.cards)
         return replace(self, is_away=True, cards=cards)
 
-    def looks_like(self, other: Site) -> bool:
+    def renders_like(self, other: Site) -> bool:
         """Return whether pages show both alike. The time of an answer is shown for a site that is away only."""
         return self == (other if self.is_away else replace(other, answered_ms=self.answered_ms))
 
 
-def in_one(cards: Iterable[Card]) -> tuple[Card, ...]:
+def merge_cards(cards: Iterable[Card]) -> tuple[Card, ...]:
     """Return the cards of all pages, each camera once, in the order of the fleet.
 
     A camera that changes its place between two requests is on two pages, or on none until the next poll.
@@ -72,7 +72,7 @@ def cards_of_sites(sites: Iterable[Site]) -> tuple[Card, ...]:
     return tuple(sorted((card for site in sites for card in site.cards), key=lambda card: card.order))
 
 
-def without_twins(site: Site, own: Collection[str]) -> Site:
+def without_duplicates(site: Site, own: Collection[str]) -> Site:
     """Return the site without its cameras and alerts if a camera of this console has that site."""
     if site.name not in own:
         return site
@@ -96,7 +96,7 @@ def audits_of(sites: Iterable[Site]) -> list[Mapping[str, int]]:
     return list({site.url.rstrip("/"): site.audit for site in sites if site.audit is not None}.values())
 
 
-def lost_of(sites: Sequence[Site]) -> int | None:
+def sum_lost(sites: Sequence[Site]) -> int | None:
     """Return the frames that the audits of these sites count as lost; None if one of them is unknown or away."""
     if any(site.audit is None or site.state != "up" for site in sites):
         return None

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +19,7 @@ from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules
 from consumers.console.data.stream import HEARTBEAT_S
 from schemas.errors import BrokerError, error_text
+from schemas.runtime.worker_threads import WorkerThreads
 
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0
@@ -67,7 +67,7 @@ class SystemWatch:
             read = _of_prometheus(prometheus)
         self._read = read
         self._prometheus = prometheus
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="system")
+        self._run_in_thread = WorkerThreads(2, "system")
         self._rates = FrameRates()
         self._asked = asyncio.Event()
         self._asked_s = -math.inf
@@ -87,15 +87,15 @@ class SystemWatch:
         """Poll until cancelled, seldom while nobody has a page open."""
         async with asyncio.TaskGroup() as tasks:
             if self._read is not None:
-                tasks.create_task(self._repeat(self.look_at_roles, ROLES_S))
+                tasks.create_task(self._repeat(self.poll_roles, ROLES_S))
             if self._prometheus is not None:
-                tasks.create_task(self._repeat(self.look_at_rules, RULES_S))
+                tasks.create_task(self._repeat(self.poll_rules, RULES_S))
             await asyncio.Event().wait()
 
-    async def _repeat(self, look: Callable[[], None], every_s: float) -> None:
+    async def _repeat(self, read: Callable[[], None], every_s: float) -> None:
         while True:
             before = self.roles, self.rates, self.rules, self.no_roles, self.no_rules
-            await asyncio.get_running_loop().run_in_executor(self._threads, look)
+            await self._run_in_thread(read)
             if before != (self.roles, self.rates, self.rules, self.no_roles, self.no_rules):
                 self._fleet.notify_pages()
             await asyncio.sleep(every_s)
@@ -109,7 +109,7 @@ class SystemWatch:
         self._asked_s = time.monotonic()
         self._asked.set()
 
-    def look_at_roles(self) -> None:
+    def poll_roles(self) -> None:
         """Read the roles. Blocks."""
         assert self._read is not None
         try:
@@ -119,7 +119,7 @@ class SystemWatch:
         self._rates.add(self.roles, time.monotonic())
         self.rates = self._rates.rates()
 
-    def look_at_rules(self) -> None:
+    def poll_rules(self) -> None:
         """Read the rules. Blocks."""
         assert self._prometheus is not None
         try:
@@ -210,7 +210,7 @@ class SystemWatch:
 
     def close(self) -> None:
         """Stop the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._run_in_thread.close(wait=False)
 
 
 def _of_prometheus(url: str) -> ReadRoles:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from consumers.console.jobs.rows import Job, JobKind
 from schemas.toml import parse_toml
 
 TABLE: Final = "model.toml"
@@ -41,30 +42,25 @@ def operator_bundles(folder: Path) -> list[BundleChoice]:
         found = sorted(each.name for each in folder.iterdir() if _NAME.fullmatch(each.name))
     except OSError:
         return []
-    return _whole([(f"bundle-{name}", name, folder / name) for name in found[:_MOST]])
+    return _existing([(f"bundle-{name}", name, folder / name) for name in found[:_MOST]])
 
 
-def repaired_bundles(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
-    """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder.
+def job_bundles(jobs: Iterable[Job], folder_of: Callable[[Job], Path]) -> list[BundleChoice]:
+    """Return the bundles that repairs and trainings have made; `folder_of` a job has its result.
 
     The label of a repaired bundle begins with that of its source, whose own job may be deleted by now.
     """
-    made = [(f"job-{job_id}", f"{subject}, repaired by job {job_id}", place) for job_id, subject, place in runs]
-    return [replace(choice, is_taught=_TAUGHT in choice.label) for choice in _whole(made)]
-
-
-def trained_bundles(runs: Iterable[tuple[str, str, Path]]) -> list[BundleChoice]:
-    """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
-    made = [(f"job-{job_id}", f"{subject}{_TAUGHT}{job_id}", place) for job_id, subject, place in runs]
-    return [replace(choice, is_taught=True) for choice in _whole(made)]
+    origins = {JobKind.REPAIR: ", repaired by job ", JobKind.TEACH: _TAUGHT}
+    made = [(f"job-{job.job_id}", f"{job.subject}{origins[job.kind]}{job.job_id}", folder_of(job)) for job in jobs]
+    return [replace(choice, is_taught=_TAUGHT in choice.label) for choice in _existing(made)]
 
 
 def default_bundle(place: Path | None) -> list[BundleChoice]:
     """Return the bundle that processors serve by default."""
-    return _whole([(OWN, "default bundle of the processors", place)]) if place is not None else []
+    return _existing([(OWN, "default bundle of the processors", place)]) if place is not None else []
 
 
-def _whole(found: list[tuple[str, str, Path]]) -> list[BundleChoice]:
+def _existing(found: list[tuple[str, str, Path]]) -> list[BundleChoice]:
     return [_choice(*each) for each in found if (each[2] / TABLE).is_file()]
 
 

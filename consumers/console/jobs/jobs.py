@@ -11,10 +11,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
@@ -22,14 +21,7 @@ from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
-from consumers.console.jobs.bundles import (
-    OWN,
-    BundleChoice,
-    default_bundle,
-    operator_bundles,
-    repaired_bundles,
-    trained_bundles,
-)
+from consumers.console.jobs.bundles import OWN, BundleChoice, default_bundle, job_bundles, operator_bundles
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, copy_quarantine
 from consumers.console.jobs.output import (
     PICTURES_FOLDER,
@@ -49,6 +41,7 @@ from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError, first_line
 from schemas.runtime.file_lock import lock_file
 from schemas.runtime.supervisor import Cause, Process, Supervisor
+from schemas.runtime.worker_threads import WorkerThreads
 
 LOG: Final = "log"
 POLL_INTERVAL_S: Final = 0.5
@@ -63,7 +56,6 @@ RESUMABLE: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
 
 _BUNDLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -109,7 +101,7 @@ class Jobs:
         self._launch, self._write, self._copy, self._on_change = launch, write, copy, on_change
         self._labelled_frames = labelled_frames
         self._runs = settings.folder / "runs"
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="jobs")
+        self._run_in_thread = WorkerThreads(2, "jobs")
         self._running: _RunningJob | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock = _claimed(settings.folder, self._runs)
@@ -139,18 +131,11 @@ class Jobs:
 
         Blocks.
         """
-        done = job_rows.with_bundles(self._engine, sight)
-        made = repaired_bundles(
-            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.REPAIR
-        )
-        trained = trained_bundles(
-            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is JobKind.TEACH
-        )
+        done = sorted(job_rows.with_bundles(self._engine, sight), key=lambda job: job.kind is JobKind.TEACH)
         found = [
             *default_bundle(self.settings.bundle),
             *operator_bundles(self.settings.folder / "bundles"),
-            *made,
-            *trained,
+            *job_bundles(done, lambda job: self._place(job.job_id) / OUT),
         ]
         return {choice.choice_id: choice for choice in found}
 
@@ -235,25 +220,18 @@ class Jobs:
         """
         self._require_signer()
         choice = await self._chosen(choice_id)
-        source = (await self._in_thread(self.scan_sources, [choice]))[choice_id]
+        source = (await self._run_in_thread(self.scan_sources, [choice]))[choice_id]
         if by_rule and not source.exists:
             raise ConfigError(f"by_rule: expected pictures for a backdoor scan: {source.lack}")
         return await self._begin(who, JobKind.CANDIDATE_BY_RULE if by_rule else JobKind.CANDIDATE, choice)
 
-    async def promote(self, who: str, candidate: str) -> Job:
-        """Start to make the candidate the live model. Raises StateError while another job runs."""
-        self._require_signer()
-        return await self._begin(who, JobKind.PROMOTE, BundleChoice("", candidate, Path(), ""))
+    async def change_model(self, who: str, kind: JobKind, model: str) -> Job:
+        """Start to promote or dismiss the candidate `model`, or to withdraw the live one, by `kind`.
 
-    async def dismiss(self, who: str, candidate: str) -> Job:
-        """Start to end the rollout of the candidate. Raises StateError while another job runs."""
+        Raises StateError while another job runs.
+        """
         self._require_signer()
-        return await self._begin(who, JobKind.DISMISS, BundleChoice("", candidate, Path(), ""))
-
-    async def roll_back(self, who: str, live: str) -> Job:
-        """Start to withdraw the model `live`. Raises StateError while another job runs."""
-        self._require_signer()
-        return await self._begin(who, JobKind.ROLLBACK, BundleChoice("", live, Path(), ""))
+        return await self._begin(who, kind, BundleChoice("", model, Path(), ""))
 
     async def resume(self, who: str, job: Job) -> Job:
         """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
@@ -278,7 +256,7 @@ class Jobs:
             raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
 
     async def _chosen(self, choice_id: str, sight: Sight = ALL) -> BundleChoice:
-        choice = (await self._in_thread(self.choices, sight)).get(choice_id)
+        choice = (await self._run_in_thread(self.choices, sight)).get(choice_id)
         if choice is None:
             raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
         return choice
@@ -315,17 +293,17 @@ class Jobs:
             words = f"{state}: {outcome}" if outcome else str(state)
             await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words, site_of(job.camera))
             for old in await self._write(job_rows.forget_old, self._engine, KEPT):
-                await self._in_thread(shutil.rmtree, self._place(old), True)
+                await self._run_in_thread(shutil.rmtree, self._place(old), True)
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
             if job.kind in (JobKind.TEACH, *CANDIDATES):  # the labels in the quarantine are sealed, this copy is not
-                await self._in_thread(shutil.rmtree, self._place(job.job_id) / LABELS, True)
+                await self._run_in_thread(shutil.rmtree, self._place(job.job_id) / LABELS, True)
             self._running = None
             self._on_change()
 
     async def _child(self, now: _RunningJob) -> tuple[JobState, str]:
-        arguments = await self._in_thread(self._prepared, now)
+        arguments = await self._run_in_thread(self._prepared, now)
         if (why := now.requested_end()) is not None:
             return why, "stopped before it began"
         is_long = now.job.kind in (JobKind.REPAIR, JobKind.TEACH, *CANDIDATES)
@@ -334,7 +312,7 @@ class Jobs:
         now.progress = Progress("starts")
 
         async def watch() -> None:
-            progress = await self._in_thread(progress_of, written)
+            progress = await self._run_in_thread(progress_of, written)
             if progress is not None and progress != now.progress:
                 now.progress = progress
                 self._on_change()
@@ -345,7 +323,7 @@ class Jobs:
             return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
         if cause is Cause.STOPPED and (why := now.requested_end()) is not None:
             return why, f"stopped in phase {now.progress.phase}"
-        words = await self._in_thread(last_message, written)
+        words = await self._run_in_thread(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
         return JobState.DONE, "" if now.job.kind in (JobKind.REPAIR, JobKind.TEACH) else words
@@ -386,9 +364,6 @@ class Jobs:
         shutil.rmtree(folder, ignore_errors=True)
         self._labelled_frames.export(folder, lambda: now.requested_end() is not None, classes)
 
-    async def _in_thread(self, action: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: action(*args))
-
     async def stop(self) -> None:
         """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""
         if self._running is not None:
@@ -398,7 +373,7 @@ class Jobs:
 
     def close(self) -> None:
         """Release the folder."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._run_in_thread.close()
         os.close(self._lock)
 
 

@@ -35,7 +35,7 @@ from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.data.sentences import unusual
 from consumers.console.pages.fleet import page_of
-from consumers.console.pages.jobs import offered
+from consumers.console.pages.jobs import job_choices
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, mute_of, read_mutes
@@ -164,7 +164,7 @@ def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
     ]
 
 
-def in_episodes(
+def read_episodes(
     engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = "", sight: Sight = ALL
 ) -> list[tuple[Episode, list[AlertRow]]]:
     """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
@@ -176,10 +176,10 @@ def in_episodes(
         ]
     rows = {row["alert_id"]: row for row in found}
     known = [AlertSummary(*(row[name] for name in AlertSummary._fields)) for row in found]
-    return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
+    return [(each, _alert_rows(each, rows)) for each in episodes(known, reviews, published_ms)]
 
 
-def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[AlertRow]:
+def _alert_rows(episode: Episode, rows: Mapping[str, RowMapping]) -> list[AlertRow]:
     review = episode.review
     who, at_ms = (review.who, review.at_ms) if review is not None else ("", None)
     first = episode.alert_ids[0]
@@ -188,7 +188,7 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[AlertRow]:
     return [AlertRow(**row, state=episode.state, who=who, at_ms=at_ms, episode=first) for row in named]
 
 
-def summaries(engine: Engine, found: Sequence[tuple[Episode, list[AlertRow]]]) -> list[EpisodeSummary]:
+def summarise_episodes(engine: Engine, found: Sequence[tuple[Episode, list[AlertRow]]]) -> list[EpisodeSummary]:
     """Return the episodes, each with the class and the model of the first alert in its list; the muted ones last."""
     shown = []
     with engine.begin() as connection:
@@ -197,12 +197,12 @@ def summaries(engine: Engine, found: Sequence[tuple[Episode, list[AlertRow]]]) -
             first, checked = raised[0], sum(each.checked for each in raised)
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))
             mute = mute_of(mutes, episode.camera, episode.alert_ids)
-            answered = _answered(connection, first, message or b"")
-            shown.append(EpisodeSummary(episode, first, checked, *answered, mute))
+            predicted = _predicted_class(connection, first, message or b"")
+            shown.append(EpisodeSummary(episode, first, checked, *predicted, mute))
     return sorted(shown, key=lambda each: each.mute is not None)
 
 
-def _answered(connection: Connection, raised: AlertRow, message: bytes) -> tuple[str, str]:
+def _predicted_class(connection: Connection, raised: AlertRow, message: bytes) -> tuple[str, str]:
     """Return the most frequent class of an alert's frames and the model; empty strings if no frame is left."""
     try:
         alert = Alert.FromString(message)
@@ -215,13 +215,15 @@ def _answered(connection: Connection, raised: AlertRow, message: bytes) -> tuple
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[AlertRow]]]:
-    """Return the episodes of the newest alerts of these sites, the latest first."""
+async def _newest_episodes(
+    context: ConsoleContext, camera: str, sight: Sight = ALL
+) -> list[tuple[Episode, list[AlertRow]]]:
+    """Return the episodes of the newest alerts of one camera or all of these sites, the latest first."""
     reviews = await context.read(context.store.reviewed)
-    return await context.read_recorded(in_episodes, reviews, context.published_ms(), camera, sight)
+    return await context.read_recorded(read_episodes, reviews, context.published_ms(), camera, sight)
 
 
-async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
+async def find_alerts(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
     """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
 
     At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
@@ -247,7 +249,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     elsewhere = [each for site in context.fleet.sites(sight_of(request)) for each in site.alerts]
     elsewhere = [each for each in elsewhere if each.state == state and camera in ("", each.camera)]
     elsewhere = sorted(elsewhere, key=lambda each: (bool(each.wanted), -each.raised_ms))[:ON_PAGE]  # sightings last
-    return await _shown(
+    return await _render_episodes(
         context, request, shown, state=state, camera=camera, alert_id="", counts=counts, page=page,
         page_count=page_count, elsewhere=elsewhere, no_records=no_records,
     )  # fmt: skip
@@ -257,26 +259,24 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     """Show the episode of one alert, whatever its state."""
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
-    reviews = await context.read(context.store.reviewed)
-    found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
     mine = [
         (episode, sorted(raised, key=lambda each: each.alert_id != alert_id))
-        for episode, raised in found
+        for episode, raised in await _newest_episodes(context, camera)
         if alert_id in episode.alert_ids
     ]
     if not mine:
         return error_response(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
-    return await _shown(
+    return await _render_episodes(
         context, request, mine, state=mine[0][0].state, camera=camera, alert_id=alert_id, counts={}, page=1,
         page_count=1, elsewhere=[],
     )  # fmt: skip
 
 
-async def _shown(
+async def _render_episodes(
     context: ConsoleContext, request: Request, found: Sequence[tuple[Episode, list[AlertRow]]], **values: Any
 ) -> Response:
     """Render these episodes with their comments; the template needs `values` besides."""
-    shown = await context.read_recorded(summaries, found) if found else []
+    shown = await context.read_recorded(summarise_episodes, found) if found else []
     stored = await context.read(
         context.store.read_comments, [alert_id for each in shown for alert_id in each.episode.alert_ids]
     )
@@ -344,8 +344,7 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
     if text.strip():
         await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
-        reviews = await context.read(context.store.reviewed)
-        found = await context.read_recorded(in_episodes, reviews, context.published_ms(), camera)
+        found = await _newest_episodes(context, camera)
         mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
         made = await context.write(context.store.review, mine, state, who)
         for each in mine:
@@ -388,7 +387,7 @@ async def _gallery(context: ConsoleContext, request: Request) -> Response:
         cameras=cameras,
         no_records=no_records,
         may_repair_all=may(request, Right.ADMIN, EVERYWHERE),
-        **await offered(context, request),
+        **await job_choices(context, request),
     )
 
 

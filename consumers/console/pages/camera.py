@@ -26,7 +26,7 @@ from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import PictureVersions
 from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
-from consumers.console.pages.fleet import header_changes
+from consumers.console.pages.fleet import UNKNOWN, header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.console.pages.outcomes import back, fields_of, outcome_of
 from consumers.database.tables import quarantine
@@ -116,7 +116,10 @@ def flagged_frames(engine: Engine, name: str) -> list[tuple[str, int]]:
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, changes_on(context, name_of(request), visible_to(request)))
+    name = name_of(request)
+    if context.fleet.card(name) is None:
+        return error_response(404, UNKNOWN.format(name))
+    return streams.answer(request, changes_on(context, name, visible_to(request)))
 
 
 def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[], str]:
@@ -143,10 +146,13 @@ async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return error_response(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await past(context, name_of(request), unix_ms(), length_ms))
+    name = name_of(request)
+    if context.fleet.card(name) is None:
+        return error_response(404, UNKNOWN.format(name))
+    return JSONResponse(await read_history(context, name, unix_ms(), length_ms))
 
 
-async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
+async def read_history(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
     """Return a camera's history with its alerts, commands and changes of the model."""
     patience_s, sends = context.fleet.patience_s(name), context.fleet.sends(name, monotonic_ms())
     since_ms = until_ms - length_ms
@@ -165,7 +171,7 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
     """
     name, asked = name_of(request), request.query_params.get("at_ms", "")
     if context.fleet.card(name) is None:
-        return error_response(404, f"camera: expected one of this fleet, got {name}")
+        return error_response(404, UNKNOWN.format(name))
     at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else 0
     clips, complaint = context.clips if at_ms else None, ""
     begin_long_answer(request.scope)
@@ -221,7 +227,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
     """Request certificates for a camera's next frames, and log that in the audit log. Return the complaint, if any."""
     camera = context.fleet.camera(name)
     if camera is None or context.fleet.card(name) is None:
-        return f"camera: expected one of this fleet, got {name}"
+        return UNKNOWN.format(name)
     if context.views is None:
         return "kafka is missing: start the console with Kafka to request certificates"
     if settings_of(camera.meta).get("profile") == "video":
@@ -244,7 +250,7 @@ async def send_command(context: ConsoleContext, request: Request, name: str, ask
     the broker does not answer.
     """
     if context.fleet.card(name) is None:
-        raise RefusedActionError(f"camera: expected one of this fleet, got {name}", 400)
+        raise RefusedActionError(UNKNOWN.format(name), 400)
     if context.commands is None:
         raise RefusedActionError(NO_BROKER, 503)
     policy = context.drop_plan.policy_of(name)

@@ -22,6 +22,8 @@ from consumers.console.data.stream import Streams
 from consumers.console.data.system_watch import Header
 from schemas.clock import monotonic_ms
 
+UNKNOWN: Final = "camera: expected one of this fleet, got {}"
+"""The refusal of a camera without a card."""
 _LONGEST: Final = 200
 
 
@@ -149,7 +151,7 @@ async def forget(context: ConsoleContext, who: str, name: str) -> str:
     """Remove a camera from the fleet. Return an error text if it is unknown or not gone, else an empty one."""
     card: Card | None = context.fleet.card(name)
     if card is None:
-        return f"camera: expected one of this fleet, got {name}"
+        return UNKNOWN.format(name)
     if card.state not in GONE or card.frames_per_second:
         return f"{name}: expected a camera that is gone, it is {card.state.value}"
     at_ms = await context.write(context.store.forget, name)

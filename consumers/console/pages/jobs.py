@@ -35,7 +35,7 @@ def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         *(
-            GuardedRoute(f"/jobs/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, start_reach(name))
+            GuardedRoute(f"/jobs/{name}", partial(submit_action, context, act), "POST", Right.ADMIN, start_reach(name))
             for name, act in STARTS.items()
         ),
         GuardedRoute("/jobs/{job_id}", partial(_page, context), reach=RightScope.PART),
@@ -43,7 +43,7 @@ def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
         GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context), reach=RightScope.PART),
         *(
             GuardedRoute(
-                f"/jobs/{{job_id}}/{name}", partial(show_acted, context, act), "POST", Right.ADMIN, RightScope.PART
+                f"/jobs/{{job_id}}/{name}", partial(submit_action, context, act), "POST", Right.ADMIN, RightScope.PART
             )
             for name, act in CHANGES.items()
         ),
@@ -78,7 +78,7 @@ async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, sent
     live = context.models.live if context.models is not None else None
     if live is None:
         raise ConfigError("the live model is missing: publish one first")
-    return await jobs.roll_back(session_of(request).name, _still(sent, live.model_id))
+    return await jobs.change_model(session_of(request).name, JobKind.ROLLBACK, _check_shown_model(sent, live.model_id))
 
 
 async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
@@ -86,15 +86,13 @@ async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: 
     return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"), by_rule=by_rule)
 
 
-async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.promote(session_of(request).name, _still(sent, _candidate_of(context)))
+async def _end_rollout(
+    kind: JobKind, context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]
+) -> Job:
+    return await jobs.change_model(session_of(request).name, kind, _check_shown_model(sent, _candidate_of(context)))
 
 
-async def _dismiss(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.dismiss(session_of(request).name, _still(sent, _candidate_of(context)))
-
-
-def _still(sent: dict[str, Any], now: str) -> str:
+def _check_shown_model(sent: dict[str, Any], now: str) -> str:
     """Return the model `now`. Raises ConfigError if the page that was sent showed another one."""
     shown = text_of(sent, "model")
     if shown and shown != now:
@@ -135,8 +133,8 @@ STARTS: dict[str, Act] = {
     "publish": _publish,
     "rollback": _roll_back,
     "candidate": _candidate,
-    "promote": _promote,
-    "dismiss": _dismiss,
+    "promote": partial(_end_rollout, JobKind.PROMOTE),
+    "dismiss": partial(_end_rollout, JobKind.DISMISS),
 }
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _resume}
 
@@ -146,7 +144,7 @@ def start_reach(name: str) -> RightScope:
     return RightScope.PART if name == "repair" else RightScope.FLEET
 
 
-async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
+async def run_action(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
     if context.jobs is None:
         return error_response(409, NONE)
@@ -158,13 +156,13 @@ async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[
         return error_response(400, str(error))
 
 
-async def show_acted(context: ConsoleContext, act: Act, request: Request) -> Response:
+async def submit_action(context: ConsoleContext, act: Act, request: Request) -> Response:
     """Start or change a job by the fields of a form. Return a redirect to the job's page, or a refusal in one line."""
-    found = await acted(context, act, request, dict(form_of(request)))
+    found = await run_action(context, act, request, dict(form_of(request)))
     return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
 
 
-async def offered(context: ConsoleContext, request: Request) -> dict[str, Any]:
+async def job_choices(context: ConsoleContext, request: Request) -> dict[str, Any]:
     """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
     jobs = context.jobs
     if jobs is None:

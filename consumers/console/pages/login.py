@@ -55,15 +55,15 @@ async def _health(_request: Request) -> Response:
 
 
 def _form(context: ConsoleContext, then: str, complaint: str, status: int) -> Response:
-    ways = context.logins.ways
-    passwords = ways.users is not None and bool(ways.users())
+    login_methods = context.logins.login_methods
+    passwords = login_methods.users is not None and bool(login_methods.users())
     body = context.render(
         "login.html",
         then=then,
         complaint=complaint,
         passwords=passwords,
-        openid=ways.openid is not None,
-        proxied=ways.proxy is not None,
+        openid=login_methods.openid is not None,
+        proxied=login_methods.proxy is not None,
     )
     return Response(body, status, media_type="text/html")
 
@@ -115,7 +115,7 @@ async def _link(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _begin(context: ConsoleContext, request: Request) -> Response:
-    then, openid = request.query_params.get("then", "/"), context.logins.ways.openid
+    then, openid = request.query_params.get("then", "/"), context.logins.login_methods.openid
     if openid is None:
         return _form(context, then, NO_PROVIDER, 404)
     try:
@@ -154,7 +154,7 @@ async def _logged_out(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _log_out(context: ConsoleContext, request: Request) -> Response:
-    origin, openid = origin_of(request), context.logins.ways.openid
+    origin, openid = origin_of(request), context.logins.login_methods.openid
     ended = context.sessions.end(request.cookies.get(cookie_name(origin), ""))
     if ended is not None:
         await context.logins.log_out(ended, address_of(request))

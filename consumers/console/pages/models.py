@@ -13,7 +13,7 @@ from consumers.console.access.gate import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS
-from consumers.console.pages.jobs import offered
+from consumers.console.pages.jobs import job_choices
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.history import minutes
 from consumers.database.tables import comparisons
@@ -72,7 +72,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         differing=differing,
         clean=clean,
         robust=robust,
-        **await offered(context, request),
+        **await job_choices(context, request),
     )
 
 

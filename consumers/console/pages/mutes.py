@@ -9,6 +9,7 @@ from starlette.requests import Request
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
 from consumers.console.context import ConsoleContext
+from consumers.console.pages.fleet import UNKNOWN
 from consumers.database.mutes import end_mute, new_mute, save_mute
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
@@ -27,7 +28,7 @@ async def mute(
     `site` is that of an alert. Return an error text, empty on success. Raises StateError without the database.
     """
     if length != END and "/" in subject and context.fleet.card(subject) is None:
-        return f"camera: expected one of this fleet, got {subject}"
+        return UNKNOWN.format(subject)
     who = session_of(request).name
     begin_long_answer(request.scope)
     try:

@@ -102,7 +102,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
         require(request, group)
         if context.commands is None:
             raise RefusedActionError(NO_BROKER, 503)
-        preset, changes = await _wanted(context, fields)
+        preset, changes = await _preset_fields(context, fields)
         own = (card.name for card in context.fleet.own_cards())
         names = sorted(name for name in own if most_specific(name, {group: True}))
         if not names:
@@ -117,7 +117,7 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
     return SWITCHED
 
 
-async def _wanted(context: ConsoleContext, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+async def _preset_fields(context: ConsoleContext, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return the name of the preset and its settings by the names of `Command`. Raises ConfigError."""
     settings = fields.get("settings")
     if settings is not None:

@@ -21,7 +21,7 @@ from consumers.console.data.sentences import system_sentence
 from consumers.console.data.sites import FATES, Site, audits_of, summed
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
-from consumers.console.pages.system_charts import RANGES, USUAL, system_past
+from consumers.console.pages.system_charts import RANGES, USUAL, read_system_charts
 
 
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
@@ -29,7 +29,7 @@ def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
     return [
         GuardedRoute("/system", partial(_system, context), reach=RightScope.FLEET),
         GuardedRoute("/system/conservation", partial(_conservation, context), reach=RightScope.FLEET),
-        GuardedRoute("/system/history", partial(past, context), reach=RightScope.FLEET),
+        GuardedRoute("/system/history", partial(history, context), reach=RightScope.FLEET),
         GuardedRoute("/system/live", partial(_live, context, streams), reach=RightScope.FLEET),
         GuardedRoute("/rules", partial(_rules, context), reach=RightScope.PART),
         GuardedRoute("/rules/graph", _rules_of_prometheus, reach=RightScope.SAME),
@@ -160,9 +160,9 @@ async def _runbooks(context: ConsoleContext, request: Request) -> Response:
     return context.page(request, "runbooks.html", body=body)
 
 
-async def past(context: ConsoleContext, request: Request) -> Response:
+async def history(context: ConsoleContext, request: Request) -> Response:
     """Return the charts of a time range."""
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return error_response(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await system_past(context, length_ms))
+    return JSONResponse(await read_system_charts(context, length_ms))

@@ -35,12 +35,12 @@ TRUTH: Final[dict[str, Any]] = {
 }
 
 
-async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]:
+async def read_system_charts(context: ConsoleContext, length_ms: int) -> dict[str, Any]:
     """Return `charts`, `columns`, `span_s`, and their source in `note`."""
     note = "From the recorder's own history, by the minute."
     if context.prometheus is not None:
         try:
-            return await context.prometheus.past(length_ms // 1000) | {
+            return await context.prometheus.read_charts(length_ms // 1000) | {
                 "source": "prometheus",
                 "note": "From Prometheus.",
             }
@@ -74,11 +74,11 @@ def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
 
 def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, list[float | None]]:
     """Return plot columns of frames and alerts by minute, with one row of nulls in each gap."""
-    drawn: dict[str, list[float | None]] = {name: [] for name in _NAMES}
+    to_charts: dict[str, list[float | None]] = {name: [] for name in _NAMES}
     before_ms: int | None = None
     for row in found:
         if before_ms is not None and row["minute_ms"] - before_ms > MINUTE_MS:
-            for name, column in drawn.items():
+            for name, column in to_charts.items():
                 column.append((before_ms + MINUTE_MS) / 1000 if name == "t" else None)
         before_ms = row["minute_ms"]
         values = {
@@ -93,6 +93,6 @@ def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, 
             "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
             "alerts": float(raised.get(before_ms, 0)),
         }
-        for name, column in drawn.items():
+        for name, column in to_charts.items():
             column.append(values[name])
-    return drawn
+    return to_charts

@@ -19,7 +19,7 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
-from consumers.console.pages.jobs import offered, show_acted, text_of
+from consumers.console.pages.jobs import job_choices, submit_action, text_of
 from schemas.errors import UserError
 
 SHOWN: Final = 60
@@ -39,7 +39,7 @@ def teach_routes(context: ConsoleContext) -> list[GuardedRoute]:
         GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR, RightScope.PART),
         GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR, RightScope.PART),
         GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR, RightScope.PART),
-        GuardedRoute("/teach/train", partial(show_acted, context, _start), "POST", Right.ADMIN, RightScope.FLEET),
+        GuardedRoute("/teach/train", partial(submit_action, context, _start), "POST", Right.ADMIN, RightScope.FLEET),
         GuardedRoute("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
     ]
 
@@ -72,7 +72,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         chosen=await context.read(labelled_frames.cameras, sight),
         asked=request.query_params.get("camera", "")[:_LONGEST],
         cameras=sorted(card.name for card in context.fleet.own_cards(sight)),
-        **await offered(context, request),
+        **await job_choices(context, request),
     )
 
 

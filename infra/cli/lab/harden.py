@@ -15,6 +15,7 @@ from infra.cli.lab.shared import (
     lab_app,
     lab_extra,
     print_figures,
+    read_npz,
     require_writable,
     shown_command,
     torch_device,
@@ -70,8 +71,9 @@ def harden(
     held_out: Annotated[
         int,
         typer.Option(
-            help="Number of pictures, the last ones, that are held out of the training. They select the weights, "
-            "measure the network and calibrate STRIP."
+            help="Number of pictures that are held out of the training, to select the weights, measure the network and "
+            "calibrate STRIP: the last ones, or random ones if the last ones lack a class, as in a file that is sorted "
+            "by class."
         ),
     ] = 1000,
     measured: Annotated[
@@ -103,7 +105,6 @@ def harden(
         import torch
 
         from lab.certificates.measure import check_patch
-        from lab.data import read_pictures
         from lab.hardening.processes import joined, own_device
         from lab.hardening.run import harden as run_hardening
         from lab.hardening.run import split
@@ -111,6 +112,7 @@ def harden(
         from lab.hardening.training_batches import PictureBatches
         from lab.only_process import only_process
         from lab.repair.checkpoints import digest
+        from lab.strip.order import shuffled
         from lab.training.bundle import write_training_record
         from lab.training.successor import LOCK, ONE_RUN, check_out, write_successor
         from processors.bundle import load_bundle
@@ -128,12 +130,15 @@ def harden(
             )  # fmt: skip
             processes.check(settings.shards)
             network = load_bundle(source, at)
-            pictures = read_pictures(data, len(network.settings.classes))
+            pictures = read_npz(data, len(network.settings.classes))
+            shown = PhaseBars("harden", quiet=not processes.leads)
             training, kept = split(pictures, held_out, batch)
+            if set(training.labels.tolist()) != set(kept.labels.tolist()):
+                shown.print_line("the last pictures do not have the classes of the others: random ones are held out")
+                training, kept = split(shuffled(pictures), held_out, batch)
             if stickers is not None:
                 check_patch(kept, (stickers, stickers))
             check_out(out, source, MARK)
-            shown = PhaseBars("harden", quiet=not processes.leads)
             with enough_disk(out), only_process(out / LOCK, ONE_RUN) if processes.leads else nullcontext():
                 with shown.bars:
                     found = run_hardening(

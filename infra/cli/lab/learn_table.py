@@ -13,6 +13,7 @@ from infra.cli.lab.shared import (
     Seed,
     attack_of,
     bundle_folder,
+    file_of_pictures,
     lab_app,
     lab_extra,
     torch_device,
@@ -58,7 +59,8 @@ def learn_table(
         wanted = attack_of(attack, eps, False)
         assert wanted is not None
         network = load_bundle(bundle_folder(bundle), torch_device(device))
-        pictures = read_clean(data, len(network.settings.classes), images)
+        with file_of_pictures(data):
+            pictures = read_clean(data, len(network.settings.classes), images)
         progress = out.with_name(f".{out.name}.progress.json")
         with progress_bar("learn-table", len(pictures)) as advance:
             learned = learn(network, pictures, wanted, progress, seed=seed, advance=advance)

@@ -15,6 +15,7 @@ from infra.cli.lab.shared import (
     Device,
     Seed,
     bundle_folder,
+    file_of_pictures,
     lab_app,
     lab_extra,
     read_sample,
@@ -141,7 +142,7 @@ def red_team(
         from infra.state_folder.environment import Environment
         from lab.data import read_cifar10_test, to_frames
         from lab.red_team.defences import Defence, sample_size
-        from lab.red_team.pages import write_pages
+        from lab.red_team.pages import run_name, write_pages
         from lab.red_team.run import RedTeam
         from processors.bundle import load_bundle
 
@@ -156,13 +157,14 @@ def red_team(
         other = None if surrogate is None else load_bundle(bundle_folder(surrogate), place)
         classes = len(network.settings.classes)
         if data is None:
-            pictures = read_cifar10_test(Environment().data, classes, images)
+            folder_of_data = Environment().data
+            with file_of_pictures((folder_of_data or Path()) / "cifar10.npz"):
+                pictures = read_cifar10_test(folder_of_data, classes, images)
         else:
             pictures = read_sample(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
-        # One run must not use another's batches, because both can be resumed.
-        name = f"{folder.resolve().name}-{defence}{f'-r{drop:g}' if against.drops else ''}-{strength:.4g}"
+        name = run_name(folder.resolve().name, against, strength)
         groups = None if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip())
         team = RedTeam(
             against, pictures, strength, runs / name, attacks=groups,

@@ -14,6 +14,7 @@ from infra.cli.lab.shared import (
     lab_app,
     lab_extra,
     print_figures,
+    read_npz,
     require_writable,
     write_json,
 )
@@ -71,7 +72,6 @@ def repair(
     with lab_extra():
         import torch
 
-        from lab.data import read_pictures
         from lab.only_process import only_process
         from lab.repair.figures import Evaluation
         from lab.repair.inputs import no_frames, read_quarantine
@@ -88,15 +88,12 @@ def repair(
         source = bundle_folder(bundle)
         sick = load_bundle(source, torch.device("cpu"))
         classes = sick.settings.classes
-        pictures = read_pictures(clean, len(classes))
+        pictures = read_npz(clean, len(classes))
         if quarantine is None and way != "clean":
             raise ConfigError("--quarantine: expected a folder of flagged frames, got none. Or use --mode clean.")
         flagged = no_frames(sick) if quarantine is None else read_quarantine(quarantine, sick)
         evaluation = Evaluation(
-            *(
-                None if file is None else read_pictures(file, len(classes))
-                for file in (evaluate_clean, evaluate_poisoned)
-            )
+            *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
         )
         check_out(out, source, quarantine)
         shown = PhaseLines() if progress else PhaseBars("repair")

@@ -6,8 +6,11 @@ import json as json_format
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
@@ -44,8 +47,18 @@ lab_extra = partial(needs_extra, "lab")
 
 
 def shown_command() -> str:
-    """Return the command as typed, without the folder of the program."""
-    return shlex.join(["pointillist", *sys.argv[1:]])
+    """Return the command as typed, without the folder of the program and without `--runs`.
+
+    That option names a folder of one machine for unfinished work, and the default gives the same figures.
+    """
+    words = iter(sys.argv[1:])
+    shown = ["pointillist"]
+    for word in words:
+        if word == "--runs":
+            next(words, None)
+        elif not word.startswith("--runs="):
+            shown.append(word)
+    return shlex.join(shown)
 
 
 def chosen(value: str, *known: str, option: str) -> Any:
@@ -63,15 +76,46 @@ def torch_device(wanted: str) -> torch.device:
     return choose_device(name)
 
 
+@contextmanager
+def file_of_pictures(file: Path) -> Iterator[None]:
+    """Raise ConfigError with a remedy for a file of arrays that is damaged, unsuitable or larger than the memory."""
+    remedy = "Correct the path, or copy or write the file again."
+    try:
+        yield
+    except MemoryError as error:
+        raise ConfigError(
+            f"{file}: expected arrays that fit into the memory, got larger ones: {error}. Give fewer pictures."
+        ) from None
+    # From numpy and zipfile: a damaged header, a password or an unknown compression, and a member that is no array.
+    except (TokenError, RuntimeError, AttributeError) as error:
+        detail = f" ({error})" if isinstance(error, RuntimeError) else ""
+        raise ConfigError(
+            f"{file}: expected an npz of plain arrays, got a damaged file or another one{detail}. {remedy}"
+        ) from None
+    except ConfigError as error:
+        if not str(error).startswith(f"{file}: "):
+            raise
+        raise ConfigError(f"{error}. {remedy}") from None
+
+
+def read_npz(file: Path, classes: int) -> LabelledPictures:
+    """Return the pictures of an npz in their order. Raises ConfigError like `read_pictures`, with a remedy."""
+    from lab.data import read_pictures
+
+    with file_of_pictures(file):
+        return read_pictures(file, classes)
+
+
 def read_sample(file: Path, classes: int, images: int | None) -> LabelledPictures:
     """Return `images` pictures of an npz, or all, in a random order that is the same in each call.
 
-    The first pictures of a file that is sorted by class have one class. Raises ConfigError like `read_pictures`.
+    The first pictures of a file that is sorted by class have one class. Raises ConfigError like `read_npz`.
     """
     from lab.data import read_pictures
     from lab.strip.order import shuffled
 
-    return shuffled(read_pictures(file, classes)).first(images)
+    with file_of_pictures(file):
+        return shuffled(read_pictures(file, classes)).first(images)
 
 
 def bundle_folder(given: str) -> Path:

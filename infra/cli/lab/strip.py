@@ -17,6 +17,7 @@ from infra.cli.lab.shared import (
     lab_extra,
     own_bundle_folder,
     print_figures,
+    read_npz,
     read_sample,
     require_writable,
     torch_device,
@@ -85,7 +86,6 @@ def calibrate(
     --frr and --drop-ratio have no effect.
     """
     with lab_extra():
-        from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
@@ -103,7 +103,7 @@ def calibrate(
             )
         classes = len(settings.classes)
         mixed = combined or images is not None
-        pictures = read_sample(clean, classes, images) if mixed else read_pictures(clean, classes)
+        pictures = read_sample(clean, classes, images) if mixed else read_npz(clean, classes)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
         if rounds_only:
@@ -177,7 +177,9 @@ def strip(
     frr: share of clean frames that are flagged. far: share of poisoned frames that are not flagged. far_effective: the
     same share among poisoned frames that reach the target class. The target class is the one that most poisoned
     pictures of other classes get. attack_success: share of the poisoned pictures of other classes with the target class
-    as verdict. mean_passes covers only clean pictures, seconds all pictures.
+    as verdict. mean_passes covers only clean pictures, seconds all pictures. live_statistic is the statistic by which a
+    processor judges probes, which are whole frames: entropy (STRIP's) or p-value (with other statistics). The shares
+    are always those of STRIP alone.
     """
     with lab_extra():
         import torch
@@ -198,7 +200,12 @@ def strip(
         files = [read_sample(file, classes, images) for file in (clean, poisoned)]
         with progress_bar("strip", sum(map(len, files))) as advance:
             found = [check(pipeline, file, dropped, sequential=sequential, advance=advance) for file in files]
-        figures: dict[str, Any] = strip_figures(*found) | {"threshold_bits": threshold.threshold_bits}
+        table = network.settings.strip
+        together = table.combined if table is not None else None
+        figures: dict[str, Any] = strip_figures(*found) | {
+            "threshold_bits": threshold.threshold_bits,
+            "live_statistic": "entropy" if together is None else "p-value",
+        }
     settings = {
         "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "drop": drop,
         "sequential": sequential, "asked_frr": threshold.frr, "device": str(network.device),
@@ -206,3 +213,9 @@ def strip(
     }  # fmt: skip
     write_json(json, figures | {"settings": settings})
     print_figures(network.model_id, figures)
+    if together is not None:
+        names = ", ".join(each.replace("_", " ") for each in together.tails)
+        Console(stderr=True, soft_wrap=True).print_line(
+            "These are the shares of STRIP alone. In a processor, a probe of this bundle is suspect below a p-value of "
+            f"{together.threshold:g}, by {names}."
+        )

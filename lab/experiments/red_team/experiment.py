@@ -1,4 +1,4 @@
-"""The plan of the experiments that validate the attacks: broken defences, and parity with foolbox."""
+"""The plan of the red team: broken defences and parity with foolbox, which validate the attacks, and published runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lab.data import read_cifar10_test
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.page import write_page
 from lab.experiments.harness.plan import Plan, Workplace
-from lab.experiments.red_team import broken, parity
+from lab.experiments.red_team import broken, parity, published_runs
 from lab.experiments.super_iot.judges import Judge, judge_of
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "red-team"
-TABLES: Final = {"broken": broken.Row, "parity": parity.Row}
+TABLES: Final = {"broken": broken.Row, "parity": parity.Row, "run": published_runs.Row}
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
 BROKEN_PICTURES: Final = 300
 COMPARED_PICTURES: Final = 100
@@ -27,10 +27,15 @@ _PARITY: Final = "lab.experiments.red_team.parity"
 
 
 def plan(place: Workplace) -> Plan:
-    """Return the broken defences, then the pairs of attacks, then the comparisons of backward passes."""
+    """Return the broken defences, the pairs of attacks, the comparisons of backward passes, then the published runs."""
     store = place.store(NAME)
     every = [_broken(place, each, number) for number, each in enumerate(broken.DEFENCES)]
-    cells = (*every[: broken.MAIN], *(_pair(place, each) for each in parity.PAIRS), *every[broken.MAIN :])
+    cells = (
+        *every[: broken.MAIN],
+        *(_pair(place, each) for each in parity.PAIRS),
+        *every[broken.MAIN :],
+        *(_run(place, each) for each in published_runs.RUNS),
+    )
 
     def write() -> list[str]:
         model_id = _bundle().model_id
@@ -68,6 +73,22 @@ def _pair(place: Workplace, pair: parity.Pair) -> Cell:
     code = (f"{_PARITY}:measure", f"{_PARITY}:PAIRS")
     settings = (pair.name, pair.targeted, PARITY_PICTURES)
     return Cell(f"parity/{pair.name}", code, measure, settings, files, 120, parity.SEED)
+
+
+def _run(place: Workplace, run: published_runs.PublishedRun) -> Cell:
+    folder = shipped_bundle(run.bundle)
+
+    def measure() -> Tables:
+        bundle = load_bundle(folder, torch.device("cpu"))
+        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), run.images)
+        pages = place.store(NAME).folder
+        return {"run": [published_runs.measure(run, bundle, pictures, place.runs / NAME, pages)]}
+
+    # Not the code of the pages: a change of their text changes no figure.
+    code = ("lab.red_team.run:RedTeam",)
+    files = (folder, place.data_set("cifar10"))
+    settings = (run.bundle, run.defence, run.eps, run.images)
+    return Cell(f"run/{run.name}", code, measure, settings, files, run.seconds, published_runs.SEED)
 
 
 @cache

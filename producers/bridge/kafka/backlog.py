@@ -22,7 +22,7 @@ from schemas.transport.kafka.record_sizes import RecordSizes
 log = structlog.get_logger()
 
 COMPLAIN_AFTER: Final = 3
-"""Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
+"""Failures in a row before a warning: a Kafka that has just started has no coordinator yet."""
 SKIPPED: Final = 3
 """Readings in a row that are skipped while no confirmation waits for them, or after more readings without progress."""
 FIRSTS_EVERY: Final = 8
@@ -60,10 +60,10 @@ class Backlog:
         lost: Callable[[int, range], None] = lambda *_: None,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, or the group
-        makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean size of a partition's
-        unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is called with a
-        partition and the offsets of unprocessed records that Kafka no longer has."""
+        of the group per partition, or None if Kafka has never answered. While nothing `waits` for an advance, or the
+        group makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean size of a
+        partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is
+        called with a partition and the offsets of unprocessed records that Kafka no longer has."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -119,8 +119,8 @@ class Backlog:
                             if self.holding or (self._unmoved <= SKIPPED and self._waits()):
                                 break
             except Exception as error:
-                # Any error of the client library: frames must not stop because the lag is unknown.
-                if backoff.failures + 1 >= COMPLAIN_AFTER:
+                # Any error of the client library. The last progress holds: Kafka may have lost the end of its log.
+                if not self._done and backoff.failures + 1 >= COMPLAIN_AFTER:
                     self._advance(None)  # each time: what was sent since the last one is unknown too
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("lag_not_read", group=self._group, error=repr(error)[:300])

@@ -36,7 +36,7 @@ class Lane:
         batch_bytes: int,
         on_wait: Callable[[float], None],
     ) -> None:
-        """`on_wait` gets the seconds for which a first record lingers; `hurry` must be called after them."""
+        """`on_wait` gets the seconds for which a first record lingers; `end_linger` must be called after them."""
         self.topic = topic
         self.partition = partition
         self.due = asyncio.Event()
@@ -63,7 +63,7 @@ class Lane:
         if self._bytes >= self._batch_bytes:
             self.due.set()
 
-    def hurry(self) -> None:
+    def end_linger(self) -> None:
         """End the linger: the waiting records are due now."""
         if self._entries:
             self.due.set()
@@ -160,7 +160,7 @@ class Lanes:
 
     async def drain(self) -> None:
         """Wait until Kafka has acknowledged all records."""
-        self._hurry()
+        self._end_lingers()
         await self._empty.wait()
 
     @property
@@ -183,13 +183,13 @@ class Lanes:
             self._before_flush()
         finally:
             self._timer = None
-            self._hurry()
+            self._end_lingers()
 
-    def _hurry(self) -> None:
+    def _end_lingers(self) -> None:
         """Send the batches of all lanes: the producer puts those of one node into one request."""
         for lanes in self._lanes.values():
             for lane in lanes:
-                lane.hurry()
+                lane.end_linger()
 
     def stalled_s(self) -> float:
         """Return the seconds for which the oldest batch in flight has waited for its acknowledgement; 0 without one."""

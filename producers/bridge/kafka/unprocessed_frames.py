@@ -62,7 +62,7 @@ class UnprocessedFrames:
         self._waiting[partition] = kept
 
     def forget(self) -> None:
-        """Handle unknown progress of the processors."""
+        """Remove all frames, because the progress of the processors has never been known."""
         self._waiting.clear()
         self._frames.clear()
         self._bytes.clear()

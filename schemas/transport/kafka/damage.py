@@ -35,7 +35,7 @@ _FURTHEST: Final = 4096
 """Most records that a stalled partition may skip."""
 
 
-class DamagePasser:
+class DamageSkipper:
     """Recovery from damaged batches: reads of one record a call, and jumps over stalls."""
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class DamagePasser:
         self._still: dict[Any, tuple[int, float]] = {}
 
     @property
-    def careful(self) -> bool:
+    def is_careful(self) -> bool:
         """Whether the reader met damage less than `CAREFUL_S` seconds ago, and reads one record a call."""
         return time.monotonic() < self._until_s
 
-    def met(self) -> None:
-        """Record damage: the reader is `careful` from now on."""
+    def note_damage(self) -> None:
+        """Record damage: the reader is careful from now on."""
         self._until_s = time.monotonic() + CAREFUL_S
 
     async def getmany(self, consumer: Any, partitions: Sequence[Any], most: int) -> tuple[dict[Any, list[Any]], int]:
@@ -71,14 +71,14 @@ class DamagePasser:
                     following = max(at + 1, batch_end(error) if isinstance(error, UnicodeDecodeError) else 0)
                     consumer.seek(partition, following)
                     passed += following - at
-                    self.met()
+                    self.note_damage()
                     continue
                 if not records:
                     break
                 found.setdefault(partition, []).extend(records)
         return found, passed
 
-    async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
+    async def skip_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
         """Skip damage on which Kafka itself stalls, and return the number of skipped records.
 
         Call it before each read of `partitions`. Nothing is skipped unless Kafka returns records at later offsets, and
@@ -102,12 +102,12 @@ class DamagePasser:
                     self._still[partition] = position, now_s
                 elif now_s - since_s >= STALL_S:
                     self._still[partition] = position, now_s
-                    passed += await self._pass_stall(consumer, partition, position, ends[partition])
+                    passed += await self._skip_stall(consumer, partition, position, ends[partition])
         except Exception:  # an unavailable broker raises any error; it is no sign of damage
             return passed
         return passed
 
-    async def _pass_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
+    async def _skip_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
         """Seek the first record after `position` that Kafka returns, and return the number of skipped records."""
         goal = position
         try:

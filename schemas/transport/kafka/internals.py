@@ -146,7 +146,7 @@ def close_connections(producer: Any) -> None:
     producer._closed = True
 
 
-def give_up_place(consumer: Any) -> None:
+def leave_group_on_stop(consumer: Any) -> None:
     """Let `stop` leave the group also for a member with a fixed name; by default such a member only goes silent."""
     if (coordinator := consumer._coordinator) is not None:
         coordinator._group_instance_id = None

@@ -85,7 +85,7 @@ class ProduceRequests:
         self._under_way.pop(batch, None)
         offset.exception()  # retrieved, also if nobody waits for it any more
 
-    def break_off(self) -> None:
+    def abort(self) -> None:
         """End the waits of all batches by ConnectionError, and accept no more."""
         self._closed = True
         for batch in self._under_way:
@@ -96,7 +96,7 @@ class ProduceRequests:
         """Wait for the answers for `deadline_s` seconds at most, then break off."""
         if self._tasks and not self._closed:
             await asyncio.wait(self._tasks, timeout=deadline_s)
-        self.break_off()
+        self.abort()
         if self._expiry is not None:
             self._expiry.cancel()
         for task in self._tasks:

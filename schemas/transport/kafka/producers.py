@@ -40,10 +40,10 @@ class Connection:
         self.broken = False
         """True when batches in flight must not wait for this producer any longer."""
 
-    def break_off(self) -> None:
+    def abort(self) -> None:
         """End the waits for this producer."""
         self.broken = True
-        self.requests.break_off()
+        self.requests.abort()
 
 
 class Producers:
@@ -119,7 +119,7 @@ class Producers:
         if self.ready is connection:
             self.ready = None
         if broken and not connection.broken:
-            connection.break_off()
+            connection.abort()
 
     def retire(self, connection: Connection) -> None:
         """Close a replaced producer that nothing uses any longer."""

@@ -24,11 +24,11 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, close_clients, start_client
-from schemas.transport.kafka.damage import DAMAGE, DamagePasser
+from schemas.transport.kafka.damage import DAMAGE, DamageSkipper
 from schemas.transport.kafka.internals import (
     committed_notes,
     force_close,
-    give_up_place,
+    leave_group_on_stop,
     missing_replicas,
     raise_group_error,
 )
@@ -127,7 +127,7 @@ class Reader:
             "fetch_max_wait_ms": round(1000 * fetch_wait_s),
             **(group.options() if group is not None else _alone(request_s)),
         }
-        self._damage = DamagePasser()
+        self._damage = DamageSkipper()
         self._consumer: AIOKafkaConsumer | None = None
         self._following: dict[TopicPartition, int] = {}
         """The next offset of each partition whose position is known."""
@@ -167,7 +167,7 @@ class Reader:
         self.is_open = False
         self._following.clear()
         if consumer is not None and not keeps_place:
-            give_up_place(consumer)
+            leave_group_on_stop(consumer)
         if consumer is not None and not await close_clients(consumer.stop, deadline_s=deadline_s):
             # Kafka does not answer: the group notices the end of the session.
             await close_clients(*force_close(consumer), deadline_s=deadline_s)
@@ -187,13 +187,13 @@ class Reader:
                     if place not in self._following:
                         self._following[place] = await consumer.position(place)
         # Before the records are taken, not after: a rebalance during these requests would make them stale.
-        await self._pass_stalls(consumer, places or tuple(self._following.keys() & consumer.assignment()))
-        if self._damage.careful:
-            return await self._fetch_carefully(consumer, places or sorted(consumer.assignment()), wait_s, most)
+        await self._skip_stalls(consumer, places or tuple(self._following.keys() & consumer.assignment()))
+        if self._damage.is_careful:
+            return await self._fetch_one_by_one(consumer, places or sorted(consumer.assignment()), wait_s, most)
         try:
             found: Records = await consumer.getmany(*places, timeout_ms=max(1, round(1000 * wait_s)), max_records=most)
         except DAMAGE:
-            self._damage.met()
+            self._damage.note_damage()
             await self._rewind(consumer, places or tuple(consumer.assignment()))
             return {}
         for place, records in found.items():
@@ -206,7 +206,7 @@ class Reader:
         while places := [place for place, end in ends.items() if await self.position(place) < end]:
             yield await self.fetch(*places, wait_s=0.5)
 
-    async def _fetch_carefully(
+    async def _fetch_one_by_one(
         self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], wait_s: float, most: int | None
     ) -> Records:
         if not places:  # none is assigned yet
@@ -227,8 +227,8 @@ class Reader:
         for place in places:
             consumer.seek(place, self._following[place])
 
-    async def _pass_stalls(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
-        await self._skipped(consumer, await self._damage.pass_stalls(consumer, places))
+    async def _skip_stalls(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
+        await self._skipped(consumer, await self._damage.skip_stalls(consumer, places))
 
     async def _skipped(self, consumer: AIOKafkaConsumer, records: int) -> None:
         if not records:
@@ -256,7 +256,7 @@ class Reader:
             consumer.seek(place, offset)
             self._following[place] = offset
 
-    def put_back(self, records: Records) -> None:
+    def return_records(self, records: Records) -> None:
         """Make the next fetch return these records again; nothing happens to those of a revoked partition."""
         for place, found in records.items():
             with suppress(IllegalStateError):

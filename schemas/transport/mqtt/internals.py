@@ -31,7 +31,7 @@ class SocketClient(Client):
         self._written = 0
         """Bytes of this connection that the socket has accepted."""
         self._arrived = 0
-        """Bytes that had reached the broker at the last `extend_ping`."""
+        """Bytes that the socket's peer had acknowledged at the last `extend_ping`."""
         self._ping_end = 0
         """The end of the last PINGREQ in the stream of written and queued bytes."""
 
@@ -61,8 +61,15 @@ class SocketClient(Client):
         self._last_bytes_received = time.monotonic()
 
     def extend_ping(self) -> None:
-        """Restart the time limit of a PINGREQ while the bytes before it move: the broker cannot answer it earlier."""
-        if not self._ping_t or self._sock is None or self._arrived >= self._ping_end:
+        """Restart the time limit of a PINGREQ while the bytes before it move: the broker cannot answer it earlier.
+
+        They move if the socket's peer acknowledges some, or if the broker sends. The peer may be a proxy, which
+        acknowledges bytes that the broker does not have yet.
+        """
+        if not self._ping_t or self._sock is None:
+            return
+        self._ping_t = max(self._ping_t, self._last_bytes_received)
+        if self._arrived >= self._ping_end:
             return
         arrived = self._written - _unacknowledged_bytes(self._sock.fileno())
         if arrived > self._arrived:

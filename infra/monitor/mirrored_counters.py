@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 from prometheus_client import Counter
 
 
-class Follower:
+class MirroredCounter:
     """One counter of ours behind a foreign counter, which may restart.
 
     Its series begins at the foreign counter's present value: a start at 0 would show all earlier counts as one jump.
@@ -28,7 +28,7 @@ class Follower:
         self._last = value
 
 
-class SumFollower:
+class MirroredSum:
     """One counter of ours behind the sum of several foreign counters, which come and go.
 
     A counter that has gone is no restart of the sum: the others go on from their own last values.
@@ -37,12 +37,12 @@ class SumFollower:
     def __init__(self, counter: Counter, *labels: str) -> None:
         self._counter = counter
         self._labels = labels
-        self._parts: dict[Hashable, Follower] = {}
+        self._parts: dict[Hashable, MirroredCounter] = {}
 
     def update(self, values: Mapping[Hashable, float]) -> None:
         """Update to the values of the foreign counters that are there now, by name."""
         self._counter.labels(*self._labels)  # without any foreign counter the series shows 0
         known = self._parts
-        self._parts = {name: known.get(name) or Follower(self._counter, *self._labels) for name in values}
+        self._parts = {name: known.get(name) or MirroredCounter(self._counter, *self._labels) for name in values}
         for name, value in values.items():
             self._parts[name].update(value)

@@ -1,10 +1,10 @@
-"""The ways to log in to a console, from its settings."""
+"""The login methods of a console, from its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from consumers.console.access.logins import LoginWays
+from consumers.console.access.logins import LoginMethods
 from consumers.console.access.openid import OpenIdLogin
 from consumers.console.access.owner import OwnerToken, remove_token
 from consumers.console.access.proxy import ProxyLogin
@@ -14,8 +14,8 @@ from consumers.console.settings import ConsoleSettings
 from schemas.errors import ConfigError
 
 
-def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> LoginWays:
-    """Open the ways to log in. Raises ConfigError for missing settings and files, StateError for the owner's file."""
+def open_login_methods(settings: ConsoleSettings, clock_s: Callable[[], float]) -> LoginMethods:
+    """Open the login methods. Raises ConfigError for missing settings and files, StateError for the owner's file."""
     users, openid, proxy, address = settings.users, settings.openid, settings.proxy_login, settings.behind_proxy
     if settings.needs_users and users is None:
         raise ConfigError(
@@ -24,7 +24,7 @@ def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> LoginW
         )
     if proxy is not None and address is None:
         raise ConfigError("behind_proxy is missing: expected the proxy's address next to proxy_login. Set it.")
-    return LoginWays(
+    return LoginMethods(
         Users(users, required=not settings.has_other_logins) if users is not None else None,
         OpenIdLogin(openid, clock_s) if openid is not None else None,
         ProxyLogin(proxy, address) if proxy is not None and address is not None else None,

@@ -12,7 +12,7 @@ from aiokafka.errors import CorruptRecordException
 
 from schemas.runtime.disk import free_bytes, is_full
 from schemas.transport.kafka import damage
-from schemas.transport.kafka.damage import CAREFUL_S, STALL_CHECK_S, STALL_S, DamagePasser
+from schemas.transport.kafka.damage import CAREFUL_S, STALL_CHECK_S, STALL_S, DamageSkipper
 
 
 class Record(NamedTuple):
@@ -88,41 +88,41 @@ def offsets(found: dict[str, list[Record]]) -> dict[str, list[int]]:
     return {partition: [record.offset for record in records] for partition, records in found.items()}
 
 
-def careful(passer: DamagePasser) -> bool:
-    return passer.careful
+def is_careful(passer: DamageSkipper) -> bool:
+    return passer.is_careful
 
 
 @pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
 async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(
     clock: Clock, error: Exception
 ) -> None:
-    log, passer = Log(8, damaged={2, 3, 6}), DamagePasser()
+    log, passer = Log(8, damaged={2, 3, 6}), DamageSkipper()
     log.error = error
-    assert not careful(passer)
+    assert not is_careful(passer)
     found, passed = await passer.getmany(log, ["a", "b"], 100)
     assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
     assert passed == 6
-    assert careful(passer)
+    assert is_careful(passer)
     clock.now_s += CAREFUL_S - 0.1
-    assert careful(passer)
+    assert is_careful(passer)
     clock.now_s += 0.1
-    assert not careful(passer)
+    assert not is_careful(passer)
 
 
 async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> None:
-    log, passer = Log(8), DamagePasser()
+    log, passer = Log(8), DamageSkipper()
     assert await passer.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
     assert offsets((await passer.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
-    assert not careful(passer)
-    passer.met()
-    assert careful(passer)
+    assert not is_careful(passer)
+    passer.note_damage()
+    assert is_careful(passer)
 
 
 async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
     """What is passed over at each look, from when a reader has come as far as it can."""
-    passer, passed = DamagePasser(), []
+    passer, passed = DamageSkipper(), []
     for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
-        passed.append(await passer.pass_stalls(log, partitions))
+        passed.append(await passer.skip_stalls(log, partitions))
         clock.now_s += STALL_CHECK_S
     return passed
 
@@ -195,9 +195,9 @@ async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: p
 async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
     log = Log(60, hidden={10, 30})
     log.at = {"still": 10, "other": 30, "end": 60, "moving": 40}
-    passer, passed = DamagePasser(), []
+    passer, passed = DamageSkipper(), []
     for _ in range(6):
-        passed.append(await passer.pass_stalls(log, ["still", "other", "end", "moving"]))
+        passed.append(await passer.skip_stalls(log, ["still", "other", "end", "moving"]))
         log.at["moving"] += 1
         clock.now_s += STALL_CHECK_S
     assert passed == [0, 0, 0, 0, 2, 0]
@@ -206,24 +206,24 @@ async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_
 
 @pytest.mark.parametrize("others", [["b"], []])
 async def test_a_partition_that_was_not_read_for_long_does_not_stall(clock: Clock, others: list[str]) -> None:
-    log, passer = Log(60), DamagePasser()
+    log, passer = Log(60), DamageSkipper()
     log.at["a"] = 10
-    await passer.pass_stalls(log, ["a"])
+    await passer.skip_stalls(log, ["a"])
     for _ in range(int(STALL_S / STALL_CHECK_S)):
         clock.now_s += STALL_CHECK_S
-        await passer.pass_stalls(log, others)  # the processor has enough of `a`
-    await passer.pass_stalls(log, ["a"])
+        await passer.skip_stalls(log, others)  # the processor has enough of `a`
+    await passer.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S
-    await passer.pass_stalls(log, ["a"])
+    await passer.skip_stalls(log, ["a"])
     assert log.furthest == 0
 
 
 async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_from_its_pass(clock: Clock) -> None:
-    log, passer, passed = Log(60, hidden={30}), DamagePasser(), []
+    log, passer, passed = Log(60, hidden={30}), DamageSkipper(), []
     log.silent = {10}
     log.at = {"silent": 10, "still": 29}
     for _ in range(int(2 * STALL_S / STALL_CHECK_S)):
-        passed.append(await passer.pass_stalls(log, ["silent", "still"]))
+        passed.append(await passer.skip_stalls(log, ["silent", "still"]))
         log.at["still"] = max(30, log.at["still"])
         clock.now_s += STALL_CHECK_S
     assert sum(passed) == 1
@@ -233,7 +233,7 @@ async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_
 async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10
-    passer = DamagePasser()
+    passer = DamageSkipper()
     tries = []
     first = passer._first
 
@@ -243,20 +243,20 @@ async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
 
     passer._first = noted  # type: ignore[method-assign]
     for _ in range(11):
-        await passer.pass_stalls(log, ["a"])
+        await passer.skip_stalls(log, ["a"])
         clock.now_s += STALL_CHECK_S
     assert sorted(set(tries)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
 
 
 async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
-    log, passer = Log(60), DamagePasser()
-    assert await passer.pass_stalls(log, []) == 0
-    await passer.pass_stalls(log, ["a"])
+    log, passer = Log(60), DamageSkipper()
+    assert await passer.skip_stalls(log, []) == 0
+    await passer.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S - 0.1
-    await passer.pass_stalls(log, ["a"])
+    await passer.skip_stalls(log, ["a"])
     assert log.looks == 1
     clock.now_s += 0.1
-    await passer.pass_stalls(log, ["a"])
+    await passer.skip_stalls(log, ["a"])
     assert log.looks == 2
 
 

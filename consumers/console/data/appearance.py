@@ -1,4 +1,4 @@
-"""The looks of pictures, by which the console compares them: a small sketch, and features of the general network.
+"""The appearance of pictures, by which the console compares them: a small sketch, and features of the general network.
 
 Features see content: a small object changes them, and a change of light hardly does. Sketches need no network.
 """
@@ -38,7 +38,7 @@ _SIDE: Final = 16
 _NEIGHBOURS: Final = 3
 
 
-class Describe(Protocol):
+class FeatureExtractor(Protocol):
     """A source of features of pictures."""
 
     def __call__(self, jpeg: bytes) -> Vector | None:
@@ -51,7 +51,7 @@ class Describe(Protocol):
 
 
 class Appearance(NamedTuple):
-    """The look of a picture. `features` is None if they were not computed."""
+    """The appearance of a picture. `features` is None if they were not computed."""
 
     sketch: Vector
     features: Vector | None = None
@@ -60,8 +60,8 @@ class Appearance(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Nearness:
-    """The nearness of a picture to other pictures."""
+class Similarity:
+    """The similarity of a picture to other pictures."""
 
     is_alike: bool
     """True for a near-duplicate of one of them."""
@@ -69,16 +69,16 @@ class Nearness:
     """True if it is unlike all of them."""
 
 
-def nearness(look: Appearance, others: Iterable[Appearance]) -> Nearness:
-    """Compare a look with others: by features where both have them, else by sketches."""
+def compare_appearance(appearance: Appearance, others: Iterable[Appearance]) -> Similarity:
+    """Compare an appearance with others: by features where both have them, else by sketches."""
     alike, new = False, True
     for other in others:
-        if look.features is not None and other.features is not None:
-            found, limits = float(look.features @ other.features), (FEATURES_ALIKE, FEATURES_UNLIKE)
+        if appearance.features is not None and other.features is not None:
+            found, limits = float(appearance.features @ other.features), (FEATURES_ALIKE, FEATURES_UNLIKE)
         else:
-            found, limits = float(look.sketch @ other.sketch), (ALIKE, UNLIKE)
+            found, limits = float(appearance.sketch @ other.sketch), (ALIKE, UNLIKE)
         alike, new = alike or found >= limits[0], new and found < limits[1]
-    return Nearness(alike, new)
+    return Similarity(alike, new)
 
 
 def sketch(jpeg: bytes) -> Vector:
