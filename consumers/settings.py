@@ -30,7 +30,7 @@ class ProbePlan(SettingsTable):
     rising_share: float = Field(default=1.0, gt=0, le=1)
     """Probe share of a camera whose evidence rises towards an alarm."""
     rising_level: float = Field(default=0.2, gt=0, le=1)
-    """Evidence from which on it rises, as a share of the alarm's level."""
+    """Evidence above which it counts as rising, as a share of the alarm's level."""
     new_share: float = Field(default=0.5, gt=0, le=1)
     """Probe share of a camera without a baseline."""
     new_extra: float = Field(default=0.01, ge=0, le=1)
@@ -44,35 +44,35 @@ class Bounds(SettingsTable):
     """Bounds of the stores; the oldest entries are deleted first. Age bounds hold as long as the disk has room."""
 
     database_rows: int | None = Field(default=None, ge=1)
-    """Rows of frames; none has no bound of rows."""
+    """Maximum rows of frames. Default: no limit of rows."""
     database_bytes: int | None = Field(default=None, ge=2**16)
-    """Bytes of frames, without counts and without what has a bound of its own. None is half of the free disk for
-    SQLite and 64 GiB for PostgreSQL."""
+    """Maximum bytes of frames in the database, without counts and tables that have their own bound. Default: half of
+    the free disk for SQLite, 64 GiB for PostgreSQL."""
     database_age_s: float = Field(default=30 * DAY_S, gt=0)
-    """Age of frames and of the counts of each minute, in seconds."""
+    """Maximum age of frames and of the counts per minute, in seconds."""
     quarantine_bytes: int = Field(default=2**30, ge=0)
-    """Bytes of quarantined frames."""
+    """Maximum bytes of quarantined frames."""
     quarantine_age_s: float = Field(default=30 * DAY_S, gt=0)
-    """Age of quarantined frames, in seconds."""
+    """Maximum age of quarantined frames, in seconds."""
     dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Bytes of dead letters whose camera is verified."""
+    """Maximum bytes of dead letters whose camera is verified."""
     foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Bytes of dead letters without a verified camera, which anybody can send."""
+    """Maximum bytes of dead letters without a verified camera, which anybody can send."""
     dead_letter_age_s: float = Field(default=30 * DAY_S, gt=0)
-    """Age of dead letters, in seconds."""
+    """Maximum age of dead letters, in seconds."""
     camera_ledgers: int = Field(default=256, ge=1)
-    """Ledgers of one camera, one for each boot: older ones are summed. Boots that continue or have frames without a
-    fate are summed only beyond four times this number."""
+    """Maximum ledgers of one camera, one for each boot; older ledgers are summed. Ledgers of boots that continue, or
+    that have frames without a known fate, are summed only beyond four times this number."""
     evidence_rows: int = Field(default=200_000, ge=1)
-    """Rows of evidence."""
+    """Maximum rows of evidence."""
     alert_rows: int = Field(default=100_000, ge=1)
-    """Rows of backdoor alerts, and of sightings."""
+    """Maximum rows of backdoor alerts, and of sightings."""
     strangers: int = Field(default=MAX_CAMERAS, ge=0)
-    """Cameras with a status and no frame yet: also all of a new fleet that starts."""
+    """Maximum number of cameras with a status and no frame yet. All cameras of a new fleet count."""
     preview_cameras: int = Field(default=1_000, ge=0)
-    """Cameras whose previews are in memory."""
+    """Maximum number of cameras with previews in memory."""
     preview_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Bytes of previews in memory."""
+    """Maximum bytes of previews in memory."""
     purge_rows: int = Field(default=500, ge=1)
     """Rows that one step of the purge deletes. Recording waits for one step at most. While more is left, each batch
     also deletes as many of the oldest frames as it records."""
@@ -82,9 +82,10 @@ class RecordsSettings(KafkaSettings):
     """Settings of every role that reads the records."""
 
     database: str = ""
-    """SQLAlchemy URL, sqlite:///FILE or postgresql+psycopg://…; empty is SQLite in the state folder."""
+    """SQLAlchemy URL of the recorder's database, sqlite:///FILE or postgresql+psycopg://…. Default: SQLite in the state
+    folder."""
     quarantine: str = ""
-    """Folder of quarantined frames, or any URL that fsspec opens, such as s3://bucket/prefix; empty is in the state
+    """Folder of quarantined frames, or any URL that fsspec opens, such as s3://bucket/prefix. Default: in the state
     folder."""
     bounds: Bounds = Bounds()
     silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
@@ -101,24 +102,24 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Settings of `pointillist record`."""
 
     group: str | None = None
-    """Consumer group of the recorders that share one PostgreSQL; each reads a part of the partitions. None reads all
-    partitions alone."""
+    """Consumer group of the recorders that share one PostgreSQL; each reads a part of the partitions. Default: no
+    group; this recorder reads all partitions."""
     session_timeout_s: float = Field(default=6.0, ge=6.0)
-    """Seconds after which the other recorders of the group take over the partitions of one that died or hangs. Kafka
-    allows no less than 6."""
+    """Seconds after which the other recorders of the group take over the partitions of a recorder that crashed or
+    hangs. Kafka requires at least 6."""
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()
     linger_ms: int = Field(default=50, ge=0, le=10_000)
-    """Milliseconds for which records are gathered for one transaction, at most. Zero while the database is mostly idle,
-    longer the more time the transactions take."""
+    """Maximum linger of a transaction, in milliseconds: records are gathered for this long. The linger adapts to the
+    load: it is zero while the database is mostly idle."""
     batch_records: int = Field(default=5_000, ge=1)
-    """Records in one transaction, about, while there is a backlog. Larger transactions write fewer pages of an
-    index."""
+    """Approximate number of records in one transaction while there is a backlog. Larger transactions write fewer pages
+    of an index."""
     forget_after_s: float = Field(default=3_600.0, gt=0)
     """Seconds without a frame after which the metrics of a camera that is not faulty are removed."""
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: cameras that were removed there raise no alert until they send
-    again. Empty is SQLite in the state folder."""
+    again. Default: SQLite in the state folder."""
     shutdown_s: float = Field(default=10.0, gt=0)
     """Deadline of the shutdown, in seconds."""
 

@@ -101,7 +101,7 @@ class RoleSettings(SettingsTable):
     state: Path | None = None
     """State folder of a running system: the role takes brokers, certificates and secrets from it."""
     metrics: str | None = None
-    """Address host:port that serves /metrics and /healthz; none serves neither."""
+    """Address host:port at which the role serves /metrics and /healthz. Default: it serves neither."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
     """Seconds to wait at the start for a broker or a database; 0 waits without limit."""
 
@@ -110,8 +110,8 @@ class TracingSettings(SettingsTable):
     """Settings of a role on a frame's way: where it sends its spans of sampled frames."""
 
     tracing: HttpUrl | None = None
-    """URL of an OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318; none records no spans. Needs
-    `pointillist[tracing]`. The variable POINTILLIST_TRACING sets it for all roles."""
+    """URL of an OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318. Default: no spans are
+    recorded. Requires `pointillist[tracing]`. The variable POINTILLIST_TRACING sets it for all roles."""
 
 
 class SamplingSettings(TracingSettings):
@@ -126,26 +126,27 @@ class KafkaSettings(SettingsTable):
     """Settings of a Kafka client."""
 
     kafka: KafkaAddress = ""
-    """Kafka bootstrap servers, host:port,host:port; empty takes them from the state folder."""
+    """Kafka bootstrap servers as host:port,host:port. Default: those of the state folder."""
     kafka_tls: Path | None = None
-    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key; none connects without TLS, or as the state
-    folder requires. The variable POINTILLIST_KAFKA_TLS sets it for all roles."""
+    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key. Default: as the state folder requires;
+    without one, no TLS. The variable POINTILLIST_KAFKA_TLS sets it for all roles."""
     kafka_login_file: Path | None = None
     """File with user:password for SCRAM-SHA-512; `-` is standard input. The variable POINTILLIST_KAFKA_LOGIN_FILE sets
-    it for all roles, and POINTILLIST_KAFKA_LOGIN is the login itself."""
+    it for all roles; POINTILLIST_KAFKA_LOGIN holds user:password itself."""
 
 
 class MqttSettings(SettingsTable):
     """Settings of an MQTT client."""
 
     mqtt: MqttAddress = ""
-    """MQTT broker, host:port or mqtts://host:port; empty takes it from the state folder."""
+    """MQTT broker as host:port or mqtts://host:port. Default: that of the state folder or, for a camera, of its
+    enrolment."""
     mqtt_tls: Path | None = None
-    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key; none connects without TLS, or as the state
-    folder requires. The variable POINTILLIST_MQTT_TLS sets it for all roles."""
+    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key. Default: as the state folder or a camera's
+    enrolment requires; without both, no TLS. The variable POINTILLIST_MQTT_TLS sets it for all roles."""
     mqtt_login_file: Path | None = None
-    """File with user:password; `-` is standard input. The variable POINTILLIST_MQTT_LOGIN_FILE sets it for all roles,
-    and POINTILLIST_MQTT_LOGIN is the login itself."""
+    """File with user:password; `-` is standard input. The variable POINTILLIST_MQTT_LOGIN_FILE sets it for all roles;
+    POINTILLIST_MQTT_LOGIN holds user:password itself."""
 
     @property
     def broker(self) -> MqttAccess:

@@ -55,9 +55,9 @@ class SiteSettings(SettingsTable):
     token_file: Path
     """File with an API token of that console with the role viewer. It is read before each poll."""
     ca_file: Path | None = None
-    """Certificate authorities of that console; none are those of the machine."""
+    """File with the certificate authorities of that console. Default: those of the machine."""
     name_there: SiteName | None = None
-    """Name of the site at that console; none is its name here."""
+    """Name of the site at that console. Default: its name here."""
 
 
 class JobSettings(SettingsTable):
@@ -69,17 +69,18 @@ class JobSettings(SettingsTable):
     bundle: Path | None = None
     """Bundle that the processors serve while none is published."""
     signer: Path | None = None
-    """File of the private key that jobs sign with; none publishes nothing and rolls nothing back."""
+    """File of the private key with which jobs sign. Default: no key, and jobs cannot publish or roll back."""
     models: str | None = None
-    """Folder or URL that bundles are published to and that every processor can read; none is in the state folder."""
+    """Folder or URL for published bundles, which every processor can read. Default: in the state folder."""
     admin_tls: Path | None = None
-    """Folder of the certificate that these jobs connect to Kafka with; none is that of the state folder."""
+    """Folder of the certificate with which these jobs connect to Kafka. Default: the admin's certificate in the state
+    folder."""
     admin_login_file: Path | None = None
-    """File with user:password that these jobs connect to Kafka with."""
+    """File with user:password with which these jobs connect to Kafka."""
     publish: tuple[str, ...] | None = None
-    """Arguments of `model publish` after the bundle; none are those that fit the settings above."""
+    """Arguments of `model publish` after the bundle. Default: derived from the settings above."""
     rollback: tuple[str, ...] | None = None
-    """Arguments of `model rollback`; none are those that fit the settings above."""
+    """Arguments of `model rollback`. Default: derived from the settings above."""
     repair_s: float = Field(default=4 * 3600.0, gt=0)
     """Seconds after which a repair is stopped."""
     model_s: float = Field(default=600.0, gt=0)
@@ -90,10 +91,10 @@ class ConsoleBounds(Bounds):
     """Bounds of the recorder's stores, and of the console's own."""
 
     clip_bytes: int = Field(default=256 * 2**20, ge=0)
-    """Bytes of kept clips: those of sightings go first, then those of alerts, and of each the oldest of the camera
-    with the most bytes."""
+    """Maximum bytes of kept clips. Clips of sightings are deleted first, then clips of alerts; of each kind, the oldest
+    clip of the camera with the most bytes."""
     clip_age_s: float = Field(default=30 * DAY_S, gt=0)
-    """Age of kept clips, in seconds."""
+    """Maximum age of kept clips, in seconds."""
 
 
 class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
@@ -106,40 +107,42 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
 
     bounds: ConsoleBounds = ConsoleBounds()
     http: HostPort = ("127.0.0.1", 8080)
-    """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`, `openid` or
+    """Address of the pages; port 0 takes a free one. An address that other machines reach requires `users`, `openid` or
     `proxy_login`."""
     http_tls: Path | None = None
-    """Folder with tls.crt and tls.key: the pages by HTTPS."""
+    """Folder with tls.crt and tls.key, to serve the pages by HTTPS."""
     allowed_host: tuple[HostName, ...] = ()
-    """Host names that the console answers to, besides its address."""
+    """Host names that the console accepts in requests, besides its address."""
     behind_proxy: Proxy | None = None
-    """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
-    trusted. It needs `users`, `openid` or `proxy_login`."""
+    """Address or network of a reverse proxy that terminates TLS. The headers X-Forwarded-For and X-Forwarded-Proto are
+    trusted only if it sends them. Requires `users`, `openid` or `proxy_login`."""
     users: Path | None = None
-    """File of the users, as `pointillist user` writes it; none is that of the state folder."""
+    """File of the users, as `pointillist user` writes it. Default: the file in the state folder."""
     tokens: Path | None = None
-    """File of the API tokens, as `pointillist token` writes it; none is that of the state folder."""
+    """File of the API tokens, as `pointillist token` writes it. Default: the file in the state folder."""
     openid: OpenIdSettings | None = None
     """Logins by an identity provider (OpenID Connect)."""
     proxy_login: ProxyLoginSettings | None = None
     """Logins by headers of `behind_proxy`."""
     owner_file: Path | None = None
-    """File with the token of the user who runs the console, new at each start. On loopback without logins, visitors
-    read, and everything else needs it. None is that of the state folder, or none."""
+    """File with the token of the user who runs the console, new at each start. On a loopback address without logins,
+    visitors may only read; everything else requires this token. Default: the file in the state folder; without a state
+    folder, no token."""
     store: str = ""
-    """SQLAlchemy URL of the console's own database; empty is SQLite in the state folder."""
+    """SQLAlchemy URL of the console's own database. Default: SQLite in the state folder."""
     kept_files: str = ""
-    """Folder of the console's own files, or any URL that fsspec opens: sealed clips and frames to label. Empty is the
-    quarantine, where the console needs the right to write."""
+    """Folder of the console's own files (sealed clips and frames to label), or any URL that fsspec opens. Default: the
+    quarantine, to which the console then needs write access."""
     trust: Path | None = None
-    """File of the trusted signers, a line `ssh-ed25519 BASE64 NAME` each; none is that of the state folder."""
+    """File of the trusted signers, one line `ssh-ed25519 BASE64 NAME` for each. Default: the file in the state
+    folder."""
     jobs: JobSettings | None = None
     prometheus: HttpUrl | None = None
-    """Base URL of Prometheus, http://host:port; none draws the System page from the recorder's own history."""
+    """Base URL of Prometheus, http://host:port. Default: the page *System* shows the recorder's own history."""
     sites: dict[SiteName, SiteSettings] = Field(default={}, max_length=MOST_SITES)
-    """Sites that other consoles show, by their names here; no camera of this console's own may have such a site."""
+    """Sites that other consoles show, by their names here. No camera of this console may belong to such a site."""
     runbooks: Path | None = None
-    """HTML file with the runbooks that alerts link to; none is the shipped one."""
+    """HTML file with the runbooks that alerts link to. Default: the shipped file."""
     page_cards: int = Field(default=60, ge=1)
     """Cameras on one page of the fleet."""
     tick_s: float = Field(default=0.2, gt=0)

@@ -11,20 +11,20 @@ class AnnouncerSettings(RoleSettings, MqttSettings):
     """Settings of `pointillist homeassistant`."""
 
     database: str = ""
-    """SQLAlchemy URL of the recorder's database, which is only read; empty is SQLite in the state folder."""
+    """SQLAlchemy URL of the recorder's database, which is only read. Default: SQLite in the state folder."""
     only: tuple[str, ...] = ()
-    """Patterns of the cameras to announce, such as `home/*`; none announces all."""
+    """Patterns of the cameras to announce, such as `home/*`. Default: all cameras."""
     console: HttpUrl | None = None
     """URL of the console, http:// or https://, that the devices link to."""
     console_store: str = ""
-    """SQLAlchemy URL of the console's own database: cameras that were forgotten there are removed. Empty is SQLite in
-    the state folder. Without either, forgotten cameras stay."""
+    """SQLAlchemy URL of the console's own database: cameras that were removed there are no longer announced. Default:
+    SQLite in the state folder. Without either, removed cameras stay."""
     name: str = "announcer"
-    """Name of the announcer. The MQTT client id is this name with a hash of it and the database."""
+    """Name of the announcer. The MQTT client id is this name and a hash of the name and the database."""
     look_s: float = Field(default=2.0, gt=0)
-    """Seconds between two readings of the database. A large fleet is read less often: for a quarter of the time at
-    most."""
+    """Seconds between two readings of the database. A large fleet is read less often: reading takes at most a quarter
+    of the time."""
     numbers_s: float = Field(default=30.0, gt=0)
-    """Seconds after which changed figures are published although nothing else has changed."""
+    """Seconds after which changed figures are published even if nothing else has changed."""
     forgotten_s: float = Field(default=30.0, ge=0)
-    """Seconds for which announcements of an earlier run stay although their cameras are missing."""
+    """Seconds for which announcements of an earlier run stay although the database lacks their cameras."""

@@ -16,6 +16,7 @@ INTERRUPTED: Final = 130
 try:
     import typer
 
+    from infra.cli.help_text import WrittenHelpGroup
     from schemas.errors import ConfigError
     from schemas.runtime.abandoned import end_process
     from schemas.runtime.user_errors import run_command
@@ -23,16 +24,16 @@ except KeyboardInterrupt:  # imports take up to a second
     sys.exit(INTERRUPTED)
 
 VARIABLES: Final = {
-    "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",
-    "POINTILLIST_CAMERA_KEY(_FILE)": "The key of an attached camera.",
-    "POINTILLIST_MQTT_TLS, POINTILLIST_KAFKA_TLS": "Folders with ca.crt, tls.crt, tls.key.",
-    "POINTILLIST_MQTT_LOGIN(_FILE), POINTILLIST_KAFKA_LOGIN(_FILE)": "user:password.",
-    "POINTILLIST_GENERATIONS_FILE": "The lowest accepted key generations.",
-    "POINTILLIST_SHARE_FILE": "The name of the bridges' share.",
-    "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES": "Code of bundles that may run.",
-    "POINTILLIST_DATA": "Folder of the data sets.",
-    "POINTILLIST_TRACING, POINTILLIST_TRACING_SHARE": "Collector of spans of sampled frames; share of the frames.",
-    "POINTILLIST_TRACE": "Folder for stamps of each frame's way.",
+    "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "Secrets from which keys are derived.",
+    "POINTILLIST_CAMERA_KEY(_FILE)": "Key of the camera of `camera attach`.",
+    "POINTILLIST_MQTT_TLS, POINTILLIST_KAFKA_TLS": "Folder with ca.crt, and tls.crt and tls.key of a client.",
+    "POINTILLIST_MQTT_LOGIN(_FILE), POINTILLIST_KAFKA_LOGIN(_FILE)": "Login at the broker, as user:password.",
+    "POINTILLIST_GENERATIONS_FILE": "JSON file with the lowest accepted key generation of each camera.",
+    "POINTILLIST_SHARE_FILE": "File with the name of the bridges' shared subscription.",
+    "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES": "Bundles may run code: as by --allow-code and --factories.",
+    "POINTILLIST_DATA": "Folder of the data sets, such as cifar10.npz.",
+    "POINTILLIST_TRACING, POINTILLIST_TRACING_SHARE": "URL of an OpenTelemetry collector; share of traced frames.",
+    "POINTILLIST_TRACE": "Folder for files with the time stamps of each frame in each role.",
 }
 """Variables for secrets: every user can see arguments. `NAME(_FILE)` is also read from the file `NAME_FILE`."""
 
@@ -41,7 +42,8 @@ EPILOG: Final = "Variables: " + "\n\n".join(f"{names}: {meaning}" for names, mea
 
 app = typer.Typer(
     name="pointillist",
-    help="Camera fleets that send dots while the server sees the picture.",
+    cls=WrittenHelpGroup,
+    help="Cameras send only a part of their pixels; the server reconstructs, classifies and checks the pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -60,15 +62,15 @@ def options(
     factories: Annotated[
         str | None,
         typer.Option(
-            help="Your packages, separated by commas, whose factories bundles may call. Their code runs. "
-            "POINTILLIST_FACTORIES sets it too."
+            help="Your Python packages, separated by commas, whose factories bundles may call. Code in these "
+            "packages runs. POINTILLIST_FACTORIES sets it too."
         ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Camera fleets that send dots while the server sees the picture."""
+    """Send a part of the pixels of many cameras; reconstruct, classify and check the pictures on a server."""
     if factories is not None:
         # For this process and for every role that it starts.
         os.environ["POINTILLIST_FACTORIES"] = factories

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from schemas.settings import RoleSettings
     from schemas.transport.access import KafkaAddress, Login, MqttAccess, Tls
 
-_TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
-_LOGIN = "A file with user:password; - is standard input."
+_TLS = "Folder for TLS: ca.crt (the authority to trust) and, for a client certificate, tls.crt and tls.key."
+_LOGIN = "File with user:password; - is standard input."
 Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port, or mqtts://host:port.")]
 MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS sets it too.")]
 MqttLogin = Annotated[
@@ -32,7 +32,7 @@ Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers as host
 KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS sets it too.")]
 KafkaLogin = Annotated[
     Path | None,
-    typer.Option("--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) sets it too."),
+    typer.Option("--kafka-login-file", help=f"{_LOGIN} For SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) sets it too."),
 ]
 ConnectTimeout = Annotated[
     float,
@@ -43,7 +43,9 @@ ConnectTimeout = Annotated[
     ),
 ]
 CONNECT_TIMEOUT_S = 10.0
-State = Annotated[Path | None, typer.Option(help="State folder of the running system, with its brokers and secret.")]
+State = Annotated[
+    Path | None, typer.Option(help="State folder of the running system, from which brokers and secrets are read.")
+]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 """Settings of a broker's client that have an option."""
@@ -99,7 +101,7 @@ def mqtt_place(
     text = resolve(_address(given, state, "mosquitto"))
     scheme, _, rest = text.rpartition("://")
     if scheme not in ("", "mqtt", "mqtts"):
-        raise ConfigError(f"--mqtt: expected host:port or mqtts://host:port, got one with {scheme}://. Correct it.")
+        raise ConfigError(f"--mqtt: expected host:port or mqtts://host:port, got the scheme {scheme}://. Correct it.")
     found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
     if scheme == "mqtts" and found is None:
         from schemas.transport.access import Tls
@@ -112,8 +114,8 @@ def mqtt_place(
         found.context()  # report faults of the files now
     if secret is not None and found is None:
         raise ConfigError(
-            "mqtt_tls is missing: expected a folder next to a password for the MQTT broker. "
-            "Set mqtt_tls: no password is sent without TLS."
+            "mqtt_tls is missing: a password is sent to the MQTT broker only by TLS. Set mqtt_tls to the folder of "
+            "ca.crt."
         )
     return MqttAccess(*address(rest), found, secret)
 
@@ -135,8 +137,7 @@ def kafka_place(
     if found is None:
         if secret is not None:
             raise ConfigError(
-                "kafka_tls is missing: expected a folder next to a password for Kafka. "
-                "Set kafka_tls: no password is sent without TLS."
+                "kafka_tls is missing: a password is sent to Kafka only by TLS. Set kafka_tls to the folder of ca.crt."
             )
         return bootstrap
     found.context()  # report faults of the files now

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 @app.command()
 def audit(
     state: Annotated[
-        Path | None, typer.Option(help="State folder of a system, running or not; by default .pointillist.")
+        Path | None, typer.Option(help="State folder of a system, running or not. Default: .pointillist.")
     ] = None,
     kafka: Annotated[
-        str | None, typer.Option(help="Kafka bootstrap server of a deployment as host:port, with --database.")
+        str | None, typer.Option(help="Kafka bootstrap server of a deployment as host:port. Requires --database.")
     ] = None,
     database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the recorders' database of a deployment, with --kafka.")
+        str | None, typer.Option(help="SQLAlchemy URL of the recorders' database of a deployment. Requires --kafka.")
     ] = None,
     spool: Annotated[
         list[Path] | None,
         typer.Option(
-            help="With --kafka: folder with cameras' spools, site/camera each; can be given again. For other cameras "
-            "the signed ledgers show the published frames."
+            help="With --kafka: folder of spools, with a sub-folder SITE/CAMERA for each camera. For other "
+            "cameras, the signed ledgers show the published frames. Can be given again."
         ),
     ] = None,
     kafka_tls: KafkaTls = None,
@@ -45,9 +45,9 @@ def audit(
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
 
-    For a state folder the audit reads files. For a deployment it reads Kafka by its protocol, and the recorders'
-    database. It names unreadable records and counts the rest. Exit status 0 when nothing is lost, and no frame's fate
-    is unread.
+    With --state, the audit reads the files of the state folder. With --kafka and --database, it reads a deployment's
+    Kafka and database over the network. It lists records that cannot be read, and counts all others. Exit status 0 when
+    no frame is lost and the fate of every frame could be read, else 1.
     """
     from infra.audit.audit import audit as run_audit
     from infra.audit.audit import audit_deployment

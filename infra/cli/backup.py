@@ -18,8 +18,8 @@ Passphrase = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file",
-        help="File with the passphrase, 12 characters or more, that encrypts the backup; - is standard input. A URL "
-        "needs one.",
+        help="File with the passphrase of the encrypted backup, 12 characters or more; - is standard input. Required "
+        "for a URL.",
         metavar="FILE",
     ),
 ]
@@ -27,18 +27,22 @@ Passphrase = Annotated[
 
 @app.command()
 def backup(
-    to: Annotated[str, typer.Option(help="Folder, or a URL that fsspec opens, such as s3://bucket/prefix.")],
+    to: Annotated[
+        str, typer.Option(help="Folder of the backup file, or a URL that fsspec opens, such as s3://bucket/prefix.")
+    ],
     state: Annotated[Path, typer.Option(help="State folder of a system, running or not.")] = DEFAULT_STATE,
     database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of a PostgreSQL that recorders use in place of the state folder.")
+        str | None,
+        typer.Option(help="SQLAlchemy URL of the recorders' PostgreSQL. Default: the database in the state folder."),
     ] = None,
     passphrase_file: Passphrase = None,
 ) -> None:
     """Write the database, keys, models, quarantine and settings of a state folder into one file.
 
-    The database is a snapshot with its Kafka offsets: after a restore, the recorder continues at these. Kafka's log and
-    the cameras' spools stay out, and all that lies elsewhere, such as a quarantine at a URL or the volumes of compose
-    and Kubernetes. Without a passphrase only you can read the file.
+    The database is a snapshot with its Kafka offsets, from which the recorder continues after a restore. The backup
+    contains neither Kafka's log nor the cameras' spools, nor anything outside the state folder, such as a quarantine at
+    a URL or the volumes of Compose and Kubernetes. Without a passphrase the file is not encrypted, and only your user
+    can read it.
     """
     from infra.process.metrics_server import software_version
     from infra.state_folder import Layout
@@ -62,22 +66,31 @@ def backup(
 
 @app.command()
 def restore(
-    source: Annotated[str, typer.Option("--from", help="Backup, or a folder: its newest backup.", metavar="URL")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Backup, or a folder whose newest backup is restored: a path or a URL.", metavar="URL"
+        ),
+    ],
     state: Annotated[
-        Path, typer.Option(help="State folder to fill. It may hold Kafka's log and spools, and nothing of the backup.")
+        Path,
+        typer.Option(
+            help="State folder to fill. It may hold Kafka's log and spools, but nothing that the backup contains."
+        ),
     ] = DEFAULT_STATE,
     database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of an empty PostgreSQL, for a backup of a PostgreSQL.")
+        str | None,
+        typer.Option(help="SQLAlchemy URL of an empty PostgreSQL, if the backup contains a PostgreSQL database."),
     ] = None,
     new_kafka: Annotated[
-        bool, typer.Option("--new-kafka", help="Kafka's log is lost too: read the new one from its beginning.")
+        bool, typer.Option("--new-kafka", help="Read Kafka from its beginning, if its log was lost too.")
     ] = False,
     passphrase_file: Passphrase = None,
 ) -> None:
     """Fill a state folder from a backup. The next start records again the frames that Kafka holds beyond the backup.
 
-    All else is as at the backup: repeat later revocations, changes of passwords and settings, mutes, sighting rules and
-    publications.
+    Everything else is as it was at the time of the backup. Repeat later revocations, changes of passwords and settings,
+    mutes, sighting rules and publications.
     """
     from infra.local.private_folder import private_folder
     from infra.local.role_table import RoleTable

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from infra.bundling.check import CheckResult
     from lab.statistics import Interval
 
-bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_args_is_help=True)
+bundle_app = typer.Typer(help="Model bundles of your own networks.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 
 DOUBTED = 1
@@ -40,28 +40,34 @@ def create(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to make: model.toml, the network, STRIP's overlays. With --imagenet, none is where `up` "
-            "finds it."
+            help="Folder to create, with model.toml, the network and STRIP's overlays. Required, except with "
+            "--imagenet: then the default is the folder in which `up` finds the bundle."
         ),
     ] = None,
     *,
     network: NetworkOptions,
     most_seconds: Annotated[
-        float, typer.Option(help="Seconds that reading and trying the network may take, downloads included.", min=1)
+        float, typer.Option(help="Maximum seconds for reading and trying the network, including downloads.", min=1)
     ] = 600.0,
-    most_memory: Annotated[float, typer.Option(help="GiB of memory that it may take.", min=0.1)] = 8.0,
-    publish: Annotated[Path | None, typer.Option(help="Then publish it to the system of this state folder.")] = None,
+    most_memory: Annotated[
+        float, typer.Option(help="Maximum memory for reading and trying the network, in GiB.", min=0.1)
+    ] = 8.0,
+    publish: Annotated[
+        Path | None, typer.Option(help="State folder of a running system, to which the bundle is then published.")
+    ] = None,
     other_classes: OtherClasses = False,
-    up: Annotated[bool, typer.Option("--up", help="Then run `up` with it; options of `up` stand behind --.")] = False,
+    up: Annotated[
+        bool, typer.Option("--up", help="Then run `up` with the bundle. Options of `up` follow after --.")
+    ] = False,
     accept_doubts: Annotated[
-        bool, typer.Option("--accept-doubts", help="Publish or run it in spite of the warnings.")
+        bool, typer.Option("--accept-doubts", help="Publish or run the bundle in spite of warnings.")
     ] = False,
     allow_code: AllowCode = False,
-    options: Annotated[list[str] | None, typer.Argument(help="With --up: options of `up`, behind --.")] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="With --up: options of `up`, after --.")] = None,
 ) -> None:
-    """Make a bundle of a network of your own: nothing to write by hand.
+    """Create a bundle from a network of your own, without writing a file by hand.
 
-    Exit status 1 when the bundle was made but your pictures contradict its description, 2 when it was not made.
+    Exit status 1 when the bundle was created but your pictures contradict its description, 2 when it was not created.
     """
     from infra.bundling.folder import replacing_folder
     from infra.bundling.trial import Limits, create_within
@@ -97,15 +103,22 @@ def create(
 
 @bundle_app.command()
 def calibrate(
-    folder: Annotated[str, typer.Argument(help="A folder with model.toml, or the name of a made bundle.")],
-    images: Annotated[
-        Path, typer.Option(help="Clean pictures as cameras will see them; in subfolders named by class, or not.")
+    folder: Annotated[
+        str, typer.Argument(help="A folder with model.toml, or the name of a bundle made on this machine.")
     ],
-    strip_seconds: Annotated[float, typer.Option(help="As in `bundle create`; 0 leaves STRIP out.", min=0)] = 6.0,
+    images: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of clean pictures as the cameras will see them, best in a sub-folder for each class."
+        ),
+    ],
+    strip_seconds: Annotated[
+        float, typer.Option(help="Approximate seconds for the calibration of STRIP; 0 leaves STRIP out.", min=0)
+    ] = 6.0,
     unsure: Annotated[
         bool,
         typer.Option(
-            "--unsure", help="Set the confidence below which a verdict reads `unsure` too, and the temperature."
+            "--unsure", help="Also set the temperature, and the confidence below which a verdict reads `unsure`."
         ),
     ] = False,
     allow_code: AllowCode = False,
@@ -136,15 +149,18 @@ def calibrate(
 def check(
     folder: Annotated[str, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
     images: Annotated[
-        Path, typer.Option(help="Pictures as cameras will see them; in subfolders named by class, or not.")
+        Path, typer.Option(help="Folder of pictures as the cameras will see them, best in a sub-folder for each class.")
     ],
     drop: Annotated[
         float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
     ] = 0.25,
-    most: Annotated[int, typer.Option(help="Pictures at most.", min=1)] = 200,
+    most: Annotated[int, typer.Option(help="Maximum number of pictures.", min=1)] = 200,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Draw some of them here, as PNG: filmed, sent, rebuilt, as the network sees them."),
+        typer.Option(
+            help="PNG file for samples of the pictures: as filmed, as sent, reconstructed, and as the network sees "
+            "them."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     allow_code: AllowCode = False,

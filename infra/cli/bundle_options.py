@@ -19,47 +19,79 @@ if TYPE_CHECKING:
 class NetworkOptions:
     """A network in one of several formats, and what its file does not state."""
 
-    onnx: Annotated[Path | None, typer.Option(help="An ONNX classifier.")] = None
-    tflite: Annotated[Path | None, typer.Option(help="A TensorFlow Lite classifier.")] = None
-    torchscript: Annotated[Path | None, typer.Option(help="A TorchScript classifier; needs --allow-code.")] = None
-    torchvision: Annotated[str | None, typer.Option(help="A classifier of torchvision by name.")] = None
-    timm: Annotated[str | None, typer.Option(help="A classifier of timm by name.")] = None
+    onnx: Annotated[Path | None, typer.Option(help="File of an ONNX classifier.")] = None
+    tflite: Annotated[Path | None, typer.Option(help="File of a TensorFlow Lite classifier.")] = None
+    torchscript: Annotated[
+        Path | None, typer.Option(help="File of a TorchScript classifier. Requires --allow-code.")
+    ] = None
+    torchvision: Annotated[str | None, typer.Option(help="Name of a classifier of torchvision, such as resnet18.")] = (
+        None
+    )
+    timm: Annotated[str | None, typer.Option(help="Name of a classifier of timm, such as resnet18.")] = None
     imagenet: Annotated[
-        bool, typer.Option("--imagenet", help="The general network of 1,000 classes, whose weights are installed.")
+        bool,
+        typer.Option(
+            "--imagenet", help="Use the general network of 1,000 ImageNet classes, whose weights are installed."
+        ),
     ] = False
     classes: Annotated[
-        Path | None, typer.Option(help="Names in the order of the outputs: a line each, or a JSON list or object.")
+        Path | None,
+        typer.Option(
+            help="File with the class names in the order of the outputs: one name a line, or a JSON list or object."
+        ),
     ] = None
-    preset: Annotated[str | None, typer.Option(help="Normalisation: imagenet, half, unit, bytes or cifar10.")] = None
-    mean: Annotated[str | None, typer.Option(help="Instead of it: numbers on the scale 0 to 1, one a channel.")] = None
-    std: Annotated[str | None, typer.Option(help="With --mean.")] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Normalisation of the input: imagenet, half, unit, bytes or cifar10. Default: as the weights state it."
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of each channel on the scale 0 to 1, such as .485,.456,.406, in place of --preset."),
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation of each channel on the scale 0 to 1. Required with --mean.")
+    ] = None
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Clean pictures, best in subfolders named by class: for STRIP, and to notice what is wrong."),
+        typer.Option(
+            help="Folder of clean pictures, best in a sub-folder for each class. They calibrate STRIP and check "
+            "the description."
+        ),
     ] = None
     weights: Annotated[
-        str, typer.Option(help="Of torchvision and timm: default (their own), random, or a file with a state dict.")
+        str,
+        typer.Option(
+            help="With --torchvision or --timm: default (the library's weights), random, or a file with a state dict."
+        ),
     ] = "default"
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None
-    channels: Annotated[int | None, typer.Option(help="Of a TorchScript network: 1 or 3 (the default).")] = None
+    size: Annotated[
+        str | None, typer.Option(help="Input size WIDTHxHEIGHT. Required if the network's file does not state it.")
+    ] = None
+    channels: Annotated[
+        int | None, typer.Option(help="With --torchscript: number of input channels, 1 or 3. Default: 3.")
+    ] = None
     policy: Annotated[
         str | None,
         typer.Option(
-            help="What happens to frames of another size: resize, crop, tile or motion; motion with --imagenet, else "
-            "resize."
+            help="Treatment of frames of another size: resize, crop, tile or motion. Default: motion with "
+            "--imagenet, else resize."
         ),
     ] = None
-    name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None
-    version: Annotated[str, typer.Option(help="In verdicts.")] = "1"
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model, shown in verdicts. Default: the folder's name.")
+    ] = None
+    version: Annotated[str, typer.Option(help="Version of the model, shown in verdicts.")] = "1"
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
+        float, typer.Option(help="Approximate seconds for the calibration of STRIP; 0 leaves STRIP out.", min=0)
     ] = 6.0
     unsure: Annotated[
         bool | None,
         typer.Option(
             "--unsure/--no-unsure",
-            help="Let the pictures of --calibrate set the confidence below which a verdict reads `unsure`; --imagenet "
-            "does without being asked.",
+            help="Set the confidence below which a verdict reads `unsure` from the pictures of --calibrate. "
+            "Default: only with --imagenet.",
         ),
     ] = None
 
@@ -81,7 +113,7 @@ class NetworkOptions:
         _check_for(origin, "--weights", self.weights != "default", "torchvision", "timm")
         _check_for(origin, "--size", self.size is not None, "onnx", "tflite", "torchscript", "torchvision", "timm")
         if self.unsure and self.calibrate is None:
-            raise ConfigError("--calibrate is missing: expected pictures that set --unsure. Give --calibrate FOLDER.")
+            raise ConfigError("--calibrate is missing: --unsure is set from its pictures. Give --calibrate FOLDER.")
         for option, given in (("--name", self.name), ("--version", self.version)):
             if given is not None:
                 check_name(option, given)
@@ -98,7 +130,7 @@ def _check_for(origin: Origin, option: str, given: bool, *origins: Origin) -> No
     """Check that an option goes with the source of the network. Raises ConfigError."""
     if given and origin not in origins:
         allowed = " or ".join(f"--{each}" for each in origins)
-        raise ConfigError(f"{option}: expected it with {allowed}, got --{origin}. Remove {option}.")
+        raise ConfigError(f"{option}: expected only with {allowed}, got it with --{origin}. Remove {option}.")
 
 
 def _sides(size: str | None) -> list[int] | None:

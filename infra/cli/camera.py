@@ -33,12 +33,12 @@ def attach(
     settings: CameraAttachSettings,
     url: Annotated[str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")] = None,
 ) -> None:
-    """Send a camera's pictures, dots only, to the fleet's broker.
+    """Send a camera's pictures, without the dropped pixels, to the fleet's broker.
 
     Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline. Exit
     status 4 when frames were rejected, for example because they are larger than the processors accept; the reason is
     printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
-    folder given.
+    folder.
     """
 
     from infra.cameras.identity import camera_identity, camera_named, resembling, simulator_network_note

@@ -24,16 +24,16 @@ _WARNING: Final = "# Each camera below gets the login. Any device may answer: re
 
 @camera_app.command()
 def discover(
-    seconds: Annotated[float, typer.Option(help="Seconds to wait for answers.", min=0.1, max=3600)] = 4.0,
+    seconds: Annotated[float, typer.Option(help="Seconds to wait for answers of cameras.", min=0.1, max=3600)] = 4.0,
     login: Annotated[
         Path | None,
         typer.Option(
-            help="File with user:password, to request the streams of the cameras; - is standard input. Each camera "
-            "receives a digest of it."
+            help="File with user:password, with which each camera is queried for its streams; - is standard input. "
+            "Cameras receive only a digest of it."
         ),
     ] = None,
     host: Annotated[
-        list[str] | None, typer.Option(help="Query only this camera, by name or address; can be given again.")
+        list[str] | None, typer.Option(help="Name or address of a camera: query only this one. Can be given again.")
     ] = None,
     site: Annotated[str, typer.Option(help="Site of the cameras in the output of --yaml.")] = "site",
     yaml: Annotated[

@@ -21,9 +21,9 @@ def forget(
     ],
     state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = DEFAULT_STATE,
 ) -> None:
-    """Remove a camera that is gone from the console, `status` and `cameras`, until it sends again.
+    """Remove a camera that no longer sends from the console, `status` and `cameras`, until it sends again.
 
-    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is not gone.
+    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera still sends.
     """
     from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store
@@ -35,7 +35,7 @@ def forget(
     if identity in run_cameras(layout):
         listed = layout.cameras_file
         raise ConfigError(
-            f"{identity}: expected a camera outside the scenario, got one of {listed or layout.scenario}. "
+            f"{identity}: expected a camera that `up` does not run itself, got one of {listed or layout.scenario}. "
             f"{'Remove it there.' if listed else 'Start `pointillist up` without it.'}"
         )
     found = known_camera(layout, identity)

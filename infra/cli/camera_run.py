@@ -36,11 +36,11 @@ def run(
         typer.Option("--check", help="Check the file, open each camera's source once, print a line for each, and end."),
     ] = False,
 ) -> None:
-    """Send the pictures of many real cameras, dots only, to the fleet's broker.
+    """Send the pictures of many real cameras, without the dropped pixels, to the fleet's broker.
 
-    Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is
-    degraded, with the reason, and tried again. cameras.json in the folder of the spools holds the state of each camera.
-    With several processes, each serves its metrics on the next port.
+    Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is shown
+    as degraded with the reason, and tried again. cameras.json in the folder of the spools holds the state of each
+    camera. With several processes, each serves its metrics on the next port.
 
     Exit status 2 when the file is invalid or no camera can run. With --check, status 2 also when one camera cannot run
     or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
@@ -155,7 +155,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
 
     if str(settings.mqtt_login_file) == "-":
         raise ConfigError(
-            "--mqtt-login-file: expected a file next to --processes, got standard input. It can be read once only."
+            "--mqtt-login-file: expected a file that several processes can read, got standard input. Give a file."
         )
     common = settings.model_dump(mode="json", exclude_unset=True) | {
         "cameras": str(file.resolve()),
@@ -180,8 +180,8 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     with exclusive(folder / "settings" / "cameras.toml") as own:
         if not own:
             raise ConfigError(
-                f"--spool: expected a folder without another run in several processes, got {folder}. Stop that run, or "
-                "choose another folder."
+                f"--spool: expected a folder that no other run of several processes uses, got {folder}. Stop that run, "
+                "or choose another folder."
             )
         statuses = run_role(
             "camera",

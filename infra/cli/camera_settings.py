@@ -23,23 +23,27 @@ if TYPE_CHECKING:
 @camera_app.command()
 def settings(
     name: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
-    reset: Annotated[bool, typer.Option("--reset", help="Reset the camera to its own settings.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Make the camera discard the changes and use its own settings.")
+    ] = False,
     mqtt: Mqtt = None,
     mqtt_tls: MqttTls = None,
     mqtt_login: MqttLogin = None,
     state: Annotated[
-        Path | None, typer.Option(help="State folder of the running system, with its broker and secret.")
+        Path | None,
+        typer.Option(help="State folder of the running system, from which the broker and the secret are read."),
     ] = None,
     wait: Annotated[
-        float, typer.Option(help="Seconds to wait until the camera confirms the reset.", min=0, max=86_400)
+        float, typer.Option(help="Maximum seconds to wait until the camera confirms the reset.", min=0, max=86_400)
     ] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
-    """Show the settings of a camera, and which of them commands and the system's requests for probes have set.
+    """Print a camera's settings, and the values that commands and requests for probes have set.
 
-    With --reset the camera forgets all of them; a camera that is away does so at its return. Exit status 1 when it has
-    not answered in time, 2 when the broker holds nothing that the camera has signed.
+    With --reset the camera discards the values of commands and requests; an offline camera does so when it returns.
+    Exit status 1 when the camera has not answered in time, 2 when the broker has no settings that the camera has
+    signed.
     """
     from consumers.console.data.camera_settings import CameraSettingsClient
     from consumers.console.data.commands import outcome_of

@@ -30,22 +30,20 @@ _UPPER_HALF = "▀"
 def try_camera(
     settings: CameraTestSettings,
     url: Annotated[
-        str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0; or SITE/CAMERA of --cameras.")
+        str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0 or a video file; with --cameras, SITE/CAMERA.")
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Save the last picture in this file, a PNG or JPEG by its suffix.")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="File for the last picture: .png or .jpg.")] = None,
     show: Annotated[
         bool | None,
         typer.Option(
-            "--show/--no-show", help="Show the picture in the terminal. By default only if the output is a terminal."
+            "--show/--no-show", help="Show the picture in the terminal. Default: only if the output is a terminal."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Open a camera's stream, watch it for some seconds, and print its properties. Nothing is sent anywhere.
 
-    Exit status 2 when it cannot be opened, with the reason.
+    Exit status 2, with the reason, when the stream cannot be opened.
     """
     from infra.cli.terminal import Console
 

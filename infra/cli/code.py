@@ -20,7 +20,7 @@ AllowCode = Annotated[
     typer.Option(
         "--allow-code",
         callback=_allow,
-        help="Allow a bundle of this machine to run its own code: its factory or its TorchScript. "
-        "Of published bundles, the signer decides. POINTILLIST_ALLOW_CODE=1 sets it too.",
+        help="Allow a bundle on this machine to run its own code: a factory or TorchScript. For published "
+        "bundles, the signature of a trusted signer allows it. POINTILLIST_ALLOW_CODE=1 sets it too.",
     ),
 ]

@@ -14,11 +14,17 @@ from infra.settings.roles import FILES, MODELS
 @app.command()
 def config(
     role: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}; with --schema also {', '.join(FILES)}.")],
-    file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Print nothing if the settings are valid.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema, for an editor.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings of the role.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the settings: print nothing if they are valid.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of the settings, for an editor.")
+    ] = False,
 ) -> None:
-    """Print a role's settings in force as TOML: those of the environment, of a file, and the defaults.
+    """Print a role's settings in force as TOML: from the environment, from a file, and the defaults.
 
     Exit status 2 when a setting is unknown or wrong.
     """

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @role_command(app, "homeassistant", *MQTT, *COMMON, "database", "only", "console")
 def homeassistant(settings: AnnouncerSettings) -> None:
-    """Announce the cameras by MQTT discovery: on Home Assistant's broker, or with --state alone on the fleet's."""
+    """Announce the cameras to Home Assistant by MQTT discovery, on its broker or (with --state alone) on the
+    fleet's."""
     from consumers.homeassistant.announcer import run_announcer
     from infra.process.metrics_server import software_version
     from infra.process.role import run_role

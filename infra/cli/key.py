@@ -24,28 +24,31 @@ def key(
     generation: Annotated[
         int | None,
         typer.Option(
-            help="Key generation; default: the accepted one of --state, else 0. Raise it after a key was stolen.",
+            help="Key generation, to be raised after a key was stolen. Default: the accepted generation of "
+            "--state, else 0.",
             min=0,
             max=65535,
         ),
     ] = None,
     role: Annotated[
         str | None,
-        typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor, operator or console."),
+        typer.Option(help="Role whose secret is printed: bridge, processor, recorder, auditor, operator or console."),
     ] = None,
     roles: Annotated[
         Path | None,
         typer.Option(
-            help="Write the secrets of bridge, processor, recorder, auditor and console to DIR/ROLE/role.secret."
+            help="Folder for the secrets of bridge, processor, recorder, auditor and console, each as ROLE/role.secret."
         ),
     ] = None,
-    scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
-    state: Annotated[Path | None, typer.Option(help="State folder with the fleet secret and the folder keys.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the key to a file that only you can read.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario: issue the keys of all its cameras.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="State folder with the fleet secret and the folder `keys`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the key, which only your user can read.")] = None,
 ) -> None:
-    """Print the key of one camera, or the secret of one role: give it to that device or role and to nobody else.
+    """Print the key of one camera, or the secret of one role: give it only to that device or role.
 
-    The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
+    The fleet secret is read from --state, else from POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
     from infra.state_folder import Layout, issue_role_secrets, write_secret
     from infra.state_folder.environment import Environment, fleet_secret
@@ -56,12 +59,14 @@ def key(
     in_bulk = scenario is not None or roles is not None
     if in_bulk and (camera is not None or role is not None):
         raise ConfigError(
-            "key: expected SITE/CAMERA or --role without --scenario and --roles, got both. Make two calls."
+            "key: expected SITE/CAMERA or --role, or else --scenario or --roles, got both. Run the command twice."
         )
     if not in_bulk and (camera is None) == (role is None):
         raise ConfigError("key: expected SITE/CAMERA, --role, --roles or --scenario, got none. Give one of them.")
     if generation is not None and camera is None and scenario is None:
-        raise ConfigError("--generation: expected it with SITE/CAMERA or --scenario, got a role. Leave it out.")
+        raise ConfigError(
+            "--generation: expected only with SITE/CAMERA or --scenario, got it with a role. Remove --generation."
+        )
     if state is not None and not in_bulk:
         existing_layout(state)  # a mistyped folder would give a key of another fleet, or of a revoked generation
     layout = Layout(state.resolve()) if state is not None else None

@@ -11,7 +11,7 @@ from infra.cli.access import DEFAULT_STATE, existing_layout
 
 State = Annotated[
     Path | None,
-    typer.Option(help="State folder of the system, running or not; by default .pointillist, unless --file is given."),
+    typer.Option(help="State folder of the system, running or not. Default: .pointillist, unless --file is given."),
 ]
 
 

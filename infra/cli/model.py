@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 model_app = typer.Typer(
-    help="Which model the processors serve. Brokers, signer and trusted signers are those of --state, else --kafka, "
+    help="List, publish, roll back and compare the models of the processors. Give --state, or --kafka, "
     "--signer and --trust.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")
 
-_Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
+_Wait = Annotated[
+    float, typer.Option(help="Maximum seconds to wait until the running processors serve the model.", min=0)
+]
 _ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OtherClasses = Annotated[
     bool,
-    typer.Option("--other-classes", help="Replace the classes of the live model, such as by those that you taught."),
+    typer.Option(
+        "--other-classes", help="Allow classes other than those of the live model, such as your taught classes."
+    ),
 ]
 
 
@@ -85,7 +89,8 @@ class ModelsChange(ModelsAccess):
     store: Annotated[
         str | None,
         typer.Option(
-            help="Folder or fsspec URL of the bundles, which every processor can read; by default in the state folder."
+            help="Folder or URL (fsspec) for published bundles, which every processor can read. Default: in the "
+            "state folder."
         ),
     ] = None
 
@@ -172,14 +177,17 @@ def publish(
 
 
 Only = Annotated[
-    str | None, typer.Option(help="The id of the model, as `model list` shows it: any other one is rejected.")
+    str | None,
+    typer.Option(help="Id of the expected model, as `model list` shows it: the command fails for any other model."),
 ]
 
 
 def check_only(only: str | None, model_id: str) -> None:
     """Raise ConfigError if `only` names another model."""
     if only is not None and only != model_id:
-        raise ConfigError(f"--only: expected {only}, got {model_id}. Look at `pointillist model status` first.")
+        raise ConfigError(
+            f"--only: expected the model {only}, got {model_id}. See `pointillist model status`, and correct --only."
+        )
 
 
 @model_app.command()
@@ -194,7 +202,7 @@ def rollback(
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
-    Exit status 1 when a processor rejects that or has not answered in time.
+    Exit status 1 when a processor rejects the change or has not answered in time.
     """
     from schemas.messages import models as listed
     from schemas.messages import rollout
@@ -203,8 +211,8 @@ def rollback(
         live = listed.live(topic.models)
         if live is None:
             raise ConfigError(
-                "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
-                "own bundle."
+                "model: expected a published model that is not withdrawn, got none. Each processor serves its own "
+                "--bundle."
             )
         check_only(only, live.model_id)
         after = listed.withdraw(rollout.ended(topic.models), unix_ms(), everything=own)

@@ -45,12 +45,18 @@ _MOST_SCANNED: Final = 250
 def candidate(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
     *,
-    slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
+    slot: Annotated[
+        str,
+        typer.Option(
+            help="shadow (classifies live frames, but its verdicts do not count) or canary (serves a share of the "
+            "cameras)."
+        ),
+    ] = "shadow",
     frames: Annotated[
-        float, typer.Option(help="Share of the frames that both models classify, above 0.", min=0, max=1)
+        float, typer.Option(help="Share of the frames that both models classify; greater than 0.", min=0, max=1)
     ] = 0.2,
     cameras: Annotated[
-        float, typer.Option(help="Share of the cameras that a canary serves, above 0.", min=0, max=1)
+        float, typer.Option(help="Share of the cameras that a canary serves; greater than 0.", min=0, max=1)
     ] = 0.25,
     by_rule: Annotated[
         bool,
@@ -67,20 +73,22 @@ def candidate(
     ] = None,
     decider: Annotated[
         Path | None,
-        typer.Option(help="File of the gate's public key, a line as `signer init` prints it; by default from --state."),
+        typer.Option(
+            help="File of the gate's public key, a line as `signer init` prints it. Default: the key in --state."
+        ),
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(help="Begin in spite of other classes, a missing STRIP, or a backdoor scan that is not clean."),
+        typer.Option(help="Begin even if the classes differ, STRIP is missing, or the backdoor scan finds a backdoor."),
     ] = False,
     other_classes: OtherClasses = False,
     progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
     allow_code: AllowCode = False,
     access: ModelsChange,
 ) -> None:
-    """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
+    """Sign a bundle and let it classify live frames next to the live model; the monitor's gate compares both.
 
-    Exit status 1 when a processor rejects it or has not answered in time, 2 when the rollout does not begin.
+    Exit status 1 when a processor rejects the candidate or has not answered in time, 2 when the rollout does not begin.
     """
     from infra.bundling.models_topic import check_successor
     from schemas.messages import models as listed
@@ -118,7 +126,9 @@ def candidate(
             _check_classes(next_model, live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
+            raise ConfigError(
+                f"bundle: expected another model than the live one, got {model_id}. Choose another bundle."
+            )
         begun = Rollout(
             candidate=model,
             begun_ms=unix_ms(),
@@ -144,14 +154,15 @@ def candidate(
 @with_shared_options
 def promote(
     *,
-    to: Annotated[str, typer.Option(help="live, or canary.")] = "live",
-    force: Annotated[bool, typer.Option(help="Promote although the gate's rules do not all hold.")] = False,
+    to: Annotated[str, typer.Option(help="Slot of the candidate after the promotion: live or canary.")] = "live",
+    force: Annotated[bool, typer.Option(help="Promote even if not all rules of the gate hold.")] = False,
     only: Only = None,
     access: ModelsChange,
 ) -> None:
     """Make the candidate the live model, or a canary.
 
-    Exit status 1 when a processor rejects that or has not answered in time, 2 when the gate's rules do not hold yet.
+    Exit status 1 when a processor rejects the model or has not answered in time, 2 when the gate's rules do not hold
+    yet.
     """
     from schemas.messages import rollout
     from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW
@@ -192,7 +203,7 @@ def dismiss(
     only: Only = None,
     access: ModelsChange,
 ) -> None:
-    """End the rollout: the candidate judges no further frame, and the live model stays."""
+    """End the rollout: the candidate classifies no further frame, and the live model stays."""
     from schemas.messages import rollout
 
     async def run(topic: ModelsTopic) -> bool:
@@ -247,11 +258,13 @@ def _check_scan(scan: ScanResult | None, slot: str, by_rule: bool, force: bool) 
     elif not scan.clean:
         if not force:
             raise BundleError(
-                f"bundle: expected one without a trigger, got {scan.as_json()}. Repair it by `pointillist lab repair`."
+                f"bundle: expected a backdoor scan without a trigger, got {scan.as_json()}. Repair it by "
+                "`pointillist lab repair`."
             )
         if by_rule:
             raise ConfigError(
-                "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
+                "--by-rule: expected a backdoor scan without a trigger, got a trigger. Remove --by-rule, and promote "
+                "the candidate yourself."
             )
 
 
@@ -260,12 +273,12 @@ def _check_classes(next_model: Model, live: Model | None) -> None:
     if live is None:
         raise ConfigError(
             "--by-rule: expected a live model in the list, got none: the classes cannot be compared. Publish the "
-            "processors' bundle first, or omit --by-rule: a person decides."
+            "processors' bundle first, or remove --by-rule and promote the candidate yourself."
         )
     if list(next_model.classes) != list(live.classes):
         raise ConfigError(
             "--by-rule: expected the classes of the live model, got others, whose verdicts the gate cannot "
-            "compare. Omit it: a person decides."
+            "compare. Remove --by-rule, and promote the candidate yourself."
         )
 
 

@@ -23,22 +23,22 @@ def mute(
     subjects: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Cameras as SITE/CAMERA, or CAMERA of the site `local`, and ids of alerts; none lists the mutes.",
+            help="Cameras as SITE/CAMERA, or CAMERA of the site `local`, and ids of alerts. Without any, the mutes "
+            "are listed.",
             metavar="[CAMERA|ALERT]...",
         ),
     ] = None,
     length: Annotated[
-        str, typer.Option("--for", help="Length, such as 30m, 2h or 1d; at most 30d.", metavar="LENGTH")
+        str, typer.Option("--for", help="Duration of the mute, such as 30m, 2h or 1d; at most 30d.", metavar="LENGTH")
     ] = "1h",
-    reason: Annotated[
-        str, typer.Option(help="The reason, for the people who look after the alerts; required to mute.")
-    ] = "",
-    end: Annotated[bool, typer.Option("--end", help="End these mutes now.")] = False,
+    reason: Annotated[str, typer.Option(help="Reason, shown with the mute. Required to mute.")] = "",
+    end: Annotated[bool, typer.Option("--end", help="End the mutes of these cameras and alerts now.")] = False,
     state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = DEFAULT_STATE,
 ) -> None:
     """Mute cameras or alerts for a time: nobody is notified, and the console does not count them.
 
-    A mute ends by itself. Evidence, alerts and frames are recorded as before. The audit log keeps who muted what.
+    A mute ends by itself. Evidence, alerts and frames are recorded as before. The audit log keeps each mute and its
+    author.
     """
     from consumers.console.access.owner import owner_name
     from consumers.database.changes import change_recorded
@@ -49,7 +49,7 @@ def mute(
     layout, now_ms = existing_layout(state), unix_ms()
     if not subjects:
         if end:
-            raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")
+            raise ConfigError("--end: expected cameras or alerts whose mutes are ended, got none. Name them.")
         for each in change_recorded(layout.database_url, lambda found: read_mutes(found, now_ms)).values():
             until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ca_app = typer.Typer(help="The fleet's own certificate authority, in the folder pki of --state.", no_args_is_help=True)
 app.add_typer(ca_app, name="ca")
 
-State = Annotated[Path, typer.Option(help="State folder: the fleet's authority and secret.")]
+State = Annotated[Path, typer.Option(help="State folder with the fleet's authority and secret.")]
 Hosts = Annotated[
     list[str] | None,
     typer.Option("--host", help="Name or address of the brokers, in addition to localhost."),
@@ -31,8 +31,8 @@ LONGEST_DAYS = 7300.0
 KeptDays = Annotated[
     float | None,
     typer.Option(
-        help="Validity of a client role's certificate. By default that of its former certificate, or of that of the "
-        "role's first instance, or 14 without one.",
+        help="Validity of a client role's certificate, in days. Default: as its former certificate, else as the "
+        "certificate of the role's first instance, else 14.",
         min=0.001,
         max=LONGEST_DAYS,
     ),
@@ -46,13 +46,15 @@ def init(
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help="Keep an existing authority, and issue certificates that are missing or expire soon."
+            "--keep", help="Keep an existing authority, and only issue certificates that are missing or expire soon."
         ),
     ] = False,
-    scenario: Annotated[Path | None, typer.Option(help="Enrol all cameras of a scenario too, for `fleet`.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario whose cameras are enrolled too, for `fleet`.")] = None,
     group_reads: Annotated[
         bool,
-        typer.Option("--group-reads", help="Let the group read the keys of brokers and servers: for containers."),
+        typer.Option(
+            "--group-reads", help="Let the group read the keys of brokers and servers, as containers require."
+        ),
     ] = False,
     days: KeptDays = None,
 ) -> None:
@@ -102,13 +104,13 @@ def init(
 @ca_app.command("role")
 def role(
     name: Annotated[
-        str, typer.Argument(help="The role, with -NUMBER if there are several instances, such as bridge-2.")
+        str, typer.Argument(help="The role, followed by -NUMBER for a further instance, such as bridge-2.")
     ],
     state: State = DEFAULT_STATE,
     host: Hosts = None,
     days: KeptDays = None,
 ) -> None:
-    """Issue the certificate of one more instance of a role, or renew it. A server keeps its names and addresses."""
+    """Issue the certificate of a further instance of a role, or renew it. A server keeps its names and addresses."""
     from infra.admission.camera_revocation import reload_broker
     from infra.pki.authority import Authority
     from infra.pki.roles import Roles
@@ -163,24 +165,28 @@ def renew(
 Mqtt = Annotated[
     str | None,
     typer.Option(
-        help="Broker address host:port as the device reaches it. By default the address of the running or last `up`."
+        help="Broker address host:port as the device reaches it. Default: the address of the running or last `up`."
     ),
 ]
 CameraDays = Annotated[float, typer.Option(help="Validity of the certificate in days.", min=0.001, max=LONGEST_DAYS)]
-Within = Annotated[float, typer.Option(help="Seconds that a running broker may take.", min=0.1)]
+Within = Annotated[
+    float, typer.Option(help="Seconds within which a running broker must apply the revocation.", min=0.1)
+]
 
 
 @app.command()
 def enroll(
     camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
-    out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
+    out: Annotated[
+        Path, typer.Option(help="Enrolment file to write, for the camera's device. Only your user can read it.")
+    ],
     state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
     days: CameraDays = CERTIFICATE_DAYS,
 ) -> None:
-    """Write everything that one camera needs to join the fleet: key, certificate, authority, and broker address.
+    """Write a camera's enrolment, with which it joins the fleet: key, certificate, authority and broker address.
 
-    Only this enrolment admits a revoked camera again.
+    Only a new enrolment admits a revoked camera again.
     """
     from infra.admission.cameras import admit
     from infra.cameras.identity import simulator_network_note
@@ -205,7 +211,9 @@ def _note_without_broker(layout: Layout, out: Path, mqtt: str | None) -> None:
 @app.command()
 def rotate(
     camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
-    out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
+    out: Annotated[
+        Path, typer.Option(help="Enrolment file to write, for the camera's device. Only your user can read it.")
+    ],
     state: State = DEFAULT_STATE,
     mqtt: Mqtt = None,
     days: CameraDays = CERTIFICATE_DAYS,
@@ -235,14 +243,17 @@ def revoke(
     within: Within = 5.0,
     role: Annotated[
         str | None,
-        typer.Option(help="Revoke the certificates of all instances of this role instead, and issue new ones."),
+        typer.Option(
+            help="Role, in place of a camera: revoke the certificates of all its instances, and issue new ones."
+        ),
     ] = None,
 ) -> None:
     """Revoke a camera's certificates, rights and keys, or a role's certificates, at once.
 
-    If the broker is not this state folder's, give it crl.pem and mosquitto.acl of pki/roles/mosquitto and send it
-    SIGHUP. Bridges, processors, recorders and the console read generations.json by themselves. `enroll` admits the
-    camera again; `rotate` does both. Under `up`, a revoked role continues with its new certificate.
+    If the broker does not run from this state folder, copy to it crl.pem and mosquitto.acl of pki/roles/mosquitto, and
+    send it SIGHUP. Bridges, processors, recorders and the console read generations.json by themselves. `enroll` admits
+    the camera again; `rotate` revokes and admits it in one step. Under `up`, a revoked role continues with its new
+    certificate.
     """
     if (camera is None) == (role is None):
         raise ConfigError("revoke: expected SITE/CAMERA or --role NAME, got both or none. Give one of them.")

@@ -137,7 +137,7 @@ def bridge(settings: BridgeSettings) -> None:
     "batch_frames", "max_frame_pixels", "device", "threads", "model_cache", "trust",
 )  # fmt: skip
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
-    """Rebuild, denoise, classify and check frames from Kafka."""
+    """Reconstruct, denoise, classify and check frames from Kafka."""
     from infra.state_folder import Layout
     from schemas.keys.signers import TrustedSigners
     from schemas.runtime.memory import keep_freed

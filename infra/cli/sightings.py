@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 sightings_app = typer.Typer(
-    help="Rules of alerts on what cameras see. The recorder follows a change within seconds; the audit log keeps it.",
+    help="Rules that raise an alert when cameras see a class. A change takes effect within seconds and is "
+    "kept in the audit log.",
     no_args_is_help=True,
 )
 app.add_typer(sightings_app, name="sightings")
 
 T = TypeVar("T")
 Cameras = Annotated[
-    str, typer.Argument(help="SITE/CAMERA, SITE/* or SITE/BEGINNING*; without SITE/, of the site `local`.")
+    str, typer.Argument(help="Cameras: SITE/CAMERA, SITE/* or SITE/PREFIX*. Without SITE/, the site is `local`.")
 ]
 Wanted = Annotated[str, typer.Argument(help="A class of the network, or a group of its classes, such as vehicle.")]
 State = Annotated[Path, typer.Option(help="State folder of the system, running or not.")]
@@ -51,20 +52,23 @@ def set_rule(
     cameras: Cameras,
     wanted: Wanted,
     frames: Annotated[
-        int, typer.Option(help=_range("frames", "Frames in agreement that raise an alert, of the newest 2n - 1"))
+        int,
+        typer.Option(
+            help=_range("frames", "Number n of frames of this class, among the newest 2n - 1, that raises an alert")
+        ),
     ] = int(DEFAULTS["frames"]),
     confidence: Annotated[
-        float, typer.Option(help=_range("confidence", "Confidence from which on a verdict counts"))
+        float, typer.Option(help=_range("confidence", "Minimum confidence of a verdict that counts"))
     ] = DEFAULTS["confidence"],
     absent_s: Annotated[
-        float, typer.Option(help=_range("absent_s", "Seconds of absence that end a sighting"))
+        float, typer.Option(help=_range("absent_s", "Seconds without the class after which a sighting ends"))
     ] = DEFAULTS["absent_s"],
     cooldown_s: Annotated[
-        float, typer.Option(help=_range("cooldown_s", "Least seconds between two alerts of a camera"))
+        float, typer.Option(help=_range("cooldown_s", "Minimum seconds between two alerts of a camera"))
     ] = DEFAULTS["cooldown_s"],
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Set a rule, or replace that of the same cameras and the same class. An alert is raised when cameras see the
+    """Set a rule: an alert is raised when these cameras see this class. It replaces their earlier rule for the
     class."""
     from consumers.console.access.owner import owner_name
     from consumers.sightings.rules_table import LOGGED_AS, new_rule, save_rule, words_of
@@ -79,7 +83,7 @@ def set_rule(
 
 @sightings_app.command()
 def remove(cameras: Cameras, wanted: Wanted, state: State = DEFAULT_STATE) -> None:
-    """Remove a rule; its sightings end."""
+    """Remove a rule; its open sightings end."""
     from consumers.sightings.rules_table import LOGGED_AS, remove_rule, wanted_of
 
     known, name = parse_typed_group(cameras), wanted_of(wanted)

@@ -20,14 +20,15 @@ app.add_typer(signer_app, name="signer")
 Trust = Annotated[
     Path | None,
     typer.Option(
-        help="File of the signers whose published models are accepted, a line `ssh-ed25519 BASE64 NAME` each; else the "
-        "state folder's. Read again whenever something is published."
+        help="File of the trusted signers, whose published models are accepted: one line `ssh-ed25519 BASE64 "
+        "NAME` for each. It is read again at each publication. Default: the file in the state folder."
     ),
 ]
 SignerFile = Annotated[
     Path | None,
     typer.Option(
-        "--signer", help="File of the private key to sign with, see `signer init`; by default the state folder's."
+        "--signer",
+        help="File of the private key to sign with, see `signer init`. Default: the key in the state folder.",
     ),
 ]
 
@@ -39,10 +40,10 @@ def group() -> None:
 
 @signer_app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="Name of the signer in processors and logs.")],
-    folder: Annotated[Path, typer.Option(help="Folder of NAME.key and NAME.pub.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the signer, as processors and logs show it.")],
+    folder: Annotated[Path, typer.Option(help="Folder for NAME.key and NAME.pub.")] = Path(),
 ) -> None:
-    """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file for the processors' --trust."""
+    """Create a key pair. Keep NAME.key secret, and add the line in NAME.pub to the processors' --trust file."""
     from schemas.keys.signers import Signer, write_signer
 
     signer = Signer.new()

@@ -34,9 +34,9 @@ UNWELL = 1
 
 @app.command()
 def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
-    """Roles, firing rules, cameras by state, broken cameras with the reason, and the addresses of all pages.
+    """Print roles, firing rules, cameras by state, broken cameras with the reason, and the addresses of all pages.
 
-    Exit status 1 when a role or a camera is not well, 2 when nothing runs.
+    Exit status 1 when a role or a camera needs attention, 2 when no system runs.
     """
     from consumers.console.access.owner import owner_link
     from infra.up.system_line import rules_of
@@ -92,10 +92,10 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
 @app.command()
 def cameras(
     state: State = DEFAULT_STATE,
-    broken: Annotated[bool, typer.Option("--broken", help="Only cameras that need attention.")] = False,
+    broken: Annotated[bool, typer.Option("--broken", help="Print only cameras that need attention.")] = False,
     json: Json = False,
 ) -> None:
-    """Every camera with its state, those that are not well first."""
+    """Print every camera with its state, cameras that need attention first."""
     from infra.up.system_state import camera_states
 
     layout = existing_layout(state)
@@ -117,14 +117,14 @@ def cameras(
 def logs(
     role: Annotated[str, typer.Argument(help="A role of `pointillist status`, such as recorder.")],
     state: State = DEFAULT_STATE,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.", min=1)] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Number of lines from the end of the log.", min=1)] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
     """Print the log of a role, running or not."""
     file = _log_files(existing_layout(state)).get(role)
     if file is None:
         known = ", ".join(sorted(_log_files(existing_layout(state)))) or "none"
-        raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
+        raise ConfigError(f"role: expected a role with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         text = opened.read()
         typer.echo(b"".join(text.splitlines(keepends=True)[-lines:]), nl=False)
@@ -150,11 +150,13 @@ def logs(
 @app.command()
 def down(
     state: State = DEFAULT_STATE,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the system to drain and stop.", min=0)] = 120.0,
+    wait: Annotated[
+        float, typer.Option(help="Maximum seconds to wait until the system has drained and stopped.", min=0)
+    ] = 120.0,
 ) -> None:
-    """End the `up` of a state folder in good order: cameras drain, roles stop, the report is written.
+    """Stop the `up` of a state folder: cameras drain, roles stop, and the report is written.
 
-    Exit status 1 when it has not ended in time, 2 when nothing runs.
+    Exit status 1 when the system has not stopped in time, 2 when no system runs.
     """
     from infra.local.role_table import supervisor
 

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from lab.teach.train import TaughtNetwork
     from processors.bundle import Bundle
 
-StoreUrl = Annotated[str, typer.Option(help="SQLAlchemy URL of the console's database; empty is in the state folder.")]
+StoreUrl = Annotated[
+    str, typer.Option(help="SQLAlchemy URL of the console's database. Default: the database in the state folder.")
+]
 KeptFiles = Annotated[
     str,
     typer.Option(
         "--kept-files",
         "--quarantine",
-        help="Folder or URL of the console's own files; empty is the quarantine of the state folder.",
+        help="Folder or URL of the console's own files. Default: the quarantine in the state folder.",
     ),
 ]
 
 teach_app = typer.Typer(
-    help="A classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
+    help="Train a classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
 )
 app.add_typer(teach_app, name="teach")
 
@@ -41,31 +43,43 @@ app.add_typer(teach_app, name="teach")
 @teach_app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
-    name: Annotated[str, typer.Option(help="Name of the bundle, in verdicts and for `up --bundle`.")],
+    name: Annotated[str, typer.Option(help="Name of the bundle, shown in verdicts and used by `up --bundle`.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder that is created; none is the folder in which `up` finds the name.")
+        Path | None,
+        typer.Option(help="Folder to create. Default: the folder in which `up --bundle NAME` finds the bundle."),
     ] = None,
-    version: Annotated[str, typer.Option(help="Version in verdicts.")] = "1",
+    version: Annotated[str, typer.Option(help="Version of the bundle, shown in verdicts.")] = "1",
     drop_ratio: Annotated[
         float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops, 0 to 0.875.")
     ] = 0.25,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Train the upper blocks as well as the head: minutes.")
+        bool,
+        typer.Option(
+            "--thorough", help="Also train the upper blocks of the network, not only its head. Takes minutes."
+        ),
     ] = False,
-    thorough_seconds: Annotated[float, typer.Option(help="Approximate time limit in seconds.", min=1)] = 240.0,
+    thorough_seconds: Annotated[
+        float, typer.Option(help="Approximate time limit of --thorough, in seconds.", min=1)
+    ] = 240.0,
     strip_seconds: Annotated[
-        float, typer.Option(help="Seconds that the network may take to calibrate STRIP, roughly.", min=0)
+        float, typer.Option(help="Approximate seconds for the calibration of STRIP; 0 leaves STRIP out.", min=0)
     ] = 6.0,
-    base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
+    base: Annotated[
+        str,
+        typer.Option(
+            help="General network whose features are used: a folder with model.toml, or the name of a bundle."
+        ),
+    ] = GENERAL,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
-    json: Annotated[Path | None, typer.Option("--json", help="Where the report goes.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="JSON file for the report.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier bundle of this name.")] = False,
     progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
 ) -> None:
-    """Train a classifier of the labelled pictures through the chain that runs live, and write it as a bundle.
+    """Train a classifier on labelled pictures, after the same drop and reconstruction as live frames, and write a
+    bundle.
 
-    The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures, which are
-    therefore somewhat too good. Other pictures judge without that: `pointillist bundle check`.
+    Cross-validation on your pictures chooses the features, calibrates the confidence and gives the figures, which are
+    therefore somewhat too good. For unbiased figures, run `pointillist bundle check` on other pictures.
     """
     from infra.cli.lab.shared import lab_extra, require_writable, write_json
     from infra.cli.progress import PhaseBars, PhaseLines
@@ -177,12 +191,12 @@ def describe() -> None:
 
 @teach_app.command("export")
 def export_labels(
-    folder: Annotated[Path, typer.Argument(help="Folder that is created, with one sub-folder for each class.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create, with one sub-folder for each class.")],
     state: State = None,
     store: StoreUrl = "",
     kept_files: KeptFiles = "",
 ) -> None:
-    """Write the labelled frames of a console as pictures, a sub-folder for each class."""
+    """Write the labelled frames of a console as pictures, with a sub-folder for each class."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
     with _labelled_frames(state, store, kept_files) as labelled_frames:
@@ -196,7 +210,7 @@ def import_labels(
     store: StoreUrl = "",
     kept_files: KeptFiles = "",
 ) -> None:
-    """Store pictures as labelled frames of a console, by the names of their sub-folders."""
+    """Store pictures as labelled frames of a console; the name of a sub-folder is the label."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
     from consumers.console.access.owner import owner_name

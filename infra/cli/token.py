@@ -16,7 +16,7 @@ from infra.cli.login_file import State, login_file
 token_app = typer.Typer(help="API tokens of the console.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
 
-TokensFile = Annotated[Path | None, typer.Option(help="File of the tokens; by default `tokens` in --state.")]
+TokensFile = Annotated[Path | None, typer.Option(help="File of the tokens. Default: `tokens` in --state.")]
 
 
 @token_app.callback()
@@ -32,14 +32,15 @@ def create(
     role: Annotated[
         str,
         typer.Option(
-            help="viewer, operator or admin, for all sites; or roles by site, such as north=operator,south=viewer."
+            help="Role: viewer, operator or admin, for all sites; or roles by site, such as "
+            "north=operator,south=viewer."
         ),
     ] = "viewer",
-    days: Annotated[int, typer.Option(help="Days until it expires, at most 366.")] = 30,
+    days: Annotated[int, typer.Option(help="Days until the token expires, at most 366.")] = 30,
     file: TokensFile = None,
     state: State = None,
 ) -> None:
-    """Create a token and print it. It is stored as a hash: nothing can print it again."""
+    """Create a token and print it. Only its hash is stored, so it cannot be printed again."""
     from consumers.console.access.owner import owner_name
     from consumers.console.access.tokens import create_token
 

@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 _USERS: Final = "bridge, processor, recorder, console, audit and monitor"
 OwnState = Annotated[
     Path | None,
-    typer.Option(help="State folder of a running system; by default .pointillist, unless --kafka is given."),
+    typer.Option(help="State folder of a running system. Default: .pointillist, unless --kafka is given."),
 ]
 
 
 @app.command()
 def topics(
     kafka: Kafka = None,
-    partitions: Annotated[int, typer.Option(help="Partitions of the topics keyed by camera.", min=1)] = 6,
+    partitions: Annotated[
+        int, typer.Option(help="Number of partitions of the topics that are keyed by camera.", min=1)
+    ] = 6,
     replication: Annotated[
         int | None,
-        typer.Option(help="Copies of each partition; by default 1 if Kafka has one node, else 3.", min=1),
+        typer.Option(help="Number of copies of each partition. Default: 1 if Kafka has one node, else 3.", min=1),
     ] = None,
-    rights: Annotated[bool, typer.Option("--rights", help=f"Give the users {_USERS} their rights too.")] = False,
+    rights: Annotated[bool, typer.Option("--rights", help=f"Also grant the users {_USERS} their rights.")] = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: OwnState = None,
@@ -65,12 +67,12 @@ def topics(
 @app.command()
 def replicas(
     kafka: Kafka = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until all replicas are present.", min=0)] = 0.0,
+    wait: Annotated[float, typer.Option(help="Maximum seconds to wait until all replicas are in sync.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: OwnState = None,
 ) -> None:
-    """Check that each partition has all its replicas, before the next Kafka node is stopped. Exit status 2 when not."""
+    """Check that every partition has all its replicas, before you stop a Kafka node. Exit status 2 if one has not."""
     import asyncio
 
     from infra.local.replicas import await_replicas

@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 
-UsersFile = Annotated[Path | None, typer.Option(help="File of the users; by default `users` in --state.")]
+UsersFile = Annotated[Path | None, typer.Option(help="File of the users. Default: `users` in --state.")]
 
 
 @user_app.callback()
@@ -33,8 +33,8 @@ def add(
     role: Annotated[
         str,
         typer.Option(
-            help="viewer (sees everything), operator (also cameras and alerts) or admin (also models), for all "
-            "sites; or roles by site, such as north=operator,south=viewer."
+            help="Role: viewer (sees everything), operator (also controls cameras and alerts) or admin (also "
+            "publishes models), for all sites; or roles by site, such as north=operator,south=viewer."
         ),
     ] = "viewer",
     file: UsersFile = None,

@@ -14,7 +14,7 @@ class GateRules(SettingsTable):
     """Rules by which a candidate passes or fails; `infra.monitor.gate` describes the tests."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Maximum probability that one rule errs over all its looks."""
+    """Maximum probability of an error of one rule over all its assessments."""
     least_pairs: int = Field(default=256, ge=16)
     """Frames that both models have judged before a candidate may pass."""
     most_pairs: int = Field(default=2048, ge=256)
@@ -50,27 +50,27 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Settings of `pointillist monitor`."""
 
     database: str = ""
-    """SQLAlchemy URL of the recorder's database, where the audit's result, comparisons and rollouts are written; empty
-    is SQLite in the state folder."""
+    """SQLAlchemy URL of the recorder's database, to which the audit's result, comparisons and rollouts are written.
+    Default: SQLite in the state folder."""
     folder: Path | None = None
-    """Folder whose disk is measured; none is the state folder, or the working directory without one."""
+    """Folder whose disk is measured. Default: the state folder; without one, the working directory."""
     look_s: float = Field(default=5.0, gt=0)
     """Seconds between two readings of Kafka, the machine and its GPUs."""
     audit_s: float = Field(default=10.0, gt=0)
     """Seconds between two audits. After three audits a missing frame counts as lost."""
     alertmanager: HttpUrl | None = None
-    """URL of the Alertmanager that gets the open backdoor alerts; without one none are posted. If several monitors have
-    one, all of them must read the same `console_store`."""
+    """URL of the Alertmanager to which open backdoor alerts are posted. Default: none are posted. If several monitors
+    post alerts, all of them must read the same `console_store`."""
     console: HttpUrl | None = None
     """URL at which people reach the console, for the links in these alerts."""
     console_store: str = ""
-    """SQLAlchemy URL of the console's own database: an alert ends when its episode is closed there. Empty is SQLite in
+    """SQLAlchemy URL of the console's own database: an alert ends when its episode is closed there. Default: SQLite in
     the state folder. Without either, an alert ends 15 minutes after it was raised."""
     signer: Path | None = None
-    """Private key that signs the gate's assessments, see `signer init`; none is the state folder's. Without one the
-    gate measures and decides nothing."""
+    """File of the private key that signs the gate's assessments, see `signer init`. Default: the key in the state
+    folder. Without a key the gate measures, but decides nothing."""
     trust: Path | None = None
-    """File of the trusted signers of the list of models; none is the state folder's."""
+    """File of the trusted signers of the list of models. Default: the file in the state folder."""
     rollout: GateRules = GateRules()
     rollout_s: float = Field(default=1.0, gt=0)
     """Seconds between two assessments of a candidate."""

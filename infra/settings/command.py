@@ -107,7 +107,7 @@ def generated_options(model: type[BaseModel], paths: Sequence[str], strip: Table
     """Return `--config` and an option for each path. Values are text: the model checks them."""
     known = {each.path: each for each in fields(model)}
     parameters = [_parameter(known[path], strip) for path in paths]
-    config = typer.Option("--config", metavar="FILE", help=f"TOML file with settings of the {role}.")
+    config = typer.Option("--config", metavar="FILE", help="TOML file with settings of this command.")
     annotated = Annotated[Path | None, config]
     parameters.append(inspect.Parameter(CONFIG, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotated))
 

@@ -107,7 +107,7 @@ def write_backup(
     """
     local = _local(to)
     if local is None and passphrase is None:
-        raise ConfigError(f"--to: expected --passphrase-file with a URL, got none: {to} would hold keys in the clear.")
+        raise ConfigError("--to: expected --passphrase-file with a URL, got none. Give one: the backup contains keys.")
     if local is not None and local.resolve().is_relative_to(layout.folder.resolve()):
         raise ConfigError(
             f"--to: expected a folder outside the state folder, got {local}: a backup would contain all earlier "
@@ -209,10 +209,10 @@ def find_backup(given: str) -> str:
     if found is not None:
         found = [each for each in found if each.endswith(SUFFIX)]
         if not found:
-            raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct the place.")
+            raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct --from.")
         return found[-1] if _local(given) is not None else str(system.unstrip_protocol(found[-1]))
     if not exists:
-        raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct the place.")
+        raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct --from.")
     return given
 
 
@@ -341,7 +341,9 @@ def _files(top: Path) -> Iterator[Path]:
         inner.sort()
         for link in (Path(folder, name).absolute() for name in inner):
             if link.is_symlink() and link.resolve() in {above.resolve() for above in link.parents}:
-                raise StateError(f"--state: expected no link to a folder above it, got {link}. Remove the link.")
+                raise StateError(
+                    f"--state: expected no link to a folder that contains the link, got {link}. Remove the link."
+                )
         yield from (Path(folder, name) for name in sorted(names))
 
 
@@ -503,8 +505,8 @@ def _reachable(place: str) -> Iterator[None]:
         raise
     except Exception as error:  # each kind of store has its own errors
         raise StateError(
-            f"{place}: expected a place that answers, got {type(error).__name__}: {first_line(error)}. Correct the "
-            "place, or its rights."
+            f"{place}: expected a folder or URL that answers, got {type(error).__name__}: {first_line(error)}. Correct "
+            "the address, or its rights."
         ) from None
 
 

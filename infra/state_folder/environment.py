@@ -97,9 +97,8 @@ def role_roots(environment: Environment, role: Role) -> Roots:
         return Roots.from_export(text, role)
     if environment.fleet_secret is None and environment.fleet_secret_file is None:
         raise SecretError(
-            f"the secret of a {role} is missing: expected it in POINTILLIST_ROLE_SECRET or in the file that "
-            "POINTILLIST_ROLE_SECRET_FILE names, or the fleet secret in POINTILLIST_FLEET_SECRET or its "
-            f"_FILE. Print it with `pointillist key --role {role}`."
+            f"the secret of a {role} is missing: expected POINTILLIST_ROLE_SECRET(_FILE), or "
+            f"POINTILLIST_FLEET_SECRET(_FILE). Set one of them: `pointillist key --role {role}` prints the first."
         )
     return Roots.of_fleet(fleet_secret(environment)).of(role)
 

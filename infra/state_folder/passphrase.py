@@ -92,7 +92,7 @@ class SealedInput:
         try:
             self._ready = memoryview(self._cipher.decrypt(nonce, chunk, self._salt))
         except (InvalidTag, ValueError):
-            what = "its passphrase, got another one" if self._number == 0 else "a whole file, got another"
+            what = "its own passphrase, got another one" if self._number == 0 else "a whole file, got a damaged one"
             raise SecretError(
                 f"the backup: expected {what}, or the file was changed. Correct the passphrase, or use another backup."
             ) from None

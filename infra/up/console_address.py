@@ -34,15 +34,13 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     if settings.console.proxy_login is not None and settings.behind_proxy is None:
-        raise ConfigError(
-            "--behind-proxy is missing: expected the proxy's address next to console.proxy_login. Set it."
-        )
+        raise ConfigError("--behind-proxy is missing: console.proxy_login requires the address of the proxy. Set it.")
     if settings.console.proxy_login is not None and settings.behind_proxy is not None:
         ProxyLogin(settings.console.proxy_login, settings.behind_proxy)
     if settings.plain and is_by_https(settings) and settings.http_tls is None:
         raise ConfigError(
-            f"--http: expected --http-tls DIR, --behind-proxy ADDRESS or --http-plain at {settings.http} with --plain, "
-            "got none of them. Passwords would travel in the clear."
+            f"--http: expected --http-tls, --behind-proxy or --http-plain for {settings.http} with --plain, got "
+            "none of them. Give one: else passwords would be sent unencrypted."
         )
     console = settings.console.model_copy(update={"http": _address(settings), "behind_proxy": settings.behind_proxy})
     if layout.users.is_file():

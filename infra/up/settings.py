@@ -76,66 +76,67 @@ class UpSettings(SamplingSettings):
     """Settings of `pointillist up`: of the run, and in a table for each role the settings of that role."""
 
     cameras: int | None = Field(default=None, ge=0, le=MAX_CAMERAS)
-    """Number of cameras. Default: 8 of scenes or a data set, and 1 of a URL, a device or a video file. 0 starts none,
-    for a system whose cameras are attached later or run on other machines."""
+    """Number of cameras. Default: 8 for scenes or a data set, 1 for a URL, a device or a video file. 0 starts none, for
+    a system whose cameras are attached later or run on other machines."""
     fps: float = Field(default=2.0, ge=0)
-    """Frames a second of each camera; 0 is as fast as back-pressure allows."""
+    """Frames a second of each camera; 0 sends as fast as back-pressure allows."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds after which the run ends; none ends when the sources end, or on Ctrl-C."""
+    """Seconds after which the run ends. Default: when the sources end, or on Ctrl-C."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     """Share of the pixels that is not sent."""
     source: str = "scene"
     """Source of the cameras: scene, cifar10, a URL, a device, a video file or an npz file."""
     scenario: Path | None = None
-    """YAML scenario instead of equal cameras: a file, or the name of a shipped one."""
+    """YAML scenario, a file or the name of a shipped one, in place of equal simulated cameras."""
     cameras_file: Path | None = None
-    """Real cameras and no simulated ones: a list of cameras, cameras.yaml. It is read again when it changes."""
+    """List of real cameras (cameras.yaml), in place of simulated ones. It is read again when it changes."""
     bundle: Path | None = None
-    """Model bundle; none is imagenet for real cameras, if `make setup` has made it, else the shipped one that fits the
-    source."""
+    """Model bundle: a folder with model.toml, or the name of a bundle. Default: imagenet for real cameras if `make
+    setup` has made it, else the shipped bundle that fits the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of the frames that is sent whole and checked by STRIP."""
+    """Share of the frames that are sent whole (probes) and checked by STRIP."""
     profile: Profile | None = None
-    """Coding of the pixels that are sent: raw, lossless or video; none is video for a URL, a device or a video file,
-    and raw for simulated cameras."""
+    """Coding of the pixels that are sent: raw, lossless or video. Default: video for a URL, a device or a video file,
+    raw for simulated cameras."""
     processors: int = Field(default=1, ge=1, le=16)
     """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)
     """Number of bridges."""
     fleets: int | None = Field(default=None, ge=1, le=MAX_PARTS)
-    """Number of processes that divide the simulated cameras among them; none is one for every 2,000 cameras, and at
-    most one for each core."""
+    """Number of processes that divide the simulated cameras among them. Default: one for every 2,000 cameras, at most
+    one for each core."""
     kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(_number)] = 1
     """Number of Kafka nodes, fixed for a state folder. Three hold three copies of each record, of which two must exist
     before it is acknowledged: any node may die, hang or lose its disk."""
     state: Path = Path(".pointillist")
     """State folder: brokers' files, database, spools, logs."""
     report: Path | None = None
-    """File for the report of the run, as JSON; none is report.json in the state folder."""
+    """JSON file for the report of the run. Default: report.json in the state folder."""
     drain_s: float = Field(default=60.0, gt=0)
-    """Seconds to wait, after the end, for frames in transit."""
+    """Maximum seconds to wait, after the end, for the verdicts of frames in transit."""
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Bound of each camera's spool on disk, in bytes."""
+    """Maximum bytes of each camera's spool on disk."""
     prometheus: bool = True
-    """Start Prometheus, Alertmanager and Grafana too, those that are installed."""
+    """Also start Prometheus, Alertmanager and Grafana, as far as they are installed."""
     receivers: Path | None = None
-    """YAML file with the receivers of alerts, and routes to them, as Alertmanager defines them."""
+    """YAML file with receivers of alerts and routes to them, in Alertmanager's format."""
     http: str | None = None
-    """Address host:port of the console; none is a free loopback port. Where other machines reach it, it needs a user
-    (`pointillist user add`) and speaks HTTPS with a certificate of the fleet's own authority, STATE/pki/ca.crt."""
+    """Address host:port of the console. Default: a free loopback port. An address that other machines reach requires a
+    user (`pointillist user add`) and serves HTTPS with a certificate of the fleet's own authority, STATE/pki/ca.crt."""
     listen: str | None = None
-    """Address or host name of this machine, ADDRESS[:PORT], at which cameras on other machines connect; port 8883."""
+    """Address or host name of this machine, ADDRESS[:PORT], to which cameras on other machines connect. Default port:
+    8883."""
     http_tls: Path | None = None
-    """Another certificate for the console: a folder with tls.crt and tls.key."""
+    """Folder with tls.crt and tls.key, a certificate for the console in place of the fleet's own."""
     http_plain: bool = False
-    """Accept passwords by plain HTTP where other machines reach the console."""
+    """Accept passwords by plain HTTP although other machines reach the console."""
     behind_proxy: Proxy | None = None
-    """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
-    trusted. It needs users, console.openid or console.proxy_login."""
+    """Address or network of a reverse proxy that terminates TLS. The headers X-Forwarded-For and X-Forwarded-Proto are
+    trusted only if it sends them. Requires users, console.openid or console.proxy_login."""
     plain: bool = False
-    """Run without TLS, certificates and rights: only to compare, on a machine without other users."""
+    """Run without TLS, certificates and rights. Only for comparisons, on a machine without other users."""
     allowed_host: tuple[HostName, ...] = ()
-    """Host names that the console answers to, besides its address."""
+    """Host names that the console accepts in requests, besides its address."""
 
     RESERVED: ClassVar[frozenset[str]] = frozenset(
         f"{role}.{name}" for role, own in SET_BY_UP.items() for name in own | _SET_IN_ALL
@@ -159,16 +160,18 @@ class UpSettings(SamplingSettings):
     def _check_cameras(self) -> Self:
         if self.cameras_file is not None:
             for name in sorted(self.model_fields_set & _OF_SIMULATED):
-                raise ValueError(f"{name}: expected none next to cameras_file, got one. Set it in the list of cameras.")
+                raise ValueError(
+                    f"{name}: expected no value with cameras_file, got one. Set it in the list of cameras."
+                )
         if self.without_cameras:
             for name in sorted(self.model_fields_set & (_OF_SIMULATED - {"cameras"})):
-                raise ValueError(f"{name}: expected none next to cameras = 0, got one. Remove it.")
+                raise ValueError(f"{name}: expected no value with cameras = 0, got one. Remove it.")
         return self
 
     @model_validator(mode="after")
     def _check_console(self) -> Self:
         if self.http_plain and self.http_tls is not None:
-            raise ValueError("http_plain: expected no http_tls next to it, got both. Leave one out.")
+            raise ValueError("http_plain: expected it without http_tls, got both. Remove one of them.")
         return self
 
     @property

@@ -107,7 +107,9 @@ class RoleSupervisor:
                     with self._writing:
                         self._table.remove(role.name)
                     continue
-                raise BrokerError(f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {why}")
+                raise BrokerError(
+                    f"{role.name}: expected the role to keep running, got {MOST_FAILURES} exits in a row: {why}"
+                )
             if step is not Step.RESTARTS:
                 continue
             if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):

@@ -17,7 +17,7 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings)
     """Settings of a bridge. Several bridges share the load when each has its own `name`."""
 
     name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """MQTT client id, unique among the bridges: the broker disconnects the older of two with one name."""
+    """MQTT client id, unique among the bridges: if two bridges use one id, the broker disconnects the older one."""
     group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Name of the shared subscription that divides the frames among the bridges. The default is replaced by the name
     in the file of POINTILLIST_SHARE_FILE or in the state folder."""
@@ -26,11 +26,11 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings)
     keepalive_s: int = Field(default=5, ge=1, le=600)
     """MQTT keep-alive, in seconds."""
     linger_ms: float = Field(default=40.0, ge=0, le=10_000)
-    """Milliseconds for which the first record of a batch waits for others, at most. Zero while few records arrive in
-    such a time and Kafka is mostly idle; longer the more arrive, and the more time the batches take. Messages that come
-    meanwhile are read at its end."""
+    """Maximum linger of a batch, in milliseconds: its first record waits this long for others. The linger adapts to the
+    load: it is zero while few records arrive and Kafka is mostly idle. Messages that arrive meanwhile are read at its
+    end."""
     linger_adapts: bool = True
-    """Adapt the linger to the load; false waits for linger_ms always."""
+    """Adapt the linger to the load; false always waits for linger_ms."""
     batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
     """Maximum bytes of a batch of more than one record."""
     confirm_interval_ms: float = Field(default=100.0, gt=0, le=60_000)
@@ -40,29 +40,30 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings)
     with one message of maximum size they must fit into the 64 MiB that brokers accept."""
     max_backlog_bytes: int = Field(default=256 * 2**20, ge=1)
     """Maximum consumer lag of the processors per partition of the frames topic, in bytes. Above it the bridge stops
-    accepting frames and cameras spool them. At most half of what the topic retains of a partition, because the lag is
-    an estimate that is about a second old."""
+    accepting frames and cameras spool them. Set at most half of the bytes that the topic retains per partition: the lag
+    is an estimate, about a second old."""
     camera_backlog_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Maximum lag of the processors per camera, in bytes. Above it the bridge accepts no frame of this camera, and the
-    camera alone never reaches max_backlog_bytes. Greater than credit_bytes and a camera's window."""
+    """Maximum lag of the processors per camera, in bytes. Above it the bridge accepts no frame of this camera, so one
+    camera alone never reaches max_backlog_bytes. It must be greater than credit_bytes and a camera's window."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
     """Seconds between two readings of the lag; four times as long while no confirmation waits for one."""
     credit_frames: int = Field(default=256, ge=1)
     """Maximum lag of the processors, in frames, at which a frame is confirmed to its camera."""
     credit_bytes: int = Field(default=16 * 2**20, ge=1)
-    """The same in bytes, about."""
+    """Maximum lag of the processors, in bytes (approximate), at which a frame is confirmed to its camera."""
     camera_messages_per_s: float = Field(default=2000.0, ge=0)
-    """Messages a second that one camera may send through this bridge; 0 has no bound. Beyond it the camera's
+    """Maximum messages a second of one camera through this bridge; 0 sets no limit. Beyond it the camera's
     confirmations wait, and messages beyond the burst are rejected."""
     camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
-    """Bytes a second that one camera may send through this bridge, with the same effect; 0 has no bound."""
+    """Maximum bytes a second of one camera through this bridge, enforced like camera_messages_per_s; 0 sets no
+    limit."""
     camera_window_bytes: int = Field(default=WINDOW_BYTES, ge=1)
-    """Burst in bytes that one camera may send beyond one second of its rate. At least twice its unconfirmed bytes."""
+    """Burst in bytes that one camera may send beyond one second of its rate. Set at least twice the camera's
+    unconfirmed bytes."""
     camera_rates: Path | None = None
-    """JSON file with the rates of cameras that have their own, in MiB a second by name. It is read again when it
-    changes."""
+    """JSON file with own rates for single cameras, in MiB a second by SITE/CAMERA. It is read again when it changes."""
     processors_group: str = PROCESSORS_GROUP
-    """Consumer group of the processors; its committed offsets are the progress that the lag is measured from."""
+    """Consumer group of the processors; the lag is measured from its committed offsets."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)
     """Seconds after which a batch without Kafka's acknowledgement is sent again by a new producer."""
     shutdown_s: float = Field(default=10.0, gt=0)

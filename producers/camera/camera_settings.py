@@ -32,22 +32,23 @@ class SendingOptions(SettingsTable):
     """The part of a camera's settings that concerns sending."""
 
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
-    """Frames per second; 0 sends every frame of a live source, and others as fast as the window allows."""
+    """Frames per second; 0 sends every frame of a live source, and frames of other sources as fast as the window
+    allows."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     """Share of the pixels that is not sent, rounded to whole pixels in each block of 64."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""
     profile: Profile = "raw"
-    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
-    below 128 is sent raw instead of video."""
+    """Coding of the kept pixels: raw (unchanged), lossless (compressed) or video (by a video codec). A picture with a
+    side below 128 is sent raw instead of video."""
     video: VideoSettings = VideoSettings()
     """The codec of the profile `video`."""
     measure_codec: bool = False
     """Encode one frame in a hundred as JPEG and by the codec without a mask too, for the metric of bytes saved."""
     schedule: Schedule | None = None
-    """The hours in which the camera sends; always by default. Outside of them its source is closed."""
+    """Hours in which the camera sends; outside of them its source is closed. Default: always."""
     motion: MotionSettings | None = None
-    """The motion gate: only frames with motion and heartbeats are sent; every frame by default."""
+    """Motion gate: only frames with motion and heartbeats are sent. Default: every frame is sent."""
     spool: SpoolLimits = SpoolLimits()
     """Limits of the unconfirmed frames on disk."""
     window: WindowSettings = WindowSettings()

@@ -20,11 +20,11 @@ class _CameraRole(RoleSettings, MqttSettings, SamplingSettings):
     """Settings of a process with real cameras."""
 
     spool: Path | None = None
-    """Folder of the spools; none is the state folder or, on a device, `~/.local/state/pointillist`."""
+    """Folder of the spools. Default: the state folder or, on a device, `~/.local/state/pointillist`."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds until the end; none runs until the sources end."""
+    """Seconds after which the run ends. Default: when the sources end."""
     drain_s: float = Field(default=30.0, ge=0)
-    """Seconds to wait, after the end, for confirmations."""
+    """Maximum seconds to wait, after the end, until all frames are confirmed."""
 
 
 class AttachedCamera(SendingOptions):
@@ -35,8 +35,8 @@ class AttachedCamera(SendingOptions):
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""
     profile: Profile = "video"
-    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
-    below 128 is sent raw instead of video."""
+    """Coding of the kept pixels: raw (unchanged), lossless (compressed) or video (by a video codec). A picture with a
+    side below 128 is sent raw instead of video."""
     source: StreamSettings = StreamSettings()
     """The stream, and the part of its picture that is sent."""
 
@@ -47,9 +47,9 @@ class CameraAttachSettings(_CameraRole):
     address: SecretStr | None = None
     """RTSP or HTTP URL, `/dev/video0`, or a video file; the argument URL takes precedence."""
     name: str | None = None
-    """The camera as SITE/CAMERA, or CAMERA of the site `local`; none takes it from the enrolment."""
+    """The camera as SITE/CAMERA, or CAMERA of the site `local`. Default: the name in the enrolment."""
     enrolment: Path | None = None
-    """File with everything that this camera needs to join a fleet, as `pointillist enroll` wrote it."""
+    """Enrolment file of this camera (key, certificate, broker address), as `pointillist enroll` writes it."""
     camera: AttachedCamera = AttachedCamera()
     """The camera."""
 
@@ -84,7 +84,7 @@ class CameraTestSettings(SettingsTable):
     """RTSP or HTTP URL, `/dev/video0`, or a video file; with `cameras`, SITE/CAMERA. The argument URL takes precedence.
     """
     cameras: Path | None = None
-    """Camera file, cameras.yaml: test one of its cameras with its settings."""
+    """Camera file, cameras.yaml. The camera SITE/CAMERA in it is tested with its own settings."""
     seconds: float = Field(default=5.0, ge=0.1, allow_inf_nan=False)
     """Seconds to watch, after the first picture."""
     source: StreamSettings = StreamSettings()

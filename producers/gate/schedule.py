@@ -60,7 +60,7 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
     """Hours such as `mon-fri 07:00-19:00` or `22:00-06:00`; hours over midnight belong to the day on which they begin.
     """
     zone: str | None = None
-    """Time zone by its IANA name, such as `Europe/Berlin`; by default the machine's."""
+    """Time zone by its IANA name, such as `Europe/Berlin`. Default: the machine's."""
 
     @model_validator(mode="before")
     @classmethod

@@ -17,19 +17,19 @@ class FleetSettings(RoleSettings, SamplingSettings):
     scenario: Path
     """YAML scenario: cameras, sources, faults."""
     mqtt: str = ""
-    """MQTT broker, host:port or mqtts://host:port; empty takes it from the state folder. Each camera connects with the
-    certificate of its enrolment."""
+    """MQTT broker as host:port or mqtts://host:port. Default: the broker of the state folder. Each camera connects with
+    the certificate of its enrolment."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds for which the cameras run, counted from their first start; none runs until the sources end."""
+    """Seconds for which the cameras run, counted from their first start. Default: until the sources end."""
     drain_s: float = Field(default=30.0, ge=0)
-    """Seconds to wait, after the end, for confirmations."""
+    """Maximum seconds to wait, after the end, until all frames are confirmed."""
     parts: int = Field(default=1, ge=1, le=MAX_PARTS)
     """Number of processes that divide the scenario's cameras among them."""
     part: int = Field(default=1, ge=1)
-    """Number of this one of those processes, from 1."""
+    """Number of this process among the `parts`, from 1."""
     resume: bool = False
-    """For a supervisor that restarts the fleet: after a completed run only drain its spools, and retry sources that do
-    not answer. Without it, begin another run, and end when no source opens."""
+    """Continue the earlier run, for a supervisor that restarts the fleet: if that run is complete, only drain its
+    spools, and retry sources that do not answer. By default begin a new run, and end when no source opens."""
 
     @model_validator(mode="after")
     def _check_part(self) -> Self:

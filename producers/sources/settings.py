@@ -65,10 +65,10 @@ class StreamSettings(SettingsTable):
     """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height. As
     text `X,Y,WIDTH,HEIGHT`."""
     size: tuple[Side, Side] | None = None
-    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
-    a larger source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
+    """Width and height of the frames. Default: as the source (32 × 32 for scenes). A frame has at most 14 MiB: a larger
+    source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
     channels: Literal[1, 3] | None = None
-    """1 is grey, 3 is RGB; by default the source's channels."""
+    """Number of channels: 1 is grey, 3 is RGB. Default: as the source."""
 
     @field_validator("rotate", "channels", mode="before")
     @classmethod

@@ -45,7 +45,7 @@ class SpoolLimits(SettingsTable):
     """Bounds of one camera's spool: bytes on disk, and age in seconds of the spool's own clock."""
 
     max_bytes: int = Field(default=256 * 2**20, ge=2**12)
-    """A full spool sheds its oldest frames, and counts them."""
+    """Maximum bytes on disk. A full spool sheds (deletes and counts) its oldest frames."""
     max_age_s: float = Field(default=86_400.0, gt=0)
     """Maximum age in seconds; older frames are shed."""
 

@@ -19,12 +19,12 @@ class VideoSettings(SettingsTable):
     codec: Literal["h264", "av1"] = "h264"
     """H.264 by libx264, or AV1 by SVT-AV1: a third of the bytes for twice the CPU time."""
     crf: int | None = Field(default=None, ge=0, le=51)
-    """Constant rate factor: lower is better and larger. The default is 23 for H.264 and 28 for AV1. Software for H.264
-    encodes a quarter finer, for the pixels that are rebuilt from decoded ones."""
+    """Constant rate factor: a lower value gives a better picture and more bytes. Default: 23 for H.264, 28 for AV1.
+    Software encoding of H.264 subtracts .25, because dropped pixels are reconstructed from decoded ones."""
     max_bytes_per_second: int | None = Field(default=None, ge=4096, le=2**27)
-    """H.264: maximum mean bytes a second of all frames except probes. Any T seconds have at most the bytes of T + 2
-    seconds: one second up to three times as many, a minute 3 % more. Above the limit, the quality is reduced. By
-    default only the rate factor determines the size."""
+    """H.264: maximum mean bytes a second of all frames except probes. Above it, the quality is reduced. Any T seconds
+    have at most the bytes of T + 2 seconds: one second up to three times the mean, a minute 3 % more. Default: no
+    limit; only the rate factor determines the size."""
     group_frames: int = Field(default=100, ge=1, le=1000)
     """Maximum frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)

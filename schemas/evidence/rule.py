@@ -18,7 +18,7 @@ class SumRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allowance: float
-    """Amount that each frame takes off the sum."""
+    """Amount that is subtracted from the sum for each frame."""
     rise: float = Field(gt=0)
     """Largest step up for one frame."""
     fall: float = Field(gt=0)
@@ -26,13 +26,15 @@ class SumRule(BaseModel):
     limit: float = Field(gt=0)
     """Sum at which an alarm is raised."""
     spreads: float = Field(default=2.0, ge=0)
-    """Spreads below the camera's own median from which the depth counts."""
+    """Number of spreads below the camera's own median from which the depth is measured."""
     least_spread: float = Field(default=0.15, gt=0)
     """Lower bound of a camera's spread, in octaves."""
     passing: float = Field(default=0.0, ge=0)
-    """Extra allowance in octaves for a camera that passes scenes: about one scene in a hundred lies deep."""
+    """Extra allowance in octaves for a camera with changing scenes, of which about one in a hundred has a low
+    entropy."""
     passing_turns: float = Field(default=0.08, gt=0, le=1)
-    """Share of frames at which the verdict turns, from which a camera counts as one that passes scenes."""
+    """Share of frames with another verdict than the frame before, from which a camera counts as one with changing
+    scenes."""
 
 
 class EvidenceRule(BaseModel):
@@ -48,28 +50,31 @@ class EvidenceRule(BaseModel):
     combined: SumRule = SumRule(allowance=0.25, rise=3, fall=1, limit=16, spreads=0.5)
     """The sum of the p-values, which replaces that of the entropies if the bundle has several statistics."""
     entropy_octaves: float = 0.0
-    """Octaves above the frame's threshold from which entropies count; below 0 they lie deeper."""
+    """Distance of the camera's threshold for entropies above the frame's threshold, in octaves (factors of two). If
+    negative, only lower entropies count."""
     combined_octaves: float = 0.0
-    """Octaves above the frame's threshold from which p-values count.
+    """Distance of the camera's threshold for p-values above the frame's threshold, in octaves (factors of two).
 
     Above 0 they also find triggers that are weak or miss their target, and raise an alert on unusual clean scenes.
     """
     baseline_probes: int = Field(default=12, ge=1)
-    """Checked frames from which a camera has a baseline."""
+    """Minimum number of checked frames for a camera's baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
-    """Checked frames that the baseline keeps, the newest ones."""
+    """Maximum number of checked frames in the baseline, the newest ones."""
     unsettled_probes: int = Field(default=8, ge=0)
-    """Newest checked frames that the baseline leaves out."""
+    """Number of newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)
     """Consecutive unsuspicious frames that end an episode; during an episode there is no other alarm."""
     stranger_depth: float = Field(default=5.0, ge=0)
     """Octaves below the threshold at which a camera that was suspect from its first frame needs no other evidence."""
     flip_frames: int = Field(default=12, ge=1)
-    """Verdicts from which flips count, for a camera that was suspect from its first frame."""
+    """Minimum number of verdicts before changes of the class count, for a camera that was suspect from its first
+    frame."""
     flip_share: float = Field(default=0.08, ge=0, le=1)
     """Share of verdicts that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)
-    """Verdicts, or `history_probes` checked frames, after which such a camera has a clean scene of low entropy."""
+    """Verdicts, or `history_probes` checked frames, after which a camera that was suspect from its first frame is
+    assumed to show a clean scene of low entropy."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
 

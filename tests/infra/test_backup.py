@@ -139,7 +139,10 @@ def test_what_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_
 def test_a_link_to_a_folder_above_it_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path, top: str) -> None:
     link = layout.folder / "models" / "x" / "again"
     link.symlink_to(layout.folder / top)
-    with pytest.raises(StateError, match=rf"^--state: expected no link to a folder above it, got {link}\. [^\n]+$"):
+    with pytest.raises(
+        StateError,
+        match=rf"^--state: expected no link to a folder that contains the link, got {link}\. [^\n]+$",
+    ):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*.backup"))
 
@@ -470,7 +473,9 @@ def test_an_upload_that_breaks_is_one_line_and_leaves_no_file(
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr(MemoryFile, broken, breaking)
-    with pytest.raises(StateError, match=r"^memory://broken: expected a place that answers, got BrokenPipeError: "):
+    with pytest.raises(
+        StateError, match=r"^memory://broken: expected a folder or URL that answers, got BrokenPipeError: "
+    ):
         write_backup(layout, "memory://broken", "1", passphrase=PASSPHRASE)
     assert not MemoryFileSystem().exists("/broken") or MemoryFileSystem().ls("/broken") == []
 
@@ -489,7 +494,7 @@ def test_a_download_that_breaks_is_not_blamed_on_the_state_folder(
 
     monkeypatch.setattr(MemoryFile, "read", breaking, raising=False)
     (tmp_path / "fresh").mkdir()
-    with pytest.raises(StateError, match="expected a place that answers, got ConnectionResetError: "):
+    with pytest.raises(StateError, match="expected a folder or URL that answers, got ConnectionResetError: "):
         restore_backup(Layout(tmp_path / "fresh"), place, passphrase=PASSPHRASE)
     assert not any((tmp_path / "fresh").iterdir())
 

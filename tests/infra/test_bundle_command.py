@@ -147,9 +147,15 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--size", "12"], "--size: expected WIDTHxHEIGHT"),
         (["--onnx", "a.onnx", "--size", "4097x32"], "--size: expected sides from 1 to 4096, got 4097x32"),
         (["--onnx", "a.onnx", "--size", "0x32"], "--size: expected sides from 1 to 4096, got 0x32"),
-        (["--imagenet", "--size", "32x32"], "--size: expected it with --onnx or .*, got --imagenet. Remove --size"),
-        (["--onnx", "a.onnx", "--channels", "1"], "--channels: expected it with --torchscript, got --onnx"),
-        (["--tflite", "a", "--weights", "a.pt"], "--weights: expected it with --torchvision or --timm, got --tflite"),
+        (
+            ["--imagenet", "--size", "32x32"],
+            "--size: expected only with --onnx or .*, got it with --imagenet. Remove --size",
+        ),
+        (["--onnx", "a.onnx", "--channels", "1"], "--channels: expected only with --torchscript, got it with --onnx"),
+        (
+            ["--tflite", "a", "--weights", "a.pt"],
+            "--weights: expected only with --torchvision or --timm, got it with --tflite",
+        ),
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),
         (["--onnx", "a.onnx", "cameras"], "cameras: expected options of `up` after --up"),
         (["--onnx", "a.onnx", "--channels", "2"], "--channels: expected 1 or 3"),
@@ -158,7 +164,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--version", "1/2"], "--version: expected at most 64 letters"),
         (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
         (["--onnx", "a.onnx", "--other-classes"], "--other-classes: expected --publish with it"),
-        (["--onnx", "a.onnx", "--unsure"], "--calibrate is missing: expected pictures that set --unsure"),
+        (["--onnx", "a.onnx", "--unsure"], "--calibrate is missing: --unsure is set from its pictures"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -134,7 +134,7 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
         (["fleet", "--scenario", "/x.yaml", "--seconds", "inf"], "--seconds: expected"),
         (["audit", "--state", "/nowhere/:smile:/fd00::a:b"], "/nowhere/:smile:/fd00::a:b"),
         (["revoke", "a/b", "--state", __file__], "--state: expected a state folder"),
-        (["restore", "--from", "http://127.0.0.1:1/x", "--state", "/nowhere"], "expected a place that answers"),
+        (["restore", "--from", "http://127.0.0.1:1/x", "--state", "/nowhere"], "expected a folder or URL that answers"),
         (["token", "create", "a", "--file", "/proc/x", "--days", "1"], "/proc/x: expected a writable file"),
         (["lab", "stale", "--only", "certified", "--run", "--hours", "0", "--runs", "/dev/null/x"], "--runs: expected"),
     ],

@@ -97,7 +97,7 @@ def test_passwords_from_other_machines_come_by_tls_unless_a_proxy_or_plain_http_
 
 def test_without_an_authority_passwords_in_the_clear_are_refused_in_one_line(layout: Layout) -> None:
     settings = UpSettings(http="0.0.0.0:8080", plain=True, state=layout.folder)
-    with pytest.raises(ConfigError, match=r"--http-tls DIR, --behind-proxy ADDRESS or --http-plain at 0\.0\.0\.0:8080"):
+    with pytest.raises(ConfigError, match=r"--http-tls, --behind-proxy or --http-plain for 0\.0\.0\.0:8080"):
         check_console(settings, layout)
     check_console(settings.model_copy(update={"http_plain": True}), layout)
     check_console(settings.model_copy(update={"behind_proxy": "192.0.2.1"}), layout)

@@ -60,7 +60,7 @@ def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tm
     write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {"local/here": 0})
     for name, message in (
         ("local/none", r"local/none: expected a camera of `pointillist cameras`, got an unknown one"),
-        ("local/cam-0", r"local/cam-0: expected a camera outside the scenario, got one of "),
+        ("local/cam-0", r"local/cam-0: expected a camera that `up` does not run itself, got one of "),
         ("no name", r"camera: expected site/camera of "),
     ):
         layout.scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [{"name": "cam-0"}]}))

@@ -86,7 +86,7 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
 ) -> None:
     assert listed(state) == []
     assert live(state) is None
-    with pytest.raises(ConfigError, match="model: expected a published one"):
+    with pytest.raises(ConfigError, match="model: expected a published model"):
         run("rollback", "--state", state)
     second, third = bundle(tmp_path, "2"), bundle(tmp_path, "3")
     done = run("publish", second, "--state", state)
@@ -96,7 +96,7 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
     assert "is live already" in run("publish", third, "--state", state).stdout
     assert listed(state) == [("tiny@3", "live"), ("tiny@2", "before"), ("tiny@1", "before")]
     shutil.rmtree(second)
-    with pytest.raises(ConfigError, match="--only: expected tiny@9, got tiny@3"):
+    with pytest.raises(ConfigError, match="--only: expected the model tiny@9, got tiny@3"):
         run("rollback", "--only", "tiny@9", "--state", state)
     shown = json.loads(run("list", "--json", "--state", state).stdout)[0]["model_id"]
     run("rollback", "--only", shown, "--state", state)
@@ -378,9 +378,9 @@ def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_b
     monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {"moving": 9.0}))
     run("publish", bundle(tmp_path, "2"), "--state", state)
     begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean.npz")
-    with pytest.raises(BundleError, match="expected one without a trigger"):
+    with pytest.raises(BundleError, match="expected a backdoor scan without a trigger"):
         run(*begin)
-    with pytest.raises(ConfigError, match="--by-rule: expected a bundle with a clean scan, got a suspect one"):
+    with pytest.raises(ConfigError, match="--by-rule: expected a backdoor scan without a trigger, got a trigger"):
         run(*begin, "--force", "--by-rule")
     run(*begin, "--force")
     shown = json.loads(run("status", "--state", state, "--json").stdout)

@@ -248,7 +248,7 @@ def test_a_password_is_in_no_text_of_its_login_and_none_is_sent_without_tls(tmp_
             Login.parse(text)
         assert "hunter2" not in str(refused_.value)
     (tmp_path / "login").write_text("recorder:hunter2")
-    with pytest.raises(ConfigError, match="kafka_tls is missing: expected a folder next to a password for Kafka"):
+    with pytest.raises(ConfigError, match="kafka_tls is missing: a password is sent to Kafka only by TLS"):
         kafka_place("127.0.0.1:1", None, "recorder", login=tmp_path / "login")
 
 

@@ -47,8 +47,8 @@ def test_key_prints_what_a_role_needs_and_nothing_more(tmp_path: Path) -> None:
         ([], "--role"),
         (["site/door", "--role", "bridge"], "--role"),
         (["site/door", "--roles", "/nowhere"], "--roles"),
-        (["--role", "bridge", "--generation", "1"], "--generation: expected it with SITE/CAMERA or --scenario"),
-        (["--roles", "/nowhere", "--generation", "0"], "--generation: expected it with SITE/CAMERA or --scenario"),
+        (["--role", "bridge", "--generation", "1"], "--generation: expected only with SITE/CAMERA or --scenario"),
+        (["--roles", "/nowhere", "--generation", "0"], "--generation: expected only with SITE/CAMERA or --scenario"),
     ],
 )
 def test_what_key_is_not_told_is_named(arguments: list[str], named: str) -> None:

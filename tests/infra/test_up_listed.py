@@ -72,7 +72,7 @@ def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path
 
 
 def test_a_setting_of_simulated_cameras_next_to_a_list_is_refused(listed: Path) -> None:
-    with pytest.raises(ValidationError, match="fps: expected none next to cameras_file"):
+    with pytest.raises(ValidationError, match="fps: expected no value with cameras_file"):
         UpSettings(cameras_file=listed, fps=3)
 
 
@@ -124,5 +124,5 @@ def test_a_run_without_cameras_serves_the_network_of_real_cameras_and_keeps_the_
 
 
 def test_a_setting_of_cameras_that_do_not_run_is_rejected() -> None:
-    with pytest.raises(ValidationError, match="source: expected none next to cameras = 0"):
+    with pytest.raises(ValidationError, match="source: expected no value with cameras = 0"):
         UpSettings(cameras=0, source="cifar10")

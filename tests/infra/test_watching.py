@@ -300,7 +300,7 @@ def test_a_role_that_does_not_start_again_says_why_and_is_given_up(
         "kafka died (signal 9), started again",
         "kafka did not start and is tried again: expected its port 9092 to be free again, got one in use.",
     ]
-    assert ended[0].endswith("8 ends in a row: expected its port 9092 to be free again, got one in use.")
+    assert ended[0].endswith("8 exits in a row: expected its port 9092 to be free again, got one in use.")
 
 
 def test_a_program_of_others_that_crashes_is_started_again_whatever_its_status(supervisor: RoleSupervisor) -> None:

@@ -61,7 +61,8 @@ class OpenIdSettings(GroupRoles):
     client_id: str = Field(min_length=1)
     """This console's id at the provider."""
     client_secret_file: Path | None = None
-    """File with this console's secret at the provider; none is a public client, which PKCE alone protects."""
+    """File with this console's secret at the provider. Default: no secret; the console is a public client, protected by
+    PKCE alone."""
     url: HttpUrl
     """The console's URL in browsers, by https or at a loopback address. Register URL/login/openid/done as redirect URI
     and URL/login as URI after logout."""
@@ -74,7 +75,7 @@ class OpenIdSettings(GroupRoles):
     leeway_s: float = Field(default=60.0, ge=0, le=300)
     """Seconds by which the provider's clock may differ from this machine's."""
     ca_file: Path | None = None
-    """Certificate authorities of the provider; none are those of the machine."""
+    """File with the certificate authorities of the provider. Default: those of the machine."""
 
     @property
     def host(self) -> str:

@@ -23,9 +23,12 @@ from infra.cli.terminal import Console
 aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
 lab_app.add_typer(aigan_app, name="aigan")
 
-Dataset = Annotated[str, typer.Option(help="mnist, cifar10, scene or scene-hardened.")]
+Dataset = Annotated[str, typer.Option(help="Data set and target network: mnist, cifar10, scene or scene-hardened.")]
 BlackBox = Annotated[
-    bool, typer.Option("--black-box", help="Black box: use only the target's answers, by dynamic distillation.")
+    bool,
+    typer.Option(
+        "--black-box", help="Black-box attack: use only the outputs of the target network, by dynamic distillation."
+    ),
 ]
 
 
@@ -34,12 +37,14 @@ def train(
     dataset: Dataset,
     black_box: BlackBox = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the generator; by default the shipped generator's folder.")
+        Path | None, typer.Option(help="Folder of the generator. Default: the shipped generator's folder.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoint, from which the same command resumes.")] = Path(
         "runs/aigan"
     ),
-    steps: Annotated[int | None, typer.Option(help="Number of batches; by default the recipe's.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of training batches. Default: the recipe's number.", min=1)
+    ] = None,
     seed: Seed = 0,
     start: Annotated[
         Path | None,
@@ -74,19 +79,20 @@ def train(
 def attack(
     dataset: Dataset,
     json: JsonFile,
-    images: Annotated[int, typer.Option(help="Use only this many test pictures, the first ones.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Number of test pictures, the first ones.", min=1)] = 1000,
     black_box: BlackBox = False,
-    generator: Annotated[Path | None, typer.Option(help="Folder of the generator; by default the shipped one.")] = None,
+    generator: Annotated[
+        Path | None, typer.Option(help="Folder of the generator. Default: the shipped generator.")
+    ] = None,
     eps: Annotated[
-        float | None, typer.Option(help="L∞ bound on frames in [0, 1]; by default the generator's own.")
+        float | None, typer.Option(help="L∞ bound on frames in [0, 1]. Default: the generator's own.")
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Attack test pictures towards random other classes, and the same ones by PGD with 40 steps.
+    """Attack test pictures towards random other classes, by the generator and by PGD with 40 steps.
 
-    seconds is the generator's time under ONNX Runtime, pgd40_seconds that of PGD through the same network. Both use the
-    same batch size and number of threads, after a first run that is not counted. l_inf is the largest change of a
-    value.
+    `seconds` is the time of the generator under ONNX Runtime, `pgd40_seconds` the time of PGD through the same network.
+    Both use the same batch size and number of threads, after a warm-up run. `l_inf` is the largest change of a value.
     """
     with lab_extra():
         from infra.state_folder.environment import Environment

@@ -31,26 +31,33 @@ def certify(
     data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
     json: JsonFile,
     patch: Annotated[
-        list[str], typer.Option(help="Sticker in pixels, SIDE or HEIGHTxWIDTH; several times gives a curve.")
+        list[str], typer.Option(help="Size of the patch in pixels, SIDE or HEIGHTxWIDTH. Several sizes give a curve.")
     ],
-    images: Annotated[int | None, typer.Option(help="Number of pictures, drawn at random.", min=1)] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
+    ] = None,
     windows: Annotated[int, typer.Option(help="Maximum number of windows along a side.", min=1)] = 6,
-    fill: Annotated[str, typer.Option(help="Filling of the windows: restorer, plate or grey.")] = "restorer",
+    fill: Annotated[
+        str,
+        typer.Option(
+            help="Filling of the masked windows: restorer (reconstruction network), plate (thin plate) or grey."
+        ),
+    ] = "restorer",
     backend: Annotated[
-        str, typer.Option(help="Runtime of the networks: torch, or auto as a processor chooses.")
+        str, typer.Option(help="Runtime of the networks: torch, or auto, which chooses as a processor does.")
     ] = "torch",
     runs: Annotated[
-        Path, typer.Option(help="Folder of finished pictures, from which the same command resumes.")
+        Path, typer.Option(help="Folder of the finished pictures' results, from which the same command resumes.")
     ] = Path("runs/certify"),
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Certified accuracy: pictures whose true label no sticker of this size changes, at any place.
+    """Measure certified accuracy: pictures whose true label no adversarial patch of this size changes, at any place.
 
-    `certified` is the share of pictures with the true label behind every pair of windows. `clean` is the accuracy of
-    double masking, and `passes` the mean number of passes that a picture takes. Shares come with Wilson intervals of
-    95 %. The first --patch gives the figures, all together the curve. A killed run resumes where it stopped, with the
-    same libraries and backend alone.
+    `certified` is the share of pictures with the true label under every pair of masked windows. `clean` is the accuracy
+    of double masking, and `passes` the mean number of passes that a picture takes. Shares come with Wilson intervals of
+    95 %. The first --patch gives the figures, all sizes together the curve. The same command resumes a stopped run, if
+    libraries and backend are the same.
     """
     with lab_extra():
         import torch

@@ -36,19 +36,27 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
     drop: Drop,
     json: JsonFile,
-    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
-    attack: Annotated[str | None, typer.Option(help="Attack on the bare network: fgsm, ifgsm, pgd, …")] = None,
-    eps: Annotated[
-        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
+    mode: Annotated[str, typer.Option(help="Reconstruction: default (learned) or paper (Algorithm 1).")] = "default",
+    attack: Annotated[
+        str | None,
+        typer.Option(help="Attack on the network without the defence: fgsm, ifgsm, pgd, … Default: no attack."),
     ] = None,
-    untargeted: Annotated[bool, typer.Option(help="Attack towards any wrong class, instead of a random one.")] = False,
-    images: Annotated[int | None, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]. Default: the attack's own.")
+    ] = None,
+    untargeted: Annotated[
+        bool,
+        typer.Option(help="Attack towards any wrong class. Default: towards a random wrong class for each picture."),
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
+    ] = None,
     masks: Masks = "spread",
     seed: Seed = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Accuracy of a network on pictures: bare, attacked, and behind the defence.
+    """Measure the accuracy of a network: without the defence, under an attack, and behind the defence.
 
     Attacked pictures are rounded to 8 bits before the drop. Shares come with Wilson intervals of 95 %.
     """
@@ -91,13 +99,16 @@ def psnr(
     json: JsonFile,
     masks: Masks = "spread",
     seed: Seed = 0,
-    backend: Annotated[str, typer.Option(help="Backend of the restorer: auto, as in a processor, or torch.")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(help="Runtime of the reconstruction network: torch, or auto, which chooses as a processor does."),
+    ] = "auto",
 ) -> None:
-    """PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting on the same holes.
+    """Measure PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting under the same masks.
 
-    The restorer runs as in a processor: on the fastest backend here, unless `--backend torch` is given. A file that
-    cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become RGB, grey
-    stays one channel, more than 8 bits become 8.
+    The reconstruction network runs as in a processor, on the fastest backend here, unless you give `--backend torch`. A
+    file that cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become
+    RGB, grey stays one channel, more than 8 bits become 8.
     """
     from dataclasses import asdict
 

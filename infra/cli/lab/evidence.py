@@ -39,27 +39,27 @@ def evidence(
     poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
     json: JsonFile,
     images: Annotated[
-        int | None, typer.Option(help="Use only this many pictures of each file, drawn at random.", min=1)
+        int | None, typer.Option(help="Number of pictures of each file, drawn at random. Default: all.", min=1)
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001, max=1000.0)] = 5.0,
     probe_share: Annotated[float, typer.Option(help="Share of the frames that are probes.", min=0.001, max=1.0)] = 0.05,
     allowed: Annotated[
-        float, typer.Option(help="False alarms of a camera in a year that the choice allows.", min=0.0)
+        float, typer.Option(help="Maximum false alarms a camera and year with the chosen threshold.", min=0.0)
     ] = 0.1,
-    episodes: Annotated[int, typer.Option(help="Simulated attacks.", min=1)] = 200,
+    episodes: Annotated[int, typer.Option(help="Number of simulated attacks.", min=1)] = 200,
     seed: Seed = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Choose the threshold of a camera's evidence on clean pictures, and simulate attacks and quiet years.
+    """Choose a camera's alarm threshold from clean pictures, and simulate attacks and years without attacks.
 
-    Half of the clean pictures take part in the choice, and the others judge it. The simulated camera shows another
-    picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
-    `chosen` those of the chosen one: write its `octaves` into the recorder's table `evidence`, as
-    `combined_octaves`, or as `entropy_octaves` for a bundle that STRIP alone judges. `alarmed` is the share of
-    attacks with an alarm within 40 probes. `false_alarms` are those of a camera in a year with a 95 % interval, and
-    `false_alarms_bound` allows for deeper scores than measured. `few_passages` warns that an estimate rests on too
-    few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
+    Half of the clean pictures choose the threshold, and the others test it. Each probe of the simulated camera shows
+    another picture, and the recorder's rule judges it. `usual` holds the figures of the default settings, `chosen` the
+    figures of the chosen threshold: write `octaves` of `chosen` into the recorder's table `evidence`, as
+    `combined_octaves`, or as `entropy_octaves` for a bundle that STRIP alone judges. `alarmed` is the share of attacks
+    with an alarm within 40 probes. `false_alarms` is the number of false alarms of a camera in a year with its 95 %
+    interval; `false_alarms_bound` allows for deeper scores than measured. `few_passages` warns that an estimate rests
+    on too few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     """
     with lab_extra():

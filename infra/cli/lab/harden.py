@@ -29,69 +29,77 @@ from schemas.runtime.disk import enough_disk
 def harden(
     bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
     data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
-    out: Annotated[Path, typer.Option(help="Folder of the hardened bundle; the state goes into .work in it.")],
-    json: Annotated[Path | None, typer.Option("--json", help="Where the figures go.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to create for the hardened bundle. Checkpoints are written to its sub-folder .work."),
+    ],
+    json: Annotated[Path | None, typer.Option("--json", help="JSON file for the figures.")] = None,
     drop: Annotated[
         list[float] | None,
-        typer.Option("--drop-ratio", help="The fleet's drop ratio, 0 to 0.875."),
+        typer.Option(
+            "--drop-ratio",
+            help="Drop ratio of the training, as in the fleet, 0 to 0.875. Default: 0.25, or 0 with --stickers.",
+        ),
     ] = None,
-    eps: Annotated[float, typer.Option(help="Bound of the attack, L∞ on frames in [0, 1].")] = 8 / 255,
+    eps: Annotated[float, typer.Option(help="L∞ bound ε of the attack on frames in [0, 1].")] = 8 / 255,
     epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 15,
     steps: Annotated[
         int,
         typer.Option(
-            help="Steps of the attack in the training: 1 for one step, more for PGD. With --stickers: number of pairs "
-            "of windows that are tried for each picture."
+            help="Steps of the attack in the training: 1 is a single step, more is PGD. With --stickers: number of "
+            "pairs of windows that are tried for each picture."
         ),
     ] = 1,
     trades: Annotated[
         float | None,
         typer.Option(
-            help="β of TRADES: a higher value is more robust and less accurate. By default only attacked "
-            "pictures are used."
+            help="β of TRADES: a higher value is more robust and less accurate. Default: no TRADES; train on "
+            "attacked pictures alone."
         ),
     ] = None,
     stickers: Annotated[
         int | None,
         typer.Option(
-            help="Train for certified labels instead of against an attack: side in pixels of the square sticker."
+            help="Side in pixels of a square adversarial patch: train for labels certified against it, in place of "
+            "an attack."
         ),
     ] = None,
-    windows: Annotated[int, typer.Option(help="Maximum number of windows along a side, with --stickers.", min=1)] = 6,
-    batch: Annotated[int, typer.Option(help="Pictures in a batch, over all processes.")] = 128,
-    rate: Annotated[float, typer.Option(help="Highest learning rate of the cycle.")] = 0.1,
+    windows: Annotated[int, typer.Option(help="With --stickers: maximum number of windows along a side.", min=1)] = 6,
+    batch: Annotated[int, typer.Option(help="Number of pictures in a batch, over all processes.")] = 128,
+    rate: Annotated[float, typer.Option(help="Maximum learning rate of the cycle.")] = 0.1,
     average: Annotated[float, typer.Option(help="Decay of the averaged weights in each step.")] = 0.998,
     held_out: Annotated[
         int,
         typer.Option(
-            help="Number of pictures, the last ones, that are held out of the training. They select, "
-            "measure, and calibrate STRIP. Random ones are held out if the last ones do not have the classes of the "
-            "others, as in a file that is sorted by class."
+            help="Number of pictures that are held out of the training, to select the weights, measure the network and "
+            "calibrate STRIP: the last ones, or random ones if the last ones lack a class, as in a file that is sorted "
+            "by class."
         ),
     ] = 1000,
     measured: Annotated[
         int, typer.Option(help="Number of held-out pictures that are attacked before and after the training.", min=1)
     ] = 256,
-    flip: Annotated[bool, typer.Option(help="Whether a mirrored picture keeps its class.")] = True,
+    flip: Annotated[bool, typer.Option(help="Also train on mirrored pictures, which must keep their class.")] = True,
     bfloat16: Annotated[
         bool,
         typer.Option(
             "--bf16/--float32",
-            help="Compute in bfloat16. It pays on GPUs, and on CPUs that multiply in bfloat16.",
+            help="Compute in bfloat16: faster on GPUs, and on CPUs with instructions for bfloat16.",
         ),
     ] = False,
     shards: Annotated[
         int | None,
-        typer.Option(help="Parts of a batch with separate batch statistics; by default one for each process."),
+        typer.Option(help="Number of parts of a batch with separate batch statistics. Default: one for each process."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=2**32 - 1)] = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Adversarial training of the bundle's own network, through fresh masks and the reconstruction.
+    """Train a bundle's network adversarially, through random masks and the reconstruction.
 
-    After a stop at any point, the same command resumes. Under `torchrun` all processes train one network. ε is that of
-    the training. Robust accuracy is measured under EOT-PGD of the same ε, by the worst of ten resubmissions.
+    After a stop at any point, the same command resumes. Under `torchrun` all processes train one network. Robust
+    accuracy is measured under EOT-PGD with the same ε: a picture counts if it is classified correctly in all of ten
+    submissions.
     """
     with lab_extra():
         import torch

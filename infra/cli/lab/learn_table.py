@@ -31,19 +31,19 @@ def learn_table(
         typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,); or cifar10.npz."),
     ],
     out: Annotated[Path, typer.Option(help="Text file for the table, such as one in the bundle's folder.")],
-    images: Annotated[int, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = 500,
-    attack: Annotated[str, typer.Option(help="Attack on the bare network: cw, pgd, …")] = "cw",
+    images: Annotated[int, typer.Option(help="Number of pictures, drawn at random.", min=1)] = 500,
+    attack: Annotated[str, typer.Option(help="Attack on the network without the defence: cw, pgd, …")] = "cw",
     eps: Annotated[
-        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
+        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]. Default: the attack's own.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Learn where an attack changes the 8×8 DCT most, and write the steps that a bundle's [[preprocess]] table names.
+    """Learn which 8×8 DCT coefficients an attack changes most, and write quantisation steps for a [[preprocess]] table.
 
-    From CIFAR-10's own file, the first --images of the last 1,000 training pictures are used. After a stop, the same
-    command resumes.
+    From cifar10.npz, the first --images of the last 1,000 training pictures are used. After a stop, the same command
+    resumes.
     """
     with lab_extra():
         from infra.state_folder import regular_file

@@ -83,22 +83,23 @@ def red_team(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,); else CIFAR-10's test "
-            "split in POINTILLIST_DATA."
+            help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,). Default: CIFAR-10's test split "
+            "in POINTILLIST_DATA."
         ),
     ] = None,
     images: Annotated[
         int,
         typer.Option(
-            help="Use only this many pictures, drawn at random from --data; of CIFAR-10's test split, the first ones.",
+            help="Number of pictures, drawn at random from --data; of CIFAR-10's test split, the first ones.",
             min=1,
         ),
     ] = 1000,
     defence: Annotated[
         str,
         typer.Option(
-            help="fleet (all but the key is known), key-known, blind, stages, bare; or a baseline: bit-depth, jpeg, "
-            "shield, pixel-deflection, rand, feature-distillation."
+            help="Defence, and what the attacker knows of it: fleet (everything but the key), key-known, blind, "
+            "stages, bare; or a baseline: bit-depth, jpeg, shield, pixel-deflection, rand, "
+            "feature-distillation."
         ),
     ] = "fleet",
     eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
@@ -106,20 +107,22 @@ def red_team(
         float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
     ] = 0.25,
     attacks: Annotated[
-        str | None, typer.Option(help="Attacks, separated by commas: eot-pgd, square, strength, …; by default all.")
+        str | None, typer.Option(help="Attacks, separated by commas: eot-pgd, square, strength, … Default: all.")
     ] = None,
     surrogate: Annotated[
-        str | None, typer.Option(help="Bundle from which attacks are transferred; by default the undefended network.")
+        str | None,
+        typer.Option(help="Bundle from which attacks are transferred. Default: the network without the defence."),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Time limit in minutes. It reduces pictures and attacks, and the report lists the "
-            "reductions. None has no limit."
+            help="Time limit in minutes. To meet it, fewer pictures are attacked and attacks are left out, "
+            "AutoAttack first: the result is then no worst case. The report lists the reductions. Default: no "
+            "limit."
         ),
     ] = None,
     estimate: Annotated[bool, typer.Option(help="Only print the estimated time of each attack.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
+    json: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of pages, plots and CSV, with one sub-folder for each run.")
     ] = None,
@@ -132,8 +135,8 @@ def red_team(
 ) -> None:
     """Attack a network through its defence and judge the evaluation itself by a checklist.
 
-    A picture counts only if it withstands every attack under each of ten submissions. A high figure with signs of
-    gradient masking proves nothing. The full set takes hours on a CPU: see --budget.
+    A picture counts as robust only if it is classified correctly under every attack in all of ten submissions. A high
+    figure with signs of gradient masking proves nothing. All attacks take hours on a CPU: see --budget.
     """  # fmt: skip
     with lab_extra():
         from infra.state_folder.environment import Environment

@@ -31,24 +31,27 @@ def repair(
     clean: Annotated[
         Path, typer.Option(help="npz with clean images (N, H, W, C) uint8 and labels (N,), not trained on.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the repaired bundle, the report and the state.")],
+    out: Annotated[Path, typer.Option(help="Folder for the repaired bundle, the report and the checkpoints.")],
     quarantine: Annotated[
         Path | None,
-        typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders. --mode clean needs none."),
+        typer.Option(help="Folder of flagged frames as PNG, including sub-folders. Not needed with --mode clean."),
     ] = None,
     mode: Annotated[
         str,
         typer.Option(
-            help="default, paper (CoDefend's own CycleGAN and retraining), quarantine (no trigger, frames of any "
-            "class), or clean (no quarantine)."
+            help="Method: default, paper (CycleGAN and retraining of CoDefend), quarantine (no trigger, frames of "
+            "any class) or clean (no quarantine)."
         ),
     ] = "default",
-    evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean, only for measuring.")] = None,
+    evaluate_clean: Annotated[
+        Path | None, typer.Option(help="npz like --clean, used only for the measurement.")
+    ] = None,
     evaluate_poisoned: Annotated[
-        Path | None, typer.Option(help="npz like --evaluate-clean, with the trigger; labels are the true classes.")
+        Path | None,
+        typer.Option(help="npz like --evaluate-clean, with the trigger in the images; labels are the true classes."),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="File for the figures, which the report contains too.")
+        Path | None, typer.Option("--json", help="JSON file for the figures, which the report contains too.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the unlearning.", min=0, max=2**32 - 1)] = 0,
     progress: Annotated[
@@ -56,11 +59,11 @@ def repair(
     ] = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Learn the trigger from quarantined frames and make the network unlearn it.
+    """Learn the trigger of a backdoor from quarantined frames and make the network unlearn it.
 
-    If no kind of trigger explains the quarantine, the network unlearns its labels of the quarantined frames. The mode
-    quarantine does so at once, also for frames of many classes. The mode clean fine-tunes on the clean pictures alone,
-    by FT-SAM. The report names the method.
+    If no kind of trigger explains the quarantine, the network unlearns its labels of the quarantined frames. --mode
+    quarantine skips the search for a trigger, and accepts frames of many classes. --mode clean fine-tunes on the clean
+    pictures alone, by FT-SAM. The report names the method.
 
     After a stop at any point, the same command resumes. A network is not published if its accuracy on held-out clean
     frames falls by significantly more than one point, or by more than five: no model.toml, exit status 2; the report
@@ -114,7 +117,7 @@ def repair(
     print_figures(backdoored.model_id, flat(document))
     if not good:
         raise BundleError(
-            f"repair: expected a loss of at most 1 point, got {result.held_out.describe()}, and "
+            f"repair: expected to lose at most 1 point of accuracy, got {result.held_out.describe()}, and "
             f"{100 * result.chosen.lost:.1f} points of the {result.chosen.count} that chose the weights. The "
             f"network is not published: see {out / 'report.md'}."
         )

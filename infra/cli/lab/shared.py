@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from lab.attacks import Attack
     from lab.data import LabelledPictures
 
-lab_app = typer.Typer(help="Offline experiments.", no_args_is_help=True)
+lab_app = typer.Typer(
+    help="Offline work on networks: attack, harden, repair, calibrate, certify.", no_args_is_help=True
+)
 app.add_typer(lab_app, name="lab")
 
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0, max=2**32 - 1)]
-JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
+Device = Annotated[str, typer.Option(help="Device of the networks: auto (CUDA if available), cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Seed of masks and attacks.", min=0, max=2**32 - 1)]
+JsonFile = Annotated[Path, typer.Option("--json", help="JSON file for the figures.")]
 
 _LEAST_EPS: Final = 1 / 510
 """Half a level of 8 bits."""

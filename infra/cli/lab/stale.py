@@ -14,12 +14,16 @@ from schemas.errors import ConfigError
 @lab_app.command("stale")
 def stale(
     run: Annotated[bool, typer.Option("--run", help="Measure the rows, the most worthwhile first.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Names of the experiments; by default all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Name of an experiment. Default: all experiments.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Only rows whose name contains this text.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Only rows that fit into this time.", min=0.0)] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Only rows that can be measured within this number of hours.", min=0.0)
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder of the rows and pages.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
-    json: Annotated[Path | None, typer.Option(help="Where the names of the stale rows go, for the pages.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="JSON file for the names of the stale rows, which the pages read.")
+    ] = None,
 ) -> None:
     """List the rows of experiments that are missing or were made by other code, or measure them.
 

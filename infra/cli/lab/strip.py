@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 OwnBundle = Annotated[
-    str, typer.Option("--bundle", help="Model bundle: a folder with model.toml, or the name of one made here.")
+    str,
+    typer.Option(
+        "--bundle", help="Model bundle: a folder with model.toml, or the name of a bundle made on this machine."
+    ),
 ]
 Clean = Annotated[
     Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
@@ -42,7 +45,7 @@ Clean = Annotated[
 StripDrop = Annotated[
     float,
     typer.Option(
-        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 for whole frames, as in probes."
+        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as in probes."
     ),
 ]
 
@@ -51,28 +54,36 @@ StripDrop = Annotated[
 def calibrate(
     bundle: OwnBundle,
     clean: Clean,
-    frr: Annotated[float, typer.Option(help="False rejection rate: share of clean frames to be flagged.")] = 0.01,
+    frr: Annotated[
+        float,
+        typer.Option(
+            help="Target of the calibration: false rejection rate, the share of clean frames that are flagged."
+        ),
+    ] = 0.01,
     drop: StripDrop = 0.0,
     rounds_only: Annotated[
-        bool, typer.Option(help="Set only the limits of the sequential mode, for all drop ratios; keep the thresholds.")
+        bool,
+        typer.Option(help="Set only the limits of the sequential mode, for all drop ratios, and keep the thresholds."),
     ] = False,
     combined: Annotated[
         bool,
         typer.Option(
-            help="Also judge whole frames by drop disagreement, and by typicality, layer disagreement and scaled batch "
-            "norms if the network allows them, all together by one p-value. They find triggers that STRIP misses. A "
-            "probe costs up to eighteen more passes. With 1,000 pictures and 1 %, at most the share --frr of clean "
-            "frames is flagged in about nine calibrations of ten; with fewer pictures, in fewer."
+            help="Combine STRIP on whole frames with drop disagreement and, if the network allows them, "
+            "typicality, layer disagreement and scaled batch norms into one p-value. It finds triggers that "
+            "STRIP misses; a probe costs up to eighteen more passes. With 1,000 pictures, about nine "
+            "calibrations of ten keep --frr 0.01; with fewer pictures, fewer do."
         ),
     ] = False,
-    images: Annotated[int | None, typer.Option(help="Use only this many pictures, drawn at random.", min=1)] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
+    ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
+    """Write STRIP's overlays and thresholds into a bundle, from a few hundred clean pictures of all classes.
 
-    Calibrate whole frames first, and frames with dropped pixels then, for one --drop-ratio at a time. With
-    --rounds-only, --frr and --drop-ratio have no effect.
+    Calibrate whole frames first, then frames with dropped pixels, for one --drop-ratio at a time. With --rounds-only,
+    --frr and --drop-ratio have no effect.
     """
     with lab_extra():
         from lab.masks import check_drop_ratio
@@ -153,21 +164,21 @@ def strip(
     json: JsonFile,
     drop: StripDrop = 0.0,
     sequential: Annotated[
-        bool, typer.Option(help="Stop early when the bundle's limits accept a frame as clean.")
+        bool, typer.Option(help="Stop the passes of a frame early when the bundle's limits accept it as clean.")
     ] = False,
     images: Annotated[
-        int | None, typer.Option(help="Use only this many pictures of each file, drawn at random.", min=1)
+        int | None, typer.Option(help="Number of pictures of each file, drawn at random. Default: all.", min=1)
     ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """STRIP's errors on clean and poisoned pictures, with the bundle's threshold.
+    """Measure STRIP's errors on clean and poisoned pictures, with the bundle's threshold.
 
     frr: share of clean frames that are flagged. far: share of poisoned frames that are not flagged. far_effective: the
     same share among poisoned frames that reach the target class. The target class is the one that most poisoned
     pictures of other classes get. attack_success: share of the poisoned pictures of other classes with the target class
-    as verdict. mean_passes covers clean pictures, seconds all. live_statistic is the one by which a processor judges
-    probes, which are whole frames: entropy, which is STRIP's, or p-value, which includes other statistics. The shares
+    as verdict. mean_passes covers only clean pictures, seconds all pictures. live_statistic is the statistic by which a
+    processor judges probes, which are whole frames: entropy (STRIP's) or p-value (with other statistics). The shares
     are always those of STRIP alone.
     """
     with lab_extra():
