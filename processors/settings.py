@@ -145,8 +145,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Seconds for which a frame waits for an earlier frame of its group before the rest of the group becomes dead
     letters. A tenth of the time counts while records are unread: the earlier frame may be among them."""
     group_wait_frames: int = Field(default=32, ge=1)
-    """Maximum number of frames of one camera that wait. Together, waiting frames are limited to half of their
-    partition's share and half of queue_bytes: beyond that, the camera with the most of them gives up a group."""
+    """Maximum number of frames of one camera that wait. Together, the waiting frames of a partition are limited to half
+    of its share: beyond that, the camera with the most of them gives up a group."""
     group_bytes: int = Field(default=256 * 2**20, ge=1)
     """Maximum bytes of the coded frames of open groups, which are kept to open a closed decoder again."""
     decoder_pixels: int = Field(default=33 * 2**20, ge=64)

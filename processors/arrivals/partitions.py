@@ -147,10 +147,6 @@ class PartitionTracker:
             return set(waiting)
         return {partition for partition, count in waiting.items() if 2 * count >= self.fair_share()}
 
-    def is_crowded(self, waiting_bytes: int) -> bool:
-        """Return whether the frames that wait for earlier ones take half of the bytes in flight of all partitions."""
-        return 2 * waiting_bytes >= self._settings.queue_bytes
-
     def fetch_limit(self) -> int:
         """Return the most records of the next fetch: the share, or as many as the bytes allow at their usual size."""
         left = self._settings.queue_bytes - self.bytes

@@ -24,7 +24,6 @@ import structlog
 
 from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
 from processors.decoding.process import DecodingProcess, ProcessLost
-from processors.decoding.protocol import picture_bytes
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.limits import MAX_CAMERAS, MAX_GROUP_FRAMES, USUAL_FRAME_PIXELS
@@ -198,15 +197,6 @@ class VideoDecoders:
         found: Counter[CameraId] = Counter()
         for chain in self._incomplete:
             found[chain.group.camera_id] += len(chain.waiting)
-        return found
-
-    @property
-    def waiting_bytes(self) -> Counter[CameraId]:
-        """Bytes of the waiting units with their pictures, by camera."""
-        found: Counter[CameraId] = Counter()
-        for chain in self._incomplete:
-            size = picture_bytes(chain.group.height, chain.group.width)
-            found[chain.group.camera_id] += sum(size + len(each.unit.unit.data) for each in chain.waiting.values())
         return found
 
     def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:

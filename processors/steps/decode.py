@@ -84,9 +84,6 @@ class Decode(Step):
         while crowded := self._tracker.overfull_partitions(waiting):
             self._give_up_largest(crowded)
             waiting = self._waiting_by_partition()
-        while self._tracker.is_crowded((sizes := self._decoders.waiting_bytes).total()):
-            self._decoders.give_up(max(sizes, key=lambda camera_id: sizes[camera_id]))
-            waiting = self._waiting_by_partition()
         blocked = self._tracker.blocked(self, waiting)
 
         def waited_s(camera_id: CameraId, since_s: float) -> float:

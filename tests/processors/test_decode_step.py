@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
-from processors.decoding.protocol import picture_bytes
 from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -193,22 +192,6 @@ async def test_waiting_frames_take_less_than_half_of_a_share_and_the_camera_with
     done = await bench.submit(missing, passed=most + 3)
     assert {str(job.camera_id) for job in done if job.error is not None} == {"site/gaps"}
     assert [job.frame.seq for job in done if job.camera_id == late.name] == [0, 1, 2]
-
-
-async def test_waiting_frames_take_less_than_half_of_the_bytes_and_the_camera_with_the_most_gives_up(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late, gaps = VideoCamera("site/late"), VideoCamera("site/gaps", group_frames=100)
-    key, missing, *waiting = (late.frame() for _ in range(4))
-    first, _, *others = (gaps.frame() for _ in range(5))
-    five = {"queue_bytes": 2 * 5 * picture_bytes(64, 96)}
-    monkeypatch.setattr(bench.tracker, "_settings", SETTINGS.model_copy(update=five))
-    await bench.submit(key, *waiting, first, *others[:-1], passed=2)
-    assert bench.count("missing") == 0
-    await bench.submit(others[-1], passed=2)
-    assert bench.count("missing") == 3
-    done = await bench.submit(missing, passed=8)
-    assert {str(job.camera_id) for job in done if job.error is not None} == {"site/gaps"}
 
 
 async def test_a_partition_that_is_never_read_to_its_end_stops_no_frame_for_ever(bench: Bench) -> None:
