@@ -42,7 +42,7 @@ class RecoveredSpool:
     """The last known time of the spool's clock."""
     damage: Damage
     position_lost: bool
-    """Whether the ledger of a boot is lost, and with it perhaps the latest position of the source."""
+    """Whether a ledger is lost that may be the last boot's, and with it the latest position of the source."""
 
 
 def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
@@ -57,7 +57,7 @@ def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
     boots, damaged = _ledgers(folder, ledgers_among(paths), camera_id)
     contents = _contents(paths)
     rebuilt = {boot_id: _rebuilt(camera_id, files) for boot_id, files in contents.items() if boot_id not in boots}
-    _order(rebuilt, boots, contents)
+    position_lost = _order(rebuilt, boots, contents) or bool(damaged - contents.keys())
     boots.update(rebuilt)
     frames_gone = sum(_bring_up_to_date(boots[boot_id], files) for boot_id, files in contents.items())
     waiting = {boot_id: [_waiting(boots[boot_id], file) for file in files] for boot_id, files in contents.items()}
@@ -78,13 +78,13 @@ def recover(folder: Path, camera_id: CameraId) -> RecoveredSpool:
             else:
                 path.unlink()
     _drop_unused(folder, boots)
-    damage = Damage(frames_gone, damaged)
-    return RecoveredSpool(list(boots.values()), segments, kept, clock_ms, damage, bool(damaged or rebuilt))
+    damage = Damage(frames_gone, len(damaged))
+    return RecoveredSpool(list(boots.values()), segments, kept, clock_ms, damage, position_lost)
 
 
-def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
-    """Return the ledgers by boot, and the number of ledgers without an intact copy, which are lost."""
-    ledgers, damaged = {}, 0
+def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[dict[int, BootLedger], set[int]]:
+    """Return the ledgers by boot, and the boots whose ledgers have no intact copy, and are lost."""
+    ledgers, damaged = {}, set()
     for path in paths:
         ledger = read_ledger(path)
         if any(each is None for each in read_ledgers(path)):
@@ -94,7 +94,7 @@ def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[
                 ledger.revision += 1
                 ledger.reported = ()
         if ledger is None:
-            damaged += 1
+            damaged.add(ledger_boot(path))
             remove_ledger(folder, ledger_boot(path))
         elif ledger.camera_id != camera_id:
             raise StateError(
@@ -164,22 +164,25 @@ def _rebuilt(camera_id: CameraId, files: list[SegmentContent]) -> BootLedger:
 
 def _order(
     rebuilt: Mapping[int, BootLedger], whole: Mapping[int, BootLedger], contents: Mapping[int, list[SegmentContent]]
-) -> None:
+) -> bool:
     """Set the ordinals of the rebuilt ledgers: before all others, except for boots that surely came after them.
 
-    A boot saves its ledger when it starts. If the spool's clock shows a frame of a rebuilt boot after all of these
-    saves, this boot is the last, and the source continues after its frames.
+    The times of the boots' frames by the spool's clock decide. A whole ledger without a frame has the time of its last
+    save, which may be after later boots: then a rebuilt boot counts as earlier, and frames are repeated, not lost.
+    Return whether a rebuilt boot may be the last, whose position of the source is lost with its ledger.
     """
-    saved_ms = max((ledger.clock_ms for ledger in whole.values()), default=0)
-    ordinal = max((ledger.ordinal for ledger in whole.values()), default=0)
     latest_ms = {
-        boot_id: max((record.spooled_ms for file in contents[boot_id] for record in file.records), default=0)
-        for boot_id in rebuilt
+        boot_id: max((record.spooled_ms for file in files for record in file.records), default=0)
+        for boot_id, files in contents.items()
     }
+    framed_ms = max((latest_ms.get(boot_id, 0) for boot_id in whole), default=0)
+    saved_ms = max((latest_ms.get(boot_id) or ledger.clock_ms for boot_id, ledger in whole.items()), default=0)
+    ordinal = max((ledger.ordinal for ledger in whole.values()), default=0)
     for boot_id in sorted(rebuilt, key=latest_ms.__getitem__):
-        if whole and latest_ms[boot_id] > saved_ms:
+        if latest_ms[boot_id] > saved_ms:
             ordinal += 1
             rebuilt[boot_id].ordinal = ordinal
+    return any(not latest_ms[boot_id] or latest_ms[boot_id] > framed_ms for boot_id in rebuilt)
 
 
 def _waiting(ledger: BootLedger, file: SegmentContent) -> list[Record]:

@@ -173,30 +173,55 @@ def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_takes_the_others_fo
     assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, gone)
     assert before_ms <= ledger.to_message().revision <= after_ms + 1  # and one more, by which it is closed
     assert files[1] is not None
-    assert (ledger.ordinal, ledger.started_ms) == (0, 1000 + files[1].first)
-    assert again.current.ordinal == 1
+    assert (ledger.ordinal, ledger.started_ms) == (1, 1000 + files[1].first)
+    assert again.current.ordinal == 2
     again.close()
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_the_source_continues_after_the_last_boot_even_if_that_ledger_is_damaged(tmp_path: Path, last: bool) -> None:
+@pytest.mark.parametrize("damaged", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_the_source_continues_after_the_last_boot_even_if_ledgers_are_damaged(
+    tmp_path: Path, damaged: tuple[int, ...]
+) -> None:
     clock = Clock()
     boots = []
-    for _ in range(2):
+    for _ in range(3):
         spool = Spool(tmp_path, CAMERA, monotonic=clock)
         clock.now_s += 10
         boots.append(fill(spool))
         spool.close()
-    for copy in ledger_copies(tmp_path, boots[last]):
-        flip(copy, 60)
+    for number in damaged:
+        for copy in ledger_copies(tmp_path, boots[number]):
+            flip(copy, 60)
     again = Spool(tmp_path, CAMERA)
-    assert again.position == 2 * FRAMES
-    assert again.position_lost
+    assert again.position == 3 * FRAMES
+    assert again.position_lost == (2 in damaged)
     order = []
     while (key := again.peek_unsent()) is not None:
         order.append(key)
         again.take_unsent()
-    assert order == [(boot, seq) for boot in boots for seq in range(FRAMES)]
+    assert sorted(order) == sorted((boot, seq) for boot in boots for seq in range(FRAMES))
+    assert order[-FRAMES:] == [(boots[-1], seq) for seq in range(FRAMES)]
+    again.close()
+
+
+def test_the_last_boot_stays_the_last_if_an_earlier_ledger_is_saved_after_its_frames(tmp_path: Path) -> None:
+    clock = Clock()
+    first = Spool(tmp_path, CAMERA, monotonic=clock)
+    clock.now_s += 10
+    earlier = fill(first)
+    first.close()
+    second = Spool(tmp_path, CAMERA, monotonic=clock)
+    clock.now_s += 10
+    latest = fill(second)
+    clock.now_s += 1
+    second.confirm(earlier, [(0, 0)])
+    [ledger] = [each for each in second.ledgers.outdated() if each.boot_id == earlier]
+    second.ledgers.revise(ledger)
+    kill(second)
+    for copy in ledger_copies(tmp_path, latest):
+        flip(copy, 60)
+    again = Spool(tmp_path, CAMERA, monotonic=clock)
+    assert again.position == 2 * FRAMES
     again.close()
 
 
