@@ -128,12 +128,12 @@ class Roots:
             found = cls(keys)
         except (ValueError, SecretError):
             raise SecretError(
-                f"the secret of a {role}: expected NAME:{2 * ROOT_BYTES} hexadecimal digits for each root key, "
+                f"the secret of the role {role}: expected NAME:{2 * ROOT_BYTES} hexadecimal digits for each root key, "
                 f"got another form. Print it with `pointillist key --role {role}`."
             ) from None
         if keys.keys() != role.roots:
             raise SecretError(
-                f"the secret of a {role}: expected the root keys {_named(role.roots)}, got {_named(keys)}. Print "
+                f"the secret of the role {role}: expected the root keys {_named(role.roots)}, got {_named(keys)}. Print "
                 f"it with `pointillist key --role {role}`."
             )
         return found

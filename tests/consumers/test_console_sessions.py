@@ -121,7 +121,7 @@ async def _log_in(port: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "ends"), [("/fleet/live", remove), ("/live", change_right), ("/camera/lab/door/live", None)],
+    ("page", "ends"), [("/fleet/live", remove), ("/live", change_right), ("/system/live", None)],
     ids=["removed", "changed", "logged out"],
 )  # fmt: skip
 async def test_a_stream_ends_with_its_session(

@@ -131,7 +131,7 @@ def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("bridge:se:cret\nmore\n"))
-    with pytest.raises(ConfigError, match="no password is sent without TLS"):
+    with pytest.raises(ConfigError, match="a password is sent to the MQTT broker only by TLS"):
         mqtt_place("127.0.0.1:1883", None, "bridge", login=Path("-"))
     monkeypatch.setattr("sys.stdin", io.StringIO("bridge:se:cret\n"))
     found = mqtt_place("mqtts://127.0.0.1:8883", None, "bridge", login=Path("-"))
@@ -144,7 +144,7 @@ def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("http://a:1", "^--mqtt: expected host:port .*got one with http://"), ("mqtt://a:x", "a:x")],
+    [("http://a:1", "^--mqtt: expected host:port .*got the scheme http://"), ("mqtt://a:x", "a:x")],
 )
 def test_an_address_of_another_form_is_one_line(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -112,7 +112,7 @@ def test_without_the_fleet_secret_the_audit_says_what_it_needs(layout: Layout, m
     monkeypatch.delenv("POINTILLIST_FLEET_SECRET", raising=False)
     monkeypatch.delenv("POINTILLIST_FLEET_SECRET_FILE", raising=False)
     layout.secret_file.unlink()
-    with pytest.raises(SecretError, match="fleet secret"):
+    with pytest.raises(SecretError, match="the secret of the role auditor is missing"):
         audit(layout)
 
 

@@ -72,7 +72,7 @@ def test_a_role_with_the_secret_of_another_says_so_in_one_line() -> None:
             POINTILLIST_ROLE_SECRET=FLEET.of(Role.PROCESSOR).export(),
         )
     )
-    assert "the secret of a bridge: expected the root keys" in line
+    assert "the secret of the role bridge: expected the root keys" in line
     assert FLEET[Root.AUTHENTICATION].hex() not in line
 
 

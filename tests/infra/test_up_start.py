@@ -88,7 +88,7 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
     run: Any = up._Run.__new__(up._Run)
     supervisor = FakeSupervisor(kafka)
     nothing = SimpleNamespace(
-        print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, wanted=False,
+        print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, is_enabled=False,
         alertmanager=None, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
     )  # fmt: skip
     run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
@@ -119,7 +119,7 @@ def test_the_monitor_starts_after_alertmanager_and_gets_its_address_if_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alertmanager: str | None
 ) -> None:
     run, supervisor = a_run(tmp_path, FakeKafka(taken=False), monkeypatch)
-    watching: Any = SimpleNamespace(wanted=True, alertmanager=None, scrape=lambda _: None)
+    watching: Any = SimpleNamespace(is_enabled=True, alertmanager=None, scrape=lambda _: None)
     given: list[dict[str, object]] = []
 
     def start(*_: object) -> None:

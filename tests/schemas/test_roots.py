@@ -50,7 +50,7 @@ def test_a_roles_secret_reads_back_with_its_own_roots_alone(role: Role) -> None:
 @pytest.mark.parametrize("other", sorted(set(Role) - {Role.BRIDGE, Role.OPERATOR}))
 def test_the_secret_of_another_role_is_refused_by_name(other: Role) -> None:
     with pytest.raises(
-        SecretError, match=r"the secret of a bridge: expected the root keys.*pointillist key --role bridge"
+        SecretError, match=r"the secret of the role bridge: expected the root keys.*pointillist key --role bridge"
     ):
         Roots.from_export(FLEET.of(other).export(), Role.BRIDGE)
 

@@ -48,7 +48,7 @@ WIDTH, HEIGHT = 320, 240
         (["--source", "/nowhere.mp4"], "/nowhere.mp4"),
         (["--bundle", "/nowhere"], "/nowhere"),
         (["--drop-ratio", "2"], "drop"),
-        (["--cameras", "0"], "cameras"),
+        (["--cameras", "-1"], "cameras"),
         (["--scenario", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
 )
