@@ -133,12 +133,12 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Seconds for which a frame waits for a missing key frame before it becomes a dead letter. A tenth of the time
     counts while records are unread: the key frame may be among them."""
     key_wait_frames: int = Field(default=32, ge=1)
-    """Maximum number of frames that wait for key frames. It must be less than one partition's share of queue_frames, to
-    leave room for the key frame."""
+    """Maximum number of frames that wait for key frames. Set it below one partition's share of queue_frames, to leave
+    room for the key frame."""
 
     decoding_processes: int = Field(default=1, ge=1, le=64)
-    """Number of processes that decode frames of the profile video, besides one for cameras whose frames have crashed a
-    process. They start at the first such frame."""
+    """Number of processes that decode frames of the profile video, besides one for cameras with a rejected frame, or
+    whose frame has ended a process. They start at the first such frame."""
     decoding_timeout_s: float = Field(default=2.0, gt=0, le=60)
     """Maximum seconds for one frame in a decoding process; a process that takes longer is replaced."""
     group_wait_s: float = Field(default=2.0, gt=0, le=30)

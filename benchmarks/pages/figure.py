@@ -213,10 +213,12 @@ def stale(results: Path, experiment: str) -> frozenset[str]:
 def read(results: Path, file: str, left_out: frozenset[str] = frozenset()) -> Any:
     """Return the content of a source's file: JSON, records of text, or a store without the rows `left_out`.
 
+    Of several files, those in the folders of rows `run/FOLDER` that are left out are left out too.
+
     It is empty or None if the file is missing.
     """
     if "*" in file:
-        found = sorted(results.glob(file))
+        found = [each for each in sorted(results.glob(file)) if f"run/{each.parent.name}" not in left_out]
         return [{"folder": each.parent.name, **json.loads(each.read_text(encoding="utf-8"))} for each in found]
     place = results / file
     if place.suffix:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
@@ -43,6 +45,32 @@ class _MissingPicturesError(Exception):
     def __init__(self, keys: Sequence[FrameKey]) -> None:
         super().__init__(f"pictures are missing: {len(keys)} frames")
         self.keys = keys
+
+
+@dataclass
+class _AlarmPictures:
+    """The pictures for the alarms of a transaction: those in memory, and those that were `read` before it.
+
+    A read within the transaction may stall, and readers rely on a commit soon after the time of recording.
+    """
+
+    in_memory: Callable[[FrameKey], bytes | None]
+    """Returns the PNG of a frame, empty if it has none; None if it has to be read."""
+    read: Mapping[FrameKey, bytes] | None
+    missing: list[FrameKey] = field(default_factory=list)
+
+    def __call__(self, key: FrameKey) -> bytes:
+        """Return the PNG of a frame, empty without one."""
+        png = self.in_memory(key)
+        if png is None:
+            self.missing.append(key)
+            png = (self.read or {}).get(key, b"")
+        return png
+
+    def check(self) -> None:
+        """Raise `_MissingPicturesError` if pictures have to be read first."""
+        if self.missing and self.read is None:
+            raise _MissingPicturesError(self.missing)
 
 
 class Store:
@@ -191,18 +219,9 @@ class Store:
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
-            missing: list[FrameKey] = []
-
-            def picture_of(key: FrameKey) -> bytes:
-                png = self._picture_of(batch, key)
-                if png is None:
-                    missing.append(key)
-                    png = (pictures or {}).get(key, b"")
-                return png
-
+            picture_of = _AlarmPictures(partial(self._picture_of, batch), pictures)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, picture_of, batch.partitions)
-            if missing and pictures is None:
-                raise _MissingPicturesError(missing)
+            picture_of.check()
             sighted = self.sightings.read(connection, written.rows, batch.verdicts, batch.partitions)
             if written.rows:
                 self.history.add(connection, written.rows, batch.recorded_ms)
@@ -219,6 +238,12 @@ class Store:
 
         Return the effect.
         """
+        try:
+            return self._read_on()
+        except _MissingPicturesError as missing:
+            return self._read_on(self.quarantine.read_some(missing.keys))
+
+    def _read_on(self, pictures: Mapping[FrameKey, bytes] | None = None) -> TransactionEffect:
         waiting = self.watch.overdue()
         if not self._alone:
             waiting |= self.watch.next_waiting()
@@ -229,7 +254,9 @@ class Store:
                 if not self._holds(connection, partition):
                     self.watch.release(partition)
                     waiting = {boot: its for boot, its in waiting.items() if its != partition}
-            raised = self.watch.read(connection, {}, waiting, unix_ms(), self.quarantine.read, {})
+            picture_of = _AlarmPictures(self.quarantine.recent, pictures)
+            raised = self.watch.read(connection, {}, waiting, unix_ms(), picture_of, {})
+            picture_of.check()
         self.watch.commit(raised)
         return TransactionEffect(alerts=raised.alerts, chains=raised.chains)
 
@@ -296,10 +323,7 @@ class Store:
         }
 
     def _picture_of(self, batch: Batch, key: FrameKey) -> bytes | None:
-        """Return the PNG of a frame of the batch, empty if it has none, or of one written lately; None for others.
-
-        A read of the store may stall, and readers rely on a commit soon after the time of recording.
-        """
+        """Return the PNG of a frame of the batch, empty if it has none, or of one written lately; None for others."""
         verdict = batch.verdicts.get(key)
         if verdict is not None and verdict.evidence:
             return verdict.evidence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from bundles import named_bundles
+from bundles import GENERAL, named_bundles
 from infra.local.files import user_folder
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll, is_enrolled
@@ -122,16 +122,18 @@ def resembling(name: str, layout: Layout) -> str | None:
 
 
 def simulator_network_note(state: Path) -> str | None:
-    """Return a line if `up` serves the simulator's network, whose classes fit no real camera; None if not.
+    """Return a line if `up` serves a small shipped network, whose classes fit no real camera; None if not.
 
-    None too when a model was published to the state folder, because that one judges.
+    None too if the state folder has bundles of published models, although they may be candidates or withdrawn.
     """
-    layout = Layout(state.resolve())
-    if layout.bundle != named_bundles()["scene"] or (layout.models.is_dir() and any(layout.models.iterdir())):
+    layout, bundles = Layout(state.resolve()), named_bundles()
+    small = next((name for name in ("scene", "cifar10") if layout.bundle == bundles[name]), None)
+    if small is None or (layout.models.is_dir() and any(layout.models.iterdir())):
         return None
+    made = "" if GENERAL in bundles else ", which `pointillist bundle create --imagenet` makes"
     return (
-        "this system classifies by `scene`, the network of the simulated cameras, whose classes fit no real camera: "
-        "start `up` with --bundle, or with --cameras 0 for the general network"
+        f"this system classifies by the small network `{small}`, whose classes fit no real camera: start `up` with "
+        f"--bundle, or with --cameras 0 for the general network{made}"
     )
 
 

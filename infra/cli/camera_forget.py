@@ -23,7 +23,8 @@ def forget(
 ) -> None:
     """Remove a camera that no longer sends from the console, `status` and `cameras`, until it sends again.
 
-    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera still sends.
+    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 unless the camera is offline,
+    silent, refused, ended or revoked, or if `up` runs it.
     """
     from consumers.cameras.state import GONE, State
     from consumers.console.data.store import Store

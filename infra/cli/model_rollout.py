@@ -79,7 +79,9 @@ def candidate(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(help="Begin even if the classes differ, STRIP is missing, or the backdoor scan finds a backdoor."),
+        typer.Option(
+            help="Begin even if the classes differ, STRIP or the backdoor scan is missing, or it finds a backdoor."
+        ),
     ] = False,
     other_classes: OtherClasses = False,
     progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,

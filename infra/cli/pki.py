@@ -149,14 +149,14 @@ def renew(
     import time
 
     from infra.pki.authority import Authority
-    from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
+    from infra.pki.roles import Roles, restart_note
 
     layout = existing_layout(state)
     while True:
         renewed = Roles(Authority(layout.pki)).renew(days)
         typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
-        if servers := [name for name in renewed if kind_of(name) in SERVERS]:
-            typer.echo(f"restart within {RENEWED_DAYS:g} days: {', '.join(servers)}")
+        if line := restart_note(renewed):
+            typer.echo(line)
         if not every:
             return
         time.sleep(3600 * every)

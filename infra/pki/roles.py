@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,17 @@ KEYSTORE_FILE: Final = "keystore.pem"
 RENEWED_DAYS: Final = 30.0
 """Days before its end at which a certificate is renewed; if half of its life is later, it is renewed then."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
+
+
+def restart_note(renewed: Mapping[str, datetime.datetime]) -> str | None:
+    """Return a line that names the renewed servers, and until when they may present the former certificates."""
+    servers = {name: end for name, end in renewed.items() if kind_of(name) in SERVERS}
+    if not servers:
+        return None
+    return (
+        f"{', '.join(servers)}: the former certificate is presented until a restart. Restart before "
+        f"{min(servers.values()):%Y-%m-%d %H:%M} UTC, when the first of them ends"
+    )
 
 
 class Roles:
@@ -102,14 +114,17 @@ class Roles:
             self.write_rights()
         return due
 
-    def renew(self, days: float | None = None) -> list[str]:
-        """Do the same for all roles that have a certificate, with their present hosts."""
+    def renew(self, days: float | None = None) -> dict[str, datetime.datetime]:
+        """Do the same for all roles that have a certificate, with their present hosts.
+
+        Return the end of the former certificate of each renewed role, which servers present until they restart.
+        """
         with changing_identities(self.authority.folder.parent):
-            renewed = []
+            renewed = {}
             for name in self.names():
                 former = self._certificate(name)
-                if former is not None:
-                    renewed += self.ensure([name], hosts_of(former), days)
+                if former is not None and self.ensure([name], hosts_of(former), days):
+                    renewed[name] = former.not_valid_after_utc
             return renewed
 
     def names(self) -> list[str]:

@@ -92,7 +92,10 @@ def role_roots(environment: Environment, role: Role) -> Roots:
     """Return a role's root keys: from its own secret, else those that it needs of the fleet secret and no more."""
     if environment.role_secret is not None or environment.role_secret_file is not None:
         text = read_secret(
-            environment.role_secret, environment.role_secret_file, f"the secret of the role {role}", "POINTILLIST_ROLE_SECRET"
+            environment.role_secret,
+            environment.role_secret_file,
+            f"the secret of the role {role}",
+            "POINTILLIST_ROLE_SECRET",
         )
         return Roots.from_export(text, role)
     if environment.fleet_secret is None and environment.fleet_secret_file is None:

@@ -198,12 +198,13 @@ class LocalRoles:
 
     def bridges(self) -> list[Role]:
         """Return the role that forwards frames from MQTT to Kafka."""
-        values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka}
+        values: dict[str, Any] = {
+            "mqtt": self._mqtt, "kafka": self._kafka, "camera_rates": self._layout.camera_rates.resolve(),
+        }  # fmt: skip
         if self._camera_messages is not None:
             values["camera_messages_per_s"] = self._camera_messages
         if self._camera_bytes is not None:
             values["camera_bytes_per_s"], values["camera_window_bytes"] = self._camera_bytes
-            values["camera_rates"] = self._layout.camera_rates.resolve()
         environment, given = self._secret_environment(SecretRole.BRIDGE), self._settings.bridge
         return [
             self._role("bridge", name, values | {"name": name}, environment, given=given)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.pki.authority import Authority
-from infra.pki.roles import RENEWED_DAYS, SERVERS, Roles, kind_of
+from infra.pki.roles import Roles, restart_note
 from infra.pki.validity import ROLE_DAYS
 from infra.state_folder import Layout
 from schemas.errors import PointillistError
@@ -46,8 +46,5 @@ class RoleRenewal:
             except (OSError, PointillistError) as error:
                 self._print_line(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")
                 continue
-            if any(kind_of(name) in SERVERS for name in renewed):
-                self._print_line(
-                    "the brokers and the console present their renewed certificates from their next start on: restart "
-                    f"`up` within {RENEWED_DAYS:g} days"
-                )
+            if line := restart_note(renewed):
+                self._print_line(line)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.red_team import plots
-from lab.red_team.defences import Defence
 from lab.red_team.plan import CLEAN, MAIN
 from lab.red_team.result import Result, Row
 from lab.results.csv_rows import write_rows
@@ -43,9 +42,9 @@ THREAT: Final = """\
   enough."""
 
 
-def run_name(bundle: str, defence: Defence, eps: float) -> str:
+def run_name(bundle: str, defence: str, drop_ratio: float | None, eps: float) -> str:
     """Return the name of a run's folders, of batches and of pages: two runs must not use each other's batches."""
-    return f"{bundle}-{defence.name}{f'-r{defence.ratio:g}' if defence.drops else ''}-{eps:.4g}"
+    return f"{bundle}-{defence}{'' if drop_ratio is None else f'-r{drop_ratio:g}'}-{eps:.4g}"
 
 
 def write_pages(out: Path, run: str, result: Result) -> Path:

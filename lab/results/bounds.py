@@ -50,6 +50,8 @@ def _meets(bound: str, measured: str) -> bool | None:
         for place, each in enumerate(bounds)
     ]
     numbers = [each for each in found if each is not None]
+    if len(numbers) < sum(_BOUND.fullmatch(each) is not None for each in bounds):
+        return None  # a part was not measured
     return all(numbers) if numbers else None
 
 

@@ -8,7 +8,9 @@ unit: another lane takes the other cameras.
 
 from __future__ import annotations
 
+import errno
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -24,6 +26,7 @@ from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceErr
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
 from schemas.pixels.planes import Planes
+from schemas.runtime.throttle import Throttle
 from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
@@ -37,6 +40,10 @@ _UNITS_OF_A_PROCESS: Final = 500_000
 _USED_S: Final = CPU_S / 2
 """CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
 suspect."""
+
+_TEMPORARY: Final = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
+"""Errors of a process's start that pass without a change of the machine."""
+_COMPLAIN_EVERY_S: Final = 60.0
 
 
 class Group:
@@ -162,6 +169,7 @@ class Lane:
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None
+        self._complaints: Throttle[str] = Throttle(_COMPLAIN_EVERY_S, remembered=1)
         self._units = 0
         self._open: dict[Group, _OpenDecoder] = {}
         """Open decoders in the order of their opening."""
@@ -308,13 +316,18 @@ class Lane:
         return planes
 
     def _started(self) -> DecodingProcess:
-        """Return a new process. While the machine has no memory or process id for one, wait and try again."""
+        """Return a new process. While the machine lacks memory, a process id or a file for one, wait and try again.
+
+        Raises OSError for other errors, such as a program that is gone.
+        """
         backoff = Backoff()
         while True:
             try:
                 return self._start()
             except (OSError, MemoryError) as error:
-                if not backoff.failures:
+                if isinstance(error, OSError) and error.errno not in _TEMPORARY:
+                    raise
+                if self._complaints.try_acquire("start", time.monotonic()):
                     log.warning("decoding_process_not_started", error=repr(error))
                 with self._change:
                     if self._change.wait_for(lambda: self._closed, backoff.next_s()):

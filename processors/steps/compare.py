@@ -80,8 +80,12 @@ class Compare(Step):
     async def run(self, first: FrameJob) -> float:
         """Let the other model judge a frame, send both answers, and return the seconds that this took."""
         candidate, live = self._classify.candidate, self._classify.loaded
-        changed = candidate is None or first.rollout != candidate.rollout or first.model not in (live, candidate.model)
-        if candidate is None or changed or self._unsent >= _MOST_UNSENT:
+        if (
+            candidate is None
+            or first.rollout != candidate.rollout
+            or first.model not in (live, candidate.model)
+            or self._unsent >= _MOST_UNSENT
+        ):
             # A batch from before the last swap, or from before shadow became canary, or Kafka accepts no comparisons.
             self._metrics.comparisons["dropped"].inc()
             return 0.0

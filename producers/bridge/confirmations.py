@@ -70,7 +70,8 @@ class Confirmations:
                 # A boot counts too: a client with a key could use another boot for each frame.
                 room = MAX_HELD - self._held[camera_id] - _OF_BOOT
                 if room >= 0:
-                    del seqs[room:]
+                    if len(seqs) > room:  # a camera that connects again sends its window again
+                        seqs = array("Q", sorted(set(seqs))[:room])
                     held[boot] = seqs
                     self._held[camera_id] += _OF_BOOT + len(seqs)
                 continue

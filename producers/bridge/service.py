@@ -57,7 +57,8 @@ async def run_bridge(
 ) -> None:
     """Forward until `stop` is set, then flush, acknowledge, confirm and disconnect within `settings.shutdown_s`.
 
-    Waits for unavailable brokers. Conditions in `health`: `mqtt` (subscribed), `kafka` (acknowledges).
+    Waits for unavailable brokers. Conditions in `health`: `mqtt` (subscribed), `kafka` (acknowledges), and once
+    it could not be read, the processors' `lag`.
     """
     await Bridge(settings, keys, registry, health).run(stop)
 
@@ -103,6 +104,7 @@ class Bridge:
             lambda: len(self._credit) > 0,
             self._unprocessed.mean,
             self._drop,
+            lambda ok, detail: health.set("lag", ok, detail),
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         takers = (

@@ -44,7 +44,7 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings)
     is an estimate, about a second old."""
     camera_backlog_bytes: int = Field(default=64 * 2**20, ge=1)
     """Maximum lag of the processors per camera, in bytes. Above it the bridge accepts no frame of this camera, so one
-    camera alone never reaches max_backlog_bytes. It must be greater than credit_bytes and a camera's window."""
+    camera alone never reaches max_backlog_bytes. Set it above credit_bytes and a camera's window."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
     """Seconds between two readings of the lag; four times as long while no confirmation waits for one."""
     credit_frames: int = Field(default=256, ge=1)

@@ -22,9 +22,9 @@ class LinkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keepalive_s: int = Field(default=5, ge=1)
-    """Keep-alive interval of MQTT. A broker that hangs is detected within twice this time. While the uplink is
-    busy with a frame, the time counts from the last byte that the broker, or a proxy before it, has acknowledged, or
-    that the broker has sent."""
+    """Keep-alive interval of MQTT. A broker that hangs is detected within twice this time. The time counts from the
+    last byte that the broker has sent. While the uplink is busy with a frame, it counts from the last byte that the
+    broker, or a proxy before it, has acknowledged."""
     session_expiry_s: int = Field(default=60, ge=0)
     connect_timeout_s: float = Field(default=3.0, gt=0)
     reconnect_s: float = Field(default=0.2, gt=0)

@@ -28,8 +28,8 @@ class FleetSettings(RoleSettings, SamplingSettings):
     part: int = Field(default=1, ge=1)
     """Number of this process among the `parts`, from 1."""
     resume: bool = False
-    """Continue the earlier run, for a supervisor that restarts the fleet: if that run is complete, only drain its
-    spools, and retry sources that do not answer. By default begin a new run, and end when no source opens."""
+    """Continue the earlier run, for a supervisor that restarts the fleet. If that run is complete, only drain its
+    spools. Sources that do not answer are tried again. By default begin a new run, and end when no source opens."""
 
     @model_validator(mode="after")
     def _check_part(self) -> Self:

@@ -24,6 +24,8 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
     def _one_of_both(self) -> Self:
         if (self.file is None) == (self.variable is None):
             raise ValueError("expected either file or variable, where user:password is")
+        if str(self.file) == "-":
+            raise ValueError("expected a file, got standard input: the file is read at each opening. Name one.")
         return self
 
     def read(self) -> tuple[str, str]:

@@ -68,8 +68,7 @@ class EvidenceRule(BaseModel):
     stranger_depth: float = Field(default=5.0, ge=0)
     """Octaves below the threshold at which a camera that was suspect from its first frame needs no other evidence."""
     flip_frames: int = Field(default=12, ge=1)
-    """Minimum number of verdicts before changes of the class count, for a camera that was suspect from its first
-    frame."""
+    """Minimum number of verdicts before `flip_share` counts, for a camera that was suspect from its first frame."""
     flip_share: float = Field(default=0.08, ge=0, le=1)
     """Share of verdicts that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)

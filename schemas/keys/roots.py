@@ -133,8 +133,8 @@ class Roots:
             ) from None
         if keys.keys() != role.roots:
             raise SecretError(
-                f"the secret of the role {role}: expected the root keys {_named(role.roots)}, got {_named(keys)}. Print "
-                f"it with `pointillist key --role {role}`."
+                f"the secret of the role {role}: expected the root keys {_named(role.roots)}, got {_named(keys)}. "
+                f"Print it with `pointillist key --role {role}`."
             )
         return found
 

@@ -195,6 +195,20 @@ def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
     assert min(others) >= begun_ms + 20 * len(called)
 
 
+@pytest.mark.parametrize("store_is_away", [False, True])
+def test_an_alarm_whose_wait_expired_over_a_restart_is_raised_whether_its_picture_can_be_read(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, store_is_away: bool
+) -> None:
+    rig = make_rig(rule=EvidenceRule(patience_s=0))
+    rig.verdicts(ATTACK[1:])
+    rig.close()
+    rig.open()
+    if store_is_away:
+        monkeypatch.setattr(rig.store.quarantine, "read", Mock(side_effect=ConnectionError("refused")))
+    [alert] = rig.store.read_on().alerts
+    assert bool(alert.thumbnail) != store_is_away
+
+
 def test_the_picture_of_an_alarm_that_waited_is_not_read_in_the_transaction(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

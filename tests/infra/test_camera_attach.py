@@ -269,7 +269,7 @@ def test_a_real_camera_of_a_system_with_the_simulators_network_is_told_so_until_
 ) -> None:
     layout = Layout(tmp_path)
     assert simulator_network_note(tmp_path) is None
-    layout.run.write_text(json.dumps({"bundle": str(named_bundles()["cifar10"]), "options": {}}))
+    layout.run.write_text(json.dumps({"bundle": str(tmp_path / "street"), "options": {}}))
     assert simulator_network_note(tmp_path) is None
     layout.run.write_text(json.dumps({"bundle": str(named_bundles()["scene"]), "options": {}}))
     note = simulator_network_note(tmp_path)

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from typer.testing import Result
 
 from consumers.console.data.commands import Commands, changes_of
+from consumers.console.data.sent_commands import SentCommands
 from consumers.console.data.store import Store
 from infra.cli import camera_settings
 from infra.local.mosquitto import Mosquitto
@@ -201,6 +203,19 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
         assert not latest.control.state.HasField("enabled")
     finally:
         latest.close()
+
+
+def test_a_command_counts_as_sent_if_the_consoles_database_fails_after_it(
+    mosquitto: Mosquitto, camera: CommandedCamera, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    console = commands(mosquitto, store)
+    monkeypatch.setattr(SentCommands, "keep", fails)
+    monkeypatch.setattr(SentCommands, "drop", fails)
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 60.0) == "confirmed"
+    assert console.reset(CAMERA, 60.0) == "confirmed"
 
 
 @pytest.mark.parametrize(

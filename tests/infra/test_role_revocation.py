@@ -139,13 +139,13 @@ def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
         assert not good_for(certificate(fleet, name), (), ROLE_DAYS)
         assert good_for(certificate(fleet, name), (), ROLE_DAYS - 1)
     assert all(good_for(certificate(fleet, name), LOCAL_HOSTS, 800) for name in SERVERS)
-    assert roles.renew() == []
+    assert roles.renew() == {}
     monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=8))
     roles.issue("bridge", LOCAL_HOSTS, days=9)
     roles.issue("monitor", LOCAL_HOSTS, days=7)
     monkeypatch.undo()
-    assert roles.renew() == ["monitor"]
-    assert roles.renew() == []
+    assert list(roles.renew()) == ["monitor"]
+    assert roles.renew() == {}
 
 
 def test_new_certificates_are_valid_as_long_as_the_former_ones_unless_days_are_given(
@@ -192,8 +192,11 @@ def test_the_command_names_the_servers_that_present_their_renewed_certificates_a
     for name in ("kafka", "postgresql"):
         Roles(Authority(fleet.pki)).issue(name, LOCAL_HOSTS)
     monkeypatch.undo()
-    renewed = run("ca", "renew", "--state", fleet.folder).output
-    assert renewed == "renewed: kafka, postgresql\nrestart within 30 days: kafka, postgresql\n"
+    end = min(certificate(fleet, name).not_valid_after_utc for name in ("kafka", "postgresql"))
+    assert run("ca", "renew", "--state", fleet.folder).output == (
+        "renewed: kafka, postgresql\nkafka, postgresql: the former certificate is presented until a restart. "
+        f"Restart before {end:%Y-%m-%d %H:%M} UTC, when the first of them ends\n"
+    )
 
 
 def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
@@ -220,9 +223,9 @@ def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_
     roles.issue("bridge", LOCAL_HOSTS)
     assert certificate(fleet, "bridge").not_valid_before_utc > datetime.datetime.now(datetime.UTC)
     monkeypatch.undo()
-    assert roles.renew() == ["bridge"]
+    assert list(roles.renew()) == ["bridge"]
     assert certificate(fleet, "bridge").not_valid_before_utc < datetime.datetime.now(datetime.UTC)
-    assert roles.renew() == []
+    assert roles.renew() == {}
 
 
 def test_a_clock_that_is_not_set_replaces_no_certificate_and_makes_no_list_that_has_expired(
@@ -241,7 +244,7 @@ def test_a_clock_that_is_not_set_replaces_no_certificate_and_makes_no_list_that_
     with monkeypatch.context() as patch:
         unset = SimpleNamespace(datetime=Unset, timedelta=datetime.timedelta, UTC=datetime.UTC)
         patch.setattr(authorities, "datetime", unset)
-        assert roles.renew() == []
+        assert roles.renew() == {}
         authority.revoke({2: "site/gate"})
     found = x509.load_pem_x509_crl((fleet.pki / "crl.pem").read_bytes())
     assert {each.serial_number for each in found} == {1, 2}
@@ -263,7 +266,7 @@ def test_a_running_system_names_renewed_servers_which_present_them_at_their_next
     finally:
         renewal.close()
     assert len(said) == 1
-    assert said[0].endswith("present their renewed certificates from their next start on: restart `up` within 30 days")
+    assert said[0].startswith("mosquitto: the former certificate is presented until a restart. Restart before ")
 
 
 def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:

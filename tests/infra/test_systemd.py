@@ -49,6 +49,10 @@ def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
         assert option in said
 
 
+def test_the_service_of_a_whole_system_lets_its_decoders_give_up_the_network() -> None:
+    assert "RestrictNamespaces=user net\n" in (UNITS / "pointillist.service").read_text()
+
+
 def test_the_options_of_the_documented_service_are_those_of_up(tmp_path: Path) -> None:
     """The TOML block of docs/operations/running.md is valid, and its state folder is the unit's."""
     page = (UNITS.parents[1] / "docs/operations/running.md").read_text()

@@ -121,6 +121,9 @@ def test_a_run_without_cameras_serves_the_network_of_real_cameras_and_keeps_the_
     layout = Layout(tmp_path / "state")
     roles = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2")
     assert roles.fleets(fleet_parts(settings, 0)) == []
+    [bridge] = roles.bridges()
+    read = tomllib.loads(layout.role_settings(bridge.name).read_text())
+    assert (read["camera_rates"], "camera_bytes_per_s" in read) == (str(layout.camera_rates), False)
 
 
 def test_a_setting_of_cameras_that_do_not_run_is_rejected() -> None:

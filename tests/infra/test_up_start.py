@@ -88,8 +88,8 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
     run: Any = up._Run.__new__(up._Run)
     supervisor = FakeSupervisor(kafka)
     nothing = SimpleNamespace(
-        print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, is_enabled=False,
-        alertmanager=None, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
+        print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None,
+        is_enabled=False, alertmanager=None, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
     )  # fmt: skip
     run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
     run._kafka, run._supervisor = kafka, supervisor

@@ -168,6 +168,15 @@ def test_a_frame_waits_until_a_process_can_be_started(hanging: Hanging) -> None:
     decoders.close()
 
 
+def test_a_program_that_is_gone_fails_the_frame_instead_of_stopping_all() -> None:
+    def start(_pixels: int, _size: int) -> Any:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    decoders = VideoDecoders(DecodingSettings(), start=start)
+    assert isinstance(submit(decoders, GATE, 0).exception(WAIT_S), FileNotFoundError)
+    decoders.close()
+
+
 def test_decoders_close_while_no_process_can_be_started() -> None:
     tried = threading.Event()
 

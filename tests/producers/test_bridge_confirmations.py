@@ -36,6 +36,15 @@ def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_orde
     assert (confirmed(payload).boot_id, confirmed(payload).ledger_revision) == (77, 0)
 
 
+def test_a_held_back_camera_that_sends_its_window_again_keeps_the_confirmations_of_all_its_frames() -> None:
+    confirmations = Confirmations(KEYS)
+    for seq in (*range(MAX_HELD // 2), *range(MAX_HELD // 2 + 5_000)):
+        confirmations.add(Receipt(CAMERA, 77, 0, seq))
+    assert confirmations.drain(lambda _: True) == []
+    ((_, payload),) = confirmations.drain()
+    assert ranges(confirmed(payload)) == [(0, MAX_HELD // 2 + 4_999)]
+
+
 def test_what_was_taken_is_not_said_again() -> None:
     confirmations = Confirmations(KEYS)
     confirmations.add(Receipt(CAMERA, 77, 0, 1))

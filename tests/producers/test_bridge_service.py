@@ -509,11 +509,13 @@ async def test_confirmations_wait_while_the_backlog_is_not_read_and_frames_lost_
             patched.setattr("tests.producers.kafka_stand_in.Admin._send_request", broken)
             await until(lambda: len(kafka.admins) > 5, "asked again")
             assert it.confirmed() == [0]
+            assert it.health.report()[1]["lag"]["ok"] is False
             said = [entry["event"] for entry in logs]
             del kafka.log[KafkaTopic.FRAMES.value, 0][2:]
         assert said == ["lag_not_read"]
         kafka.committed = {0: 2}
         await until(lambda: it.confirmed() == [0, 1], "the kept one confirmed")
+        assert it.health.report()[1]["lag"]["ok"] is True
         it.broker.publish(FRAMES, frame(2), 4)
         await until(lambda: it.broker.acknowledged == [1, 2, 3, 4], "the resend acknowledged")
         assert [record.value for record in kafka.log[KafkaTopic.FRAMES.value, 0]] == [frame(0), frame(1), frame(2)]

@@ -62,7 +62,7 @@ async def test_a_camera_sends_a_telephones_clip_as_players_show_it(
 ) -> None:
     profile = "video" if planar else "raw"
     place = {"kind": "url", "address": web} if over_http else {"kind": "video", "file": clip}
-    source = SourceSettings.model_validate({**place, "privacy": () if planar else ((0, 0.5, 1, 0.25),)})
+    source = SourceSettings.model_validate({**place, "privacy": () if planar else ((0.5, 0, 0.5, 0.25),)})
     settings = CameraSettings(camera_id=CAMERA, source=source, profile=profile)  # type: ignore[arg-type]  # a literal
     camera = offline_camera(settings, KEY, tmp_path)
     opened = camera._positioned()
@@ -74,8 +74,9 @@ async def test_a_camera_sends_a_telephones_clip_as_players_show_it(
     assert [captured.position for captured in read] == [0, 1, 2]
     for captured in read:
         assert captured.picture.shape[:2] == UPRIGHT[::-1]
-        assert captured.picture[:20, :12].min() > 240 > captured.picture[:20, 20:].max()
-        assert captured.picture[:20].min() > 200
+        assert captured.picture[:20, :12].min() > 240 > captured.picture[14:20, 20:].max()
+        assert captured.picture[14:20].min() > 200
+        assert planar or captured.picture[:10, 18:].max() < 50
         assert captured.picture[28:].max() < 50
 
 

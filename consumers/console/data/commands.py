@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.console.data.camera_settings import CameraSettingsClient
 from consumers.console.data.sent_commands import SentCommands
 from consumers.database.user_rows import number_of
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, error_text
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import KeyRing
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.messages.frame import PROFILES
 from schemas.pointillist_pb2 import Command, CommandState, Meta
 from schemas.transport.access import MqttAccess
+
+log = structlog.get_logger()
 
 OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
@@ -109,7 +113,7 @@ class Commands:
         with self._lock_of(name), self._connected(camera_id(name)) as camera:
             command = command_of(self._commanded_settings(name, camera.meta), changes)
             obeyed = camera.send(command, wait_s)
-            self._sent.keep(name, command)
+            self._note_sent(name, command, obeyed)
         return outcome_of(obeyed, wait_s)
 
     def reset(self, name: str, wait_s: float = OBEYED_S) -> str:
@@ -119,8 +123,18 @@ class Commands:
         """
         with self._lock_of(name), self._connected(camera_id(name)) as camera:
             obeyed = camera.reset(wait_s)
-            self._sent.keep(name, Command(reset=True, issued_ms=camera.issued_ms))
+            self._note_sent(name, Command(reset=True, issued_ms=camera.issued_ms), obeyed)
         return outcome_of(obeyed, wait_s)
+
+    def _note_sent(self, name: str, command: Command, obeyed: bool) -> None:
+        """Keep a command until the camera announces it. An error of the database must not make it count as unsent."""
+        try:
+            if obeyed:
+                self._sent.drop(name)
+            else:
+                self._sent.keep(name, command)
+        except SQLAlchemyError as error:
+            log.warning("sent_command_not_kept", camera=name, error=error_text(error))
 
     def _lock_of(self, name: str) -> Lock:
         return self._locks[hash(name) % _LOCKS]

@@ -74,11 +74,11 @@ def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
 
 def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, list[float | None]]:
     """Return plot columns of frames and alerts by minute, with one row of nulls in each gap."""
-    to_charts: dict[str, list[float | None]] = {name: [] for name in _NAMES}
+    columns: dict[str, list[float | None]] = {name: [] for name in _NAMES}
     before_ms: int | None = None
     for row in found:
         if before_ms is not None and row["minute_ms"] - before_ms > MINUTE_MS:
-            for name, column in to_charts.items():
+            for name, column in columns.items():
                 column.append((before_ms + MINUTE_MS) / 1000 if name == "t" else None)
         before_ms = row["minute_ms"]
         values = {
@@ -93,6 +93,6 @@ def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, 
             "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
             "alerts": float(raised.get(before_ms, 0)),
         }
-        for name, column in to_charts.items():
+        for name, column in columns.items():
             column.append(values[name])
-    return to_charts
+    return columns

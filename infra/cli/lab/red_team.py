@@ -164,7 +164,7 @@ def red_team(
             pictures = read_sample(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
-        name = run_name(folder.resolve().name, against, strength)
+        name = run_name(folder.resolve().name, defence, drop if against.drops else None, strength)
         groups = None if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip())
         team = RedTeam(
             against, pictures, strength, runs / name, attacks=groups,

@@ -17,7 +17,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "red-team"
 TABLES: Final = {"broken": broken.Row, "parity": parity.Row, "run": published_runs.Row}
-COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
+COMMAND: Final = f"pointillist lab stale --only {NAME} --row broken --row parity --run"
 BROKEN_PICTURES: Final = 300
 COMPARED_PICTURES: Final = 100
 """Pictures of the rows that compare backward passes."""

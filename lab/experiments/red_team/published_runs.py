@@ -33,8 +33,13 @@ class PublishedRun:
 
     @property
     def name(self) -> str:
-        """The name of the row."""
-        return f"{self.bundle}-{self.defence}-{float(Fraction(self.eps)):.4g}"
+        """The name of its row, and of its folders."""
+        return run_name(self.bundle, self.defence, DROP_RATIO, self.strength)
+
+    @property
+    def strength(self) -> float:
+        """The L∞ bound as a number."""
+        return float(Fraction(self.eps))
 
     @property
     def command(self) -> str:
@@ -88,15 +93,14 @@ def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs:
     """
     sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, bundle.device)
     defence = Defence(run.defence, bundle, DROP_RATIO, sample, None)
-    eps = float(Fraction(run.eps))
-    name = run_name(run.bundle, defence, eps)
-    result = RedTeam(defence, pictures, eps, runs / name, seed=SEED).run(_NoProgress(), run.command)
-    write_pages(pages, name, result)
+    team = RedTeam(defence, pictures, run.strength, runs / run.name, seed=SEED)
+    result = team.run(_NoProgress(), run.command)
+    write_pages(pages, run.name, result)
     clean, worst = result.outcomes[CLEAN].accuracy, result.worst
     if worst is None:
         raise AssertionError("all attacks have run")
     return Row(
-        bundle.model_id, run.defence, DROP_RATIO, eps, len(result.standing), result.times, len(result.attacks),
+        bundle.model_id, run.defence, DROP_RATIO, run.strength, len(result.standing), result.times, len(result.attacks),
         *clean, *worst, str(result.strongest),
         sum(verdict.status != "passed" for verdict in result.verdicts.values()),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from schemas.errors import error_text
 from schemas.topics import RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -58,12 +59,14 @@ class Backlog:
         waits: Callable[[], bool] = lambda: True,
         undone_mean: Callable[[int], float] = lambda _: 0.0,
         lost: Callable[[int, range], None] = lambda *_: None,
+        on_health: Callable[[bool, str], None] = lambda *_: None,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
         of the group per partition, or None if Kafka has never answered. While nothing `waits` for an advance, or the
         group makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean size of a
         partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is
-        called with a partition and the offsets of unprocessed records that Kafka no longer has."""
+        called with a partition and the offsets of unprocessed records that Kafka no longer has. `on_health` is called
+        with whether the lag can be read, and with the error."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -84,6 +87,7 @@ class Backlog:
         self._waits = waits
         self._undone_mean = undone_mean
         self._lost = lost
+        self._on_health = on_health
         self._delivered: dict[int, int] = {}
         """The offset after the last delivered record of each partition."""
         self._firsts: dict[TopicPartition, int] = {}
@@ -103,6 +107,8 @@ class Backlog:
                     while True:
                         async with asyncio.timeout(REQUEST_S):
                             places = await self._places(reader, admin, partitions)
+                        if backoff.failures >= COMPLAIN_AFTER:
+                            self._on_health(True, "")
                         backoff.reset()
                         done = {partition: done for partition, (done, _) in places.items()}
                         for partition, offset in done.items():
@@ -124,6 +130,7 @@ class Backlog:
                     self._advance(None)  # each time: what was sent since the last one is unknown too
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("lag_not_read", group=self._group, error=repr(error)[:300])
+                    self._on_health(False, f"not read: {error_text(error)}")
             await backoff.wait()
 
     def deliver(self, partition: int, first_offset: int, count: int) -> None:
