@@ -460,7 +460,7 @@ class VideoDecoders:
         if lane is None:
             lane = self._lanes[number] = Lane(
                 number,
-                lambda: self._started(number),
+                lambda: self._start_process(number),
                 self._count,
                 self._suspect,
                 self._split_lane,
@@ -475,7 +475,7 @@ class VideoDecoders:
     def _yield(self) -> None:
         self._usual.wait(YIELD_S)
 
-    def _started(self, number: int) -> DecodingProcess:
+    def _start_process(self, number: int) -> DecodingProcess:
         """Return a process that is ready, and start the spare one behind it. Called on a lane's thread."""
         limits = self._settings.most_pixels, self._settings.process_bytes
         with self._changing:

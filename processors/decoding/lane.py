@@ -43,7 +43,7 @@ suspect."""
 
 _TEMPORARY: Final = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
 """Errors of a process's start that pass without a change of the machine."""
-_COMPLAIN_EVERY_S: Final = 60.0
+_LOG_EVERY_S: Final = 60.0
 
 
 class Group:
@@ -169,7 +169,7 @@ class Lane:
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None
-        self._complaints: Throttle[str] = Throttle(_COMPLAIN_EVERY_S, remembered=1)
+        self._log_throttle: Throttle[str] = Throttle(_LOG_EVERY_S, remembered=1)
         self._units = 0
         self._open: dict[Group, _OpenDecoder] = {}
         """Open decoders in the order of their opening."""
@@ -299,7 +299,7 @@ class Lane:
 
     def _ask(self, operation: Operation, number: int, group: Group, unit: AccessUnit) -> Planes:
         if self._process is None:
-            self._process = self._started()
+            self._process = self._start_process()
             self._units = 0
             log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
         self._units += 1
@@ -315,7 +315,7 @@ class Lane:
         self._patience.answered(was_slow)
         return planes
 
-    def _started(self) -> DecodingProcess:
+    def _start_process(self) -> DecodingProcess:
         """Return a new process. While the machine lacks memory, a process id or a file for one, wait and try again.
 
         Raises OSError for other errors, such as a program that is gone.
@@ -327,7 +327,7 @@ class Lane:
             except (OSError, MemoryError) as error:
                 if isinstance(error, OSError) and error.errno not in _TEMPORARY:
                     raise
-                if self._complaints.try_acquire("start", time.monotonic()):
+                if self._log_throttle.try_acquire("start", time.monotonic()):
                     log.warning("decoding_process_not_started", error=repr(error))
                 with self._change:
                     if self._change.wait_for(lambda: self._closed, backoff.next_s()):

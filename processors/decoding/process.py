@@ -63,7 +63,7 @@ class DecodingProcess:
             self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 try:
-                    self._process = _started(theirs.fileno(), descriptor, memory_bytes)
+                    self._process = _start_process(theirs.fileno(), descriptor, memory_bytes)
                 except OSError:
                     self._link.close()
                     raise
@@ -189,7 +189,7 @@ class DecodingProcess:
         return reply[0], reply[1:]
 
 
-def _started(link: int, memory: int, memory_bytes: int) -> subprocess.Popen[bytes]:
+def _start_process(link: int, memory: int, memory_bytes: int) -> subprocess.Popen[bytes]:
     """Start a process that inherits two descriptors: its end of the link, and the shared memory."""
     command = [*MODULE, "processors.decoding.worker", str(link), str(memory), str(memory_bytes)]
     # No variable of the environment: some hold secrets. OpenBLAS would start threads.

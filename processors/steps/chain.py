@@ -150,7 +150,7 @@ class Chain:
                 self.tracker.drop(job)
 
     async def drain(self, seconds: float) -> None:
-        """Finish the jobs that the device has begun, or as many as `seconds` allow; give back those that wait for it.
+        """Finish the jobs that the device has begun, or as many as `seconds` allow; drop those that wait for it.
 
         Probes that wait for half of that time are shed, and certificates are left out.
         """

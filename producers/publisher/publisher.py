@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
-_COMPLAIN_S: Final = 60.0
+_LOG_EVERY_S: Final = 60.0
 _REFUSED_CONDITION: Final = "refused"
 _REFUSED_S: Final = 10.0
 """Minimum seconds without another refusal after which the camera is no longer refused."""
@@ -81,7 +81,7 @@ class Publisher:
         self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
         self._greeting = False
         self._ahead_ms = unix_ms() - monotonic_ms()
-        self._complaints: Throttle[CameraId] = Throttle(_COMPLAIN_S)
+        self._log_throttle: Throttle[CameraId] = Throttle(_LOG_EVERY_S)
         self._first_answer = FirstAnswer(settings.first_answer_s)
         self._freed = asyncio.Event()
         self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
@@ -345,7 +345,7 @@ class Publisher:
 
     def _log_problem(self, event: str, reason: str) -> None:
         """Log at most once a minute: rejected messages may arrive at any rate."""
-        if self._complaints.try_acquire(self._key.camera_id, time.monotonic()):
+        if self._log_throttle.try_acquire(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, reason=reason)
 
 

@@ -40,9 +40,9 @@ def test_frames_are_held_back_above_the_limit_until_less_than_half_of_it_is_undo
     heard: list[bool] = []
     found = backlog(1000, heard)
     found.sizes.add(0, 10, 1000)
-    for undone, expected in ((10, False), (11, True), (9, True), (6, True), (5, False), (10, False), (11, True)):
-        found.observe({0: undone, 1: 0})
-        assert (found.holding, found.bytes) == (expected, 100 * undone)
+    for unprocessed, expected in ((10, False), (11, True), (9, True), (6, True), (5, False), (10, False), (11, True)):
+        found.observe({0: unprocessed, 1: 0})
+        assert (found.holding, found.bytes) == (expected, 100 * unprocessed)
     assert heard == [True, False, True]
 
 
@@ -58,20 +58,20 @@ def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> 
 
 @pytest.mark.parametrize("sizes", [(10, 1000), (1000, 10)])
 def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_ones(sizes: tuple[int, int]) -> None:
-    undone = UnprocessedFrames()
+    unprocessed = UnprocessedFrames()
     found = Backlog(
-        "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, undone.mean
+        "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, unprocessed.mean
     )
     for first, size in zip((0, 5 * RECENT), sizes, strict=True):
         found.sizes.add(0, 5 * RECENT, 5 * RECENT * size)
         receipts = (Receipt(CameraId("hall/door"), 7, 0, seq) for seq in range(first, first + 5 * RECENT))
-        undone.add(0, first, ((receipt, size) for receipt in receipts))
+        unprocessed.add(0, first, ((receipt, size) for receipt in receipts))
     found.observe({0: 10 * RECENT})
     assert found.bytes == 5 * RECENT * (10 + 1000)
-    undone.advance({0: 5 * RECENT})
+    unprocessed.advance({0: 5 * RECENT})
     found.observe({0: 5 * RECENT})
     assert found.bytes == 5 * RECENT * sizes[1]
-    undone.forget()
+    unprocessed.forget()
     found.observe({0: 1})
     assert found.bytes == round(found.sizes.mean(0))
 

@@ -145,13 +145,13 @@ async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
     kafka: KafkaStandIn, follow: Follow, module: ModuleType
 ) -> None:
     reported: Reported = []
-    for failures, complaints in ((module.COMPLAIN_AFTER - 1, 0), (module.COMPLAIN_AFTER + 2, 1)):
+    for failures, complaints in ((module.LOG_AFTER - 1, 0), (module.LOG_AFTER + 2, 1)):
         kafka.failures.extend([KafkaError("away")] * failures)
         with structlog.testing.capture_logs() as logs:
             async with running(follow(reported)):
                 await answered(kafka, reported)
         assert [entry["log_level"] for entry in logs] == ["warning"] * complaints
-        unknown = max(0, failures - module.COMPLAIN_AFTER + 1)
+        unknown = max(0, failures - module.LOG_AFTER + 1)
         assert reported.count(None) == (unknown if module is backlog_module else 0)
 
 

@@ -86,31 +86,31 @@ def receipts(*frames: tuple[CameraId, int, int]) -> list[tuple[Receipt, int]]:
 
 
 def test_what_the_processors_have_done_counts_no_more() -> None:
-    undone = UnprocessedFrames()
-    undone.add(0, 10, receipts((DOOR, 0, 100), (YARD, 0, 50), (DOOR, 1, 100)))
-    undone.add(1, 5, receipts((YARD, 1, 7)))
-    undone.add(1, -1, receipts((YARD, 2, 10**9)))  # nobody knows where it lies
-    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (200, 57)
-    undone.advance({0: 11, 1: 5})
-    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (100, 57)
-    undone.advance({0: 13, 1: 9})
-    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (0, 0)
-    undone.add(0, 20, receipts((DOOR, 2, 1)))
-    undone.forget()
-    assert undone.bytes_of(DOOR) == 0
+    unprocessed = UnprocessedFrames()
+    unprocessed.add(0, 10, receipts((DOOR, 0, 100), (YARD, 0, 50), (DOOR, 1, 100)))
+    unprocessed.add(1, 5, receipts((YARD, 1, 7)))
+    unprocessed.add(1, -1, receipts((YARD, 2, 10**9)))  # nobody knows where it lies
+    assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (200, 57)
+    unprocessed.advance({0: 11, 1: 5})
+    assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (100, 57)
+    unprocessed.advance({0: 13, 1: 9})
+    assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (0, 0)
+    unprocessed.add(0, 20, receipts((DOOR, 2, 1)))
+    unprocessed.forget()
+    assert unprocessed.bytes_of(DOOR) == 0
 
 
 def test_a_frame_that_waits_twice_counts_once() -> None:
-    undone = UnprocessedFrames()
+    unprocessed = UnprocessedFrames()
     [(frame, _)] = twice = receipts((DOOR, 0, 100))
     for offset in (3, 4):
-        undone.add(0, offset, twice)
-    assert undone.bytes_of(DOOR) == 100
-    assert frame in undone
-    undone.advance({0: 4})
-    assert undone.bytes_of(DOOR) == 0
-    assert frame not in undone
-    undone.advance({0: 5})
-    undone.add(0, 5, twice)
-    undone.forget()
-    assert frame not in undone
+        unprocessed.add(0, offset, twice)
+    assert unprocessed.bytes_of(DOOR) == 100
+    assert frame in unprocessed
+    unprocessed.advance({0: 4})
+    assert unprocessed.bytes_of(DOOR) == 0
+    assert frame not in unprocessed
+    unprocessed.advance({0: 5})
+    unprocessed.add(0, 5, twice)
+    unprocessed.forget()
+    assert frame not in unprocessed

@@ -473,14 +473,12 @@ async def test_requests_are_heard_from_now_on_and_again_after_kafka_was_away(mon
         assert reader.options["client_id"] == "b1-requests"
         assert reader.options["auto_offset_reset"] == "latest"
         with structlog.testing.capture_logs() as logs:
-            for _ in range(requests_module.COMPLAIN_AFTER - 1):
+            for _ in range(requests_module.LOG_AFTER - 1):
                 it.kafka.events.put_nowait(KafkaError("away"))
-            await until(
-                lambda: len(_readers(it)) == requests_module.COMPLAIN_AFTER and _readers(it)[-1].running, "a reader"
-            )
+            await until(lambda: len(_readers(it)) == requests_module.LOG_AFTER and _readers(it)[-1].running, "a reader")
             await _hears(it, 2)
             assert logs == []
-            for _ in range(requests_module.COMPLAIN_AFTER + 1):
+            for _ in range(requests_module.LOG_AFTER + 1):
                 it.kafka.events.put_nowait(KafkaError("away"))
             await until(it.kafka.events.empty, "all failures met")
             await _hears(it, 3)

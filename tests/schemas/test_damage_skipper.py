@@ -88,41 +88,41 @@ def offsets(found: dict[str, list[Record]]) -> dict[str, list[int]]:
     return {partition: [record.offset for record in records] for partition, records in found.items()}
 
 
-def is_careful(passer: DamageSkipper) -> bool:
-    return passer.is_careful
+def is_careful(skipper: DamageSkipper) -> bool:
+    return skipper.is_careful
 
 
 @pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
 async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(
     clock: Clock, error: Exception
 ) -> None:
-    log, passer = Log(8, damaged={2, 3, 6}), DamageSkipper()
+    log, skipper = Log(8, damaged={2, 3, 6}), DamageSkipper()
     log.error = error
-    assert not is_careful(passer)
-    found, passed = await passer.getmany(log, ["a", "b"], 100)
+    assert not is_careful(skipper)
+    found, passed = await skipper.getmany(log, ["a", "b"], 100)
     assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
     assert passed == 6
-    assert is_careful(passer)
+    assert is_careful(skipper)
     clock.now_s += CAREFUL_S - 0.1
-    assert is_careful(passer)
+    assert is_careful(skipper)
     clock.now_s += 0.1
-    assert not is_careful(passer)
+    assert not is_careful(skipper)
 
 
 async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> None:
-    log, passer = Log(8), DamageSkipper()
-    assert await passer.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
-    assert offsets((await passer.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
-    assert not is_careful(passer)
-    passer.note_damage()
-    assert is_careful(passer)
+    log, skipper = Log(8), DamageSkipper()
+    assert await skipper.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
+    assert offsets((await skipper.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
+    assert not is_careful(skipper)
+    skipper.note_damage()
+    assert is_careful(skipper)
 
 
 async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
     """What is passed over at each look, from when a reader has come as far as it can."""
-    passer, passed = DamageSkipper(), []
+    skipper, passed = DamageSkipper(), []
     for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
-        passed.append(await passer.skip_stalls(log, partitions))
+        passed.append(await skipper.skip_stalls(log, partitions))
         clock.now_s += STALL_CHECK_S
     return passed
 
@@ -195,9 +195,9 @@ async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: p
 async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
     log = Log(60, hidden={10, 30})
     log.at = {"still": 10, "other": 30, "end": 60, "moving": 40}
-    passer, passed = DamageSkipper(), []
+    skipper, passed = DamageSkipper(), []
     for _ in range(6):
-        passed.append(await passer.skip_stalls(log, ["still", "other", "end", "moving"]))
+        passed.append(await skipper.skip_stalls(log, ["still", "other", "end", "moving"]))
         log.at["moving"] += 1
         clock.now_s += STALL_CHECK_S
     assert passed == [0, 0, 0, 0, 2, 0]
@@ -206,24 +206,24 @@ async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_
 
 @pytest.mark.parametrize("others", [["b"], []])
 async def test_a_partition_that_was_not_read_for_long_does_not_stall(clock: Clock, others: list[str]) -> None:
-    log, passer = Log(60), DamageSkipper()
+    log, skipper = Log(60), DamageSkipper()
     log.at["a"] = 10
-    await passer.skip_stalls(log, ["a"])
+    await skipper.skip_stalls(log, ["a"])
     for _ in range(int(STALL_S / STALL_CHECK_S)):
         clock.now_s += STALL_CHECK_S
-        await passer.skip_stalls(log, others)  # the processor has enough of `a`
-    await passer.skip_stalls(log, ["a"])
+        await skipper.skip_stalls(log, others)  # the processor has enough of `a`
+    await skipper.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S
-    await passer.skip_stalls(log, ["a"])
+    await skipper.skip_stalls(log, ["a"])
     assert log.furthest == 0
 
 
 async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_from_its_pass(clock: Clock) -> None:
-    log, passer, passed = Log(60, hidden={30}), DamageSkipper(), []
+    log, skipper, passed = Log(60, hidden={30}), DamageSkipper(), []
     log.silent = {10}
     log.at = {"silent": 10, "still": 29}
     for _ in range(int(2 * STALL_S / STALL_CHECK_S)):
-        passed.append(await passer.skip_stalls(log, ["silent", "still"]))
+        passed.append(await skipper.skip_stalls(log, ["silent", "still"]))
         log.at["still"] = max(30, log.at["still"])
         clock.now_s += STALL_CHECK_S
     assert sum(passed) == 1
@@ -233,30 +233,30 @@ async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_
 async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10
-    passer = DamageSkipper()
+    skipper = DamageSkipper()
     tries = []
-    first = passer._first
+    first = skipper._first
 
     async def noted(consumer: Log, partition: str, offset: int) -> int | None:
         tries.append(clock.now_s)
         return await first(consumer, partition, offset)
 
-    passer._first = noted  # type: ignore[method-assign]
+    skipper._first = noted  # type: ignore[method-assign]
     for _ in range(11):
-        await passer.skip_stalls(log, ["a"])
+        await skipper.skip_stalls(log, ["a"])
         clock.now_s += STALL_CHECK_S
     assert sorted(set(tries)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
 
 
 async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
-    log, passer = Log(60), DamageSkipper()
-    assert await passer.skip_stalls(log, []) == 0
-    await passer.skip_stalls(log, ["a"])
+    log, skipper = Log(60), DamageSkipper()
+    assert await skipper.skip_stalls(log, []) == 0
+    await skipper.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S - 0.1
-    await passer.skip_stalls(log, ["a"])
+    await skipper.skip_stalls(log, ["a"])
     assert log.looks == 1
     clock.now_s += 0.1
-    await passer.skip_stalls(log, ["a"])
+    await skipper.skip_stalls(log, ["a"])
     assert log.looks == 2
 
 

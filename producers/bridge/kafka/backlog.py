@@ -22,7 +22,7 @@ from schemas.transport.kafka.record_sizes import RecordSizes
 
 log = structlog.get_logger()
 
-COMPLAIN_AFTER: Final = 3
+LOG_AFTER: Final = 3
 """Failures in a row before a warning: a Kafka that has just started has no coordinator yet."""
 SKIPPED: Final = 3
 """Readings in a row that are skipped while no confirmation waits for them, or after more readings without progress."""
@@ -57,13 +57,13 @@ class Backlog:
         hold: Callable[[bool], None],
         advance: Callable[[Mapping[int, int] | None], None],
         waits: Callable[[], bool] = lambda: True,
-        undone_mean: Callable[[int], float] = lambda _: 0.0,
+        unprocessed_mean: Callable[[int], float] = lambda _: 0.0,
         lost: Callable[[int, range], None] = lambda *_: None,
         on_health: Callable[[bool, str], None] = lambda *_: None,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
         of the group per partition, or None if Kafka has never answered. While nothing `waits` for an advance, or the
-        group makes no progress, up to `SKIPPED` readings are skipped. `undone_mean` returns the mean size of a
+        group makes no progress, up to `SKIPPED` readings are skipped. `unprocessed_mean` returns the mean size of a
         partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is
         called with a partition and the offsets of unprocessed records that Kafka no longer has. `on_health` is called
         with whether the lag can be read, and with the error."""
@@ -85,7 +85,7 @@ class Backlog:
         self._hold = hold
         self._advance = advance
         self._waits = waits
-        self._undone_mean = undone_mean
+        self._unprocessed_mean = unprocessed_mean
         self._lost = lost
         self._on_health = on_health
         self._delivered: dict[int, int] = {}
@@ -107,7 +107,7 @@ class Backlog:
                     while True:
                         async with asyncio.timeout(REQUEST_S):
                             places = await self._places(reader, admin, partitions)
-                        if backoff.failures >= COMPLAIN_AFTER:
+                        if backoff.failures >= LOG_AFTER:
                             self._on_health(True, "")
                         backoff.reset()
                         done = {partition: done for partition, (done, _) in places.items()}
@@ -126,9 +126,9 @@ class Backlog:
                                 break
             except Exception as error:
                 # Any error of the client library. The last progress holds: Kafka may have lost the end of its log.
-                if not self._done and backoff.failures + 1 >= COMPLAIN_AFTER:
+                if not self._done and backoff.failures + 1 >= LOG_AFTER:
                     self._advance(None)  # each time: what was sent since the last one is unknown too
-                if backoff.failures + 1 == COMPLAIN_AFTER:
+                if backoff.failures + 1 == LOG_AFTER:
                     log.warning("lag_not_read", group=self._group, error=repr(error)[:300])
                     self._on_health(False, f"not read: {error_text(error)}")
             await backoff.wait()
@@ -143,9 +143,11 @@ class Backlog:
                 self._lost(partition, range(first_offset, end))
             self._delivered[partition] = first_offset + count
 
-    def observe(self, undone: Mapping[int, int]) -> None:
+    def observe(self, unprocessed: Mapping[int, int]) -> None:
         """Update the number of unprocessed records of each partition."""
-        self.bytes = round(max(count * (self._undone_mean(p) or self.sizes.mean(p)) for p, count in undone.items()))
+        self.bytes = round(
+            max(count * (self._unprocessed_mean(p) or self.sizes.mean(p)) for p, count in unprocessed.items())
+        )
         self._judge(KafkaTopic.FRAMES, self.bytes, self._limit_bytes)
         self._judge(KafkaTopic.VERDICTS, self._unrecorded_bytes, MAX_UNRECORDED_BYTES)
         if bool(self._full) != self.holding:
@@ -196,7 +198,7 @@ class Backlog:
                 ends = await reader.ends(list(lagging))
         except (KafkaError, OSError, TimeoutError) as error:
             self._unread += 1
-            if self._unread == COMPLAIN_AFTER:
+            if self._unread == LOG_AFTER:
                 log.warning("lag_not_read", group=RECORDED_GROUP, error=repr(error)[:300])
             return
         self._unread = 0

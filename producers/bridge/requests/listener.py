@@ -16,7 +16,7 @@ from schemas.transport.kafka.reader import Reader
 
 log = structlog.get_logger()
 
-COMPLAIN_AFTER: Final = 3
+LOG_AFTER: Final = 3
 FETCH_WAIT_S: Final = 2.0
 """Longest wait of a fetch in Kafka for a request, which is answered at once when one comes."""
 
@@ -53,7 +53,7 @@ class Requests:
                             take(part, time.monotonic())
             except Exception as error:
                 # Any error of the client library: forwarding frames must continue without requests.
-                if backoff.failures + 1 == COMPLAIN_AFTER:
+                if backoff.failures + 1 == LOG_AFTER:
                     log.warning("requests_not_read", error=repr(error)[:300])
             finally:
                 await reader.close()

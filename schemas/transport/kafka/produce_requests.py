@@ -93,7 +93,7 @@ class ProduceRequests:
                 batch.offset.set_exception(_replaced(batch.place))
 
     async def close(self, deadline_s: float) -> None:
-        """Wait for the answers for `deadline_s` seconds at most, then break off."""
+        """Wait for the answers for `deadline_s` seconds at most, then abort."""
         if self._tasks and not self._closed:
             await asyncio.wait(self._tasks, timeout=deadline_s)
         self.abort()
