@@ -3,7 +3,8 @@
 Frames of the same videos pass through a camera's own steps in one thread, for each size and profile in turn. The videos
 are those under $POINTILLIST_DATA/video, else simulated scenes. Frames are sealed (mask, packing, cipher, tag) and
 appended to a spool on the disk of the temporary folder. The drop ratio is .25, and a twentieth of the frames are sent
-whole. `decode` is the cost of decoding an H.264 stream of that size to RGB in PyAV before that.
+whole. Under `video`, the frames of one group come first, of which the first is a key frame; small pictures have no row,
+because a camera sends them as under `raw`. `decode` is the cost of decoding an H.264 stream of that size to RGB in PyAV before that.
 
 Times are CPU time of this thread: the median over frames, least of three turns. Bytes are whole messages. `frames/s` is
 the capacity of one core, decoding included.
@@ -35,13 +36,14 @@ from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.spool import Spool
 from producers.spool.spool import SpoolLimits
-from producers.video.group import GroupEncoder
+from producers.video.group import VIDEO_FROM, GroupEncoder
 from producers.video.video_settings import VideoSettings
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.messages.frame import PROFILES, Encoding
 from schemas.pixels.packing import Picture
+from schemas.pointillist_pb2 import VIDEO
 
 SIZES: Final = ((32, 32), (160, 120), (320, 240), (640, 480), (1280, 720), (1920, 1080))
 DROP: Final = 0.25
@@ -140,10 +142,11 @@ def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
     sets = runs(size, FRAMES)
     count = sum(len(frames) for frames in sets)
     decode_s = float("inf")
-    seal_s, sent = dict.fromkeys(PROFILES, float("inf")), dict.fromkeys(PROFILES, 0)
+    profiles = {name: profile for name, profile in PROFILES.items() if profile != VIDEO or min(size) >= VIDEO_FROM}
+    seal_s, sent = dict.fromkeys(profiles, float("inf")), dict.fromkeys(profiles, 0)
     for turn in range(TURNS):
         decode_s = min(decode_s, statistics.median(decoding_s(frames) for frames in sets))
-        for name, profile in PROFILES.items():
+        for name, profile in profiles.items():
             each = [sealing(folder / f"{size[0]}-{name}-{turn}-{i}", own, profile) for i, own in enumerate(sets)]
             # The first frame also builds the camera's codebook, once.
             times = [spent for taken, _ in each for spent in taken[1:]]
@@ -154,7 +157,7 @@ def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
             f"{size[0]}×{size[1]}", name, 1000 * decode_s, 1000 * seal_s[name], 3 * size[0] * size[1], sent[name],
             1 / (decode_s + seal_s[name]),
         )
-        for name in PROFILES
+        for name in profiles
     ]  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed.camera_cost import Cost, page
+from benchmarks.speed import camera_cost
+from benchmarks.speed.camera_cost import Cost, measured, page
 
 
 def test_the_page_of_scenes_says_nothing_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,3 +15,13 @@ def test_the_page_of_scenes_says_nothing_of_videos(tmp_path: Path, monkeypatch: 
     shown = page([Cost("32×32", "raw", 1.0, 1.0, 3072, 2374, 500.0)])
     assert "on simulated scenes that move" in shown
     assert "video" not in shown
+
+
+def test_each_profile_that_a_camera_would_send_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
+    monkeypatch.setattr(camera_cost, "FRAMES", 3)
+    monkeypatch.setattr(camera_cost, "TURNS", 1)
+    assert [row.profile for row in measured((32, 32), tmp_path)] == ["raw", "lossless"]
+    large = measured((160, 128), tmp_path)
+    assert [row.profile for row in large] == ["raw", "lossless", "video"]
+    assert large[0].bytes > large[2].bytes > 0
