@@ -38,13 +38,14 @@ from tests.system.doc_commands import (
 from tests.waiting import wait_until
 
 STREAM: Final = "rtsp://192.168.0.7/stream"
+SECOND: Final = "rtsp://192.168.0.8/stream"
 SYSTEM: Final = f".venv/bin/pointillist up --source {STREAM}"
 """The command whose system the others join."""
 
 RUN: Final = {
     re.escape(SYSTEM): (),
     rf".venv/bin/pointillist camera test {STREAM}( --picture look\.png)?": ("--seconds", "0.5"),
-    rf".venv/bin/pointillist camera attach {STREAM} --state \.pointillist --name door --fps 2": (),
+    rf".venv/bin/pointillist camera attach {SECOND} --state \.pointillist --name door --fps 2": (),
     r".venv/bin/pointillist camera run cameras\.yaml --state \.pointillist": (),
     r".venv/bin/pointillist audit --state \.pointillist": (),
 }
@@ -128,7 +129,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
         (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "yard", "cameras": [film]}))
 
         def here(command: Command) -> list[str]:
-            return [word.replace(STREAM, address) for word in command.words]
+            return [word.replace(STREAM, address).replace(SECOND, address) for word in command.words]
 
         commands = list(dict.fromkeys(COMMANDS_TO_RUN))
         [first] = [command for command in commands if str(command) == SYSTEM]
