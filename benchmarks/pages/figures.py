@@ -63,8 +63,8 @@ FRONT: Final = (
     ),
     Pick(
         "backdoors", "detected frames at 1 % false alarms, worst of",
-        "detected frames of the worst of ten backdoor attacks, {end}, at most 1 % false alarms set (the worst "
-        "measured: {more})",
+        "share of triggered frames that are detected, the worst of ten backdoor attacks ({end}), with false alarms "
+        "limited to 1 % (the worst measured: {more})",
         "false alarms of all statistics, worst of",
     ),
     Pick(

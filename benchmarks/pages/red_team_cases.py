@@ -40,7 +40,7 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
             "high": high,
             "passed": reached["passed"],
             "failed": reached["failed"],
-            "points": f" ({'; '.join(failed)})" if failed else "",
+            "points": f" (point {', point '.join(failed)})" if failed else "",
             "met": _met(len(found["per_attack"]), found["settings"]["submissions"], found["images"]),
             "left": reached["not run"],
             "whole": reached["not run"] == 0 or None,

@@ -4,7 +4,8 @@ Frames of the same videos pass through a camera's own steps in one thread, for e
 are those under $POINTILLIST_DATA/video, else simulated scenes. Frames are sealed (mask, packing, cipher, tag) and
 appended to a spool on the disk of the temporary folder. The drop ratio is .25, and a twentieth of the frames are sent
 whole. Under `video`, the frames of one group come first, of which the first is a key frame; small pictures have no row,
-because a camera sends them as under `raw`. `decode` is the cost of decoding an H.264 stream of that size to RGB in PyAV before that.
+because a camera sends them as under `raw`. `decode` is the cost of decoding an H.264 stream of that size to RGB in PyAV
+before that.
 
 Times are CPU time of this thread: the median over frames, least of three turns. Bytes are whole messages. `frames/s` is
 the capacity of one core, decoding included.
