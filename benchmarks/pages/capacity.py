@@ -211,7 +211,7 @@ def _growth() -> list[str]:
         "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
         f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
         "",
-        markdown(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
+        markdown(["cameras", "server's CPU, ms per frame", "latency p50, s", "latency p99, s"], rows),
         "",
         f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
         f"{_two(brokers / 1000)} kB in mosquitto, mostly for its TLS connection. The database grows with frames, not",
@@ -249,13 +249,13 @@ def _sizes(found: Sequence[Kind]) -> list[str]:
             ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
         ),
         "",
-        "Limits of this arithmetic:",
+        "The arithmetic has limits:",
         "",
         "- It multiplies measurements on two cores. Nothing above 10,000 cameras and one machine has been run.",
         "- One mosquitto is one process on one core. Split a larger fleet by site: one mosquitto with its bridges for",
         "  each site, and one Kafka for all.",
         "- The rate of one partition was not measured alone. It is at least the rate of one processor.",
-        "- Several recorders share a PostgreSQL. Its cost is in `docs/results/recorders`.",
+        "- Several recorders share a PostgreSQL ([its cost](results/recorders/README.md)).",
         "- Previews, quarantined probes and STRIP's checks add to these figures, according to their settings.",
     ]
 
@@ -266,16 +266,17 @@ def page() -> str:
     lines = [
         "# Capacity",
         "",
-        "The resources that a fleet needs. `python -m benchmarks.pages.capacity` makes this page from measurements;",
-        "each table names the commands that measured.",
+        "To size a fleet, divide its frames per second by a role's figure in the first table: the result is the cores of",
+        "that role. `python -m benchmarks.pages.capacity` makes this page from measurements; each table names the",
+        "commands that measured.",
         "",
         *_what_a_core_carries(found),
+        "",
+        *_sizes(found),
         "",
         *_limits(),
         "",
         *_growth(),
-        "",
-        *_sizes(found),
     ]
     return "\n".join(lines) + "\n"
 
