@@ -266,8 +266,8 @@ def page() -> str:
     lines = [
         "# Capacity",
         "",
-        "To size a fleet, divide its frames per second by a role's figure in the first table: the result is the cores of",
-        "that role. `python -m benchmarks.pages.capacity` makes this page from measurements; each table names the",
+        "To size a fleet, divide its frames per second by a role's figure in the first table: the result is the cores",
+        "of that role. `python -m benchmarks.pages.capacity` makes this page from measurements; each table names the",
         "commands that measured.",
         "",
         *_what_a_core_carries(found),
