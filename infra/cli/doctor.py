@@ -59,7 +59,8 @@ def _java() -> str:
     number = _JAVA_VERSION.search(line)
     if number is None or int(number[1]) < LEAST_JAVA:
         raise OSError(
-            f"expected Java {LEAST_JAVA} or later, got {line} of {program} (Debian package default-jre-headless)"
+            f"expected Java {LEAST_JAVA} or later, got {line} of {program}. Install the Debian package "
+            "default-jre-headless."
         )
     return f"{program}: {line}"
 
@@ -71,7 +72,7 @@ def _kafka() -> str:
     if is_complete(folder):
         return f"Kafka {kafka_version()} in {folder}"
     if shutil.which("mvn") is None:
-        raise OSError("its jars are fetched by Maven, which is missing (Debian package maven)")
+        raise OSError(f"expected jars in {folder}, or Maven, which fetches them. Install the Debian package maven.")
     return f"Kafka {kafka_version()}, to be fetched by Maven at the first start"
 
 
@@ -80,7 +81,10 @@ def _prometheus() -> str:
 
     found = prometheus_binary()
     if found is None:
-        raise OSError("not installed: no graphs, all else works (Debian package prometheus)")
+        raise OSError(
+            "not installed: `up` runs without alert rules, Alertmanager and Grafana. Install the Debian package "
+            "prometheus."
+        )
     return str(found)
 
 
@@ -89,7 +93,10 @@ def _alertmanager() -> str:
 
     found = alertmanager_binary()
     if found is None:
-        raise OSError("not installed: alerts reach nobody, all else works (Debian package prometheus-alertmanager)")
+        raise OSError(
+            "not installed: alerts are shown, and sent to nobody. Install the Debian package prometheus-alertmanager, "
+            "and name the people with `up --receivers`."
+        )
     return str(found)
 
 
@@ -98,12 +105,15 @@ def _grafana() -> str:
 
     found = grafana_binary()
     if found is None:
-        raise OSError("not installed: no dashboards, all else works (package grafana, from Grafana's own repository)")
+        raise OSError("not installed: `up` runs without dashboards. Install grafana from Grafana's own repository.")
     return str(found)
 
 
 def _torch() -> str:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise OSError(f"expected PyTorch, got {error}. Run `make setup`, or install `pointillist[server]`.") from None
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return f"torch {torch.__version__} on {device}"
@@ -113,7 +123,8 @@ def _disk(state: Path) -> str:
     free = free_bytes(state)
     if not free >= FREE_DISK_BYTES:  # NaN too
         raise OSError(
-            f"expected {FREE_DISK_BYTES / 2**30:.0f} GiB free in {state.resolve()}, got {free / 2**30:.1f} GiB"
+            f"expected {FREE_DISK_BYTES / 2**30:.0f} GiB free in {state.resolve()}, got {free / 2**30:.1f} GiB. Free "
+            "disk space, or choose another --state."
         )
     return f"{free / 2**30:.0f} GiB free in {state.resolve()}"
 
@@ -123,9 +134,9 @@ def _data() -> str:
 
     folder = Environment().data
     if folder is None:
-        raise OSError("POINTILLIST_DATA is not set: the source cifar10 and the experiments need it, scenes do not")
+        raise OSError("POINTILLIST_DATA is not set: only the source cifar10 and the experiments of the lab need it")
     if not folder.is_dir():
-        raise OSError(f"POINTILLIST_DATA names {folder}, which is not a folder")
+        raise OSError(f"POINTILLIST_DATA: expected a folder, got {folder}. Correct it.")
     return str(folder)
 
 
@@ -134,7 +145,7 @@ def _bundles() -> str:
 
     found = named_bundles()
     if not found:
-        raise OSError("expected model bundles, found none")
+        raise OSError("expected the shipped model bundles, got none. Install pointillist again.")
     return ", ".join(found)
 
 

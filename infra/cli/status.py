@@ -59,7 +59,8 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         raise typer.Exit(0 if well else UNWELL)
     if not supervised:
         _print_line(
-            f"`up` has ended without stopping its roles, and nothing starts them again: pointillist up --state {state}"
+            "`up` has ended without stopping its roles, and nothing restarts them. Start it again with the same "
+            f"options: pointillist up --state {state} …"
         )
     lines = [
         (
@@ -68,20 +69,20 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         )
         for role in roles
     ]  # fmt: skip
-    print_rows(Console(highlight=False), ("role", "is", "listens on", "pid", "waiting", "restarts"), lines)
+    print_rows(Console(highlight=False), ("role", "state", "listens on", "pid", "waiting", "restarts"), lines)
     for role in roles:
         if not role.is_well:
             _print_line(f"{role.sentence}: {role.detail}")
     for rule in firing[:MOST_NAMED]:
-        _print_line(f"{rule.severity}: {rule.summary}: {rule.name}")
+        _print_line(f"{rule.severity}: {rule.summary} ({rule.name})")
     if len(firing) > MOST_NAMED:
-        _print_line(f"  and {len(firing) - MOST_NAMED} more alerts of rules")
+        _print_line(f"  and {len(firing) - MOST_NAMED} more firing rules")
     shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
     _print_line(f"cameras: {shown}")
     for each in broken[:MOST_NAMED]:
         _print_line(f"  {each.name}: {each.state}: {each.detail}")
     if len(broken) > MOST_NAMED:
-        _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
+        _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken --state {state}")
     for name, address in addresses.items():
         # The link is a secret: it goes to a person's terminal, never to a log.
         is_owners = name == PAGES["console"] and sys.stdout.isatty()
@@ -110,7 +111,8 @@ def cameras(
         (each.name, each.state, str(each.frames), _age(each), _sends(each), frame_sizes(each), each.detail)
         for each in found
     ]
-    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "a frame", "why"), lines)
+    titles = ("camera", "state", "frames", "last frame", "sends", "frame size", "reason")
+    print_rows(Console(highlight=False), titles, lines)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def restart_note(renewed: Mapping[str, datetime.datetime]) -> str | None:
         return None
     return (
         f"{', '.join(servers)}: the former certificate is presented until a restart. Restart before "
-        f"{min(servers.values()):%Y-%m-%d %H:%M} UTC, when the first of them ends"
+        f"{min(servers.values()):%Y-%m-%d %H:%M} UTC, when the first one expires"
     )
 
 

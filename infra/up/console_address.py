@@ -70,11 +70,11 @@ def advice(settings: UpSettings, layout: Layout) -> str | None:
     """Return the notes on the console's address for the user."""
     if certificate_hosts(settings):
         return (
-            f"the console's certificate is of this fleet: import {layout.pki / AUTHORITY_FILE} in browsers, or give "
-            "another certificate by --http-tls DIR"
+            f"browsers do not trust the console's certificate yet: import this fleet's authority, "
+            f"{layout.pki / AUTHORITY_FILE}, or give another certificate by --http-tls DIR"
         )
     if _is_shared(settings) and not is_by_https(settings) and settings.behind_proxy is None:
-        return "passwords for the console travel by plain HTTP, for --http-plain was given"
+        return "--http-plain: passwords and sessions of the console are sent unencrypted, by plain HTTP"
     return None
 
 

@@ -27,7 +27,7 @@ def closing_line(report: Mapping[str, Any], away_s: Mapping[str, float], file: P
     if not (report["frames_lost"] or report["frames_pending"] or report["frames_unread"]):
         sentences.append("Nothing lost.")
     if report["frames_foreign"] > 0:
-        sentences.append(f"{report['frames_foreign']:,} foreign rejected.")
+        sentences.append(f"{report['frames_foreign']:,} foreign payloads rejected.")
     restarts: Mapping[str, int] = report["restarts"]
     if restarts:
         each = [

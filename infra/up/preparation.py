@@ -35,7 +35,7 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
     now_s = time.time()
     cameras = {each.camera_id: each.source for each in settings if each.in_hours(now_s)}
     if resting := len(settings) - len(cameras):
-        print_line(f"{resting} of {len(settings)} cameras are outside their hours: their sources are not tried")
+        print_line(f"{resting} of {len(settings)} cameras are outside their schedule: their sources are not tried")
     tried = try_sources(cameras, one_deadline=True, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:
@@ -45,9 +45,9 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
         others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
         raise SourceError(f"{name}: {error}{others}. Start the camera, or correct its address.")
     for name, error in list(failed.items())[:MOST_NAMED]:
-        print_line(f"{name}: {error}; it is degraded, and tried again")
+        print_line(f"{name}: {error}; the camera is degraded and retries")
     if len(failed) > MOST_NAMED:
-        print_line(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras")
+        print_line(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras are degraded and retry")
 
 
 def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
@@ -72,8 +72,9 @@ def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line:
             found.append(camera.camera_id)
     if found:
         print_line(
-            f"{len(found)} of {len(cameras)} cameras obey commands instead of what this run asks, "
-            f"the first is {found[0]}: see `pointillist camera settings {found[0]} --state {layout.folder}`"
+            f"{len(found)} of {len(cameras)} cameras obey earlier commands instead of the settings of this run, "
+            f"the first is {found[0]}. `pointillist camera settings {found[0]} --state {layout.folder}` prints them, "
+            "and discards them with --reset."
         )
 
 
@@ -83,8 +84,8 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
     folder = bundle_folder(settings)
     if probing and not checks_for_triggers(folder):
         print_line(
-            f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
-            "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
+            f"the bundle {folder} has no [strip] table: no frame is checked for triggers, but cameras send whole "
+            "frames for this check. Make the table with `pointillist lab calibrate`, or give --probe-share 0."
         )
 
 

@@ -44,7 +44,7 @@ class RoleRenewal:
             try:
                 renewed = Roles(Authority(self._layout.pki)).renew(ROLE_DAYS)
             except (OSError, PointillistError) as error:
-                self._print_line(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")
+                self._print_line(f"the roles' certificates were not renewed, the next attempt is in an hour: {error}")
                 continue
             if line := restart_note(renewed):
                 self._print_line(line)

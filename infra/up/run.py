@@ -276,7 +276,10 @@ class _Run:
         self._scrape([])
         self._live.stopping()
         if any(fleet.process.poll() == FLEET_PENDING for fleet in self._fleets):
-            self._live.print_line("the cameras' spools still held frames at the drain deadline")
+            self._live.print_line(
+                "the cameras' spools still held frames at the drain deadline: the next `up` with these cameras sends "
+                "them"
+            )
 
     def _waits(self) -> bool:
         """Return whether a run without cameras of its own goes on for those of others."""
@@ -366,7 +369,10 @@ class _Run:
 
         found = self._audit()
         if found is None:
-            self._live.print_line("interrupted: the audit has not ended, `pointillist audit` runs it again")
+            self._live.print_line(
+                "interrupted: the audit has not ended. "
+                f"`pointillist audit --state {self._layout.folder}` runs it again."
+            )
             return INTERRUPTED, {}
         restarts = self._supervisor.restarts
         document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
@@ -375,7 +381,8 @@ class _Run:
         older = everything.undecided - left
         if older:
             self._live.print_line(
-                f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`"
+                f"{older} frames of earlier runs are lost, pending or unread: "
+                f"`pointillist audit --json --state {self._layout.folder}` lists them"
             )
         self._print_unread(found)
         status = 0 if left == 0 else 1

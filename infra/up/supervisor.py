@@ -164,7 +164,8 @@ class RoleSupervisor:
             self._full = full
             folder = self._table.folder
             self._print_line(
-                f"the disk of {folder} is full: cameras keep or shed frames, and all goes on when there is free space"
+                f"the disk of {folder} is full: cameras spool frames, and full spools shed the oldest. All parts "
+                "resume when there is free space."
                 if full
                 else f"the disk of {folder} has free space again"
             )

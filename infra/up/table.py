@@ -201,7 +201,7 @@ def broken_rows(cameras: Sequence[CameraState]) -> list[Table | str]:
     """Return a row for each camera that is not well, up to a limit."""
     if not cameras:
         return []
-    table = Table("camera", "is", "why", title=f"not well: {len(cameras)}", title_justify="left")
+    table = Table("camera", "state", "reason", title=f"not well: {len(cameras)}", title_justify="left")
     for each in cameras[:MOST_NAMED]:
         table.add_row(Text(each.name), each.state, Text(each.detail))
     more = len(cameras) - MOST_NAMED

@@ -40,7 +40,7 @@ def test_missing_parts_are_named_and_only_those_that_up_needs_make_it_fail(bare_
     assert found["disk"][2].startswith(f"expected 1073741824 GiB free in {bare_machine}, got ")
     assert found["Prometheus"][:2] == found["Alertmanager"][:2] == (False, False)
     assert found["Grafana"] == (True, False, "/opt/grafana")
-    assert found["data sets"][2] == f"POINTILLIST_DATA names {bare_machine / 'none'}, which is not a folder"
+    assert found["data sets"][2] == f"POINTILLIST_DATA: expected a folder, got {bare_machine / 'none'}. Correct it."
 
 
 def test_the_disk_of_a_state_folder_that_does_not_exist_yet_is_that_of_its_nearest_parent(

@@ -165,7 +165,7 @@ def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(
     assert not list((state).rglob("*.key"))
     degraded, missing = prepare(state, {"site": "local", "cameras": [off, {"name": "scene"}]})
     assert missing.startswith("the bundle imagenet is missing: expected it for real cameras, got scene, ")
-    assert degraded == "local/off: rtsp://127.0.0.1:9/…: Connection refused; it is degraded, and tried again"
+    assert degraded == "local/off: rtsp://127.0.0.1:9/…: Connection refused; the camera is degraded and retries"
 
 
 def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
@@ -180,7 +180,7 @@ def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
     assert role_states(Layout(state))[0].detail == "it has ended with `up`"
     assert app(["status", "--state", str(state)], standalone_mode=False) == 1
     printed = capsys.readouterr().out
-    assert f"nothing starts them again: pointillist up --state {state}" in printed
+    assert f"nothing restarts them. Start it again with the same options: pointillist up --state {state} …" in printed
     assert "starts it again" not in printed
 
 

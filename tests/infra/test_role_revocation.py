@@ -195,7 +195,7 @@ def test_the_command_names_the_servers_that_present_their_renewed_certificates_a
     end = min(certificate(fleet, name).not_valid_after_utc for name in ("kafka", "postgresql"))
     assert run("ca", "renew", "--state", fleet.folder).output == (
         "renewed: kafka, postgresql\nkafka, postgresql: the former certificate is presented until a restart. "
-        f"Restart before {end:%Y-%m-%d %H:%M} UTC, when the first of them ends\n"
+        f"Restart before {end:%Y-%m-%d %H:%M} UTC, when the first one expires\n"
     )
 
 
@@ -212,7 +212,7 @@ def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
         wait_until(lambda: bool(said), "a word of what is wrong", within_s=30)
     finally:
         renewal.close()
-    assert said[0].startswith("the roles' certificates are not renewed, it is tried again in an hour: ")
+    assert said[0].startswith("the roles' certificates were not renewed, the next attempt is in an hour: ")
 
 
 def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_is_right(

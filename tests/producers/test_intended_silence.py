@@ -222,7 +222,7 @@ async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
     )  # fmt: skip
     said: list[str] = []
     check_sources([plan], said.append, lambda: None)
-    assert said == ["1 of 1 cameras are outside their hours: their sources are not tried"]
+    assert said == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
 
 
 async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: Path, hours: Hours) -> None:
@@ -244,6 +244,6 @@ async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: P
             with pytest.raises(SourceError) if strict else nullcontext():
                 await fleet.open_sources(strict=True)
     check_sources([failing, resting], said.append, lambda: None)
-    assert "it is degraded, and tried again" in said[1]
+    assert "the camera is degraded and retries" in said[1]
     with pytest.raises(SourceError, match="lab/day"):
         check_sources([failing], said.append, lambda: None)
