@@ -18,7 +18,7 @@ def fleet() -> Dashboard:
     return board(
         "pointillist-fleet",
         "Pointillist: fleet",
-        "What the cameras send and what became of it.",
+        "The cameras' frames, their verdicts and their fates.",
         [
             Row("Now", _figures()),
             Row("Cameras", _flow()),
@@ -37,7 +37,7 @@ def _figures() -> list[Graph | Figure]:
     return [
         Figure(
             "Cameras capturing",
-            "Connected to MQTT.",
+            "Cameras of the scraped fleets that capture and are connected to MQTT.",
             "none",
             Query(total(m.CAMERA_TASKS, phase="capturing")),
             0,
@@ -46,13 +46,19 @@ def _figures() -> list[Graph | Figure]:
         Figure(
             "Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded")), width=3
         ),
-        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED), width=3),
+        Figure(
+            "Bytes saved",
+            "Share of the raw bytes that was not sent, without resends.",
+            "percentunit",
+            Query(SAVED),
+            width=3,
+        ),
         Figure(
             "p99 latency", "Capture to record.", "s", Query(quantile(0.99, m.END_TO_END)), 3, width=3, limit=Limit(0.5)
         ),
         Figure(
             "Accuracy",
-            "Share of right verdicts on frames with a known class, without attacked frames.",
+            "Share of right verdicts on clean frames of simulated sources, which announce the class.",
             "percentunit",
             Query(ACCURACY),
             width=3,
@@ -60,7 +66,7 @@ def _figures() -> list[Graph | Figure]:
         ),
         Figure(
             "Backdoor alerts",
-            "Raised by the evidence of STRIP, in the last hour.",
+            "Raised in the last hour, without sightings.",
             "none",
             Query(raised),
             0,
@@ -92,7 +98,8 @@ def _flow() -> list[Graph | Figure]:
     return [
         Graph(
             "Frames at the cameras",
-            "Frames by outcome. Shed frames are gone; skipped frames were never published.",
+            "Frames a second, by outcome. Shed frames were deleted from a full spool, skipped ones never published. "
+            "Both have no verdict.",
             "ops",
             (Query(rate(m.CAMERA_FRAMES, "outcome"), "{{outcome}}"),),
         ),
@@ -104,7 +111,8 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Bytes sent, compared with a plain camera",
-            "One frame in a hundred of cameras with measure_codec: JPEG of quality 90, and the codec without a mask.",
+            "Sent bytes ÷ bytes of the same frame as raw pixels, as JPEG of quality 90, and under the codec without a "
+            "mask. Measured on one frame in a hundred of cameras with measure_codec.",
             "percentunit",
             tuple(
                 Query(f"{rate(m.CAMERA_COMPARED, way='sent')} / {rate(m.CAMERA_COMPARED, way=way)}", f"÷ {name}")
@@ -114,7 +122,7 @@ def _flow() -> list[Graph | Figure]:
         Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
         Graph(
             "Camera tasks by phase",
-            "In the fleet's processes.",
+            "Cameras in the fleets' processes.",
             "none",
             (Query(total(m.CAMERA_TASKS, "phase"), "{{phase}}"),),
         ),
@@ -138,7 +146,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Silence",
-            "Time since a camera's last recorded frame: the ten longest.",
+            "Time since a camera's last recorded frame: the ten longest. Paused and ended cameras are included.",
             "s",
             (Query(f"topk(10, min by (camera_id) ({series(m.CAMERA_AGE)}))", "{{camera_id}}"),),
             8,
@@ -159,7 +167,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Published to Home Assistant",
-            "Cameras that are announced to Home Assistant, and messages a second.",
+            "Cameras that are announced to Home Assistant (count), and messages (per second).",
             "none",
             (
                 Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
@@ -173,7 +181,7 @@ def _defence() -> list[Graph | Figure]:
     return [
         Graph(
             "Probe frames",
-            "Probes by outcome. Shed probes are classified and not checked.",
+            "Probes a second, by outcome. Flagged ones count as checked too. Shed ones are classified and not checked.",
             "ops",
             (Query(rate(m.STRIP_FRAMES, "outcome"), "{{outcome}}"),),
             8,
@@ -202,8 +210,8 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
-            "Certificates against stickers",
-            "Frames whose label was examined, by outcome. Empty while the processors certify nothing.",
+            "Certificates against adversarial patches",
+            "Frames a second whose label was examined, by outcome. Empty while the processors certify nothing.",
             "ops",
             (Query(rate(m.CERTIFICATES, "outcome"), "{{outcome}}"),),
             8,
@@ -222,8 +230,8 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Drift",
-            "Discrepancy of live pictures and answers from the calibration ÷ its limit, in all of the last three "
-            "windows. Above 1, the cameras show something else. Empty without a reference.",
+            "Discrepancy of live pictures and answers from the calibration ÷ its limit: the least of the last three "
+            "windows. Above 1, they differ from the calibration. Empty if the model has no [drift] table.",
             "none",
             (Query(f"max by (of) ({series(m.DRIFT)})", "{{of}}"),),
             8,
@@ -238,7 +246,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "STRIP entropy",
-            "Entropy of the checked probes. A trigger makes it low.",
+            "Entropy of the checked probes in bits: the lowest 1, 10 and 50 %. A trigger makes it low.",
             "none",
             tuple(Query(quantile(q, m.STRIP_ENTROPY), f"p{round(100 * q)}") for q in (0.01, 0.1, 0.5)),
             8,
@@ -261,20 +269,21 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Probe share",
-            "Share of frames that a camera sends whole: the ten highest. Also the requests for another share, and the"
-            " requests that bridges rejected.",
+            "Share of frames that a camera sends whole: the ten highest. Also the changes that bridges sent to "
+            "cameras, and the requests that they rejected, per second.",
             "percentunit",
             (
                 Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_PROBE_SHARE)}))", "{{camera_id}}"),
                 Query(f"avg({series(m.CAMERA_PROBE_SHARE)})", "mean"),
                 Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
-                Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "refused a second, {{kind}}"),
+                Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "rejected a second, {{kind}}"),
             ),
             8,
         ),
         Graph(
             "Alerts",
-            "Alerts raised in the last hour, and alerts that Kafka has not acknowledged. The console lists them.",
+            "Backdoor alerts raised in the last hour, and alerts that Kafka has not acknowledged. The console lists "
+            "them.",
             "none",
             (
                 Query(or_zero(f"sum(increase({series(m.ALERTS)}[1h]))"), "raised"),
@@ -284,12 +293,12 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Verdicts against the truth",
-            "Frames with a known class by result, without attacked frames.",
+            "Clean frames of simulated sources, which announce the class, by result.",
             "ops",
             (Query(rate(m.TRUTH, "result"), "{{result}}"),),
         ),
         Graph(
-            "Refused payloads",
+            "Rejected payloads",
             "Dead letters by stage and reason, and frames of cameras with a valid key that processors rejected.",
             "ops",
             (
@@ -308,8 +317,9 @@ def _defence() -> list[Graph | Figure]:
             ),
         ),
         Graph(
-            "Refused by the MQTT broker",
-            "Attempts of clients beyond their rights in the last hour, by the broker's log.",
+            "Rejected by the MQTT broker",
+            "Logins, messages and subscriptions that the broker rejected, and sessions taken over by a client of the "
+            "same name, in the last hour, by the broker's log.",
             "none",
             (Query(f"max by (kind) (increase({series(m.MQTT_REFUSALS)}[1h]))", "{{kind}}"),),
         ),

@@ -28,7 +28,7 @@ def _kafka() -> list[Graph | Figure]:
     return [
         Figure(
             "Kafka answers",
-            "1 while the broker answers.",
+            "1 while Kafka answers the monitor.",
             "none",
             Query(f"min({series(m.BROKER_UP, broker='kafka', **ROLES)})"),
             0,
@@ -54,7 +54,7 @@ def _kafka() -> list[Graph | Figure]:
         ),
         Figure(
             "mosquitto answers",
-            "1 while the broker answers.",
+            "1 while mosquitto answers the monitor.",
             "none",
             Query(f"min({series(m.BROKER_UP, broker='mosquitto', **ROLES)})"),
             0,
@@ -76,8 +76,8 @@ def _kafka() -> list[Graph | Figure]:
             THIRD,
         ),
         Graph(
-            "Readers' lag",
-            "Records that a consumer group has not committed.",
+            "Consumer lag",
+            "Records in Kafka that a consumer group has not committed.",
             "none",
             (Query(f"max by (group) ({series(m.KAFKA_GROUP_LAG, **ROLES)})", "{{group}}"),),
             THIRD,
@@ -96,7 +96,8 @@ def _mosquitto() -> list[Graph | Figure]:
         ),
         Graph(
             "Messages",
-            "Messages at mosquitto a second. Dropped messages exceeded its queues.",
+            "Messages at mosquitto a second. Dropped messages exceeded its queues; cameras send unconfirmed frames "
+            "again.",
             "ops",
             (Query(f"max by (direction) ({rate(m.MQTT_MESSAGES, 'role, direction', **ROLES)})", "{{direction}}"),),
             QUARTER,
@@ -146,7 +147,7 @@ def _host() -> list[Graph | Figure]:
         ),
         Graph(
             "Load",
-            "Load of the last minute divided by the cores: above 1, processes wait.",
+            "Load of the last minute ÷ the cores. Above 1, processes wait for a core.",
             "none",
             (Query(f"max by (role) ({series(m.HOST_LOAD, **ROLES)})", "{{role}}"),),
             THIRD,
@@ -191,7 +192,7 @@ def _gpus() -> list[Graph | Figure]:
         Graph("GPU memory", "Share in use.", "percentunit", (Query(used, legend),), QUARTER, limit=Limit(0.95)),
         Graph(
             "GPU temperature",
-            "By GPU.",
+            "Temperature of each GPU.",
             "celsius",
             (Query(f"max by (role, gpu) ({series(m.GPU_TEMPERATURE, **ROLES)})", legend),),
             QUARTER,
@@ -199,7 +200,7 @@ def _gpus() -> list[Graph | Figure]:
         ),
         Graph(
             "GPU power",
-            "By GPU.",
+            "Power that each GPU draws.",
             "watt",
             (Query(f"max by (role, gpu) ({series(m.GPU_POWER, **ROLES)})", legend),),
             QUARTER,

@@ -40,14 +40,14 @@ def _utilisation() -> list[Graph | Figure]:
         ),
         Graph(
             "Memory",
-            "Resident, by role.",
+            "Resident memory, by role.",
             "bytes",
             (Query(f"sum by (role) ({_process('process_resident_memory_bytes')})", "{{role}}"),),
             stacked=True,
         ),
         Graph(
             "Device",
-            "Share of the time in which the device thread was busy.",
+            "Share of the time in which a processor's device thread was busy.",
             "percentunit",
             (Query(rate(m.DEVICE_BUSY, "role", **ROLES), "{{role}}"),),
         ),
@@ -68,19 +68,20 @@ def _saturation() -> list[Graph | Figure]:
     return [
         Graph(
             "Back-pressure",
-            "Partitions that processors have paused, and bridges that reject frames because too much waits in Kafka.",
+            "Partitions that processors have paused; bridges that reject frames because too much waits in Kafka; and 1 "
+            "while a partition of the frames topic has no processor.",
             "none",
             (
                 Query(total(m.PAUSED, **ROLES), "paused partitions"),
-                Query(total(m.BRIDGE_BACKPRESSURE, **ROLES), "bridges holding back"),
-                Query(f"max({series(m.UNREAD, **ROLES)})", "frames that nobody reads"),
+                Query(total(m.BRIDGE_BACKPRESSURE, **ROLES), "bridges that reject frames"),
+                Query(f"max({series(m.UNREAD, **ROLES)})", "a partition has no processor"),
             ),
             6,
         ),
         Graph(
             "HTTP requests and logins",
-            "Requests answered; connections closed because they were too many, too slow or for another host; logins "
-            "at the console.",
+            "Requests answered, connections closed because they were too many or too slow, requests for another host "
+            "name, and logins at the console, per second.",
             "ops",
             (
                 Query(rate(m.HTTP_CONNECTIONS, "outcome", **ROLES), "{{outcome}}"),
@@ -90,21 +91,21 @@ def _saturation() -> list[Graph | Figure]:
         ),
         Graph(
             "Unacknowledged messages",
-            "Received by the bridge, not yet in Kafka.",
+            "Messages that bridges have received and Kafka has not stored yet.",
             "none",
             (Query(total(m.BRIDGE_UNACKNOWLEDGED, **ROLES), "messages"),),
             6,
         ),
         Graph(
             "Open files",
-            "Share of the limit, by role.",
+            "Open files ÷ the limit of the process: the highest of each role.",
             "percentunit",
             (Query(open_files, "{{role}}"),),
             6,
             limit=Limit(0.8),
         ),
         Graph(
-            "Room",
+            "Free disk space",
             "Free bytes on the disk of each store.",
             "bytes",
             (Query(f"min by (holds) ({series(m.DISK_FREE, **ROLES)})", "{{holds}}"),),
@@ -126,7 +127,7 @@ def _errors() -> list[Graph | Figure]:
     return [
         Graph(
             "Roles",
-            "1 if the last scrape was answered.",
+            "1 if the role answered the last scrape.",
             "none",
             (Query(f"min by (role) ({_process('up')})", "{{role}}"),),
             limit=Limit(1, bad="below"),
@@ -144,7 +145,7 @@ def _errors() -> list[Graph | Figure]:
             (
                 Query(rate(m.CAMERA_RECONNECTS, **ROLES), "MQTT connections"),
                 Query(or_zero(rate(m.SOURCE_RESTARTS, "cause", **ROLES)), "sources, {{cause}}"),
-                Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "files of cameras that are wrong, now"),
+                Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "invalid camera files, now"),
             ),
         ),
         Graph(

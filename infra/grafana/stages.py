@@ -18,12 +18,12 @@ def stages() -> Dashboard:
     return board(
         "pointillist-stages",
         "Pointillist: stages (RED)",
-        "Rate, errors and duration of every stage on a frame's way.",
+        "Rate, errors and duration of bridges, processors and recorders.",
         [
             Row("Bridges", _bridge()),
             Row("Processors", _processors()),
             Row("Recorders", _recorder()),
-            Row("Between them", _between()),
+            Row("Queues and transport", _between()),
         ],
         of=("role",),
     )
@@ -33,14 +33,14 @@ def _bridge() -> list[Graph | Figure]:
     return [
         Graph(
             "Bridge: rate",
-            "Messages by channel and outcome.",
+            "Messages a second that Kafka has stored, by channel and outcome.",
             "ops",
             (Query(rate(m.BRIDGE_MESSAGES, "channel, outcome", **ROLES), "{{channel}} {{outcome}}"),),
             THIRD,
         ),
         Graph(
             "Bridge: errors",
-            "Rejected payloads, and batches that Kafka rejected at first.",
+            "Rejected payloads, and failed attempts to write a batch to Kafka, which the bridge repeats.",
             "ops",
             (
                 Query(or_zero(rate(m.BRIDGE_MESSAGES, outcome="dead_lettered", **ROLES)), "dead letters"),
@@ -50,7 +50,7 @@ def _bridge() -> list[Graph | Figure]:
         ),
         Graph(
             "Bridge: duration",
-            "First message of a batch to Kafka's acknowledgement.",
+            "Time from the first message of a batch to Kafka's acknowledgement.",
             "s",
             quantiles(m.BRIDGE_KAFKA, **ROLES),
             THIRD,
@@ -62,14 +62,14 @@ def _processors() -> list[Graph | Figure]:
     return [
         Graph(
             "Processors: rate",
-            "Frames by outcome.",
+            "Frames a second, by outcome.",
             "ops",
             (Query(rate(m.FRAMES_TOTAL, "outcome", **ROLES), "{{outcome}}"),),
             THIRD,
         ),
         Graph(
             "Processors: errors",
-            "Batches on which a stage failed.",
+            "Batches a second on which a stage failed.",
             "ops",
             (Query(rate(m.STAGE_ERRORS, "stage", **ROLES), "{{stage}}"),),
             THIRD,
@@ -88,7 +88,7 @@ def _recorder() -> list[Graph | Figure]:
     return [
         Graph(
             "Recorder: rate",
-            "Verdicts by outcome. A duplicate changes nothing.",
+            "Verdicts a second, by outcome. A duplicate changes nothing.",
             "ops",
             (Query(rate(m.RECORDED, "outcome", **ROLES), "{{outcome}}"),),
             THIRD,
@@ -123,7 +123,7 @@ def _between() -> list[Graph | Figure]:
             (
                 Query(total(m.LAG, **ROLES), "processors, frames"),
                 Query(total(m.RECORDER_LAG, **ROLES), "recorder, records"),
-                Query(f"max({series(m.KAFKA_REPLICAS_MISSING, **ROLES)})", "copies missing"),
+                Query(f"max({series(m.KAFKA_REPLICAS_MISSING, **ROLES)})", "missing replicas"),
             ),
             THIRD,
         ),
@@ -179,7 +179,8 @@ def _between() -> list[Graph | Figure]:
         ),
         Graph(
             "Backlog",
-            "Unprocessed frames in Kafka. Above a limit, bridges reject frames and cameras spool them.",
+            "Estimated bytes of unprocessed frames in the fullest partition of Kafka. Above max_backlog_bytes, bridges "
+            "reject frames and cameras spool them.",
             "bytes",
             (Query(f"max({series(m.BRIDGE_BACKLOG, **ROLES)})", "fullest partition"),),
             THIRD,
