@@ -47,10 +47,12 @@ _AT_ONCE: Final = 100
 _SILENCED_BY: Final = "pointillist"
 """Start of a silence's author. The id of this system's database follows, and the subject of the mute."""
 _DESCRIPTION: Final = (
-    "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
-    "verdicts."
+    "Look at the flagged frames in the quarantine. Cover or remove the trigger in the scene. Until then, distrust the "
+    "camera's verdicts."
 )
-_SIGHTING_DESCRIPTION: Final = "A sighting rule of the console asks for this. It is no sign of a backdoor."
+_SIGHTING_DESCRIPTION: Final = (
+    "A sighting rule of the console requests this notification. It is no sign of a fault or of a backdoor."
+)
 
 T = TypeVar("T")
 

@@ -219,12 +219,12 @@ def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     page = browser.get("/camera/lab/road").text
     assert "Group: vehicle" in page
     assert [f"{each} <span>20 %" in page for each in ("minivan", "jeep", "cab")] == [True, True, False]  # once
-    assert "with another sticker of 5×5 pixels, double masking still gives the label <strong>cab</strong>" in page
+    assert "Certified: no patch of 5×5 pixels changes the label of double masking, <strong>cab</strong>" in page
     assert '<rect x="4" y="0" width="16" height="16" fill-opacity="0.40"><title>80.0 %</title></rect>' in page
     dark = browser.get("/camera/lab/dark").text
     assert 'class="heat"' not in dark
     assert "It is unsure what it sees; most likely cab 20 %" in dark
-    assert "a sticker of 7×7 pixels may change the label" in dark
+    assert "a patch of 7×7 pixels may change the label" in dark
 
 
 def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:

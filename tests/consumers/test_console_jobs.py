@@ -312,7 +312,7 @@ async def test_the_processors_own_bundle_is_repaired_and_not_published(tmp_path:
         assert 'value="own"' in (await browser.get("/quarantine")).text
         assert 'value="own"' not in (await browser.get("/models")).text
         refused = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
-        assert "expected one other than the processors' default" in refused.text
+        assert "expected another one than the processors' default" in refused.text
         await start(rig, browser, bundle="own")
     assert rig.given(await rig.ended())[3] == str(tmp_path / "jobs" / "bundles" / "well")
     await rig.close()

@@ -75,8 +75,8 @@ def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
         rig.context.models.apply_record(f"processor/{name}".encode(), served)
     page = rig.browser().get("/models").text
     shown = [
-        "not measured: the bundle has no reference", "collecting frames, window 2 of 3",
-        "pictures 0.40, answers 0.20 of the limit<", "pictures 2.50, answers 0.20 of the limit; changed<",
+        "not measured: the bundle has no [drift] table", "collecting frames, window 2 of 3",
+        "pictures 0.40, answers 0.20 of the limit<", "pictures 2.50, answers 0.20 of the limit; drift<",
     ]  # fmt: skip
     assert [words for words in shown if words not in page] == []
 

@@ -73,7 +73,7 @@ def test_a_wrong_link_opens_nothing_and_is_noted(rig: ConsoleRig, token: str) ->
     visitor = rig.visitor()
     answer = visitor.get("/login/link", params={"token": token})
     assert answer.status_code == 403
-    assert "This link is wrong or old. Open the one of the running console." in answer.text
+    assert "This link is invalid or expired. Open the link that `pointillist up` or" in answer.text
     assert COOKIE not in visitor.cookies
     assert rig.context.store.noted()[0].outcome == "wrong or old link"
 

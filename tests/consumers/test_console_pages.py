@@ -98,7 +98,7 @@ def test_an_alert_by_p_values_and_the_last_probe_are_shown_in_words(console: Con
     console.show(probes[-1:])
     poll(console)
     browser = console.browser()
-    in_words = "as unusual as 1 in 3,000 clean ones (suspect: below 1 in 110), {} by the features for the label"
+    in_words = "as unusual as 1 in 3,000 clean frames (flagged below 1 in 110), {} by the features for the label"
     page = browser.get("/alerts").text
     assert "The network answers stop for other reasons than in clean pictures: a trigger in the scene?" in page
     assert f"The frames look {in_words.format('most often')}." in page

@@ -226,7 +226,7 @@ async def test_a_camera_that_disobeys_gets_a_bounded_number_of_commands(console:
     assert await rounds(console, commands, *times, obey=False) == [(CAMERA, 32)] * MOST_TRIES
     tries = [each.detail.partition("0.5 on")[2] for each in console.context.store.noted(CAMERA)]
     assert tries == [*(f", try {number} of {MOST_TRIES}" for number in range(MOST_TRIES, 1, -1)), ""]
-    assert "the camera has not obeyed: 50.0 % wanted" in console.browser().get(f"/camera/{CAMERA}").text
+    assert "the camera has not applied 50.0 % yet" in console.browser().get(f"/camera/{CAMERA}").text
     announce(console, 32)
     assert await rounds(console, commands, 2 * 3_600_000) == []
     announce(console, 8)  # somebody else has commanded it

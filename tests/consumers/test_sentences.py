@@ -73,7 +73,7 @@ def test_the_system_in_one_sentence() -> None:
     ],
 )  # fmt: skip
 def test_a_p_value_is_a_share_of_clean_frames_with_the_statistic_if_it_is_known(p_value: float, words: str) -> None:
-    assert unusual(p_value, 0.0091, "") == f"as unusual as {words} clean ones (suspect: below 1 in 110)"
+    assert unusual(p_value, 0.0091, "") == f"as unusual as {words} clean frames (flagged below 1 in 110)"
 
 
 def test_each_statistic_has_its_words() -> None:

@@ -4,8 +4,8 @@ Three counters apply. With them, one attacker can lock out neither a shared addr
 guessed:
 
 - A visitor's attempts at one name. The visitor is an address, or a browser in which that user has logged in before.
-All attempts of an address, for any name.
-All attempts at a name, from any address.
+- All attempts of an address, for any name.
+- All attempts at a name, from any address.
 
 Only the first counter applies to a visitor who has given the right password before.
 """

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
-NO_BROKER: Final = "mqtt is missing: start the console with an MQTT broker to send commands."
+NO_BROKER: Final = "mqtt is missing: start the console with --mqtt to send commands."
 """The refusal of a command to a camera."""
 MOST_DROPPED: Final = 56
 _LOCKS: Final = 64

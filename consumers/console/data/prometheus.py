@@ -76,7 +76,7 @@ ASKED: Final = (
 )
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},
-    {"title": "Camera to record", "unit": "s", "series": [["p50", "p50"], ["p99", "p99"]]},
+    {"title": "Latency from capture to record", "unit": "s", "series": [["p50", "p50"], ["p99", "p99"]]},
     {
         "title": "Lag: frames of the processors, records of the recorder",
         "series": [["lag", "frames"], ["recorder_lag", "records"]],

@@ -83,12 +83,12 @@ def traffic_sentence(traffic: Traffic) -> str:
 
 
 def unusual(p_value: float, threshold: float, statistic: str, ranked: str = "most often") -> str:
-    """Return a p-value in words, such as `as unusual as 1 in 3,000 clean ones (suspect: below 1 in 110)`.
+    """Return a p-value in words, such as `as unusual as 1 in 3,000 clean frames (flagged below 1 in 110)`.
 
     The name of the most unusual `statistic` follows, `ranked` as such, unless it is empty.
     """
     by = f", {ranked} {_BY[statistic]}" if statistic else ""
-    return f"as unusual as {rarity(p_value)} clean ones (suspect: below {rarity(threshold)}){by}"
+    return f"as unusual as {rarity(p_value)} clean frames (flagged below {rarity(threshold)}){by}"
 
 
 def rarity(share: float) -> str:

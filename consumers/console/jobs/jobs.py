@@ -209,7 +209,7 @@ class Jobs:
         self._require_signer()
         if choice_id == OWN:
             raise ConfigError(
-                "bundle: expected one other than the processors' default, which they serve if none is published"
+                "bundle: expected another one than the processors' default, which they serve if none is published"
             )
         return await self._begin(who, JobKind.PUBLISH, await self._chosen(choice_id))
 

@@ -229,7 +229,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
     if camera is None or context.fleet.card(name) is None:
         return UNKNOWN.format(name)
     if context.views is None:
-        return "kafka is missing: start the console with Kafka to request certificates"
+        return "kafka is missing: start the console with --kafka to request certificates"
     if settings_of(camera.meta).get("profile") == "video":
         return f"{name}: expected the profile raw or lossless, got video. A codec spreads a sticker over later frames."
     context.views.certify(name, frames)

@@ -110,7 +110,12 @@ def _onward(context: ConsoleContext, request: Request, place: str, token: str) -
 
 async def _link(context: ConsoleContext, request: Request) -> Response:
     if not await context.logins.by_link(request.query_params.get("token", ""), address_of(request)):
-        return _form(context, "/", "This link is wrong or old. Open the one of the running console.", 403)
+        return _form(
+            context,
+            "/",
+            "This link is invalid or expired. Open the link that `pointillist up` or `pointillist status` shows.",
+            403,
+        )
     return _onward(context, request, "/", context.sessions.begin_owner())
 
 

@@ -79,12 +79,12 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 def drift_line(served: ServedModel) -> str:
     """Return the drift of a processor's model in words; ratios above 1 are drift."""
     if not served.HasField("drift"):
-        return "not measured: the bundle has no reference"
+        return "not measured: the bundle has no [drift] table"
     if served.drift.windows < DRIFT_WINDOWS:
         return f"collecting frames, window {served.drift.windows + 1} of {DRIFT_WINDOWS}"
     ratios = {"pictures": served.drift.pictures, "answers": served.drift.answers}
     shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-    return f"{shown} of the limit{'; changed' if max(ratios.values()) > 1 else ''}"
+    return f"{shown} of the limit{'; drift' if max(ratios.values()) > 1 else ''}"
 
 
 def _share(hour: list[dict[str, int]], kind: str) -> float | None:

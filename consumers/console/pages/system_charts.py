@@ -18,7 +18,7 @@ USUAL: Final = "15 minutes"
 _NAMES: Final = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},
-    {"title": "Camera to record", "unit": "s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
+    {"title": "Latency from capture to record", "unit": "s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
     {
         "title": "Bytes saved and probes flagged",
         "unit": "%",

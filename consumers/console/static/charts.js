@@ -6,7 +6,7 @@
   const HEIGHT = 110;
   const camera = [
     { title: "Frames per second", series: [["rate", "frames/s"]] },
-    { title: "Camera to record", unit: "s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
+    { title: "Latency from capture to record", unit: "s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
     { title: "Bytes sent per second", series: [["sent", "sent"]] },
     { title: "Confidence", unit: "%", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Bytes saved", unit: "%", series: [["saved", "saved"]], range: [0, 1] },
