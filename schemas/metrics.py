@@ -73,6 +73,13 @@ class _CameraFrames(LateCounter):
 
 # Every role
 BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
+CERTIFICATE_EXPIRATION = Metric(
+    Gauge,
+    "pointillist_certificate_expiration_timestamp_seconds",
+    "Unix time at which a role's certificate ends, by purpose: mqtt, kafka, admin (of the console); of several, the "
+    "earliest",
+    ("purpose",),
+)
 
 DISK_FREE = Metric(
     Gauge,

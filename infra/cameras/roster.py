@@ -81,6 +81,8 @@ class FileOfCameras:
         self._broker = broker or Broker()
         self._share = share
         self._enrolments: tuple[Path, ...] = ()
+        self.certificates: list[Path] = []
+        """The certificates of the cameras that can run; `read` replaces its elements."""
 
     def stamp(self) -> Hashable:
         """Return the stamps of the file and of every place of an enrolment that it names."""
@@ -99,6 +101,8 @@ class FileOfCameras:
                 runnable[name] = self._spec(name, camera)
             except UserError as error:
                 rejected[name] = str(error)
+        own = [spec.tls.certificate for spec in runnable.values() if spec.tls is not None]
+        self.certificates[:] = dict.fromkeys(file for file in own if file is not None)
         if self._state is not None and self._allows_rates:
             issued = [name for name in runnable if listed[name].enrolment is None]
             self._allow_rates(Layout(self._state.resolve()), issued)

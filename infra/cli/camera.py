@@ -42,6 +42,7 @@ def attach(
     """
 
     from infra.cameras.identity import camera_identity, camera_named, resembling, simulator_network_note
+    from infra.process.certificates import certificates_of
     from infra.process.exit_status import FLEET_PENDING, FRAMES_REFUSED
     from infra.process.role import run_role
     from infra.state_folder import Layout
@@ -96,6 +97,7 @@ def attach(
         ),
         tracing=settings.tracing,
         tracing_share=settings.tracing_share,
+        certificates=certificates_of(settings.model_copy(update={"mqtt": link})),
     )  # fmt: skip
     if outcome.refused:
         typer.echo(f"{identity}: frames were rejected: {outcome.refused}", err=True)

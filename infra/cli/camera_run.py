@@ -135,6 +135,7 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
         ),
         tracing=settings.tracing,
         tracing_share=settings.tracing_share,
+        certificates={"mqtt": listed.certificates},
     )  # fmt: skip
     return 0 if outcome.drained else FLEET_PENDING
 

@@ -13,6 +13,7 @@ from infra.cli.roles import COMMON, role_keys, run_following, with_records
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
+from schemas.transport.access import CERTIFICATE_FILE
 
 if TYPE_CHECKING:
     from consumers.console.settings import ConsoleSettings
@@ -51,10 +52,12 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     require_brokers(settings.connect_timeout_s, kafka=found.kafka)
     read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
+    admin = found.jobs.admin_tls if found.jobs is not None else None
     serve = partial(run_console, launch=launcher(), read_roles=read_roles, feature_extractor=feature_process())
     run_following(
         "console",
         found,
         keys,
         lambda registry, health, stop: serve(found, keys, registry=registry, health=health, stop=stop),
+        certificates={"admin": [admin / CERTIFICATE_FILE]} if admin is not None else None,
     )

@@ -21,6 +21,7 @@ def homeassistant(settings: AnnouncerSettings) -> None:
     """Announce the cameras to Home Assistant by MQTT discovery, on its broker or (with --state alone) on the
     fleet's."""
     from consumers.homeassistant.announcer import run_announcer
+    from infra.process.certificates import certificates_of
     from infra.process.metrics_server import software_version
     from infra.process.role import run_role
     from infra.state_folder import Layout
@@ -45,4 +46,5 @@ def homeassistant(settings: AnnouncerSettings) -> None:
         lambda registry, health, stop: run_announcer(
             found, software_version(), registry=registry, health=health, stop=stop
         ),
+        certificates=certificates_of(found),
     )

@@ -21,6 +21,7 @@ def monitor(settings: MonitorSettings) -> None:
     """Serve metrics of Kafka, mosquitto, this machine, its GPUs and the audit; post alerts to Alertmanager."""
     from infra.cli.signer import trust_file
     from infra.monitor.service import run_monitor
+    from infra.process.certificates import certificates_of
     from infra.process.role import run_role
 
     if settings.state is None and not settings.database:
@@ -40,4 +41,5 @@ def monitor(settings: MonitorSettings) -> None:
         "monitor",
         settings.metrics,
         lambda registry, health, stop: run_monitor(settings, keys, registry=registry, health=health, stop=stop),
+        certificates=certificates_of(settings),
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from consumers.console.settings import ConsoleSettings
     from consumers.settings import RecorderSettings
+    from infra.process.certificates import Certificates
     from processors.settings import ProcessorSettings
     from producers.bridge.settings import BridgeSettings
     from producers.simulation.fleet_settings import FleetSettings
@@ -91,9 +92,14 @@ def run_following(
     keys: KeyRing,
     run: Callable[[CollectorRegistry, Health, asyncio.Event], Coroutine[Any, Any, None]],
     name: str | None = None,
+    certificates: Certificates | None = None,
 ) -> None:
-    """Run a role as `run_role` does, and update the accepted generations of its keys."""
+    """Run a role as `run_role` does, and update the accepted generations of its keys.
+
+    `certificates` are those besides its brokers'.
+    """
     from infra.pki.generations import following
+    from infra.process.certificates import certificates_of
     from infra.process.role import run_role
     from schemas.settings import TracingSettings
 
@@ -104,6 +110,7 @@ def run_following(
         lambda registry, health, stop: following(file, keys, run(registry, health, stop)),
         name=name,
         tracing=settings.tracing if isinstance(settings, TracingSettings) else None,
+        certificates={**certificates_of(settings), **(certificates or {})},
     )
 
 
@@ -248,5 +255,6 @@ def fleet(settings: FleetSettings) -> None:
         ),
         tracing=settings.tracing,
         tracing_share=settings.tracing_share,
+        certificates={"mqtt": [tls.certificate for tls in (enrolled or {}).values() if tls.certificate is not None]},
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

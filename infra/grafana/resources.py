@@ -124,6 +124,7 @@ def _saturation() -> list[Graph | Figure]:
 
 
 def _errors() -> list[Graph | Figure]:
+    certificates = f"min by (role, purpose) ({series(m.CERTIFICATE_EXPIRATION, **ROLES)} - time())"
     return [
         Graph(
             "Roles",
@@ -147,12 +148,22 @@ def _errors() -> list[Graph | Figure]:
                 Query(or_zero(rate(m.SOURCE_RESTARTS, "cause", **ROLES)), "sources, {{cause}}"),
                 Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "invalid camera files, now"),
             ),
+            8,
         ),
         Graph(
             "Clock skew",
             "Seconds by which the clock of a camera is ahead of the recorder's: the largest.",
             "s",
             (Query(f"max({series(m.CLOCK_SKEW, **ROLES)})", "skew"),),
+            8,
             limit=Limit(1),
+        ),
+        Graph(
+            "Certificates",
+            "Time until the certificate of a role ends, by purpose.",
+            "s",
+            (Query(certificates, "{{role}} {{purpose}}"),),
+            8,
+            limit=Limit(259_200, bad="below"),
         ),
     ]

@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
+from infra.process.certificates import Certificates, export_ends
 from infra.process.log_lines import readable_line
 from infra.process.metrics_server import role_registry, serve
 from infra.process.tracing import begin_trace, traced
@@ -65,14 +66,16 @@ def run_role(
     name: str | None = None,
     tracing: str | None = None,
     tracing_share: float = 0.0,
+    certificates: Certificates | None = None,
 ) -> Result:
     """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once.
 
     Processes of one `role` differ by `name`. `tracing` is the URL of an OpenTelemetry collector; of its own cameras'
-    frames, `tracing_share` are traced.
+    frames, `tracing_share` are traced. The ends of `certificates` are metrics.
     """
     configure_logs()
     registry = role_registry(role)
+    export_ends(registry, certificates or {})
     health = Health()
     begin_trace(name or role)
     collect_seldom()

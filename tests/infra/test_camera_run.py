@@ -161,11 +161,13 @@ def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_c
     assert gate.mqtt == ("broker.example", 8883)
     assert gate.tls is not None
     assert "expected a readable enrolment" in first.rejected[CameraId("yard/door")]
+    assert listed.certificates == [folder / place / "gate.enrolment"]
     assert listed.stamp() == stamp == (listed.read(), listed.stamp())[1]
     enrol("door")
     assert listed.stamp() != stamp
     second = listed.read()
     assert not second.rejected
+    assert listed.certificates == [folder / place / f"{name}.enrolment" for name in ("gate", "door")]
     assert second.runnable[CameraId("yard/gate")] == gate
     enrol("gate")
     assert listed.read().runnable[CameraId("yard/gate")] != gate
