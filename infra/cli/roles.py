@@ -96,18 +96,27 @@ def run_following(
 ) -> None:
     """Run a role as `run_role` does, and update the accepted generations of its keys.
 
-    `certificates` are those besides its brokers'.
+    `certificates` are those besides its brokers'. With TLS and no file of generations, it logs a warning.
     """
+    import structlog
+
     from infra.pki.generations import following
-    from infra.process.certificates import certificates_of
+    from infra.process.certificates import certificates_of, tls_of
     from infra.process.role import run_role
     from schemas.settings import TracingSettings
 
     file = generations_file(settings.state, role)
+
+    async def entry(registry: CollectorRegistry, health: Health, stop: asyncio.Event) -> None:
+        if file is None and tls_of(settings):
+            reason = "POINTILLIST_GENERATIONS_FILE is not set: keys of revoked cameras are accepted"
+            structlog.get_logger().warning("generations_not_given", reason=reason)
+        await following(file, keys, run(registry, health, stop))
+
     run_role(
         role,
         settings.metrics,
-        lambda registry, health, stop: following(file, keys, run(registry, health, stop)),
+        entry,
         name=name,
         tracing=settings.tracing if isinstance(settings, TracingSettings) else None,
         certificates={**certificates_of(settings), **(certificates or {})},

@@ -10,21 +10,22 @@ from prometheus_client import CollectorRegistry
 
 from schemas.metrics import CERTIFICATE_EXPIRATION
 from schemas.runtime.file_version import FileVersion, file_version
-from schemas.transport.access import KafkaAccess, MqttAccess
+from schemas.transport.access import KafkaAccess, MqttAccess, Tls
 
 Certificates = Mapping[str, Collection[Path]]
 """Certificate files by purpose: mqtt, kafka, admin. The collections may change while the role runs."""
 
 
+def tls_of(settings: object) -> dict[str, Tls]:
+    """Return the TLS files for MQTT and Kafka in the resolved settings of a role; without TLS, none."""
+    links = {broker: getattr(settings, broker, None) for broker in ("mqtt", "kafka")}
+    found = {broker: link.tls for broker, link in links.items() if isinstance(link, KafkaAccess | MqttAccess)}
+    return {broker: tls for broker, tls in found.items() if tls is not None}
+
+
 def certificates_of(settings: object) -> dict[str, list[Path]]:
     """Return the certificates for MQTT and Kafka that the resolved settings of a role name."""
-    found = {}
-    for purpose in ("mqtt", "kafka"):
-        link = getattr(settings, purpose, None)
-        tls = link.tls if isinstance(link, KafkaAccess | MqttAccess) else None
-        if tls is not None and tls.certificate is not None:
-            found[purpose] = [tls.certificate]
-    return found
+    return {broker: [tls.certificate] for broker, tls in tls_of(settings).items() if tls.certificate is not None}
 
 
 def export_ends(registry: CollectorRegistry, certificates: Certificates) -> None:

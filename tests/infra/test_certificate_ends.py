@@ -1,4 +1,4 @@
-"""The ends of a role's certificates as metrics."""
+"""The ends of a role's certificates as metrics, and a role's warning about revocations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from infra.cli.access import resolved
 from infra.cli.roles import run_following
+from infra.local.files import write_json
 from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.roles import Roles
+from infra.pki.roles import Roles, role_folder
 from infra.process import role as role_process
 from infra.process.certificates import Certificates, export_ends
 from infra.state_folder import Layout
@@ -87,6 +89,30 @@ def test_a_role_exports_the_end_of_each_certificate_and_follows_its_renewal(
 def test_a_role_without_a_certificate_exports_no_end(exported: list[CollectorRegistry]) -> None:
     run_following("bridge", BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2"), KEYS, nothing)
     assert [family.samples for family in exported[0].collect()] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("tls", "named", "warnings"),
+    [(True, False, ["generations_not_given"]), (True, True, []), (False, False, [])],
+    ids=["without the file", "with the file", "without TLS"],
+)
+def test_a_role_that_cannot_follow_revocations_logs_a_warning(
+    fleet: Layout,
+    exported: list[CollectorRegistry],
+    monkeypatch: pytest.MonkeyPatch,
+    tls: bool,
+    named: bool,
+    warnings: list[str],
+) -> None:
+    write_json(fleet.generations, {})
+    if named:
+        monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(fleet.generations))
+    given: dict[str, Any] = {"kafka_tls": role_folder(fleet.pki, "bridge")} if tls else {}
+    settings = BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2", **given)
+    with capture_logs() as lines:
+        run_following("bridge", resolved(settings, "bridge"), KEYS, nothing)
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == warnings
+    assert len(exported) == 1
 
 
 def test_of_several_certificates_the_earliest_end_counts(fleet: Layout) -> None:
