@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import sys
 from collections.abc import Sequence
@@ -55,12 +57,30 @@ Joined = TypeVar("Joined", bound="RoleSettings")
 
 
 def existing_layout(state: Path) -> Layout:
-    """Return the layout of a state folder. Raises StateError if there is no such folder."""
+    """Return the layout of a state folder. Raises StateError if there is no such folder, or as `check_owner` does."""
     from infra.state_folder import Layout
 
     if not state.is_dir():
         raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
+    check_owner(state)
     return Layout(state.resolve())
+
+
+def check_owner(state: Path) -> None:
+    """Raise StateError if root runs this command on the existing folder of another user.
+
+    That user, such as a service's, could not read the private files that root writes.
+    """
+    owner = state.stat().st_uid
+    if os.geteuid() != 0 or owner == 0:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    raise StateError(
+        f"--state: expected a folder of root, got {state} of {name}. Run `runuser -u {name} -- pointillist …`."
+    )
 
 
 def text_of(file: Path) -> str:

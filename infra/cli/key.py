@@ -67,7 +67,7 @@ def key(
         raise ConfigError(
             "--generation: expected only with SITE/CAMERA or --scenario, got it with a role. Remove --generation."
         )
-    if state is not None and not in_bulk:
+    if state is not None and (not in_bulk or state.is_dir()):
         existing_layout(state)  # a mistyped folder would give a key of another fleet, or of a revoked generation
     layout = Layout(state.resolve()) if state is not None else None
     has_secret = layout is not None and layout.secret_file.is_file()

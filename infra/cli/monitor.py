@@ -23,10 +23,11 @@ def monitor(settings: MonitorSettings) -> None:
     from infra.monitor.service import run_monitor
     from infra.process.certificates import certificates_of
     from infra.process.role import run_role
+    from infra.state_folder import Layout
 
     if settings.state is None and not settings.database:
         raise ConfigError("database is missing: expected a URL. Set database, or state.")
-    layout = existing_layout(settings.state or Path())
+    layout = existing_layout(settings.state) if settings.state is not None else Layout(Path())
     settings = resolved(settings, "monitor").model_copy(
         update={
             "database": resolve(settings.database) or layout.database_url,

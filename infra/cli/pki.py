@@ -74,7 +74,7 @@ def init(
 
     hosts = _hosts(host)
     planned = load_scenario(scenario).cameras() if scenario is not None else []
-    layout = Layout(state.resolve())
+    layout = existing_layout(state) if state.is_dir() else Layout(state.resolve())
     environment = Environment()
     given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
     secret = fleet_secret(environment) if given else None

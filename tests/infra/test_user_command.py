@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -74,6 +76,21 @@ def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_pat
     assert created.stderr.startswith(f"{tmp_path / 'new'}: the state folder is new. ")
     assert run("token", "create", "other", "--state", tmp_path / "new").stderr == ""
     assert [each.name for each in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("words", [("status",), ("user", "add", "ada"), ("ca", "init"), ("key", "--scenario", "none")])
+def test_root_runs_no_command_on_the_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """The private files that root writes there would be unreadable for that user."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    owner = tmp_path.owner()
+    assert refusal(run(*words, "--state", tmp_path)) == (
+        f"--state: expected a folder of root, got {tmp_path} of {owner}. Run `runuser -u {owner} -- pointillist …`."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_place_of_the_users_file_is_named_as_one(tmp_path: Path) -> None:
