@@ -7,17 +7,19 @@ from pathlib import Path
 import typer
 
 
-def note(state: Path | None, what: str, subject: str, detail: str, outcome: str) -> None:
+def note(state: Path | None, what: str, subject: str, detail: str, outcome: str, *, existing_log: bool = False) -> None:
     """Write a line of the audit log in the state folder, if there is one, under the name of the user who runs this
     command.
 
-    The action is done by then, so a line that cannot be written is a warning.
+    With `existing_log`, write it only if the folder has a log already: the command starts none. The action is done by
+    then, so a line that cannot be written is a warning.
     """
-    if state is None:
+    from infra.state_folder import Layout
+
+    if state is None or (existing_log and not Layout(state).console_database.is_file()):
         return
     from consumers.console.access.owner import owner_name
     from consumers.console.data.store import Store
-    from infra.state_folder import Layout
 
     try:
         store = Store(Layout(state.resolve()).console_url)

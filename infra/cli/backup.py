@@ -10,6 +10,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, text_of
+from infra.cli.audit_line import note
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 from schemas.runtime.moment import format_utc
@@ -57,6 +58,8 @@ def backup(
         passphrase=_passphrase(passphrase_file),
     )
     typer.echo(f"{place}: {manifest.records} records of Kafka, in {time.monotonic() - begun:.1f} s")
+    sealed = "with" if passphrase_file is not None else "without"
+    note(state, "backup", "state folder", f"{place}, {sealed} a passphrase", "done", existing_log=True)
     if database is not None:
         typer.echo(
             f"not included: what lies outside {state} and this database, such as a quarantine at a URL and the volumes "
@@ -107,6 +110,7 @@ def restore(
             new_kafka=new_kafka,
         )
     typer.echo(f"{folder}: as of {format_utc(manifest.made_ms)}, {manifest.records} records of Kafka")
+    note(folder, "restore", "state folder", f"{place}, as of {format_utc(manifest.made_ms)}", "done", existing_log=True)
 
 
 def _passphrase(file: Path | None) -> str | None:

@@ -10,6 +10,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import existing_layout
+from infra.cli.audit_line import note
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,15 +75,18 @@ def key(
     secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())
     if roles is not None:
         issue_role_secrets(roles, secret)
+        note(state, "key", "roles", f"their secrets in {roles}", "written", existing_log=True)
     if scenario is not None:
         _issue_keys(scenario, layout, generation, secret)
+        note(state, "key", "cameras", f"keys of {scenario}", "written", existing_log=True)
     if in_bulk:
         return
     if camera is not None:
         identity = camera_id(camera)
-        text = derive_camera_key(secret, identity, _generations(layout, [identity], generation)[identity]).export()
+        number = _generations(layout, [identity], generation)[identity]
+        text, detail = derive_camera_key(secret, identity, number).export(), f"generation {number}"
     else:
-        text = Roots.of_fleet(secret).of(_role(role)).export()
+        text, detail = Roots.of_fleet(secret).of(_role(role)).export(), "the role's secret"
     if out is None:
         typer.echo(text)
     else:
@@ -92,6 +96,7 @@ def key(
             raise ConfigError(
                 f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
             ) from None
+    note(state, "key", camera or role or "", detail, "printed" if out is None else f"in {out}", existing_log=True)
 
 
 def _issue_keys(scenario: Path, layout: Layout | None, generation: int | None, secret: bytes) -> None:

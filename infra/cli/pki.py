@@ -99,6 +99,7 @@ def init(
         if group_reads:
             roles.let_group_read((*SERVERS, "health"))
     typer.echo(f"{authority.fleet} in {layout.pki}")
+    note(state, "ca init", "authority", authority.fleet, "kept" if there else "made", existing_log=True)
 
 
 @ca_app.command("role")
@@ -124,6 +125,7 @@ def role(
         roles.write_rights()
     reload_broker(layout)
     typer.echo(str(roles.folder(name)))
+    note(state, "ca role", name, "a new certificate", "issued", existing_log=True)
 
 
 def _hosts(given: list[str] | None) -> tuple[str, ...]:
@@ -157,6 +159,8 @@ def renew(
         typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
         if line := restart_note(renewed):
             typer.echo(line)
+        if renewed:
+            note(state, "ca renew", "roles", ", ".join(renewed), "renewed", existing_log=True)
         if not every:
             return
         time.sleep(3600 * every)

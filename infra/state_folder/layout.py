@@ -43,9 +43,14 @@ class Layout:
         return _sqlite_url(self.database)
 
     @property
+    def console_database(self) -> Path:
+        """The SQLite file of the console's own database."""
+        return self.folder / "console.sqlite"
+
+    @property
     def console_url(self) -> str:
-        """The console's own database."""
-        return _sqlite_url(self.folder / "console.sqlite")
+        """The same as an SQLAlchemy URL."""
+        return _sqlite_url(self.console_database)
 
     @property
     def users(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import shutil
 import ssl
 import stat
 from pathlib import Path
@@ -212,6 +213,45 @@ def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout
         (OWNER, "revoke", "bridge", "done"),
         (OWNER, "rotate", DOOR, "done"),
         (OWNER, "revoke", DOOR, "done"),
+    ]
+
+
+def test_keys_certificates_and_backups_are_in_an_audit_log_that_exists(tmp_path: Path) -> None:
+    layout, fresh = Layout(tmp_path / "state"), Layout(tmp_path / "fresh")
+
+    def run_all() -> None:
+        for words in (
+            ("ca", "init", "--keep", "--days", "30"),
+            ("ca", "role", "bridge-2", "--days", "300"),
+            ("ca", "renew", "--days", "1"),
+            ("key", DOOR),
+            ("key", "--role", "bridge", "--out", tmp_path / "bridge"),
+            ("key", "--roles", tmp_path / "roles"),
+            ("backup", "--to", tmp_path / "backups"),
+        ):
+            done = run(*words, "--state", layout.folder)
+            assert done.exit_code == 0, done.output
+        assert "warning" not in done.stderr
+
+    run_all()
+    assert not layout.console_database.exists()
+    shutil.rmtree(tmp_path / "backups")
+    store = Store(layout.console_url)
+    store.prepare()
+    run_all()
+    assert run("restore", "--from", tmp_path / "backups", "--state", fresh.folder).exit_code == 0
+    store.close()
+    noted = [(line.what, line.subject, line.outcome) for line in Store(fresh.console_url).noted()]
+    noted += [(line.what, line.subject, line.outcome) for line in Store(layout.console_url).noted()][:1]
+    assert noted == [
+        ("restore", "state folder", "done"),
+        ("key", "roles", "written"),
+        ("key", "bridge", f"in {tmp_path / 'bridge'}"),
+        ("key", DOOR, "printed"),
+        ("ca renew", "roles", "renewed"),
+        ("ca role", "bridge-2", "issued"),
+        ("ca init", "authority", "kept"),
+        ("backup", "state folder", "done"),
     ]
 
 
