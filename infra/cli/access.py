@@ -48,6 +48,10 @@ CONNECT_TIMEOUT_S = 10.0
 State = Annotated[
     Path | None, typer.Option(help="State folder of the running system, from which brokers and secrets are read.")
 ]
+KafkaState = Annotated[
+    Path | None,
+    typer.Option(help="State folder of a running system. Default: .pointillist, unless --kafka is given."),
+]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 """Settings of a broker's client that have an option."""

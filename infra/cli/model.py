@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from infra.cli import app
-from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
+from infra.cli.access import (
+    CONNECT_TIMEOUT_S,
+    DEFAULT_STATE,
+    Kafka,
+    KafkaLogin,
+    KafkaState,
+    KafkaTls,
+    kafka_place,
+    require_brokers,
+)
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
@@ -33,7 +42,7 @@ R = TypeVar("R")
 
 model_app = typer.Typer(
     help="List, publish, roll back and compare the models of the processors. Give --state, or --kafka, "
-    "--signer and --trust.",
+    "--signer and --trust; without both, the folder is .pointillist.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")
@@ -55,12 +64,17 @@ OtherClasses = Annotated[
 class ModelsAccess:
     """Access of a command to the list of models."""
 
-    state: State = None
+    state: KafkaState = None
     kafka: Kafka = None
     trust: Trust = None
     kafka_tls: KafkaTls = None
     kafka_login: KafkaLogin = None
     connect_timeout_s: _ConnectTimeout = CONNECT_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        """Use the usual state folder if neither a folder nor a Kafka is given."""
+        if self.state is None and self.kafka is None:
+            object.__setattr__(self, "state", DEFAULT_STATE)
 
     def run(self, work: Callable[[ModelsTopic], Awaitable[R]], signer: Signer | None = None) -> R:
         """Return the result of `work` on the topic of models."""

@@ -14,6 +14,7 @@ from infra.cli.access import (
     ConnectTimeout,
     Kafka,
     KafkaLogin,
+    KafkaState,
     KafkaTls,
     kafka_place,
     require_brokers,
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from schemas.transport.access import KafkaAddress
 
 _USERS: Final = "bridge, processor, recorder, console, audit and monitor"
-OwnState = Annotated[
-    Path | None,
-    typer.Option(help="State folder of a running system. Default: .pointillist, unless --kafka is given."),
-]
 
 
 @app.command()
@@ -42,7 +39,7 @@ def topics(
     rights: Annotated[bool, typer.Option("--rights", help=f"Also grant the users {_USERS} their rights.")] = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    state: OwnState = None,
+    state: KafkaState = None,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Create the missing topics; existing ones stay as they are."""
@@ -70,7 +67,7 @@ def replicas(
     wait: Annotated[float, typer.Option(help="Maximum seconds to wait until all replicas are in sync.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    state: OwnState = None,
+    state: KafkaState = None,
 ) -> None:
     """Check that every partition has all its replicas, before you stop a Kafka node. Exit status 2 if one has not."""
     import asyncio

@@ -22,7 +22,7 @@ from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout
 from lab.repair.scan import ScanResult
-from schemas.errors import BrokerError, BundleError, ConfigError
+from schemas.errors import BrokerError, BundleError, ConfigError, StateError
 from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
@@ -313,6 +313,20 @@ def init(folder: Path, name: str) -> Path:
     assert "PRIVATE" not in done.output
     assert done.output.strip() == (folder / f"{name}.pub").read_text().strip()
     return folder / name
+
+
+def test_without_a_state_folder_and_a_kafka_the_usual_folder_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("rollback", "--own"), ("list",), ("dismiss",)):
+        with pytest.raises(StateError, match=r"^--state: expected a state folder of .*, got \.pointillist\."):
+            run(*words)
+    folder = tmp_path / ".pointillist"
+    folder.mkdir()
+    write_json(folder / "roles.json", {"kafka": {"listen": "127.0.0.1:9"}})
+    with pytest.raises(BrokerError, match=r"Kafka broker at 127\.0\.0\.1:9"):
+        run("rollback", "--own", "--connect-timeout-s", "0.2")
 
 
 def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
