@@ -111,7 +111,7 @@ def printed(shown: LiveTable) -> str:
              "frames_lost": 1, "frames_foreign": 2, "restarts": {"bridge": 2, "kafka": 1}},
             {"bridge": 3.0, "kafka": 5.0},
             "4,195 published = 4,100 recorded + 60 dead-lettered + 30 shed + 4 pending + 1 lost. 2 foreign "
-            "rejected. 3 restarts (bridge 2 times, 3 s; kafka, 5 s). Report: run.json",
+            "payloads rejected. 3 restarts (bridge 2 times, 3 s; kafka, 5 s). Report: run.json",
         ),
         ({"frames_published": 0, "frames_recorded": 0}, {}, "0 published = 0 recorded. Nothing lost. Report: run.json"),
     ],

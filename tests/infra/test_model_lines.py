@@ -172,7 +172,7 @@ def test_promotion_by_rule_needs_the_public_key_of_the_gate(topic: StandInTopic,
     begin = (
         "model", "candidate", write_bundle(tmp_path / "bundle"), "--signer", key, "--store", tmp_path / "store"
     )  # fmt: skip
-    by_rule = refusal(run(*begin, "--clean", clean, "--by-rule"))
+    by_rule = refusal(run(*begin, "--kafka", "127.0.0.1:1", "--clean", clean, "--by-rule"))
     assert by_rule == (
         "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
     )

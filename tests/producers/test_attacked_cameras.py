@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -377,7 +377,7 @@ async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
     outcome = await run(plan, mosquitto, state_dir, run_s=4.2)
     assert outcome.drained
     begun_ms = min(frame.captured_ms for frame in bridge.frames.values())
-    counts: Counter[str] = Counter()
+    attacked_ms: dict[str, list[int]] = defaultdict(list)
     for identity, frame in bridge.frames.items():
         truth = Truth.from_wire(frame.truth)
         number = int(identity.camera_id[-1])
@@ -388,9 +388,10 @@ async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
         assert truth.class_id == label
         assert (moved.max() > 0) == truth.attacked
         assert moved.max() <= LEVELS
-        since_s = (frame.captured_ms - begun_ms) / 1000
-        assert not truth.attacked or 0 < since_s <= 3.6
-        counts[identity.camera_id] += truth.attacked
-    assert counts["red-team/cam-1"] == 0
-    assert 4 <= counts["red-team/cam-0"] <= 34
-    assert 4 <= counts["red-team/cam-2"] <= 34
+        if truth.attacked:
+            attacked_ms[identity.camera_id].append(frame.captured_ms)
+    assert attacked_ms.keys() == {"red-team/cam-0", "red-team/cam-2"}
+    for times_ms in attacked_ms.values():
+        assert 4 <= len(times_ms) <= 34
+        assert begun_ms < min(times_ms)
+        assert max(times_ms) - min(times_ms) <= 3100  # the fleet's clock may begin after its first frame
