@@ -71,20 +71,19 @@ def existing_layout(state: Path) -> Layout:
 
 
 def check_owner(state: Path) -> None:
-    """Raise StateError if root runs this command on the existing folder of another user.
+    """Raise StateError if root runs this command on the folder of another user; a missing folder is accepted.
 
     That user, such as a service's, could not read the private files that root writes.
     """
-    owner = state.stat().st_uid
+    owner = state.stat().st_uid if state.exists() else 0
     if os.geteuid() != 0 or owner == 0:
         return
     try:
         name = pwd.getpwuid(owner).pw_name
+        remedy = f"Run `runuser -u {name} -- pointillist …`."
     except KeyError:
-        name = str(owner)
-    raise StateError(
-        f"--state: expected a folder of root, got {state} of {name}. Run `runuser -u {name} -- pointillist …`."
-    )
+        name, remedy = f"user {owner}", f"Run it as user {owner}."
+    raise StateError(f"--state: expected a folder of root, got {state} of {name}. {remedy}")
 
 
 def text_of(file: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE, text_of
+from infra.cli.access import DEFAULT_STATE, check_owner, text_of
 from infra.cli.audit_line import note
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
@@ -49,6 +49,7 @@ def backup(
     from infra.state_folder import Layout
     from infra.state_folder.backup import write_backup
 
+    check_owner(state)
     begun = time.monotonic()
     place, manifest = write_backup(
         Layout(state.resolve()),
@@ -59,7 +60,15 @@ def backup(
     )
     typer.echo(f"{place}: {manifest.records} records of Kafka, in {time.monotonic() - begun:.1f} s")
     sealed = "with" if passphrase_file is not None else "without"
-    note(state, "backup", "state folder", f"{place}, {sealed} a passphrase", "done", existing_log=True)
+    # The name only: the URL may hold a password.
+    note(
+        state,
+        "backup",
+        "state folder",
+        f"{PurePosixPath(place).name}, {sealed} a passphrase",
+        "done",
+        existing_log=True,
+    )
     if database is not None:
         typer.echo(
             f"not included: what lies outside {state} and this database, such as a quarantine at a URL and the volumes "
@@ -100,6 +109,7 @@ def restore(
     from infra.state_folder import Layout
     from infra.state_folder.backup import find_backup, restore_backup
 
+    check_owner(state)
     place, folder = find_backup(source), state.resolve()
     with private_folder(folder), RoleTable(folder):
         manifest = restore_backup(
@@ -110,7 +120,8 @@ def restore(
             new_kafka=new_kafka,
         )
     typer.echo(f"{folder}: as of {format_utc(manifest.made_ms)}, {manifest.records} records of Kafka")
-    note(folder, "restore", "state folder", f"{place}, as of {format_utc(manifest.made_ms)}", "done", existing_log=True)
+    done = f"{PurePosixPath(place).name}, as of {format_utc(manifest.made_ms)}"
+    note(folder, "restore", "state folder", done, "done", existing_log=True)
 
 
 def _passphrase(file: Path | None) -> str | None:

@@ -56,8 +56,8 @@ def restart_note(renewed: Mapping[str, datetime.datetime]) -> str | None:
     if not servers:
         return None
     return (
-        f"{', '.join(servers)}: the former certificate is presented until a restart. Restart before "
-        f"{min(servers.values()):%Y-%m-%d %H:%M} UTC, when the first one expires"
+        f"{', '.join(servers)}: the former certificate is presented until a restart, which has to come before "
+        f"{min(servers.values()):%Y-%m-%d %H:%M} UTC"
     )
 
 

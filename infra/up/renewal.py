@@ -47,4 +47,4 @@ class RoleRenewal:
                 self._print_line(f"the roles' certificates were not renewed, the next attempt is in an hour: {error}")
                 continue
             if line := restart_note(renewed):
-                self._print_line(line)
+                self._print_line(f"{line}: stop and start `up`")

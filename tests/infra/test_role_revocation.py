@@ -194,8 +194,8 @@ def test_the_command_names_the_servers_that_present_their_renewed_certificates_a
     monkeypatch.undo()
     end = min(certificate(fleet, name).not_valid_after_utc for name in ("kafka", "postgresql"))
     assert run("ca", "renew", "--state", fleet.folder).output == (
-        "renewed: kafka, postgresql\nkafka, postgresql: the former certificate is presented until a restart. "
-        f"Restart before {end:%Y-%m-%d %H:%M} UTC, when the first one expires\n"
+        "renewed: kafka, postgresql\nkafka, postgresql: the former certificate is presented until a restart, "
+        f"which has to come before {end:%Y-%m-%d %H:%M} UTC\n"
     )
 
 
@@ -266,7 +266,8 @@ def test_a_running_system_names_renewed_servers_which_present_them_at_their_next
     finally:
         renewal.close()
     assert len(said) == 1
-    assert said[0].startswith("mosquitto: the former certificate is presented until a restart. Restart before ")
+    assert said[0].startswith("mosquitto: the former certificate is presented until a restart, which has to come ")
+    assert said[0].endswith(" UTC: stop and start `up`")
 
 
 def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:

@@ -78,7 +78,18 @@ def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_pat
     assert [each.name for each in tmp_path.iterdir()] == ["new"]
 
 
-@pytest.mark.parametrize("words", [("status",), ("user", "add", "ada"), ("ca", "init"), ("key", "--scenario", "none")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("user", "add", "ada"),
+        ("ca", "init"),
+        ("key", "--scenario", "none"),
+        ("up",),
+        ("backup", "--to", "nowhere"),
+        ("restore", "--from", "nowhere"),
+    ],
+)
 def test_root_runs_no_command_on_the_folder_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
