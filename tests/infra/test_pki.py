@@ -515,3 +515,18 @@ def test_an_attached_camera_gets_a_new_enrolment_from_a_new_authority_and_after_
     assert handed_out() == Authority(layout.pki).pem.strip()
     enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=-0.5)
     assert handed_out() == Authority(layout.pki).pem.strip()
+
+
+def test_the_url_of_a_backup_which_may_hold_a_password_is_not_in_the_audit_log(tmp_path: Path) -> None:
+    layout, fresh = Layout(tmp_path / "state"), Layout(tmp_path / "fresh")
+    layout.fleet_secret()
+    store = Store(layout.console_url)
+    store.prepare()
+    (tmp_path / "passphrase").write_text("a long passphrase for a test\n")
+    place = ("memory://ada:hunter2@host/backups", "--passphrase-file", tmp_path / "passphrase", "--state")
+    assert run("backup", "--to", *place, layout.folder).exit_code == 0
+    assert run("restore", "--from", *place, fresh.folder).exit_code == 0
+    lines = [*Store(layout.console_url).noted(), *Store(fresh.console_url).noted()]
+    assert [line.what for line in lines] == ["backup", "restore"]
+    assert all("hunter2" not in repr(line) for line in lines)
+    store.close()
