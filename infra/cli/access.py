@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 import sys
 from collections.abc import Sequence
@@ -62,28 +60,13 @@ Joined = TypeVar("Joined", bound="RoleSettings")
 
 def existing_layout(state: Path) -> Layout:
     """Return the layout of a state folder. Raises StateError if there is no such folder, or as `check_owner` does."""
+    from infra.local.private_folder import check_owner
     from infra.state_folder import Layout
 
     if not state.is_dir():
         raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
     check_owner(state)
     return Layout(state.resolve())
-
-
-def check_owner(state: Path) -> None:
-    """Raise StateError if root runs this command on the folder of another user; a missing folder is accepted.
-
-    That user, such as a service's, could not read the private files that root writes.
-    """
-    owner = state.stat().st_uid if state.exists() else 0
-    if os.geteuid() != 0 or owner == 0:
-        return
-    try:
-        name = pwd.getpwuid(owner).pw_name
-        remedy = f"Run `runuser -u {name} -- pointillist …`."
-    except KeyError:
-        name, remedy = f"user {owner}", f"Run it as user {owner}."
-    raise StateError(f"--state: expected a folder of root, got {state} of {name}. {remedy}")
 
 
 def text_of(file: Path) -> str:

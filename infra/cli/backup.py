@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE, check_owner, text_of
+from infra.cli.access import DEFAULT_STATE, existing_layout, text_of
 from infra.cli.audit_line import note
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
@@ -46,13 +46,12 @@ def backup(
     can read it.
     """
     from infra.process.metrics_server import software_version
-    from infra.state_folder import Layout
     from infra.state_folder.backup import write_backup
 
-    check_owner(state)
+    layout = existing_layout(state)
     begun = time.monotonic()
     place, manifest = write_backup(
-        Layout(state.resolve()),
+        layout,
         to,
         software_version(),
         database=None if database is None else resolve(database),
@@ -109,7 +108,6 @@ def restore(
     from infra.state_folder import Layout
     from infra.state_folder.backup import find_backup, restore_backup
 
-    check_owner(state)
     place, folder = find_backup(source), state.resolve()
     with private_folder(folder), RoleTable(folder):
         manifest = restore_backup(

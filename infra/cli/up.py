@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import check_owner
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
 from infra.cli.terminal import Console
@@ -42,7 +41,6 @@ def up(
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground
 
-    check_owner(settings.state)
     settings = settings.model_copy(update={"source": resolve(settings.source)})
     if settings.tracing is not None:
         require_exporter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,30 @@ from schemas.errors import StateError
 _OWNER: Final = 0o700
 
 
+def check_owner(folder: Path) -> None:
+    """Raise StateError if root uses the folder of another user; a missing folder is accepted.
+
+    That user, such as a service's, could not read the private files that root writes.
+    """
+    owner = folder.stat().st_uid if folder.exists() else 0
+    if os.geteuid() != 0 or owner == 0:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+        remedy = f"Run `runuser -u {name} -- pointillist …`."
+    except KeyError:
+        name, remedy = f"user {owner}", f"Run it as user {owner}."
+    raise StateError(f"--state: expected a folder of root, got {folder} of {name}. {remedy}")
+
+
 @contextmanager
 def private_folder(folder: Path) -> Iterator[None]:
     """Close `folder` to other users, even one that was open before, and every file made in the block.
 
-    The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed.
+    The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed, or as
+    `check_owner` does.
     """
+    check_owner(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(_OWNER)

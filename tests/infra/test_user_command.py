@@ -87,7 +87,7 @@ def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_pat
         ("key", "--scenario", "none"),
         ("up",),
         ("backup", "--to", "nowhere"),
-        ("restore", "--from", "nowhere"),
+        ("restore", "--from", __file__),
     ],
 )
 def test_root_runs_no_command_on_the_folder_of_another_user(

@@ -255,7 +255,7 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_resumes_the_b
     assert (row.images, row.submissions, row.attacks) == (8, 10, 2)
     assert (row.clean, row.worst) == (page["clean_accuracy"], page["worst_case_accuracy"])
     assert [row.worst_low, row.worst_high] == page["intervals"]["worst_case_accuracy"]
-    assert row.failed_points == sum(status != "passed" for status in page["checklist"].values())
+    assert row.points_not_passed == sum(status != "passed" for status in page["checklist"].values())
 
     def never(*arguments: object) -> dict[str, object]:
         raise AssertionError

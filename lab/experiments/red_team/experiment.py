@@ -80,14 +80,14 @@ def _run(place: Workplace, run: published_runs.PublishedRun) -> Cell:
 
     def measure() -> Tables:
         bundle = load_bundle(folder, torch.device("cpu"))
-        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), run.images)
+        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), published_runs.IMAGES)
         pages = place.store(NAME).folder
         return {"run": [published_runs.measure(run, bundle, pictures, place.runs / NAME, pages)]}
 
     # Not the code of the pages: a change of their text changes no figure.
     code = ("lab.red_team.run:RedTeam",)
     files = (folder, place.data_set("cifar10"))
-    settings = (run.bundle, run.defence, run.eps, run.images)
+    settings = (run.bundle, published_runs.DEFENCE, run.eps, published_runs.IMAGES)
     return Cell(f"run/{run.name}", code, measure, settings, files, run.seconds, published_runs.SEED)
 
 

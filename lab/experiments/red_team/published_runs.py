@@ -17,24 +17,23 @@ from processors.bundle import Bundle
 
 SEED: Final = 0
 IMAGES: Final = 1000
+DEFENCE: Final = "fleet"
 DROP_RATIO: Final = 0.25
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """All attacks on a shipped bundle behind a defence; `eps` is L∞ on frames in [0, 1]."""
+    """All attacks on a shipped bundle behind the fleet's defence; `eps` is L∞ on frames in [0, 1]."""
 
     bundle: str
     eps: str
     seconds: float
     """Estimated cost on one core."""
-    defence: str = "fleet"
-    images: int = IMAGES
 
     @property
     def name(self) -> str:
         """The name of its row, and of its folders."""
-        return run_name(self.bundle, self.defence, DROP_RATIO, self.strength)
+        return run_name(self.bundle, DEFENCE, DROP_RATIO, self.strength)
 
     @property
     def strength(self) -> float:
@@ -45,7 +44,7 @@ class PublishedRun:
     def command(self) -> str:
         """The command that makes the same pages."""
         return (
-            f"pointillist lab red-team --bundle {self.bundle} --images {self.images} --eps {self.eps} "
+            f"pointillist lab red-team --bundle {self.bundle} --images {IMAGES} --eps {self.eps} "
             "--out docs/results/red-team"
         )
 
@@ -74,8 +73,8 @@ class Row:
     worst_low: float
     worst_high: float
     strongest: str
-    failed_points: int
-    """Points of the checklist that did not pass."""
+    points_not_passed: int
+    """Points of the checklist that failed or were not run."""
 
 
 class _NoProgress:
@@ -92,7 +91,7 @@ def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs:
     `runs` has the finished batches of `lab red-team --runs`, from which the same run resumes.
     """
     sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, bundle.device)
-    defence = Defence(run.defence, bundle, DROP_RATIO, sample, None)
+    defence = Defence(DEFENCE, bundle, DROP_RATIO, sample, None)
     team = RedTeam(defence, pictures, run.strength, runs / run.name, seed=SEED)
     result = team.run(_NoProgress(), run.command)
     write_pages(pages, run.name, result)
@@ -100,7 +99,7 @@ def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs:
     if worst is None:
         raise AssertionError("all attacks have run")
     return Row(
-        bundle.model_id, run.defence, DROP_RATIO, run.strength, len(result.standing), result.times, len(result.attacks),
+        bundle.model_id, DEFENCE, DROP_RATIO, run.strength, len(result.standing), result.times, len(result.attacks),
         *clean, *worst, str(result.strongest),
         sum(verdict.status != "passed" for verdict in result.verdicts.values()),
     )  # fmt: skip
