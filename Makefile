@@ -7,10 +7,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Passed on: make up ARGS="--cameras 8 --seconds 60", make test ARGS="-k spool"
+# Extra arguments of a command: make up ARGS="--cameras 8 --seconds 60", make test ARGS="-k spool"
 ARGS ?=
 
-# uv from the path when it runs, else one of our own.
+# The uv on the path if it runs, otherwise a private one.
 OWN_UV := build/uv/bin/uv
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(OWN_UV))
 UV_FIRST := $(filter $(OWN_UV),$(UV))
@@ -30,13 +30,13 @@ test-lowest: $(VENV)/.packages-test $(VENV)/.kafka $(VENV)/.assets ## Run the te
 	$(UV) pip list --python build/lowest/bin/python > build/lowest/versions.txt
 	build/lowest/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
-test-cpus: setup-dev ## Run the tests that compute under the vector widths of other CPUs, with one and two threads
+test-cpus: setup-dev ## Run the numerical tests with the vector widths of other CPUs, with one and two threads
 	$(PYTHON) -m benchmarks.reliability.cpus $(ARGS)
 
-mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
+mutants: setup-dev ## Run mutation tests and count the mutants that the tests detect: make mutants ARGS="schemas.ranges*"
 	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(PYTHON) -m benchmarks.reliability.mutation --out docs/results/mutation/README.md $(ARGS)
 
-coverage: setup-dev ## Run the tests and print the branch coverage of the product, roles in processes of their own included
+coverage: setup-dev ## Run the tests and print the branch coverage of the product, including roles in subprocesses
 	rm -rf build/coverage
 	$(PYTHON) -m coverage run -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 	$(PYTHON) -m coverage combine --quiet
@@ -56,16 +56,16 @@ screenshots: setup-dev ## Take the documentation's pictures of the console from 
 	$(PYTHON) -m benchmarks.pages.screenshots --out docs/images
 	$(PYTHON) -m benchmarks.models.dropped --out docs/images/dropped.png
 
-bench: setup-dev ## Measure the ratios again, which takes a quarter of an hour at most and wants an idle machine
+bench: setup-dev ## Measure the ratios again: at most 15 minutes, on an idle machine
 	mkdir -p build/bench
 	for each in stages edge strip preprocess pipeline bridge own_networks; do \
 		echo "== $$each"; $(PYTHON) -m benchmarks.speed.$$each --json build/bench/$$each.json; \
 	done
 
-gpu-report: setup-dev ## Measure all of a GPU in 25 minutes at most, for the pages: make gpu-report ARGS="--device cpu --short"
+gpu-report: setup-dev ## Run all GPU measurements for the pages, 25 minutes at most: make gpu-report ARGS="--device cpu --short"
 	$(PYTHON) -m benchmarks.speed.gpu_report $(ARGS)
 
-release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
+release-check: setup-dev ## Build the release, install it in an empty environment, and run it there
 	$(PYTHON) -m benchmarks.reliability.release $(ARGS)
 
 wheel: $(VENV)/.assets | $(UV_FIRST) ## Build the wheel for devices and other machines into dist
@@ -76,8 +76,8 @@ sbom: build/sbom/bin/cyclonedx-py ## Write the bill of materials of the wheel, d
 	build/sbom/bin/cyclonedx-py requirements requirements/server.txt --pyproject pyproject.toml \
 		--mc-type application --output-reproducible --output-file dist/pointillist.cdx.json
 
-# `build` may hold the npm that fetched the assets. Tests need it: without .assets, setup brings it again.
-clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
+# Tests need the npm that `build` may contain. Without .assets, setup installs it again.
+clean: ## Remove caches and build results; keeps .venv, state folders and Kafka's jars
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f $(VENV)/.assets
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
@@ -96,7 +96,7 @@ lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARG
 	$(resolve-file) requirements/uv.in -o requirements/uv.txt $(ARGS)
 	$(resolve-file) requirements/sbom.in -o requirements/sbom.txt $(ARGS)
 
-lock-jars: $(VENV)/.packages $(VENV)/.server ## Fetch Kafka's jars again and write the digests that they are checked by
+lock-jars: $(VENV)/.packages $(VENV)/.server ## Fetch Kafka's jars again and write their digests
 	$(PYTHON) -m infra.local.kafka_jars --lock
 
 proto: setup-dev ## Generate the Python of schemas/pointillist.proto
@@ -124,7 +124,7 @@ build/sbom/bin/cyclonedx-py: requirements/sbom.txt | $(UV_FIRST)
 $(VENV)/pyvenv.cfg: | $(UV_FIRST)
 	$(UV) venv --quiet --python '>=3.11' $(VENV)
 
-# The stamps lie in the environment that they speak of: without it they are gone, and a second run starts at once.
+# Stamp files are inside the environment: a new environment has none, and a second `make` has nothing to do.
 $(VENV)/.packages: infra/bootstrap.sh | $(VENV)/pyvenv.cfg
 	./infra/bootstrap.sh run
 	touch $@
@@ -149,7 +149,7 @@ $(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
 	touch $@
 
-# It only saves time: without it, the first clean stop of a Kafka writes the archive.
+# Saves time only: without the archive, the first clean stop of a Kafka writes it.
 $(VENV)/.kafka-archive: $(VENV)/.kafka | $(VENV)/.packages
 	$(PYTHON) -m infra.local.kafka_archive || true
 	touch $@
@@ -158,7 +158,7 @@ $(VENV)/.imagenet: infra/bundling/imagenet.py infra/bundling/imagenet_classes.tx
 	$(VENV)/bin/pointillist bundle create --imagenet
 	touch $@
 
-# npm from the path when it runs, else one of our own from PyPI.
+# The npm on the path if it runs, otherwise a private one from PyPI.
 $(VENV)/.assets: package.json package-lock.json requirements/assets.txt | $(VENV)/pyvenv.cfg $(UV_FIRST)
 	npm --version >/dev/null 2>&1 || $(UV) pip install --quiet --python $(PYTHON) --target build/node --no-deps \
 		--require-hashes -r requirements/assets.txt

