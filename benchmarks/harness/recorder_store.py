@@ -9,7 +9,6 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
@@ -42,7 +41,7 @@ class RecorderStore:
     def open(self) -> None:
         """Start as a recorder does."""
         self.engine = open_engine(self.settings.database, writes=True)
-        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
+        self.store = Store(self.engine, self.settings, self.keys.previews)
         self.store.prepare()
         with self.records() as records:
             self.offsets: dict[Partition, int] = records.offsets()

@@ -143,10 +143,12 @@ def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Resul
     with RunningSystem(state, "--scenario", file, "--bundle", bundle) as system:
         system.await_role("fleet")
         # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
-        _await(lambda: sum(1 for _ in layout.quarantine.rglob("*.png")) >= 100, 60 * minutes, "100 flagged frames")
+        _await(
+            lambda: sum(1 for _ in layout.quarantine.rglob("*.png.sealed")) >= 100, 60 * minutes, "100 flagged frames"
+        )
         begun = time.monotonic()
         _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
-                 "--out", repaired)  # fmt: skip
+                 "--out", repaired, "--state", state)  # fmt: skip
         repaired_s = time.monotonic() - begun
         before = _models(layout)
         published = time.monotonic()

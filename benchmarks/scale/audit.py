@@ -30,7 +30,6 @@ from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL
 from benchmarks.scale.recorder import SECRET
 from consumers.database.engine import open_engine
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import read
 from consumers.settings import RecorderSettings
@@ -102,7 +101,7 @@ async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
     for url in urls:
         settings = RecorderSettings(kafka=kafka, database=url, quarantine=str(folder / "quarantine"))
         engine = open_engine(url, writes=True)
-        store = Store(engine, Quarantine(settings.quarantine, engine), settings)
+        store = Store(engine, settings, KeyRing(SECRET).previews)
         store.prepare()
         stores.append(store)
     reader = AIOKafkaConsumer(*_TAKEN, bootstrap_servers=kafka, group_id=None, auto_offset_reset="earliest")

@@ -39,7 +39,6 @@ from consumers.console.data.rollup import DAY_MS, Rollup
 from consumers.console.data.store import Store as Books
 from consumers.database.engine import open_engine
 from consumers.database.tables import frames
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import frame_row
 from consumers.settings import RecorderSettings
@@ -87,7 +86,7 @@ class Room:
         self.url = f"sqlite:///{folder}/records.sqlite"
         self.settings = RecorderSettings(kafka="127.0.0.1:1", database=self.url, quarantine=str(folder / "quarantine"))
         self.engine = open_engine(self.url, writes=True)
-        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
+        self.store = Store(self.engine, self.settings, KEYS.previews)
         self.store.prepare()
         self.page = ""
 

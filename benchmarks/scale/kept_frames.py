@@ -29,7 +29,6 @@ from consumers.database.queries import Records
 from consumers.database.spans import HOUR_MS, ensure_span, partition, spans_held
 from consumers.database.tables import evidence, frames, spans
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, tally
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.purge import purge
 from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
@@ -68,10 +67,10 @@ class Kept:
         self.frames = seconds * CAMERAS
         self.settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
         self.engine = open_engine(url, writes=True)
-        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
+        self.keys = KeyRing(SECRET)
+        self.store = Store(self.engine, self.settings, self.keys.previews)
         self.store.prepare()
         self.seq = seconds
-        self.keys = KeyRing(SECRET)
         now_ms = unix_ms()
         self.first_ms = now_ms - now_ms % HOUR_MS - seconds * 1_000
         """The offset makes the filled hours whole, and leaves space in the present one."""

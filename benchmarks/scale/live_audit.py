@@ -25,7 +25,6 @@ from consumers.conservation.rounds import LogOffsets
 from consumers.database.engine import open_engine
 from consumers.database.spans import ensure_span
 from consumers.database.tables import archived, boots, frames, ledgers
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import ledger_row
 from consumers.settings import RecorderSettings
@@ -52,7 +51,7 @@ class System:
         self.count = count
         self.engine = open_engine(url, writes=True)
         settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
-        Store(self.engine, Quarantine(settings.quarantine, self.engine), settings).prepare()
+        Store(self.engine, settings, _KEYS.previews).prepare()
         self._following = EACH
         old_ms = 1_000
         for start in range(0, count, CHANGED):

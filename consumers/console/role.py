@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -35,7 +34,6 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.prometheus import Prometheus
-from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.rollup import Rollup
 from consumers.console.data.site_poller import SitePoller
@@ -43,6 +41,7 @@ from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Jobs, Launch
+from consumers.console.jobs.quarantine_copies import QuarantineCopies
 from consumers.console.login_methods import open_login_methods
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
@@ -105,13 +104,9 @@ def open_context(
     fleet.forget_all(store.removed_cameras())
     context.sites = SitePoller(settings.sites, fleet)
     if settings.jobs is not None and launch is not None:
-        quarantine = settings.quarantine
-
-        def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
-            return context.recorded.read(copy_flagged, quarantine, camera, folder, stopped)
-
+        copies = QuarantineCopies(context.recorded, settings.quarantine, keys)
         context.jobs = Jobs(
-            settings.jobs, store, launch, context.write, copy, fleet.notify_pages, context.labelled_frames
+            settings.jobs, store, launch, context.write, copies, fleet.notify_pages, context.labelled_frames
         )
     if login_methods.owner is not None:
         login_methods.owner.write()  # last: a console that cannot start leaves no token

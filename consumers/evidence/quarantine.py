@@ -1,4 +1,4 @@
-"""The quarantine: flagged frames as PNG with their verdict as JSON, in a folder or an object store."""
+"""The quarantine: flagged frames as sealed PNG with their verdict as JSON, in a folder or an object store."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
+from consumers.evidence.flagged_files import read_flagged
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
 from schemas.errors import error_text, first_line
+from schemas.evidence.flagged_pictures import FACTS, PLAIN, SEALED, seal_flagged
+from schemas.keys.sealing import PreviewBox
 from schemas.transport.object_store import open_store
 
 log = structlog.get_logger()
 _RECENT: Final = 32
 """Number of pictures that stay in memory after they were written: an alarm may wait for an earlier frame."""
-_FILE: Final = re.compile(r"([^/]+/[^/]+/[0-9a-f]{16}-[0-9]+)\.(png|json)")
+_ENDINGS: Final = (SEALED, PLAIN, FACTS)
+_FILE: Final = re.compile(rf"([^/]+/[^/]+/[0-9a-f]{{16}}-[0-9]+)({'|'.join(map(re.escape, _ENDINGS))})")
 
 
 def name_of(key: FrameKey) -> str:
@@ -32,28 +36,31 @@ def name_of(key: FrameKey) -> str:
 
 
 class Quarantine:
-    """Files by name. Writing one again changes nothing. For the database thread only.
+    """Files by name. Writing the files of a frame again changes nothing. For the database thread only.
 
     The files of a batch are written before its transaction begins: a store that stalls holds no lock. A crash leaves
     files without a row, which the redelivered verdicts write again.
     """
 
-    def __init__(self, url: str, engine: Engine) -> None:
+    def __init__(self, url: str, engine: Engine, box: PreviewBox) -> None:
+        """`box` seals the pictures. Raises ConfigError for a URL that fsspec cannot open."""
         self._files, root = open_store("quarantine", url)
         self._root = root.rstrip("/")
+        self._box = box
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
         self._recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
 
     def write(self, row: FrameRow, png: bytes) -> int:
         """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
         name = name_of((row.camera, row.boot, row.seq))
+        sealed = seal_flagged(png, name, self._box)
         verdict = json.dumps(row._asdict(), indent=1).encode()
         path = self._path(name)
         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(f"{path}.png", png)
-        self._files.pipe_file(f"{path}.json", verdict)
+        self._files.pipe_file(path + SEALED, sealed)
+        self._files.pipe_file(path + FACTS, verdict)
         self._recent.append((name, png))
-        return len(png) + len(verdict)
+        return len(sealed) + len(verdict)
 
     def enter(self, connection: Connection, key: FrameKey, size: int, recorded_ms: int) -> None:
         """Enter the files of a frame, which exist, with their bytes."""
@@ -65,12 +72,12 @@ class Quarantine:
         return next((png for name, png in self._recent if name == wanted), None)
 
     def read(self, key: FrameKey) -> bytes:
-        """Return the PNG of a frame; empty if it is not in quarantine."""
+        """Return the PNG of a frame; empty if it is not in quarantine, or its file cannot be opened."""
+        name = name_of(key)
         try:
-            data: bytes = self._files.cat_file(f"{self._path(name_of(key))}.png")
+            return read_flagged(self._files, self._path(name), name).png(lambda: self._box)
         except FileNotFoundError:
             return b""
-        return data
 
     def read_some(self, keys: Sequence[FrameKey]) -> dict[FrameKey, bytes]:
         """Return the PNGs of the first of these frames, as far as the store can be read."""
@@ -152,7 +159,7 @@ class Quarantine:
         return len(gone)
 
     def _remove(self, name: str) -> None:
-        for ending in (".png", ".json"):
+        for ending in _ENDINGS:
             with suppress(FileNotFoundError):
                 self._files.rm_file(self._path(name) + ending)
 

@@ -22,7 +22,6 @@ from consumers.database.engine import open_engine
 from consumers.database.history import MINUTE_MS, count_minutes
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from consumers.evidence.probe_shares import CommandedShare, ProbePlanner, load_commanded, store_commanded
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.purge import purge, purge_frames
@@ -130,7 +129,7 @@ class Recorder:
         health.set("kafka", False, "not connected yet")
         self._engine = open_engine(settings.database, writes=True)
         self._database = DatabaseThread(self._engine, stop, health, (OffsetConflictError,))
-        self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
+        self._store = Store(self._engine, settings, keys.previews)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
         self._run_in_picture_thread = WorkerThreads(1, "pictures")

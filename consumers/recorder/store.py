@@ -32,6 +32,7 @@ from consumers.settings import RecorderSettings
 from consumers.sightings.rules_table import read_rules
 from consumers.sightings.sightings import Sightings, SightingUpdate
 from schemas.clock import unix_ms
+from schemas.keys.sealing import PreviewBox
 from schemas.pointillist_pb2 import CHECKED
 
 
@@ -76,9 +77,10 @@ class _AlarmPictures:
 class Store:
     """The database and the quarantine. All methods are for one thread, the recorder's database thread."""
 
-    def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
+    def __init__(self, engine: Engine, settings: RecorderSettings, box: PreviewBox) -> None:
+        """`box` seals pictures. Raises ConfigError for a quarantine that fsspec cannot open."""
         self.engine = engine
-        self.quarantine = quarantine
+        self.quarantine = Quarantine(settings.quarantine, engine, box)
         self.tallies = Tallies(engine)
         self.archive = Archive(engine)
         self._alone = settings.group is None

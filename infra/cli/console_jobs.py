@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,13 +56,13 @@ def job_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_") or name in _KEPT}
 
 
-def launcher() -> Callable[[Sequence[str], Path], Child]:
+def launcher() -> Callable[[Sequence[str], Path, Mapping[str, str]], Child]:
     """Return a function that starts jobs: niced, without the role's secrets, ended with this process."""
     environment = job_environment()
 
-    def launch(arguments: Sequence[str], log: Path) -> Child:
+    def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
         # A job leads its own session, where `nice` alone has no effect.
         niced = (*MODULE, "schemas.runtime.priority", str(_NICE.get(arguments[0], _NICE_SHORT)))
-        return Child([*niced, *COMMAND, *arguments], log, env=environment)
+        return Child([*niced, *COMMAND, *arguments], log, env=environment | dict(variables))
 
     return launch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from processors.bundle import Bundle
-from schemas.errors import BundleError, ConfigError
+from schemas.errors import BundleError, ConfigError, MalformedError
+from schemas.evidence.flagged_pictures import PLAIN, SEALED, open_flagged
+from schemas.keys.sealing import PreviewBox
 
 FEWEST_CLEAN: Final = 50
 FEWEST_QUARANTINED: Final = 10
@@ -24,23 +28,52 @@ LIKELY: Final = 1e-3
 """Significance level: a number of frames of one class that is more likely by chance shows no trigger."""
 
 
-def read_quarantine(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
-    """Return every PNG below `folder`, by name, at the network's size: (M, H, W, C) uint8.
+def read_quarantine(folder: Path, bundle: Bundle, box: Callable[[], PreviewBox]) -> NDArray[np.uint8]:
+    """Return every PNG below `folder`, sealed or plain, by name, at the network's size: (M, H, W, C) uint8.
 
-    Frames of another size are resampled by the policy of the bundle. Raises ConfigError if there is no PNG, if one
-    cannot be read, or if one has another size and the policy is `tile`.
+    `box` returns the cipher of sealed frames; it is called once if there are any. Frames of another size are resampled
+    by the policy of the bundle. Raises ConfigError if there is no PNG, if one cannot be opened or read, or if one has
+    another size and the policy is `tile`.
     """
     if not folder.is_dir():
         raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
+    files = _picture_files(folder)
     if not files:
         raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, got none")
-    return np.concatenate([at_network_size(_picture(file)[None], bundle, str(file)) for file in files])
+    cipher = box() if any(_is_sealed(file) for file in files) else None
+    return np.concatenate([at_network_size(_picture(file, cipher)[None], bundle, str(file)) for file in files])
 
 
-def _picture(file: Path) -> NDArray[np.uint8]:
+def _picture_files(folder: Path) -> list[Path]:
+    """Return the pictures below `folder`, by name. A sealed one replaces the plain one of the same frame."""
+    found = sorted(
+        file for file in folder.rglob("*") if (_is_sealed(file) or file.suffix.lower() == PLAIN) and file.is_file()
+    )
+    replaced = {file.with_name(file.name.removesuffix(SEALED) + PLAIN) for file in found if _is_sealed(file)}
+    return [file for file in found if file not in replaced]
+
+
+def _is_sealed(file: Path) -> bool:
+    return file.name.endswith(SEALED)
+
+
+def _content(file: Path, cipher: PreviewBox | None) -> bytes:
+    """Return the PNG in a file. A sealed one is bound to the frame that its path names: SITE/CAMERA/BOOT-NUMBER."""
+    data = file.read_bytes()
+    if cipher is None or not _is_sealed(file):
+        return data
     try:
-        with Image.open(file) as opened:
+        return open_flagged(data, "/".join(file.resolve().parts[-3:]).removesuffix(SEALED), cipher)
+    except MalformedError:
+        raise ConfigError(
+            f"{file}: expected a frame that this secret opens, got one that is damaged, sealed under another key or "
+            "outside of its folder SITE/CAMERA. Give the --state of its fleet."
+        ) from None
+
+
+def _picture(file: Path, cipher: PreviewBox | None) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(_content(file, cipher))) as opened:
             if opened.mode in ("I", "I;16", "I;16B"):
                 # Pillow would clip sixteen bits at 255.
                 array = (np.asarray(opened) >> 8).astype(np.uint8)

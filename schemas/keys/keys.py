@@ -268,3 +268,7 @@ class KeyRing:
     def reads_previews(self) -> bool:
         """True if this role was given the key to pictures for people."""
         return Root.PREVIEWS in self._roots
+
+    def of_job(self, job_id: str) -> Roots:
+        """Return the root keys of one job's own copy of pictures, see `Roots.of_job`."""
+        return self._roots.of_job(job_id)

@@ -26,7 +26,8 @@ class Root(StrEnum):
     PICTURE = "picture"
     """Cameras' pictures: the stream cipher, masks, codebooks, the choice of probes, seeds of random stages."""
     PREVIEWS = "previews"
-    """Pictures for people: previews, evidence and thumbnails on their way through Kafka. Derived from `PICTURE`."""
+    """Pictures for people: previews, evidence and thumbnails, in Kafka and in the server's stores. Derived from
+    `PICTURE`."""
     VERDICTS = "verdicts"
     """Tags of processors' statements: verdicts, and dead letters of verified frames."""
     ALERTS = "alerts"
@@ -110,6 +111,15 @@ class Roots:
     def of(self, role: Role) -> Roots:
         """Return the roots that a role needs, without the others; `SecretError` if one is missing."""
         return Roots({root: self[root] for root in role.roots})
+
+    def of_job(self, job_id: str) -> Roots:
+        """Return the root keys of one job's own copy of pictures, as those of the role console.
+
+        They follow from the key to pictures for people, and open nothing but this copy. Raises SecretError without
+        that key.
+        """
+        secret = expanded(self[Root.PREVIEWS], b"pointillist v1 job\0" + job_id.encode())
+        return Roots.of_fleet(secret).of(Role.CONSOLE)
 
     def export(self) -> str:
         """Return the line that `pointillist key --role` writes: `root:64 hexadecimal digits` for each, separated by

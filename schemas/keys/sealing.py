@@ -1,4 +1,4 @@
-"""Sealed pictures: cameras' frames are encrypted, and so are pictures for people on their way through Kafka."""
+"""Sealed pictures: cameras' frames are encrypted, and so are pictures for people, in Kafka and in stores."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def main(arguments: list[str], mode: str) -> int:
         return 2
     if arguments[0] == "lab":
         options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
-        assert list(Path(options["--quarantine"]).glob("*.png"))
+        assert list(Path(options["--quarantine"]).rglob("*.png.sealed"))
         out = Path(options["--out"])
         (out / ".pictures").mkdir(parents=True, exist_ok=True)
         (out / ".pictures" / "stamped.png").write_bytes(b"a picture")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,13 @@ from pathlib import Path
 import httpx2
 from sqlalchemy import insert
 
-from consumers.console.jobs.jobs import Jobs
+from consumers.console.jobs.jobs import Jobs, Launch
 from consumers.console.jobs.rows import Job
 from consumers.console.settings import JobSettings
 from consumers.console.web import make_app
 from consumers.database.tables import quarantine
 from infra.local.process import Child
+from schemas.runtime.supervisor import Process
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, PNG, Rig
 from tests.waiting import until
@@ -47,11 +48,11 @@ def hold(recorder: Rig, folder: Path) -> None:
         connection.execute(insert(quarantine), [{"name": HELD, "at_ms": 5, "bytes": len(PNG)}])
 
 
-def launcher(mode: str) -> Callable[[Sequence[str], Path], Child]:
+def launcher(mode: str) -> Launch:
     """Starts the command that stands in."""
 
-    def launch(arguments: Sequence[str], log: Path) -> Child:
-        return Child([sys.executable, "-IS", str(COMMAND), *arguments], log, env={"MODE": mode})
+    def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
+        return Child([sys.executable, "-IS", str(COMMAND), *arguments], log, env={"MODE": mode, **variables})
 
     return launch
 
@@ -65,6 +66,8 @@ class JobsRig:
     mode: str = "done"
     settings: dict[str, object] = field(default_factory=dict)
     console: ConsoleRig = field(init=False)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables that the last job got."""
 
     def __post_init__(self) -> None:
         jobs = JobSettings(
@@ -72,8 +75,9 @@ class JobsRig:
         ).model_copy(update=self.settings)
         self.console = ConsoleRig(self.folder, users=self.users, jobs=jobs, launch=self.launch)
 
-    def launch(self, arguments: Sequence[str], log: Path) -> Child:
-        return launcher(self.mode)(arguments, log)
+    def launch(self, arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Process:
+        self.variables = dict(variables)
+        return launcher(self.mode)(arguments, log, variables)
 
     @property
     def jobs(self) -> Jobs:

@@ -23,13 +23,16 @@ from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_messag
 from consumers.console.jobs.rows import JobKind, JobState
 from infra.local.process import ProcessId
 from lab.repair.report import PICTURES
-from schemas.errors import StateError
+from schemas.errors import MalformedError, StateError
+from schemas.evidence.flagged_pictures import open_flagged, seal_flagged
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
 from schemas.messages.models_records import ModelsRecords
-from tests.consumers.console_rig import OWNER, ConsoleRig, scene
-from tests.consumers.jobs_rig import JobsRig, hold, lay_down
-from tests.consumers.recorder_rig import CAMERA, Rig
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
+from tests.consumers.jobs_rig import HELD, JobsRig, hold, lay_down
+from tests.consumers.recorder_rig import CAMERA, PNG, Rig
 from tests.consumers.test_console_models import listed
 from tests.waiting import until
 
@@ -94,6 +97,23 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         (OWNER, "repair", "started"),
         (OWNER, "repair", "done"),
     ]
+
+
+async def test_a_repair_gets_sealed_frames_and_a_secret_that_opens_them_alone(rig: JobsRig) -> None:
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+        job = await rig.ended()
+        assert rig.variables.keys() == {"POINTILLIST_ROLE_SECRET"}
+        own = KeyRing(Roots.from_export(rig.variables["POINTILLIST_ROLE_SECRET"], Role.CONSOLE)).previews
+        await start(rig, browser, "publish", bundle=f"job-{job.job_id}")
+        await rig.ended()
+        assert rig.variables == {}
+    (file,) = (each for each in (rig.folder / "jobs" / "runs" / job.job_id / "quarantine").rglob("*") if each.is_file())
+    assert open_flagged(file.read_bytes(), HELD, own) == PNG
+    with pytest.raises(MalformedError):
+        open_flagged(file.read_bytes(), HELD, CONSOLE_KEYS.previews)
+    with pytest.raises(MalformedError):
+        open_flagged(seal_flagged(PNG, HELD, CONSOLE_KEYS.previews), HELD, own)
 
 
 async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: JobsRig) -> None:
@@ -225,7 +245,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
         await rig.pid()
     with pytest.raises(StateError, match="that no other console uses"):
         JobsRig(tmp_path)
-    rig.jobs._launch = lambda arguments, log: pytest.fail("nothing more is started")
+    rig.jobs._launch = lambda arguments, log, variables: pytest.fail("nothing more is started")
     rig.jobs.close = lambda: None  # type: ignore[method-assign]  # the crash closes nothing but the locks
     os.close(rig.jobs._lock)
     assert rig.console.context.login_methods.owner is not None

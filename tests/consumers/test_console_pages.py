@@ -237,7 +237,7 @@ def test_a_store_that_fails_is_named_in_one_line(
     frames = console.context.labelled_frames
     assert frames is not None
     kept = frames.keep((CAMERA, BOOT, 0), scene(), "new", "car", 0.9)
-    for file in (f"{CAMERA}/{BOOT:016x}-0.png", f"teach/{kept}.sealed"):
+    for file in (f"{CAMERA}/{BOOT:016x}-0.png.sealed", f"teach/{kept}.sealed"):
         (tmp_path / "quarantine" / file).unlink()
         (tmp_path / "quarantine" / file).mkdir()
     for path, setting in ((f"/quarantine/{kept}.png", "quarantine"), (f"/teach/picture/{kept}.jpg", "kept_files")):

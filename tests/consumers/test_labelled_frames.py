@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -30,10 +30,10 @@ from consumers.console.jobs.rows import Job, JobKind
 from consumers.console.pages.camera import changes_on
 from consumers.console.settings import JobSettings
 from consumers.records.rows import FrameRow
-from infra.local.process import Child
 from lab.restoration.psnr import read_picture
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
+from schemas.runtime.supervisor import Process
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
@@ -502,9 +502,9 @@ class Watched(JobsRig):
 
     pictures = 0
 
-    def launch(self, arguments: Sequence[str], log: Path) -> Child:
+    def launch(self, arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Process:
         self.pictures = sum(each.is_file() for each in Path(arguments[2]).rglob("*"))
-        return super().launch(arguments, log)
+        return super().launch(arguments, log, variables)
 
 
 @pytest.mark.parametrize("mode", ["done", "refuses", "hangs"])

@@ -253,7 +253,7 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
 
 
 def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(rig: Rig) -> None:
-    held = Quarantine(str(rig.folder / "quarantine"), rig.engine)
+    held = Quarantine(str(rig.folder / "quarantine"), rig.engine, RECORDER_KEYS.previews)
     key = (CAMERA, BOOT, 7)
     assert held.read(key) == b""
     with rig.engine.begin() as connection:
@@ -279,7 +279,7 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
     rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = place or str(rig.folder / "quarantine")
-    held = Quarantine(url, rig.engine)
+    held = Quarantine(url, rig.engine, RECORDER_KEYS.previews)
     files, root = fsspec.core.url_to_fs(url)
     rows = [frame_row((CAMERA, BOOT, seq), verdict(seq), 1) for seq in range(3)]
     others = [f"{root}/{CAMERA}/notes.txt", f"{root}/clips/{CAMERA}/00000000000001.sealed"]
@@ -292,7 +292,7 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
         files.makedirs(other.rpartition("/")[0], exist_ok=True)
         files.pipe_file(other, b"of others")
     if not place:
-        for ending in ("png", "json"):
+        for ending in ("png.sealed", "json"):
             os.utime(f"{root}/{name_of((CAMERA, BOOT, 0))}.{ending}", (7, 7))
     rig.store.quarantine = held
     rig.store.prepare()

@@ -158,8 +158,8 @@ def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_
 def test_flagged_frames_are_in_quarantine_before_the_verdict_is_committed(rig: Rig) -> None:
     rig.verdicts([verdict(0), verdict(1, flagged=False), verdict(2, flagged=True)])
     folder = rig.folder / "quarantine" / CAMERA
-    assert sorted(path.name for path in folder.iterdir()) == [f"{BOOT:016x}-2.json", f"{BOOT:016x}-2.png"]
-    assert (folder / f"{BOOT:016x}-2.png").read_bytes() == PNG
+    assert sorted(path.name for path in folder.iterdir()) == [f"{BOOT:016x}-2.json", f"{BOOT:016x}-2.png.sealed"]
+    assert rig.store.quarantine.read((CAMERA, BOOT, 2)) == PNG
     assert json.loads((folder / f"{BOOT:016x}-2.json").read_text())["class_name"] == "stop"
 
 
@@ -184,7 +184,7 @@ def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
     begun_ms = time.time_ns() // 10**6
     written = rig.feed(records)
     assert len(_alerts(rig)) == 1
-    assert len(called) == 2 * len(list((rig.folder / "quarantine").rglob("*.png"))) > 0
+    assert len(called) == 2 * len(list((rig.folder / "quarantine").rglob("*.png.sealed"))) > 0
     assert min(row.recorded_ms for row in written.rows) >= begun_ms + 20 * len(called)
     with rig.engine.begin() as connection:
         others = (
@@ -263,8 +263,8 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) 
     held = rig.store.bytes_held()["quarantine"]
     bounds = Bounds(quarantine_bytes=held // 2)
     assert not purge(rig.store, bounds)
-    names = {path.stem for path in (rig.folder / "quarantine").rglob("*.png")}
-    assert names == {f"{BOOT:016x}-{seq}" for seq in (3, 4, 5)}
+    names = {path.name for path in (rig.folder / "quarantine").rglob("*.png.sealed")}
+    assert names == {f"{BOOT:016x}-{seq}.png.sealed" for seq in (3, 4, 5)}
     assert rig.store.bytes_held()["quarantine"] <= held // 2
 
 

@@ -25,18 +25,21 @@ def jobs_of(jobs: dict[str, Any], **others: Any) -> JobSettings | None:
     return job_settings(ConsoleSettings.model_validate({"jobs": jobs, **others}))
 
 
-def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_niced_and_is_told_its_own_secret_and_none_of_its_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = f"import json, os; print(json.dumps([dict(os.environ), os.nice(0), {SESSION}]))"
     monkeypatch.setattr(console_jobs, "COMMAND", (sys.executable, "-IS", "-c", program))
     for name in ("POINTILLIST_ROLE_SECRET_FILE", "POINTILLIST_KAFKA_TLS", "POINTILLIST_ALLOW_CODE", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     for name in ("POINTILLIST_DATA", "POINTILLIST_FACTORIES"):
         monkeypatch.delenv(name, raising=False)
-    child = launcher()(["lab", "repair"], tmp_path / "log")
+    child = launcher()(["lab", "repair"], tmp_path / "log", {"POINTILLIST_ROLE_SECRET": "own"})
     child.start()
     assert child.wait(2 * PATIENCE_S) == 0
     environment, niceness, session = json.loads((tmp_path / "log").read_text())
-    assert [name for name in environment if name.startswith("POINTILLIST_")] == ["POINTILLIST_ALLOW_CODE"]
+    given = {name: value for name, value in environment.items() if name.startswith("POINTILLIST_")}
+    assert given == {"POINTILLIST_ALLOW_CODE": "1", "POINTILLIST_ROLE_SECRET": "own"}
     assert environment["OMP_NUM_THREADS"] == "1"
     assert niceness >= 15
     # A job leads its session: the kernel compares the niceness of sessions.

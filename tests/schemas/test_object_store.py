@@ -13,10 +13,12 @@ from consumers.evidence.quarantine import Quarantine
 from infra.state_folder.backup import find_backup
 from processors.models.store import ModelStore
 from schemas.errors import ConfigError
+from schemas.keys.keys import KeyRing
 from schemas.keys.sealing import PreviewBox
 from schemas.transport.object_store import open_store
 
 URL = "absent://user:hidden@bucket/prefix"
+BOX = PreviewBox(bytes(32))
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +54,9 @@ def test_an_unknown_scheme_is_one_line() -> None:
 @pytest.mark.parametrize(
     "opened",
     [
-        pytest.param(lambda: Quarantine(URL, create_engine("sqlite://")), id="quarantine"),
-        pytest.param(lambda: frame_of(URL, "site/door/1"), id="a quarantined frame"),
-        pytest.param(lambda: SealedFiles(URL, "clips", PreviewBox(bytes(32)), "clip"), id="kept files"),
+        pytest.param(lambda: Quarantine(URL, create_engine("sqlite://"), BOX), id="quarantine"),
+        pytest.param(lambda: frame_of(URL, "site/door/1", KeyRing(bytes(32))), id="a quarantined frame"),
+        pytest.param(lambda: SealedFiles(URL, "clips", BOX, "clip"), id="kept files"),
         pytest.param(lambda: ModelStore("absent://bucket"), id="models"),
         pytest.param(lambda: find_backup(URL), id="a backup"),
     ],

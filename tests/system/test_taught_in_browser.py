@@ -7,7 +7,7 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,9 +44,9 @@ pytestmark = [
 ]
 
 
-def launch(arguments: Sequence[str], log: Path) -> Child:
+def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
     """Start a job as the console does, but at the priority of the test."""
-    return Child([*COMMAND, *arguments], log)
+    return Child([*COMMAND, *arguments], log, env={**os.environ, **variables})
 
 
 @contextmanager

@@ -11,21 +11,26 @@ from sqlalchemy import Engine, select
 from consumers.console.access.sight import Sight
 from consumers.console.data.sealed_files import answering_store
 from consumers.database.tables import quarantine
+from consumers.evidence.flagged_files import read_flagged
 from schemas.errors import ConfigError
+from schemas.evidence.flagged_pictures import SEALED, seal_flagged
+from schemas.keys.keys import KeyRing
+from schemas.keys.sealing import PreviewBox
 from schemas.transport.object_store import open_store
 
 MOST_COPIED: Final = 2_000
 
 
-def frame_of(url: str, name: str) -> bytes:
-    """Return the PNG of a frame in the quarantine at `url`.
+def frame_of(url: str, name: str, keys: KeyRing) -> bytes:
+    """Return the PNG of a frame in the quarantine at `url`; empty bytes if its file cannot be opened.
 
     Raises FileNotFoundError if it was purged or never there, StateError if the store fails, ConfigError if fsspec
-    cannot open the URL.
+    cannot open the URL, SecretError if the frame is sealed and `keys` do not open pictures.
     """
     system, root = open_store("quarantine", url)
     with answering_store("quarantine"):
-        return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
+        found = read_flagged(system, f"{root.rstrip('/')}/{name}", name)
+    return found.png(lambda: keys.previews)
 
 
 def cameras_of(engine: Engine, sight: Sight) -> dict[str, int]:
@@ -38,10 +43,13 @@ def cameras_of(engine: Engine, sight: Sight) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
-    """Copy the newest quarantined frames into `folder`, numbered; of all cameras if `camera` is empty.
+def copy_flagged(
+    engine: Engine, url: str, keys: KeyRing, camera: str, folder: Path, box: PreviewBox, stopped: Callable[[], bool]
+) -> int:
+    """Copy the newest quarantined frames into `folder`, sealed with `box`; of all cameras if `camera` is empty.
 
-    Return their number. Ends early if `stopped` returns true. Raises ConfigError if there are no frames.
+    Return their number. Frames that `keys` do not open are skipped. Ends early if `stopped` returns true. Raises
+    ConfigError if there are no frames.
     """
     query = select(quarantine.c.name).order_by(quarantine.c.at_ms.desc()).limit(MOST_COPIED)
     if camera:
@@ -54,10 +62,15 @@ def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: C
         if stopped():
             break
         try:
-            (folder / f"{copied:05d}.png").write_bytes(frame_of(url, name))
+            png = frame_of(url, name, keys)
         except FileNotFoundError:  # purged since the query
             continue
+        if not png:
+            continue
+        file = folder / f"{name}{SEALED}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(seal_flagged(png, name, box))
         copied += 1
     if not copied and not stopped():
-        raise ConfigError(f"quarantine: expected frames of {camera or 'any camera'}, got none")
+        raise ConfigError(f"quarantine: expected frames of {camera or 'any camera'} that this console opens, got none")
     return copied

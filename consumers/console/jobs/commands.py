@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from consumers.console.jobs.bundles import BundleChoice
+from consumers.console.jobs.quarantine_copies import FOLDER
 from consumers.console.jobs.rows import CANDIDATES, Job, JobKind
 from consumers.console.jobs.scans import ScanSource
 from consumers.console.settings import JobSettings
@@ -18,9 +17,6 @@ OUT: Final = "out"
 LABELS: Final = "labels"
 _COMMANDS: Final = {JobKind.ROLLBACK: "rollback", JobKind.PROMOTE: "promote", JobKind.DISMISS: "dismiss"}
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
-
-Copy = Callable[[str, Path, Callable[[], bool]], int]
-"""A function that copies the quarantine of one or all cameras into a folder until its last argument returns true."""
 
 
 def arguments_of(
@@ -49,24 +45,10 @@ def arguments_of(
         return ["model", "publish", str(choice.place), *replaces, *(settings.publish or ())]
     found = [
         "lab", "repair", "--bundle", str(choice.place), "--clean", str(settings.folder / CLEAN),
-        "--quarantine", str(place / "quarantine"), "--out", str(place / OUT), "--json", str(place / FIGURES),
+        "--quarantine", str(place / FOLDER), "--out", str(place / OUT), "--json", str(place / FIGURES),
         "--progress",
     ]  # fmt: skip
     for option, name in _EVALUATE:
         if (settings.folder / name).is_file():
             found += [option, str(settings.folder / name)]
     return found
-
-
-def copy_quarantine(copy: Copy, camera: str, place: Path, stopped: Callable[[], bool]) -> None:
-    """Copy the quarantine into a job's folder, whole or not at all.
-
-    Earlier copies stay: a resumed repair learns from the same frames.
-    """
-    held, part = place / "quarantine", place / "quarantine.part"
-    if held.is_dir():
-        return
-    shutil.rmtree(part, ignore_errors=True)
-    copy(camera, part, stopped)
-    if not stopped():
-        part.rename(held)

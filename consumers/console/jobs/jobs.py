@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, BundleChoice, default_bundle, job_bundles, operator_bundles
-from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, copy_quarantine
+from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, arguments_of
 from consumers.console.jobs.output import (
     PICTURES_FOLDER,
     Progress,
@@ -34,6 +34,7 @@ from consumers.console.jobs.output import (
     tail_of,
     teach_report_of,
 )
+from consumers.console.jobs.quarantine_copies import QuarantineCopies
 from consumers.console.jobs.rows import CANDIDATES, Job, JobKind, JobState
 from consumers.console.jobs.scans import ScanSource, scan_source
 from consumers.console.settings import JobSettings
@@ -59,8 +60,9 @@ _BUNDLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = structlog.get_logger()
 
 
-Launch = Callable[[Sequence[str], Path], Process]
-"""Creates a child process from arguments and the file to which its output is appended."""
+Launch = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
+"""Creates a child process from arguments, the file to which its output is appended, and its own environment
+variables."""
 Write = Callable[..., Awaitable[Any]]
 """Runs a function that writes to the console's database, outside the event loop."""
 
@@ -91,14 +93,14 @@ class Jobs:
         store: Store,
         launch: Launch,
         write: Write,
-        copy: Copy,
+        copies: QuarantineCopies,
         on_change: Callable[[], None],
         labelled_frames: LabelledFrames | None = None,
     ) -> None:
         """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
         self.settings = settings
         self._engine, self._note = store.engine, store.note
-        self._launch, self._write, self._copy, self._on_change = launch, write, copy, on_change
+        self._launch, self._write, self._copies, self._on_change = launch, write, copies, on_change
         self._labelled_frames = labelled_frames
         self._runs = settings.folder / "runs"
         self._run_in_thread = WorkerThreads(2, "jobs")
@@ -306,6 +308,8 @@ class Jobs:
         arguments = await self._run_in_thread(self._prepared, now)
         if (why := now.requested_end()) is not None:
             return why, "stopped before it began"
+        is_repair = now.job.kind is JobKind.REPAIR
+        variables = self._copies.variables(now.job.job_id) if is_repair else {}
         is_long = now.job.kind in (JobKind.REPAIR, JobKind.TEACH, *CANDIDATES)
         limit_s = self.settings.repair_s if is_long else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
@@ -317,7 +321,7 @@ class Jobs:
                 now.progress = progress
                 self._on_change()
 
-        child = Supervisor(self._launch(arguments, written))
+        child = Supervisor(self._launch(arguments, written, variables))
         status, cause = await child.run(now.wake, STOP_S, poll_s=POLL_INTERVAL_S, limit_s=limit_s, on_poll=watch)
         if cause is Cause.EXPIRED:
             return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
@@ -343,7 +347,7 @@ class Jobs:
             raise ConfigError(f"the bundle {job.subject} is missing")
         if job.kind is JobKind.REPAIR:
             now.progress = Progress("copying the quarantine")
-            copy_quarantine(self._copy, job.camera, place, lambda: now.requested_end() is not None)
+            self._copies.copy(job.job_id, job.camera, place, lambda: now.requested_end() is not None)
         source = self.scan_sources([choice])[choice.choice_id] if job.kind in CANDIDATES else None
         if source is not None and source.labels:
             self._copy_labels(now, choice.classes)

@@ -403,7 +403,7 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
     picture, known = b"", await context.read_recorded(read) if _FILE.fullmatch(place["name"]) else None
     if known is not None:
         with suppress(FileNotFoundError):
-            picture = await context.fetch(frame_of, context.settings.quarantine, known)
+            picture = await context.fetch(frame_of, context.settings.quarantine, known, context.keys)
     if not picture:
         return error_response(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

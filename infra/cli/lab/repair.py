@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.access import existing_layout
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
     bundle_folder,
@@ -19,8 +20,12 @@ from infra.cli.lab.shared import (
     write_json,
 )
 from infra.cli.progress import PhaseBars, PhaseLines
-from schemas.errors import BundleError, ConfigError
+from infra.cli.roles import role_keys
+from schemas.errors import BundleError, ConfigError, SecretError
 from schemas.runtime.disk import enough_disk
+
+if TYPE_CHECKING:
+    from schemas.keys.sealing import PreviewBox
 
 
 @lab_app.command()
@@ -34,7 +39,17 @@ def repair(
     out: Annotated[Path, typer.Option(help="Folder for the repaired bundle, the report and the checkpoints.")],
     quarantine: Annotated[
         Path | None,
-        typer.Option(help="Folder of flagged frames as PNG, including sub-folders. Not needed with --mode clean."),
+        typer.Option(
+            help="Folder of flagged frames as PNG, sealed or plain, including sub-folders. Not needed with --mode "
+            "clean."
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="State folder with the secret that opens sealed frames. Default: POINTILLIST_ROLE_SECRET(_FILE) of "
+            "the role console."
+        ),
     ] = None,
     mode: Annotated[
         str,
@@ -82,6 +97,8 @@ def repair(
         from lab.training.successor import LOCK, ONE_RUN, withdraw, write_successor
         from processors.bundle import load_bundle
 
+        if state is not None:
+            existing_layout(state)
         way: Any = chosen(mode, "default", "paper", "quarantine", "clean", option="--mode")
         if json is not None:
             require_writable(json)
@@ -91,7 +108,11 @@ def repair(
         pictures = read_npz(clean, len(classes))
         if quarantine is None and way != "clean":
             raise ConfigError("--quarantine: expected a folder of flagged frames, got none. Or use --mode clean.")
-        flagged = no_frames(backdoored) if quarantine is None else read_quarantine(quarantine, backdoored)
+        flagged = (
+            no_frames(backdoored)
+            if quarantine is None
+            else read_quarantine(quarantine, backdoored, lambda: _preview_box(state))
+        )
         evaluation = Evaluation(
             *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
         )
@@ -121,6 +142,21 @@ def repair(
             f"{100 * result.chosen.lost:.1f} points of the {result.chosen.count} that chose the weights. The "
             f"network is not published: see {out / 'report.md'}."
         )
+
+
+def _preview_box(state: Path | None) -> PreviewBox:
+    """Return the cipher of quarantined frames, with the console's secret. Raises SecretError without it."""
+    from infra.state_folder.environment import Environment
+
+    known = Environment()
+    if state is None and not any(
+        (known.role_secret, known.role_secret_file, known.fleet_secret, known.fleet_secret_file)
+    ):
+        raise SecretError(
+            "--state is missing: the frames of --quarantine are sealed. Give the state folder of their fleet, or set "
+            "POINTILLIST_ROLE_SECRET(_FILE) to the secret of the role console."
+        )
+    return role_keys(state, "console").previews
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""`pointillist lab repair` on sealed frames of a quarantine: with a state folder, a secret, and without the key."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infra.state_folder import Layout
+from lab.repair.inputs import read_quarantine
+from schemas.evidence.flagged_pictures import seal_flagged
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from tests.lab.colour_judge import save
+from tests.lab.conftest import Command
+from tests.lab.sick_judge import pictures, sick_bundle, stamped, write_sick
+
+SECRET = b"the secret of a fleet with sealed frames"
+VARIABLE = "POINTILLIST_ROLE_SECRET"
+CAMERA = "quarantine/lab/door"
+
+
+def name_of(seq: int) -> str:
+    return f"lab/door/{0x77:016x}-{seq}"
+
+
+def lay_down(folder: Path, roots: Roots, frames: int = 12) -> Path:
+    """A quarantine with sealed frames of one camera."""
+    flagged = stamped(pictures(60, seed=2).take(np.arange(frames)))
+    box = KeyRing(roots).previews
+    (folder / CAMERA).mkdir(parents=True)
+    for seq, picture in enumerate(flagged.images):
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, "PNG")
+        (folder / "quarantine" / f"{name_of(seq)}.png.sealed").write_bytes(
+            seal_flagged(png.getvalue(), name_of(seq), box)
+        )
+        (folder / "quarantine" / f"{name_of(seq)}.json").write_text("{}")
+    return folder / "quarantine"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sick bundle, clean pictures, a state folder and a quarantine that its recorder has sealed."""
+    for name in (VARIABLE, f"{VARIABLE}_FILE", "POINTILLIST_FLEET_SECRET", "POINTILLIST_FLEET_SECRET_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    write_sick(tmp_path / "bundle")
+    save(tmp_path / "clean.npz", pictures(20, seed=1))
+    Layout(tmp_path / "state").fleet_secret(SECRET)
+    lay_down(tmp_path, Roots.of_fleet(SECRET).of(Role.RECORDER))
+    return tmp_path
+
+
+def repaired(folder: Path, lab: Command, *more: object, quarantine: Path | None = None) -> str:
+    """The refusal of a repair. Its clean pictures are too few, which is examined after the quarantine is read."""
+    given = (
+        "repair", "--bundle", folder / "bundle", "--clean", folder / "clean.npz", "--quarantine",
+        quarantine or folder / "quarantine", "--out", folder / "out", *more,
+    )  # fmt: skip
+    ended = lab(*map(str, given))
+    assert ended.code == 2, ended.err
+    return next(line for line in ended.err.splitlines() if line.startswith("error: "))
+
+
+OPENED = "--clean: expected at least"
+"""The first refusal after the quarantine was read."""
+
+
+def test_a_state_folder_opens_the_quarantine_of_its_fleet(folder: Path, lab: Command) -> None:
+    assert OPENED in repaired(folder, lab, "--state", folder / "state")
+
+
+@pytest.mark.parametrize("role", [Role.CONSOLE, None])
+def test_a_secret_in_the_environment_opens_it(
+    folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch, role: Role | None
+) -> None:
+    if role is not None:
+        monkeypatch.setenv(VARIABLE, Roots.of_fleet(SECRET).of(role).export())
+    else:
+        monkeypatch.setenv("POINTILLIST_FLEET_SECRET", SECRET.hex())
+    assert OPENED in repaired(folder, lab)
+
+
+def test_the_secret_of_a_job_opens_the_copy_of_the_job_and_not_the_quarantine(
+    folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE)).of_job("ab" * 8)
+    monkeypatch.setenv(VARIABLE, job.export())
+    copy = lay_down(folder / "runs", job)
+    assert OPENED in repaired(folder, lab, quarantine=copy)
+    assert "expected a frame that this secret opens" in repaired(folder, lab)
+
+
+def test_without_a_key_one_line_names_the_options(folder: Path, lab: Command) -> None:
+    assert repaired(folder, lab) == (
+        "error: --state is missing: the frames of --quarantine are sealed. Give the state folder of their fleet, or "
+        "set POINTILLIST_ROLE_SECRET(_FILE) to the secret of the role console."
+    )
+    (folder / "empty").mkdir()
+    assert "the secret of the role console is missing" in repaired(folder, lab, "--state", folder / "empty")
+    assert "--state: expected a state folder" in repaired(folder, lab, "--state", folder / "none")
+
+
+def test_another_fleets_secret_a_damaged_and_a_moved_file_are_one_line_with_the_file(
+    folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = folder / "quarantine" / f"{name_of(0)}.png.sealed"
+    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "7c" * 32)
+    assert f"{first}: expected a frame that this secret opens, got one" in repaired(folder, lab)
+    state = ("--state", folder / "state")
+    shutil.move(folder / CAMERA, folder / "quarantine" / "lab" / "gate")
+    assert "/lab/gate/" in repaired(folder, lab, *state)
+    shutil.move(folder / "quarantine" / "lab" / "gate", folder / CAMERA)
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
+    assert f"{first}: expected a frame that this secret opens, got one" in repaired(folder, lab, *state)
+
+
+def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folder: Path) -> None:
+    box = KeyRing(SECRET).previews
+    place = folder / "quarantine"
+    whole = read_quarantine(place, sick_bundle(), lambda: box)
+    assert (len(whole), read_quarantine(folder / CAMERA, sick_bundle(), lambda: box).tobytes()) == (12, whole.tobytes())
+    plain = Image.fromarray(stamped(pictures(60, seed=2)).images[3])
+    plain.save(place / f"{name_of(3)}.png")  # written before an upgrade, and again after it
+    (place / f"{name_of(4)}.png.sealed").unlink()
+    plain.save(place / f"{name_of(4)}.png")
+    for kept in (f"teach/{name_of(5)}.sealed", "clips/lab/door/00000000000007.sealed"):
+        (place / kept).parent.mkdir(parents=True, exist_ok=True)
+        (place / kept).write_bytes(b"sealed otherwise")
+    read = read_quarantine(place, sick_bundle(), lambda: box)
+    expected = whole.copy()
+    expected[[index for index, seq in enumerate(sorted(map(str, range(12)))) if seq == "4"]] = np.asarray(plain)
+    assert (read == expected).all()
