@@ -23,6 +23,7 @@ from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import FrameRow, Window, windows_of
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
+from schemas.keys.sealing import PreviewBox
 from schemas.pointillist_pb2 import CHECKED, Alert, Ledger
 from schemas.ranges import RangeSet
 
@@ -50,9 +51,11 @@ class Watch:
     The state in memory changes in `commit`, after the database has it.
     """
 
-    def __init__(self, engine: Engine, rule: EvidenceRule, recorded: Frames) -> None:
+    def __init__(self, engine: Engine, rule: EvidenceRule, recorded: Frames, box: PreviewBox) -> None:
+        """`box` seals the thumbnails of alerts."""
         self._rule = rule
         self._recorded = recorded
+        self._box = box
         self._chains = Chains(engine)
         self._waiting: dict[BootKey, tuple[int, float, int]] = {}
         """For each waiting chain: its next sequence number, the start of the wait, and its partition."""
@@ -144,7 +147,7 @@ class Watch:
             for found in alarms:
                 window = self._window(connection, boot, found.alarm)
                 alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, picture_of), window)
-                if connection.execute(self._alert, alert_row(alert, partition=0)).rowcount:
+                if connection.execute(self._alert, alert_row(alert, 0, self._box)).rowcount:
                     raised.alerts.append(alert)
             raised.chains[boot] = after
             waited = self._waiting.get(boot)

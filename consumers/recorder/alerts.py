@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import structlog
 from sqlalchemy import Engine, func, select, tuple_, update
 
+from consumers.database.alerts import stored_alert
 from consumers.database.tables import alerts
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from schemas.errors import BrokerError, error_text
@@ -105,7 +106,7 @@ class Outbox:
 
         await self._sender.send(
             self._alerts_topic,
-            [self._sealed(Alert.FromString(each.message)) for each in due],
+            [self._sealed(stored_alert(each.message, lambda: self._keys.previews)) for each in due],
             lambda record: sent.append(record.alert.alert_id),
             shrink=self._without_picture,
             refused=refused,

@@ -78,7 +78,7 @@ class Store:
     """The database and the quarantine. All methods are for one thread, the recorder's database thread."""
 
     def __init__(self, engine: Engine, settings: RecorderSettings, box: PreviewBox) -> None:
-        """`box` seals pictures. Raises ConfigError for a quarantine that fsspec cannot open."""
+        """`box` seals flagged frames and thumbnails. Raises ConfigError for a quarantine that fsspec cannot open."""
         self.engine = engine
         self.quarantine = Quarantine(settings.quarantine, engine, box)
         self.tallies = Tallies(engine)
@@ -89,8 +89,8 @@ class Store:
             if engine.dialect.name == "sqlite"
             else FramesByTime(engine, self.tallies)
         )
-        self.watch = Watch(engine, settings.evidence, self.frames)
-        self.sightings = Sightings(engine)
+        self.watch = Watch(engine, settings.evidence, self.frames, box)
+        self.sightings = Sightings(engine, box)
         self.camera_rows = CameraRows(engine)
         self.history = History(engine)
         self.ledgers = LedgerTable(engine)

@@ -27,6 +27,7 @@ from consumers.sightings.rule import (
     not_ahead,
 )
 from schemas.camera_groups import most_specific
+from schemas.keys.sealing import PreviewBox
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import Alert, Range, Verdict
 
@@ -64,7 +65,9 @@ class Sightings:
     forgets only the newest frames.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, box: PreviewBox) -> None:
+        """`box` seals the thumbnails of alerts."""
+        self._box = box
         self._by_wanted: dict[str, dict[str, SightingRule]] = {}
         self._rules: tuple[SightingRule, ...] = ()
         self._of_camera: dict[str, tuple[SightingRule, ...]] = {}
@@ -141,7 +144,7 @@ class Sightings:
         after = SightingTrack(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
             alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))
-            if connection.execute(self._insert, alert_row(alert, partition)).rowcount:
+            if connection.execute(self._insert, alert_row(alert, partition, self._box)).rowcount:
                 found.alerts.append(alert)
             after = after._replace(alert_id=alert.alert_id)
         found.changed[key] = after

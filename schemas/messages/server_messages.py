@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from schemas.errors import BadTagError, MalformedError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
+from schemas.keys.sealing import PreviewBox
 from schemas.keys.tags import Purpose, Tagger
 from schemas.pointillist_pb2 import Alert, Comparison, DeadLetter, Verdict
 
@@ -99,17 +100,28 @@ def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:
     """Return an alert's record value: its thumbnail sealed, all of it signed."""
     sent = Alert()
     sent.CopyFrom(alert)
-    sent.thumbnail = keys.previews.seal(alert.thumbnail, _of_alert(alert), THUMBNAIL)
+    seal_thumbnail(sent, keys.previews)
     return sign_statement(keys, alert.camera_id, sent)
 
 
 def open_alert(camera_id: str, payload: bytes, keys: KeyRing) -> Alert:
     """Verify and parse an alert from Kafka; open its thumbnail if `keys` can."""
     alert = open_statement(Alert, camera_id, payload, keys)
-    sealed, alert.thumbnail = alert.thumbnail, b""
     if keys.reads_previews:
-        alert.thumbnail = keys.previews.open(sealed, _of_alert(alert), THUMBNAIL)
+        open_thumbnail(alert, keys.previews)
+    else:
+        alert.thumbnail = b""
     return alert
+
+
+def seal_thumbnail(alert: Alert, box: PreviewBox) -> None:
+    """Seal the thumbnail of an alert."""
+    alert.thumbnail = box.seal(alert.thumbnail, _of_alert(alert), THUMBNAIL)
+
+
+def open_thumbnail(alert: Alert, box: PreviewBox) -> None:
+    """Open the thumbnail of an alert; `MalformedError` if it belongs to another alert's frames or another key."""
+    alert.thumbnail = box.open(alert.thumbnail, _of_alert(alert), THUMBNAIL)
 
 
 def _of_alert(alert: Alert) -> Identity:

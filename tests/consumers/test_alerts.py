@@ -7,13 +7,14 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from consumers.database.alerts import alert_row
 from consumers.recorder.alerts import DueAlert, Outbox
 from infra.local.kafka import Kafka
 from schemas.errors import WireError
 from schemas.messages.server_messages import open_alert
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from tests.conftest import TopicFactory
-from tests.consumers.recorder_rig import KEYS
+from tests.consumers.recorder_rig import KEYS, PNG
 from tests.consumers.scene import alerts_held
 
 LIMIT = {"max.message.bytes": "4000"}
@@ -22,7 +23,9 @@ LIMIT = {"max.message.bytes": "4000"}
 def due(number: int, picture: bytes = b"", detail: str = "") -> DueAlert:
     """An alert that waits."""
     alert = Alert(alert_id=f"{number}{detail}", camera_id="lab/door", raised_ms=number, thumbnail=picture)
-    return DueAlert(alert.alert_id, alert.camera_id, number, alert.SerializeToString())
+    message = alert_row(alert, 0, KEYS.previews)["message"]
+    assert isinstance(message, bytes)
+    return DueAlert(alert.alert_id, alert.camera_id, number, message)
 
 
 @pytest_asyncio.fixture
@@ -71,6 +74,23 @@ async def test_a_consumer_reads_alerts_of_a_recorder_each_once_by_its_id_and_no_
             assert found.setdefault(alert.alert_id, alert) == alert
     assert {name: alert.thumbnail for name, alert in found.items()} == {"1": b"png", "2": b""}
     assert forgeries == 1
+
+
+@pytest.mark.brokers
+async def test_an_alert_that_an_earlier_release_stored_goes_out_with_its_picture(
+    outbox: tuple[Outbox, str], kafka: Kafka
+) -> None:
+    sender, topic = outbox
+    waiting = [due(1), due(2)]
+    plain, damaged = (Alert.FromString(each.message) for each in waiting)
+    plain.thumbnail, damaged.thumbnail = PNG, b"sealed under another key"
+    messages = (plain.SerializeToString(), damaged.SerializeToString())
+    assert await sender.send([each._replace(message=m) for each, m in zip(waiting, messages, strict=True)]) == [
+        "1",
+        "2",
+    ]
+    held = await alerts_held(kafka.bootstrap, topic)
+    assert {(alert.raised_ms, alert.thumbnail) for alert in held} == {(1, PNG), (2, b"")}
 
 
 @pytest.mark.brokers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 from sqlalchemy import select
 
+from consumers.database.alerts import stored_alert
 from consumers.database.queries import open_records
 from consumers.database.tables import alerts, dead_letters, evidence, ledgers, versions
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
@@ -41,7 +42,18 @@ from schemas.pointillist_pb2 import (
     Window,
 )
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
+from tests.consumers.recorder_rig import (
+    BOOT,
+    CAMERA,
+    PNG,
+    RECORDER_KEYS,
+    MakeRig,
+    Rig,
+    dead_letter,
+    ledger,
+    signed,
+    verdict,
+)
 
 ATTACK = [verdict(n, flagged=n > 40 if n % 2 else None, whole=n % 2 == 1) for n in range(60)]
 """Odd frames are probes; those after frame 40 are flagged, and the second of them is one too many."""
@@ -269,7 +281,7 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) 
 
 
 def _alerts(rig: Rig) -> list[Alert]:
-    return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
+    return [stored_alert(due.message, lambda: RECORDER_KEYS.previews) for due in unpublished(rig.engine)]
 
 
 def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:

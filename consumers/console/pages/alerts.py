@@ -37,6 +37,7 @@ from consumers.console.data.sentences import unusual
 from consumers.console.pages.fleet import page_of
 from consumers.console.pages.jobs import job_choices
 from consumers.console.pages.mutes import LENGTHS, mute
+from consumers.database.alerts import stored_alert
 from consumers.database.console_store import Reviews
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
@@ -299,7 +300,7 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
         with engine.begin() as connection:
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
         try:
-            return Alert.FromString(message or b"").thumbnail
+            return stored_alert(message or b"", lambda: context.keys.previews).thumbnail
         except DecodeError:
             return b""
 
