@@ -6,16 +6,16 @@ has moved, the one with the newer frame wins: the other one takes the camera for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
 from consumers.cameras.state import State, StateWithReason, current
-from consumers.database.engine import PreparedStatement, upsert
+from consumers.database.cameras import boot_totals
+from consumers.database.engine import PreparedStatement, insert_or_replace
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
-from schemas.batched import batched
 from schemas.clock import unix_ms
 
 STATES_OVERLAP_MS: Final = 15_000
@@ -45,11 +45,7 @@ class CameraStates:
         """Beyond `most` rows, those of cameras that nothing else is known of are purged."""
         self._engine = engine
         self._most = most
-        insertion = upsert(engine, camera_states)
-        columns = {name: insertion.excluded[name] for name in ("state", "reason", "since_ms", "patience_s", "saved_ms")}
-        self._save = PreparedStatement(
-            engine, insertion.on_conflict_do_update(index_elements=[camera_states.c.camera], set_=columns)
-        )
+        self._save = PreparedStatement(engine, insert_or_replace(engine, camera_states))
 
     def save(self, changed: Sequence[tuple[SavedState, int]]) -> None:
         """Write states, each with the Unix time up to which its judge knows the camera's frames, 0 for never."""
@@ -57,7 +53,7 @@ class CameraStates:
             # Not before: the transaction may have waited, and readers follow this time.
             now_ms = unix_ms()
             quiet = [saved.camera for saved, _ in changed if saved.judged.state is State.SILENT]
-            newest = _newest_frames(connection, quiet)
+            newest = boot_totals(connection, quiet, func.max(boots.c.last_ms))
             rows = [
                 {
                     "camera": saved.camera,
@@ -98,12 +94,3 @@ def read_states(connection: Connection, since_ms: int = 0) -> list[SavedState]:
         for row in connection.execute(query)
         if row.state in known
     ]
-
-
-def _newest_frames(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for some in batched(list(names)):
-        mine = boots.c.camera.in_(some)
-        query = select(boots.c.camera, func.max(boots.c.last_ms)).where(mine).group_by(boots.c.camera)
-        found |= {name: int(last_ms) for name, last_ms in connection.execute(query)}
-    return found

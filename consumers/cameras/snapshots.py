@@ -10,19 +10,23 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, func, select
+import structlog
+from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.cameras.camera import RECENT_PROBES, Camera
-from consumers.database.engine import PreparedStatement, upsert
+from consumers.database.cameras import boot_totals
+from consumers.database.engine import PreparedStatement, insert_or_replace
 from consumers.database.tables import boots, camera_snapshots, cameras, frames
 from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
 from consumers.records.rows import CameraRow, FrameRow
-from schemas.batched import batched
-from schemas.errors import StateError
 from schemas.limits import MAX_CAMERAS
 
 SAVED_AT_ONCE: Final = 2_000
 _READ_AT_ONCE: Final = 500
+_FRAMES: Final = func.sum(boots.c.frames)
+"""Number of a camera's recorded frames, purged ones included."""
+
+log = structlog.get_logger()
 
 
 class Snapshots:
@@ -32,14 +36,8 @@ class Snapshots:
         """Prepare. `load` returns at most `strangers` cameras with a status and without a frame."""
         self._engine = engine
         self._strangers = strangers
-        insertion = upsert(engine, camera_snapshots)
-        columns = {name: insertion.excluded[name] for name in ("heard_ms", "state")}
-        self._save = PreparedStatement(
-            engine, insertion.on_conflict_do_update(index_elements=[camera_snapshots.c.camera], set_=columns)
-        )
+        self._save = PreparedStatement(engine, insert_or_replace(engine, camera_snapshots))
         self._tallies = Tallies(engine)
-        of: BindParameter[str] = bindparam("of")
-        self._statuses = PreparedStatement(engine, select(cameras).where(cameras.c.camera == of))
 
     def save(self, changed: Sequence[Camera], to_ms: int) -> None:
         """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`.
@@ -49,7 +47,7 @@ class Snapshots:
         kept = [(camera, camera.last) for camera in changed if camera.last is not None]
         with self._engine.begin() as connection:
             if kept:
-                counts = _frames_of(connection, [camera.name for camera, _ in kept])
+                counts = boot_totals(connection, [camera.name for camera, _ in kept], _FRAMES)
                 rows = [
                     {
                         "camera": camera.name,
@@ -72,15 +70,11 @@ class Snapshots:
         with self._engine.begin() as connection:
             to_ms = tally(connection, SNAPSHOTS_TO_MS)
             found = self._as_saved(connection, to_ms)
-            for name, camera in found.items():
-                row = self._statuses.run(connection, of=name).fetchone()
-                if row is not None:
-                    camera.record_status(CameraRow(*row))
-            strange = select(cameras).order_by(cameras.c.seen_ms.desc()).limit(self._strangers)
-            for row in connection.execute(strange):
-                if row.camera not in found:
-                    found[row.camera] = Camera(row.camera)
-                    found[row.camera].record_status(CameraRow(*row))
+            most = len(found) + self._strangers
+            newest = select(cameras).order_by(cameras.c.seen_ms.desc())
+            for row in connection.execution_options(yield_per=_READ_AT_ONCE).execute(newest):
+                if row.camera in found or len(found) < most:
+                    found.setdefault(row.camera, Camera(row.camera)).record_status(CameraRow(*row))
             return list(found.values())
 
     def _as_saved(self, connection: Connection, to_ms: int) -> dict[str, Camera]:
@@ -89,7 +83,8 @@ class Snapshots:
             .order_by(camera_snapshots.c.heard_ms.desc())
             .limit(MAX_CAMERAS)
         )
-        found = {name: saved_camera(name, state) for name, state in rows}
+        saved = [saved_camera(name, state) for name, state in rows]
+        found = {camera.name: camera for camera in saved if camera is not None}
         # A snapshot may be newer than `to_ms`: only frames after the last one of a camera are taken.
         heard = {name: camera.last.recorded_ms for name, camera in found.items() if camera.last is not None}
         later = select(frames).where(frames.c.recorded_ms >= to_ms).order_by(frames.c.recorded_ms)
@@ -102,19 +97,9 @@ class Snapshots:
             if frame.recorded_ms > heard.get(frame.camera, -1):
                 camera.record_frame(frame)
                 changed.add(frame.camera)
-        for name, count in _frames_of(connection, sorted(changed)).items():
+        for name, count in boot_totals(connection, sorted(changed), _FRAMES).items():
             found[name].frames = count
         return found
-
-
-def _frames_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    """Return the numbers of frames recorded of these cameras, purged ones included."""
-    found: dict[str, int] = {}
-    for some in batched(names):
-        mine = boots.c.camera.in_(some)
-        query = select(boots.c.camera, func.sum(boots.c.frames)).where(mine).group_by(boots.c.camera)
-        found |= {name: int(count) for name, count in connection.execute(query)}
-    return found
 
 
 def _state(camera: Camera, count: int) -> str:
@@ -126,13 +111,17 @@ def _state(camera: Camera, count: int) -> str:
     )  # fmt: skip
 
 
-def saved_camera(name: str, state: str) -> Camera:
-    """Return the camera of a row of `camera_snapshots`. Raises StateError if `Snapshots.save` did not write it."""
+def saved_camera(name: str, state: str) -> Camera | None:
+    """Return the camera of a row of `camera_snapshots`; None for a row of another release.
+
+    Such a row is logged, and the camera's next frame replaces it.
+    """
     try:
         count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
         row = FrameRow(*last)
     except (TypeError, ValueError):
-        raise StateError(f"snapshot of {name}: expected a list of seven values, got {state[:80]!r}") from None
+        log.warning("camera_not_read", camera=name, error=f"snapshot: expected seven values, got {state[:80]!r}")
+        return None
     flagged: Iterable[bool] = (each == "1" for each in probes)
     return Camera(
         name, count, row, entropy_bits=entropy_bits, probes=deque(flagged, RECENT_PROBES),

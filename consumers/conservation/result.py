@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select
 
-from consumers.database.engine import upsert
+from consumers.database.engine import insert_or_replace
 from consumers.database.tables import live_audit
 
 _ONLY: Final = 1
@@ -17,12 +17,8 @@ _ONLY: Final = 1
 
 def save_result(engine: Engine, document: Mapping[str, object]) -> None:
     """Replace the saved result by a document of `LiveAudit.refresh`. Raises the errors of SQLAlchemy."""
-    insertion = upsert(engine, live_audit).values(only=_ONLY, document=json.dumps(document))
-    replaced = insertion.on_conflict_do_update(
-        index_elements=[live_audit.c.only], set_={"document": insertion.excluded.document}
-    )
     with engine.begin() as connection:
-        connection.execute(replaced)
+        connection.execute(insert_or_replace(engine, live_audit).values(only=_ONLY, document=json.dumps(document)))
 
 
 def read_result(connection: Connection) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection, select
 
 from consumers.cameras.camera import Camera
@@ -28,7 +27,7 @@ from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.clock import monotonic_ms, unix_ms
-from schemas.errors import StateError, error_text
+from schemas.errors import error_text
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
 from schemas.runtime.worker_threads import WorkerThreads
@@ -39,8 +38,6 @@ _OVERLAP_MS: Final = 5_000
 
 MOST_COUNTED: Final = 1_000
 """The newest dead letters are counted up to this number, those of all sites together."""
-
-log = structlog.get_logger()
 
 
 @dataclass
@@ -158,11 +155,8 @@ class DatabasePoller:
         for name, heard_ms, state in connection.execute(newest):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
             before = self._saved_before.get(name)
-            try:
-                camera = before[1] if before is not None and before[0] == state else saved_camera(name, state)
-            except StateError as error:  # a row of another release; the next frame replaces it
-                log.warning("camera_not_read", error=str(error))
-            else:
+            camera = before[1] if before is not None and before[0] == state else saved_camera(name, state)
+            if camera is not None:
                 rows[name] = state, camera
         self._saved_before = rows
         return [camera for _, camera in rows.values()]

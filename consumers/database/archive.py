@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
 
-from consumers.database.engine import PreparedStatement, upsert
+from consumers.database.engine import PreparedStatement, insert_or_replace
 from consumers.database.tables import archived, frames, tallies
 from consumers.database.tallies import PURGED_FRAMES
 from consumers.records.batch import FrameKey
@@ -76,14 +76,9 @@ class Archive:
         mine = (archived.c.kind == bindparam("of_kind"), archived.c.camera == bindparam("of"))
         query = select(archived.c.first, archived.c.last).where(*mine, archived.c.boot == bindparam("in_boot"))
         self._ranges = PreparedStatement(engine, query.order_by(archived.c.first))
-        put = upsert(engine, archived)
-        key = [archived.c.kind, archived.c.camera, archived.c.boot, archived.c.first]
-        self._put = PreparedStatement(
-            engine, put.on_conflict_do_update(index_elements=key, set_={"last": put.excluded.last})
-        )
-        self._remove = PreparedStatement(
-            engine, delete(archived).where(*(column == bindparam(column.name) for column in key))
-        )
+        self._put = PreparedStatement(engine, insert_or_replace(engine, archived))
+        key = [column == bindparam(column.name) for column in archived.primary_key.columns]
+        self._remove = PreparedStatement(engine, delete(archived).where(*key))
         self._purged = PreparedStatement(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
         self._purged_before = -1
         self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()

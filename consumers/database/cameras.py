@@ -5,25 +5,34 @@ Each camera signs both. A message older than the stored one is ignored, so retai
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Engine, delete, select
+from collections.abc import Sequence
+from typing import Any
 
-from consumers.database.engine import upsert
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select
+
+from consumers.database.engine import insert_or_replace
 from consumers.database.tables import boots, cameras
 from consumers.records.batch import Batch, clean
 from consumers.records.rows import CameraRow
+from schemas.batched import batched
 from schemas.messages.camera_status import is_newer
 from schemas.pointillist_pb2 import Meta, Status
+
+
+def boot_totals(connection: Connection, names: Sequence[str], total: ColumnElement[Any]) -> dict[str, int]:
+    """Return `total`, an aggregate over the table `boots`, for each of these cameras with a boot."""
+    found: dict[str, int] = {}
+    for some in batched(names):
+        query = select(boots.c.camera, total).where(boots.c.camera.in_(some)).group_by(boots.c.camera)
+        found |= {name: int(value) for name, value in connection.execute(query)}
+    return found
 
 
 class CameraRows:
     """Writes the table `cameras`. For the database thread only."""
 
     def __init__(self, engine: Engine) -> None:
-        insertion = upsert(engine, cameras)
-        self._upsert = insertion.on_conflict_do_update(
-            index_elements=[cameras.c.camera], set_={name: insertion.excluded[name] for name in CameraRow._fields[1:]}
-        )
-
+        self._put = insert_or_replace(engine, cameras)
         self._met_new = True
         """Whether cameras may have been added since `purge_strangers` found no excess; False saves an index scan."""
 
@@ -49,7 +58,7 @@ class CameraRows:
                 )
         self._met_new |= not changed.keys() <= known.keys()
         if changed:
-            connection.execute(self._upsert, [row._asdict() for row in changed.values()])
+            connection.execute(self._put, [row._asdict() for row in changed.values()])
         return list(changed.values())
 
     def purge_strangers(self, connection: Connection, limit: int, rows: int) -> int:

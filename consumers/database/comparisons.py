@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select
 
-from consumers.database.engine import upsert
+from consumers.database.engine import insert_or_replace, upsert
 from consumers.database.tables import comparisons, rollouts
 from consumers.records.batch import clean
 from schemas.pointillist_pb2 import Assessment, Comparison, Outcome, Slot
@@ -63,8 +63,7 @@ def save_rollout(connection: Connection, assessment: Assessment, model_id: str) 
         "at_ms": assessment.at_ms,
         "report": assessment.report,
     }
-    insertion = upsert(connection.engine, rollouts).values(values)
-    connection.execute(insertion.on_conflict_do_update(index_elements=["begun_ms", "digest"], set_=values))
+    connection.execute(insert_or_replace(connection.engine, rollouts).values(values))
     kept = select(rollouts.c.begun_ms).order_by(rollouts.c.begun_ms.desc()).limit(MOST_ROLLOUTS)
     connection.execute(delete(rollouts).where(rollouts.c.begun_ms.not_in(kept.scalar_subquery())))
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 from sqlalchemy import BigInteger, Column, Connection, Float, Index, Integer, MetaData, Table, Text, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.database.engine import open_engine, upsert
+from consumers.database.engine import insert_or_replace, open_engine
 from schemas.errors import StateError
 
 T = TypeVar("T")
@@ -171,5 +171,4 @@ def mark(connection: Connection, name: str) -> int:
 
 def set_mark(connection: Connection, name: str, value: int) -> None:
     """Set the value of a mark."""
-    insertion = upsert(connection.engine, marks).values(name=name, value=value)
-    connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+    connection.execute(insert_or_replace(connection.engine, marks).values(name=name, value=value))

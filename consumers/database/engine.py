@@ -132,6 +132,13 @@ def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
     return postgresql.insert(table)
 
 
+def insert_or_replace(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return the INSERT of whole rows that replaces a row with the same primary key."""
+    insertion = upsert(engine, table)
+    replaced = {column.name: insertion.excluded[column.name] for column in table.columns if not column.primary_key}
+    return insertion.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=replaced)
+
+
 class PreparedStatement:
     """A statement compiled once and run by the driver itself, which costs a fraction of SQLAlchemy's own way.
 

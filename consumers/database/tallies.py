@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, select
 
-from consumers.database.engine import PreparedStatement, upsert
+from consumers.database.engine import PreparedStatement, insert_or_replace, upsert
 from consumers.database.tables import tallies
 
 FRAME_ROWS: Final = "frame_rows"
@@ -35,14 +35,11 @@ class Tallies:
 
     def __init__(self, engine: Engine) -> None:
         insertion = upsert(engine, tallies)
-        key = [tallies.c.name]
-        value = insertion.excluded.value
+        total = {"value": tallies.c.value + insertion.excluded.value}
         self._add = PreparedStatement(
-            engine, insertion.on_conflict_do_update(index_elements=key, set_={"value": tallies.c.value + value})
+            engine, insertion.on_conflict_do_update(index_elements=[tallies.c.name], set_=total)
         )
-        self._set = PreparedStatement(
-            engine, insertion.on_conflict_do_update(index_elements=key, set_={"value": value})
-        )
+        self._set = PreparedStatement(engine, insert_or_replace(engine, tallies))
 
     def add(self, connection: Connection, counts: Mapping[str, int]) -> None:
         """Add to each of the counts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, and_, func, select
 
-from consumers.database.engine import upsert
+from consumers.database.engine import insert_or_replace
 from schemas.errors import ConfigError
 
 
@@ -40,5 +40,4 @@ def replace_row(connection: Connection, table: Table, values: Mapping[str, Any],
     same = and_(*(column == values[column.name] for column in table.primary_key))
     if (connection.scalar(select(func.count()).select_from(table).where(~same)) or 0) >= most:
         raise ConfigError(f"{name}: expected at most {most}, got more. Remove one first.")
-    insertion = upsert(connection.engine, table).values(values)
-    connection.execute(insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
+    connection.execute(insert_or_replace(connection.engine, table).values(values))

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, select
 
 from consumers.database.arrays import UnnestStatement
-from consumers.database.engine import PreparedStatement, Row, upsert
+from consumers.database.engine import PreparedStatement, Row, insert_or_replace
 from consumers.database.tables import evidence
 from consumers.evidence.chain import Chain
 from consumers.records.batch import BootKey
@@ -28,13 +28,7 @@ class Chains:
     """Reads and writes the chains. For the database thread only."""
 
     def __init__(self, engine: Engine) -> None:
-        insertion = upsert(engine, evidence)
-        changed = [column.name for column in evidence.columns if not column.primary_key]
-        stored = insertion.on_conflict_do_update(
-            index_elements=list(evidence.primary_key.columns),
-            set_={name: insertion.excluded[name] for name in changed},
-        )
-        self._upsert = PreparedStatement(engine, stored)
+        self._put_each = PreparedStatement(engine, insert_or_replace(engine, evidence))
         self._names = [column.name for column in evidence.columns]
         of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
         self._one = PreparedStatement(engine, select(*_COLUMNS).where(*of_boot))
@@ -75,7 +69,7 @@ class Chains:
         if self._at_once:
             self._put.run(connection, rows)
         else:
-            self._upsert.run_all(connection, self._names, rows)
+            self._put_each.run_all(connection, self._names, rows)
 
 
 def _chain(row: Row) -> Chain:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, delete, select
 
-from consumers.database.engine import upsert
+from consumers.database.engine import insert_or_replace
 from consumers.database.tables import probing
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import Meta, ProbeRequest
@@ -59,11 +59,7 @@ def load_commanded(connection: Connection) -> dict[str, CommandedShare]:
 
 def store_commanded(engine: Engine, changed: Mapping[str, CommandedShare | None]) -> None:
     """Store requested shares before they are sent. For the database thread."""
-    insertion = upsert(engine, probing)
-    stored = insertion.on_conflict_do_update(
-        index_elements=[probing.c.camera],
-        set_={name: insertion.excluded[name] for name in ("own_share", "commanded_share")},
-    )
+    stored = insert_or_replace(engine, probing)
     with engine.begin() as connection:
         for camera, commanded in changed.items():
             if commanded is None:

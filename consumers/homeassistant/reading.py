@@ -104,6 +104,8 @@ class DatabaseReader:
 
     def _update_camera(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)
+        if fresh is None:
+            return
         if known is not None and known.status is not None:
             fresh.record_status(known.status)
         if fresh.last is not None:

@@ -47,7 +47,9 @@ def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> 
         state = connection.scalar(select(camera_snapshots.c.state)) or ""
     assert unpack_probes(kept.waiting) == probes
     assert unpack_tracks(kept.track) == Tracks(track)
-    assert saved_camera("a/b", state).last == row._replace(windows="", p_value=0.0, p_value_threshold=0.0, statistic=0)
+    camera = saved_camera("a/b", state)
+    assert camera is not None
+    assert camera.last == row._replace(windows="", p_value=0.0, p_value_threshold=0.0, statistic=0)
     engine.dispose()
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
@@ -108,6 +108,20 @@ def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
     (door, _) = reading.poll()
     assert (door.state, door.detail) == ("degraded", "the source hangs")
+
+
+def test_a_camera_with_a_snapshot_of_another_release_hides_no_other_one(rig: Rig) -> None:
+    reading = DatabaseReader(rig.url)
+    rig.verdicts([verdict(0)])
+    rig.verdicts([verdict(0)], GATE)
+    saved(rig)
+    gates = camera_snapshots.c.camera == GATE
+    with rig.engine.begin() as connection:
+        connection.execute(update(camera_snapshots).where(gates).values(state="[1, 2]"))
+    assert [each.camera for each in reading.poll()] == [CAMERA]
+    rig.verdicts([verdict(1)], GATE)
+    saved(rig)
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
 
 
 def test_a_forgotten_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Engine, LargeBinary, Table, Text, delete, select
 
 from consumers.database.console_store import metadata
-from consumers.database.engine import upsert
+from consumers.database.engine import insert_or_replace
 from schemas.pointillist_pb2 import Command
 
 sent_commands = Table(
@@ -32,11 +32,8 @@ class SentCommands:
     def keep(self, camera: str, command: Command) -> None:
         """Store a command that was sent, in place of the earlier one."""
         message = command.SerializeToString()
-        insertion = upsert(self._engine, sent_commands).values(camera=camera, message=message)
         with self._engine.begin() as connection:
-            connection.execute(
-                insertion.on_conflict_do_update(index_elements=["camera"], set_={"message": insertion.excluded.message})
-            )
+            connection.execute(insert_or_replace(self._engine, sent_commands).values(camera=camera, message=message))
 
     def drop(self, camera: str) -> None:
         """Delete the command to a camera, which has announced it."""

@@ -23,7 +23,7 @@ from consumers.database.console_store import (
     reviews,
     set_mark,
 )
-from consumers.database.engine import open_engine, upsert
+from consumers.database.engine import insert_or_replace, open_engine
 from consumers.database.versions import of_another_version
 from schemas.batched import batched
 from schemas.clock import unix_ms
@@ -171,8 +171,7 @@ class Store:
         at_ms = unix_ms()
         with self.engine.begin() as connection:
             for camera in cameras:
-                insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
-                connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
+                connection.execute(insert_or_replace(self.engine, forgotten).values(camera=camera, at_ms=at_ms))
         return at_ms
 
     def removed_cameras(self) -> dict[str, int]:
