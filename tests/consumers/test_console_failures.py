@@ -70,7 +70,7 @@ def test_json_that_is_too_deep_or_holds_half_a_character_is_refused(console: Con
     answer = console.browser().post(
         "/api/v1/dead-letters/replay", content=body, headers={"content-type": "application/json"}
     )
-    assert (answer.status_code, answer.json()) == (400, {"error": "reason: expected a text"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
 
 
 @pytest.fixture

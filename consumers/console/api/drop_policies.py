@@ -13,7 +13,7 @@ from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.drop_policies import DEFAULTS, OPTIONAL, RANGES
-from consumers.console.pages.drop_policies import REMOVED, SAVED, listed, remove, save
+from consumers.console.pages.drop_policies import listed, remove, save
 
 _PLACE: Final = "/drop-policies"
 
@@ -46,7 +46,7 @@ POLICY_OPERATIONS: Final = (
         "POST",
         _PLACE,
         "Set the drop policy of a group: `site/camera`, `site/*` or `site/beginning*`",
-        partial(answer_change, save, SAVED),
+        partial(answer_change, save),
         body=fields(cameras=TEXT, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
         reach=RightScope.PART,
@@ -55,7 +55,7 @@ POLICY_OPERATIONS: Final = (
         "POST",
         f"{_PLACE}/remove",
         "Remove the drop policy of a group; its cameras return to the lowest ratio",
-        partial(answer_change, remove, REMOVED),
+        partial(answer_change, remove),
         body=fields(cameras=TEXT),
         needed=Right.OPERATOR,
         reach=RightScope.PART,

@@ -49,10 +49,7 @@ async def _one(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
-    sent = await json_of(request)
-    if sent is None:
-        return error_response(400, "body: expected a JSON object")
-    found = await run_action(context, act, request, sent)
+    found = await run_action(context, act, request, await json_of(request))
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import body_of, error_response
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.outcomes import Change
+from schemas.errors import ConfigError
 
 Schema = dict[str, Any]
 Answer = Callable[[ConsoleContext, Request], Awaitable[Response]]
@@ -53,25 +56,26 @@ def fields(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-async def json_of(request: Request) -> dict[str, Any] | None:
-    """Return the JSON object in the request; None if it is invalid, too large, too deep or not text."""
-    body = await body_of(request)
-    if body is None:
-        return None
-    try:
-        found = json.loads(body or b"{}")
+async def json_of(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the request.
+
+    Raises RefusedActionError, 400, if it is invalid, too large, too deep or not text.
+    """
+    body, found = await body_of(request), None
+    with suppress(ValueError, RecursionError):
+        sent = json.loads(body or b"{}") if body is not None else None
         # A text may hold a lone surrogate ("\ud800") or a NUL character, which nothing can store.
-        if b"\\u0000" in json.dumps(found, ensure_ascii=False).encode():
-            return None
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+        is_text = b"\\u0000" not in json.dumps(sent, ensure_ascii=False).encode()
+        found = sent if is_text else None
+    if not isinstance(found, dict):
+        raise RefusedActionError("body: expected a JSON object", 400)
+    return found
 
 
-async def answer_change(change: Change, done: str, context: ConsoleContext, request: Request) -> Response:
-    """Run `change` with the JSON object in the request. Answer 200 if its outcome is `done`, else 400."""
-    asked = await json_of(request)
-    if asked is None:
-        return error_response(400, "body: expected a JSON object")
-    outcome = await change(context, request, asked)
-    return JSONResponse({"outcome": outcome}) if outcome == done else error_response(400, outcome)
+async def answer_change(change: Change, context: ConsoleContext, request: Request) -> Response:
+    """Run `change` with the JSON object in the request. Answer with its outcome, or 400 with its ConfigError."""
+    try:
+        outcome = await change(context, request, await json_of(request))
+    except ConfigError as error:
+        return error_response(400, str(error))
+    return JSONResponse({"outcome": outcome})

@@ -13,7 +13,7 @@ from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import NUMBER, TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.presets import read_presets
-from consumers.console.pages.presets import REMOVED, SAVED, SWITCHED, listed, remove, save, switch
+from consumers.console.pages.presets import listed, remove, save, switch
 from schemas.messages.frame import PROFILES
 
 _PRESETS: Final = "/presets"
@@ -50,12 +50,12 @@ PRESET_OPERATIONS: Final = (
         reach=RightScope.SAME,
     ),
     Operation(
-        "POST", _PRESETS, "Save a preset", partial(answer_change, save, SAVED),
+        "POST", _PRESETS, "Save a preset", partial(answer_change, save),
         body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
         "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings",
-        partial(answer_change, remove, REMOVED),
+        partial(answer_change, remove),
         body=fields(name=TEXT), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
@@ -67,7 +67,7 @@ PRESET_OPERATIONS: Final = (
     ),
     Operation(
         "POST", _SWITCHES, "Switch a group to a preset, or to settings without a name, by signed, retained commands",
-        partial(answer_change, switch, SWITCHED),
+        partial(answer_change, switch),
         body=fields(
             cameras=TEXT,
             preset={"type": "string", "description": "A preset's name; `own settings` returns cameras to theirs"},

@@ -34,10 +34,11 @@ from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
 from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import SHOWN, camera_of, find_alerts, review
-from consumers.console.pages.camera import name_of, read_history, request_certificates, send_command
+from consumers.console.pages.camera import answer_history, name_of, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import UNKNOWN, forget, query_of
 from consumers.console.pages.mutes import mute
+from consumers.console.pages.outcomes import text_of
 from consumers.console.pages.system import audited
 from consumers.console.pages.system import history as system_history
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
@@ -101,20 +102,8 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     return JSONResponse(card_json(card) | {"settings": settings, "drop_policy": policy, "pictures": pictures})
 
 
-async def _history(context: ConsoleContext, request: Request) -> Response:
-    length_ms = RANGES.get(request.query_params.get("range", "day"))
-    if length_ms is None:
-        return error_response(400, f"expected range={'|'.join(RANGES)}")
-    name = name_of(request)
-    if context.fleet.card(name) is None:
-        return error_response(404, UNKNOWN.format(name))
-    return JSONResponse(await read_history(context, name, unix_ms(), length_ms))
-
-
 async def _command(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
-    if asked is None:
-        return error_response(400, "body: expected a JSON object")
     reset = asked.pop("reset", False)
     if not isinstance(reset, bool):
         return error_response(400, f"reset: expected true or false, got {str(reset)[:40]!r}")
@@ -125,38 +114,33 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    frames = asked.get("frames", 1) if asked is not None else None
+    frames = (await json_of(request)).get("frames", 1)
     if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_CERTIFIED:
-        return error_response(400, f"frames: expected 1 to {MOST_CERTIFIED}")
-    complaint = await request_certificates(context, session_of(request).name, name_of(request), frames)
-    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "requested"})
+        return error_response(400, f"frames: expected 1 to {MOST_CERTIFIED}, got {str(frames)[:40]!r}. Correct it.")
+    await request_certificates(context, session_of(request).name, name_of(request), frames)
+    return JSONResponse({"outcome": "requested"})
 
 
 async def _forget(context: ConsoleContext, request: Request) -> Response:
-    complaint = await forget(context, session_of(request).name, name_of(request))
-    return error_response(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
+    await forget(context, session_of(request).name, name_of(request))
+    return JSONResponse({"outcome": "forgotten"})
 
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     """Mute an alert, or a camera."""
     asked = await json_of(request)
-    if asked is None:
-        return error_response(400, "body: expected a JSON object")
-    length, reason = asked.get("for", ""), asked.get("reason", "")
-    if not isinstance(length, str) or not isinstance(reason, str):
-        return error_response(400, "for and reason: expected texts")
+    length, reason = text_of(asked, "for"), text_of(asked, "reason")
     alert_id = request.path_params.get("alert_id")
     camera = name_of(request) if alert_id is None else await camera_of(context, request, alert_id)
     subject = camera if alert_id is None else alert_id
-    complaint = await mute(context, request, subject, length, reason, site_of(camera))
-    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+    await mute(context, request, subject, length, reason, site_of(camera))
+    return JSONResponse({"outcome": "done"})
 
 
 async def _alerts(context: ConsoleContext, request: Request) -> Response:
     state = request.query_params.get("state", "")
     if state not in ("", *STATES):
-        return error_response(400, f"expected state={'|'.join(STATES)}")
+        return error_response(400, f"state: expected {', '.join(STATES)}, got {state[:40]!r}. Correct it.")
     sight = sight_of(request)
     if site := request.query_params.get("site", ""):
         sight = sight.at(site)
@@ -167,15 +151,12 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
 
 async def _review(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
-    if asked is None:
-        return error_response(400, "body: expected a JSON object")
-    state, text = asked.get("state"), asked.get("comment", "")
-    if not isinstance(text, str) or not (state is None or isinstance(state, str)):
-        return error_response(400, "state and comment: expected texts")
+    text = text_of(asked, "comment")
+    state = None if asked.get("state") is None else text_of(asked, "state")
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
-    complaint = await review(context, session_of(request).name, alert_id, camera, state, text)
-    return error_response(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+    await review(context, session_of(request).name, alert_id, camera, state, text)
+    return JSONResponse({"outcome": "done"})
 
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
@@ -222,10 +203,9 @@ async def _letters(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
-    asked = await json_of(request)
-    reason = asked.get("reason") if asked is not None else None
-    if not isinstance(reason, str) or not reason:
-        return error_response(400, "reason: expected a text")
+    reason = text_of(await json_of(request), "reason")
+    if not reason:
+        return error_response(400, "reason: expected the reason of some dead letters, got none. Add it.")
     outcome, succeeded = await replay_reason(context, request, reason[:80])
     return JSONResponse({"outcome": outcome}) if succeeded else error_response(503, outcome)
 
@@ -257,7 +237,7 @@ async def _system(context: ConsoleContext, _request: Request) -> Response:
     )
 
 
-async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
+async def _openapi(_context: ConsoleContext, _request: Request) -> Response:
     return JSONResponse(document())
 
 
@@ -309,7 +289,7 @@ OPERATIONS: Final = (
         "`frame_bytes` and `entropy_bits`; `drop_policy`, its policy, the wanted ratio and the reason, or null.",
     ),
     Operation(
-        "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
+        "GET", f"{_CAMERA}/history", "Its history, in columns over time", partial(answer_history, usual="day"),
         "`span_s`, `step_s`; `summed_to_s`, the time up to which frames are counted; `columns`, lists of numbers by "
         "name, next to the times `t` in Unix seconds, for minutes or hours that are over; `classes`, pairs of a class "
         "and how often it was the verdict since the full hour `classes_since_s`, most frequent first; `outages`, times "

@@ -12,7 +12,7 @@ from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
-from consumers.console.pages.sighting_rules import REMOVED, SAVED, listed, remove, save
+from consumers.console.pages.sighting_rules import listed, remove, save
 from consumers.sightings.rule import DEFAULTS, RANGES
 
 _PLACE: Final = "/sighting-rules"
@@ -42,7 +42,7 @@ RULE_OPERATIONS: Final = (
         "POST",
         _PLACE,
         "Set the sighting rule of a class or group for `site/camera`, `site/*` or `site/beginning*`",
-        partial(answer_change, save, SAVED),
+        partial(answer_change, save),
         body=fields(cameras=TEXT, wanted=_WANTED, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
         reach=RightScope.PART,
@@ -51,7 +51,7 @@ RULE_OPERATIONS: Final = (
         "POST",
         f"{_PLACE}/remove",
         "Remove a sighting rule; its sightings end",
-        partial(answer_change, remove, REMOVED),
+        partial(answer_change, remove),
         body=fields(cameras=TEXT, wanted=_WANTED),
         needed=Right.OPERATOR,
         reach=RightScope.PART,

@@ -28,6 +28,7 @@ from consumers.cameras.episodes import (
 )
 from consumers.cameras.open_alerts import KINDS, newest_rows
 from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import may, require, sight_of
@@ -325,23 +326,20 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
     cameras = [await camera_of(context, request, alert_id) for alert_id in chosen]  # before the first change
     for alert_id, camera in zip(chosen, cameras, strict=True):
         if "mute" in fields:
-            reason = fields.get("reason", "")
-            complaint = await mute(context, request, alert_id, fields["mute"], reason, site_of(camera))
+            await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
         else:
-            complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
-        if complaint:
-            return error_response(400, complaint)
+            await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
     back = fields.get("back", OPEN)
     return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
 
 
-async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> str:
+async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> None:
     """Set the state of the episode of a camera's alert, if one is given, and add a comment, if there is one.
 
-    Return an error text, empty on success.
+    Raises RefusedActionError for an unknown state.
     """
     if state is not None and state not in STATES:
-        return f"state: expected {', '.join(STATES)}, got {state[:40]!r}"
+        raise RefusedActionError(f"state: expected {', '.join(STATES)}, got {state[:40]!r}", 400)
     if text.strip():
         await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
@@ -353,7 +351,6 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
             if state != OPEN:
                 context.reviews[each] = made
         await context.note(who, "alert", alert_id, state, "done", site_of(camera))
-    return ""
 
 
 async def camera_of(context: ConsoleContext, request: Request, alert_id: str) -> str:

@@ -52,7 +52,7 @@ def camera_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
     return [
         GuardedRoute(place, partial(_page, context)),
         GuardedRoute(f"{place}/live", partial(_live, context, streams)),
-        GuardedRoute(f"{place}/history", partial(_history, context)),
+        GuardedRoute(f"{place}/history", partial(answer_history, context)),
         GuardedRoute(f"{place}/clip.mp4", partial(_clip, context)),
         GuardedRoute(f"{place}/clip", partial(_keep_clip, context), "POST", Right.OPERATOR),
         GuardedRoute(f"{place}/command", partial(_command, context), "POST", Right.OPERATOR),
@@ -142,26 +142,22 @@ def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[],
     return changed
 
 
-async def _history(context: ConsoleContext, request: Request) -> Response:
-    length_ms = RANGES.get(request.query_params.get("range", USUAL))
-    if length_ms is None:
-        return error_response(400, f"expected range={'|'.join(RANGES)}")
-    name = name_of(request)
+async def answer_history(context: ConsoleContext, request: Request, usual: str = USUAL) -> Response:
+    """Answer with a camera's history, its alerts, commands and changes of the model. `usual` is the default range."""
+    asked, name = request.query_params.get("range", usual), name_of(request)
+    if asked not in RANGES:
+        return error_response(400, f"range: expected {', '.join(RANGES)}, got {asked[:40]!r}. Correct it.")
     if context.fleet.card(name) is None:
         return error_response(404, UNKNOWN.format(name))
-    return JSONResponse(await read_history(context, name, unix_ms(), length_ms))
-
-
-async def read_history(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
-    """Return a camera's history with its alerts, commands and changes of the model."""
     patience_s, sends = context.fleet.patience_s(name), context.fleet.sends(name, monotonic_ms())
-    since_ms = until_ms - length_ms
+    until_ms = unix_ms()
+    since_ms = until_ms - RANGES[asked]
     found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
     noted = await context.read(context.store.noted, name, MOST_MARKS)
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()
     found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), [])
-    return found
+    return JSONResponse(found)
 
 
 async def _clip(context: ConsoleContext, request: Request) -> Response:
@@ -218,29 +214,32 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
-    complaint = await request_certificates(context, session_of(request).name, name, REQUESTED)
-    outcome = complaint or "Requested. Reload the page in some seconds."
+    outcome = "Requested. Reload the page in some seconds."
+    try:
+        await request_certificates(context, session_of(request).name, name, REQUESTED)
+    except RefusedActionError as refused:
+        outcome = str(refused)
     return back(f"/camera/{name}", outcome)
 
 
-async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> str:
-    """Request certificates for a camera's next frames, and log that in the audit log. Return the complaint, if any."""
+async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> None:
+    """Request certificates for a camera's next frames, and log that in the audit log. Raises RefusedActionError."""
     camera = context.fleet.camera(name)
     if camera is None or context.fleet.card(name) is None:
-        return UNKNOWN.format(name)
+        raise RefusedActionError(UNKNOWN.format(name), 400)
     if context.views is None:
-        return "kafka is missing: start the console with --kafka to request certificates"
+        raise RefusedActionError("kafka is missing: start the console with --kafka to request certificates", 400)
     if settings_of(camera.meta).get("profile") == "video":
-        return f"{name}: expected the profile raw or lossless, got video. A codec spreads a sticker over later frames."
+        why = "A codec spreads a sticker over later frames."
+        raise RefusedActionError(f"{name}: expected the profile raw or lossless, got video. {why}", 400)
     context.views.certify(name, frames)
     await context.note(who, "certify", name, f"{frames} frames", "requested")
-    return ""
 
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
-    complaint = await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
-    return error_response(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
+    await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
+    return RedirectResponse(f"/camera/{name}", 303)
 
 
 async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import session_of
-from consumers.console.access.rights import GuardedRoute, Right, RightScope
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext
@@ -25,13 +24,10 @@ from consumers.console.data.drop_policies import (
     save_policy,
 )
 from consumers.console.data.drop_policy import DropPolicy
-from consumers.console.pages.outcomes import outcome_of, sites_of, submit
+from consumers.console.pages.outcomes import REMOVED, SAVED, list_routes, outcome_of, sites_of
 from schemas.camera_groups import parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
-
-SAVED, REMOVED = "saved", "removed"
-_PLACE = "/drop-policies"
 
 
 @dataclass(frozen=True)
@@ -44,13 +40,7 @@ class PolicyRow:
 
 def policy_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
-    return [
-        GuardedRoute(_PLACE, partial(_page, context), reach=RightScope.PART),
-        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, RightScope.PART),
-        GuardedRoute(
-            f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, RightScope.PART
-        ),
-    ]
+    return list_routes(context, "/drop-policies", _page, save, remove)
 
 
 def listed(context: ConsoleContext, sight: Sight) -> list[PolicyRow]:
@@ -60,14 +50,11 @@ def listed(context: ConsoleContext, sight: Sight) -> list[PolicyRow]:
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Set the policy of a group, and log it. Return `SAVED`, or an error text."""
+    """Set the policy of a group, and log it. Return `SAVED`. Raises ConfigError for wrong fields."""
     who = session_of(request).name
-    try:
-        require(request, parse_group(fields.get("cameras")))
-        made = new_policy(fields, who, unix_ms())
-        await context.write(save_policy, context.store.engine, made)
-    except ConfigError as error:
-        return str(error)
+    require(request, parse_group(fields.get("cameras")))
+    made = new_policy(fields, who, unix_ms())
+    await context.write(save_policy, context.store.engine, made)
     values = {name: getattr(made, name) for name in RANGES}
     detail = ", ".join(f"{name} {'off' if value is None else format(value, 'g')}" for name, value in values.items())
     await _logged(context, who, made.cameras, detail, SAVED)
@@ -75,14 +62,11 @@ async def save(context: ConsoleContext, request: Request, fields: Mapping[str, A
 
 
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Remove the policy of a group, and log it. Return `REMOVED`, or an error text."""
-    try:
-        group = parse_group(fields.get("cameras"))
-        require(request, group)
-    except ConfigError as error:
-        return str(error)
+    """Remove the policy of a group, and log it. Return `REMOVED`. Raises ConfigError without such a policy."""
+    group = parse_group(fields.get("cameras"))
+    require(request, group)
     if not await context.write(remove_policy, context.store.engine, group):
-        return f"policy: expected a group with a policy, got {group}. List the policies."
+        raise ConfigError(f"policy: expected a group with a policy, got {group}. List the policies.")
     await _logged(context, session_of(request).name, group, "", REMOVED)
     return REMOVED
 

@@ -11,11 +11,12 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.state import GONE, State
 from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import require, sight_of
 from consumers.console.context import ConsoleContext, pages_for
-from consumers.console.data.cards import AWAY, Card
+from consumers.console.data.cards import AWAY
 from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
 from consumers.console.data.stream import Streams
@@ -94,7 +95,7 @@ class Changes:
     """The changes that one open fleet page has not received yet."""
 
     def __init__(self, context: ConsoleContext, query: Query) -> None:
-        self._desk = context
+        self._context = context
         self._query = query
         self._version = -1
         self._header = header_changes(context, query.sight)
@@ -102,7 +103,7 @@ class Changes:
 
     def __call__(self) -> str:
         """Return the parts that changed since the last call, each with the id of its place; empty if none did."""
-        fleet, header = self._desk.fleet, self._header()
+        fleet, header = self._context.fleet, self._header()
         if fleet.version == self._version:
             return header
         self._version = fleet.version
@@ -111,14 +112,14 @@ class Changes:
         known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
         parts = [header]
         if before is None or _head(before) != _head(now):
-            parts.append(self._desk.render("summary.html", **known))
+            parts.append(self._context.render("summary.html", **known))
         if before is None or _frame(before) != _frame(now):
-            parts.append(self._desk.render("counts.html", **known))
+            parts.append(self._context.render("counts.html", **known))
         if before is None or [card.name for card in before.cards] != [card.name for card in now.cards]:
-            parts.append(self._desk.render("grid.html", **known))
+            parts.append(self._context.render("grid.html", **known))
         else:
             changed = [card for old, card in zip(before.cards, now.cards, strict=True) if old != card]
-            parts += [self._desk.render("card.html", card=card, pushed=True) for card in changed]
+            parts += [self._context.render("card.html", card=card, pushed=True) for card in changed]
         return "\n".join(part for part in parts if part)
 
 
@@ -143,19 +144,18 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
 async def _forget(context: ConsoleContext, request: Request) -> Response:
     name = form_of(request).get("camera", "")
     require(request, name)
-    complaint = await forget(context, session_of(request).name, name)
-    return error_response(409, complaint) if complaint else RedirectResponse("/", 303)
+    await forget(context, session_of(request).name, name)
+    return RedirectResponse("/", 303)
 
 
-async def forget(context: ConsoleContext, who: str, name: str) -> str:
-    """Remove a camera from the fleet. Return an error text if it is unknown or not gone, else an empty one."""
-    card: Card | None = context.fleet.card(name)
+async def forget(context: ConsoleContext, who: str, name: str) -> None:
+    """Remove a camera from the fleet. Raises RefusedActionError if it is unknown or not gone."""
+    card = context.fleet.card(name)
     if card is None:
-        return UNKNOWN.format(name)
+        raise RefusedActionError(UNKNOWN.format(name), 409)
     if card.state not in GONE or card.frames_per_second:
-        return f"{name}: expected a camera that is gone, it is {card.state.value}"
+        raise RefusedActionError(f"{name}: expected a camera that is gone, it is {card.state.value}", 409)
     at_ms = await context.write(context.store.forget, name)
     context.fleet.forget(name, at_ms)
     context.fleet.tick(monotonic_ms())
     await context.note(who, "forget", name, "", "done")
-    return ""

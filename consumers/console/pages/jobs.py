@@ -22,6 +22,7 @@ from consumers.console.jobs.jobs import RESUMABLE, SHOWN, Jobs
 from consumers.console.jobs.output import PICTURES, Progress
 from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.pages.fleet import header_changes
+from consumers.console.pages.outcomes import text_of
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.messages.rollout import slots
 
@@ -50,14 +51,6 @@ def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     ]
 
 
-def text_of(sent: dict[str, Any], name: str) -> str:
-    """Return one text among the submitted values. Raises ConfigError for any other type."""
-    value = sent.get(name, "")
-    if not isinstance(value, str):
-        raise ConfigError(f"{name}: expected a text")
-    return value
-
-
 async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
     require(request, camera)
@@ -70,7 +63,7 @@ async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: d
     return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera, visible_to(request))
 
 
-async def _publish(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+async def _publish(_context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     return await jobs.publish(session_of(request).name, text_of(sent, "bundle"))
 
 
@@ -81,7 +74,7 @@ async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, sent
     return await jobs.change_model(session_of(request).name, JobKind.ROLLBACK, _check_shown_model(sent, live.model_id))
 
 
-async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+async def _candidate(_context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     by_rule = text_of(sent, "by_rule") == "yes"
     return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"), by_rule=by_rule)
 

@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.gate import form_of
+from consumers.console.access.refusal import RefusedActionError
+from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
-from consumers.console.context import ConsoleContext, unless_away
+from consumers.console.context import ConsoleContext
+from schemas.errors import UserError
+
+SAVED: Final = "saved"
+REMOVED: Final = "removed"
 
 Change = Callable[[ConsoleContext, Request, Mapping[str, Any]], Awaitable[str]]
-"""A change by the fields of a form or of a JSON object. Returns the outcome, or an error text."""
+"""A change by the fields of a form or of a JSON object. Returns the outcome. Raises UserError for wrong fields."""
+
+
+def list_routes(
+    context: ConsoleContext,
+    place: str,
+    page: Callable[[ConsoleContext, Request], Awaitable[Response]],
+    save: Change,
+    remove: Change,
+    reach: RightScope = RightScope.PART,
+) -> list[GuardedRoute]:
+    """Return the routes of a page with a list at `place`, and of its forms. `reach` is that of the forms."""
+    return [
+        GuardedRoute(place, partial(page, context), reach=RightScope.PART),
+        GuardedRoute(place, partial(submit, context, place, save), "POST", Right.OPERATOR, reach),
+        GuardedRoute(f"{place}/remove", partial(submit, context, place, remove), "POST", Right.OPERATOR, reach),
+    ]
 
 
 async def submit(context: ConsoleContext, place: str, change: Change, request: Request) -> Response:
-    """Run `change` with the form. Return to the page with the outcome, or with the reason why the database is away."""
-    outcome, away = await unless_away(change(context, request, fields_of(request)), "")
-    return back(place, outcome or away)
+    """Run `change` with the form. Return to the page with the outcome, or with the reason for an error."""
+    try:
+        outcome = await change(context, request, fields_of(request))
+    except UserError as error:
+        outcome = str(error)
+    return back(place, outcome)
+
+
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Return one text among the submitted values, empty without it. Raises RefusedActionError for any other type."""
+    value = fields.get(name, "")
+    if not isinstance(value, str):
+        raise RefusedActionError(f"{name}: expected a text, got {str(value)[:40]!r}. Correct it.", 400)
+    return value
 
 
 def fields_of(request: Request) -> dict[str, str]:

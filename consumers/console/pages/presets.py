@@ -27,12 +27,11 @@ from consumers.console.data.presets import (
     words_of,
 )
 from consumers.console.data.switches import Outcome, Switch, add_switch, outcomes, read_switches
-from consumers.console.pages.outcomes import outcome_of, sites_of, submit
+from consumers.console.pages.outcomes import REMOVED, SAVED, list_routes, outcome_of, sites_of, submit
 from schemas.camera_groups import most_specific, parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 
-SAVED, REMOVED, SWITCHED = "saved", "removed", "switched"
 _PLACE: Final = "/presets"
 _SHOWN: Final = 20
 """Switches on the page, and names of cameras for each outcome."""
@@ -54,11 +53,7 @@ class ListedSwitch:
 def preset_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute(_PLACE, partial(_page, context), reach=RightScope.PART),
-        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, RightScope.FLEET),
-        GuardedRoute(
-            f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, RightScope.FLEET
-        ),
+        *list_routes(context, _PLACE, _page, save, remove, RightScope.FLEET),
         GuardedRoute(
             f"{_PLACE}/switch", partial(submit, context, _PLACE, switch), "POST", Right.OPERATOR, RightScope.PART
         ),
@@ -66,55 +61,50 @@ def preset_routes(context: ConsoleContext) -> list[GuardedRoute]:
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Save a preset, and log it. Return `SAVED`, or an error text."""
+    """Save a preset, and log it. Return `SAVED`. Raises ConfigError for wrong fields."""
     who = session_of(request).name
-    try:
-        made = new_preset(fields, who, unix_ms())
-        await context.write(save_preset, context.store.engine, made)
-    except ConfigError as error:
-        return str(error)
+    made = new_preset(fields, who, unix_ms())
+    await context.write(save_preset, context.store.engine, made)
     await context.note(who, "preset", made.name, words_of(made.changes), SAVED)
     return SAVED
 
 
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Remove a preset, and log it. Return `REMOVED`, or an error text. Cameras keep their settings."""
-    try:
-        known = preset_name(fields.get("name"))
-    except ConfigError as error:
-        return str(error)
+    """Remove a preset, and log it. Return `REMOVED`. Cameras keep their settings.
+
+    Raises ConfigError without such a preset.
+    """
+    known = preset_name(fields.get("name"))
     if not await context.write(remove_preset, context.store.engine, known):
-        return f"preset: expected one of the list, got {known}. Reload the page."
+        raise ConfigError(f"preset: expected one of the list, got {known}. Reload the page.")
     await context.note(session_of(request).name, "preset", known, "", REMOVED)
     return REMOVED
 
 
 async def switch(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Switch a group to a preset or to other settings, and log it. Return `SWITCHED`, or an error text.
+    """Switch a group to a preset or to other settings, and log it. Return the outcome.
 
-    `fields` are `cameras`, and either `preset`, where `own settings` returns cameras to theirs, or `settings`.
+    `fields` are `cameras`, and either `preset`, where `own settings` returns cameras to theirs, or `settings`. Raises
+    ConfigError for others.
     """
-    who = session_of(request).name
-    try:
-        if unknown := fields.keys() - {"cameras", "preset", "settings"}:
-            raise ConfigError(f"switch: expected cameras, and preset or settings, got {str(min(unknown))[:40]!r}.")
-        group = parse_group(fields.get("cameras"))
-        require(request, group)
-        if context.commands is None:
-            raise RefusedActionError(NO_BROKER, 503)
-        preset, changes = await _preset_fields(context, fields)
-        own = (card.name for card in context.fleet.own_cards())
-        names = sorted(name for name in own if most_specific(name, {group: True}))
-        if not names:
-            raise ConfigError(f"cameras: expected a group with cameras, got {group}. Correct it.")
-        made = Switch(0, group, preset, changes, who, unix_ms(), names)
-        await context.write(add_switch, context.store.engine, made)
-    except ConfigError as error:
-        return str(error)
+    who, outcome = session_of(request).name, "switched"
+    if unknown := fields.keys() - {"cameras", "preset", "settings"}:
+        raise ConfigError(f"switch: expected cameras, and preset or settings, got {str(min(unknown))[:40]!r}.")
+    group = parse_group(fields.get("cameras"))
+    require(request, group)
+    if context.commands is None:
+        raise RefusedActionError(NO_BROKER, 503)
+    preset, changes = await _preset_fields(context, fields)
+    own = (card.name for card in context.fleet.own_cards())
+    names = sorted(name for name in own if most_specific(name, {group: True}))
+    if not names:
+        raise ConfigError(f"cameras: expected a group with cameras, got {group}. Correct it.")
+    made = Switch(0, group, preset, changes, who, unix_ms(), names)
+    await context.write(add_switch, context.store.engine, made)
     named = f"{preset}: " if preset and changes else ""
-    await context.note(who, "preset", group, f"{named}{words_of(changes)}, {len(names)} cameras", SWITCHED)
+    await context.note(who, "preset", group, f"{named}{words_of(changes)}, {len(names)} cameras", outcome)
     context.switch_due.set()
-    return SWITCHED
+    return outcome
 
 
 async def _preset_fields(context: ConsoleContext, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

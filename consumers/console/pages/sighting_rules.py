@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -12,11 +11,11 @@ from starlette.responses import Response
 
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
-from consumers.console.access.rights import GuardedRoute, Right, RightScope
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext, unless_away
-from consumers.console.pages.outcomes import outcome_of, sites_of, submit
+from consumers.console.pages.outcomes import REMOVED, SAVED, list_routes, outcome_of, sites_of
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from consumers.sightings.rules_table import (
@@ -30,52 +29,36 @@ from consumers.sightings.rules_table import (
 )
 from schemas.camera_groups import parse_group
 from schemas.clock import unix_ms
-from schemas.errors import ConfigError
-
-SAVED, REMOVED = "saved", "removed"
-_PLACE = "/sighting-rules"
 
 
 def sighting_rule_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
-    return [
-        GuardedRoute(_PLACE, partial(_page, context), reach=RightScope.PART),
-        GuardedRoute(_PLACE, partial(submit, context, _PLACE, save), "POST", Right.OPERATOR, RightScope.PART),
-        GuardedRoute(
-            f"{_PLACE}/remove", partial(submit, context, _PLACE, remove), "POST", Right.OPERATOR, RightScope.PART
-        ),
-    ]
+    return list_routes(context, "/sighting-rules", _page, save, remove)
 
 
 async def save(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Set the rule of some cameras and a class, and log it. Return `SAVED`, or an error text.
+    """Set the rule of some cameras and a class, and log it. Return `SAVED`.
 
-    Raises StateError without the recorder's database.
+    Raises ConfigError for wrong fields, and StateError without the recorder's database.
     """
     who = session_of(request).name
-    try:
-        require(request, parse_group(fields.get("cameras")))
-        rule = new_rule(fields, who, unix_ms())
-        begin_long_answer(request.scope)
-        await context.change_recorded(lambda each: save_rule(each, rule))
-    except ConfigError as error:
-        return str(error)
+    require(request, parse_group(fields.get("cameras")))
+    rule = new_rule(fields, who, unix_ms())
+    begin_long_answer(request.scope)
+    await context.change_recorded(lambda each: save_rule(each, rule))
     await context.note(who, LOGGED_AS, rule.cameras, words_of(rule), SAVED)
     return SAVED
 
 
 async def remove(context: ConsoleContext, request: Request, fields: Mapping[str, Any]) -> str:
-    """Remove the rule of some cameras and a class, and log it. Return `REMOVED`, or an error text.
+    """Remove the rule of some cameras and a class, and log it. Return `REMOVED`.
 
-    Raises StateError without the recorder's database.
+    Raises ConfigError without such a rule, and StateError without the recorder's database.
     """
-    try:
-        cameras, wanted = parse_group(fields.get("cameras")), wanted_of(fields.get("wanted"))
-        require(request, cameras)
-        begin_long_answer(request.scope)
-        await context.change_recorded(lambda each: remove_rule(each, cameras, wanted))
-    except ConfigError as error:
-        return str(error)
+    cameras, wanted = parse_group(fields.get("cameras")), wanted_of(fields.get("wanted"))
+    require(request, cameras)
+    begin_long_answer(request.scope)
+    await context.change_recorded(lambda each: remove_rule(each, cameras, wanted))
     await context.note(session_of(request).name, LOGGED_AS, cameras, wanted, REMOVED)
     return REMOVED
 

@@ -162,7 +162,7 @@ async def _runbooks(context: ConsoleContext, request: Request) -> Response:
 
 async def history(context: ConsoleContext, request: Request) -> Response:
     """Return the charts of a time range."""
-    length_ms = RANGES.get(request.query_params.get("range", USUAL))
-    if length_ms is None:
-        return error_response(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await read_system_charts(context, length_ms))
+    asked = request.query_params.get("range", USUAL)
+    if asked not in RANGES:
+        return error_response(400, f"range: expected {', '.join(RANGES)}, got {asked[:40]!r}. Correct it.")
+    return JSONResponse(await read_system_charts(context, RANGES[asked]))

@@ -19,7 +19,8 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
-from consumers.console.pages.jobs import job_choices, submit_action, text_of
+from consumers.console.pages.jobs import job_choices, submit_action
+from consumers.console.pages.outcomes import text_of
 from schemas.errors import UserError
 
 SHOWN: Final = 60
