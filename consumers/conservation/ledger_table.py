@@ -11,14 +11,13 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedger
-from consumers.database.archive import RowKind, keeps_all, load
+from consumers.database.archive import RowKind
 from consumers.database.engine import upsert
-from consumers.database.runs import runs
-from consumers.database.tables import dead_letters, frames, ledgers, summed_ledgers
+from consumers.database.runs import boot_numbers
+from consumers.database.tables import ledgers, summed_ledgers
 from consumers.records.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger
-from schemas.ranges import RangeSet
 
 UNSETTLED_TIMES: Final = 4
 """Factor on a camera's limit of ledgers while its ledgers are not settled."""
@@ -79,23 +78,10 @@ def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
     boot = BootAudit(CameraId(row.camera), row.boot)
     with suppress(DecodeError):  # not a camera's ledger: it counts no frames
         boot.take_ledger(SignedLedger.of(Ledger.FromString(row.message)), None, spooled=False)
-    boot.recorded = _known(connection, RowKind.FRAME, row)
-    boot.dead_lettered = _known(connection, RowKind.DEAD_LETTER, row)
+    boot.recorded = boot_numbers(connection, RowKind.FRAME, row.camera, row.boot)
+    boot.dead_lettered = boot_numbers(connection, RowKind.DEAD_LETTER, row.camera, row.boot)
     boot.settle(row.confirmed_to)
     return boot
-
-
-def _known(connection: Connection, kind: RowKind, row: LedgerRow) -> RangeSet:
-    """Return the recorded or dead-lettered frames of a ledger's boot, purged ones included."""
-    found = load(connection, kind, row.camera, row.boot)
-    if not keeps_all(connection, kind):
-        table = frames if kind is RowKind.FRAME else dead_letters
-        where = [table.c.camera == row.camera, table.c.boot == row.boot]
-        if table is dead_letters:
-            where.append(dead_letters.c.verified)
-        for _, _, first, last in runs(connection, table, where):
-            found.add(first, last)
-    return found
 
 
 def _sum(camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> SummedRow:

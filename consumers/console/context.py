@@ -149,10 +149,6 @@ class ConsoleContext:
         """Times at which models were published or withdrawn, Unix time in milliseconds."""
         return self.models.changes_ms() if self.models is not None else []
 
-    def engine(self) -> Engine:
-        """Return the recorder's database for immediate reading. Raises StateError if it does not exist yet."""
-        return self.recorded.engine()
-
     async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a query of the recorder's database, see `RecorderDatabase.read`."""
         return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))

@@ -211,7 +211,7 @@ async def _roll_up(context: ConsoleContext) -> None:
 
     async def sum_up() -> bool:
         nonlocal rollup, purge_at_s
-        engine = await context.use_recorder(context.engine)
+        engine = await context.use_recorder(context.recorded.engine)
         if rollup is None or rollup.recorded is not engine:
             rollup = Rollup(engine, context.store.engine)
         rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})

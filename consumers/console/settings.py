@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings, is_protected
+from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings, is_local, is_protected
 from consumers.settings import DAY_S, Bounds, HostName, RecordsSettings
 from schemas.identity import SITE_NAME
 from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
@@ -185,11 +185,3 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
 def is_shared(host: str, behind_proxy: str | None) -> bool:
     """Return whether other machines reach what listens at `host`."""
     return behind_proxy is not None or not is_local(host)
-
-
-def is_local(host: str) -> bool:
-    """Return whether only this machine reaches what listens at `host`."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

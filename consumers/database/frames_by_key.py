@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, select, tuple_
 
@@ -13,7 +14,7 @@ from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_FRAMES, Tallies
 from consumers.records.batch import BootKey, FrameKey
-from consumers.records.rows import FrameRow, bytes_of, frame_bytes, text_bytes
+from consumers.records.rows import FrameRow, bytes_of
 
 
 class FramesByKey:
@@ -93,13 +94,10 @@ class FramesByKey:
         texts = tuple(
             frames.c[name] for name in ("class_name", "model_id", "policy", "class_group", "best", "windows")
         )  # fmt: skip
-        gone = connection.execute(delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts)).all()
+        purged = delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts)
+        gone: Sequence[Any] = connection.execute(purged).all()
         if gone:
             self._archive.add(connection, RowKind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
-            freed = sum(
-                frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy)
-                + text_bytes(row.class_group, row.best, row.windows)
-                for row in gone
-            )
+            freed = bytes_of(gone, "sqlite")  # these rows have the columns that it reads
             self._tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})
         return len(gone)

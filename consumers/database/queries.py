@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Select, Table, case, func, inspect, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Table, case, func, inspect, literal, select, tuple_
 
-from consumers.database.archive import RowKind, keeps_all, load
+from consumers.database.archive import RowKind
 from consumers.database.engine import open_engine
 from consumers.database.migrations import check_version
-from consumers.database.runs import all_numbers
+from consumers.database.runs import all_numbers, boot_numbers
 from consumers.database.tables import (
     alerts,
     archived,
@@ -183,31 +183,21 @@ class Records:
 
     def recorded(self, camera: str, boot: int) -> RangeSet:
         """Return the recorded frames of one boot, purged ones included."""
-        query = select(frames.c.seq).where(frames.c.camera == camera, frames.c.boot == boot).order_by(frames.c.seq)
-        return self._numbers(query, RowKind.FRAME, camera, boot)
+        with self._engine.begin() as connection:
+            return boot_numbers(connection, RowKind.FRAME, camera, boot)
 
     def dead_lettered(self, camera: str, boot: int) -> RangeSet:
         """Return the verified frames of one boot that were rejected later, purged ones included."""
-        query = (
-            select(dead_letters.c.seq)
-            .where(dead_letters.c.verified, dead_letters.c.camera == camera, dead_letters.c.boot == boot)
-            .order_by(dead_letters.c.seq)
-        )
-        return self._numbers(query, RowKind.DEAD_LETTER, camera, boot)
+        with self._engine.begin() as connection:
+            return boot_numbers(connection, RowKind.DEAD_LETTER, camera, boot)
 
     def recorded_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
         """Return `recorded` for each boot that has any, of the cameras `of`, in one index scan."""
-        return all_numbers(self._engine, frames, RowKind.FRAME, of=of)
+        return all_numbers(self._engine, RowKind.FRAME, of)
 
     def dead_lettered_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
         """Return `dead_lettered` for each boot that has any, of the cameras `of`."""
-        return all_numbers(self._engine, dead_letters, RowKind.DEAD_LETTER, dead_letters.c.verified, of=of)
-
-    def _numbers(self, query: Select[tuple[int]], kind: RowKind, camera: str, boot: int) -> RangeSet:
-        with self._engine.begin() as connection:
-            found = RangeSet() if keeps_all(connection, kind) else RangeSet(_ranges(connection.scalars(query)))
-            found.update(load(connection, kind, camera, boot))
-            return found
+        return all_numbers(self._engine, RowKind.DEAD_LETTER, of)
 
     def foreign_count(self, since_ms: int = 0) -> int:
         """Return the number of payloads without a verified identity; with `since_ms` 0 purged ones included."""
@@ -342,20 +332,6 @@ def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None)
         return
     for some in batched(sorted(set(of)), _BOOTS_AT_ONCE):
         yield tuple_(*key).in_(some)
-
-
-def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield ascending numbers as ranges."""
-    first = last = None
-    for number in numbers:
-        if last is not None and number <= last + 1:
-            last = number
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = number
-    if first is not None and last is not None:
-        yield first, last
 
 
 def _quantile(measured: Sequence[tuple[int, int]], total: int, q: float) -> float | None:

@@ -1,46 +1,60 @@
-"""The identities of all boots as ranges, in one index scan: the database returns only the ends of runs."""
+"""The identities of boots as ranges, purged ones included: the database returns only the ends of runs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select
 
-from consumers.database.archive import RowKind, keeps_all
-from consumers.database.tables import archived
+from consumers.database.archive import RowKind, keeps_all, load
+from consumers.database.tables import archived, dead_letters, frames
 from schemas.ranges import RangeSet
 
+_TABLES = {RowKind.FRAME: frames, RowKind.DEAD_LETTER: dead_letters}
 
-def all_numbers(
-    engine: Engine, table: Table, kind: RowKind, *where: ColumnElement[bool], of: Collection[str] | None = None
-) -> dict[tuple[str, int], RangeSet]:
-    """Return the sequence numbers of each boot in `table` that match, with the purged ones of its `kind`.
 
-    `of` selects cameras; None selects all.
-    """
+def boot_numbers(connection: Connection, kind: RowKind, camera: str, boot: int) -> RangeSet:
+    """Return the recorded frames of one boot, or its frames with a verified dead letter."""
+    table = _TABLES[kind]
+    found = load(connection, kind, camera, boot)
+    for _, _, first, last in _runs(connection, kind, table.c.camera == camera, table.c.boot == boot):
+        found.add(first, last)
+    return found
+
+
+def all_numbers(engine: Engine, kind: RowKind, of: Collection[str] | None = None) -> dict[tuple[str, int], RangeSet]:
+    """Return `boot_numbers` of each boot that has any, in one index scan. `of` selects cameras; None selects all."""
     found: defaultdict[tuple[str, int], RangeSet] = defaultdict(RangeSet)
     purged = select(archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
-    if of is not None:
-        purged, where = purged.where(archived.c.camera.in_(of)), (*where, table.c.camera.in_(of))
+    purged = purged.where(archived.c.kind == kind.value, *_among(archived.c.camera, of))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             # The scan covers all rows and may take longer than a page's timeout.
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        for camera, boot, first, last in () if keeps_all(connection, kind) else runs(connection, table, where):
+        for camera, boot, first, last in _runs(connection, kind, *_among(_TABLES[kind].c.camera, of)):
             found[camera, boot].add(first, last)
-        for camera, boot, first, last in connection.execute(purged.where(archived.c.kind == kind.value)):
+        for camera, boot, first, last in connection.execute(purged):
             found[camera, boot].add(first, last)
     return dict(found)
 
 
-def runs(
-    connection: Connection, table: Table, where: Sequence[ColumnElement[bool]]
-) -> Iterator[tuple[str, int, int, int]]:
+def _among(camera: ColumnElement[str], of: Collection[str] | None) -> Iterator[ColumnElement[bool]]:
+    if of is not None:
+        yield camera.in_(of)
+
+
+def _runs(connection: Connection, kind: RowKind, *where: ColumnElement[bool]) -> Iterator[tuple[str, int, int, int]]:
     """Yield the runs of consecutive sequence numbers: camera, boot, first, last, ascending within a boot.
 
-    The database returns only the ends of runs: rows whose neighbour in their boot is not the next number.
+    The database returns only the ends of runs: rows whose neighbour in their boot is not the next number. None is
+    yielded if the archived ranges have all numbers.
     """
+    if keeps_all(connection, kind):
+        return
+    table = _TABLES[kind]
+    if kind is RowKind.DEAD_LETTER:
+        where = (*where, dead_letters.c.verified)
     boot = (table.c.camera, table.c.boot)
     rows = (
         select(*boot, table.c.seq)

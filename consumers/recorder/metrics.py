@@ -86,7 +86,7 @@ class Meters:
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
-        self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
+        self.unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
         free = metrics.DISK_FREE.on(registry)
         for name, folder in places.folders.items():
             # Evaluated at each scrape: the recorder itself may be waiting for disk space.
@@ -94,9 +94,9 @@ class Meters:
         aside = metrics.DATABASES_SET_ASIDE.on(registry)
         if places.database is not None:
             aside.set_function(partial(_count_damaged, places.database))
-        self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
-        self._lag = metrics.RECORDER_LAG.on(registry)
-        self._replicas_missing = metrics.KAFKA_REPLICAS_MISSING.on(registry)
+        self.kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
+        self.lag = metrics.RECORDER_LAG.on(registry)
+        self.replicas_missing = metrics.KAFKA_REPLICAS_MISSING.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
         self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
@@ -184,22 +184,6 @@ class Meters:
         """Set the bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
-
-    def show_unpublished(self, alerts: int) -> None:
-        """Set the number of alerts that Kafka has not confirmed."""
-        self._unpublished.set(alerts)
-
-    def count_damaged(self, records: int) -> None:
-        """Count records skipped in damaged batches of Kafka's log."""
-        self._kafka_damaged.inc(records)
-
-    def show_lag(self, records: int) -> None:
-        """Set the number of records in Kafka that are not read yet."""
-        self._lag.set(records)
-
-    def show_replicas_missing(self, copies: int) -> None:
-        """Set the number of missing replicas of the partitions in use."""
-        self._replicas_missing.set(copies)
 
     def show_cameras(self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int) -> None:
         """Show age, flagged share, evidence and probe share of cameras, and the states of `faulty` ones.

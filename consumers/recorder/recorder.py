@@ -136,7 +136,7 @@ class Recorder:
         self._meters = Meters(registry, places_of(settings))
         self._cameras = CameraCache(settings)
         # Letters have their own task: strangers can send many, which must not delay verdicts.
-        verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
+        verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.kafka_damaged.inc
         group, session_s = settings.group, settings.session_timeout_s
         self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
         member = Membership(None if group is None else letters_group(group), session_s)
@@ -415,7 +415,7 @@ class Recorder:
             await self._read_removed()
         self._meters.show_stores(await self._database.run(self._store.bytes_held))
         waiting = await self._database.run(count_unpublished, self._engine)
-        self._meters.show_unpublished(waiting)
+        self._meters.unpublished.set(waiting)
         if waiting:
             self._alerts.due.set()
 
@@ -461,9 +461,9 @@ class Recorder:
             self._cameras.remove(removed)
 
     async def _ask_kafka(self) -> None:
-        self._meters.show_replicas_missing(self._log.replicas_missing() + self._letters.replicas_missing())
+        self._meters.replicas_missing.set(self._log.replicas_missing() + self._letters.replicas_missing())
         try:
-            self._meters.show_lag(await self._log.lag() + await self._letters.lag())
+            self._meters.lag.set(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # any error means that Kafka does not respond
             self._health.set("kafka", False, error_text(error))
         else:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -183,13 +183,6 @@ _name = lru_cache(8192)(clean)
 """For the names that occur in every verdict. The argument is cut before the call, so that the cache stays small."""
 
 
-def _parse(kind: type[Any], value: bytes | None) -> Any:
-    try:
-        return kind.FromString(value or b"")
-    except DecodeError:
-        raise MalformedError(f"record value: expected a pointillist.v1.{kind.__name__}, got other bytes") from None
-
-
 def check_identity(boot_id: int, seq: int) -> None:
     """Raise MalformedError for a boot id or a sequence number out of range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
@@ -208,8 +201,7 @@ def _add_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | 
     camera = _camera(record.key)
     verdict = open_statement(Verdict, camera, record.value or b"", keys)
     boot, seq = verdict.boot_id, verdict.seq
-    if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
-        check_identity(boot, seq)
+    check_identity(boot, seq)
     try:
         _check_boot(record, camera, boot, boots)
     except TooManyBootsError as error:
@@ -339,7 +331,10 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) 
 
 
 def _add_dead_letter(batch: Batch, record: Record, keys: KeyRing) -> None:
-    letter: DeadLetter = _parse(DeadLetter, record.value)
+    try:
+        letter = DeadLetter.FromString(record.value or b"")
+    except DecodeError:
+        raise MalformedError("record value: expected a pointillist.v1.DeadLetter, got other bytes") from None
     if letter.verified:
         check_statement(DeadLetter, letter.camera_id, record.value or b"", keys)
         check_identity(letter.boot_id, letter.seq)

@@ -11,9 +11,10 @@ from typing import Final
 
 import psutil
 
+from consumers.console.access.login_settings import is_local
 from consumers.console.access.proxy import ProxyLogin
 from consumers.console.access.users import read_users
-from consumers.console.settings import is_local, is_shared
+from consumers.console.settings import is_shared
 from infra.pki.authority import LOCAL_HOSTS
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout

@@ -17,6 +17,7 @@ from consumers.console.data.appearance import ALIKE, SAME, UNLIKE, Vector, sketc
 from consumers.console.data.collector import MOST_DESCRIBED, QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, frame_features
 from consumers.console.data.pictures import CameraPicture
+from schemas.errors import StateError
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA
 from tests.consumers.test_labelled_frames import ROW
@@ -90,6 +91,17 @@ def test_sketches_decide_while_there_are_no_features(labelled_frames: LabelledFr
     collector = Collector(labelled_frames, Features((SCENE, 0)))
     pictures = (SCENE, OBJECT, OTHER)
     assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate(pictures)] == ["new", None, "new"]
+
+
+def test_a_frame_that_the_store_rejects_hides_no_later_one(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+    collector = Collector(labelled_frames)
+    folder = tmp_path / "quarantine" / "teach"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CAMERA.partition("/")[0]).write_text("a file in the place of the folder")
+    with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
+        collector.judge(picture(SCENE, 0))
+    (folder / CAMERA.partition("/")[0]).unlink()
+    assert collector.judge(picture(SCENE, 1)) == "new"
 
 
 def test_a_restarted_collector_compares_with_stored_features(labelled_frames: LabelledFrames) -> None:

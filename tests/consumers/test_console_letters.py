@@ -84,17 +84,17 @@ def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(console: Co
         recorder.letter(refused(seq, frame(seq)))
     recorder.letter(dead_letter(3, verified=False))
     recorder.verdicts([verdict(1)])
-    found, recorded = letters(console.context.engine(), "bad_pixels", ALL)
+    found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
 def test_verdicts_that_the_recorder_refused_are_not_sent_as_frames(console: ConsoleRig, recorder: Rig) -> None:
     made = dead_letter(1, verified=True, stage="recorder", reason="too_many_boots")
     recorder.letter(made)
-    assert letters(console.context.engine(), "too_many_boots", ALL) == ([], 0)
+    assert letters(console.context.recorded.engine(), "too_many_boots", ALL) == ([], 0)
     assert "Replay" not in console.browser().get("/dead-letters?reason=too_many_boots").text
     recorder.letter(dead_letter(2, verified=True, reason="too_many_boots"))
-    assert [each.seq for each in letters(console.context.engine(), "too_many_boots", ALL)[0]] == [2]
+    assert [each.seq for each in letters(console.context.recorded.engine(), "too_many_boots", ALL)[0]] == [2]
     assert "Replay" in console.browser().get("/dead-letters?reason=too_many_boots").text
 
 
@@ -112,7 +112,7 @@ async def test_refused_frames_go_to_kafka_once_more_in_their_order_also_those_to
     recorder.letter(refused(2, small))
     recorder.letter(refused(1, large[:4_096], length=len(large)))
     recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
-    found, recorded = letters(console.context.engine(), "bad_pixels", ALL)
+    found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent again, 1 no longer in Kafka"
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")

@@ -305,7 +305,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     now_ms = time.time_ns() // 10**6
     recorder.verdicts([verdict(n, captured_ms=now_ms - 7_200_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
-    rollup = Rollup(console.context.engine(), console.context.store.engine)
+    rollup = Rollup(console.context.recorded.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
     console.context.store.note("anna", "command", CAMERA, "drop_ratio 0.5", "confirmed")
     browser = console.browser()

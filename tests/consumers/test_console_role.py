@@ -78,7 +78,7 @@ async def test_a_slow_database_of_the_recorder_holds_up_no_line_of_the_audit_log
         reads.set()
         answers.wait(PATIENCE_S)
 
-    event.listen(console.context.engine(), "before_cursor_execute", wait)
+    event.listen(console.context.recorded.engine(), "before_cursor_execute", wait)
     summing = asyncio.create_task(_roll_up(console.context))
     try:
         await until(reads.is_set)

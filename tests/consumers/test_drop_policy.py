@@ -44,8 +44,7 @@ def run(policy: DropPolicy, state: DropState, steps: list[tuple[int, DropInputs]
     now_ms, found = 0, [(0, state.dropped)]
     for gap_ms, inputs in steps:
         now_ms += gap_ms
-        state, ratio = decide(policy, state, inputs._replace(now_ms=now_ms))
-        assert ratio == state.dropped / 64
+        state = decide(policy, state, inputs._replace(now_ms=now_ms))
         found.append((now_ms, state.dropped))
     return found
 
@@ -92,7 +91,7 @@ def test_more_evidence_less_accuracy_and_a_shorter_uplink_never_lower_the_ratio(
         max(waits, default=None),
         max(one.shed, other.shed),
     )
-    assert decide(policy, state, worse)[1] >= decide(policy, state, one._replace(now_ms=now_ms))[1]
+    assert decide(policy, state, worse).dropped >= decide(policy, state, one._replace(now_ms=now_ms)).dropped
 
 
 @given(policies, shares, values, st.integers(10_000, 400_000))
@@ -122,17 +121,17 @@ def test_constant_inputs_end_in_a_constant_ratio(
 def test_a_threat_raises_to_the_bound_and_a_short_uplink_by_a_step(
     inputs: DropInputs, dropped: int, reason: str
 ) -> None:
-    state, _ = decide(POLICY, REST, inputs)
+    state = decide(POLICY, REST, inputs)
     assert (state.dropped, state.reason) == (dropped, reason)
 
 
 def test_the_ratio_falls_by_steps_after_calm_and_not_between_the_thresholds() -> None:
-    state, _ = decide(POLICY, REST, CALM._replace(evidence=1.0))
+    state = decide(POLICY, REST, CALM._replace(evidence=1.0))
     between = CALM._replace(evidence=0.3)
     for inputs, at_s, dropped in (
         (between, 5_000, 32), (CALM, 5_100, 32), (CALM, 5_699, 32), (CALM, 5_700, 28), (CALM, 6_299, 28),
         (between, 6_299.5, 28), (CALM, 6_400, 28), (CALM, 6_999, 28), (CALM, 7_000, 24), (CALM, 7_600, 20),
         (CALM, 8_200, 16), (CALM, 9_000, 16),
     ):  # fmt: skip
-        state, _ = decide(POLICY, state, inputs._replace(now_ms=int(1000 * at_s)))
+        state = decide(POLICY, state, inputs._replace(now_ms=int(1000 * at_s)))
         assert state.dropped == dropped, at_s

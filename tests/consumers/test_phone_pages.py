@@ -188,7 +188,7 @@ def test_a_camera_that_is_gone_has_its_outage_on_the_timeline_and_its_verdicts_b
     camera = console.context.fleet.camera(CAMERA)
     assert camera is not None
     camera.heard_ms -= 7_200_000
-    Rollup(console.context.engine(), console.context.store.engine).step(now_ms + 60_000)
+    Rollup(console.context.recorded.engine(), console.context.store.engine).step(now_ms + 60_000)
     place = f"http://127.0.0.1/camera/{CAMERA}"
     phone.goto(f"{place}?range=day")
     expect(phone.locator("#classes tbody tr")).to_have_text(["93", "31"])

@@ -40,7 +40,7 @@ def reject(registry: CollectorRegistry) -> None:
 
 COUNTS: dict[str, tuple[Callable[[CollectorRegistry], None], Metric[Counter], dict[str, str]]] = {
     "recorder skips a record": (
-        lambda registry: Meters(registry, StoragePlaces({}, None)).count_damaged(1),
+        lambda registry: Meters(registry, StoragePlaces({}, None)).kafka_damaged.inc(),
         metrics.KAFKA_DAMAGED,
         {"reader": "recorder"},
     ),

@@ -119,7 +119,12 @@ def is_protected(url: str) -> bool:
         return False
     if parts.scheme == "https":
         return bool(parts.hostname)
+    return parts.scheme == "http" and is_local(parts.hostname or "")
+
+
+def is_local(host: str) -> bool:
+    """Return whether only this machine reaches what listens at `host`."""
     try:
-        return parts.scheme == "http" and ip_address(parts.hostname or "").is_loopback
+        return ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return parts.scheme == "http" and parts.hostname == "localhost"
+        return host == "localhost"

@@ -31,7 +31,7 @@ async def keep_clips(context: ConsoleContext) -> None:
     if clips is None:
         return
     try:
-        await context.run_on_kept_files(_want_alerts, clips, context.engine())
+        await context.run_on_kept_files(_want_alerts, clips, context.recorded.engine())
     except UserError:  # the recorder has not created its database yet
         return
     for wanted in await context.run_on_kept_files(clips.due):

@@ -93,10 +93,10 @@ class Collector:
             why = "usual"
         else:
             return None
-        camera.kept.append(appearance)
         self._labelled_frames.keep(
             row[:3], picture.jpeg, why, row.class_name, row.confidence, features=appearance.features
         )
+        camera.kept.append(appearance)  # last: a frame that the store has rejected counts as no other one
         return why
 
     def _with_features(self, appearance: Appearance, jpeg: bytes) -> Appearance:

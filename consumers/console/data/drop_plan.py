@@ -180,7 +180,7 @@ class DropPlan:
         elif steered.policy != policy:
             steered.policy, steered.state = policy, steered.state._replace(changed_ms=None)
         before, steered.running = steered.state.dropped, running
-        steered.state, _ = decide(policy, steered.state, inputs)
+        steered.state = decide(policy, steered.state, inputs)
         wanted = steered.state.dropped
         if wanted != before:
             steered.tries = steered.due_ms = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from schemas.limits import BLOCK_PIXELS, dropped_per_block
+from schemas.limits import dropped_per_block
 
 STEPS: Final = 4
 """Steps from the lowest to the highest ratio, for a short uplink and for the way back."""
@@ -76,8 +76,8 @@ class DropState(NamedTuple):
     """Reason of the last change, in plain words."""
 
 
-def decide(policy: DropPolicy, state: DropState, inputs: DropInputs) -> tuple[DropState, float]:
-    """Return the next state and the wanted drop ratio.
+def decide(policy: DropPolicy, state: DropState, inputs: DropInputs) -> DropState:
+    """Return the next state.
 
     A threat raises the ratio to its upper bound at once, a short uplink by one step of a quarter of the range. After
     `calm_s` without a reason, and again after each further `calm_s`, it falls by a step. Between its thresholds an
@@ -102,10 +102,8 @@ def decide(policy: DropPolicy, state: DropState, inputs: DropInputs) -> tuple[Dr
             dropped, reason = max(held - step, lowest), f"calm for {policy.calm_s:g} s"
             calm_ms = inputs.now_ms
     if dropped == state.dropped:
-        after = state._replace(calm_ms=calm_ms)
-    else:
-        after = DropState(dropped, inputs.now_ms, calm_ms, reason)
-    return after, after.dropped / BLOCK_PIXELS
+        return state._replace(calm_ms=calm_ms)
+    return DropState(dropped, inputs.now_ms, calm_ms, reason)
 
 
 def _threat(policy: DropPolicy, inputs: DropInputs) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -70,16 +70,11 @@ def history(
 
 def columns(found: Sequence[dict[str, Any]], step_ms: int) -> dict[str, list[float | None]]:
     """Return the sums as plot columns, with one row of nulls in each gap."""
-    names = ("t", "rate", "confidence", "late_s", "slowest_s", "sent", "saved", "entropy", "least", "threshold")
-    drawn: dict[str, list[float | None]] = {name: [] for name in (*names, "flagged", "evidence")}
-    before_ms: int | None = None
-    for row in found:
-        begin_ms = row["begin_ms"]
-        if before_ms is not None and begin_ms - before_ms > step_ms:
-            _append(drawn, (before_ms + step_ms) / 1000, {})
-        before_ms = begin_ms
+    names = ("rate", "confidence", "late_s", "slowest_s", "sent", "saved", "entropy", "least", "threshold")
+
+    def values(row: dict[str, Any]) -> dict[str, float | None]:
         frames, checked = row["frames"], row["checked"]
-        values = {
+        return {
             "rate": frames / (step_ms / 1000),
             "confidence": row["confidence"] / frames,
             "late_s": row["late_ms"] / frames / 1000,
@@ -92,14 +87,32 @@ def columns(found: Sequence[dict[str, Any]], step_ms: int) -> dict[str, list[flo
             "flagged": row["flagged"] / checked if checked else None,
             "evidence": row["evidence"],
         }
-        _append(drawn, begin_ms / 1000, values)
+
+    rows = ((row["begin_ms"], values(row)) for row in found)
+    return plot_columns((*names, "flagged", "evidence"), rows, step_ms)
+
+
+def plot_columns(
+    names: Iterable[str], rows: Iterable[tuple[int, Mapping[str, float | None]]], step_ms: int
+) -> dict[str, list[float | None]]:
+    """Return rows as columns by name, next to their times `t` in Unix seconds, with one row of nulls in each gap.
+
+    A row is the start of its step in Unix milliseconds and the values by name, which get five significant digits.
+    """
+    drawn: dict[str, list[float | None]] = {name: [] for name in ("t", *names)}
+
+    def append(at_ms: int, values: Mapping[str, float | None]) -> None:
+        for name, column in drawn.items():
+            value = values.get(name)
+            column.append(at_ms / 1000 if name == "t" else None if value is None else float(f"{value:.5g}"))
+
+    before_ms: int | None = None
+    for begin_ms, values in rows:
+        if before_ms is not None and begin_ms - before_ms > step_ms:
+            append(before_ms + step_ms, {})
+        append(begin_ms, values)
+        before_ms = begin_ms
     return drawn
-
-
-def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str, float | None]) -> None:
-    for name, column in drawn.items():
-        value = values.get(name)
-        column.append(at_s if name == "t" else None if value is None else float(f"{value:.5g}"))
 
 
 def outages(

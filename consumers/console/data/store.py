@@ -24,7 +24,7 @@ from consumers.database.console_store import (
     set_mark,
 )
 from consumers.database.engine import insert_or_replace, open_engine
-from consumers.database.versions import of_another_version
+from consumers.database.migrations import of_another_version
 from schemas.batched import batched
 from schemas.clock import unix_ms
 from schemas.identity import SITE_NAME

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, select
 
 from consumers.console.context import ConsoleContext, unless_away
+from consumers.console.data.history import plot_columns
 from consumers.console.data.rollup import DAY_MS, HOUR_MS
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
@@ -15,7 +16,7 @@ from schemas.errors import BrokerError
 
 RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "15 minutes"
-_NAMES: Final = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
+_NAMES: Final = ("rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},
     {"title": "Latency from capture to record", "unit": "s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
@@ -74,15 +75,9 @@ def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
 
 def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, list[float | None]]:
     """Return plot columns of frames and alerts by minute, with one row of nulls in each gap."""
-    columns: dict[str, list[float | None]] = {name: [] for name in _NAMES}
-    before_ms: int | None = None
-    for row in found:
-        if before_ms is not None and row["minute_ms"] - before_ms > MINUTE_MS:
-            for name, column in columns.items():
-                column.append((before_ms + MINUTE_MS) / 1000 if name == "t" else None)
-        before_ms = row["minute_ms"]
-        values = {
-            "t": before_ms / 1000,
+
+    def values(row: dict[str, int]) -> dict[str, float | None]:
+        return {
             "rate": row["frames"] / 60,
             "late_s": row["late_ms"] / row["frames"] / 1000,
             "slowest_s": row["slowest_ms"] / 1000,
@@ -91,8 +86,7 @@ def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, 
             "accuracy": row["judged_correct"] / row["judged"] if row["judged"] else None,
             "robust": row["attacked_correct"] / row["attacked"] if row["attacked"] else None,
             "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
-            "alerts": float(raised.get(before_ms, 0)),
+            "alerts": float(raised.get(row["minute_ms"], 0)),
         }
-        for name, column in columns.items():
-            column.append(values[name])
-    return columns
+
+    return plot_columns(_NAMES, ((row["minute_ms"], values(row)) for row in found), MINUTE_MS)

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, delete, insert, inspect, select
 from consumers.database.damage import UNREADABLE, is_damaged, reason
 from consumers.database.engine import open_engine
 from consumers.database.tables import SCHEMA_VERSION, metadata, tallies, versions
-from consumers.database.versions import of_another_version
 from schemas.errors import StateError
 
 if TYPE_CHECKING:
@@ -53,6 +52,18 @@ def check_version(connection: Connection) -> int | None:
     if version is not None and version != SCHEMA_VERSION:
         raise of_another_version(SCHEMA_VERSION, version)
     return version
+
+
+def of_another_version(expected: int, found: int, what: str = "a database", option: str = "--database") -> StateError:
+    """Return the error for tables of version `found`, with a remedy.
+
+    `option` is the option that sets the location of `what`.
+    """
+    release = "an earlier" if found < expected else "a later"
+    return StateError(
+        f"expected {what} of version {expected}, got version {found}, which {release} release has made: go on with "
+        f"that release, or start again with another {option}, or another --state; the old one stays as it is"
+    )
 
 
 def prepare_tables(connection: Connection) -> None:
