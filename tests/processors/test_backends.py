@@ -156,6 +156,18 @@ def test_a_wish_that_the_network_does_not_allow_is_refused(
         chosen(monkeypatch, backend, [1.0], wish)
 
 
+@needs_openvino
+@pytest.mark.parametrize("step", ["_converted", "_compiled"])
+def test_a_lack_of_memory_is_no_reason_to_do_without_a_backend(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def lacking(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"processors.device.backends.openvino_cpu.{step}", lacking)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+    with pytest.raises(MemoryError):
+        choose(network, torch.rand(4, 3, 8, 8), Wish(), fits=within)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_logits_that_move_by_more_than_the_tolerance_are_no_fit(precision: CpuPrecision) -> None:
     exact = torch.tensor([[0.0, 10.0, 4.0], [3.0, 1.0, 2.0]])

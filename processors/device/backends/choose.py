@@ -24,6 +24,7 @@ from processors.device.backends.contract import (
     runtime_of,
 )
 from processors.device.backends.openvino_cpu import OpenVino
+from processors.device.memory import lacks_memory
 from schemas.errors import ConfigError, first_line
 
 BACKENDS: Final[tuple[Backend, ...]] = (OpenVino(),)
@@ -195,7 +196,8 @@ def _measured(
                     backend, own, inputs, [each for each in wanted if each in allowed], fits, calibration, free_sides,
                     exact_first, refusals,
                 )  # fmt: skip
-            refusals += [f"{each} is not allowed for it" for each in wanted if each == wish.precision not in allowed]
+            if wish.precision in wanted and wish.precision not in allowed:
+                refusals.append(f"{wish.precision} is not allowed for it")
     if not found:
         asked = " ".join(each for each in (wish.backend, wish.precision) if each != "auto")
         raise ConfigError(
@@ -218,8 +220,6 @@ def _of_backend(
     """Return the candidates within their tolerance; add the reasons for the others to `refusals`."""
     try:
         taken = backend.convert(own.network, inputs, free_sides)
-    except MemoryError:
-        raise  # another start may have the memory
     except Exception as error:  # a backend may raise anything
         _refuse(refusals, _reason(error, backend.name))
         return []
@@ -229,8 +229,6 @@ def _of_backend(
         try:
             network = taken.at(precision, calibration, exact_first)
             got = network(inputs)
-        except MemoryError:
-            raise
         except Exception as error:  # the same, and another precision may run
             _refuse(refusals, _reason(error, f"{backend.name} {precision}"))
             continue
@@ -248,7 +246,12 @@ def _refuse(refusals: list[str], reason: str) -> None:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """Return the reason of a rejection; a backend's own error is one already."""
+    """Return the reason of a rejection; a backend's own error is one already.
+
+    Raises the error if memory is exhausted: the next start may have enough.
+    """
+    if lacks_memory(error):
+        raise error
     return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 

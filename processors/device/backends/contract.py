@@ -1,4 +1,7 @@
-"""The contract of a backend: it takes a network in its bundle's format and runs it in some precision."""
+"""The contract of a backend: it takes a network in its bundle's format and runs it in some precision.
+
+Its runtime may raise any error, for a network that it cannot run or for a lack of memory.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,7 @@ class BackendNetwork(Protocol):
         """Return a function from inputs (B, C, H, W) float32 to outputs, for any B, callable from any thread.
 
         `calibration` (N, C, H, W) are typical inputs, for `int8`; with `exact_first` the first layer stays in float32
-        even then. The function computes with as many threads as torch has where it is made. Raises
-        UnsupportedNetworkError.
+        even then. The function computes with as many threads as torch has where it is made.
         """
 
     def save(self, precision: CpuPrecision, file: Path) -> None:
@@ -52,14 +54,13 @@ class Backend(Protocol):
         """Return the precisions in which the backend can compute on this CPU."""
 
     def convert(self, network: Network, example: Tensor, free_sides: bool) -> BackendNetwork:
-        """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises
-        UnsupportedNetworkError.
+        """Return `network` in this backend's form; `free_sides` allows pictures of any size.
 
         `example` (B, C, H, W) is a typical input.
         """
 
     def restore(self, file: Path, precision: CpuPrecision) -> Network:
-        """Return the function that `BackendNetwork.at` made of the model in `file`. Raises UnsupportedNetworkError."""
+        """Return the function that `BackendNetwork.at` made of the model in `file`."""
 
 
 def runtime_of(network: Network) -> str:

@@ -61,34 +61,22 @@ class OpenVino:
         return found
 
     def convert(self, network: Network, example: Tensor, free_sides: bool) -> ConvertedModel:
-        """Return the model of a module, of a TorchScript module, or of an ONNX or TensorFlow Lite
-        graph. Raises UnsupportedNetworkError."""
-        try:
-            if isinstance(network, OnnxNetwork):
-                if network.batch is not None:
-                    raise UnsupportedNetworkError(f"the graph takes {network.batch} pictures and no other number")
-                model = openvino_core().read_model(network.path)
-            elif isinstance(network, TfliteNetwork):
-                if network.batch is not None:
-                    raise UnsupportedNetworkError(f"the graph takes {network.batch} picture and no other number")
-                model = network.model.clone()
-            else:
-                model = _converted(network, example)
-            sides = [-1, -1] if free_sides else list(example.shape[2:])
-            model.reshape([-1, example.shape[1], *sides])
-            model = _with_float32(model)
-        except UnsupportedNetworkError:
-            raise
-        except Exception as error:  # a user's network, a tracer or a frontend may raise anything
-            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
-        return ConvertedModel(model)
+        """Return the model of a module, of a TorchScript module, or of an ONNX or TensorFlow Lite graph."""
+        if isinstance(network, OnnxNetwork | TfliteNetwork) and network.batch is not None:
+            raise UnsupportedNetworkError(f"expected a graph for any number of pictures, got one for {network.batch}")
+        if isinstance(network, OnnxNetwork):
+            model = openvino_core().read_model(network.path)
+        elif isinstance(network, TfliteNetwork):
+            model = network.model.clone()
+        else:
+            model = _converted(network, example)
+        sides = [-1, -1] if free_sides else list(example.shape[2:])
+        model.reshape([-1, example.shape[1], *sides])
+        return ConvertedModel(_with_float32(model))
 
     def restore(self, file: Path, precision: CpuPrecision) -> CompiledNetwork:
         """Return the function of a model that `ConvertedModel.save` has written."""
-        try:
-            return _compiled(openvino_core().read_model(file), precision)
-        except Exception as error:  # the runtime may raise anything
-            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+        return _compiled(openvino_core().read_model(file), precision)
 
 
 class ConvertedModel:
@@ -102,20 +90,15 @@ class ConvertedModel:
         self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False
     ) -> CompiledNetwork:
         """See `processors.device.backends.contract.BackendNetwork`."""
-        try:
-            model = self._model
-            if precision == "int8":
-                from processors.device.backends.int8 import quantised
+        model = self._model
+        if precision == "int8":
+            from processors.device.backends.int8 import quantised
 
-                if calibration is None:
-                    raise UnsupportedNetworkError("int8: expected a calibration, found none")
-                model = quantised(openvino_core(), model, calibration.numpy(), exact_first)
-            self._made[precision] = model
-            return _compiled(model, precision)
-        except UnsupportedNetworkError:
-            raise
-        except Exception as error:  # the runtime may raise anything
-            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+            if calibration is None:
+                raise UnsupportedNetworkError("int8: expected a calibration, found none")
+            model = quantised(openvino_core(), model, calibration.numpy(), exact_first)
+        self._made[precision] = model
+        return _compiled(model, precision)
 
     def save(self, precision: CpuPrecision, file: Path) -> None:
         """See `processors.device.backends.contract.BackendNetwork`."""
