@@ -18,8 +18,6 @@ log = structlog.get_logger()
 
 Place = tuple[int, int]
 """Partition and offset."""
-Span = tuple[int, int]
-"""The first offset, and the one behind the last."""
 Found = Callable[[Place, ConsumerRecord | None], None]
 Passed = Callable[[int, ConsumerRecord | None], None]
 
@@ -49,7 +47,7 @@ class KeyFrameRecall:
         self._found = found
         self._passed = passed
         self.wanted: dict[Place, int] = {}
-        self.spans: dict[int, Span] = {}
+        self.spans: dict[int, range] = {}
         """Wanted spans by their partitions."""
         self._wake = asyncio.Event()
 
@@ -59,8 +57,8 @@ class KeyFrameRecall:
             self.wanted.setdefault(place, 0)
         self._wake.set()
 
-    def request_span(self, partition: int, span: Span) -> None:
-        """Fetch the records of a span."""
+    def request_span(self, partition: int, span: range) -> None:
+        """Fetch the records with the offsets of a span."""
         self.spans[partition] = span
         self._wake.set()
 
@@ -78,16 +76,16 @@ class KeyFrameRecall:
                     log.warning("key_frame_recall_failed", error=f"{type(error).__name__}: {error}")
                     await asyncio.sleep(_RETRY_S)
 
-    async def _pass(self, partition: int, span: Span) -> None:
+    async def _pass(self, partition: int, span: range) -> None:
         """Read one span, in a few tries: without a part of it, key frames are requested from the cameras.
 
         The span may be wanted once more meanwhile, after the partition was revoked and assigned again. It is then read
         from its beginning: what was passed before the revocation is gone.
         """
-        following, size = span[0], 0
+        following, size = span.start, 0
         for number in range(_TRIES):
             try:
-                async with aclosing(self._records(partition, (following, span[1]))) as records:
+                async with aclosing(self._records(partition, range(following, span.stop))) as records:
                     async for record in records:
                         # By identity: the later span may have the same ends.
                         if self.spans.get(partition) is not span:
@@ -106,7 +104,7 @@ class KeyFrameRecall:
             del self.spans[partition]
             self._passed(partition, None)
 
-    async def _records(self, partition: int, span: Span) -> AsyncGenerator[ConsumerRecord]:
+    async def _records(self, partition: int, span: range) -> AsyncGenerator[ConsumerRecord]:
         """Yield the records of a span. Raises TimeoutError when none comes for `_SPAN_S` seconds."""
         place, loop = TopicPartition(self._topic, partition), asyncio.get_running_loop()
         async with (
@@ -114,10 +112,10 @@ class KeyFrameRecall:
             Reader(self._bootstrap, partition_bytes=_SPAN_BYTES, fetch_wait_s=0.05, request_s=_READ_S) as reader,
         ):
             reader.assign([place])
-            reader.seek({place: span[0]})
-            async for records in reader.fetch_until({place: span[1]}):
+            reader.seek({place: span.start})
+            async for records in reader.fetch_until({place: span.stop}):
                 for record in records.get(place, ()):
-                    if record.offset < span[1]:
+                    if record.offset < span.stop:
                         yield record
                 if records:
                     limit.reschedule(loop.time() + _SPAN_S)

@@ -100,13 +100,13 @@ class KeyFrames:
         """Return partition and offset of all held key frames."""
         return {(key_frame.partition, key_frame.offset) for key_frame in self._held.values()}
 
-    def note(self, partition: int, before: int, first: int | None = None) -> str:
+    def note(self, partition: int, before: int, span: range = range(0)) -> str:
         """Return the note for a commit of the offset `before`: the places of each camera's last key frames before it.
 
-        `first` is the lowest offset of an open group, if any is open.
+        `span` has the offsets of the open groups.
 
-        Frames from this offset on may depend on them. The places of earlier key frames are removed. The places of key
-        frames from this offset on stay for a later commit: the processor reads ahead of what it commits.
+        Frames from `before` on may depend on them. The places of earlier key frames are removed. The places of key
+        frames from `before` on stay for a later commit: the processor reads ahead of what it commits.
         """
         offsets: list[int] = []
         for places in self._places_in[partition].values():
@@ -115,7 +115,7 @@ class KeyFrames:
                 del self._places[identity]
             del places[: max(0, passed - NOTED_PER_CAMERA)]
             offsets += [offset for offset, _ in places[: min(passed, NOTED_PER_CAMERA)]]
-        return write_note(offsets, None if first is None else (first, before))
+        return write_note(offsets, span)
 
     def _put_place(self, identity: Identity, partition: int, offset: int) -> None:
         known = self._places.get(identity)
@@ -143,10 +143,10 @@ class KeyFrames:
             del cameras[identity.camera_id]
 
 
-def write_note(offsets: Iterable[int], span: tuple[int, int] | None = None) -> str:
+def write_note(offsets: Iterable[int], span: range = range(0)) -> str:
     """Encode offsets as a note: differences, seven bits to a byte. If they do not fit, the lowest are left out.
 
-    `span` holds the open groups: the first offset, and the committed one behind the last.
+    `span` has the offsets of the open groups.
     """
     room = (MAX_NOTE - len(_MARK) - _SPAN_CHARACTERS) * 3 // 4 - 10
     packed: list[bytes] = []
@@ -161,7 +161,7 @@ def write_note(offsets: Iterable[int], span: tuple[int, int] | None = None) -> s
         above = offset
     if not packed:
         return ""
-    end = "" if span is None else f"{_SPAN}{span[0]}-{span[1]}"
+    end = f"{_SPAN}{span.start}-{span.stop}" if span else ""
     return _MARK + base64.b64encode(b"".join(packed)).decode() + end
 
 
@@ -187,15 +187,12 @@ def read_note(note: str) -> list[int]:
     return offsets if not shift else []
 
 
-def read_span(note: str) -> tuple[int, int] | None:
-    """Return the span of open groups in a note; None without one, or if `write_note` cannot have written it."""
-    if not note.startswith(_MARK) or len(note) > MAX_NOTE:
-        return None
-    first, dash, end = note.partition(_SPAN)[2].partition("-")
-    if not (dash and first.isdecimal() and end.isdecimal() and len(first) < 20 and len(end) < 20):
-        return None
-    span = int(first), int(end)
-    return span if span[0] < span[1] else None
+def read_span(note: str) -> range:
+    """Return the offsets of the open groups in a note; empty if `write_note` cannot have written them."""
+    first, _, end = note.partition(_SPAN)[2].partition("-")
+    if not note.startswith(_MARK) or len(note) > MAX_NOTE or not (first.isdecimal() and end.isdecimal()):
+        return range(0)
+    return range(int(first), int(end)) if int(end) < 2**63 else range(0)
 
 
 def _varint(value: int) -> bytes:

@@ -52,14 +52,14 @@ class OpenGroups:
         insort(own, _Group(min(offset, frame_offset), identity, now_s, max(offset, frame_offset)), key=_offset)
         del own[:-_AHEAD]
 
-    def first(self, partition: int, before: int, now_s: float) -> int | None:
-        """Return the lowest offset below `before` of a group that is open; None without one.
+    def span(self, partition: int, before: int, now_s: float) -> range:
+        """Return the offsets from the first open group up to `before`; empty if no group is open.
 
         `before` is the offset to commit. A group with frames from this offset on is open: they are processed again
         after a takeover.
         """
         cameras = self._groups[partition]
-        found: int | None = None
+        first = before
         for camera_id, groups in list(cameras.items()):
             passed = sum(each.offset < before for each in groups)
             del groups[: max(0, passed - _GROUPS)]
@@ -70,5 +70,5 @@ class OpenGroups:
             for each in groups:
                 open_s = _NEWEST_S if each is newest else _RESENT_S
                 if each.offset < before and (each.last >= before or now_s - each.used_s <= open_s):
-                    found = each.offset if found is None else min(found, each.offset)
-        return found
+                    first = min(first, each.offset)
+        return range(first, before)

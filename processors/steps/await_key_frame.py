@@ -247,7 +247,7 @@ class AwaitKeyFrame(Step):
 
     def note(self, partition: int, before: int) -> str:
         """Return the note for a commit of a partition's offset `before`; see `KeyFrames.note`."""
-        return self.held.note(partition, before, self._groups.first(partition, before, monotonic()))
+        return self.held.note(partition, before, self._groups.span(partition, before, monotonic()))
 
     def recall_partition(self, partition: int, note: str, done: Callable[[], None]) -> bool:
         """Read back the key frames and open groups in the `note` of a partition's commit, then call `done`.
@@ -255,13 +255,12 @@ class AwaitKeyFrame(Step):
         Returns False, without a call of `done`, if there is nothing to read.
         """
         span = read_span(note)
-        within = range(*span) if span is not None else range(0)
-        places = {(partition, offset) for offset in read_note(note) if offset not in within} - self.held.places()
-        if not places and span is None:
+        places = {(partition, offset) for offset in read_note(note) if offset not in span} - self.held.places()
+        if not places and not span:
             return False
-        self._partitions[partition] = _Recall(places, span is not None, done)
+        self._partitions[partition] = _Recall(places, bool(span), done)
         self._recalling |= places
-        if span is not None:
+        if span:
             self.recall.request_span(partition, span)
         self.recall.request(places)
         return True

@@ -292,9 +292,9 @@ def test_waiting_frames_of_a_revoked_partition_are_removed() -> None:
 def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -> None:
     bench, camera, done = Bench(), VideoCamera(), []
     messages = [camera.message() for _ in range(4)]
-    assert bench.step.recall_partition(0, write_note([5, 40], (40, 44)), lambda: done.append(1))
+    assert bench.step.recall_partition(0, write_note([5, 40], range(40, 44)), lambda: done.append(1))
     assert bench.recalls == [(0, 5)]  # the span holds the other
-    assert bench.step.recall.spans == {0: (40, 44)}
+    assert bench.step.recall.spans == {0: range(40, 44)}
     bench.step.recalled((0, 5), None)
     for offset, message in enumerate([*messages[:3], b"rubbish"], 40):
         bench.step.restored(0, FakeRecord(message, camera.name.encode(), offset))
@@ -302,7 +302,7 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
     bench.step.restored(0, None)
     assert done == [1]
     assert bench.decoders.counts == {"restored": 3}
-    assert read_span(bench.step.note(0, 44)) == (40, 44)
+    assert read_span(bench.step.note(0, 44)) == range(40, 44)
     bench.submit(taken(messages[3], camera.name, 44))
     assert bench.seqs() == [3]
 
@@ -310,7 +310,7 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
 def test_the_units_that_were_read_back_for_a_revoked_partition_are_dropped() -> None:
     bench, camera, done = Bench(), VideoCamera(), []
     records = [FakeRecord(camera.message(), camera.name.encode(), 40 + number) for number in range(3)]
-    bench.step.recall_partition(0, write_note([40], (40, 43)), lambda: done.append(1))
+    bench.step.recall_partition(0, write_note([40], range(40, 43)), lambda: done.append(1))
     bench.step.restored(0, records[0])
     bench.step.restored(0, records[1])
     assert bench.decoders.held_bytes > 0

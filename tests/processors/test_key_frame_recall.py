@@ -66,10 +66,10 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: 
             ended.set()
         elif record.offset == revoked_at and found.count(revoked_at) == 1:
             del recall.spans[3]
-            recall.request_span(3, (int("4"), 11))  # equal to the first, and not the same object
+            recall.request_span(3, range(4, 11))  # equal to the first, and not the same object
 
     recall = KeyFrameRecall("nowhere:1", "frames", lambda *_: None, passed)
-    recall.request_span(3, (4, 11))
+    recall.request_span(3, range(4, 11))
     task = asyncio.create_task(recall.run())
     try:
         async with asyncio.timeout(PATIENCE_S):
