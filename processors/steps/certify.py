@@ -49,11 +49,12 @@ class Certify(Step):
         self._begun_s = 0.0
         self._takes_s = 0.0
         """Expected seconds from the first pass of a certificate to its last; short ones lower it slowly."""
-        self._shedding = self._running = False
+        self._drains = 0
+        self._running = False
 
     def __len__(self) -> int:
         """Return the number of waiting frames, with the one in progress and without one that has its certificate."""
-        in_progress = self._current is not None and self._current.certified is None and not self._shedding
+        in_progress = self._current is not None and self._current.certified is None and not self._drains
         return len(self._queue) + in_progress
 
     def submit(self, job: FrameJob) -> None:
@@ -61,7 +62,7 @@ class Certify(Step):
         flagged = job.finding is not None and job.finding.flagged
         if job.concluded or not (job.certifies or flagged) or not certifiable(job):
             self.next.submit(job)
-        elif self._shedding:
+        elif self._drains:
             self._shed(job)
         else:
             shed = self._queue.offer(job)
@@ -84,8 +85,8 @@ class Certify(Step):
 
     @contextmanager
     def shedding(self) -> Iterator[None]:
-        """Within the context, waiting and later frames pass on without a certificate."""
-        self._shedding = True
+        """Within the context, waiting and later frames pass on without a certificate. Contexts may overlap."""
+        self._drains += 1
         try:
             for job in self._queue.pop(len(self._queue)):
                 self._shed(job)
@@ -93,7 +94,7 @@ class Certify(Step):
                 self.pass_on()
             yield
         finally:
-            self._shedding = False
+            self._drains -= 1
 
     def _is_late(self, job: FrameJob, now_s: float) -> bool:
         return now_s - job.classified_s > self._wait_s
@@ -147,7 +148,7 @@ class Certify(Step):
         job, now_s = self._current, time.monotonic()
         if job is None:
             return
-        if job.certified is None and not self._shedding and not self._is_late(job, now_s):
+        if job.certified is None and not self._drains and not self._is_late(job, now_s):
             return
         self._current, job.certification = None, None
         self._takes_s = max(_DECAY * self._takes_s, min(now_s - self._begun_s, _LONGEST * self._wait_s))

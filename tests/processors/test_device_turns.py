@@ -561,3 +561,11 @@ async def test_a_drain_leaves_certificates_out_also_the_one_in_progress() -> Non
     assert bench.certificates("shed") == 3
     bench.chosen(6)
     assert len(bench.certify) == 1
+
+
+async def test_the_end_of_a_rebalance_does_not_bring_certificates_back_into_a_shutdown() -> None:
+    bench = Bench()
+    with bench.certify.shedding():
+        with bench.certify.shedding():
+            pass
+        assert bench.last.jobs == [bench.chosen(0)]
