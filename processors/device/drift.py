@@ -16,7 +16,7 @@ WINDOW: Final = 64
 """Frames that are compared together."""
 
 
-class Drift(NamedTuple):
+class DriftState(NamedTuple):
     """The state of the statistics. The ratios are the least of the last `DRIFT_WINDOWS` windows, 0 before these.
 
     Without drift, a window's ratio exceeds 1 with a probability of `processors.stages.discrepancy.LEVEL` at most.
@@ -46,7 +46,7 @@ class DriftSampler:
         self._rows: list[Features] = []
         self._past: deque[tuple[float, float]] = deque(maxlen=DRIFT_WINDOWS)
         self._chance = torch.Generator().manual_seed(0)
-        self.state: Drift | None = None if reference is None else Drift()
+        self.state: DriftState | None = None if reference is None else DriftState()
 
     @property
     def due(self) -> bool:
@@ -71,4 +71,4 @@ class DriftSampler:
         )
         self._past.append((seen, answered))
         least = map(min, zip(*self._past, strict=True)) if len(self._past) == DRIFT_WINDOWS else (0.0, 0.0)
-        self.state = Drift(self.state.windows + 1, *least)
+        self.state = DriftState(self.state.windows + 1, *least)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import psutil
 import structlog
@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
-from processors.models.store import StoreUnavailableError, UntrustedBundleError
+from processors.models.store import PassingBundleError
 from schemas.errors import BundleError, ConfigError
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models
 from schemas.runtime.memory import release_freed
 
 _AGAIN_S: Final = 15.0
-"""Seconds before a retry of a store that did not return the candidate."""
+"""Seconds before a retry of a store that did not return a bundle."""
 
 log = structlog.get_logger()
 
@@ -43,11 +43,20 @@ class CandidateState(NamedTuple):
     """Whether it is loaded once more: the error may pass."""
 
 
-class Load(Protocol):
-    """A function that loads a published model, and counts in the given metrics; see `ModelLoader.load`."""
+Load = Callable[[Model, ProcessorMetrics], Awaitable[LoadedModel]]
+"""A function that loads a published model, which counts in the given metrics; see `ModelLoader.load`."""
 
-    async def __call__(self, model: Model, metrics: ProcessorMetrics) -> LoadedModel:
-        """Return the loaded model. Raises BundleError and ConfigError."""
+
+async def follow_changes(changed: asyncio.Event, follow: Callable[[], Awaitable[bool]]) -> None:
+    """Call `follow` at each change until cancelled. While it returns true, call it again after `_AGAIN_S`, too."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        if await follow():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_S):
+                    await changed.wait()
+            changed.set()
 
 
 class Candidates:
@@ -108,14 +117,7 @@ class Candidates:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if await self._follow():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_AGAIN_S):
-                        await self._changed.wait()
-                self._changed.set()
+        await follow_changes(self._changed, self._follow)
 
     async def _follow(self) -> bool:
         """Load or release; return whether a retry may help."""
@@ -139,7 +141,7 @@ class Candidates:
                 model = await self._load(rollout.candidate, ProcessorMetrics(CollectorRegistry()))
             except (BundleError, ConfigError) as error:
                 log.error("candidate_rejected", model=rollout.candidate.model_id, error=str(error))
-                passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
+                passing = isinstance(error, PassingBundleError)
                 self._set(CandidateState(digest, str(error)[:500], 0, rollout.begun_ms, passing))
                 self._refused = ("", 0) if passing else (digest, rollout.begun_ms)
                 return passing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -49,13 +48,14 @@ class ModelFeed:
         self._newest_ms = 0
         self._waiting: bytes | None = None
         """The newest list if it was rejected: its signer may become trusted later."""
-        self._tried = asyncio.Event()
         self._refused_offset = -1
         self._records = RolloutRecords()
         self.refused: Refusal | None = None
         """The fault of the newest list; the list before it stays valid."""
         self.known = asyncio.Event()
         """Set when the topic has been read to its end, or does not exist."""
+        self.tried = asyncio.Event()
+        """Set with `known`, or when the first attempt has failed."""
         self.exists = False
         self.found = 0
         """Number of times the topic was created again: the records of the previous one are gone."""
@@ -66,12 +66,6 @@ class ModelFeed:
     def models(self) -> Models:
         """The list in force: the newest one, with the gate's assessment applied."""
         return self._records.models
-
-    async def wait_for_first_read(self, deadline_s: float) -> None:
-        """Return when `known` is set, the first attempt has failed, or the deadline is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s):
-                await self._tried.wait()
 
     async def run(self) -> None:
         """Follow the topic until cancelled; while Kafka does not answer, the last known list stays valid."""
@@ -87,7 +81,7 @@ class ModelFeed:
                 if backoff.failures % 10 == 0:
                     log.warning("kafka_unavailable", error=f"{type(error).__name__}: {error}")
             finally:
-                self._tried.set()
+                self.tried.set()
                 await reader.close(1.0)
             await backoff.wait()
 
@@ -119,7 +113,7 @@ class ModelFeed:
         if not self.known.is_set():
             self.changed.set()
         self.known.set()
-        self._tried.set()
+        self.tried.set()
 
     async def _follow(self, reader: Reader) -> None:
         try:

@@ -34,11 +34,15 @@ _ABANDONED_S: Final = 86_400.0
 """Seconds after which a half-fetched copy is one that nobody finishes."""
 
 
-class StoreUnavailableError(BundleError):
+class PassingBundleError(BundleError):
+    """A fault that is not the bundle's: a retry may help."""
+
+
+class StoreUnavailableError(PassingBundleError):
     """The store does not return a file."""
 
 
-class UntrustedBundleError(BundleError):
+class UntrustedBundleError(PassingBundleError):
     """No trusted signer vouches for a bundle."""
 
 
@@ -160,7 +164,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
         raise StoreUnavailableError(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _forget_oldest(cache, folder)
+    _remove_oldest(cache, folder)
     return folder
 
 
@@ -221,8 +225,8 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return False
 
 
-def _forget_oldest(cache: Path, used: Path) -> None:
-    """Remove the oldest copies, and what killed processes have left half-fetched."""
+def _remove_oldest(cache: Path, used: Path) -> None:
+    """Remove the oldest copies, and the half-fetched ones of killed processes."""
     with suppress(OSError):
         for path in cache.glob(f".{'[0-9a-f]' * 64}.*"):
             if time.time() - path.stat().st_mtime > _ABANDONED_S:

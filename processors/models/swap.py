@@ -14,12 +14,12 @@ from typing import Final
 import structlog
 
 from processors.device.candidate import Candidate
-from processors.device.drift import Drift as Sampled
+from processors.device.drift import DriftState
 from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
-from processors.models.candidates import Candidates
+from processors.models.candidates import Candidates, follow_changes
 from processors.models.feed import ModelFeed, Refusal
-from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle, has_bundle
+from processors.models.store import PassingBundleError, StoreUnavailableError, fetch_bundle, has_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import OutgoingRecord, served_record
 from processors.settings import ProcessorSettings
@@ -32,8 +32,6 @@ from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
 
-_AGAIN_S: Final = 15.0
-"""Seconds before a retry of a store that did not return a bundle."""
 _FIRST_S: Final = 5.0
 _KNOWN_S: Final = 20.0
 """Seconds to wait for Kafka before the processor's own bundle is loaded, if a published one has served before."""
@@ -118,7 +116,8 @@ class ModelLoader:
         if self._settings.model_cache is not None:
             return self._settings.model_cache
         if self._own_cache is None:
-            self._own_cache = tempfile.TemporaryDirectory(prefix="pointillist-models-")
+            # A fetch may still write into it at the end of the role.
+            self._own_cache = tempfile.TemporaryDirectory(prefix="pointillist-models-", ignore_cleanup_errors=True)
         return Path(self._own_cache.name)
 
     def close(self) -> None:
@@ -134,12 +133,11 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     Frames are read only after `feed.known` is set, and the swap loads the live model then. Raises BundleError if the
     processor's own bundle is needed and broken.
     """
-    if await asyncio.to_thread(loader.has_fetched):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_KNOWN_S):
-                await feed.known.wait()
-    else:
-        await feed.wait_for_first_read(_FIRST_S)
+    served_before = await asyncio.to_thread(loader.has_fetched)
+    read, longest_s = (feed.known, _KNOWN_S) if served_before else (feed.tried, _FIRST_S)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(longest_s):
+            await read.wait()
     for model in standing(feed.models):
         try:
             return await loader.load(model)
@@ -176,7 +174,7 @@ class ModelSwap:
         self._refused: Refusal | None = None
         """The live model if it does not load and a retry would not help."""
         self._shown: Refusal | None = None
-        self._drift: Sampled | None = None
+        self._drift: DriftState | None = None
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._candidates = Candidates(
@@ -189,32 +187,23 @@ class ModelSwap:
     async def run(self) -> None:
         """Follow the feed until cancelled."""
         self._report_state()
-        # A task of its own: while one model loads, the other slot follows the list.
-        candidates = asyncio.create_task(self._candidates.run(), name="candidates")
-        try:
-            await self._run()
-        finally:
-            candidates.cancel()
-            await asyncio.gather(candidates, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await self._feed.changed.wait()
-            self._feed.changed.clear()
-            self._candidates.withdraw(self._feed.models)
-            again = await self._follow()
-            self._candidates.follow(self._feed.models)
-            self.settled.set()
-            if again:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_AGAIN_S):
-                        await self._feed.changed.wait()
-                self._feed.changed.set()
+        # Two tasks: while one model loads, the other slot follows the list.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._candidates.run(), name="candidates")
+            tasks.create_task(follow_changes(self._feed.changed, self._follow), name="live model")
 
     async def _follow(self) -> bool:
+        """Follow the list in force; return whether a retry may help."""
+        self._candidates.withdraw(self._feed.models)
+        retries = await self._serve_live()
+        self._candidates.follow(self._feed.models)
+        self.settled.set()
+        return retries
+
+    async def _serve_live(self) -> bool:
         """Serve the live model; return whether a retry may help."""
         wanted = live(self._feed.models)
-        if self._is_served(wanted):
+        if self.loaded.digest == _digest(wanted):
             self._report_state()
             return False
         if self._refused is not None and wanted is not None and wanted.digest == self._refused.digest:
@@ -231,8 +220,8 @@ class ModelSwap:
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
             log.error("model_rejected", model=name, live=self.loaded.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
-            refused = Refusal(wanted.digest if wanted is not None else "", str(error))
-            passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
+            refused = Refusal(_digest(wanted), str(error))
+            passing = isinstance(error, PassingBundleError)
             if not passing:
                 self._refused = refused
             self._report_state(refused)
@@ -256,12 +245,8 @@ class ModelSwap:
         promoted = self._candidates.release(wanted.digest, self._metrics) if wanted is not None else None
         return promoted or await self._loader.load(wanted)
 
-    def _is_served(self, model: Model | None) -> bool:
-        return self.loaded.digest == (model.digest if model is not None else "")
-
     def _is_live(self, model: Model | None) -> bool:
-        now = live(self._feed.models)
-        return (now.digest if now is not None else "") == (model.digest if model is not None else "")
+        return _digest(live(self._feed.models)) == _digest(model)
 
     # Reports to other roles
 
@@ -320,3 +305,8 @@ class ModelSwap:
             await asyncio.wait([self._sending], timeout=deadline_s)
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+
+
+def _digest(model: Model | None) -> str:
+    """Return the digest of a published model; empty for None, the processor's own bundle."""
+    return model.digest if model is not None else ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
+import tempfile
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -155,3 +158,23 @@ async def test_a_store_that_hangs_is_an_error_that_may_pass(tmp_path: Path, monk
     assert [thread.daemon for thread in waiting] == [True]
     gone.set()
     waiting[0].join(PATIENCE_S)
+
+
+async def test_a_fetch_that_writes_while_the_role_ends_does_not_fail_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    def away(*_: object) -> Path:
+        raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(swap, "fetch_bundle", away)
+    loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))
+    with pytest.raises(StoreUnavailableError):
+        await loader.load(Model(model_id="tiny@1+0", location="memory://x", digest="0" * 64))
+    assert list(tmp_path.glob("pointillist-models-*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", refused)  # the fetch has written a file since
+        loader.close()

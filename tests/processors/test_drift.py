@@ -21,7 +21,7 @@ from infra.bundling.gallery import fit_to_network
 from lab.data import LabelledPictures
 from lab.drift import drift_rows, write_drift
 from processors.bundle import Bundle, load_bundle
-from processors.device.drift import WINDOW, Drift, DriftSampler
+from processors.device.drift import WINDOW, DriftSampler, DriftState
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
@@ -130,7 +130,7 @@ def test_only_as_many_windows_in_succession_are_drift() -> None:
     clock, chance = Clock(), torch.Generator().manual_seed(1)
     sampler = DriftSampler(reference(chance), 15.0, clock)
     fill(sampler, clock, chance, DRIFT_WINDOWS - 1, darker=0.2)
-    assert sampler.state == Drift(DRIFT_WINDOWS - 1, 0.0, 0.0)
+    assert sampler.state == DriftState(DRIFT_WINDOWS - 1, 0.0, 0.0)
     fill(sampler, clock, chance, 1, darker=0.2)
     assert sampler.state is not None
     assert sampler.state.pictures > 1 > sampler.state.answers
@@ -149,7 +149,7 @@ def test_frames_between_two_intervals_and_without_numbers_are_left_out() -> None
     for _ in range(WINDOW):
         clock.now_s += 15
         sampler.sample(torch.full((1, 3, 16, 16), torch.nan), torch.randn(1, 3))
-    assert sampler.state == Drift()
+    assert sampler.state == DriftState()
 
 
 def dim(number: int, part: float) -> NDArray[np.uint8]:
@@ -218,7 +218,7 @@ def test_a_second_model_s_frames_and_a_bundle_without_reference_have_no_drift(
         job = taken(payload("site/cam-0", number))
         job.judged_before = True
         classified(executor, [job])
-    assert executor.drift.state == Drift()
+    assert executor.drift.state == DriftState()
 
 
 def test_few_pictures_are_no_reference(calibrated: Bundle, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ async def test_a_new_window_is_a_metric_and_a_report_of_the_processor(calibrated
         cast(LoadedModel, loaded), lambda model: None, lambda candidate: None, cast(Emitter, sent),
         ProcessorMetrics(registry), Health(),
     )  # fmt: skip
-    for state in (Drift(), Drift(1), Drift(1), Drift(DRIFT_WINDOWS, 1.5, 0.5)):
+    for state in (DriftState(), DriftState(1), DriftState(1), DriftState(DRIFT_WINDOWS, 1.5, 0.5)):
         sampler.state = state
         swap.poll()
         await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout, ServedModel
 from schemas.runtime.health import Health
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 NEW = Rollout(candidate=Model(digest="new", model_id="new"), begun_ms=5, slot=CANARY)
 
@@ -42,7 +42,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
-        self.errors: dict[str, BundleError] = {}
+        self.errors: dict[str, Exception] = {}
         self.loading: set[str] = set()
         self.candidate: Candidate | None = None
         self.reports: list[ServedModel] = []
@@ -108,3 +108,13 @@ async def test_a_candidate_that_is_withdrawn_judges_no_frame_while_another_live_
     rig.list(Models(published=[live]))
     rig.swap.poll()
     assert rig.candidate is None
+
+
+async def test_a_defect_in_the_load_of_a_candidate_ends_the_role_instead_of_all_later_rollouts() -> None:
+    made = Rig()
+    made.errors["new"] = RuntimeError("a defect")
+    made.list(Models(rollout=NEW))
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(PATIENCE_S):
+            await made.swap.run()
+    assert raised.group_contains(RuntimeError, match="a defect")

@@ -28,6 +28,7 @@ from processors.bundle import load_bundle
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.batch_executor import BatchExecutor
 from processors.device.loaded_model import LoadedModel, load_model
+from processors.models import candidates
 from processors.models import feed as model_feed
 from processors.models import swap as model_swap
 from processors.models.feed import ModelFeed
@@ -435,7 +436,7 @@ async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
-    monkeypatch.setattr(model_swap, "_AGAIN_S", 0.2)
+    monkeypatch.setattr(candidates, "_AGAIN_S", 0.2)
     first, second, third = (bundled(tmp_path, version) for version in "123")
     other = Signer.new()
     async with system(kafka, first, tmp_path) as it:
