@@ -288,6 +288,11 @@ class FrameJob:
         return Identity(self.camera_id, self.frame.boot_id, self.frame.seq)
 
     @property
+    def key_identity(self) -> Identity:
+        """The identity of the key frame that its frame depends on; that of the frame if it depends on none."""
+        return Identity(self.camera_id, self.frame.boot_id, self.frame.seq - self.frame.key_distance)
+
+    @property
     def held_bytes(self) -> int:
         """Memory in bytes that it keeps while it waits for STRIP."""
         held = (self.shown, self.as_sent, self.probe)

@@ -26,7 +26,6 @@ class KeyRequests:
 
     def post(self, job: FrameJob, now_s: float) -> None:
         """Request a key frame in place of the one that a frame depends on or is. `now_s` is monotonic."""
-        frame = job.frame
-        if self._requested.try_acquire(Identity(job.camera_id, frame.boot_id, frame.seq - frame.key_distance), now_s):
+        if self._requested.try_acquire(job.key_identity, now_s):
             self._metrics.key_frames["requested"].inc()
             self._emitter.post(self._topic, [key_request_record(job)])

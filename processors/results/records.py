@@ -144,10 +144,9 @@ def comparison_record(
 
 def key_request_record(job: FrameJob) -> OutgoingRecord:
     """Return the request, forwarded by bridges, that the camera sends a new key frame in place of this frame's."""
-    frame = job.frame
-    seq = frame.seq - frame.key_distance
-    request = sign_message(job.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
-    headers = event_headers(PROCESSORS, KeyRequest, f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}")
+    _, boot_id, seq = job.key_identity
+    request = sign_message(job.key, KeyRequest(boot_id=boot_id, seq=seq))
+    headers = event_headers(PROCESSORS, KeyRequest, f"{boot_id:016x}/key/{seq}/{time.time_ns()}")
     return OutgoingRecord(job.camera_id.encode(), request, headers)
 
 

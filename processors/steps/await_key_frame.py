@@ -100,11 +100,10 @@ class AwaitKeyFrame(Step):
             return
         if is_key_frame(job.frame) and (job.verdict is None or job.identity in self._waiting):
             self._hold(job)
-        wanted = needed_key(job) if job.verdict is None else None
-        if wanted is None:
+        if job.verdict is not None or not job.frame.key_distance:
             self.next.submit(job)
         else:
-            self._await(job, wanted)
+            self._await(job, job.key_identity)
 
     def poll(self, now_s: float) -> None:
         """Request key frames that are late, and fail frames that have waited too long.
@@ -239,7 +238,7 @@ class AwaitKeyFrame(Step):
         if is_key_frame(found.frame) and self.held.find(found.identity) is None:
             self._metrics.key_frames["recalled"].inc()
             self._arrived(KeyFrame(found.identity, found.frame, partition, record.offset))
-        key_frame = self.held.find(needed_key(found) or found.identity)
+        key_frame = self.held.find(found.key_identity)
         if key_frame is not None:
             self._use(key_frame, record.offset, monotonic())
         self._restored[partition].add(found.camera_id)
@@ -286,11 +285,3 @@ class AwaitKeyFrame(Step):
         self._missing.pop(key_frame.identity, None)
         for job in self._waiting.pop(key_frame.identity, []):
             self._pass_on(job, key_frame)
-
-
-def needed_key(job: FrameJob) -> Identity | None:
-    """Return the identity of the key frame that a frame depends on; None if it depends on none."""
-    frame = job.frame
-    if not frame.key_distance:
-        return None
-    return Identity(job.camera_id, frame.boot_id, frame.seq - frame.key_distance)

@@ -156,12 +156,11 @@ class Decode(Step):
 def video_unit(job: FrameJob) -> VideoUnit:
     """Return the access unit of a verified frame of the profile `video`. Raises `BadPixelsError`."""
     frame = job.frame
-    key_seq = frame.seq - frame.key_distance
     return VideoUnit(
         job.camera_id,
         frame.boot_id,
         frame.seq,
-        key_seq,
+        job.key_identity.seq,
         frame.place,
         frame.captured_ms,
         frame.whole,
