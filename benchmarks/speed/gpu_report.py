@@ -141,7 +141,7 @@ def video(short: bool) -> Found:
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         pipeline = Pipeline(load_bundle(random_bundle(Path(folder, "network"), "mobilenet_v3_small"), chosen))
         compiled = CompiledPipeline(pipeline, precision=choose_precision(pipeline))
-        executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), compiled)
+        executor = BatchExecutor(compiled, ProcessorMetrics(CollectorRegistry()))
         found = {}
         for name, (height, width) in SIZES.items():
             file = clip(Path(folder, f"{name}.h264"), height, width, SHORT_CLIP_FRAMES if short else CLIP_FRAMES)

@@ -83,7 +83,7 @@ def batch_executor(folder: Path, device: torch.device, shape: Shape, batch: int)
     pipeline = Pipeline(load_bundle(folder, device))
     compiled = CompiledPipeline(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
     compiled.compile_for(shape, batch)
-    return BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), compiled)
+    return BatchExecutor(compiled, ProcessorMetrics(CollectorRegistry()))
 
 
 def staged_copy(bundle: Path, folder: Path) -> Path:

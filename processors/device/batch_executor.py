@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -25,7 +25,7 @@ from processors.device.memory import lacks_memory
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Classification, Pipeline, deciding_pictures
+from processors.pipeline import Classification, deciding_pictures
 from processors.settings import ProcessorSettings
 from processors.stages.classify import Ranking
 from processors.stages.planar import PlanarFrames, Unplaced
@@ -63,30 +63,29 @@ class BatchExecutor:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        compiled: CompiledPipeline,
         metrics: ProcessorMetrics,
-        compiled: CompiledPipeline | None = None,
         preview_side: int = 384,
         sticker: Sticker | None = None,
         *,
         drift_interval_s: float = 15.0,
     ) -> None:
-        """`compiled` belongs to the same pipeline; without one, nothing is compiled.
+        """Run the pipeline of `compiled`, which compiles nothing by default.
 
         Previews have at most `preview_side` pixels on their longer side. Labels are certified against `sticker`. The
         drift statistics take one frame every `drift_interval_s`.
         """
-        self.pipeline = pipeline
-        self.compiled = compiled or CompiledPipeline(pipeline)
+        self.compiled = compiled
+        self.pipeline = compiled.pipeline
         self._metrics = metrics
-        self._device = pipeline.bundle.device
+        self._device = self.pipeline.bundle.device
         self._stillness = Stillness()
         self._preview_side = preview_side
         self._sticker = sticker or Sticker()
         self._codebooks = DeviceCodebooks(self._device)
         self._group_masks = GroupMasks()
         self._stage = ""
-        self.drift = DriftSampler(pipeline.bundle.drift, drift_interval_s, time.monotonic)
+        self.drift = DriftSampler(self.pipeline.bundle.drift, drift_interval_s, time.monotonic)
 
     def count_in(self, metrics: ProcessorMetrics) -> None:
         """Count in other metrics from now on."""
@@ -112,21 +111,25 @@ class BatchExecutor:
         if 0 < len(planar) < len(batch):
             self.classify(planar)
             self.classify([job for job in batch if not self._is_planar(job)])
-            return
+        else:
+            self._run(batch, self._attempt)
+
+    def _run(self, jobs: Sequence[FrameJob], attempt: Callable[[Sequence[FrameJob]], None]) -> None:
+        """Call `attempt` with jobs; after a failure with one by one, or with each half if memory ran out."""
         try:
-            self._attempt(batch)
+            attempt(jobs)
             return
         except (Exception, SystemExit) as error:  # a user's network may raise anything
-            if len(batch) == 1:
-                self._fail(batch[0], error)
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
                 return
             self._metrics.stage_failed(self._stage)
-            size = -(-len(batch) // 2) if lacks_memory(error) else 1
+            size = -(-len(jobs) // 2) if lacks_memory(error) else 1
         # Outside the handler, which would keep the failed attempt's tensors alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        for some in batched(batch, size):
-            self.classify(some)
+        for some in batched(jobs, size):
+            self._run(some, attempt)
 
     def _fail(self, job: FrameJob, error: BaseException) -> None:
         self._metrics.stage_failed(self._stage)
@@ -135,23 +138,17 @@ class BatchExecutor:
 
     def _attempt(self, batch: Sequence[FrameJob]) -> None:
         if self._is_planar(batch[0]):
-            self._conclude(batch, *self._classified_planes(batch))
+            self._attempt_planes(batch)
             return
-        decoded, draws, done = self._classified(batch)
+        undecoded, parts = self._undecoded(batch)
+        done = self.compiled(undecoded, self._clock)
+        ((decoded, draws),) = parts
         for index, error in decoded.refused.items():
             self._metrics.stage_failed("unpack")
             batch[index].fail("unpack", error)
         if done is not None:
             good = [batch[index] for index in decoded.good]
             self._conclude(good, *done, decoded.kept, decoded.sent, draws)
-
-    def _classified(
-        self, batch: Sequence[FrameJob]
-    ) -> tuple[DecodedBatch, Tensor | None, tuple[Tensor | Unplaced, Classification] | None]:
-        undecoded, parts = self._undecoded(batch)
-        done = self.compiled(undecoded, self._clock)
-        ((decoded, draws),) = parts
-        return decoded, draws, done
 
     def _undecoded(self, batch: Sequence[FrameJob]) -> tuple[UndecodedFrames, list[tuple[DecodedBatch, Tensor | None]]]:
         """Return what a compiled pipeline takes of a batch, and the list to which its decoding adds one entry."""
@@ -186,16 +183,14 @@ class BatchExecutor:
             return False
         return self.pipeline.scales(height, width)
 
-    def _classified_planes(
-        self, batch: Sequence[FrameJob]
-    ) -> tuple[PlanarFrames, Classification, Tensor, Tensor, Tensor | None]:
+    def _attempt_planes(self, batch: Sequence[FrameJob]) -> None:
         wanted = self.pipeline.bundle.settings.input
         draws = self._seeds(batch)
         with self._clock("unpack"):
             frames = self._group_masks.frames(batch, wanted.height, wanted.width)
         with arithmetic(self._device, self.compiled.precision):
             found = self.pipeline(frames, frames.kept, self._clock, seeds=draws, squares=self._squares(batch))
-        return frames, found, frames.kept, frames.kept, draws
+        self._conclude(batch, frames, found, frames.kept, frames.kept, draws)
 
     def _conclude(
         self,
@@ -209,9 +204,8 @@ class BatchExecutor:
         """Enter the results of a batch."""
         class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
         best, groups = _ranking(found.ranked, len(good))
-        wanted = [job.wanted for job in good]
-        shown = self._show(good, frames, kept, found.rebuilt, wanted)
-        as_sent = self._show_sent(frames, wanted)
+        shown = self._show(good, frames, kept, found.rebuilt)
+        as_sent = self._show_sent(good, frames)
         self._stage = "strip"
         probes = probes_of(self.pipeline, good, frames, draws, self._squares(good))
         changed = self._changes(good, frames, sent)
@@ -240,15 +234,10 @@ class BatchExecutor:
         return {places[i]: change for i, change in found.items()}
 
     def _show(
-        self,
-        jobs: Sequence[FrameJob],
-        frames: Tensor | Unplaced,
-        kept: Tensor,
-        rebuilt: Tensor | None,
-        wanted: Sequence[int],
+        self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, kept: Tensor, rebuilt: Tensor | None
     ) -> dict[int, Picture]:
         """Return the rebuilt pictures for people, by the positions of their frames."""
-        due = [i for i, each in enumerate(wanted) if each]
+        due = [i for i, job in enumerate(jobs) if job.wanted]
         if not due:
             return {}
         found: dict[int, Picture] = {}
@@ -267,9 +256,9 @@ class BatchExecutor:
             shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
             return found | {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
-    def _show_sent(self, frames: Tensor | Unplaced, wanted: Sequence[int]) -> dict[int, Picture]:
+    def _show_sent(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced) -> dict[int, Picture]:
         """Return the pictures as they were sent, by the positions of their frames."""
-        due = [i for i, each in enumerate(wanted) if each == PreviewKind.BOTH]
+        due = [i for i, job in enumerate(jobs) if job.wanted == PreviewKind.BOTH]
         if not due:
             return {}
         with self._clock("preview"):
@@ -293,30 +282,22 @@ class BatchExecutor:
     @torch.inference_mode()
     def strip(self, jobs: Sequence[FrameJob]) -> None:
         """Run STRIP on the probes of `jobs`. A job gets STRIP's result, or fails if STRIP fails on it alone."""
-        try:
-            with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
-                pictures = torch.stack([job.probe for job in jobs if job.probe is not None])
-                seeds = self._seeds(jobs)
-                found = self.pipeline.strip(pictures, seeds=seeds)
-                bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
-                judged = self._p_values(pictures, found.entropy_bits, map(_mask_seed, jobs), seeds)
-        except (Exception, SystemExit) as error:  # a user's network may raise anything
-            if len(jobs) == 1:
-                self._fail(jobs[0], error)
-                return
-            self._metrics.stage_failed("strip")
-            size = -(-len(jobs) // 2) if lacks_memory(error) else 1
-        else:
-            for job, entropy, count, (p_value, statistic) in zip(jobs, bits, passes, judged, strict=True):
-                if math.isnan(entropy) or math.isnan(p_value):
-                    job.fail("strip", StageError("the entropy or the p-value is not a number"))
-                else:
-                    job.finding = StripFinding(
-                        entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic
-                    )
-            return
-        for some in batched(jobs, size):
-            self.strip(some)
+        self._run(jobs, self._attempt_strip)
+
+    def _attempt_strip(self, jobs: Sequence[FrameJob]) -> None:
+        with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
+            pictures = torch.stack([job.probe for job in jobs if job.probe is not None])
+            seeds = self._seeds(jobs)
+            found = self.pipeline.strip(pictures, seeds=seeds)
+            bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
+            judged = self._p_values(pictures, found.entropy_bits, map(_mask_seed, jobs), seeds)
+        for job, entropy, count, (p_value, statistic) in zip(jobs, bits, passes, judged, strict=True):
+            if math.isnan(entropy) or math.isnan(p_value):
+                job.fail("strip", StageError(f"STRIP: expected numbers, got entropy {entropy} and p-value {p_value}"))
+            else:
+                job.finding = StripFinding(
+                    entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic
+                )
 
     def _p_values(
         self, pictures: Tensor, bits: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None

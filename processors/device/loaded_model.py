@@ -179,10 +179,9 @@ def _prepare(
     check_folder(folder)
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
-    pipeline = compiled.pipeline
     sticker = Sticker(settings.certify_area, settings.certify_windows)
     executor = BatchExecutor(
-        pipeline, metrics, compiled, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
+        compiled, metrics, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
     )
     probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:

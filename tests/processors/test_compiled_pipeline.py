@@ -152,7 +152,7 @@ def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_agai
     monkeypatch.setattr(torch, "compile", uncompiled)
     compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
     executor = batch_executor(bundle)
-    executor = BatchExecutor(compiled.pipeline, executor._metrics, compiled)
+    executor = BatchExecutor(compiled, executor._metrics)
     executor.warm(2)
     assert Shape(32, 32, 3) in compiled.shapes
 
@@ -179,7 +179,7 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
     plain = batch_executor(bundle)
     compiled = CompiledPipeline(plain.pipeline, compiles=True)
     compiled.pads = True
-    executor = BatchExecutor(plain.pipeline, plain._metrics, compiled)
+    executor = BatchExecutor(compiled, plain._metrics)
     executor.warm(8)
     encoding = Encoding(16, probe_share=0.5, profile=profile)
     batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]

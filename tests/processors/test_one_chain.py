@@ -73,7 +73,7 @@ def test_live_and_lab_say_the_same(
     bundles: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
 ) -> None:
     pipeline = Pipeline(bundles(policy))
-    executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry()))
     encoding = Encoding(dropped_per_block(drop))
     message = payload("site/cam-0", 3, encoding=encoding, shown=picture(3, side, side, channels))
     (live,) = classified(executor, [taken(message)])
@@ -120,7 +120,7 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
     assert lab.class_id.tolist() == logits.argmax(1).tolist()
     # Another processor takes the same frames in other batches.
     for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
-        executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
+        executor = BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry()))
         live = classified(executor, [taken(messages[i]) for i in order])
         for i, found in zip(order, live, strict=True):
             assert found.class_id == int(lab.class_id[i])
@@ -133,7 +133,7 @@ def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camer
     pipeline = Pipeline(staged("resize"))
     frames = [taken(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
     assert all(frame.frame.whole for frame in frames)
-    executors = [BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
+    executors = [BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
     first = classified(executors[0], frames)
     again = [copy(job) for job in reversed(first)]
     executors[0].strip(first)
@@ -178,8 +178,8 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     assert compiled.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, fast = (
-        classified(BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each), frames, [True, True])
-        for each in (None, compiled)
+        classified(BatchExecutor(each, ProcessorMetrics(CollectorRegistry())), frames, [True, True])
+        for each in (CompiledPipeline(pipeline), compiled)
     )
     for one, other in zip(plain, fast, strict=True):
         assert one.error is other.error is None
@@ -276,7 +276,7 @@ def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str],
 def test_a_preview_has_at_most_the_size_that_people_look_at(
     bundles: Callable[[str], Bundle], size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
-    executor = BatchExecutor(Pipeline(bundles("resize")), ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(CompiledPipeline(Pipeline(bundles("resize"))), ProcessorMetrics(CollectorRegistry()))
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size)
     pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
     jobs = [taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)]

@@ -221,7 +221,7 @@ def test_no_number_of_a_statistic_fails_that_probe_alone(
     jobs = probed(executor)
     assert [job.error is not None for job in jobs] == [False, True, False]
     assert isinstance(jobs[1].error, StageError)
-    assert "p-value is not a number" in str(jobs[1].error)
+    assert "expected numbers, got entropy" in str(jobs[1].error)
     assert (jobs[1].stage, jobs[1].finding) == ("strip", None)
 
 

@@ -17,6 +17,7 @@ from processors.arrivals.job import FrameJob, PreviewKind
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import Bundle, load_bundle
 from processors.device.batch_executor import BatchExecutor
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
@@ -113,7 +114,7 @@ def tiny_bundle(folder: Path, **options: object) -> Bundle:
 
 def batch_executor(bundle: Bundle) -> BatchExecutor:
     """Return a batch executor with its own metrics."""
-    return BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
+    return BatchExecutor(CompiledPipeline(Pipeline(bundle)), ProcessorMetrics(CollectorRegistry()))
 
 
 def picture(seed: int, height: int = 32, width: int = 32, channels: int = 3) -> Picture:
