@@ -97,7 +97,7 @@ class ProcessorMetrics:
         self._drift.clear()
 
     def count_pixels(self, raw_bytes: int, sent_bytes: int) -> None:
-        """Count a verified frame with its bytes as pixels and as a message."""
+        """Count the bytes of verified frames, as pixels and as messages."""
         self._raw_bytes.inc(raw_bytes)
         self._sent_bytes.inc(sent_bytes)
 

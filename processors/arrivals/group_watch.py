@@ -52,14 +52,14 @@ class GroupWatch:
                 async with Admin(self._settings.kafka, _ANSWER_S) as admin:
                     while True:
                         async with asyncio.timeout(_ANSWER_S):
-                            found = await self._look(admin)
+                            found = await self._check(admin)
                         self._report(found)
                         await asyncio.sleep(_SOON_S if found.unread else POLL_S)
             except (TimeoutError, KafkaError, OSError) as error:
                 self._report(GroupReport(f"{type(error).__name__}: {error}"))
             await asyncio.sleep(_SOON_S)
 
-    async def _look(self, admin: Admin) -> GroupReport:
+    async def _check(self, admin: Admin) -> GroupReport:
         topic, group = self._settings.frames_topic, self._settings.group
         there = {each.place.partition for each in await admin.partitions(topic)}
         since_s, self._unread_s = self._unread_s, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from schemas.identity import CameraId, Identity
@@ -29,8 +30,7 @@ class _Group:
     """The highest offset of its frames."""
 
 
-def _offset(group: _Group) -> int:
-    return group.offset
+_by_offset: Final = attrgetter("offset")
 
 
 class OpenGroups:
@@ -47,9 +47,9 @@ class OpenGroups:
                 group.used_s, group.last = now_s, max(group.last, frame_offset)
                 if frame_offset < group.offset:
                     group.offset = frame_offset
-                    own.sort(key=_offset)
+                    own.sort(key=_by_offset)
                 return
-        insort(own, _Group(min(offset, frame_offset), identity, now_s, max(offset, frame_offset)), key=_offset)
+        insort(own, _Group(min(offset, frame_offset), identity, now_s, max(offset, frame_offset)), key=_by_offset)
         del own[:-_AHEAD]
 
     def span(self, partition: int, before: int, now_s: float) -> range:

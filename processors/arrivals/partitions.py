@@ -109,7 +109,7 @@ class PartitionTracker:
             self.bytes += job.frame_bytes + job.decoded_bytes
 
     def open_partitions(self) -> list[TopicPartition]:
-        """Return the partitions that may be fetched, and count the others as paused."""
+        """Return the partitions that may be fetched; the others are paused."""
         if self.full:
             return []
         share = self.fair_share()

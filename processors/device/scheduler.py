@@ -43,11 +43,8 @@ class DeviceScheduler:
         """Charge comparisons for the seconds in which other work waited for them."""
         self._owed_s = max(-_most_s(waited_s), self._owed_s - waited_s)
 
-    def record_idle(self, seconds: float) -> None:
-        """Note that the device had no work for `seconds`."""
-        self._credit_comparison(seconds)
-
-    def _credit_comparison(self, seconds: float) -> None:
+    def credit_comparison(self, seconds: float) -> None:
+        """Credit comparisons with their share of `seconds` in which none ran."""
         self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)
 
     def probes_in_turn(self) -> int:
@@ -58,13 +55,13 @@ class DeviceScheduler:
 
     def charge_classification(self, seconds: float, probe_waits: bool) -> None:
         """Charge classification for `seconds`; if a probe waited meanwhile, STRIP falls behind by its share of them."""
-        self._credit_comparison(seconds)
+        self.credit_comparison(seconds)
         if probe_waits:
             self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
 
     def charge_strip(self, seconds: float, probes: int, waited_s: float = 0.0) -> None:
         """Charge STRIP for `seconds` with this many probes; in full for the seconds in which a ready batch waited."""
-        self._credit_comparison(seconds)
+        self.credit_comparison(seconds)
         rest = 1 - self._share
         self._ahead_s = min(_most_s(waited_s * rest), self._ahead_s + seconds * rest)
         per_probe_s = seconds / probes

@@ -16,10 +16,6 @@ Delivered = Callable[[OutgoingRecord], None]
 """A function that receives each record when Kafka holds it."""
 
 
-def _ignore(record: OutgoingRecord) -> None:
-    """Do nothing: no job waits for this record."""
-
-
 class Emitter:
     """Sender of results, which retries without limit. A record that is too large for Kafka is sent in its smaller
     form."""
@@ -35,11 +31,11 @@ class Emitter:
         """Wait until a producer has started, without limit."""
         await self._sender.connect()
 
-    async def send(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = _ignore) -> None:
+    async def send(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = lambda _: None) -> None:
         """Return when Kafka has acknowledged all `records`; call `delivered` with each as soon as Kafka has it."""
         await self._sender.send(topic, records, delivered, shrink=_smaller)
 
-    def post(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = _ignore) -> None:
+    def post(self, topic: str, records: Sequence[OutgoingRecord], delivered: Delivered = lambda _: None) -> None:
         """Send records in a task."""
         if records:
             self.track(self.send(topic, records, delivered), "send")

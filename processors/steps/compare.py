@@ -17,6 +17,7 @@ from processors.results.records import OutgoingRecord, answer_of, comparison_rec
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.step import Step
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import Answer, Rollout
 from schemas.runtime.throttle import Throttle
@@ -115,7 +116,7 @@ class Compare(Step):
         seconds = await model.classify([job])
         if job.error is None and job.probe is not None and model.probe_s is not None:
             seconds += await model.strip([job])
-        answer = Answer(error=str(job.error)[:200] or "no answer") if job.error is not None else answer_of(job)
+        answer = Answer(error=error_text(job.error)) if job.error is not None else answer_of(job)
         differs = not answer.error and not given.error and answer.class_id != given.class_id
         if not differs or job.shown is None:
             return answer, seconds, b""

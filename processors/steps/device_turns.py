@@ -107,10 +107,10 @@ class DeviceTurns:
         except (Exception, SystemExit) as error:  # a candidate's code may raise anything, and no frame needs it
             log.error("comparison_failed", error=error_text(error))
             self._metrics.comparisons["dropped"].inc()
-            return _nothing
+            return lambda: None
         self._metrics.device_busy.inc(seconds)
         self._scheduler.charge_comparison(seconds if other_work else self._waited_s(seconds))
-        return _nothing
+        return lambda: None  # the job of a comparison has been passed on before
 
     async def _run_certificate(self, other_work: bool) -> Callable[[], None]:
         seconds = await self._certify.run()
@@ -133,10 +133,6 @@ class DeviceTurns:
             timer = loop.call_later(max(0.0, due_s - time.monotonic()), arrived.set)
         begun_s = time.monotonic()
         await arrived.wait()
-        self._scheduler.record_idle(time.monotonic() - begun_s)
+        self._scheduler.credit_comparison(time.monotonic() - begun_s)
         if timer is not None:
             timer.cancel()
-
-
-def _nothing() -> None:
-    """Do nothing: a comparison passes no job on."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -156,12 +157,14 @@ def _cached(
         return None
     if (found.backend, found.precision) == (own.backend, own.precision):
         return replace(own, speedup=found.speedup) if _permits_own(wish) else None
+    backend = next((each for each in BACKENDS if each.name == found.backend and not each.lacks()), None)
+    if backend is None:
+        return None
     try:
-        backend = next(each for each in BACKENDS if each.name == found.backend and not each.lacks())
         network = backend.restore(found.model, found.precision)
         wrong = fits(own.network(inputs), network(inputs), found.precision)
     except Exception as error:  # a backend may raise anything, and a new measurement replaces the entry
-        wrong = f"{type(error).__name__}: {first_line(error) or f'no backend {found.backend}'}"
+        wrong = f"{type(error).__name__}: {first_line(error)}"
     if wrong:
         log.info("cached_choice_rejected", reason=wrong)
         return None
@@ -261,13 +264,9 @@ def _fastest(found: Sequence[BackendChoice], inputs: Tensor) -> BackendChoice:
     """
     seconds = trial([each.network for each in found], inputs)
     timed = [replace(each, speedup=seconds[0] / taken) for each, taken in zip(found, seconds, strict=True)]
-    best = max(timed, key=_speedup)
-    exact = max((each for each in timed if each.precision == "float32"), key=_speedup, default=best)
+    best = max(timed, key=attrgetter("speedup"))
+    exact = max((each for each in timed if each.precision == "float32"), key=attrgetter("speedup"), default=best)
     return best if best.speedup >= COARSER_PAYS * exact.speedup else exact
-
-
-def _speedup(choice: BackendChoice) -> float:
-    return choice.speedup
 
 
 @torch.inference_mode()
