@@ -65,12 +65,10 @@ class Certify(Step):
         elif self._drains:
             self._shed(job)
         else:
-            shed = self._queue.offer(job)
-            if job not in shed:
-                # It waits under the bound of this queue, and no longer counts for its partition.
-                self._tracker.release(job)
-                self._arrived.set()
-            for each in shed:
+            # It waits under the bound of this queue, and does not count for its partition until `_pass`.
+            self._tracker.release(job)
+            self._arrived.set()
+            for each in self._queue.offer(job):
                 self._shed(each)
 
     def poll(self, now_s: float) -> None:
