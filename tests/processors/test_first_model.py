@@ -32,11 +32,9 @@ class SilentFeed:
     """A feed whose Kafka does not answer until `answer`."""
 
     def __init__(self) -> None:
-        self.known = asyncio.Event()
+        self.known, self.tried = asyncio.Event(), asyncio.Event()
+        self.tried.set()  # the first attempt has failed
         self.models = Models()
-
-    async def wait_for_first_read(self, deadline_s: float) -> None:
-        """Return at once: the first attempt has failed."""
 
     def answer(self) -> None:
         self.models = Models(published=[Model(model_id=PUBLISHED, digest="1")])
