@@ -321,12 +321,8 @@ async def test_a_processor_that_starts_late_serves_the_live_model_from_its_first
 async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_the_first_frame(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(model_swap, "_FIRST_S", 0.0)
     first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
-
-    async def given_up(self: ModelFeed, deadline_s: float) -> None:
-        """What the first attempt comes to when Kafka is away."""
-
-    monkeypatch.setattr(ModelFeed, "wait_for_first_read", given_up)
     async with system(kafka, first, tmp_path) as it:
         await it.send(20)
         await it.publish(second)
