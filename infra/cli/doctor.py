@@ -18,6 +18,7 @@ from rich.text import Text
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE
 from infra.cli.terminal import Console
+from infra.local.programs import alertmanager_binary, grafana_binary, prometheus_binary
 from schemas.errors import UserError
 from schemas.runtime.disk import free_bytes
 
@@ -76,37 +77,9 @@ def _kafka() -> str:
     return f"Kafka {kafka_version()}, to be fetched by Maven at the first start"
 
 
-def _prometheus() -> str:
-    from infra.local.prometheus import prometheus_binary
-
-    found = prometheus_binary()
-    if found is None:
-        raise OSError(
-            "not installed: `up` runs without alert rules, Alertmanager and Grafana. Install the Debian package "
-            "prometheus."
-        )
-    return str(found)
-
-
-def _alertmanager() -> str:
-    from infra.local.alertmanager import alertmanager_binary
-
-    found = alertmanager_binary()
-    if found is None:
-        raise OSError(
-            "not installed: alerts are shown, and sent to nobody. Install the Debian package prometheus-alertmanager, "
-            "and name the people with `up --receivers`."
-        )
-    return str(found)
-
-
-def _grafana() -> str:
-    from infra.local.grafana import grafana_binary
-
-    found = grafana_binary()
-    if found is None:
-        raise OSError("not installed: `up` runs without dashboards. Install grafana from Grafana's own repository.")
-    return str(found)
+def _optional(name: str, program: str | None, without: str) -> Finding:
+    """Return the finding about a program that `up` can do without; `without` has the effect and the remedy."""
+    return Finding(name, program or f"not installed: {without}", program is not None, needed=False)
 
 
 def _torch() -> str:
@@ -162,9 +135,22 @@ def doctor(
         _finding("torch", _torch),
         _finding("model bundles", _bundles),
         _finding("disk", lambda: _disk(state)),
-        _finding("Prometheus", _prometheus, needed=False),
-        _finding("Alertmanager", _alertmanager, needed=False),
-        _finding("Grafana", _grafana, needed=False),
+        _optional(
+            "Prometheus",
+            prometheus_binary(),
+            "`up` runs without alert rules, Alertmanager and Grafana. Install the Debian package prometheus.",
+        ),
+        _optional(
+            "Alertmanager",
+            alertmanager_binary(),
+            "alerts are shown, and sent to nobody. Install the Debian package prometheus-alertmanager, and name the "
+            "people with `up --receivers`.",
+        ),
+        _optional(
+            "Grafana",
+            grafana_binary(),
+            "`up` runs without dashboards. Install grafana from Grafana's own repository.",
+        ),
         _finding("data sets", _data, needed=False),
     ]
     ready = all(finding.ok or not finding.needed for finding in findings)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from infra.grafana.shipped import linked
-from infra.local.http import is_ready
+from infra.local.http_service import HttpService
 from infra.local.ports import Ports
-from infra.local.service import INFRA, Service, fill
+from infra.local.programs import grafana_binary
+from infra.local.service import INFRA, fill
 from schemas.errors import BrokerError
 from schemas.runtime.atomic_file import write_text
 
 FOLDER: Final = INFRA / "grafana"
 TEMPLATE: Final = FOLDER / "grafana.ini.in"
 _DEBIAN_HOME: Final = Path("/usr/share/grafana")
-SYSTEM_PATH: Final = "/usr/sbin:/usr/local/sbin"
 
 
-def grafana_binary() -> str | None:
-    """Return Grafana's program; None when it is not installed."""
-    return shutil.which("grafana") or shutil.which("grafana", path=SYSTEM_PATH)
-
-
-class Grafana(Service):
+class Grafana(HttpService):
     """One Grafana without accounts: every client of its port may read, and none can change anything."""
 
     role = "grafana"
     port_names = ("grafana",)
+    ready_path = "/api/health"
 
     def __init__(
         self,
@@ -44,11 +39,6 @@ class Grafana(Service):
         super().__init__(state, ports, ready_s=90.0)
         self._prometheus = prometheus
         self._console = console
-
-    @property
-    def url(self) -> str:
-        """Base URL of its pages."""
-        return f"http://{self.listen}"
 
     def _environment(self) -> Mapping[str, str]:
         # The user's own `GF_` variables would override the file.
@@ -80,9 +70,6 @@ class Grafana(Service):
         home = _home(Path(program))
         at = [f"--homepath={home}"] if home is not None else []
         return [program, "server", f"--config={self.folder / 'grafana.ini'}", *at]
-
-    def _answers(self) -> bool:
-        return is_ready(f"{self.url}/api/health")
 
 
 def _home(program: Path) -> Path | None:

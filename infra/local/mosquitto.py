@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,6 +15,7 @@ from typing import Final
 
 from infra.local.ports import Ports
 from infra.local.process import last_line
+from infra.local.programs import find_program, require_program
 from infra.local.service import INFRA, Service, fill
 from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
@@ -25,7 +25,6 @@ from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
-SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 RELEASE: Final = "2.0"
 """The only release whose rights accept cameras: from 2.1 on, `%u` in a pattern matches no name with a slash."""
 _VERSION: Final = re.compile(r"mosquitto version ((\d+\.\d+)\S*)")
@@ -40,10 +39,7 @@ MAX_CONNECTIONS: Final = MAX_CAMERAS + 256
 
 def mosquitto_binary() -> str:
     """Return the path of mosquitto's program. Raises BrokerError if it is not installed, or of another release."""
-    # Debian puts it in /usr/sbin, which is not on every user's path.
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path=SYSTEM_PATH)
-    if found is None:
-        raise BrokerError("mosquitto is missing: expected the program on PATH. Install the Debian package mosquitto.")
+    found = require_program(find_program("mosquitto"), "mosquitto")
     version, release = _version(found)
     if release != RELEASE:
         raise BrokerError(

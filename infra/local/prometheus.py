@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.local.files import write_json
-from infra.local.http import is_ready
+from infra.local.http_service import HttpService
 from infra.local.ports import Ports
-from infra.local.service import INFRA, Service, fill
+from infra.local.programs import prometheus_binary, require_program
+from infra.local.service import INFRA, fill
 from infra.prometheus.runbooks import CONSOLES, PAGE
-from schemas.errors import BrokerError
 
 TEMPLATE = INFRA / "prometheus" / "prometheus.yml.in"
 RULES = INFRA / "prometheus" / "rules"
@@ -21,26 +20,17 @@ TARGETS = "targets.json"
 ALERTMANAGERS = "alertmanagers.json"
 
 
-def prometheus_binary() -> str | None:
-    """Return prometheus's program; None when it is not installed."""
-    return shutil.which("prometheus")
-
-
-class Prometheus(Service):
+class Prometheus(HttpService):
     """One Prometheus with the shipped rules; the latest call of `scrape` sets its targets."""
 
     role = "prometheus"
     port_names = ("prometheus",)
+    ready_path = "/-/ready"
 
     def __init__(self, state: Path, ports: Ports | None = None, *, console: str | None = None) -> None:
         """`console` is the URL of the pages that alerts link to; None keeps this server's own."""
         super().__init__(state, ports)
         self._console = console
-
-    @property
-    def url(self) -> str:
-        """Base URL of its HTTP API."""
-        return f"http://{self.listen}"
 
     def scrape(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
         """Scrape the roles (as in `roles.json`) that have a metrics address; Prometheus notices by itself.
@@ -61,11 +51,7 @@ class Prometheus(Service):
         write_json(self.folder / ALERTMANAGERS, [] if alertmanager is None else [{"targets": [alertmanager]}])
 
     def _command(self) -> list[str]:
-        program = prometheus_binary()
-        if program is None:
-            raise BrokerError(
-                "prometheus is missing: expected the program on PATH. Install the Debian package prometheus."
-            )
+        program = require_program(prometheus_binary(), "prometheus")
         if not (self.folder / TARGETS).is_file():
             self.scrape({})
         if not (self.folder / ALERTMANAGERS).is_file():
@@ -94,6 +80,3 @@ class Prometheus(Service):
             "--storage.tsdb.retention.size=256MB",
             "--log.level=warn",
         ]
-
-    def _answers(self) -> bool:
-        return is_ready(f"{self.url}/-/ready")

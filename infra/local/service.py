@@ -1,4 +1,4 @@
-"""Base of the local brokers and Prometheus: ports, a child process, and a wait until it answers."""
+"""Base of the local brokers and monitoring servers: ports, a child process, and a wait until it answers."""
 
 from __future__ import annotations
 

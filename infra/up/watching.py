@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from infra.local.alertmanager import Alertmanager, alertmanager_binary, check_receivers_file
-from infra.local.grafana import Grafana, grafana_binary
+from infra.alertmanager.receivers import configuration
+from infra.local.alertmanager import Alertmanager
+from infra.local.grafana import Grafana
 from infra.local.ports import Ports
-from infra.local.prometheus import Prometheus, prometheus_binary
+from infra.local.programs import alertmanager_binary, grafana_binary, prometheus_binary
+from infra.local.prometheus import Prometheus
 from infra.local.service import Service
 from infra.state_folder import Layout
 from infra.up.processes import Role
@@ -28,7 +30,7 @@ def check_receivers(settings: UpSettings) -> None:
             "--receivers: expected the programs prometheus and alertmanager, got fewer. Install the Debian "
             "packages prometheus and prometheus-alertmanager."
         )
-    check_receivers_file(settings.receivers)
+    configuration(settings.receivers)
 
 
 class MonitoringServers:

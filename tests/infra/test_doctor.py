@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from infra.cli import doctor
-from infra.local import alertmanager, grafana, kafka_jars, prometheus
+from infra.local import kafka_jars
 from tests.infra.command_line import run
 
 
@@ -20,9 +20,9 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with Grafana and without Maven, Kafka, Prometheus, Alertmanager and much of a disk."""
     monkeypatch.setattr(kafka_jars, "jar_folder", lambda: tmp_path / "jars")
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "mvn" else f"/bin/{name}")
-    monkeypatch.setattr(prometheus, "prometheus_binary", lambda: None)
-    monkeypatch.setattr(alertmanager, "alertmanager_binary", lambda: None)
-    monkeypatch.setattr(grafana, "grafana_binary", lambda: Path("/opt/grafana"))
+    monkeypatch.setattr(doctor, "prometheus_binary", lambda: None)
+    monkeypatch.setattr(doctor, "alertmanager_binary", lambda: None)
+    monkeypatch.setattr(doctor, "grafana_binary", lambda: "/opt/grafana")
     monkeypatch.setattr(doctor, "FREE_DISK_BYTES", 2**60)
     monkeypatch.setattr(doctor, "_torch", lambda: "torch")
     monkeypatch.setattr(doctor, "_java", lambda: "java")

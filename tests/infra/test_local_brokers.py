@@ -23,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from infra.local import mosquitto as mosquitto_module
+from infra.local import programs
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto, answers_mqtt
 from infra.local.ports import LOOPBACK, is_free
@@ -368,7 +369,7 @@ async def test_creating_topics_on_a_missing_kafka_says_so() -> None:
 
 def test_a_missing_mosquitto_names_its_package(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(mosquitto_module, "SYSTEM_PATH", "/nonexistent")
+    monkeypatch.setattr(programs, "SYSTEM_PATH", "/nonexistent")
     with pytest.raises(BrokerError, match="Debian package mosquitto"):
         Mosquitto(state_dir).start()
 

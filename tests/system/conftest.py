@@ -13,7 +13,7 @@ from benchmarks.harness.collector import Collector
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from infra.local.ports import free_port
-from infra.local.prometheus import prometheus_binary
+from infra.local.programs import prometheus_binary
 from tests.infra.grafana_stand_in import install_grafana
 from tests.producers.stand_in_generator import write_generator
 from tests.system.watched import READY_S, SCRAPES, SMI, Watched, options_of_fleet, well_scraped
