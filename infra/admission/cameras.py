@@ -10,11 +10,11 @@ from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
-from infra.state_folder import Layout, regular_file
+from infra.state_folder import Layout, regular_file, writing
 from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from infra.up.listener import listener_for_devices
-from schemas.errors import ConfigError, StateError
+from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.runtime.atomic_file import try_replacing
@@ -43,10 +43,8 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: f
         accepted = accepted_generations(layout.generations if layout.generations.is_file() else None)
         generation = accepted.get(camera, 0)
         key = derive_camera_key(layout.fleet_secret(), camera, generation)
-        try:
+        with writing("--out", out):
             enroll(authority, key, out, mqtt, days)
-        except OSError as error:
-            raise _unwritable(out, error) from None
         if layout.key_file(camera).is_file():
             layout.issue_key(camera, generation)
         readmit(layout.pki, [camera])
@@ -60,15 +58,9 @@ def rotate(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: 
     Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` is invalid or `out` cannot be written.
     """
     listener_for_devices(layout, mqtt)
-    try:
+    with writing("--out", out):
         try_replacing(regular_file(out), _ENROLMENT_BYTES)
-    except OSError as error:
-        raise _unwritable(out, error) from None
     with changing_identities(layout.folder):
         generation = revoke(layout, camera, within_s).generation
         admit(layout, camera, out, mqtt, days)
     return generation
-
-
-def _unwritable(out: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file.")

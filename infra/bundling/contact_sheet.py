@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from infra.bundling.check import PictureComparison
-from infra.state_folder import regular_file
-from schemas.errors import ConfigError
+from infra.state_folder import regular_file, writing
 from schemas.runtime.atomic_file import replacing
 
 COLUMNS: Final = ("as filmed", "as sent", "rebuilt", "to the network")
@@ -36,14 +35,10 @@ def write_sheet(shown: Sequence[PictureComparison], file: Path) -> None:
         captions = {0: f"{each.file}\n{_caption(each.whole)}", 3: f"after the drop\n{_caption(each.dropped)}"}
         for column, text in captions.items():
             pen.text((_GAP + column * step, top + _CELL + 2), text, fill=_INK, spacing=2)
-    try:
+    with writing("--sheet", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(regular_file(file)) as fresh:
             sheet.save(fresh, format="PNG")
-    except OSError as error:
-        raise ConfigError(
-            f"--sheet: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
-        ) from None
 
 
 def _caption(verdict: tuple[str, float]) -> str:

@@ -22,12 +22,8 @@ def note(state: Path | None, what: str, subject: str, detail: str, outcome: str,
     from consumers.console.data.store import Store
 
     try:
-        store = Store(Layout(state.resolve()).console_url)
-        try:
-            store.prepare()
+        with Store.opened(Layout(state.resolve()).console_url) as store:
             store.note(owner_name(), what, subject, detail, outcome)
-        finally:
-            store.close()
     except Exception as error:
         why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         typer.echo(f"warning: audit log: expected a new line on this change, got {why}", err=True)

@@ -183,12 +183,10 @@ def _rgb(pixel: object) -> str:
 def _save(found: StreamReport, file: Path) -> None:
     from PIL import Image
 
+    from infra.state_folder import writing
+
     if found.picture is None:
         return
     picture = found.picture if found.picture.shape[2] == 3 else found.picture[..., 0]
-    try:
+    with writing("--picture", file):
         Image.fromarray(picture).save(file)
-    except OSError as error:
-        raise ConfigError(
-            f"--picture: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
-        ) from None

@@ -51,7 +51,7 @@ def key(
 
     The fleet secret is read from --state, else from POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
-    from infra.state_folder import Layout, issue_role_secrets, write_secret
+    from infra.state_folder import Layout, issue_role_secrets, write_secret, writing
     from infra.state_folder.environment import Environment, fleet_secret
     from schemas.identity import camera_id
     from schemas.keys.keys import derive_camera_key
@@ -90,12 +90,8 @@ def key(
     if out is None:
         typer.echo(text)
     else:
-        try:
+        with writing("--out", out):
             write_secret(out, text)
-        except OSError as error:
-            raise ConfigError(
-                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
-            ) from None
     note(state, "key", camera or role or "", detail, "printed" if out is None else f"in {out}", existing_log=True)
 
 

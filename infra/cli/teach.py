@@ -238,13 +238,9 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     folder = state or DEFAULT_STATE
     # A mistyped folder would get a database of its own, and the labels with it.
     layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
-    opened = Store(resolve(store) or layout.console_url)
-    try:
-        opened.prepare()
+    with Store.opened(resolve(store) or layout.console_url) as opened:
         keys = role_keys(folder, "console")
         yield LabelledFrames(opened.engine, kept_files or str(layout.quarantine), keys.previews)
-    finally:
-        opened.close()
 
 
 def _print_counts(done: str, counts: dict[str, int]) -> None:

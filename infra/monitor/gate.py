@@ -150,23 +150,19 @@ def judge(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report
     if known and by_name["agreement"].finding != "passes":
         # A better model contradicts the live one where that errs: the truth decides. A few cameras, which sign it, do
         # not let a candidate pass that disagrees.
-        found[0] = _with_finding(found[0], "not measured")
+        found[0] = replace(found[0], finding="not measured")
     if looked < rules.least_pairs:
-        found = [_with_finding(rule, "waits") if rule.finding == "passes" else rule for rule in found]
+        found = [replace(rule, finding="waits") if rule.finding == "passes" else rule for rule in found]
     elif looked == numbers[-1]:
-        found = [_with_finding(rule, "fails") if rule.finding == "waits" else rule for rule in found]
+        found = [replace(rule, finding="fails") if rule.finding == "waits" else rule for rule in found]
     return Report(len(pairs), looked, tuple(found))
 
 
 def without_class_rules(report: Report, finding: Finding) -> Report:
     """Return the report of a candidate with other classes than the live model's: class numbers cannot be compared."""
     compared = ("agreement", "accuracy")
-    rules = tuple(_with_finding(rule, finding) if rule.name in compared else rule for rule in report.rules)
+    rules = tuple(replace(rule, finding=finding) if rule.name in compared else rule for rule in report.rules)
     return replace(report, rules=rules)
-
-
-def _with_finding(rule: RuleResult, finding: Finding) -> RuleResult:
-    return RuleResult(**{**asdict(rule), "finding": finding})
 
 
 def _agreement(pairs: Sequence[AnswerPair], rules: GateRules, alpha: float) -> RuleResult:
@@ -251,7 +247,7 @@ def labels_rule(labelled: Sequence[tuple[AnswerPair, int]], rules: GateRules) ->
         return RuleResult("labels", "not measured", None, None, None, -rules.most_accuracy_lost, len(labelled))
     known = [(pair.live_class == label, not pair.failed and pair.class_id == label) for pair, label in seen]
     found = _paired_accuracy("labels", known, rules, rules.alpha / len(numbers))
-    return found if found.finding == "fails" else _with_finding(found, "passes")
+    return found if found.finding == "fails" else replace(found, finding="passes")
 
 
 def frames_rule(pairs: int, waited_s: float, slot: Slot) -> RuleResult:

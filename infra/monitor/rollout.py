@@ -9,13 +9,14 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.console.data.labelled_frames import newest_labels
@@ -144,7 +145,7 @@ class RolloutGate:
         try:
             await self._assess_and_publish()
             if unsaved:
-                await self._run_in_thread(self._save_comparisons, unsaved)
+                await self._run_in_thread(self._save, lambda each: save_comparisons(each, unsaved, unix_ms()))
         except BaseException:
             self._unsaved = [*unsaved, *self._unsaved][-_UNSAVED:]
             raise
@@ -283,31 +284,21 @@ class RolloutGate:
         # Of those that decide nothing, the newest replaces the others.
         self._pending = [*(each for each in self._pending if each[2]), (now, model_id, decided)]
 
-    def _save_comparisons(self, found: Sequence[tuple[str, Comparison]]) -> None:
+    def _save(self, save: Callable[[Connection], None]) -> None:
+        """Change the recorder's database in one transaction."""
         engine = open_engine(self._settings.database, writes=True)
         try:
             with engine.begin() as connection:
-                save_comparisons(connection, found, unix_ms())
+                save(connection)
         finally:
             engine.dispose()
 
     def _save_assessment(self, assessment: Assessment, model_id: str, decided: bool) -> None:
-        engine = open_engine(self._settings.database, writes=True)
-        try:
-            with engine.begin() as connection:
-                save_rollout(connection, assessment, model_id)
-        finally:
-            engine.dispose()
+        self._save(lambda each: save_rollout(each, assessment, model_id))
         if decided and self._settings.console_store:
-            store = Store(self._settings.console_store)
-            try:
-                store.prepare()
-                where = Slot.Name(assessment.slot).lower()
-                store.note(
-                    "monitor", "rollout", model_id, f"{where}: {assessment.report}", _OUTCOMES[assessment.outcome]
-                )
-            finally:
-                store.close()
+            detail = f"{Slot.Name(assessment.slot).lower()}: {assessment.report}"
+            with Store.opened(self._settings.console_store) as store:
+                store.note("monitor", "rollout", model_id, detail, _OUTCOMES[assessment.outcome])
 
     def _set_metrics(self, assessment: Assessment | None, pairs: int) -> None:
         self._pair_count.set(pairs)

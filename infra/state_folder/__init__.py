@@ -9,6 +9,7 @@ from infra.state_folder.layout import (
     regular_file,
     role_file,
     write_secret,
+    writing,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "regular_file",
     "role_file",
     "write_secret",
+    "writing",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -296,6 +297,17 @@ def regular_file(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: expected a regular file, got a folder, a device or a pipe. Choose another file.")
     return Path(os.path.realpath(path))
+
+
+@contextmanager
+def writing(option: str, file: Path) -> Iterator[None]:
+    """Raise ConfigError about the file of an option in place of an OSError of the block, which writes it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
+        ) from None
 
 
 def read_text(file: Path) -> str:

@@ -55,12 +55,8 @@ def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
     former = set(scenario_cameras(layout)).difference(cameras)
     if not former:
         return
-    store = Store(layout.console_url)
-    try:
-        store.prepare()
+    with Store.opened(layout.console_url) as store:
         store.forget(*sorted(former))
-    finally:
-        store.close()
 
 
 def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:

@@ -27,7 +27,7 @@ from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
-from infra.state_folder import Layout, check_named, write_secret
+from infra.state_folder import Layout, check_named, write_secret, writing
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
@@ -413,10 +413,6 @@ class _Run:
 def write_report(file: Path, document: dict[str, Any]) -> None:
     """Write the report as JSON; `ConfigError` when that is impossible."""
     check_named(file)
-    try:
+    with writing("--report", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(
-            f"--report: expected a writable file, got {file}: {error.strerror}. Choose another file."
-        ) from None

@@ -225,7 +225,7 @@ async def test_comparisons_that_the_database_did_not_take_are_saved_later(
     rig.list(rollout())
     rig.take(range(20))
     with monkeypatch.context() as broken:
-        broken.setattr(rig.gate, "_save_comparisons", lambda found: 1 / 0)
+        broken.setattr(rig.gate, "_save", lambda save: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await rig.gate.assess()
     rig.take(range(20, 24))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
 
@@ -60,6 +61,17 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url, writes=True)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, url: str) -> Iterator[Self]:
+        """Provide a store with its tables, which is closed when the block ends. Raises StateError as `prepare` does."""
+        store = cls(url)
+        try:
+            store.prepare()
+            yield store
+        finally:
+            store.close()
 
     def prepare(self) -> None:
         """Create missing tables. Raises StateError for tables of another version."""

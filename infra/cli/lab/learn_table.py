@@ -46,7 +46,7 @@ def learn_table(
     resumes.
     """
     with lab_extra():
-        from infra.state_folder import regular_file
+        from infra.state_folder import regular_file, writing
         from lab.dct_table import learn_table as learn
         from lab.dct_table import read_clean
         from processors.bundle import load_bundle
@@ -70,13 +70,8 @@ def learn_table(
             f"{network.model_id}: {learned.examples} examples of {wanted.name}{bound} on {len(pictures)} pictures of "
             f"{data.name}, seed {seed}",
         ]
-        try:
-            with replacing(target) as fresh:
-                fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
-            ) from None
+        with writing("--out", out), replacing(target) as fresh:
+            fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
         progress.unlink(missing_ok=True)
     console = Console(soft_wrap=True)
     console.print(

@@ -161,13 +161,11 @@ def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack |
 
 def write_json(file: Path, document: dict[str, Any]) -> None:
     """Write `document`; ConfigError when the file cannot be written."""
-    try:
+    from infra.state_folder import writing
+
+    with writing("--json", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json_format.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"--json: expected a writable file, got {file}: {error.strerror}. Choose another file."
-        ) from None
 
 
 def require_writable(file: Path) -> None:
