@@ -77,8 +77,9 @@ def _parsed(value: object) -> object:
     return host.strip("[]"), int(port)
 
 
-def _written(address: tuple[str, int]) -> str:
-    host, port = address
+def format_address(place: tuple[str, int]) -> str:
+    """Return a host and a port as `host:port`, with brackets around an IPv6 address."""
+    host, port = place
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -91,7 +92,7 @@ def _checked_url(text: str) -> str:
 
 HttpUrl = Annotated[str, AfterValidator(_checked_url)]
 """The URL of a server, without a user and a password."""
-HostPort = Annotated[tuple[str, int], BeforeValidator(_parsed), PlainSerializer(_written)]
+HostPort = Annotated[tuple[str, int], BeforeValidator(_parsed), PlainSerializer(format_address)]
 """An address to listen at, written host:port."""
 
 

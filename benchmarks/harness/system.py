@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.harness.checkout import packages_of
 from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
-from infra.up.processes import health_of
+from infra.up.processes import is_healthy
 
 __all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "summary", "undisturbed"]
 
@@ -180,7 +180,7 @@ def audit(state: Path) -> tuple[int, dict[str, Any]]:
 def await_healthy(address: str, child: Child | None = None, deadline_s: float = 120.0) -> None:
     """Wait until the role with its metrics at host:port is healthy; `child` must not end meanwhile."""
     end = time.monotonic() + deadline_s
-    while not health_of(address)[0]:
+    while not is_healthy(address):
         if child is not None and child.poll() is not None:
             raise RuntimeError(f"expected {' '.join(child.command)} to run, it has ended: {last_lines(child.log)}")
         if time.monotonic() > end:

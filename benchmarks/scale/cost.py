@@ -36,7 +36,7 @@ from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
 from infra.state_folder import Layout
-from infra.up.processes import health_of
+from infra.up.processes import is_healthy
 
 TOTAL_FPS: Final = 250.0
 CAMERAS: Final = (8, 512, 4_096, 10_000)
@@ -74,7 +74,7 @@ def _rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
 
 def _connected(system: RunningSystem) -> bool:
     fleets = system.fleets().values()
-    return bool(fleets) and all(health_of(entry["metrics"])[0] for entry in fleets)
+    return bool(fleets) and all(is_healthy(entry["metrics"]) for entry in fleets)
 
 
 def _by_role(values: dict[str, T]) -> dict[str, T]:

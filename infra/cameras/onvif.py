@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from schemas.errors import ConfigError
 from schemas.identity import CAMERA_ID_CHARACTERS, SITE_NAME
 from schemas.printable import printable
+from schemas.settings import format_address
 
 _NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
 _DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
@@ -39,7 +40,7 @@ class ProbeMatch:
     @property
     def address(self) -> str:
         """`host:port`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_address((self.host, self.port))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,12 @@ def run(
     if settings.state is not None and part is None and (line := simulator_network_note(settings.state)):
         typer.echo(line, err=True)
     if settings.metrics is not None:
-        address(settings.metrics)
+        _, port = address(settings.metrics)
+        if port > 65_536 - settings.processes:
+            raise ConfigError(
+                f"--metrics: expected a port of at most {65_536 - settings.processes} for {settings.processes} "
+                f"processes, of which each has the next port, got {port}. Choose a lower one."
+            )
     folder = (settings.spool or settings.state or state_home()).resolve()
     if settings.processes > 1:
         raise typer.Exit(_several(settings, file, folder))
@@ -152,7 +157,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     from infra.settings.roles import prefix_of
     from infra.state_folder import write_secret
     from schemas.runtime.file_lock import exclusive
-    from schemas.settings import address
+    from schemas.settings import address, format_address
 
     if str(settings.mqtt_login_file) == "-":
         raise ConfigError(
@@ -169,7 +174,7 @@ def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
         own: dict[str, object] = {"share": f"{number}/{settings.processes}"}
         if settings.metrics is not None:
             host, port = address(settings.metrics)
-            own["metrics"] = f"{host}:{port + number - 1}"
+            own["metrics"] = format_address((host, port + number - 1))
         written = folder / "settings" / f"cameras-{number}.toml"
         write_secret(written, toml(common | own))
         return ["camera", "run", "--config", str(written)]

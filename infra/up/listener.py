@@ -13,7 +13,7 @@ from infra.pki.roles import role_folder
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
-from schemas.settings import address
+from schemas.settings import address, format_address
 from schemas.transport.access import CERTIFICATE_FILE
 
 MQTT_TLS_PORT: Final = 8883
@@ -80,16 +80,16 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
         return given
     options = read_json(layout.run).get("options", {})
     outside = parse_listener(options["listen"]) if options.get("listen") else None
-    port = read_json(layout.folder / "ports.json").get("mosquitto")
+    port: int | None = read_json(layout.folder / "ports.json").get("mosquitto")
     local = [(host, port) for host in LOCAL_HOSTS]
     if not asked:
-        found = outside or (local[1] if port else None)
-        return _text(*found) if found is not None else None
+        found = outside or ((LOCAL_HOSTS[1], port) if port else None)
+        return format_address(found) if found is not None else None
     names = certificate_hosts(role_folder(layout.pki, "mosquitto") / CERTIFICATE_FILE)
     named = _spelt(asked[0]) in map(_spelt, names)
     reached = asked in local or (outside is not None and asked[1] == outside[1] and named)
     if not reached:
-        where = " and ".join([*([_text(*outside)] if outside else []), f"127.0.0.1:{port}"])
+        where = " and ".join([*([format_address(outside)] if outside else []), f"127.0.0.1:{port}"])
         raise ConfigError(
             f"--mqtt: expected {where}, where `pointillist up` of {layout.folder} listens, got {given}. Start it with "
             f"`up --listen {given}` first."
@@ -103,7 +103,3 @@ def _spelt(host: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return host.lower()
-
-
-def _text(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

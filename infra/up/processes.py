@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from consumers.console.data.roles import NO_ANSWER_S
 from infra.local.http import get
 from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
-from infra.local.process import COMMAND, Child, ProcessId
+from infra.local.process import COMMAND, Child
 from infra.local.service import instance_names
 from infra.pki.roles import SHARE_FILE, role_folder
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
@@ -25,6 +25,7 @@ from infra.state_folder import Layout, role_file, write_secret
 from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
+from schemas.runtime.supervisor import Process
 
 _CAMERAS = frozenset(("fleet", "camera run"))
 """Commands of the roles that run cameras."""
@@ -48,25 +49,12 @@ NOT_INHERITED = (
 """Variables of the user that the roles do not inherit: they refer to other systems, or `up` has read them."""
 
 
-class SupervisedProcess(Protocol):
-    """A process that the supervisor can keep running."""
-
-    def start(self) -> ProcessId:
-        """Start it; blocks until it runs."""
-
-    def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
-
-    def stop(self, deadline_s: float) -> None:
-        """Stop it in good order."""
-
-
 @dataclass
 class Role:
     """One line of `roles.json`."""
 
     name: str
-    process: SupervisedProcess
+    process: Process
     listen: Callable[[], str | None] = lambda: None
     url: str | None = None
     """The address for a browser, unless it is `http://` with `listen`."""
@@ -81,47 +69,38 @@ class Role:
 
     def healthy(self) -> bool:
         """Return whether its `/healthz` answers 200."""
-        return self.metrics is None or health_of(self.metrics)[0]
+        return self.metrics is None or is_healthy(self.metrics)
 
 
-def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
+def is_healthy(address: str) -> bool:
     """Return whether `/healthz` at host:port is healthy; no answer counts as unhealthy."""
-    return fetch_health(address) or (False, {})
+    found = fetch_health(address)
+    return found is not None and found[0]
 
 
 def fetch_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | None:
     """Return whether the role at host:port is ready, and its conditions; None without an answer for `NO_ANSWER_S`.
 
-    A starting role has no conditions, and nothing listens on its address yet.
+    A starting role has no conditions, and nothing listens on its address yet. Another program on its port counts as no
+    answer.
     """
     try:
         answer = get(f"http://{address}/healthz", NO_ANSWER_S)
-        return answer.is_success, answer.json().get("conditions", {})
+        document = answer.json()
     except httpx2.ConnectError:
         return False, {}
     except (httpx2.HTTPError, ValueError):
         return None
+    return (answer.is_success, document.get("conditions", {})) if isinstance(document, dict) else None
 
 
-class RoleProcess:
-    """One of our own roles: `pointillist …` as a child process."""
+class RoleProcess(Child):
+    """One of our own roles: `pointillist …` as a child process, whose `/healthz` reports when it is ready."""
 
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        super().__init__([*COMMAND, *arguments], log, env=environment)
         self.arguments = arguments
         self.environment = environment
-        self._child = Child([*COMMAND, *arguments], log, env=environment)
-
-    def start(self) -> ProcessId:
-        """Start it; its `/healthz` reports when it is ready."""
-        return self._child.start()
-
-    def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
-        return self._child.poll()
-
-    def stop(self, deadline_s: float) -> None:
-        """Send SIGTERM, and SIGKILL after the deadline."""
-        self._child.stop(deadline_s)
 
 
 class LocalRoles:

@@ -28,14 +28,9 @@ class Samples:
         samples = cls()
         chosen = f"?{urlencode([('name[]', name) for name in names])}" if names else ""
         for address in addresses:
-            samples.add(_page(address, chosen))
+            if (page := _fetch(address, chosen)) is not None:
+                samples.include(page.values)
         return samples
-
-    def add(self, text: str) -> None:
-        """Add one page of the Prometheus text format."""
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                self.include({(sample.name, frozenset(sample.labels.items())): sample.value})
 
     def include(self, values: Mapping[_Place, float]) -> None:
         """Add each value to its series."""
@@ -79,54 +74,51 @@ class RunTotals:
     """Samples of several roles over a whole run: the counts of a restarted or missing role stay."""
 
     def __init__(self) -> None:
-        self._counting: dict[str, _Process] = {}
+        self._counting: dict[str, Page] = {}
+        """The last page of each address."""
         self._ended: list[dict[_Place, float]] = []
+        """The counters of ended processes."""
 
     def scrape(self, addresses: Iterable[str]) -> Samples:
         """Scrape each host:port and add the counts of its earlier processes; gauges cover the answering roles."""
         totals = Samples()
         for address in addresses:
-            text = _page(address)
-            if text:
-                self.note(address, text)
-                totals.add(text)
-            elif address in self._counting:
-                totals.include(self._counting[address].counters)
+            page, before = _fetch(address), self._counting.get(address)
+            if page is not None:
+                if before is not None and before.started != page.started:
+                    self._ended.append(before.counters)
+                self._counting[address] = page
+                totals.include(page.values)
+            elif before is not None:
+                totals.include(before.counters)
         for counters in self._ended:
             totals.include(counters)
         return totals
 
-    def note(self, address: str, text: str) -> None:
-        """Remember the counters of one page; another start time means another process."""
-        found, before = _Process.parse(text), self._counting.get(address)
-        if before is not None and before.started != found.started:
-            self._ended.append(before.counters)
-        self._counting[address] = found
-
 
 @dataclass(frozen=True)
-class _Process:
-    """One process of a role: its start time and its last counters."""
+class Page:
+    """The metrics of one process: its start time, all samples, and those of counters."""
 
     started: float
+    values: dict[_Place, float]
     counters: dict[_Place, float]
 
     @classmethod
-    def parse(cls, text: str) -> _Process:
-        started, counters = 0.0, dict[_Place, float]()
+    def parse(cls, text: str) -> Page:
+        """Read the Prometheus text format. Raises ValueError for another one."""
+        values, counters = dict[_Place, float](), dict[_Place, float]()
         for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == _START_TIME:
-                    started = sample.value
-                elif family.type in _CUMULATIVE:
-                    counters[sample.name, frozenset(sample.labels.items())] = sample.value
-        return cls(started, counters)
+            found = {(each.name, frozenset(each.labels.items())): each.value for each in family.samples}
+            values |= found
+            counters |= found if family.type in _CUMULATIVE else {}
+        return cls(values.get((_START_TIME, frozenset()), 0.0), values, counters)
 
 
-def _page(address: str, query: str = "") -> str:
-    """Return the metrics of host:port; empty when it does not answer."""
+def _fetch(address: str, query: str = "") -> Page | None:
+    """Return the metrics of host:port; None if it does not answer, or another program answers there."""
     try:
         answer = get(f"http://{address}/metrics{query}", timeout_s=2.0)
-    except httpx2.HTTPError:
-        return ""
-    return answer.text if answer.is_success else ""
+        return Page.parse(answer.text) if answer.is_success else None
+    except (httpx2.HTTPError, ValueError):
+        return None

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -321,6 +323,34 @@ def test_a_process_killed_at_the_drain_deadline_counts_as_one_with_frames_left(
     with pytest.raises(typer.Exit) as ended:
         listed_at(file, state=system.folder, mqtt="127.0.0.1:1", spool=spools, processes=2, drain_s=0)
     assert ended.value.exit_code == FLEET_PENDING
+
+
+def test_each_of_several_processes_serves_its_metrics_on_the_next_port(
+    tmp_path: Path, film: Path, system: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "cameras.yaml", "yard", [{"name": "one", "source": {"file": str(film)}}])
+    ports: list[str] = []
+
+    async def read_settings(count: int, arguments: Callable[[int], list[str]], *_: object) -> list[int]:
+        files = (Path(arguments(number)[-1]) for number in range(1, count + 1))
+        ports.extend(tomllib.loads(each.read_text())["metrics"] for each in files)
+        return [0] * count
+
+    monkeypatch.setattr("infra.cameras.processes.run_processes", read_settings)
+    monkeypatch.setattr(
+        "infra.process.role.run_role", lambda _name, _metrics, entry: asyncio.run(entry(None, None, asyncio.Event()))
+    )
+    options: dict[str, Any] = {
+        "state": system.folder,
+        "mqtt": "127.0.0.1:1",
+        "spool": tmp_path / "spools",
+        "processes": 2,
+    }
+    with pytest.raises(typer.Exit):
+        listed_at(file, metrics="[::1]:9000", **options)
+    assert ports == ["[::1]:9000", "[::1]:9001"]
+    with pytest.raises(ConfigError, match="--metrics: expected a port of at most 65534 for 2 processes"):
+        listed_at(file, metrics="127.0.0.1:65535", **options)
 
 
 @pytest.mark.brokers

@@ -29,7 +29,7 @@ from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
 from infra.up import preparation
 from infra.up.preparation import note_commands, note_unchecked_probes
-from infra.up.scrape import Samples
+from infra.up.scrape import Page, Samples
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
@@ -388,10 +388,11 @@ def test_health_page_answers_503_until_all_conditions_hold() -> None:
 def test_quantile_of_scraped_buckets_is_the_upper_bound() -> None:
     samples = Samples()
     name = END_TO_END.name
-    samples.add(
+    page = Page.parse(
         f"# TYPE {name} histogram\n"
         f'{name}_bucket{{le="0.1"}} 90\n{name}_bucket{{le="0.5"}} 99\n{name}_bucket{{le="+Inf"}} 100\n'
     )
+    samples.include(page.values)
     assert samples.quantile(0.9, name) == 0.1
     assert samples.quantile(0.99, name) == 0.5
     assert samples.quantile(0.5, "nothing") is None

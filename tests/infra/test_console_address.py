@@ -44,8 +44,7 @@ def console_options(layout: Layout, settings: UpSettings) -> dict[str, object]:
 
 def options_of(role: Role) -> dict[str, object]:
     assert isinstance(role.process, RoleProcess)
-    words = role.process._child.command
-    return parsed(words[len(COMMAND) :])
+    return parsed(role.process.command[len(COMMAND) :])
 
 
 def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_fleet_for_all_its_names(

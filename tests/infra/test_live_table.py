@@ -16,7 +16,7 @@ from consumers.database.tables import boots, ledgers, metadata
 from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
 from infra.up.processes import Role
-from infra.up.scrape import RunTotals
+from infra.up.scrape import Page, RunTotals
 from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
 
@@ -34,15 +34,15 @@ class Process:
         self.text = ""
         self._start_time = f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {started}\n"
 
-    def page(self) -> str:
-        return self._start_time + generate_latest(self.registry).decode()
+    def page(self) -> Page:
+        return Page.parse(self._start_time + generate_latest(self.registry).decode())
 
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Process]:
     """The processes that answer, by their address."""
     found: dict[str, Process] = {}
-    monkeypatch.setattr("infra.up.scrape._page", lambda address: found[address].page() if address in found else "")
+    monkeypatch.setattr("infra.up.scrape._fetch", lambda address: found[address].page() if address in found else None)
     return found
 
 

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from infra.process.metrics_server import serve
 from infra.state_folder import Layout
 from infra.up import system_state
 from infra.up.processes import fetch_health
+from infra.up.scrape import RunTotals
 from infra.up.settings import UpSettings, bundle_folder, scenario_document, with_bundle_of
 from infra.up.system_line import SystemLine
 from infra.up.system_state import role_states
@@ -115,6 +118,26 @@ def test_frames_are_counted_only_for_readers_that_show_them(roles: Roles) -> Non
     roles.answers("processor-1", registry=counting(LAG.name, 42))
     (role,) = role_states(roles.layout, counted=False)
     assert (role.state, role.backlog) == ("up", None)
+
+
+@pytest.mark.parametrize("content", ["<!doctype html>\n<p>another program</p>\n", "[]"])
+def test_another_program_on_the_port_of_a_role_is_no_answer_and_ends_nothing(
+    roles: Roles, tmp_path: Path, content: str
+) -> None:
+    for name in ("metrics", "healthz"):
+        (tmp_path / name).write_text(content)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"127.0.0.1:{server.server_port}"
+        roles.table.record("bridge", roles.me, metrics=address)
+        assert roles.states()["bridge"].state == "not answering"
+        assert RunTotals().scrape([address]).by("pointillist_frames_total", "outcome") == {}
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_restarts_are_counted_in_the_table_of_roles(roles: Roles) -> None:

@@ -18,7 +18,7 @@ from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout, role_file, write_secret
-from infra.up.processes import health_of
+from infra.up.processes import is_healthy
 from schemas.keys.roots import Role, Roots
 from schemas.messages.server_messages import open_alert
 from schemas.ranges import RangeSet
@@ -60,7 +60,7 @@ class Recorders:
 
         def records() -> bool:
             assert process.poll() is None
-            return health_of(metrics)[0]
+            return is_healthy(metrics)
 
         await until(records)
         return process
