@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
-from infra.local.role_table import running
+from infra.local.role_table import read_roles, running
 from infra.pki.authority import CRL_FILE, Authority, IssuedCertificate
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file
 from infra.pki.serials import serials
 from infra.state_folder import Layout
-from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.atomic_file import write_text
+from schemas.settings import address, format_address
 from schemas.transport.access import Tls
 
 CANARY: Final = "revoked"
 """The name in certificates that are issued only to be revoked."""
 _POLL_S: Final = 0.02
-_BRIEF_DAYS: Final = 0.01
+BRIEF_DAYS: Final = 0.01
+"""Validity of certificates that serve only a revocation."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,14 @@ def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocatio
         reload_broker(layout)
         await_refusal(broker, authority, canary, within_s)
         close_connection(broker, authority, camera, within_s)
-    place = f"{broker[0]}:{broker[1]}" if broker is not None else None
-    return Revocation(len(numbers), generation, place)
+    return Revocation(len(numbers), generation, format_address(broker) if broker is not None else None)
 
 
 def _check_written(layout: Layout, authority: Authority, camera: CameraId, generation: int) -> None:
     """Read every list again; StateError when one of them lacks the camera."""
     numbers = set(serials(layout.pki, camera))
     lists = {
-        layout.generations: accepted_generations(layout.generations).get(camera, 0) >= generation,
+        layout.generations: layout.accepted_generations().get(camera, 0) >= generation,
         layout.pki / "revoked.json": numbers <= authority.revoked().keys(),
         layout.pki / CRL_FILE: numbers <= authority.on_list(),
         layout.pki / "refused": camera in refused(layout.pki),
@@ -85,20 +84,21 @@ def _check_written(layout: Layout, authority: Authority, camera: CameraId, gener
         copy = rights.with_name(CRL_FILE)
         lists[rights] = f"user {camera}\ntopic deny #" in rights.read_text()
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
+    check_lists(lists, camera, "pointillist revoke")
+
+
+def check_lists(lists: Mapping[Path, bool], revoked: str, command: str) -> None:
+    """Raise StateError for the first file that lacks the revoked camera or role."""
     for file, holds in lists.items():
         if not holds:
-            raise StateError(
-                f"{file}: expected {camera} as revoked, got a file without it. Run `pointillist revoke` again."
-            )
+            raise StateError(f"{file}: expected {revoked} as revoked, got a file without it. Run `{command}` again.")
 
 
 def running_broker(layout: Layout) -> tuple[str, int] | None:
     """Return the address of the mosquitto of this state folder; None without one that uses certificates."""
     if running(layout.folder, "mosquitto") is None or not layout.secure:
         return None
-    listen = json.loads((layout.folder / "roles.json").read_text())["mosquitto"]["listen"]
-    host, _, port = str(listen).rpartition(":")
-    return host, int(port)
+    return address(read_roles(layout.folder)["mosquitto"]["listen"])
 
 
 def reload_broker(layout: Layout) -> None:
@@ -109,7 +109,7 @@ def reload_broker(layout: Layout) -> None:
 
 
 def _raise_generation(layout: Layout, camera: CameraId) -> int:
-    known = accepted_generations(layout.generations if layout.generations.is_file() else None)
+    known = layout.accepted_generations()
     known[camera] = known.get(camera, 0) + 1
     write_json(layout.generations, known)
     return known[camera]
@@ -117,7 +117,7 @@ def _raise_generation(layout: Layout, camera: CameraId) -> int:
 
 def issue_canary(authority: Authority) -> IssuedCertificate:
     """Issue a short-lived certificate to be revoked with others: a broker that rejects it has reloaded its lists."""
-    return authority.issue(CANARY, days=_BRIEF_DAYS)
+    return authority.issue(CANARY, days=BRIEF_DAYS)
 
 
 def close_connection(broker: tuple[str, int], authority: Authority, name: str, within_s: float) -> None:
@@ -125,22 +125,20 @@ def close_connection(broker: tuple[str, int], authority: Authority, name: str, w
 
     Raises BrokerError when the broker has not answered within `within_s` seconds.
     """
-    issued = authority.issue(name, days=_BRIEF_DAYS)
+    issued = authority.issue(name, days=BRIEF_DAYS)
     if not _connect_until(broker, authority, issued, within_s, lambda refusal: True):
-        host, port = broker
         raise BrokerError(
-            f"MQTT broker at {host}:{port}: expected it to close connections of {name} within {within_s:g} s, got no "
-            "answer. Restart the broker."
+            f"MQTT broker at {format_address(broker)}: expected it to close connections of {name} within "
+            f"{within_s:g} s, got no answer. Restart the broker."
         )
 
 
 def await_refusal(broker: tuple[str, int], authority: Authority, canary: IssuedCertificate, within_s: float) -> None:
     """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
     if not _connect_until(broker, authority, canary, within_s, lambda refusal: refusal is not None):
-        host, port = broker
         raise BrokerError(
-            f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
-            "accepted connections. Restart the broker."
+            f"MQTT broker at {format_address(broker)}: expected it to reject revoked cameras within {within_s:g} s, "
+            "got accepted connections. Restart the broker."
         )
 
 
@@ -154,7 +152,7 @@ def _connect_until(
     """Connect until `is_wanted` accepts the answer, a refusal or None. Return False after `within_s` seconds."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
-        tls = _tls(Path(folder), authority, issued)
+        tls = client_tls(Path(folder), authority, issued)
         while True:
             try:
                 if is_wanted(mqtt_refusal(*broker, within_s, tls)):
@@ -166,7 +164,8 @@ def _connect_until(
             time.sleep(_POLL_S)
 
 
-def _tls(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
+def client_tls(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
+    """Write a certificate and its key into `folder`, and return the TLS files of its client."""
     file = folder / "identity.pem"
     write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)

@@ -11,7 +11,6 @@ from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
 from infra.state_folder import Layout, regular_file, writing
-from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from infra.up.listener import listener_for_devices
 from schemas.errors import StateError
@@ -40,8 +39,7 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None, days: f
                 "as --state."
             )
         mqtt = listener_for_devices(layout, mqtt)
-        accepted = accepted_generations(layout.generations if layout.generations.is_file() else None)
-        generation = accepted.get(camera, 0)
+        generation = layout.accepted_generations().get(camera, 0)
         key = derive_camera_key(layout.fleet_secret(), camera, generation)
         with writing("--out", out):
             enroll(authority, key, out, mqtt, days)

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from infra.admission.camera_revocation import (
+    BRIEF_DAYS,
     CANARY,
     await_refusal,
+    check_lists,
+    client_tls,
     close_connection,
     issue_canary,
     reload_broker,
@@ -26,15 +29,14 @@ from infra.pki.roles import CLIENTS, Roles, kind_of, rights_file, role_tls
 from infra.pki.serials import issued_roles
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
-from schemas.errors import BrokerError, ConfigError, StateError
-from schemas.runtime.atomic_file import write_text
-from schemas.transport.access import KafkaAccess, Tls
+from schemas.errors import BrokerError, ConfigError
+from schemas.settings import format_address
+from schemas.transport.access import KafkaAccess
 
 REVOCABLE: Final = (*CLIENTS, "kafka")
 RESTART_S: Final = 60.0
 """Seconds for roles to end, and for Kafka to restart."""
 _POLL_S: Final = 0.05
-_BRIEF_DAYS: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def revoke_role(layout: Layout, role: str, within_s: float = 5.0) -> RoleRevocat
     kafka = _running_kafka(layout)
     if kafka:
         _refuse_in_kafka(layout, authority, role, kafka)
-    place = f"{mqtt[0]}:{mqtt[1]}" if mqtt is not None else None
+    place = format_address(mqtt) if mqtt is not None else None
     return RoleRevocation(names, generation, place, ",".join(kafka.values()) or None)
 
 
@@ -102,11 +104,7 @@ def _check_written(layout: Layout, roles: Roles, role: str, old: set[int], gener
     copy = rights_file(layout.pki).with_name(CRL_FILE)
     if copy.parent.is_dir():
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
-    for file, holds in lists.items():
-        if not holds:
-            raise StateError(
-                f"{file}: expected {role} as revoked, got a file without it. Run `pointillist revoke --role` again."
-            )
+    check_lists(lists, role, "pointillist revoke --role")
 
 
 def _running_kafka(layout: Layout) -> dict[str, str]:
@@ -130,10 +128,9 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
         _await_restart(layout, list(nodes))
         asyncio.run(grant(admin, RESTART_S, generations=generations))
         with tempfile.TemporaryDirectory() as folder:
-            former = authority.issue(role, days=_BRIEF_DAYS, generation=generations[role] - 1)
-            file = Path(folder) / "identity.pem"
-            write_text(file, former.key + former.certificate, private=True)
-            if asyncio.run(is_super_user(KafkaAccess(bootstrap, Tls(authority.pem, file)))):
+            former = authority.issue(role, days=BRIEF_DAYS, generation=generations[role] - 1)
+            tls = client_tls(Path(folder), authority, former)
+            if asyncio.run(is_super_user(KafkaAccess(bootstrap, tls))):
                 raise BrokerError(
                     f"Kafka at {bootstrap}: expected it to reject the former certificate of {role}, got an accepted "
                     "connection. Restart Kafka: its super.users names the accepted generation."

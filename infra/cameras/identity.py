@@ -9,9 +9,9 @@ from pathlib import Path
 from bundles import GENERAL, named_bundles
 from infra.local.files import user_folder
 from infra.pki.authority import Authority
-from infra.pki.enrolment import Enrolment, enroll, is_enrolled
+from infra.pki.enrolment import Enrolment, enrol_missing
 from infra.state_folder import Layout
-from infra.state_folder.environment import Environment, accepted_generations, attached_camera_key
+from infra.state_folder.environment import Environment, attached_camera_key
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_at
@@ -84,15 +84,12 @@ def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
     """Issue the identity of a camera on the system's own machine; ConfigError when the folder holds no system."""
     _require_system(layout)
     with changing_identities(layout.folder):
-        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
-        layout.issue_key(identity, generations.get(identity, 0))
+        layout.issue_key(identity, layout.accepted_generations().get(identity, 0))
         key = layout.camera_key(identity)
         if not layout.secure:
             return CameraIdentity(key, home=layout.folder)
-        file, authority = layout.enrolment(identity), Authority(layout.pki)
-        if not is_enrolled(file, authority, key):
-            enroll(authority, key, file)
-    return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
+        enrol_missing(layout, Authority(layout.pki), [identity])
+    return CameraIdentity(key, Enrolment.read(layout.enrolment(identity)).tls, home=layout.folder)
 
 
 def _require_system(layout: Layout) -> None:

@@ -112,9 +112,7 @@ def _issue_keys(scenario: Path, layout: Layout | None, generation: int | None, s
 
 def _generations(layout: Layout | None, cameras: Sequence[CameraId], asked: int | None) -> dict[CameraId, int]:
     """Return the generation of each camera's key: `asked`, or the lowest that is accepted. ConfigError for less."""
-    from infra.state_folder.environment import accepted_generations
-
-    accepted = accepted_generations(layout.generations if layout is not None and layout.generations.is_file() else None)
+    accepted = layout.accepted_generations() if layout is not None else {}
     found = {}
     for camera in cameras:
         lowest = accepted.get(camera, 0)

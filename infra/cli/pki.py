@@ -63,17 +63,18 @@ def init(
     The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) if that is set. Each role gets its own folder of pki/roles and
     no other; ca.key stays in pki. `ca renew` renews the certificates before they end.
     """
-    from infra.local.files import write_json
     from infra.pki.authority import Authority
+    from infra.pki.enrolment import enrol_missing
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
     from infra.state_folder import Layout
-    from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
+    from infra.state_folder.environment import Environment, fleet_secret
     from infra.state_folder.identity_lock import changing_identities
-    from infra.up.identities import enrol_missing
+    from infra.up.identities import issue_camera_keys
     from producers.simulation.scenario import load_scenario
 
     hosts = _hosts(host)
     planned = load_scenario(scenario).cameras() if scenario is not None else []
+    cameras = [camera.camera_id for camera in planned]
     layout = existing_layout(state) if state.is_dir() else Layout(state.resolve())
     environment = Environment()
     given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
@@ -87,15 +88,11 @@ def init(
                 "Remove the variable, or correct it."
             )
         layout.fleet_secret(secret)
-        if not layout.generations.is_file():
-            write_json(layout.generations, {})
+        issue_camera_keys(layout, cameras)
         share_name(layout.pki)
         roles = Roles(authority)
         roles.ensure((*SERVERS, *CLIENTS), hosts, days)
-        generations = accepted_generations(layout.generations)
-        for camera in planned:
-            layout.issue_key(camera.camera_id, generations.get(camera.camera_id, 0))
-        enrol_missing(layout, authority, [camera.camera_id for camera in planned])
+        enrol_missing(layout, authority, cameras)
         if group_reads:
             roles.let_group_read((*SERVERS, "health"))
     typer.echo(f"{authority.fleet} in {layout.pki}")

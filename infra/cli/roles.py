@@ -65,8 +65,8 @@ def role_keys(state: Path | None, role: str) -> KeyRing:
         return key_ring(Environment(), Role(role))
     file = generations_file(state, role)
     # The first revocation writes the state folder's own file.
-    missing = file == layout.generations and not layout.generations.is_file()
-    return KeyRing(roots, accepted_generations(None if missing else file))
+    own = file == layout.generations
+    return KeyRing(roots, layout.accepted_generations() if own else accepted_generations(file))
 
 
 def generations_file(state: Path | None, role: str) -> Path | None:

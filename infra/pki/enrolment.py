@@ -7,6 +7,7 @@ skip, hold the camera's name, its key, and the broker's address.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -16,7 +17,8 @@ from cryptography import x509
 from infra.pki.authority import Authority, common_name
 from infra.pki.serials import note_serial
 from infra.pki.validity import CERTIFICATE_DAYS
-from infra.state_folder import write_secret
+from infra.state_folder import Layout, write_secret
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import CameraKey
@@ -97,3 +99,12 @@ def enroll(
     lines = [_TITLE, f"camera: {name}", *([f"mqtt: {mqtt}"] if mqtt else []), f"key: {key.export()}"]
     note_serial(authority.folder, name, issued.serial)
     write_secret(file, "\n".join(lines) + "\n" + issued.key + issued.certificate + authority.pem.rstrip())
+
+
+def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
+    """Enrol those `cameras` of this machine that have a key and no valid enrolment."""
+    with changing_identities(layout.folder):
+        for camera in cameras:
+            key, file = layout.camera_key(camera), layout.enrolment(camera)
+            if not is_enrolled(file, authority, key):
+                enroll(authority, key, file)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from infra.state_folder.environment import parse_fleet_secret
+from infra.state_folder.environment import accepted_generations, parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
 from producers.spool.folder import spool_root
 from schemas.errors import ConfigError, SecretError
@@ -255,6 +255,10 @@ class Layout:
             if before and not before.endswith("\n"):  # an editor may leave the last line open
                 before += "\n"
             write_text(self.trusted, f"{before}{signer.line(name)}\n")
+
+    def accepted_generations(self) -> dict[str, int]:
+        """Return the lowest accepted key generation of each camera that is not at zero; empty without the file."""
+        return accepted_generations(self.generations if self.generations.is_file() else None)
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Write a camera's key where the fleet reads it, unless a key of that generation or later is there."""

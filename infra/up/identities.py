@@ -8,11 +8,10 @@ from infra.local.files import write_json
 from infra.local.kafka_quorum import SINGLE
 from infra.local.service import instance_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.enrolment import enroll, is_enrolled
+from infra.pki.enrolment import enrol_missing
 from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
 from infra.state_folder import Layout, issue_role_secrets
-from infra.state_folder.environment import accepted_generations
 from infra.state_folder.identity_lock import changing_identities
 from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
@@ -25,13 +24,18 @@ def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: Up
     with changing_identities(layout.folder):
         issue_role_secrets(layout.roles, layout.fleet_secret())
         layout.signer()
-        if not layout.generations.exists():
-            write_json(layout.generations, {})
-        generations = accepted_generations(layout.generations)
-        for camera in cameras:
-            layout.issue_key(camera, generations.get(camera, 0))
+        issue_camera_keys(layout, cameras)
         if not settings.plain:
             _prepare_certificates(layout, cameras, settings)
+
+
+def issue_camera_keys(layout: Layout, cameras: Sequence[CameraId]) -> None:
+    """Issue the keys of `cameras` that are missing or revoked, and write the file of generations if it is missing."""
+    if not layout.generations.exists():
+        write_json(layout.generations, {})
+    generations = layout.accepted_generations()
+    for camera in cameras:
+        layout.issue_key(camera, generations.get(camera, 0))
 
 
 def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
@@ -47,13 +51,3 @@ def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings:
     if hosts := certificate_hosts(settings):
         roles.ensure([CERTIFICATE], hosts)
     enrol_missing(layout, authority, cameras)
-
-
-def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
-    """Enrol those `cameras` of this machine that have a key and no valid enrolment."""
-    with changing_identities(layout.folder):
-        for camera in cameras:
-            key = layout.camera_key(camera)
-            file = layout.enrolment(camera)
-            if not is_enrolled(file, authority, key):
-                enroll(authority, key, file)
