@@ -5,12 +5,9 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from infra.grafana.board import board
-from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.panels import QUARTER, THIRD, Figure, Graph, Limit, Row
 from infra.grafana.promql import ROLES, Query, rate, series, total
 from schemas import metrics as m
-
-HALF, THIRD, QUARTER = 12, 8, 6
-"""Widths, in columns, of panels in rows of two, three or four."""
 
 
 def machines() -> Dashboard:

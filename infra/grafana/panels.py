@@ -26,6 +26,8 @@ from infra.grafana.promql import Query
 
 DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 LETTERS = "ABCDEFGH"
+THIRD, QUARTER = 8, 6
+"""Widths, in columns, of panels in rows of three or four."""
 CAMERA_PAGE = "${console}/camera/${__field.labels.camera_id}"
 """Page of the console with the camera of a series."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from infra.grafana.board import board
-from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.panels import QUARTER, THIRD, Figure, Graph, Limit, Row
 from infra.grafana.promql import ROLES, WINDOW, Query, or_zero, rate, selector, series, total
 from schemas import metrics as m
 
@@ -76,7 +76,7 @@ def _saturation() -> list[Graph | Figure]:
                 Query(total(m.BRIDGE_BACKPRESSURE, **ROLES), "bridges that reject frames"),
                 Query(f"max({series(m.UNREAD, **ROLES)})", "a partition has no processor"),
             ),
-            6,
+            QUARTER,
         ),
         Graph(
             "HTTP requests and logins",
@@ -87,21 +87,21 @@ def _saturation() -> list[Graph | Figure]:
                 Query(rate(m.HTTP_CONNECTIONS, "outcome", **ROLES), "{{outcome}}"),
                 Query(rate(m.CONSOLE_LOGINS, "outcome", **ROLES), "login {{outcome}}"),
             ),
-            6,
+            QUARTER,
         ),
         Graph(
             "Unacknowledged messages",
             "Messages that bridges have received and Kafka has not stored yet.",
             "none",
             (Query(total(m.BRIDGE_UNACKNOWLEDGED, **ROLES), "messages"),),
-            6,
+            QUARTER,
         ),
         Graph(
             "Open files",
             "Open files ÷ the limit of the process: the highest of each role.",
             "percentunit",
             (Query(open_files, "{{role}}"),),
-            6,
+            QUARTER,
             limit=Limit(0.8),
         ),
         Graph(
@@ -148,14 +148,14 @@ def _errors() -> list[Graph | Figure]:
                 Query(or_zero(rate(m.SOURCE_RESTARTS, "cause", **ROLES)), "sources, {{cause}}"),
                 Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "invalid camera files, now"),
             ),
-            8,
+            THIRD,
         ),
         Graph(
             "Clock skew",
             "Seconds by which the clock of a camera is ahead of the recorder's: the largest.",
             "s",
             (Query(f"max({series(m.CLOCK_SKEW, **ROLES)})", "skew"),),
-            8,
+            THIRD,
             limit=Limit(1),
         ),
         Graph(
@@ -163,7 +163,7 @@ def _errors() -> list[Graph | Figure]:
             "Time until the certificate of a role ends, by purpose.",
             "s",
             (Query(certificates, "{{role}} {{purpose}}"),),
-            8,
+            THIRD,
             limit=Limit(259_200, bad="below"),
         ),
     ]

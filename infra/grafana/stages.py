@@ -5,12 +5,9 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from infra.grafana.board import board
-from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.panels import THIRD, Figure, Graph, Limit, Row
 from infra.grafana.promql import ROLES, Query, mean, or_zero, quantile, quantiles, rate, series, total
 from schemas import metrics as m
-
-THIRD = 8
-"""Columns of a panel that shares its row with two others."""
 
 
 def stages() -> Dashboard:

@@ -111,11 +111,6 @@ def entries(model: type[BaseModel]) -> Iterator[SettingsField]:
             yield from fields(entry, f"{each.path}.NAME.")
 
 
-def field(model: type[BaseModel], path: str) -> SettingsField | None:
-    """Return the field at a path; None where the model has none."""
-    return next((each for each in fields(model) if each.path == path), None)
-
-
 def table_of(info: FieldInfo) -> type[BaseModel] | None:
     """Return the model of a table, None for a field that holds a value."""
     annotation = without_none(info.annotation)
