@@ -17,7 +17,7 @@ from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.database.queries import CAMERAS_AT_ONCE, Records, open_records
 from consumers.records.rows import SummedRow
-from infra.audit.database import AuditedDatabase
+from infra.audit.database import AuditedDatabase, Fates
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.audit.kafka_sets import Boot, KafkaSets
 from infra.local.kafka_quorum import kafka_data
@@ -84,13 +84,21 @@ def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] |
         raise StateError(
             f"{layout.database} is missing: expected the database of a system. Give its folder as --state."
         )
-    # Every generation is accepted: the system took frames signed under a key that was revoked later.
-    keys = KeyRing(layout.roots(Role.AUDITOR) or role_roots(Environment(), Role.AUDITOR))
+    keys = auditor_keys(layout)
 
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:
         return KafkaSets.read(kafka_data(layout.folder), offsets, keys) if read_kafka else KafkaSets()
 
     return _audit(layout.database_url, [layout.spool], read, keys, of)
+
+
+def auditor_keys(layout: Layout | None) -> KeyRing:
+    """Return the auditor's keys: from the state folder, else from the environment. Raises SecretError without either.
+
+    Every generation is accepted: the system took frames signed under a key that was revoked later.
+    """
+    own = layout.roots(Role.AUDITOR) if layout is not None else None
+    return KeyRing(own or role_roots(Environment(), Role.AUDITOR))
 
 
 def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path], keys: KeyRing) -> Audit:
@@ -164,7 +172,7 @@ class _Settlement:
         boots = database.ask("the boots", lambda: records.boots(cameras)) or ()
         places |= {(CameraId(camera), boot) for camera, boot in boots}
         duplicates = database.ask("the duplicates", lambda: records.duplicates_by_boot(cameras)) or {}
-        fates = database.fates(cameras)
+        fates = Fates(database, records, cameras)
         for place in sorted(places):
             boot = BootAudit(*place)
             boot.take_ledger(early.get(place), late.get(place), spooled=place in spools)

@@ -74,12 +74,12 @@ class AuditedDatabase:
         """Return every camera with a frame, a verified dead letter or a ledger."""
         return [CameraId(camera) for camera in sorted(self.ask("the cameras", self._records.cameras) or ())]
 
-    def ledgers(self, of: Cameras | None = None) -> SignedLedgers:
+    def ledgers(self, of: Cameras) -> SignedLedgers:
         """Return the highest signed revision of each boot's ledger, for the cameras `of`."""
         try:
             return SignedLedgers.read(self._records.ledgers(of), self._keys)
         except (*UNREADABLE, ValueError, TypeError):
-            return self._ledgers_one_by_one(of or ())
+            return self._ledgers_one_by_one(of)
 
     def _ledgers_one_by_one(self, cameras: Cameras) -> SignedLedgers:
         """Read the ledgers camera by camera: unreadable rows of one camera do not affect other cameras."""
@@ -92,15 +92,11 @@ class AuditedDatabase:
                 found.refused += part.refused
         return found
 
-    def fates(self, of: Cameras | None = None) -> Fates:
-        """Read the recorded and dead-lettered frames of the cameras `of`."""
-        return Fates(self, self._records, of)
-
 
 class Fates:
-    """Enter the recorded and dead-lettered frames of many boots at once; if that fails, boot by boot."""
+    """Enter the recorded and dead-lettered frames of the cameras `of` at once; if that fails, boot by boot."""
 
-    def __init__(self, database: AuditedDatabase, records: Records, of: Cameras | None) -> None:
+    def __init__(self, database: AuditedDatabase, records: Records, of: Cameras) -> None:
         self._database = database
         self._records = records
         self._all: tuple[dict[Boot, RangeSet], dict[Boot, RangeSet]] | None

@@ -12,13 +12,12 @@ from rich.table import Table
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, DEFAULT_STATE, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, Json
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
     from infra.audit.report import AttackedCamera
-    from schemas.keys.keys import KeyRing
 
 
 @app.command()
@@ -41,7 +40,7 @@ def audit(
     ] = None,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
 
@@ -50,7 +49,7 @@ def audit(
     no frame is lost and the fate of every frame could be read, else 1.
     """
     from infra.audit.audit import audit as run_audit
-    from infra.audit.audit import audit_deployment
+    from infra.audit.audit import audit_deployment, auditor_keys
     from infra.audit.report import attacked_by_camera, audit_report
     from infra.preflight.database import look_for_refusal
     from infra.state_folder import Layout
@@ -72,7 +71,8 @@ def audit(
         require_brokers(CONNECT_TIMEOUT_S, kafka=bootstrap)
         url = resolve(database)
         look_for_refusal(url)
-        found = audit_deployment(bootstrap, url, spool or [], _keys(state))
+        keys = auditor_keys(Layout(state.resolve()) if state is not None else None)
+        found = audit_deployment(bootstrap, url, spool or [], keys)
     attacked = attacked_by_camera(url)
     if json:
         Console(soft_wrap=True).print_json(data=audit_report(found, attacked))
@@ -80,17 +80,6 @@ def audit(
         _print_tables(found, attacked)
     counts = found.counts()
     raise typer.Exit(1 if counts.frames_lost or counts.frames_unread else 0)
-
-
-def _keys(state: Path | None) -> KeyRing:
-    """Return the keys of every generation: the system took frames signed under a key that was revoked later."""
-    from infra.state_folder import Layout
-    from infra.state_folder.environment import Environment, role_roots
-    from schemas.keys.keys import KeyRing
-    from schemas.keys.roots import Role
-
-    held = Layout(state.resolve()).roots(Role.AUDITOR) if state is not None else None
-    return KeyRing(held or role_roots(Environment(), Role.AUDITOR))
 
 
 def _print_tables(found: Audit, attacked: dict[str, AttackedCamera] | None) -> None:
