@@ -62,7 +62,10 @@ def calibrate_certainty(bundle: Bundle, pictures: LabelledPictures) -> Certainty
 
 @torch.inference_mode()
 def logits_of(bundle: Bundle, pictures: LabelledPictures, view: int = 0) -> Tensor:
-    """Return the logits (N, classes) of one view of pictures: 0 is the pictures themselves."""
+    """Return the logits (N, classes) of one view of pictures: 0 is the pictures themselves.
+
+    The random draws are the same in each call.
+    """
     draws = torch.Generator().manual_seed(0)
     found = []
     for frames, _ in pictures.batches(bundle.device):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from infra.bundling.certainty import logits_of
 from infra.bundling.gallery import round_robin
 from infra.bundling.presets import PRESETS, Normalisation
 from lab.data import LabelledPictures
@@ -36,19 +37,12 @@ class LabelResult:
     doubts: tuple[str, ...]
 
 
-@torch.inference_mode()
 def verdicts(bundle: Bundle, pictures: LabelledPictures, given: Normalisation | None = None) -> Labels:
     """Return the classes (N,) of pictures as the network takes them, under its own normalisation or the `given` one."""
     if given is not None:
         mean, std = (torch.tensor(values, device=bundle.device)[:, None, None] for values in given)
         bundle = replace(bundle, mean=mean, std=std)
-    # A fixed random draw: every normalisation is judged on the same pictures.
-    draws = torch.Generator().manual_seed(0)
-    found = [
-        bundle.logits(frames, bundle.seeds(len(frames), draws)).argmax(1)
-        for frames, _ in pictures.batches(bundle.device)
-    ]
-    return torch.cat(found).cpu().numpy().astype(np.int64)
+    return logits_of(bundle, pictures).argmax(1).numpy()
 
 
 def judge(bundle: Bundle, pictures: LabelledPictures) -> LabelResult:

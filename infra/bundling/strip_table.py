@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from infra.bundling.gallery import UNKNOWN, round_robin
+from infra.bundling.label_checks import verdicts
 from lab.data import LabelledPictures
 from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
 from lab.strip.table import write_overlays, write_strip_table
@@ -47,7 +47,7 @@ def calibrate_strip(
         )
     pipeline = Pipeline(bundle)
     count, used = shares(len(pictures), budget_s / _seconds_per_pass(bundle, pictures))
-    groups = pictures.labels if (pictures.labels != UNKNOWN).all() else _verdicts(bundle, pictures)
+    groups = pictures.labels if (pictures.labels != UNKNOWN).all() else verdicts(bundle, pictures)
     order = round_robin(groups, used)
     some, first = pictures.take(order), pictures.take(order[:count])
     images = overlay_images(pipeline, first)
@@ -78,9 +78,3 @@ def _seconds_per_pass(bundle: Bundle, pictures: LabelledPictures) -> float:
     begun = time.perf_counter()
     bundle.logits(frames)
     return max(1e-6, (time.perf_counter() - begun) / len(frames))
-
-
-@torch.inference_mode()
-def _verdicts(bundle: Bundle, pictures: LabelledPictures) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    found = [bundle.logits(frames).argmax(1).cpu() for frames, _ in pictures.batches(bundle.device)]
-    return torch.cat(found).numpy().astype(np.int64)

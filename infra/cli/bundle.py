@@ -5,8 +5,8 @@ from __future__ import annotations
 import json as json_format
 import os
 import shlex
-from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,7 @@ from infra.cli.code import AllowCode
 from infra.cli.model import OtherClasses
 from infra.cli.model import publish as publish_model
 from infra.cli.shared_options import with_shared_options
-from infra.cli.terminal import Console
+from infra.cli.terminal import Json, print_line, print_skipped
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,19 +81,16 @@ def create(
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
     if other_classes and publish is None:
         raise ConfigError("--other-classes: expected --publish with it, got none. Give --publish STATE.")
-    print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
     with nullcontext(out) if out is not None else replacing_folder(MADE / "imagenet") as fresh:
-        made = create_within(limits, wanted, fresh, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
+        made = create_within(limits, wanted, fresh, partial(print_line, err=True), print_skipped)
     out = MADE / "imagenet" if out is None else out
     _print_summary(made, out)
     if network.imagenet:
-        from infra.bundling.choice import cache_choice
-
-        cache_choice(out)
+        _cache_choice(out)
     if made.doubts and not accept_doubts:
         if publish is not None or up:
-            print_line("not served, for what is doubtful: --accept-doubts serves it all the same")
+            print_line("not served, for what is doubtful: --accept-doubts serves it all the same", err=True)
         raise typer.Exit(DOUBTED)
     if publish is not None:
         publish_model(bundle=out, state=publish, other_classes=other_classes)
@@ -133,11 +130,10 @@ def calibrate(
     from infra.cli.lab.shared import own_bundle_folder
     from processors.bundle import load_bundle
 
-    error = _printer(err=True)
     place = own_bundle_folder(folder)
     bundle = load_bundle(place, torch.device("cpu"))
     made = run(
-        place, bundle, images, strip_seconds, error, lambda file, why: error(f"skipped {file}: {why}"),
+        place, bundle, images, strip_seconds, partial(print_line, err=True), print_skipped,
         origin=bundle.settings.format, unsure=unsure,
     )  # fmt: skip
     _print_summary(made.summary, place)
@@ -162,7 +158,7 @@ def check(
             "them."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Try a bundle on pictures: speed, accuracy, and the effect of drop and reconstruction.
@@ -174,11 +170,8 @@ def check(
     from infra.cli.lab.shared import bundle_folder
     from infra.cli.progress import progress_bar
 
-    error = _printer(err=True)
     with progress_bar("check", most) as advance:
-        found = run(
-            bundle_folder(folder), images, drop, most, lambda file, why: error(f"skipped {file}: {why}"), advance
-        )
+        found = run(bundle_folder(folder), images, drop, most, print_skipped, advance)
     if json:
         typer.echo(json_format.dumps(found.as_dict(), indent=2))
     else:
@@ -186,13 +179,12 @@ def check(
     if sheet is not None:  # last: a file that cannot be written costs no results
         write_sheet(found.shown, sheet)
         if not json:
-            _printer()(f"pictures: {sheet}")
+            print_line(f"pictures: {sheet}")
     raise typer.Exit(DOUBTED if found.judged and found.judged.doubts else 0)
 
 
 def _print_checked(found: CheckResult, drop: float) -> None:
     wanted = found.bundle.settings.input
-    print_line = _printer()
     size = f"{wanted.channels}×{wanted.height}×{wanted.width}"
     print_line(f"{found.bundle.model_id}: {size}, {len(found.bundle.settings.classes)} classes")
     times = f"{found.one_ms:.2f} ms for a picture, {found.batch_ms:.2f} ms in a batch of 32"
@@ -214,7 +206,6 @@ def _print_checked(found: CheckResult, drop: float) -> None:
 
 
 def _print_summary(made: Summary, out: Path) -> None:
-    print_line = _printer()
     size = f"{made.channels}×{made.height}×{made.width}"
     print_line(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
     if made.accuracy is not None:
@@ -235,13 +226,22 @@ def _shown(share: Interval) -> str:
     return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
-def _printer(err: bool = False) -> Callable[[str], None]:
-    console = Console(stderr=err, soft_wrap=True)
+def _cache_choice(folder: Path) -> None:
+    """Load the bundle once as a processor of `up` does, so that the choice of backend is in its cache.
 
-    def print_line(line: str) -> None:
-        console.print_line(line)
+    Raises BundleError if the bundle does not load.
+    """
+    import asyncio
 
-    return print_line
+    from prometheus_client import CollectorRegistry
+
+    from infra.local.files import backend_cache
+    from processors.device.loaded_model import load_model
+    from processors.metrics import ProcessorMetrics
+    from processors.settings import ProcessorSettings
+
+    settings = ProcessorSettings(kafka="none:1", bundle=folder, backend_cache=backend_cache())
+    asyncio.run(load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)).close()
 
 
 def _run_up(folder: Path, options: list[str]) -> None:

@@ -37,3 +37,13 @@ def user_folder(variable: str, below: str) -> Path:
         return (Path(base) if base else Path.home() / below) / "pointillist"
     except RuntimeError:
         raise ConfigError(f"HOME is missing: expected the home folder of this user. Set HOME or {variable}.") from None
+
+
+def cache_folder() -> Path:
+    """Return `$XDG_CACHE_HOME/pointillist`, by default `~/.cache/pointillist`."""
+    return user_folder("XDG_CACHE_HOME", ".cache")
+
+
+def backend_cache() -> Path:
+    """Return the folder of the processors' choices of backend; see `ProcessorSettings.backend_cache`."""
+    return cache_folder() / "backends"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from infra.local.files import user_folder
+from infra.local.files import cache_folder
 from infra.local.service import INFRA
 from schemas.errors import BrokerError
 from schemas.runtime.file_lock import lock_file
@@ -27,16 +27,6 @@ DIGESTS = INFRA / "kafka" / "jars.sha256"
 """Digests in the form of sha256sum: one line with a digest and a file name for each jar."""
 FETCH_S = 600.0
 _ARCHITECTURE = re.compile(r"-(aarch|x86)_64(?=\.jar$)")
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/pointillist`, by default `~/.cache/pointillist`."""
-    return user_folder("XDG_CACHE_HOME", ".cache")
-
-
-def backend_cache() -> Path:
-    """Return the folder of the processors' choices of backend; see `ProcessorSettings.backend_cache`."""
-    return cache_folder() / "backends"
 
 
 def kafka_version() -> str:

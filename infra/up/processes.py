@@ -12,8 +12,8 @@ import httpx2
 from pydantic import BaseModel
 
 from consumers.console.data.roles import NO_ANSWER_S
+from infra.local.files import backend_cache
 from infra.local.http import get
-from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child
 from infra.local.service import instance_names

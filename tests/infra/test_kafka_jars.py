@@ -12,6 +12,7 @@ import pytest
 
 from infra.local import kafka as kafka_module
 from infra.local import kafka_jars
+from infra.local.files import backend_cache
 from infra.local.kafka import Kafka
 from infra.local.kafka_archive import write_archive
 from schemas.errors import BrokerError
@@ -158,7 +159,7 @@ def test_a_cache_that_cannot_be_written_costs_the_archive_alone(
 
 
 def test_these_tests_leave_the_users_choices_of_backend_alone() -> None:
-    assert not kafka_jars.backend_cache().is_relative_to(Path.home() / ".cache")
+    assert not backend_cache().is_relative_to(Path.home() / ".cache")
     assert kafka_jars.jar_folder().is_symlink()
 
 
