@@ -22,7 +22,7 @@ LONGEST_REASON: Final = 500
 _LENGTH: Final = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 _UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LONGEST_MS: Final = 30 * _UNITS["d"]
-_ALERT: Final = re.compile(r"[0-9a-f]{32}")
+ALERT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Mute(NamedTuple):
@@ -63,7 +63,7 @@ def new_mute(subject: str, length: str, reason: str, who: str, now_ms: int) -> M
         raise ConfigError("mute: expected a reason in one line of printable text, got other characters. Remove them.")
     if not reason.strip():
         raise ConfigError("mute: expected a reason, got none. Write one for the people who look after the alerts.")
-    if not _ALERT.fullmatch(subject):
+    if not ALERT_ID.fullmatch(subject):
         camera_id(subject)
     return Mute(subject, now_ms + length_ms, reason.strip()[:LONGEST_REASON], who, now_ms)
 

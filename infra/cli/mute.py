@@ -42,7 +42,7 @@ def mute(
     """
     from consumers.console.access.owner import owner_name
     from consumers.database.changes import change_recorded
-    from consumers.database.mutes import end_mute, new_mute, read_mutes, save_mute
+    from consumers.database.mutes import ALERT_ID, end_mute, new_mute, read_mutes, save_mute
     from infra.up.system_state import known_camera
     from schemas.identity import camera_at
 
@@ -56,7 +56,7 @@ def mute(
         return
     named: list[str] = []
     for subject in subjects:
-        if len(subject) != 32 or "/" in subject:  # a camera, not the id of an alert
+        if not ALERT_ID.fullmatch(subject):
             subject = camera_at(subject)
             if not end:
                 known_camera(layout, subject)

@@ -360,6 +360,17 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     made.close()
 
 
+def test_a_camera_whose_name_is_as_long_as_the_id_of_an_alert_is_muted_without_its_site(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, name = Layout(tmp_path), "gate" * 8
+    made = Rig(tmp_path, layout.database_url)
+    layout.scenario.write_text(f"site: local\ncameras: [{{name: {name}}}]\n")
+    command([name], "2h", "repairs", end=False, state=tmp_path)
+    assert capsys.readouterr().out == f"local/{name} is muted for 2h\n"
+    made.close()
+
+
 def test_a_mute_without_a_database_is_refused_and_not_logged(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
     rig.show([verdict(0)])
