@@ -17,6 +17,8 @@ from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from producers.camera.role_settings import CameraAttachSettings
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
@@ -51,9 +53,7 @@ def attach(
     from producers.sources.trial import try_source
 
     name, enrolment, state, spool = settings.name, settings.enrolment, settings.state, settings.spool
-    place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
-    if not place:
-        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
+    place = stream_address(url, settings.address)
     if state is not None and (size := settings.camera.source.size) is not None:
         _check_size(size, Layout(state.resolve()).max_frame_pixels)
     identity = camera_named(name, enrolment, state)
@@ -103,6 +103,14 @@ def attach(
         typer.echo(f"{identity}: frames were rejected: {outcome.refused}", err=True)
         raise typer.Exit(FRAMES_REFUSED)
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)
+
+
+def stream_address(url: str | None, setting: SecretStr | None) -> str:
+    """Return the address of a stream: the argument, else the setting. Raises ConfigError without either."""
+    place = resolve(url or (setting.get_secret_value() if setting is not None else ""))
+    if not place:
+        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
+    return place
 
 
 def _check_size(size: tuple[int, int], most_pixels: int) -> None:

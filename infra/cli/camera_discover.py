@@ -11,6 +11,7 @@ import typer
 from infra.cli import needs_extra
 from infra.cli.access import text_of
 from infra.cli.camera import camera_app
+from infra.cli.terminal import Json
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def discover(
     yaml: Annotated[
         bool, typer.Option("--yaml", help="Print a cameras.yaml with the first stream of each camera.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Find ONVIF cameras by WS-Discovery.
 
@@ -109,7 +110,7 @@ def _print_cameras(console: Console, described: list[CameraDescription], asked: 
             rate = f", up to {stream.fps:g} frames/s" if stream.fps else ""
             console.print(f"  {stream.profile}: {stream.codec} {size}{rate}\n    {stream.uri}", markup=False)
         if camera.problem:
-            console.print(f"  tells nothing: {camera.problem}", markup=False)
+            console.print(f"  no streams: {camera.problem}", markup=False)
     if described and not asked:
         console.print("their streams: --login FILE with user:password")
 

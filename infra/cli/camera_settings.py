@@ -12,7 +12,7 @@ from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin,
 from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, Json
 from schemas.errors import StateError
 from schemas.runtime.moment import format_utc
 
@@ -36,7 +36,7 @@ def settings(
     wait: Annotated[
         float, typer.Option(help="Maximum seconds to wait until the camera confirms the reset.", min=0, max=86_400)
     ] = 10.0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Print a camera's settings, and the values that commands and requests for probes have set.
@@ -70,9 +70,7 @@ def settings(
         if meta is not None:
             console.print(_table(identity, meta))
         if forgot is not None:
-            done = (
-                "it has forgotten" if forgot else f"it has not confirmed this for {wait:g} s: it will when it is back"
-            )
+            done = "it uses its own settings" if forgot else f"no confirmation for {wait:g} s: it resets on its return"
             console.print(f"{identity} was commanded to reset; {done}", markup=False)
     raise typer.Exit(1 if forgot is False else 0)
 

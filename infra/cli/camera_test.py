@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.camera import camera_app
-from infra.cli.passwords import resolve
+from infra.cli.camera import camera_app, stream_address
+from infra.cli.terminal import Json
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
@@ -39,7 +39,7 @@ def try_camera(
             "--show/--no-show", help="Show the picture in the terminal. Default: only if the output is a terminal."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Open a camera's stream, watch it for some seconds, and print its properties. Nothing is sent anywhere.
 
@@ -55,9 +55,7 @@ def try_camera(
         raise ConfigError(f"--picture: expected a file in an existing folder, got {picture}. Choose another file.")
     from producers.sources.examine import examine
 
-    place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
-    if not place:
-        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
+    place = stream_address(url, settings.address)
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
     found = examine(source, settings.seconds)
     console = Console(soft_wrap=True, highlight=False)

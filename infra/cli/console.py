@@ -9,10 +9,9 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, require_brokers, resolved
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
-from infra.cli.roles import COMMON, role_keys, run_following, with_records
+from infra.cli.roles import COMMON, require_urls, role_keys, run_following, with_records
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
-from schemas.errors import ConfigError
 from schemas.transport.access import CERTIFICATE_FILE
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     from infra.up.system_state import role_states
 
     state = settings.state
-    if state is None and not settings.store:
-        raise ConfigError("store is missing: expected a URL. Set store, or state.")
+    require_urls(settings, "store")
     layout = Layout((state or DEFAULT_STATE).resolve())
     users = layout.users if settings.users is None and state is not None and layout.users.is_file() else settings.users
     found = with_records(resolved(settings, "console")).model_copy(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, Json
 from infra.local.programs import alertmanager_binary, grafana_binary, prometheus_binary
 from schemas.errors import UserError
 from schemas.runtime.disk import free_bytes
@@ -125,7 +125,7 @@ def _bundles() -> str:
 @app.command()
 def doctor(
     state: Annotated[Path, typer.Option(help="State folder that `up` will use.")] = DEFAULT_STATE,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Report what is installed, what is missing, and how to install it. Exit status 2 when `up` cannot work."""
     findings = [

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from infra.cli import app
 from infra.cli.access import MQTT, console_store, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.roles import COMMON
+from infra.cli.roles import COMMON, require_urls
 from infra.settings.command import role_command
-from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from consumers.homeassistant.settings import AnnouncerSettings
@@ -26,8 +25,7 @@ def homeassistant(settings: AnnouncerSettings) -> None:
     from infra.process.role import run_role
     from infra.state_folder import Layout
 
-    if settings.state is None and not settings.database:
-        raise ConfigError("database is missing: expected a URL. Set database, or state.")
+    require_urls(settings, "database")
     # The fleet's certificates are for the fleet's own broker, not for one that the user names.
     state = None if settings.mqtt else settings.state
     place = mqtt_place(str(settings.mqtt), state, "announcer", tls=settings.mqtt_tls, login=settings.mqtt_login_file)

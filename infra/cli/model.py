@@ -27,7 +27,7 @@ from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, Json, print_line
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
 from schemas.runtime.moment import format_utc
@@ -51,7 +51,6 @@ _Wait = Annotated[
     float, typer.Option(help="Maximum seconds to wait until the running processors serve the model.", min=0)
 ]
 _ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OtherClasses = Annotated[
     bool,
     typer.Option(
@@ -88,7 +87,7 @@ class ModelsAccess:
             async with ModelsTopic(where, trusted, signer) as topic:
                 if signer is not None and topic.refused:
                     words = f"the newest list of models is not accepted, and will be replaced: {topic.refused}"
-                    Console(stderr=True, soft_wrap=True).print(words, markup=False)
+                    print_line(words, err=True)
                 return await work(topic)
 
         return asyncio.run(body())
@@ -148,7 +147,7 @@ class ModelsChange(ModelsAccess):
                 self.bundles.discard(model)
         except Exception as error:  # each kind of store has its own errors
             words = f"warning: the store: expected to remove {model.model_id}, got {first_line(error)}"
-            Console(stderr=True, soft_wrap=True).print(words, markup=False)
+            print_line(words, err=True)
 
 
 @model_app.command()
@@ -251,7 +250,7 @@ def show_list(
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
         if topic.refused:
             words = f"the newest list of models is not accepted, the one before it is in force: {topic.refused}"
-            Console(stderr=True, soft_wrap=True).print(words, markup=False)
+            print_line(words, err=True)
         newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
         return [
             {
@@ -402,7 +401,7 @@ def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     try:
         first = sign(place.add(folder, checked(folder)), signer)
     except BundleError as error:
-        Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
+        print_line(f"not kept as the model before: {error}", err=True)
         return Models()
     first.published_ms = int(run.get("started_ms", first.published_ms))
     return Models(published=[first])

@@ -23,7 +23,7 @@ from infra.cli.model import (
     report_change,
 )
 from infra.cli.shared_options import with_shared_options
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_skipped
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError
 
@@ -294,10 +294,7 @@ def _clean_pictures(bundle: Bundle, clean: Path) -> LabelledPictures:
     chosen = picture_files(clean, bundle.settings.classes, _MOST_SCANNED)
     if not chosen.labelled:
         raise ConfigError(f"--clean: expected sub-folders named by class in {clean}, got pictures. Sort them by class.")
-    console = Console(stderr=True, soft_wrap=True)
-    return read_gallery(
-        Pipeline(bundle), chosen, lambda file, why: console.print(f"skipped {file}: {why}", markup=False)
-    )
+    return read_gallery(Pipeline(bundle), chosen, print_skipped)
 
 
 def _decider(given: Path | None, state: Path | None) -> bytes:

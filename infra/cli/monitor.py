@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from infra.cli import app
 from infra.cli.access import KAFKA, MQTT, console_store, existing_layout, require_brokers, resolved
 from infra.cli.passwords import resolve
-from infra.cli.roles import COMMON, role_keys
+from infra.cli.roles import COMMON, require_urls, role_keys
 from infra.settings.command import role_command
-from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from infra.monitor.settings import MonitorSettings
@@ -25,8 +24,7 @@ def monitor(settings: MonitorSettings) -> None:
     from infra.process.role import run_role
     from infra.state_folder import Layout
 
-    if settings.state is None and not settings.database:
-        raise ConfigError("database is missing: expected a URL. Set database, or state.")
+    require_urls(settings, "database")
     layout = existing_layout(settings.state) if settings.state is not None else Layout(Path())
     settings = resolved(settings, "monitor").model_copy(
         update={

@@ -212,10 +212,7 @@ def with_records(settings: Records) -> Records:
     """Return the settings with the database and the quarantine; the default is those of the state folder."""
     from infra.state_folder import Layout
 
-    if settings.state is None:
-        for name in ("database", "quarantine"):
-            if not getattr(settings, name):
-                raise ConfigError(f"{name} is missing: expected a URL. Set {name}, or state.")
+    require_urls(settings, "database", "quarantine")
     layout = Layout((settings.state or DEFAULT_STATE).resolve())
     return settings.model_copy(
         update={
@@ -223,6 +220,13 @@ def with_records(settings: Records) -> Records:
             "quarantine": settings.quarantine or str(layout.quarantine),
         }
     )
+
+
+def require_urls(settings: RoleSettings, *names: str) -> None:
+    """Raise ConfigError for the first of these settings that has no URL, unless there is a state folder."""
+    for name in names if settings.state is None else ():
+        if not getattr(settings, name):
+            raise ConfigError(f"{name} is missing: expected a URL. Set {name}, or state.")
 
 
 @role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "parts", "part", "resume")

@@ -16,7 +16,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.rows import print_rows
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, Json, print_line
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from infra.up.system_state import CameraState
 
 State = Annotated[Path, typer.Option(help="State folder of the system.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MOST_NAMED = 20
 _RECOGNISED = 4096
 """Last printed bytes of a log by which `logs --follow` finds its place after a cut."""
@@ -58,7 +57,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         typer.echo(json_format.dumps(document, indent=2))
         raise typer.Exit(0 if well else UNWELL)
     if not supervised:
-        _print_line(
+        print_line(
             "`up` has ended without stopping its roles, and nothing restarts them. Start it again with the same "
             f"options: pointillist up --state {state} …"
         )
@@ -72,21 +71,21 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     print_rows(Console(highlight=False), ("role", "state", "listens on", "pid", "waiting", "restarts"), lines)
     for role in roles:
         if not role.is_well:
-            _print_line(f"{role.sentence}: {role.detail}")
+            print_line(f"{role.sentence}: {role.detail}")
     for rule in firing[:MOST_NAMED]:
-        _print_line(f"{rule.severity}: {rule.summary} ({rule.name})")
+        print_line(f"{rule.severity}: {rule.summary} ({rule.name})")
     if len(firing) > MOST_NAMED:
-        _print_line(f"  and {len(firing) - MOST_NAMED} more firing rules")
+        print_line(f"  and {len(firing) - MOST_NAMED} more firing rules")
     shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
-    _print_line(f"cameras: {shown}")
+    print_line(f"cameras: {shown}")
     for each in broken[:MOST_NAMED]:
-        _print_line(f"  {each.name}: {each.state}: {each.detail}")
+        print_line(f"  {each.name}: {each.state}: {each.detail}")
     if len(broken) > MOST_NAMED:
-        _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken --state {state}")
+        print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken --state {state}")
     for name, address in addresses.items():
         # The link is a secret: it goes to a person's terminal, never to a log.
         is_owners = name == PAGES["console"] and sys.stdout.isatty()
-        _print_line(f"{name}: {owner_link(address, layout.owner_token) if is_owners else address}")
+        print_line(f"{name}: {owner_link(address, layout.owner_token) if is_owners else address}")
     raise typer.Exit(0 if well else UNWELL)
 
 
@@ -105,7 +104,7 @@ def cameras(
         typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
         return
     if not found:
-        _print_line("no camera is broken" if broken else "no camera yet")
+        print_line("no camera is broken" if broken else "no camera yet")
         return
     lines = [
         (each.name, each.state, str(each.frames), _age(each), _sends(each), frame_sizes(each), each.detail)
@@ -166,11 +165,11 @@ def down(
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
         raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
-    _print_line(f"stopping: the cameras of {layout.folder} drain")
+    print_line(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
-        _print_line(f"still stopping after {wait:g} s, as pid {process.pid}")
+        print_line(f"still stopping after {wait:g} s, as pid {process.pid}")
         raise typer.Exit(UNWELL)
-    _print_line("stopped")
+    print_line("stopped")
 
 
 def _log_files(layout: Layout) -> dict[str, Path]:
@@ -196,7 +195,3 @@ def frame_sizes(camera: CameraState) -> str:
     if not camera.own_bytes or not camera.sent_bytes:
         return ""
     return f"own stream {camera.own_bytes / 1000:.1f} kB, published {camera.sent_bytes / 1000:.1f} kB"
-
-
-def _print_line(line: str) -> None:
-    Console(soft_wrap=True).print_line(line)

@@ -13,7 +13,7 @@ import typer
 from bundles import GENERAL, MADE
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, State, existing_layout
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_line, print_skipped
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ def train(
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
 
-        shown = Console(stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
@@ -105,7 +104,7 @@ def train(
             got, remedy = ("an earlier bundle", "Give --replace") if earlier else ("other files", "Choose another one")
             raise ConfigError(f"{place}: expected an empty folder, got {got}. {remedy}.")
         _check_classes(folder)
-        labelled = read_labelled(folder, lambda file, why: shown.print_line(f"skipped {file}: {why}"))
+        labelled = read_labelled(folder, print_skipped)
         general = _general(base)
         bars = PhaseLines(apart_s=0) if progress else PhaseBars("teach", lines=False)
         with bars.bars:
@@ -247,11 +246,6 @@ def _print_counts(done: str, counts: dict[str, int]) -> None:
     print_line(f"{done} {sum(counts.values())} labelled pictures")
     for name, count in counts.items():
         print_line(f"{name}: {count}")
-
-
-def print_line(line: str) -> None:
-    """Print a line for people on stdout."""
-    Console(soft_wrap=True).print_line(line)
 
 
 def _print_report(taught: TaughtNetwork) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import rich.console
+import typer
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _USUAL_COLUMNS: Final = 80
 
 
@@ -20,3 +22,13 @@ class Console(rich.console.Console):
     def print_line(self, line: str) -> None:
         """Print a line without markup or colours."""
         self.print(line, markup=False, highlight=False)
+
+
+def print_line(line: str, *, err: bool = False) -> None:
+    """Print a line for people without markup or colours, on stdout or with `err` on stderr."""
+    Console(stderr=err, soft_wrap=True).print_line(line)
+
+
+def print_skipped(file: str, why: str) -> None:
+    """Print on stderr that a picture is left out, and the reason."""
+    print_line(f"skipped {file}: {why}", err=True)

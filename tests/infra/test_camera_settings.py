@@ -97,7 +97,7 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
     }
     forgotten = run_settings(mosquitto, "--reset", "--wait", "60")
     assert forgotten.exit_code == 0, forgotten.output
-    assert "it has forgotten" in forgotten.stdout
+    assert "it uses its own settings" in forgotten.stdout
     assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
     assert settings(run_settings(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
 

@@ -18,7 +18,7 @@ from infra.cli.lab.shared import (
     require_writable,
     write_json,
 )
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_line
 
 aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
 lab_app.add_typer(aigan_app, name="aigan")
@@ -107,4 +107,4 @@ def attack(
 
 
 def _print_line(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print_line(f"{datetime.now():%H:%M:%S} {line}")
+    print_line(f"{datetime.now():%H:%M:%S} {line}", err=True)

@@ -9,7 +9,10 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
+    Data,
     Device,
+    Images,
     JsonFile,
     bundle_folder,
     chosen,
@@ -27,15 +30,13 @@ from infra.cli.progress import progress_bar
 
 @lab_app.command()
 def certify(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
-    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
+    bundle: BundleOption,
+    data: Data,
     json: JsonFile,
     patch: Annotated[
         list[str], typer.Option(help="Size of the patch in pixels, SIDE or HEIGHTxWIDTH. Several sizes give a curve.")
     ],
-    images: Annotated[
-        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
-    ] = None,
+    images: Images = None,
     windows: Annotated[int, typer.Option(help="Maximum number of windows along a side.", min=1)] = 6,
     fill: Annotated[
         str,

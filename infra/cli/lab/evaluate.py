@@ -9,7 +9,11 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
+    Data,
     Device,
+    DropRatio,
+    Images,
     JsonFile,
     Seed,
     attack_of,
@@ -24,17 +28,16 @@ from infra.cli.lab.shared import (
     write_json,
 )
 from infra.cli.progress import progress_bar
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_skipped
 
-Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
 Masks = Annotated[str, typer.Option(help="Distribution of the dropped pixels: spread, as in cameras, or uniform.")]
 
 
 @lab_app.command()
 def evaluate(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
-    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
-    drop: Drop,
+    bundle: BundleOption,
+    data: Data,
+    drop: DropRatio,
     json: JsonFile,
     mode: Annotated[str, typer.Option(help="Reconstruction: default (learned) or paper (Algorithm 1).")] = "default",
     attack: Annotated[
@@ -48,9 +51,7 @@ def evaluate(
         bool,
         typer.Option(help="Attack towards any wrong class. Default: towards a random wrong class for each picture."),
     ] = False,
-    images: Annotated[
-        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
-    ] = None,
+    images: Images = None,
     masks: Masks = "spread",
     seed: Seed = 0,
     device: Device = "auto",
@@ -95,7 +96,7 @@ def evaluate(
 @lab_app.command()
 def psnr(
     images: Annotated[Path, typer.Option(help="Folder of pictures, of any size and format that Pillow reads.")],
-    drop: Drop,
+    drop: DropRatio,
     json: JsonFile,
     masks: Masks = "spread",
     seed: Seed = 0,
@@ -126,11 +127,10 @@ def psnr(
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
         run_by = chosen(backend, "auto", "torch", option="--backend")
         skipped: list[dict[str, str]] = []
-        stderr = Console(stderr=True, soft_wrap=True)
 
         def skip(name: str, why: str) -> None:
             skipped.append({"file": name, "why": why})
-            stderr.print_line(f"skipped {name}: {why}")
+            print_skipped(name, why)
 
         files, rows = picture_files(images), []
         _, networks = restorers(Wish("auto" if run_by == "auto" else "torch"), torch.get_num_threads())

@@ -10,6 +10,7 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
     Device,
     JsonFile,
     Seed,
@@ -31,7 +32,7 @@ LEAST: Final = 100
 
 @lab_app.command()
 def evidence(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    bundle: BundleOption,
     clean: Annotated[
         Path,
         typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on."),

@@ -10,6 +10,8 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
+    Data,
     Device,
     bundle_folder,
     lab_app,
@@ -27,8 +29,8 @@ from schemas.runtime.disk import enough_disk
 
 @lab_app.command()
 def harden(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
-    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
+    bundle: BundleOption,
+    data: Data,
     out: Annotated[
         Path,
         typer.Option(help="Folder to create for the hardened bundle. Checkpoints are written to its sub-folder .work."),

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
     Device,
     Seed,
     attack_of,
@@ -19,13 +20,13 @@ from infra.cli.lab.shared import (
     torch_device,
 )
 from infra.cli.progress import progress_bar
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_line
 from schemas.errors import ConfigError
 
 
 @lab_app.command("learn-table")
 def learn_table(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    bundle: BundleOption,
     data: Annotated[
         Path,
         typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,); or cifar10.npz."),
@@ -73,10 +74,5 @@ def learn_table(
         with writing("--out", out), replacing(target) as fresh:
             fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
         progress.unlink(missing_ok=True)
-    console = Console(soft_wrap=True)
-    console.print(
-        f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps", markup=False
-    )
-    console.print_line(
-        f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"'
-    )
+    print_line(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")
+    print_line(f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"')

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
     Device,
+    DropRatio,
     Seed,
     bundle_folder,
     file_of_pictures,
@@ -79,7 +81,7 @@ def _minutes(seconds: float) -> str:
 
 @lab_app.command("red-team")
 def red_team(
-    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    bundle: BundleOption,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -103,9 +105,7 @@ def red_team(
         ),
     ] = "fleet",
     eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
-    drop: Annotated[
-        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
-    ] = 0.25,
+    drop: DropRatio = 0.25,
     attacks: Annotated[
         str | None, typer.Option(help="Attacks, separated by commas: eot-pgd, square, strength, … Default: all.")
     ] = None,

@@ -32,6 +32,12 @@ lab_app = typer.Typer(
 )
 app.add_typer(lab_app, name="lab")
 
+BundleOption = Annotated[
+    str, typer.Option("--bundle", help="Model bundle: a folder with model.toml, or the name of a shipped one.")
+]
+Data = Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")]
+Images = Annotated[int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)]
+DropRatio = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
 Device = Annotated[str, typer.Option(help="Device of the networks: auto (CUDA if available), cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of masks and attacks.", min=0, max=2**32 - 1)]
 JsonFile = Annotated[Path, typer.Option("--json", help="JSON file for the figures.")]

@@ -10,7 +10,9 @@ import typer
 
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
+    BundleOption,
     Device,
+    Images,
     JsonFile,
     bundle_folder,
     lab_app,
@@ -24,7 +26,7 @@ from infra.cli.lab.shared import (
     write_json,
 )
 from infra.cli.progress import progress_bar
-from infra.cli.terminal import Console
+from infra.cli.terminal import print_line
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from processors.bundle import StripSettings
 
-Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 OwnBundle = Annotated[
     str,
     typer.Option(
@@ -74,9 +75,7 @@ def calibrate(
             "calibrations of ten keep --frr 0.01; with fewer pictures, fewer do."
         ),
     ] = False,
-    images: Annotated[
-        int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)
-    ] = None,
+    images: Images = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
@@ -139,9 +138,8 @@ def calibrate(
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
-    console = Console(soft_wrap=True)
     for line in lines:
-        console.print_line(line)
+        print_line(line)
 
 
 def _require_pictures(count: int, strip: StripSettings, overlays: Tensor | None) -> None:
@@ -158,7 +156,7 @@ def _require_pictures(count: int, strip: StripSettings, overlays: Tensor | None)
 
 @lab_app.command()
 def strip(
-    bundle: Bundle,
+    bundle: BundleOption,
     clean: Clean,
     poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
     json: JsonFile,
@@ -215,7 +213,8 @@ def strip(
     print_figures(network.model_id, figures)
     if together is not None:
         names = ", ".join(each.replace("_", " ") for each in together.tails)
-        Console(stderr=True, soft_wrap=True).print_line(
+        print_line(
             "These are the shares of STRIP alone. In a processor, a probe of this bundle is suspect below a p-value of "
-            f"{together.threshold:g}, by {names}."
+            f"{together.threshold:g}, by {names}.",
+            err=True,
         )
