@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
@@ -24,10 +25,8 @@ from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
 from producers.bridge.records import RecordFactory, stamp_records
 from producers.bridge.rejections import Rejections
-from producers.bridge.requests.key_frames import KeyRequests
+from producers.bridge.requests.forwarder import key_requests, probe_requests, refusals
 from producers.bridge.requests.listener import Requests
-from producers.bridge.requests.probes import ProbeRequests
-from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
 from schemas.errors import RevokedKeyError
@@ -83,7 +82,7 @@ class Bridge:
             name=settings.name,
             deadline_s=settings.delivery_deadline_s,
             on_health=lambda ok, detail: health.set("kafka", ok, detail),
-            on_failure=self._failed,
+            on_failure=metrics.BRIDGE_KAFKA_ERRORS.on(registry).inc,
         )
         self._lanes = Lanes(
             self._sender,
@@ -107,12 +106,6 @@ class Bridge:
             lambda ok, detail: health.set("lag", ok, detail),
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
-        takers = (
-            KeyRequests(keys, self._request_key, self._refused_request).forward,
-            ProbeRequests(keys, self._request_probes, self._refused_request).forward,
-            FrameRefusals(keys, self._send_refusal, self._refused_request).forward,
-        )
-        self._requests = Requests(settings.kafka, settings.name, takers)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at intervals: locking a metric for each message would cost as much as
@@ -126,14 +119,21 @@ class Bridge:
         self._confirmations_total = metrics.BRIDGE_CONFIRMATIONS.on(registry)
         self._backlog_bytes = metrics.BRIDGE_BACKLOG.on(registry)
         self._holding = metrics.BRIDGE_BACKPRESSURE.on(registry)
-        self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
-        self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
         self._refused_requests_total = metrics.BRIDGE_REFUSED_REQUESTS.on(registry)
         for request in (KeyRequest, ProbeRequest, Refusal):  # from 0 on, so that the first one is an increase
             self._refused_requests_total.labels(request.__name__)
-        self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
         self._held_back = metrics.BRIDGE_THROTTLED.on(registry)
         self._rejections = Rejections(registry)
+        send_key_request = partial(self._send_request, count=metrics.BRIDGE_KEY_REQUESTS.on(registry).inc)
+        # Retained for a camera that is offline.
+        count_probe_request = metrics.BRIDGE_PROBE_REQUESTS.on(registry).inc
+        send_probe_request = partial(self._send_request, retain=True, count=count_probe_request)
+        takers = (
+            key_requests(keys, send_key_request, self._refused_request).forward,
+            probe_requests(keys, send_probe_request, self._refused_request).forward,
+            refusals(keys, self._send_request, self._refused_request).forward,
+        )
+        self._requests = Requests(settings.kafka, settings.name, takers)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
@@ -174,22 +174,13 @@ class Bridge:
         await self._lanes.ready.wait()
         await self._requests.run()
 
-    def _request_key(self, topic: str, payload: bytes) -> None:
-        # A request that cannot be written now is dropped: the processors repeat it.
+    def _send_request(
+        self, topic: str, payload: bytes, *, retain: bool = False, count: Callable[[], None] = lambda: None
+    ) -> None:
+        # A request that cannot be written now is dropped: the server repeats it.
         if self._link.writable:
-            self._link.send(publish_qos_0(topic, payload))
-            self._key_requests_total.inc()
-
-    def _request_probes(self, topic: str, payload: bytes) -> None:
-        # Retained for a camera that is offline. A request that cannot be written now is dropped: the server repeats it.
-        if self._link.writable:
-            self._link.send(publish_qos_0(topic, payload, retain=True))
-            self._probe_requests_total.inc()
-
-    def _send_refusal(self, topic: str, payload: bytes) -> None:
-        # A refusal that cannot be written now is dropped: the next rejected frame causes another.
-        if self._link.writable:
-            self._link.send(publish_qos_0(topic, payload))
+            self._link.send(publish_qos_0(topic, payload, retain=retain))
+            count()
 
     def _refused_request(self, kind: str) -> None:
         self._refused_requests_total.labels(kind).inc()
@@ -283,9 +274,6 @@ class Bridge:
     def _drop(self, partition: int, lost: range) -> None:
         self._credit.drop(partition, lost)
         self._unprocessed.drop(partition, lost)
-
-    def _failed(self) -> None:
-        self._kafka_errors.inc()
 
     async def _report(self) -> None:
         while True:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.bridge.requests.key_frames import KeyRequests
-from producers.bridge.requests.probes import ProbeRequests
+from producers.bridge.requests.forwarder import key_requests, probe_requests
 from producers.publisher.commands import CameraControl
 from schemas.errors import WireError
 from schemas.identity import CameraId
@@ -53,11 +52,11 @@ def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[
         out.append((topic, payload))
 
     if kind is KeyRequest:
-        requests: KeyRequests | ProbeRequests = KeyRequests(KEYS, publish, refused.append)
+        forward = key_requests(KEYS, publish, refused.append).forward
     else:
-        requests = ProbeRequests(KEYS, publish, refused.append, lambda: NOW_MS)
+        forward = probe_requests(KEYS, publish, refused.append, lambda: NOW_MS).forward
     for now_s, events in groups:
-        requests.forward(events, now_s)
+        forward(events, now_s)
     return out, refused
 
 

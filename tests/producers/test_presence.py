@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from producers.bridge.requests.refusals import FrameRefusals
+from producers.bridge.requests.forwarder import refusals
 from producers.publisher.presence import Presence
 from schemas.errors import WireError
 from schemas.identity import CameraId
@@ -98,11 +98,11 @@ class Event:
 def test_a_refusal_becomes_a_message_to_its_camera_at_most_twice_a_second() -> None:
     passed: list[tuple[str, bytes]] = []
     refused: list[str] = []
-    refusals = FrameRefusals(KEYS, lambda topic, payload: passed.append((topic, payload)), refused.append)
+    forwarder = refusals(KEYS, lambda topic, payload: passed.append((topic, payload)), refused.append)
     signed = sign_message(KEY, Refusal(boot_id=7, seq=3, reason="over_size", detail="x" * 200))
     forged = Refusal(boot_id=7, seq=3, detail="made up").SerializeToString()
     for now_s in (0.0, 0.1, 0.6):
-        refusals.forward([Event(signed), Event(forged)], now_s)
+        forwarder.forward([Event(signed), Event(forged)], now_s)
     assert [topic for topic, _ in passed] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
     assert open_own_message(Refusal, KEY, passed[0][1]).detail == "x" * 200
     assert refused == ["Refusal"] * 3

@@ -1,0 +1,131 @@
+"""The server's signed requests to cameras, forwarded unchanged from Kafka's events to MQTT.
+
+Every bridge forwards every request, and a camera applies each once. Nothing is stored: the server repeats a request
+while it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, Generic, TypeVar
+
+import structlog
+from aiokafka import ConsumerRecord
+
+from schemas.clock import unix_ms
+from schemas.errors import MalformedError, WireError
+from schemas.identity import CameraId, camera_id_on_wire
+from schemas.keys.keys import KeyRing
+from schemas.limits import MAX_AHEAD_MS
+from schemas.messages.frame import open_message
+from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
+from schemas.runtime.throttle import Throttle
+from schemas.topics import Channel, mqtt_topic
+
+log = structlog.get_logger()
+
+MAX_REQUEST_BYTES: Final = 64
+MAX_REFUSAL_BYTES: Final = 1024
+KEY_REQUESTS_APART_S: Final = 1.0
+PROBE_REQUESTS_APART_S: Final = 0.5
+REFUSALS_APART_S: Final = 0.5
+
+Request = TypeVar("Request", KeyRequest, ProbeRequest, Refusal)
+Publish = Callable[[str, bytes], None]
+"""A function that receives the MQTT topic and the signed payload."""
+Refuse = Callable[[str], None]
+"""A function that receives the kind of each request that is malformed, forged or out of its range."""
+
+
+class RequestForwarder(Generic[Request]):
+    """The forwarder of one kind of request. An invalid request does not stop later ones."""
+
+    def __init__(
+        self,
+        kind: type[Request],
+        channel: Channel,
+        apart_s: float,
+        keys: KeyRing,
+        publish: Publish,
+        refuse: Refuse,
+        *,
+        same: Callable[[Request], Hashable],
+        check: Callable[[Request], None] = lambda _: None,
+        most_bytes: int = MAX_REQUEST_BYTES,
+    ) -> None:
+        """Of a camera's requests for which `same` returns equal values, one in `apart_s` seconds is forwarded: this
+        bounds the cost of replays. `check` raises `WireError` for a request out of its range."""
+        self._kind = kind
+        self._channel = channel
+        self._keys = keys
+        self._publish = publish
+        self._refuse = refuse
+        self._same = same
+        self._check = check
+        self._most_bytes = most_bytes
+        self._throttle: Throttle[tuple[CameraId, Hashable]] = Throttle(apart_s)
+
+    def forward(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+        """Forward the requests of this kind among `records`; `now_s` is monotonic."""
+        ce_type = self._kind.DESCRIPTOR.full_name.encode()
+        for record in records:
+            if ("ce_type", ce_type) not in record.headers or record.key is None:
+                continue
+            try:
+                camera_id, value = _camera(record.key), record.value or b""
+                request = open_message(self._kind, camera_id, value[: self._most_bytes + 1], self._keys)
+                self._check(request)
+            except WireError as error:
+                log.warning("request_rejected", kind=self._kind.__name__, error=str(error))
+                self._refuse(self._kind.__name__)
+                continue
+            if self._throttle.try_acquire((camera_id, self._same(request)), now_s):
+                self._publish(mqtt_topic(camera_id, self._channel), value)
+
+
+def key_requests(keys: KeyRing, publish: Publish, refuse: Refuse) -> RequestForwarder[KeyRequest]:
+    """Return the forwarder of requests for new key frames.
+
+    A camera obeys the first; the others name a key frame that is no longer its last. Processors repeat a request while
+    the key frame is missing.
+    """
+    return RequestForwarder(
+        KeyRequest, Channel.KEY_REQUEST, KEY_REQUESTS_APART_S, keys, publish, refuse,
+        same=lambda request: (request.boot_id, request.seq),
+    )  # fmt: skip
+
+
+def probe_requests(
+    keys: KeyRing, publish: Publish, refuse: Refuse, clock_ms: Callable[[], int] = unix_ms
+) -> RequestForwarder[ProbeRequest]:
+    """Return the forwarder of changes of the share of probes; `publish` retains them for a camera that is offline."""
+
+    def check(request: ProbeRequest) -> None:
+        if not 0 <= request.probe_share <= 1:
+            raise MalformedError(f"expected a probe share from 0 to 1, got {request.probe_share}")
+        ahead_ms = request.issued_ms - clock_ms()
+        if abs(ahead_ms) > MAX_AHEAD_MS:
+            # An old request is a replay. If it were retained, a camera without its state would apply it.
+            raise MalformedError(
+                f"expected a request issued within {MAX_AHEAD_MS} ms of now, got one {ahead_ms} ms ahead"
+            )
+
+    return RequestForwarder(
+        ProbeRequest, Channel.PROBES, PROBE_REQUESTS_APART_S, keys, publish, refuse,
+        same=lambda request: request.issued_ms, check=check,
+    )  # fmt: skip
+
+
+def refusals(keys: KeyRing, publish: Publish, refuse: Refuse) -> RequestForwarder[Refusal]:
+    """Return the forwarder of refusals of frames: while frames are rejected, another refusal follows."""
+    return RequestForwarder(
+        Refusal, Channel.REFUSAL, REFUSALS_APART_S, keys, publish, refuse,
+        same=lambda _: None, most_bytes=MAX_REFUSAL_BYTES,
+    )  # fmt: skip
+
+
+def _camera(key: bytes) -> CameraId:
+    try:
+        return camera_id_on_wire(key.decode())
+    except UnicodeDecodeError:
+        raise MalformedError(f"expected a camera id as the record's key, got {key[:140]!r}") from None
