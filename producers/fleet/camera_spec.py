@@ -61,18 +61,3 @@ class CameraList(Protocol):
     def read(self) -> CameraSpecs:
         """Return the current cameras; `ConfigError` when the list is invalid."""
         ...
-
-
-@dataclass(frozen=True)
-class FixedCameras:
-    """A `CameraList` that never changes."""
-
-    specs: CameraSpecs
-
-    def stamp(self) -> Hashable:
-        """Return the same value every time."""
-        return None
-
-    def read(self) -> CameraSpecs:
-        """Return the cameras."""
-        return self.specs

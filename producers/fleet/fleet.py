@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,20 +157,22 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(opening, stopping, return_exceptions=True)
 
-    async def follow(self, cameras: CameraList, ends_at_ms: int | None = None) -> None:
-        """Run the cameras of a list until the stop, `ends_at_ms` (Unix time) or until every source has ended.
+    async def follow(
+        self, ends_at_ms: int | None = None, cameras: CameraList | None = None, stamp: Hashable = None
+    ) -> None:
+        """Run the cameras until the stop, `ends_at_ms` (Unix time) or until every source has ended.
 
-        The list is read again when its stamp changes. If it cannot be read, its former cameras continue.
+        A list of cameras is read again when its stamp differs from `stamp`, which was taken before its first read. If
+        the list cannot be read, its former cameras continue.
         """
-        stamp = cameras.stamp()
         self._apply(self._specs)
         while not self._stop.is_set() and not self._is_over(ends_at_ms):
             left_s = _seconds_until(ends_at_ms)
             stopping = asyncio.create_task(self._stop.wait(), name="fleet-stop")
             await asyncio.wait({stopping}, timeout=_POLL_S if left_s is None else min(_POLL_S, left_s))
             stopping.cancel()
-            if cameras.stamp() != stamp and not self._stop.is_set():
-                stamp = cameras.stamp()
+            if cameras is not None and not self._stop.is_set() and (now := cameras.stamp()) != stamp:
+                stamp = now
                 await self._reread(cameras)
 
     async def drain(self, drain_s: float, *, resume: bool = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs, FixedCameras
+from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs
 from producers.fleet.fleet import Fleet, FleetOutcome
 from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
@@ -48,7 +48,7 @@ async def run_camera(
     async with fleet:
         fleet.open()
         if await fleet.open_sources(strict=True, ends_at_ms=ends_at_ms):
-            await fleet.follow(FixedCameras(cameras), ends_at_ms)
+            await fleet.follow(ends_at_ms)
         await fleet.drain(drain_s)
     return fleet.outcome
 
@@ -74,6 +74,7 @@ async def run_listed_cameras(
     Raises `ConfigError` when the list cannot be read at the start, and `StateError` when another process has the report
     and the spools of all cameras.
     """
+    stamp = cameras.stamp()
     specs = await run_in_daemon_thread(cameras.read, "camera-list")
     with nullcontext(True) if report is None else exclusive(report) as own:
         if not own:
@@ -85,7 +86,7 @@ async def run_listed_cameras(
             report = None
         fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)
         async with fleet:
-            await fleet.follow(cameras, ends_at_ms)
+            await fleet.follow(ends_at_ms, cameras, stamp)
             await fleet.drain(drain_s)
     return fleet.outcome
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.fleet.camera_spec import CameraSpec, CameraSpecs, FixedCameras
+from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.first_start import Start, fleet_started
 from producers.fleet.fleet import Fleet, FleetOutcome
 from producers.fleet.limits import link_of
@@ -87,7 +87,7 @@ async def run_fleet(
                     ends_at_ms = _end_ms(started_ms, run_s)
                 for plan in plans:
                     plan.begin(started_ms)
-                await fleet.follow(FixedCameras(specs), ends_at_ms)
+                await fleet.follow(ends_at_ms)
                 if not stop.is_set():
                     with contextlib.suppress(StateError):  # then the next start finds that out by itself
                         start.note(started_ms, over=True)

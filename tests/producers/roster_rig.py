@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ class ListInMemory:
         self.refused: dict[CameraId, str] = {}
         self.wrong = ""
         self.defect: Exception | None = None
+        self.after_read: Callable[[], None] | None = None
         self._broker = broker
         self._folder = folder
         self._defaults = defaults
@@ -62,6 +63,8 @@ class ListInMemory:
             name: CameraSpec(listed.settings, keys.current(name), self._broker)
             for name, listed in parse_camera_file(values, self._folder, "cameras.yaml").items()
         }
+        if self.after_read is not None:
+            self.after_read()
         return CameraSpecs(members, dict(self.refused))
 
 

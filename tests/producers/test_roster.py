@@ -108,6 +108,24 @@ async def test_files_are_sent_whole_and_then_it_ends(
     assert (roster.frames("one"), roster.frames("two")) == (40, 40)
     assert roster.outcome is not None
     assert (roster.outcome.drained, roster.outcome.frames_published, roster.outcome.frames_pending) == (True, 80, 0)
+
+
+@pytest.mark.brokers
+async def test_a_camera_that_is_added_while_the_list_is_read_for_the_first_time_is_run(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    source = {"source": {"file": str(video), "loop": True}, "fps": FPS}
+    cameras.cameras["early"] = source
+
+    def add_late() -> None:
+        cameras.after_read = None
+        cameras.cameras["late"] = source
+        cameras.changed()
+
+    cameras.after_read = add_late
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        for name in ("early", "late"):
+            await until(lambda name=name: roster.frames(name) > 0, f"frames of {name}")
     assert all(boot.closed and not boot.shed for boot in scan_spool(spool_root(state_dir)))
 
 

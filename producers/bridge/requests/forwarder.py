@@ -7,6 +7,7 @@ while it matters.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -37,50 +38,39 @@ Refuse = Callable[[str], None]
 """A function that receives the kind of each request that is malformed, forged or out of its range."""
 
 
+@dataclass(frozen=True)
 class RequestForwarder(Generic[Request]):
     """The forwarder of one kind of request. An invalid request does not stop later ones."""
 
-    def __init__(
-        self,
-        kind: type[Request],
-        channel: Channel,
-        apart_s: float,
-        keys: KeyRing,
-        publish: Publish,
-        refuse: Refuse,
-        *,
-        same: Callable[[Request], Hashable],
-        check: Callable[[Request], None] = lambda _: None,
-        most_bytes: int = MAX_REQUEST_BYTES,
-    ) -> None:
-        """Of a camera's requests for which `same` returns equal values, one in `apart_s` seconds is forwarded: this
-        bounds the cost of replays. `check` raises `WireError` for a request out of its range."""
-        self._kind = kind
-        self._channel = channel
-        self._keys = keys
-        self._publish = publish
-        self._refuse = refuse
-        self._same = same
-        self._check = check
-        self._most_bytes = most_bytes
-        self._throttle: Throttle[tuple[CameraId, Hashable]] = Throttle(apart_s)
+    kind: type[Request]
+    channel: Channel
+    throttle: Throttle[tuple[CameraId, Hashable]]
+    """The bound on what replays cost a camera."""
+    keys: KeyRing
+    publish: Publish
+    refuse: Refuse
+    same: Callable[[Request], Hashable]
+    """A function that returns equal values for requests of a camera that share one throttle."""
+    check: Callable[[Request], None] = lambda _: None
+    """A function that raises `WireError` for a request out of its range."""
+    most_bytes: int = MAX_REQUEST_BYTES
 
     def forward(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Forward the requests of this kind among `records`; `now_s` is monotonic."""
-        ce_type = self._kind.DESCRIPTOR.full_name.encode()
+        ce_type = self.kind.DESCRIPTOR.full_name.encode()
         for record in records:
             if ("ce_type", ce_type) not in record.headers or record.key is None:
                 continue
             try:
                 camera_id, value = _camera(record.key), record.value or b""
-                request = open_message(self._kind, camera_id, value[: self._most_bytes + 1], self._keys)
-                self._check(request)
+                request = open_message(self.kind, camera_id, value[: self.most_bytes + 1], self.keys)
+                self.check(request)
             except WireError as error:
-                log.warning("request_rejected", kind=self._kind.__name__, error=str(error))
-                self._refuse(self._kind.__name__)
+                log.warning("request_rejected", kind=self.kind.__name__, error=str(error))
+                self.refuse(self.kind.__name__)
                 continue
-            if self._throttle.try_acquire((camera_id, self._same(request)), now_s):
-                self._publish(mqtt_topic(camera_id, self._channel), value)
+            if self.throttle.try_acquire((camera_id, self.same(request)), now_s):
+                self.publish(mqtt_topic(camera_id, self.channel), value)
 
 
 def key_requests(keys: KeyRing, publish: Publish, refuse: Refuse) -> RequestForwarder[KeyRequest]:
@@ -90,7 +80,7 @@ def key_requests(keys: KeyRing, publish: Publish, refuse: Refuse) -> RequestForw
     the key frame is missing.
     """
     return RequestForwarder(
-        KeyRequest, Channel.KEY_REQUEST, KEY_REQUESTS_APART_S, keys, publish, refuse,
+        KeyRequest, Channel.KEY_REQUEST, Throttle(KEY_REQUESTS_APART_S), keys, publish, refuse,
         same=lambda request: (request.boot_id, request.seq),
     )  # fmt: skip
 
@@ -111,7 +101,7 @@ def probe_requests(
             )
 
     return RequestForwarder(
-        ProbeRequest, Channel.PROBES, PROBE_REQUESTS_APART_S, keys, publish, refuse,
+        ProbeRequest, Channel.PROBES, Throttle(PROBE_REQUESTS_APART_S), keys, publish, refuse,
         same=lambda request: request.issued_ms, check=check,
     )  # fmt: skip
 
@@ -119,7 +109,7 @@ def probe_requests(
 def refusals(keys: KeyRing, publish: Publish, refuse: Refuse) -> RequestForwarder[Refusal]:
     """Return the forwarder of refusals of frames: while frames are rejected, another refusal follows."""
     return RequestForwarder(
-        Refusal, Channel.REFUSAL, REFUSALS_APART_S, keys, publish, refuse,
+        Refusal, Channel.REFUSAL, Throttle(REFUSALS_APART_S), keys, publish, refuse,
         same=lambda _: None, most_bytes=MAX_REFUSAL_BYTES,
     )  # fmt: skip
 
