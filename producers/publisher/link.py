@@ -20,9 +20,6 @@ class LinkUser(Protocol):
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Handle a new connection; `receive_maximum` messages may be unacknowledged."""
 
-    def on_down(self) -> None:
-        """Handle the loss of the connection."""
-
     def on_puback(self, mid: int, reason: int) -> None:
         """Handle the PUBACK of the message `mid`; reason 16 means that it has no subscriber."""
 
@@ -143,11 +140,9 @@ class Link(MqttConnection):
             self.subscribe(self._subscriptions)
         self._user.on_up(session_present, receive_maximum)
 
-    def _lost(self, reason: str, was_up: bool) -> None:
+    def _lost(self, reason: str) -> None:
         if not self.is_closing:
             self._broker.log_problem("mqtt_disconnected", reason)
-        if was_up:
-            self._user.on_down()
 
     def _failed(self, event: str, reason: str) -> None:
         self._broker.log_problem(event, reason)

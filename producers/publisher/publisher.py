@@ -130,11 +130,6 @@ class Publisher:
             self._freed.clear()
             await self._freed.wait()
 
-    @property
-    def in_flight(self) -> int:
-        """Frames sent and not confirmed."""
-        return len(self._window)
-
     def publish(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         """Publish the signed message of the frame `spool.current.next`."""
         seq = self._spool.append(payload, position, captured_ms, raw_bytes)
@@ -195,9 +190,6 @@ class Publisher:
             self._unacknowledged.clear()
             self._resend = dict.fromkeys(self._window.all())
         self._greeting = True
-
-    def on_down(self) -> None:
-        """Ignore a lost connection: the window and the spool keep their frames."""
 
     def on_puback(self, mid: int, reason: int) -> None:
         """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from producers.publisher.settings import LinkSettings
-from producers.spool import BootLedger
 from producers.spool.ledgers import Ledgers
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import sign_message
@@ -106,11 +105,10 @@ class Reports:
             if turn is None or turn.revision < ledger.revision:
                 turn = _LedgerTurn(ledger.revision, Backoff(self._settings.retry_s, self._settings.retry_max_s))
                 self._turns[ledger.boot_id] = turn
-            if now >= turn.retry_at and self._send_ledger(ledger):
+            if now < turn.retry_at:
+                continue
+            if self._send(self._topic, sign_message(self._key, ledger.to_message()), False):
                 turn.retry_at = now + turn.backoff.next_s()
-
-    def _send_ledger(self, ledger: BootLedger) -> bool:
-        return self._send(self._topic, sign_message(self._key, ledger.to_message()), False)
 
     def _send(self, topic: str, payload: bytes, retain: bool) -> bool:
         mid = self._publish(topic, payload, retain)

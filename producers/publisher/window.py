@@ -54,11 +54,6 @@ class Window:
     def __contains__(self, key: FrameKey) -> bool:
         return key in self._sent
 
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of the unconfirmed frames."""
-        return self._bytes
-
     def has_room(self, payload_bytes: int) -> bool:
         """Return whether a frame of this size may be sent for the first time. A single frame may exceed the byte
         limit."""
@@ -66,8 +61,8 @@ class Window:
             return True
         return len(self._sent) < self._bounds.frames and self._bytes + payload_bytes <= self._bounds.bytes
 
-    def sent(self, key: FrameKey, payload_bytes: int, now: float) -> bool:
-        """Record a transmission; return whether the frame had been sent before."""
+    def sent(self, key: FrameKey, payload_bytes: int, now: float) -> None:
+        """Record a transmission of a frame, its first or a further one."""
         last = self._sent.pop(key, None)
         if last is None:
             if not self._sent:
@@ -76,7 +71,6 @@ class Window:
         self._number += 1
         times = 1 if last is None else last.times + last.delivered
         self._sent[key] = Transmission(self._number, now, times, payload_bytes)
-        return last is not None
 
     def undelivered(self, key: FrameKey) -> None:
         """Note that the broker had no subscriber for the last transmission. It does not count as one."""

@@ -94,7 +94,7 @@ class Camera:
     async def _tick(self) -> None:
         while True:
             self.publisher.tick(time.monotonic())
-            self.in_flight_peak = max(self.in_flight_peak, self.publisher.in_flight)
+            self.in_flight_peak = max(self.in_flight_peak, len(self.publisher._window))
             await asyncio.sleep(0.05)  # a camera's own clock
 
     async def drain(self) -> None:

@@ -50,7 +50,7 @@ async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_tha
         async with camera(tmp_path, broker, camera_id, link=patient) as cam:
             cam.publish(3)
             await until(lambda: len(bridge.received) == 3)
-            await until(lambda: cam.publisher.in_flight == 0 if answered else bool(said))
+            await until(lambda: len(cam.publisher._window) == 0 if answered else bool(said))
             await asyncio.sleep(3.5 if answered else 0.7)  # longer than its patience: once more, if it did
     found = [each["reason"] for each in said if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
@@ -99,7 +99,7 @@ async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_
     never = ONCE.model_copy(update={"grace_s": 600.0, "retry_s": 600.0})
     async with camera(tmp_path, broker, camera_id, link=never) as cam:
         cam.publish(5)
-        await until(lambda: cam.publisher.in_flight == 5 and not cam.publisher._unacknowledged)
+        await until(lambda: len(cam.publisher._window) == 5 and not cam.publisher._unacknowledged)
         with watching(broker) as bridge:
             cam.publish(1)
             await cam.drain()
@@ -151,7 +151,7 @@ async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_
             await until(lambda: len(bridge.received) == 16)
             await asyncio.sleep(2.0)  # what is not sent again and again takes time to show
             assert len(bridge.received) == 16
-            assert cam.publisher.in_flight == 16
+            assert len(cam.publisher._window) == 16
             # Retries at 0.5 s and 1.5 s, then every 2 s, and one of leeway.
             assert sum(bridge.received.values()) <= 16 + 3 + (time.monotonic() - begun) / 2
             assert not cam.publisher.has_room

@@ -144,7 +144,7 @@ class Link(MqttConnection):
         self._health.set("mqtt", True)
         log.info("subscribed", broker="{}:{}".format(*self._settings.broker.address))
 
-    def _lost(self, reason: str, _was_up: bool) -> None:
+    def _lost(self, reason: str) -> None:
         self._is_subscribed = False
         if not self.is_closing and not self._has_failed:  # the refusal is the reason, not the end that follows it
             self._failed("mqtt_disconnected", reason)

@@ -140,8 +140,8 @@ class MqttConnection(_Events, ABC):
         """React to an accepted connection. The broker accepts `receive_maximum` unacknowledged messages."""
 
     @abstractmethod
-    def _lost(self, reason: str, was_up: bool) -> None:
-        """React to the end of the connection; `was_up` is false if it was never accepted."""
+    def _lost(self, reason: str) -> None:
+        """React to the end of the connection, also if it was never accepted."""
 
     @abstractmethod
     def _failed(self, event: str, reason: str) -> None:
@@ -356,7 +356,7 @@ class MqttConnection(_Events, ABC):
                 self._backoff.reset(self._retries.taken_over_s)
             self._taken_over()
         self._retry_at = time.monotonic() + self._backoff.next_s()
-        self._lost(str(reason), was_up)
+        self._lost(str(reason))
 
     def _socket_closed(self, _client: Client, _: object, _sock: Any) -> None:
         sock, self._socket = self._socket, None
