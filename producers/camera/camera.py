@@ -19,7 +19,6 @@ import structlog
 from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
 from producers.camera.frame_sizes import FrameSizes
-from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.camera.sealing import FrameSealer
 from producers.gate.motion import MotionGate, MotionSettings
 from producers.metrics import Instruments
@@ -110,7 +109,7 @@ class Camera:
         self._instruments = instruments
         self._fair_gate = fair_gate or FairGate()
         self._wrap_source = wrap_source
-        self._sleep = InterruptibleSleep()
+        self._new_rate = asyncio.Event()
         # A real camera sends the motion box in every frame, even without a motion gate.
         measures = settings.motion is not None or settings.source.kind in REAL_KINDS
         self._gate = MotionGate(settings.motion or MotionSettings()) if measures else None
@@ -292,7 +291,14 @@ class Camera:
 
     def _rate_changed(self) -> None:
         self._groups.set_rate(self._control.rate)
-        self._sleep.interrupt()
+        self._new_rate.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep for this many seconds, or until another rate is set."""
+        self._new_rate.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._new_rate.wait()
 
     @property
     def in_hours(self) -> bool:
@@ -334,7 +340,7 @@ class Camera:
             due = last + 1 / rate
             late_s = time.monotonic() - due
             if self._control.rate == rate:
-                await (self._sleep.sleep(min(-late_s, _HOURS_S)) if late_s < 0 else asyncio.sleep(0))
+                await (self._sleep(min(-late_s, _HOURS_S)) if late_s < 0 else asyncio.sleep(0))
             if self._control.rate != rate:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)

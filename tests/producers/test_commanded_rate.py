@@ -13,7 +13,6 @@ import pytest
 
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.publisher import WindowSettings
 from producers.sources.settings import SourceSettings
 from producers.video import comparison
@@ -149,15 +148,3 @@ async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
         tell(made, 50.0)
         await until(lambda: 50.0 in rates, "a key frame at the rate")
     assert set(rates) == {20.0, 50.0}
-
-
-async def test_a_sleep_ends_by_itself_and_when_it_is_told_to() -> None:
-    pause = InterruptibleSleep()
-    pause.interrupt()
-    await pause.sleep(0.0)
-    async with asyncio.timeout(60):
-        sleeping = asyncio.create_task(pause.sleep(600.0))
-        await asyncio.sleep(0)
-        pause.interrupt()
-        pause.interrupt()
-        await sleeping
