@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
@@ -106,6 +107,8 @@ class CameraGroup(CameraOptions):
         return range(self.first, self.first + self.count)
 
 
+Group = TypeVar("Group", bound=CameraGroup)
+
 MODELS: Final[dict[str, type[BaseModel]]] = {
     "defaults": CameraOptions,
     "cameras": CameraGroup,
@@ -120,20 +123,24 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
 """The model of each key in a file of cameras."""
 
 
-def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
-    """Return every camera of the groups with its own name; `ConfigError` when two have the same."""
-    cameras: list[CameraSettings] = []
+def cameras_of(site: str, groups: Sequence[Group]) -> Iterator[tuple[Group, int, CameraSettings]]:
+    """Yield every camera of the groups, with its group and the value of `{index}`.
+
+    Raises `ConfigError` when two cameras have one name, or an address asks for a variable that is not set.
+    """
     seen: set[CameraId] = set()
-    for group in groups:
+    for number, group in enumerate(groups):
         options = {name: getattr(group, name) for name in CameraOptions.model_fields}
         for index in group.numbers():
             name = camera_id(f"{site}/{numbered(group.name, index)}")
             if name in seen:
                 raise ConfigError(f"cameras: expected one camera {name}, got two. Write {{index}} in the name.")
+            try:
+                options["source"] = addressed(group.source, index)
+            except ConfigError as error:
+                raise ConfigError(f"cameras.{number}.{error}") from None
+            yield group, index, CameraSettings(camera_id=name, index=len(seen), **options)
             seen.add(name)
-            options["source"] = addressed(group.source, index)
-            cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
-    return cameras
 
 
 def addressed(source: SourceSettings, index: int) -> SourceSettings:

@@ -16,14 +16,14 @@ from producers.camera.camera_settings import (
     CameraOptions,
     CameraSettings,
     Profile,
-    addressed,
+    cameras_of,
     numbered,
 )
 from producers.settings_file import first_problem, read_yaml, shown
 from producers.sources.placing import is_path, place
 from producers.sources.settings import REAL_KINDS, SourceSettings, keys_of
 from schemas.errors import ConfigError
-from schemas.identity import CameraId, camera_id
+from schemas.identity import CameraId
 
 _KIND_OF: Final = {"address": "url", "file": "video"}
 
@@ -107,23 +107,13 @@ class CameraFile(BaseModel):
         Raises `ConfigError` when two have one name, or an address asks for a variable that is not set.
         """
         listed: dict[CameraId, ListedCamera] = {}
-        for number, group in enumerate(self.groups):
-            for index in group.numbers():
-                name = camera_id(f"{self.site}/{numbered(group.name, index)}")
-                if name in listed:
-                    raise ConfigError(f"cameras: expected one camera {name}, got two. Write {{index}} in the name.")
-                try:
-                    source = addressed(group.source, index)
-                except ConfigError as error:
-                    raise ConfigError(f"cameras.{number}.{error}") from None
-                options = {key: getattr(group, key) for key in CameraOptions.model_fields}
-                options["source"] = _placed(source, folder)
-                # No `index`: the number of a camera changes when another is removed.
-                settings = CameraSettings(camera_id=name, **options)
-                places = self._enrolment_places(group, name, index, folder)
-                # Unlike `Path.exists`, this raises no error for a folder that is closed to this user.
-                there = [place for place in places if os.path.exists(place)]  # noqa: PTH110
-                listed[name] = ListedCamera(settings, next(iter([*there, *places]), None), places)
+        for group, index, camera in cameras_of(self.site, self.groups):
+            # No `index`: the number of a camera changes when another is removed.
+            settings = camera.model_copy(update={"index": 0, "source": _placed(camera.source, folder)})
+            places = self._enrolment_places(group, camera.camera_id, index, folder)
+            # Unlike `Path.exists`, this raises no error for a folder that is closed to this user.
+            there = [place for place in places if os.path.exists(place)]  # noqa: PTH110
+            listed[camera.camera_id] = ListedCamera(settings, next(iter([*there, *places]), None), places)
         return listed
 
     def _enrolment_places(self, group: RealGroup, name: CameraId, index: int, folder: Path) -> tuple[Path, ...]:

@@ -60,11 +60,7 @@ class Fault(BaseModel):
         if self.eps is not None and self.eps < LEAST_EPS:
             raise ValueError(f"expected eps of at least 1/255, one grey level, got {self.eps:g}")
         try:
-            settings = read_generator(find_generator(self.generator))
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        try:
-            settings.check_target(self.aim)
+            read_generator(find_generator(self.generator)).check_target(self.aim)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
@@ -142,7 +138,7 @@ class Scenario(BaseModel):
 
     def cameras(self) -> list[CameraSettings]:
         """Return every camera with its own name; `ConfigError` if two have the same."""
-        return cameras_of(self.site, self.groups)
+        return [camera for _, _, camera in cameras_of(self.site, self.groups)]
 
 
 _MODELS: Final[dict[str, type[BaseModel]]] = {**MODELS, "faults": Fault}

@@ -110,7 +110,7 @@ def _specs_of(
             f"keys: expected one for each camera, got none for {missing[0]} ({len(missing)} in all). Run "
             "`pointillist key --scenario`."
         )
-    red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
+    red_team = RedTeam(scenario.generators)
     plans: list[FaultPlan] = []
     specs: dict[CameraId, CameraSpec] = {}
     for number, camera in part.of(list(enumerate(everyone))):
