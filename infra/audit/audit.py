@@ -190,7 +190,7 @@ class _Settlement:
 
 def _settle_spool(boot: BootAudit, spool: SpoolBoot) -> None:
     boot.started_ms = boot.started_ms or spool.started_ms
-    boot.published.add(spool.first, spool.next - 1)
+    boot.published.add(0, spool.next - 1)
     boot.shed.update(spool.shed)
     boot.pending.update(spool.waiting)
     boot.frames_skipped = max(boot.frames_skipped, spool.frames_skipped)

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,8 @@ class BootLedger:
     `ordinal` counts the boots of the spool, and `position` is where the source continues. Frames below `confirmed_to`
     are held by Kafka or shed. `confirmed_revision` is the highest revision that the server has confirmed. `reported`
     holds the counts of the latest revision. `clock_ms` is the spool time at which it was written.
+
+    The file has the same fields: a field that is renamed makes the files of earlier releases unreadable.
     """
 
     camera_id: CameraId
@@ -115,30 +117,12 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
     Replacing a file makes ext4 write its content to the disk at once (`auto_da_alloc`). That takes milliseconds, and a
     fleet has thousands of ledgers.
     """
-    text = json.dumps(
-        {
-            "camera_id": ledger.camera_id,
-            "boot_id": ledger.boot_id,
-            "ordinal": ledger.ordinal,
-            "started_ms": ledger.started_ms,
-            "next": ledger.next,
-            "position": ledger.position,
-            "shed": list(ledger.shed.ranges()),
-            "revision": ledger.revision,
-            "confirmed_revision": ledger.confirmed_revision,
-            "confirmed_to": ledger.confirmed_to,
-            "closed": ledger.closed,
-            "frames_skipped": ledger.frames_skipped,
-            "frames_resent": ledger.frames_resent,
-            "bytes_resent": ledger.bytes_resent,
-            "reported": ledger.reported,
-            "clock_ms": ledger.clock_ms,
-        }
-    )
+    values = {each.name: getattr(ledger, each.name) for each in fields(ledger)}
+    text = json.dumps(values | {"shed": list(ledger.shed.ranges())}).encode()
     path = ledger_path(folder, ledger.boot_id)
-    _write(path, text.encode())
+    _write(path, text)
     with contextlib.suppress(OSError):  # an older copy is better than none
-        _write(path.with_suffix(_COPY), text.encode())
+        _write(path.with_suffix(_COPY), text)
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -16,7 +16,7 @@ from schemas.ranges import RangeSet
 
 @dataclass(frozen=True)
 class SpoolBoot:
-    """The state of one boot on disk: it published `first` .. `next` − 1, shed some, and still holds `waiting`.
+    """The state of one boot on disk: it published 0 .. `next` − 1, shed some, and still holds `waiting`.
 
     `waiting` may include frames that Kafka holds already, because confirmations are written only at intervals. `shed`
     includes frames with damaged bytes, whether or not the camera has found them.
@@ -25,7 +25,6 @@ class SpoolBoot:
     camera_id: CameraId
     boot_id: int
     started_ms: int
-    first: int
     next: int
     shed: RangeSet
     waiting: RangeSet
@@ -61,7 +60,6 @@ def scan_spool(folder: Path) -> list[SpoolBoot]:
                 camera_id=early.camera_id,
                 boot_id=early.boot_id,
                 started_ms=early.started_ms,
-                first=0,
                 next=published,
                 shed=late.shed,
                 waiting=waiting.minus(late.shed),

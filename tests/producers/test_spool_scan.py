@@ -46,7 +46,7 @@ def test_a_scan_reads_the_counts_of_a_running_camera_and_changes_nothing(tmp_pat
     spool.ledgers.revise(spool.current)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     [boot] = scan_spool(tmp_path)
-    assert (boot.camera_id, boot.boot_id, boot.first, boot.next) == (CAMERA, boot_id, 0, 7)
+    assert (boot.camera_id, boot.boot_id, boot.next) == (CAMERA, boot_id, 7)
     assert (boot.frames_skipped, boot.frames_resent, boot.bytes_resent) == (6, 2, 150)
     assert (boot.revision, boot.closed, boot.waiting) == (2, False, RangeSet([(0, 6)]))
     assert before_ms <= boot.started_ms <= time.time_ns() // 10**6
