@@ -5,15 +5,13 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Final
 
-import numpy as np
 from PIL import Image
 from prometheus_client import Counter
 
 from producers.video.encoder import software_encoder
-from producers.video.group import encoder_rate
+from producers.video.group import encoder_rate, unmasked
 from producers.video.video_settings import VideoSettings
 from schemas.messages.frame import is_key_frame, parse_frame
-from schemas.pixels.fill import Fill
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes, to_picture
 
@@ -54,18 +52,12 @@ class Comparison:
         )
         try:
             if not alone and before is not None:
-                encoder.encode(_planes(before))
-            coded = len(encoder.encode(_planes(picture)))
+                encoder.encode(unmasked(before))
+            coded = len(encoder.encode(unmasked(picture)))
         finally:
             encoder.close()
         for way, size in zip(WAYS, (len(payload), height * width * channels, _jpeg(picture), coded), strict=True):
             self._compared.labels(way).inc(size)
-
-
-def _planes(picture: Picture | Planes) -> Planes:
-    if isinstance(picture, Planes):
-        return picture
-    return Fill(np.ones(picture.shape[:2], dtype=np.bool_)).picture(picture)
 
 
 def _jpeg(picture: Picture | Planes) -> int:

@@ -15,6 +15,7 @@ A probe is encoded alone and belongs to no group.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -108,7 +109,6 @@ class GroupEncoder:
         self._last: _SampledPicture | None = None
         """Samples of the last picture, which may be of an earlier group."""
         self._software_only = settings.hardware == "none"
-        self._whole: dict[tuple[int, int], Fill] = {}
 
     @property
     def group(self) -> tuple[int, int] | None:
@@ -164,7 +164,7 @@ class GroupEncoder:
             from producers.video.encoder import encode_alone
 
             message.whole = True
-            unit = AccessUnit(Codec.H264, colour, encode_alone(self._unmasked(picture)))
+            unit = AccessUnit(Codec.H264, colour, encode_alone(unmasked(picture)))
         else:
             setup = _Setup(boot_id, shape, encoding.dropped_per_block, colour, self._rate)
             try:
@@ -243,14 +243,15 @@ class GroupEncoder:
         rate = encoder_rate(chosen.codec_number, rate)
         return software_encoder(chosen.codec_number, height, width, rate, rate_factor, chosen.max_bytes_per_second)
 
-    def _unmasked(self, picture: Picture | Planes) -> Planes:
-        """Return the planes of a whole picture."""
-        if isinstance(picture, Planes):
-            return picture
-        height, width, _ = picture.shape
-        if (height, width) not in self._whole:
-            self._whole = {(height, width): Fill(np.ones((height, width), dtype=np.bool_))}
-        return self._whole[height, width].picture(picture)
+
+def unmasked(picture: Picture | Planes) -> Planes:
+    """Return the planes of a whole picture."""
+    return _filled(_no_mask(*picture.shape[:2]), picture)
+
+
+@lru_cache(maxsize=4)
+def _no_mask(height: int, width: int) -> Fill:
+    return Fill(np.ones((height, width), dtype=np.bool_))
 
 
 def encoder_rate(codec: Codec, rate: float) -> float:
