@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeVar
 
@@ -115,11 +116,11 @@ class RecordFactory:
         except WireError as error:
             # Not cached: a client may send any number of invalid topics, each of up to 64 KiB.
             return _Route(origin, CameraId(""), b"", "unknown", "", None, str(error))
-        openers = {
+        openers: dict[Channel, Callable[[_Route, bytes], Record]] = {
             Channel.FRAME: self._frame,
             Channel.EVENT: self._ledger,
-            Channel.STATUS: self._status,
-            Channel.META: self._meta,
+            Channel.STATUS: partial(self._announcement, Status),
+            Channel.META: partial(self._announcement, Meta),
         }
         source = camera_source(camera_id)
         refusal = f"expected a channel that cameras publish on, got {channel.value}"
@@ -149,12 +150,6 @@ class RecordFactory:
         event_id = f"{ledger.boot_id:016x}/ledger/{ledger.revision}"
         receipt = Receipt(route.camera_id, ledger.boot_id, ledger.key_generation, -1, ledger.revision)
         return self._event(Ledger, route, payload, event_id, receipt)
-
-    def _status(self, route: _Route, payload: bytes) -> Record:
-        return self._announcement(Status, route, payload)
-
-    def _meta(self, route: _Route, payload: bytes) -> Record:
-        return self._announcement(Meta, route, payload)
 
     def _announcement(self, kind: type[Announcement], route: _Route, payload: bytes) -> Record:
         if len(payload) > MAX_EVENT_BYTES:
