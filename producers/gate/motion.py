@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
-from producers.gate.moving import Means, MovingBlocks, changed, largest_box
+from producers.gate.moving import Blocks, Means, MovingBlocks, changed, largest_box
 from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.settings import SettingsTable
@@ -55,14 +55,16 @@ class MotionGate:
         """Return whether to send a picture (H, W, C) captured at `now_ms`, Unix time. The first picture is sent."""
         means = block_means(picture)
         background = self._background
-        self.box = self._box(picture, means, now_ms)
         if background is None or background.shape != means.shape:
+            differs = np.zeros(means.shape, np.bool_)
             self._background = means
             moved = True
         else:
-            moved = changed_share(means, background, self._settings.levels) > self._settings.share
+            differs = changed(means, background, self._settings.levels)
+            moved = bool(np.count_nonzero(differs) / differs.size > self._settings.share)
             kept = np.exp(-max(0, now_ms - self._seen_ms) / (1000 * _LEARNS_S)).astype(np.float32)
             self._background = kept * background + (1 - kept) * means
+        self.box = self._box(picture, self._moving.next(means, differs, self._settings.levels, now_ms))
         self._seen_ms = now_ms
         if moved:
             self._moved_ms = now_ms
@@ -75,11 +77,7 @@ class MotionGate:
             self._sent_ms = now_ms
         return sends
 
-    def _box(self, picture: Picture, means: Means, now_ms: int) -> Box | None:
-        background = self._background
-        if background is None or background.shape != means.shape:
-            background = means
-        blocks = self._moving.next(means, background, self._settings.levels, now_ms)
+    def _box(self, picture: Picture, blocks: Blocks) -> Box | None:
         if np.count_nonzero(blocks) <= self._settings.share * blocks.size:
             return None
         box, side = largest_box(blocks), block_side(picture)
@@ -98,11 +96,6 @@ def block_means(picture: Picture) -> Means:
     plane = picture[: rows * side, : columns * side, min(1, channels - 1)]
     blocks = plane.reshape(rows, side, columns, side)[:, ::step, :, ::step]
     return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
-
-
-def changed_share(means: Means, background: Means, levels: float) -> float:
-    """Return the share of blocks that differ from the background by more than `levels`, corrected for the light."""
-    return float(np.count_nonzero(changed(means, background, levels))) / means.size
 
 
 def block_side(picture: Picture) -> int:

@@ -30,8 +30,11 @@ class MovingBlocks:
     def __init__(self) -> None:
         self._before: deque[tuple[int, Means]] = deque(maxlen=_KEPT)
 
-    def next(self, means: Means, background: Means, levels: float, now_ms: int) -> Blocks:
-        """Return the moving blocks of a picture at `now_ms`, Unix time: none in the first picture of a size."""
+    def next(self, means: Means, differs: Blocks, levels: float, now_ms: int) -> Blocks:
+        """Return the moving blocks of a picture at `now_ms`, Unix time: none in the first picture of a size.
+
+        `differs` are the blocks that differ from the background.
+        """
         before = self._before
         if before and (before[-1][1].shape != means.shape or now_ms < before[-1][0]):
             before.clear()
@@ -39,7 +42,7 @@ class MovingBlocks:
             before.popleft()
         moving = np.zeros(means.shape, np.bool_)
         if before:
-            moving = changed(means, background, levels) & changed(means, before[0][1], levels)
+            moving = differs & changed(means, before[0][1], levels)
         before.append((now_ms, means))
         return moving
 

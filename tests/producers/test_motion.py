@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from producers.gate.motion import BLOCKS, MotionGate, MotionSettings, block_means, changed_share
+from producers.gate.motion import BLOCKS, MotionGate, MotionSettings, block_means
+from producers.gate.moving import changed
 
 Picture = NDArray[np.uint8]
 
@@ -90,9 +91,9 @@ def test_large_pictures_cost_no_more_than_their_blocks() -> None:
     assert block_means(picture).shape == (22, 40)
 
 
-def test_the_share_that_changed_leaves_out_what_changed_everywhere() -> None:
+def test_blocks_that_changed_leave_out_what_changed_everywhere() -> None:
     background = np.zeros((4, 5), np.float32)
     means = background + 30
     means[0, 0] += 20
-    assert changed_share(means, background, 8) == pytest.approx(1 / 20)
-    assert changed_share(means, background, 25) == 0
+    assert [*zip(*np.nonzero(changed(means, background, 8)), strict=True)] == [(0, 0)]
+    assert not changed(means, background, 25).any()
