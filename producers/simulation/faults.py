@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -22,14 +23,6 @@ _CHANGES: Final = ("freeze", "black", "sticker", "attack")
 """Kinds of faults that change the picture."""
 
 
-class _Span(NamedTuple):
-    """One fault and its time span, Unix time in milliseconds."""
-
-    begin_ms: float
-    end_ms: float
-    fault: Fault
-
-
 class FaultPlan:
     """The faults of one camera on the fleet's clock, which continues through restarts.
 
@@ -39,21 +32,17 @@ class FaultPlan:
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.kinds = {fault.kind for fault in faults}
         self._faults = faults
-        self._spans: list[_Span] = []
+        self._started_ms = math.inf
 
     def begin(self, started_ms: int) -> None:
         """Start the clock: `started_ms` is the fleet's first capture, Unix time in milliseconds."""
-        self._spans = [
-            _Span(started_ms + 1000 * fault.at_s, started_ms + 1000 * (fault.at_s + fault.for_s), fault)
-            for fault in self._faults
-        ]
+        self._started_ms = started_ms
 
     def active(self, kind: str, now_ms: int) -> Fault | None:
         """Return the first fault of this kind that is active at a Unix time in milliseconds."""
-        return next(
-            (fault for begin_ms, end_ms, fault in self._spans if begin_ms <= now_ms < end_ms and kind == fault.kind),
-            None,
-        )
+        at_s = (now_ms - self._started_ms) / 1000
+        of_kind = (fault for fault in self._faults if fault.kind == kind)
+        return next((fault for fault in of_kind if fault.at_s <= at_s < fault.at_s + fault.for_s), None)
 
     def is_dark(self, now_ms: int) -> bool:
         """Return whether the camera is dark."""
