@@ -75,12 +75,12 @@ class Fleet:
         stop: asyncio.Event,
         link: LinkSettings | None = None,
         report: Path | None = None,
-        marks_starts: bool = True,
-        logs_cameras: bool = True,
+        starts_together: bool = False,
     ) -> None:
         """`report` is a JSON file for the phase of each camera.
 
-        With `marks_starts`, a file in each camera's spool folder distinguishes a restart from a first start.
+        The caller of a fleet that `starts_together` notes the first start of all its cameras. In another fleet, a file
+        in each camera's spool folder distinguishes a restart from a first start, and the log names each camera.
         """
         self.supervisors: dict[CameraId, CameraSupervisor] = {}
         self._specs = specs
@@ -88,15 +88,14 @@ class Fleet:
         self._health = health
         self._stop = stop
         self._link = link or link_of(len(specs.runnable), secure=specs.secure)
-        self._marks_starts = marks_starts
+        self._starts_together = starts_together
         self._instruments = Instruments.on(registry)
         self._list_refused = CAMERA_LIST_REFUSED.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, self._root))
-        self._logs = logs_cameras
         self._fair_gate = FairGate()
         self._brokers: dict[tuple[tuple[str, int], bool, Login | None], tuple[Broker, dict[CameraId, Tls]]] = {}
         self._present: list[CameraSupervisor] = []
-        phases = PhaseReport(self._tasks, self._instruments, health, report, logs=logs_cameras)
+        phases = PhaseReport(self._tasks, self._instruments, health, report, logs=not starts_together)
         self._ticker = FleetTicker(self._cameras, self._instruments, health, phases.update)
         self._leaving: dict[CameraId, asyncio.Task[None]] = {}
         self._counts: Counter[str] = Counter()
@@ -186,7 +185,7 @@ class Fleet:
         await asyncio.gather(*before, return_exceptions=True)
 
     def _add(self, name: CameraId, spec: CameraSpec) -> CameraSupervisor:
-        made = CameraSupervisor(spec, self._root / name, self._build, marks_start=self._marks_starts)
+        made = CameraSupervisor(spec, self._root / name, self._build, marks_start=not self._starts_together)
         self.supervisors[name] = made
         self._present.append(made)
         return made
@@ -337,7 +336,7 @@ class Fleet:
         self._counts["pending"] += 0 if resume else frames
         self._drained &= resume or camera.spool.drained
         self._refused = self._refused or camera.publisher.refused
-        if not self._logs:
+        if self._starts_together:
             return
         _log.info(
             "camera_left", camera=camera.settings.camera_id, frames_published=ledger.next,

@@ -43,7 +43,6 @@ async def run_fleet(
     run_s: float | None = None,
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
-    mark: Path | None = None,
     again: bool = False,
     patient: bool = False,
     tls: Mapping[CameraId, Tls] | None = None,
@@ -51,11 +50,10 @@ async def run_fleet(
 ) -> FleetOutcome:
     """Run the cameras until their sources end, `run_s` or `stop`; then drain the spools.
 
-    A fleet that is started again with the same `mark` continues the last run, however that ended; `run_s` counts in
+    A fleet that is started again in the same `state` continues the last run, however that ended; `run_s` counts in
     seconds from the first capture. After the end of its time it only drains, also when it was killed in the drain.
-    With `again` it then begins another run, also when all sources had ended. `mark` is the file with the time of the
-    first capture, by default that of `fleet_started`. `tls` holds the certificates of each camera; None is no TLS.
-    Only the cameras of `part` run here. Other parts are other processes, with marks of their own.
+    With `again` it then begins another run, also when all sources had ended. `tls` holds the certificates of each
+    camera; None is no TLS. Only the cameras of `part` run here. Other parts are other processes.
 
     Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
     `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
@@ -63,12 +61,9 @@ async def run_fleet(
     """
     specs, plans = _specs_of(scenario, part, mqtt, keys, tls)
     patient = patient and any(spec.settings.source.kind == "url" for spec in specs.runnable.values())
-    start = Start(mark or fleet_started(state, part))
+    start = Start(fleet_started(state, part))
     link = link or link_of(len(scenario.cameras()), secure=specs.secure)
-    fleet = Fleet(
-        specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
-        logs_cameras=False,
-    )  # fmt: skip
+    fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, starts_together=True)
     async with fleet:
         opened = fleet.open()
         started_ms, over = start.first()

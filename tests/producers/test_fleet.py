@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from producers.camera.fair_gate import FairGate
+from producers.fleet.first_start import fleet_started
 from producers.fleet.fleet import FleetOutcome
 from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
@@ -163,10 +164,10 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
 async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
-    mark = state_dir / "started.json"
+    mark = fleet_started(state_dir)
     started_ms = time.time_ns() // 10**6 - 55_000
     mark.write_text(json.dumps({"started_ms": started_ms}))  # as a killed process leaves it
-    outcome = await run(scenario_of(site, {"fps": 20}), mosquitto, state_dir, run_s=60, mark=mark)
+    outcome = await run(scenario_of(site, {"fps": 20}), mosquitto, state_dir, run_s=60)
     assert outcome.drained
     assert 0 < outcome.frames_published <= 101  # five seconds at 20 frames/s, both of their ends included
     assert json.loads(mark.read_text()) == {"started_ms": started_ms, "over": True}
@@ -319,8 +320,8 @@ async def test_a_dark_camera_is_silent_for_its_time_and_a_cut_one_sends_later_wh
         {"camera": "cut", "at_s": 1, "kind": "disconnect", "for_s": 1.5},
     ]
     scenario = scenario_of(site, {"name": "dark", "fps": 20}, {"name": "cut", "fps": 20}, faults=faults)
-    mark = state_dir / "started.json"
-    outcome = await run(scenario, mosquitto, state_dir, run_s=4.0, mark=mark)
+    mark = fleet_started(state_dir)
+    outcome = await run(scenario, mosquitto, state_dir, run_s=4.0)
     assert outcome.drained
     began_ms = json.loads(mark.read_text())["started_ms"] + 1000
 
