@@ -290,11 +290,12 @@ def mqtt_access(address: MqttAddress) -> MqttAccess:
     return MqttAccess(host.strip("[]"), int(port))
 
 
-def kafka_options(address: KafkaAddress) -> dict[str, Any]:
-    """Return the aiokafka options for Kafka's address, TLS and login."""
+def kafka_options(address: KafkaAddress, name: str = "") -> dict[str, Any]:
+    """Return the aiokafka options for Kafka's address, TLS and login, and for the client id `name` in Kafka's log."""
+    options: dict[str, Any] = {"bootstrap_servers": str(address)} | ({"client_id": name} if name else {})
     if isinstance(address, str):
-        return {"bootstrap_servers": address}
-    options: dict[str, Any] = {"bootstrap_servers": address.bootstrap, "ssl_context": address.tls.context()}
+        return options
+    options["ssl_context"] = address.tls.context()
     if address.login is None:
         return options | {"security_protocol": "SSL"}
     return options | {

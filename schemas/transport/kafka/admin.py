@@ -58,10 +58,7 @@ class Admin:
 
     def __init__(self, address: KafkaAddress, request_s: float = REQUEST_S, name: str = "") -> None:
         """`name` is the client id in Kafka's log."""
-        named = {"client_id": name} if name else {}
-        self._client = AIOKafkaAdminClient(
-            **kafka_options(address), request_timeout_ms=round(1000 * request_s), **named
-        )
+        self._client = AIOKafkaAdminClient(**kafka_options(address, name), request_timeout_ms=round(1000 * request_s))
         self._request_s = request_s
         self._coordinators: dict[str, int] = {}
 

@@ -67,8 +67,7 @@ class Producers:
         self._on_start = on_start
         self._back_off = back_off
         self._options = {
-            **kafka_options(address),
-            **({"client_id": name} if name else {}),
+            **kafka_options(address, name),
             "acks": "all",
             "enable_idempotence": True,
             "max_batch_size": batch_bytes,

@@ -117,8 +117,7 @@ class Reader:
         self._request_s = request_s
         self._on_skipped = on_skipped
         self._options = {
-            **kafka_options(address),
-            **({"client_id": name} if name else {}),
+            **kafka_options(address, name),
             "enable_auto_commit": False,
             "auto_offset_reset": begin,
             "max_partition_fetch_bytes": partition_bytes,
