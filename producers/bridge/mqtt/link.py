@@ -24,20 +24,6 @@ TICK_S: Final = 0.5
 CLOSE_S: Final = 10.0
 """Time limit for writing the queued bytes at the end."""
 
-# The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of all
-# cameras. Equal messages have equal event ids.
-_PLAIN: Final = (Channel.STATUS, Channel.META)
-
-
-def frame_filter(settings: BridgeSettings) -> str:
-    """Return the topic filter of frames."""
-    return shared_filter(settings.group, Channel.FRAME)
-
-
-def event_filters(settings: BridgeSettings) -> list[str]:
-    """Return the topic filters of everything else."""
-    return [shared_filter(settings.group, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
-
 
 class Link(MqttConnection):
     """The connection of a bridge, subscribed as long as there is a broker. Each session starts clean."""
@@ -70,6 +56,7 @@ class Link(MqttConnection):
             RETRIES,
         )
         self._settings = settings
+        self._frame_filter = shared_filter(settings.group, Channel.FRAME)
         self._on_open = on_open
         self._health = health
         self._is_subscribed = False
@@ -94,9 +81,9 @@ class Link(MqttConnection):
         if not self.up:
             return
         if hold:
-            self.unsubscribe(frame_filter(self._settings))
+            self.unsubscribe(self._frame_filter)
         else:
-            self.subscribe([Subscription(frame_filter(self._settings), 1)])
+            self.subscribe([Subscription(self._frame_filter, 1)])
 
     def read_gathered(self) -> None:
         """Read all bytes that arrived while reading was suspended, and resume reading."""
@@ -126,9 +113,15 @@ class Link(MqttConnection):
         self._on_open()
 
     def _opened(self, _session_present: bool, _receive_maximum: int) -> None:
-        names = event_filters(self._settings)
+        # The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of
+        # all cameras. Equal messages have equal event ids.
+        names = [
+            shared_filter(self._settings.group, Channel.EVENT),
+            every_camera_filter(Channel.STATUS),
+            every_camera_filter(Channel.META),
+        ]
         if not self._holds_frames:
-            names.append(frame_filter(self._settings))
+            names.append(self._frame_filter)
         self.subscribe([Subscription(name, 1) for name in names])
         # A separate subscription, because a broker need not publish its log.
         self._log_asked = self.subscribe([Subscription(LOG_FILTER, 0)])
