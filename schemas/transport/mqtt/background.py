@@ -20,10 +20,6 @@ OnMessage = Callable[[str, bytes, bool], None]
 """A callback for each message: topic, payload, and whether the broker had retained the message."""
 
 
-def _nothing() -> None:
-    """Default callback."""
-
-
 class BackgroundClient:
     """A client that connects and reconnects by itself. The callbacks run in the client's thread."""
 
@@ -33,8 +29,8 @@ class BackgroundClient:
         on_message: OnMessage,
         *,
         name: str = "",
-        on_connected: Callable[[], None] = _nothing,
-        on_subscribed: Callable[[], None] = _nothing,
+        on_connected: Callable[[], None] = lambda: None,
+        on_subscribed: Callable[[], None] = lambda: None,
         will: tuple[str, str] | None = None,
         reconnect_max_s: int = 120,
     ) -> None:
