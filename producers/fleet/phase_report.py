@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +15,15 @@ from producers.camera.camera import Camera
 from producers.fleet.supervisor import TaskPhase
 from producers.metrics import Instruments
 from schemas.identity import CameraId
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_text
 from schemas.runtime.health import Health
+from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
 _NAMED: Final = 8
 """Most failing cameras that the health report names."""
+_AGAIN_S: Final = 60.0
+"""Interval between two log lines about a report that cannot be written."""
 _UNUSUAL: Final = (TaskPhase.FAILING, TaskPhase.DISCONNECTED)
 
 _Tasks = Mapping[CameraId, tuple[TaskPhase, str, Camera | None]]
@@ -39,6 +43,7 @@ class PhaseReport:
         self._logs = logs
         self._logged: dict[CameraId, tuple[TaskPhase, str, tuple[int, int, float]]] = {}
         self._written: dict[CameraId, tuple[TaskPhase, str]] | None = None
+        self._logged_failures: Throttle[Path] = Throttle(_AGAIN_S)
 
     def update(self) -> None:
         """Publish the current phases."""
@@ -70,11 +75,11 @@ class PhaseReport:
     def _write(self, file: Path, phases: dict[CameraId, tuple[TaskPhase, str]]) -> None:
         if phases == self._written:
             return
-        self._written = phases
+        shown = {name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())}
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as fresh:
-                shown = {name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())}
-                fresh.write_text(json.dumps(shown, indent=1) + "\n")
+            write_text(file, json.dumps(shown, indent=1) + "\n")
         except OSError as error:
-            _log.warning("camera_report_not_written", file=str(file), error=error.strerror)
+            if self._logged_failures.try_acquire(file, time.monotonic()):
+                _log.warning("camera_report_not_written", file=str(file), error=error.strerror)
+        else:
+            self._written = phases

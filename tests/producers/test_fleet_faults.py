@@ -25,7 +25,10 @@ from producers.fleet.first_start import fleet_started
 from producers.fleet.fleet import FleetOutcome
 from producers.fleet.fleet_ticker import FleetTicker
 from producers.fleet.limits import allow_open_files
+from producers.fleet.phase_report import PhaseReport
 from producers.fleet.real import run_camera
+from producers.fleet.supervisor import TaskPhase
+from producers.metrics import Instruments
 from producers.spool import Spool
 from producers.spool.files import OPEN_FILES
 from producers.spool.folder import spool_root
@@ -240,3 +243,17 @@ async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
     said = [(line["phase"], line["width"], line["height"]) for line in logs if line["event"] == "camera_phase_changed"]
     assert ("capturing", 16, 16) in said
     assert len(said) == len(set(said))
+
+
+def test_a_report_that_could_not_be_written_is_written_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "cameras.json"
+    file.parent.write_text("a file in place of the folder")
+    tasks = {CameraId("lab/door"): (TaskPhase.CAPTURING, "", None)}
+    report = PhaseReport(lambda: tasks, Instruments.on(CollectorRegistry()), Health(), file, logs=False)
+    with capture_logs() as logged:
+        for _ in range(3):
+            report.update()
+    assert [line["event"] for line in logged] == ["camera_report_not_written"]
+    file.parent.unlink()
+    report.update()
+    assert json.loads(file.read_text()) == {"lab/door": {"phase": "capturing", "detail": ""}}
