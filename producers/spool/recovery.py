@@ -15,7 +15,6 @@ from producers.spool.ledger import (
     BootLedger,
     ledger_boot,
     ledgers_among,
-    read_ledger,
     read_ledgers,
     remove_ledger,
     write_ledger,
@@ -86,8 +85,9 @@ def _ledgers(folder: Path, paths: Iterable[Path], camera_id: CameraId) -> tuple[
     """Return the ledgers by boot, and the boots whose ledgers have no intact copy, and are lost."""
     ledgers, damaged = {}, set()
     for path in paths:
-        ledger = read_ledger(path)
-        if any(each is None for each in read_ledgers(path)):
+        copies = list(read_ledgers(path))
+        ledger = next((each for each in copies if each is not None), None)
+        if None in copies:
             _log.warning("spool_ledger_damaged", file=str(path), copy_whole=ledger is not None)
             if ledger is not None:
                 # Both are written again with a revision above the damaged one: the copy may hold an earlier revision.
