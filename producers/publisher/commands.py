@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -160,11 +161,10 @@ class CameraControl:
         """Return the state after `command`; None when it is not newer than the last command."""
         if command.issued_ms <= self._shield_ms(self.state.issued_ms):
             return None
-        state = CommandState()
         if command.reset:
-            state.asked_ms = max(command.issued_ms, self._shield_ms(self.state.asked_ms))
+            state = CommandState(asked_ms=max(command.issued_ms, self._shield_ms(self.state.asked_ms)))
         else:
-            state.CopyFrom(self.state)
+            state = deepcopy(self.state)
         state.issued_ms = command.issued_ms
         if command.HasField("dropped_per_block"):
             state.dropped_per_block = command.dropped_per_block
@@ -185,8 +185,7 @@ class CameraControl:
     def _asked(self, request: ProbeRequest) -> CommandState | None:
         if request.issued_ms <= self._shield_ms(self.state.asked_ms):
             return None
-        state = CommandState()
-        state.CopyFrom(self.state)
+        state = deepcopy(self.state)
         state.asked_ms, state.asked_share = request.issued_ms, request.probe_share
         return state
 

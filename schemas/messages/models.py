@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
+from copy import deepcopy
 from hashlib import sha256
 from typing import Final
 
@@ -44,13 +45,12 @@ def unseal(value: bytes, trusted: TrustedSigners) -> Models:
     """Read a record's value. Raises BadTagError unless a trusted signer made it, MalformedError for a bad value."""
     try:
         signed = SignedModels.FromString(value)
-        try:
-            trusted.verify(SignaturePurpose.MODELS, signed.models, signed.signer, signed.signature)
-        except BadTagError as error:
-            raise BadTagError(f"the list of models: {error}") from None
+        trusted.verify(SignaturePurpose.MODELS, signed.models, signed.signer, signed.signature)
         models = Models.FromString(signed.models)
     except DecodeError as error:
         raise MalformedError(f"expected a list of models: {error}") from None
+    except BadTagError as error:
+        raise BadTagError(f"the list of models: {error}") from None
     for model in models.published:
         _check(model)
     if models.HasField("rollout"):
@@ -72,8 +72,7 @@ def claimed(value: bytes) -> str:
 
 def sign(model: Model, signer: Signer) -> Model:
     """Return the model with a signature of `signer` over the digest of all its files."""
-    signed = Model()
-    signed.CopyFrom(model)
+    signed = deepcopy(model)
     signed.signer, signed.signature = signer.public, signer.sign(SignaturePurpose.BUNDLE, model.digest.encode())
     return signed
 
@@ -135,8 +134,7 @@ def publish(models: Models, model: Model) -> Models:
 
 def withdraw(models: Models, now_ms: int, *, everything: bool = False) -> Models:
     """Return the list without its live model; with `everything`, without all models. An empty list does not change."""
-    changed = Models()
-    changed.CopyFrom(models)
+    changed = deepcopy(models)
     for model in standing(changed) if everything else standing(changed)[:1]:
         model.withdrawn_ms = now_ms
     return changed

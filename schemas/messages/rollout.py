@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from copy import deepcopy
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -68,8 +69,7 @@ def settled(models: Models, assessment: Assessment | None) -> Models:
     if rollout.by_rule and assessment.outcome == PROMOTED:
         return promoted(models)
     if rollout.by_rule and assessment.slot == CANARY and rollout.slot == SHADOW:
-        changed = Models()
-        changed.CopyFrom(models)
+        changed = deepcopy(models)
         changed.rollout.slot = CANARY
         return changed
     return models
@@ -82,16 +82,14 @@ def named(models: Models) -> list[Model]:
 
 def begin(models: Models, rollout: Rollout) -> Models:
     """Return the list with this rollout in place of an earlier one."""
-    changed = Models()
-    changed.CopyFrom(models)
+    changed = deepcopy(models)
     changed.rollout.CopyFrom(rollout)
     return changed
 
 
 def ended(models: Models) -> Models:
     """Return the list without its rollout."""
-    changed = Models()
-    changed.CopyFrom(models)
+    changed = deepcopy(models)
     changed.ClearField("rollout")
     return changed
 

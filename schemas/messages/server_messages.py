@@ -7,6 +7,7 @@ statement.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -98,8 +99,7 @@ def open_difference(comparison: Comparison, camera_id: CameraId, keys: KeyRing) 
 
 def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:
     """Return an alert's record value: its thumbnail sealed, all of it signed."""
-    sent = Alert()
-    sent.CopyFrom(alert)
+    sent = deepcopy(alert)
     seal_thumbnail(sent, keys.previews)
     return sign_statement(keys, alert.camera_id, sent)
 
