@@ -54,7 +54,7 @@ class StreamReport:
     its packets."""
     key_frames: int = 0
     delay_ms: float | None = None
-    """Median seconds from the capture, by the stream's own clock, to the decoded picture."""
+    """Median milliseconds from the capture, by the stream's own clock, to the decoded picture."""
     skew_ms: int | None = None
     """The stream's clock minus this machine's at the last frame; None without a stream clock."""
     clock_after_s: float | None = None
