@@ -89,7 +89,7 @@ class Fleet:
         self._stop = stop
         self._link = link or link_of(len(specs.runnable), secure=specs.secure)
         self._starts_together = starts_together
-        self._instruments = Instruments.on(registry)
+        self._instruments = Instruments(registry)
         self._list_refused = CAMERA_LIST_REFUSED.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, self._root))
         self._fair_gate = FairGate()

@@ -52,7 +52,7 @@ def offline_camera(
     settings: CameraSettings, key: CameraKey, folder: Path, registry: CollectorRegistry | None = None
 ) -> Camera:
     """A camera that has no broker."""
-    instruments = Instruments.on(registry or CollectorRegistry())
+    instruments = Instruments(registry or CollectorRegistry())
     return Camera(settings, key, folder, Broker("127.0.0.1", 1, at_once=1), LinkSettings(), instruments)
 
 

@@ -70,7 +70,7 @@ class Camera:
             self.broker,
             WindowSettings(frames=frames),
             link,
-            Instruments.on(CollectorRegistry()),
+            Instruments(CollectorRegistry()),
             lambda link: FaultyLink(link, self._switch),
         )
         self.in_flight_peak = 0

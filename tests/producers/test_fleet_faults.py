@@ -249,7 +249,7 @@ def test_a_report_that_could_not_be_written_is_written_as_soon_as_it_can_be(tmp_
     file = tmp_path / "state" / "cameras.json"
     file.parent.write_text("a file in place of the folder")
     tasks = {CameraId("lab/door"): (TaskPhase.CAPTURING, "", None)}
-    report = PhaseReport(lambda: tasks, Instruments.on(CollectorRegistry()), Health(), file, logs=False)
+    report = PhaseReport(lambda: tasks, Instruments(CollectorRegistry()), Health(), file, logs=False)
     with capture_logs() as logged:
         for _ in range(3):
             report.update()

@@ -66,7 +66,7 @@ COUNTS: dict[str, tuple[Callable[[CollectorRegistry], None], Metric[Counter], di
     ),
     "dead letter": (reject, metrics.DEAD_LETTERS, {"stage": "stage", "reason": "reason"}),
     "spool sheds a frame": (
-        lambda registry: Instruments.on(registry).shed.inc(),
+        lambda registry: Instruments(registry).shed.inc(),
         metrics.CAMERA_FRAMES,
         {"outcome": "shed"},
     ),
@@ -93,7 +93,7 @@ def test_a_count_before_the_first_scrape_is_an_increase_from_0_that_scrapes_see(
 
 def test_a_series_that_scrapes_know_counts_at_once_and_rates_never_wait(clock: Clock) -> None:
     registry = CollectorRegistry()
-    cameras = Instruments.on(registry)
+    cameras = Instruments(registry)
     cameras.published.inc(7)
     assert scraped(registry, metrics.CAMERA_FRAMES, {"outcome": "published"}) == 7
     clock.now_s += 15.0
