@@ -38,14 +38,15 @@ def silence(camera: str, connected: bool, connections: int, no_subscribers: bool
     """Return the likely cause of the silence; `no_subscribers`: the broker had no subscriber for the frames."""
     if connections > _AGAIN:
         return (
-            f"the broker has ended {connections - 1} connections: the certificate or login is not that of {camera}, or "
-            "another device has its name"
+            f"the broker has closed {connections - 1} connections: the certificate or login does not belong to "
+            f"{camera}, or another device has its name"
         )
     if not connected:
-        return "the broker holds no connection with this camera: it does not let it in, or is away"
+        return "no connection to the broker: it refuses this camera, or cannot be reached"
     if no_subscribers:
-        return "the broker has nobody to give frames to: no bridge runs there"
+        return "the broker has no subscriber for frames: no bridge is connected to it"
     return (
-        f"frames are taken and none is confirmed: the key is not that of {camera}, or the camera has another name in "
-        "its fleet, or Kafka is away; where it is the key, the server's dead letters say bad_tag"
+        f"the broker accepts frames, and none is confirmed: the key does not belong to {camera}, the camera has "
+        "another name in its fleet, or Kafka is unavailable. With a wrong key, the server has dead letters of the "
+        "reason bad_tag"
     )

@@ -71,7 +71,7 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
         assert "nothing_confirmed" not in unanswered.stderr.read()
         assert unanswered.wait(60) == 3
     assert line["camera"] == "lab/door"
-    assert line["reason"] == "the broker has nobody to give frames to: no bridge runs there"
+    assert line["reason"] == "the broker has no subscriber for frames: no bridge is connected to it"
 
 
 class Ran:
