@@ -170,8 +170,8 @@ BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total",
 BRIDGE_OVER_QUOTA = Metric(
     LateCounter,
     "pointillist_bridge_over_quota_messages_total",
-    "Messages that the bridge did not take because their camera was over its quota of messages, bytes or boots, or had "
-    "too much in Kafka that is not done; those of cameras beyond the first 200 count under the camera_id `other`",
+    "Messages that the bridge rejected because their camera exceeded its quota of messages, bytes or boots, or its "
+    "limit of unprocessed bytes in Kafka; those of cameras beyond the first 200 count under the camera_id `other`",
     ("camera_id",),
 )
 BRIDGE_THROTTLED = Metric(
@@ -182,10 +182,9 @@ BRIDGE_THROTTLED = Metric(
 MQTT_REFUSALS = Metric(
     Counter,
     "pointillist_mqtt_refusals_total",
-    "Client refusals in the MQTT broker's log, counted by each bridge: login that it refused, publish that is not "
-    "theirs, subscription to what is not theirs, takeover of a session by another connection of the same name, "
-    "oversize messages, protocol that is broken; unnamed: a connection that ended before its client had a name, by a "
-    "refused login too",
+    "Client refusals in the MQTT broker's log, counted by each bridge: login, publish or subscription without the "
+    "right, takeover of a session by another connection with the same name, oversize message, broken protocol; "
+    "unnamed: a connection that ended before its client had a name, also by a refused login",
     ("kind",),
 )
 BRIDGE_KEY_REQUESTS = Metric(
@@ -197,7 +196,7 @@ BRIDGE_PROBE_REQUESTS = Metric(
 BRIDGE_REFUSED_REQUESTS = Metric(
     Counter,
     "pointillist_bridge_refused_requests_total",
-    "Requests to cameras among Kafka's events that the server did not sign or that are not of now, by kind",
+    "Requests to cameras among Kafka's events that the server did not sign or that are out of date, by kind",
     ("kind",),
 )
 BRIDGE_KAFKA_ERRORS = Metric(
@@ -246,7 +245,7 @@ VIDEO_UNITS = Metric(
     "crashed or hung with their process, reopened with their decoder",
     ("outcome",),
 )
-VIDEO_HELD_BYTES = Metric(Gauge, "pointillist_video_held_bytes", "Coded frames of open groups in memory")
+VIDEO_HELD_BYTES = Metric(Gauge, "pointillist_video_held_bytes", "Bytes of the coded frames of open groups in memory")
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: decode, batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Unread frames in this processor's partitions of Kafka")
