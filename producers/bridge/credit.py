@@ -15,12 +15,12 @@ from producers.bridge.confirmations import Receipt
 class Credit:
     """Receipts of frames in Kafka, released in the order of their offsets. Pure bookkeeping, bounded by the windows."""
 
-    def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
+    def __init__(self, frames: int, size_bytes: int, confirm: Callable[[Receipt], None]) -> None:
         """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the last known progress of the
         processors, and all records before the first `advance`."""
         self._frames = frames
         self._size_bytes = size_bytes
-        self._let_go = let_go
+        self._confirm = confirm
         self._limits: dict[int, int] = {}
         self._waiting: dict[int, deque[tuple[int, Receipt]]] = {}
         self._receipts: set[Receipt] = set()
@@ -40,7 +40,7 @@ class Credit:
             if receipt is None:
                 continue
             if limit is None or first_offset < 0 or (offset < limit and not waiting):
-                self._let_go(receipt)
+                self._confirm(receipt)
             else:
                 waiting.append((offset, receipt))
                 self._receipts.add(receipt)
@@ -67,4 +67,4 @@ class Credit:
 
     def _release(self, receipt: Receipt) -> None:
         self._receipts.discard(receipt)
-        self._let_go(receipt)
+        self._confirm(receipt)

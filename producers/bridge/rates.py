@@ -24,7 +24,7 @@ class CameraRates:
         self._read: FileVersion = (0, 0, 0)  # no file has this version
 
     def changed(self) -> Mapping[CameraId, float] | None:
-        """Bytes a second by camera if the file has changed since the last call, else None.
+        """Return bytes a second by camera if the file has changed since the last call, else None.
 
         If the file cannot be read, the error is logged and the previous rates hold. A name that no camera can have is
         logged and ignored.

@@ -128,12 +128,12 @@ class Bridge:
         # Retained for a camera that is offline.
         count_probe_request = metrics.BRIDGE_PROBE_REQUESTS.on(registry).inc
         send_probe_request = partial(self._send_request, retain=True, count=count_probe_request)
-        takers = (
+        forwarders = (
             key_requests(keys, send_key_request, self._refused_request).forward,
             probe_requests(keys, send_probe_request, self._refused_request).forward,
             refusals(keys, self._send_request, self._refused_request).forward,
         )
-        self._requests = Requests(settings.kafka, settings.name, takers)
+        self._requests = Requests(settings.kafka, settings.name, forwarders)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
@@ -266,7 +266,7 @@ class Bridge:
 
     def _advance(self, done: Mapping[int, int] | None) -> None:
         if done is None:
-            self._unprocessed.forget()
+            self._unprocessed.clear()
         else:
             self._unprocessed.advance(done)
             self._credit.advance(done, self._backlog.sizes.mean)

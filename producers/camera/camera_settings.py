@@ -164,5 +164,5 @@ def _variable(name: str) -> str:
 
 
 def numbered(text: str, index: int) -> str:
-    """`text` with each `{index}` replaced; `{index:02}` is padded with zeros."""
+    """Return `text` with each `{index}` replaced; `{index:02}` is padded with zeros."""
     return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), text)

@@ -35,7 +35,7 @@ class Polygons:
     starts: NDArray[np.intp]
 
     def distance(self, points: Floats) -> Floats:
-        """Signed distance of homogeneous `points` (3, N) to the union, negative inside: (N,)."""
+        """Return the signed distance of homogeneous `points` (3, N) to the union, negative inside: (N,)."""
         sides = self.planes @ points
         if len(self.starts) == 1:
             return np.asarray(sides.max(0))
@@ -54,14 +54,14 @@ class Sign:
     edge: Colour = WHITE
 
     def distance(self, points: Floats) -> Floats:
-        """Signed distance of homogeneous `points` (3, N) to the outline, negative inside: (N,)."""
+        """Return the signed distance of homogeneous `points` (3, N) to the outline, negative inside: (N,)."""
         if self.outline is not None:
             return self.outline.distance(points)
         return np.asarray(np.hypot(points[0], points[1]) - np.float32(1))
 
 
 def convex(*corners: tuple[float, float]) -> Floats:
-    """Half-planes (K, 3) of the convex polygon with these `corners`, clockwise on the screen (y down)."""
+    """Return the half-planes (K, 3) of the convex polygon with these `corners`, clockwise on the screen (y down)."""
     points = np.asarray(corners, np.float64)
     along = np.roll(points, -1, axis=0) - points
     normals = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.hypot(along[:, 0], along[:, 1])[:, None]
@@ -69,13 +69,13 @@ def convex(*corners: tuple[float, float]) -> Floats:
 
 
 def regular(sides: int, apothem: float, turn: float = 0.0) -> Floats:
-    """Half-planes of a regular polygon; `turn` (radians) is the direction of the first side's normal."""
+    """Return the half-planes of a regular polygon; `turn` (radians) is the direction of the first side's normal."""
     angles = turn + 2 * np.pi * np.arange(sides) / sides
     return np.stack([np.cos(angles), np.sin(angles), np.full(sides, -apothem)], axis=1).astype(np.float32)
 
 
 def box(half_width: float, half_height: float, x: float = 0.0, y: float = 0.0, turn: float = 0.0) -> Floats:
-    """Half-planes of a rectangle around (x, y), turned by `turn` radians."""
+    """Return the half-planes of a rectangle around (x, y), turned by `turn` radians."""
     cos, sin = np.cos(turn), np.sin(turn)
     corners = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     scaled = [(i * half_width, j * half_height) for i, j in corners]
@@ -83,7 +83,7 @@ def box(half_width: float, half_height: float, x: float = 0.0, y: float = 0.0, t
 
 
 def union(parts: Sequence[Floats]) -> Polygons:
-    """One `Polygons` of several convex parts."""
+    """Return one `Polygons` of several convex parts."""
     counts = [len(part) for part in parts]
     return Polygons(np.concatenate(parts), np.cumsum([0, *counts[:-1]]))
 

@@ -17,7 +17,8 @@ STICKER: Final = np.array(
 
 
 def sticker_side(size: tuple[int, int], share: float = 0.125) -> int:
-    """Side in pixels of a sticker on a frame of `size` (height, width): `share` of the short side, at least one."""
+    """Return the side in pixels of a sticker on a frame of `size` (height, width): `share` of the short side, at least
+    one."""
     return max(1, round(share * min(size)))
 
 

@@ -200,7 +200,7 @@ def _read(
 
 
 def _rate(came: list[float]) -> float | None:
-    """Frames a second over the later half of the time: at first come those that had waited in the connection."""
+    """Return frames a second over the later half of the time: those of the first half had waited in the connection."""
     middle = (came[0] + came[-1]) / 2
     late = [moment for moment in came if moment >= middle]
     return (len(late) - 1) / (late[-1] - late[0]) if len(late) > 1 and late[-1] > late[0] else None

@@ -86,10 +86,10 @@ class InlineReader:
         return 0
 
     def discard(self) -> None:
-        """Nothing is read ahead."""
+        """Do nothing: no frame is read ahead."""
 
     def keep_ahead(self, frames: int) -> None:
-        """Nothing is read ahead."""
+        """Do nothing: no frame is read ahead."""
 
     def close(self) -> None:
         """Close the source."""

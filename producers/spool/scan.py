@@ -36,7 +36,7 @@ class SpoolBoot:
 
 
 def scan_spool(folder: Path) -> list[SpoolBoot]:
-    """All boots of all cameras whose spools lie under `folder`, in order of camera and start.
+    """Return all boots of all cameras whose spools lie under `folder`, in order of camera and start.
 
     A camera may be running. Its ledgers are read before its segments (a frame appended in between is not counted as
     published yet) and again after them (a segment shed in between is in the later ledger).

@@ -144,7 +144,7 @@ class _Bound:
         self._second = 0
         self._frames: Counter[str] = Counter()
 
-    def takes(self, camera: str, now_s: float) -> bool:
+    def accepts(self, camera: str, now_s: float) -> bool:
         if int(now_s) != self._second:
             self._second = int(now_s)
             self._frames.clear()
@@ -216,7 +216,7 @@ class FrameSpans:
     def _follow(self, role: RoleName, frame: str, place: Context, parent_id: str) -> bool:
         now_s = self._clock()
         with self._lock:
-            if not self._bound.takes(frame.rsplit("/", 2)[0], now_s):
+            if not self._bound.accepts(frame.rsplit("/", 2)[0], now_s):
                 return False
             old = []
             if (role, frame) in self._open:  # a repeat: delivery is at least once

@@ -71,7 +71,7 @@ def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_
     unprocessed.advance({0: 5 * RECENT})
     found.observe({0: 5 * RECENT})
     assert found.bytes == 5 * RECENT * sizes[1]
-    unprocessed.forget()
+    unprocessed.clear()
     found.observe({0: 1})
     assert found.bytes == round(found.sizes.mean(0))
 

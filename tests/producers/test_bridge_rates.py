@@ -96,7 +96,7 @@ def test_what_the_processors_have_done_counts_no_more() -> None:
     unprocessed.advance({0: 13, 1: 9})
     assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (0, 0)
     unprocessed.add(0, 20, receipts((DOOR, 2, 1)))
-    unprocessed.forget()
+    unprocessed.clear()
     assert unprocessed.bytes_of(DOOR) == 0
 
 
@@ -112,5 +112,5 @@ def test_a_frame_that_waits_twice_counts_once() -> None:
     assert frame not in unprocessed
     unprocessed.advance({0: 5})
     unprocessed.add(0, 5, twice)
-    unprocessed.forget()
+    unprocessed.clear()
     assert frame not in unprocessed

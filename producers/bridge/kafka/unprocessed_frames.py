@@ -61,7 +61,7 @@ class UnprocessedFrames:
                 kept.append((offset, frame, size))
         self._waiting[partition] = kept
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove all frames, because the progress of the processors has never been known."""
         self._waiting.clear()
         self._frames.clear()

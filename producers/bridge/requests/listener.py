@@ -20,17 +20,17 @@ LOG_AFTER: Final = 3
 FETCH_WAIT_S: Final = 2.0
 """Longest wait of a fetch in Kafka for a request, which is answered at once when one comes."""
 
-Take = Callable[[Sequence[ConsumerRecord], float], None]
-"""Receives records and the monotonic time; it skips records of other types."""
+Forward = Callable[[Sequence[ConsumerRecord], float], None]
+"""A function that receives records and the monotonic time, and skips records of other types."""
 
 
 class Requests:
-    """The reader of new events; it passes them to all `takers`."""
+    """The reader of new events; it passes them to all `forwarders`."""
 
-    def __init__(self, bootstrap: KafkaAddress, client: str, takers: Sequence[Take]) -> None:
+    def __init__(self, bootstrap: KafkaAddress, client: str, forwarders: Sequence[Forward]) -> None:
         self._bootstrap = bootstrap
         self._client = client
-        self._takers = takers
+        self._forwarders = forwarders
 
     async def run(self) -> None:
         """Forward requests until cancelled. Wait while Kafka is unavailable."""
@@ -49,8 +49,8 @@ class Requests:
                     records = await reader.fetch(wait_s=FETCH_WAIT_S)  # not longer: it passes stalls between fetches
                     backoff.reset()
                     for part in records.values():
-                        for take in self._takers:
-                            take(part, time.monotonic())
+                        for forward in self._forwarders:
+                            forward(part, time.monotonic())
             except Exception as error:
                 # Any error of the client library: forwarding frames must continue without requests.
                 if backoff.failures + 1 == LOG_AFTER:

@@ -83,7 +83,7 @@ class _Events:
         """React to a message that the client left to paho."""
 
     def _read_done(self) -> None:
-        """Everything that had arrived is handled, or the socket accepts bytes again: the moment to send."""
+        """React to the end of a read, when all that had arrived is handled, or to a socket that accepts bytes again."""
 
 
 class MqttConnection(_Events, ABC):
