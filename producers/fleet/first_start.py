@@ -49,7 +49,7 @@ class Start:
             if error.errno == errno.EIO:
                 raise DamagedStartError(f"{got} Check the disk.") from None
             raise StateError(f"{got} Correct its rights.") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise DamagedStartError(
                 f"{self.mark}: expected the start of a fleet, got another text. Delete the file to begin again."
             ) from None

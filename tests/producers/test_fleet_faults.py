@@ -137,7 +137,7 @@ async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a
 
 
 @pytest.mark.brokers
-@pytest.mark.parametrize("damage", [b"", b'{"started_ms": 1', b"[]", None])
+@pytest.mark.parametrize("damage", [b"", b'{"started_ms": 1', b"[]", b'{"started_ms": 1e999}', None])
 async def test_a_damaged_note_of_an_earlier_start_lets_the_camera_go_on_and_is_written_again(
     site: str,
     mosquitto: Mosquitto,
