@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 import structlog
@@ -168,7 +169,10 @@ async def test_a_backlog_that_stays_unknown_keeps_no_camera_from_sending(monkeyp
         raise KafkaError("away")
 
     monkeypatch.setattr("tests.producers.kafka_stand_in.Admin._send_request", away)
-    async with bridged(monkeypatch, camera_backlog_bytes=2 * FRAME_BYTES, credit_bytes=1) as it, asyncio.timeout(60):
+    small: dict[str, Any] = {"camera_backlog_bytes": 2 * FRAME_BYTES, "credit_bytes": 1}
+    async with bridged(monkeypatch, ready=False, **small) as it, asyncio.timeout(60):
+        # It is never well for long: the lag cannot be read.
+        await until(lambda: it.condition("mqtt")["ok"] and it.condition("kafka")["ok"], "a connected bridge")
         for seq in range(8):
             while seq not in it.confirmed():
                 it.broker.publish(FRAMES, frame(seq), seq + 1)
