@@ -18,7 +18,6 @@ import json
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,7 @@ import yaml
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
 from infra.local.files import read_json
 from infra.state_folder import Layout
@@ -79,18 +79,19 @@ def scenario(
     return {"site": _SITE, "cameras": [group], "faults": faults}, {f"{_SITE}/{fault['camera']}" for fault in faults}
 
 
+def first_frames(layout: Layout) -> dict[str, int]:
+    """Return the capture time of each camera's first frame with a sticker, in Unix milliseconds."""
+    query = "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
+    return dict(rows(layout.database, query))
+
+
 def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     """Return the seconds from a camera's first frame with a sticker to its next alert, and the count of false alerts.
 
     Both are by camera and from the records. None stands for a sticker that raised no alert.
     """
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        stuck = dict(
-            connection.execute(
-                "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
-            ).fetchall()
-        )
-        raised = connection.execute("select camera, raised_ms from alerts order by raised_ms").fetchall()
+    stuck = first_frames(layout)
+    raised = rows(layout.database, "select camera, raised_ms from alerts order by raised_ms")
     found: dict[str, float | None] = dict.fromkeys(stuck)
     false: dict[str, int] = {}
     for camera, raised_ms in raised:
@@ -179,14 +180,13 @@ def _accuracy(layout: Layout, since_ms: int, until_ms: int) -> float | None:
         "select avg(class_id = (truth - 1) / 2) from frames "
         "where truth > 0 and (truth - 1) % 2 = 1 and processed_ms >= ? and processed_ms < ?"
     )
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        found: float | None = connection.execute(query, (since_ms, until_ms)).fetchone()[0]
-        return found
+    share: float | None
+    ((share,),) = rows(layout.database, query, since_ms, until_ms)
+    return share
 
 
 def _models(layout: Layout) -> set[str]:
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        return {name for (name,) in connection.execute("select distinct model_id from frames")}
+    return {name for (name,) in rows(layout.database, "select distinct model_id from frames")}
 
 
 def _command(*arguments: object) -> None:

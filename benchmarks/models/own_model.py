@@ -12,7 +12,6 @@ all cores. Exports and pictures are made in advance.
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from torch import nn
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.records import rows_so_far
 from infra.local.process import COMMAND, spawn
 from infra.state_folder import Layout
 from lab.chance import seeded
@@ -123,14 +123,8 @@ def cpu_seconds(pid: int) -> float:
 
 def first_record(state: Path) -> tuple[str, int] | None:
     """Return the model and the recording time (Unix, ms) of the first frame; None before it exists."""
-    try:
-        with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
-            found = connection.execute(
-                "select model_id, recorded_ms from frames order by recorded_ms limit 1"
-            ).fetchone()
-    except sqlite3.Error:
-        return None
-    return None if found is None else (str(found[0]), int(found[1]))
+    query = "select model_id, recorded_ms from frames order by recorded_ms limit 1"
+    return next(((str(model), int(at_ms)) for model, at_ms in rows_so_far(Layout(state).database, query)), None)
 
 
 def page(document: dict[str, Any]) -> str:

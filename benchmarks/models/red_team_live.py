@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import signal
-import sqlite3
 import tempfile
 import time
 import tomllib
@@ -30,6 +29,7 @@ import yaml
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.prometheus import Prometheus
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.pages.red_team_figures import ALERT, ATTACK_S, CALM_S, CONDITIONS, Condition, Result, judged, page
 from infra.local.files import write_json
@@ -120,7 +120,7 @@ def run(state: Path, plan: Plan, name: str, size: tuple[int, int], seed: int) ->
         system.process.send_signal(signal.SIGINT)
         report = system.finish(300)
     status, audited = audit(state)
-    attacked, counted = _attacked(layout)
+    attacked, counted = _attacked(layout.database)
     cameras = sorted(attacked)
     return {
         "condition": name,
@@ -191,20 +191,16 @@ def _await_start(layout: Layout) -> float:
     raise TimeoutError("cameras: expected a start within 120 s, got none")
 
 
-def _attacked(layout: Layout) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
+def _attacked(database: Path) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
     """Return the capture and record times of each camera's first attacked frame in ms, and counts.
 
     The counts are the number of attacked frames and of the correct ones among them.
     """
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        first = connection.execute(
-            "select camera, min(captured_ms), min(recorded_ms) from frames where truth > ? group by camera", (ATTACKED,)
-        ).fetchall()
-        count, right = connection.execute(
-            "select count(*), coalesce(sum(class_id = (truth - 1) % ? / 2), 0) from frames where truth > ?",
-            (ATTACKED, ATTACKED),
-        ).fetchone()
-    return {camera: (captured_ms, recorded_ms) for camera, captured_ms, recorded_ms in first}, (count, right)
+    first = "select camera, min(captured_ms), min(recorded_ms) from frames where truth > ? group by camera"
+    counts = "select count(*), coalesce(sum(class_id = (truth - 1) % ? / 2), 0) from frames where truth > ?"
+    times = {camera: (captured_ms, recorded_ms) for camera, captured_ms, recorded_ms in rows(database, first, ATTACKED)}
+    ((count, right),) = rows(database, counts, ATTACKED, ATTACKED)
+    return times, (count, right)
 
 
 def lens_costs(generator: Generator, sizes: Iterable[tuple[int, int]] = LENS_SIZES) -> list[Result]:

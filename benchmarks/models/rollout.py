@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +30,7 @@ import yaml
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.models.bad_candidates import bad_candidates
 from infra.bundling.models_topic import ModelsTopic
@@ -94,7 +94,7 @@ class Drill:
         self.layout = Layout(self.state)
         self.system.await_role("fleet")
         self.system.await_role("monitor")
-        self._wait(lambda: self.recorded() > 0)
+        self._wait(lambda: count_frames(self.layout.database) > 0)
 
     def _wait(self, holds: Callable[[], bool], deadline_s: float = 120.0) -> None:
         end_s = time.monotonic() + deadline_s
@@ -105,15 +105,7 @@ class Drill:
 
     def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query on the recorder's database."""
-        with sqlite3.connect(f"file:{self.layout.database}?mode=ro", uri=True) as connection:
-            return connection.execute(query, values).fetchall()
-
-    def recorded(self) -> int:
-        """Return the number of recorded frames; 0 before there is a table."""
-        try:
-            return int(self.ask("select count(*) from frames")[0][0])
-        except sqlite3.OperationalError:
-            return 0
+        return rows(self.layout.database, query, *values)
 
     def run(self, work: Callable[[ModelsTopic], Awaitable[Any]]) -> Any:
         """Run `work` on the topic of models."""

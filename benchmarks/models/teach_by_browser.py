@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.records import rows_so_far
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first
 from benchmarks.models.teach import corridor, truths
@@ -60,8 +60,7 @@ class Recorded:
     def waiting(self) -> Counter[str]:
         """Return the number of frames on the page *Teach* by their truth."""
         query = "select seq from console_labelled_frames where label = '' order by at_ms desc limit ?"
-        rows = _ask(self._console, query, SHOWN)
-        return Counter(self.truth(seq) for (seq,) in rows)
+        return Counter(self.truth(seq) for (seq,) in rows_so_far(self._console, query, SHOWN))
 
     def truth(self, seq: int) -> str:
         """Return the truth of a frame: the camera sends every frame of the video in a loop, and boots once."""
@@ -69,16 +68,7 @@ class Recorded:
 
     def judged(self, name: str) -> list[tuple[int, str]]:
         """Return the frames with a verdict of a version of the model `name`, and their classes."""
-        return _ask(self._database, "select seq, class_name from frames where model_id like ?", f"{name}@%")
-
-
-def _ask(file: Path, query: str, *values: object) -> list[Any]:
-    """Return rows; none before there is a table."""
-    try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
-            return connection.execute(query, values).fetchall()
-    except sqlite3.OperationalError:
-        return []
+        return rows_so_far(self._database, "select seq, class_name from frames where model_id like ?", f"{name}@%")
 
 
 def wait_until(holds: Callable[[], bool], system: RunningSystem, deadline_s: float) -> float:

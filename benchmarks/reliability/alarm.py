@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ import yaml
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.webhook import Webhook
-from benchmarks.models.codefend_live import delays
+from benchmarks.models.codefend_live import delays, first_frames
 from infra.local.files import write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
@@ -122,13 +121,6 @@ def waits(
 def _alerted_s(webhook: Webhook) -> dict[str, float]:
     """Return the first arrival of each camera's alert, in Unix seconds."""
     return {camera: at_s for (name, camera), at_s in webhook.arrived_s().items() if name == ALERT}
-
-
-def first_frames(layout: Layout) -> dict[str, int]:
-    """Return the capture time of each camera's first frame with a sticker, in Unix milliseconds."""
-    query = "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        return dict(connection.execute(query).fetchall())
 
 
 def page(result: Result) -> str:

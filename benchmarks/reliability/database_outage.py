@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
 from benchmarks.harness.postgresql import USER, PostgreSQL, as_user, passing_folder
+from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.local.process import Child
 from infra.settings.document import toml
@@ -76,6 +76,7 @@ def database(folder: Path, cameras: int = 16, fps: float = 4.0) -> Result:
 
 
 def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
+    database = Layout(state).database
     with passing_folder() as folder, _servers(folder, standby=fails_over) as servers:
         servers[0].create(_NAME)
         if fails_over:
@@ -88,7 +89,7 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
                 _until(lambda: _newest(servers[0]) > 0, "the first row", 60)
                 time.sleep(SETTLED_S)
                 servers[0].kill()
-                before = _recorded(state)
+                before = count_frames(database)
                 time.sleep(NOTICED_S if fails_over else OUTAGE_S)
                 at = time.monotonic()
                 last = servers[-1]
@@ -96,7 +97,7 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
                     last.promote()
                 else:
                     last.start()
-                waited = _recorded(state) - before
+                waited = count_frames(database) - before
                 _until(lambda: _lag_s(state, last) <= CAUGHT_UP_S, "a recorder that has caught up", CATCH_UP_S)
                 caught_up_s = time.monotonic() - at
                 time.sleep(SETTLED_S)
@@ -169,15 +170,8 @@ def _newest(server: PostgreSQL) -> int:
 
 
 def _lag_s(state: Path, server: PostgreSQL) -> float:
-    with closing(sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True)) as connection:
-        ((newest,),) = connection.execute("select max(captured_ms) from frames")
+    ((newest,),) = rows(Layout(state).database, "select max(captured_ms) from frames")
     return float((newest or 0) - _newest(server)) / 1000
-
-
-def _recorded(state: Path) -> int:
-    with closing(sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True)) as connection:
-        ((count,),) = connection.execute("select count(*) from frames")
-    return int(count)
 
 
 def _identities(server: PostgreSQL) -> Counter[tuple[str, int, int]]:
@@ -189,8 +183,7 @@ def _settled(state: Path, server: PostgreSQL) -> tuple[set[tuple[str, int, int]]
     """Return the identities in both databases: once they are equal, or when they have had the time to become so."""
     end = time.monotonic() + SETTLED_S
     while True:
-        with closing(sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True)) as connection:
-            wanted = {(str(camera), int(boot), int(seq)) for camera, boot, seq in connection.execute(_QUERY)}
+        wanted = {(str(camera), int(boot), int(seq)) for camera, boot, seq in rows(Layout(state).database, _QUERY)}
         found = _identities(server)
         if wanted == found.keys() or time.monotonic() > end:
             return wanted, found

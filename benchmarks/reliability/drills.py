@@ -27,7 +27,6 @@ import argparse
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from typing import Final
 
 from benchmarks.harness.document import report
 from benchmarks.harness.hostile import publish_hostile
+from benchmarks.harness.records import rows
 from benchmarks.harness.sample_video import sample_video, sample_videos
 from benchmarks.harness.system import Result, RunningSystem, summary
 from benchmarks.reliability.database_outage import database
@@ -206,11 +206,9 @@ def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
         shown = summary(report, state)
     finally:
         os.sched_setaffinity(0, before)
-    with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
-        first_ms, last_ms, count = connection.execute(
-            "select min(recorded_ms), max(recorded_ms), count(*) from frames where seq >= 20"
-        ).fetchone()
     # Start at the 20th frame: parts of the system are still starting before it.
+    query = "select min(recorded_ms), max(recorded_ms), count(*) from frames where seq >= 20"
+    ((first_ms, last_ms, count),) = rows(Layout(state).database, query)
     shown["frames_per_second"] = 1000 * (count - 1) / (last_ms - first_ms)
     shown["cpu_ms_per_frame"] = {role: 1000 * used / report["frames_recorded"] for role, used in cpu.items()}
     return shown
@@ -262,15 +260,14 @@ def expected_alerts(layout: Layout) -> set[str]:
     probes: dict[tuple[str, int], list[Probe]] = {}
     classes: dict[tuple[str, int], list[int]] = {}
     columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, class_id"
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        for camera, boot, seq, strip, entropy, threshold, flagged, class_id in connection.execute(
-            f"select {columns} from frames order by seq"
-        ):
-            # No frame is missing after a run, so the index of a verdict is its sequence number.
-            classes.setdefault((camera, boot), []).append(class_id)
-            if strip == CHECKED:
-                found = Probe(seq, entropy, threshold, bool(flagged), class_id)
-                probes.setdefault((camera, boot), []).append(found)
+    for camera, boot, seq, strip, entropy, threshold, flagged, class_id in rows(
+        layout.database, f"select {columns} from frames order by seq"
+    ):
+        # No frame is missing after a run, so the index of a verdict is its sequence number.
+        classes.setdefault((camera, boot), []).append(class_id)
+        if strip == CHECKED:
+            found = Probe(seq, entropy, threshold, bool(flagged), class_id)
+            probes.setdefault((camera, boot), []).append(found)
     expected = set()
     for (camera, boot), found_in in probes.items():
         verdicts = classes[camera, boot]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import psutil
 import yaml
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.local.process import Child, last_lines
@@ -113,8 +113,7 @@ def await_recovery(database: Path, since_ms: int, deadline_s: float = _RECOVERY_
     )
     end = time.monotonic() + deadline_s
     while True:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-            recovered = [moment for (moment,) in connection.execute(query, (since_ms, _LIVE_MS))]
+        recovered = [moment for (moment,) in rows(database, query, since_ms, _LIVE_MS)]
         if len(recovered) == _CAMERAS:
             return int(max(recovered))
         if time.monotonic() >= end:
@@ -129,8 +128,7 @@ def recovery(database: Path, span: Span) -> Result:
     """
     begun_ms, recovered_ms, ended_ms = span
     query = "select camera, captured_ms, recorded_ms - captured_ms from frames where captured_ms between ? and ?"
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        frames = connection.execute(query, (begun_ms, ended_ms)).fetchall()
+    frames = rows(database, query, begun_ms, ended_ms)
     from_ms = begun_ms if recovered_ms is None else recovered_ms
     after = sorted(waited for _, captured_ms, waited in frames if captured_ms >= from_ms)
     waited_s: dict[str, float] = {}
@@ -146,9 +144,7 @@ def recovery(database: Path, span: Span) -> Result:
 
 def _dead_letters(state: Path) -> dict[str, int]:
     """Return the number of dead letters by camera and reason."""
-    with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
-        query = "select camera || ': ' || reason, count(*) from dead_letters group by 1"
-        return dict(connection.execute(query).fetchall())
+    return dict(rows(Layout(state).database, "select camera || ': ' || reason, count(*) from dead_letters group by 1"))
 
 
 def _rebalance(state: Path) -> None:

@@ -13,13 +13,13 @@ import asyncio
 import os
 import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Final
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import Result, RunningSystem, summary
 from infra.local.kafka_quorum import SINGLE
 from infra.local.replicas import await_replicas
@@ -123,8 +123,7 @@ def gaps(database: Path, below: str = "~") -> list[tuple[int, float]]:
         "select recorded_ms, (recorded_ms - lag(recorded_ms) over (partition by camera order by recorded_ms)) / 1000.0 "
         "from frames where camera < ?"
     )
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        return [(at, gap) for at, gap in connection.execute(query, (below,)) if gap is not None]
+    return [(at, gap) for at, gap in rows(database, query, below) if gap is not None]
 
 
 def _kafka(system: RunningSystem) -> KafkaAddress:

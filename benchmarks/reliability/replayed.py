@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any, Final
 import httpx2
 import yaml
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
@@ -97,15 +97,14 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
 
 def counted(layout: Layout) -> Result:
     """Return the rows and verdicts of a run that has ended, and the number of duplicates among them."""
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        rows = Counter(connection.execute("select camera, boot, seq from frames"))
+    identities = Counter(rows(layout.database, "select camera, boot, seq from frames"))
     judged: Counter[tuple[bytes | None, int, int]] = Counter()
     for record in read_topic(layout.kafka_data, KafkaTopic.VERDICTS):
         verdict = Verdict.FromString(record.value or b"")
         judged[record.key, verdict.boot_id, verdict.seq] += 1
     return {
         "verdicts": judged.total(),
-        "recorded_twice": rows.total() - len(rows),
+        "recorded_twice": identities.total() - len(identities),
         "judged_twice": judged.total() - len(judged),
     }
 

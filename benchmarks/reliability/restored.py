@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from consumers.database.engine import open_engine
 from consumers.database.tables import frames, metadata, offsets
@@ -37,20 +38,19 @@ def restore(folder: Path, cameras: int = 16, fps: float = 4.0, pause_s: float = 
     return {name: _lost(folder / name, each, cameras, fps, pause_s) for name, each in kept.items()}
 
 
-def backup(folder: Path, rows: int = 10_000_000) -> Result:
-    """Back up and restore a database with `rows` frames."""
+def backup(folder: Path, count: int = 10_000_000) -> Result:
+    """Back up and restore a database with `count` frames."""
     layout, fresh = Layout(folder / "large"), folder / "fresh"
     layout.folder.mkdir(parents=True)
     layout.fleet_secret()
-    _fill(layout, rows)
+    _fill(layout, count)
     size = layout.database.stat().st_size
     made_s = _command("backup", "--state", layout.folder, "--to", folder / "to")
     shutil.rmtree(layout.folder)
     restored_s = _command("restore", "--state", fresh, "--from", folder / "to")
-    with closing(sqlite3.connect(Layout(fresh).database)) as connection:
-        ((found,),) = connection.execute("select count(*) from frames")
+    ((found,),) = rows(Layout(fresh).database, "select count(*) from frames")
     return {
-        "rows": rows,
+        "rows": count,
         "rows_restored": found,
         "database_mib": round(size / _MIB),
         "backup_s": made_s,
@@ -70,24 +70,20 @@ def _lost(state: Path, kept: tuple[str, ...], cameras: int, fps: float, pause_s:
         processes = [ProcessId.of(entry["pid"]) for entry in system.roles().values()]
         before = _rows(Layout(state).database)
         begun = time.monotonic()
-        for entry in state.iterdir():
-            if entry.name not in kept:
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        _delete(state, kept)
         system.process.send_signal(signal.SIGKILL)
         system.process.wait()
         for process in processes:
             if process is not None:
                 terminate(process, 0)
-    for entry in state.iterdir():
-        if entry.name not in kept:  # written between the deletion and the end
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    _delete(state, kept)  # files written between the deletion and the end
     new_kafka = () if kept else ("--new-kafka",)
     restore_s = _command("restore", "--state", state, "--from", to, *new_kafka)
     held = _rows(Layout(state).database)
     with RunningSystem(state, *options, "--seconds", pause_s) as system:
         system.await_role("fleet")
         running_s = round(time.monotonic() - begun, 1)
-        report, status = _end(system)
+        status, report = system.wait(240)
     after = _rows(Layout(state).database)
     return {
         "status": status,
@@ -102,15 +98,15 @@ def _lost(state: Path, kept: tuple[str, ...], cameras: int, fps: float, pause_s:
     }
 
 
-def _end(system: RunningSystem) -> tuple[Result, int]:
-    status, report = system.wait(240)
-    return report, status
+def _delete(state: Path, kept: tuple[str, ...]) -> None:
+    for entry in state.iterdir():
+        if entry.name not in kept:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
 def _rows(database: Path) -> dict[tuple[str, int, int], tuple[object, ...]]:
     """Return the frames by identity."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return {row[:3]: row[3:] for row in connection.execute(f"select {_COMPARED} from frames")}
+    return {row[:3]: row[3:] for row in rows(database, f"select {_COMPARED} from frames")}
 
 
 def _command(*arguments: object) -> float:
@@ -121,19 +117,19 @@ def _command(*arguments: object) -> float:
     return round(time.monotonic() - begun, 2)
 
 
-def _fill(layout: Layout, rows: int) -> None:
+def _fill(layout: Layout, count: int) -> None:
     """Write frames of 1,000 cameras, with texts of the usual lengths."""
     engine = open_engine(layout.database_url, writes=True)
     metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(offsets.insert(), {"topic": KafkaTopic.VERDICTS, "partition": 0, "next": rows, "epoch": 1})
+        connection.execute(offsets.insert(), {"topic": KafkaTopic.VERDICTS, "partition": 0, "next": count, "epoch": 1})
     engine.dispose()
     names = [column.name for column in frames.columns]
 
     def made() -> Iterator[tuple[object, ...]]:
         texts: dict[str, object] = {"class_name": "hazard", "model_id": "scene@0123456789abcdef", "policy": "usual"}
         usual = [texts.get(name, "" if frames.c[name].type.python_type is str else 123_456) for name in names]
-        for number in range(rows):
+        for number in range(count):
             yield (f"local/cam-{number % 1000:03}", 2**62 + number % 1000, number // 1000, *usual[3:])
 
     marks = ", ".join("?" * len(names))

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ import psutil
 
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
@@ -62,16 +62,6 @@ def memory_bytes(system: RunningSystem) -> dict[str, int]:
     }
 
 
-def _rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
-    if not database.is_file():
-        return []
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
-        try:
-            return connection.execute(query, values).fetchall()
-        except sqlite3.OperationalError:  # no tables yet
-            return []
-
-
 def _connected(system: RunningSystem) -> bool:
     fleets = system.fleets().values()
     return bool(fleets) and all(is_healthy(entry["metrics"]) for entry in fleets)
@@ -90,7 +80,7 @@ def await_all(system: RunningSystem) -> None:
     """Wait until every camera has its connection and the first frame is recorded."""
     database = Layout(system.state).database
     end = time.monotonic() + _START_S
-    while not (_connected(system) and _rows(database, "select 1 from frames limit 1")):
+    while not (_connected(system) and rows_so_far(database, "select 1 from frames limit 1")):
         if system.process.poll() is not None:
             raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
         if time.monotonic() > end:
@@ -114,15 +104,9 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         system.interrupt()
         status, report = system.wait(_DRAIN_S + _START_S)
         undisturbed(report, system.output())
-    late = sorted(
-        ms
-        for (ms,) in _rows(
-            Layout(state).database,
-            "select recorded_ms - captured_ms from frames where recorded_ms >= ? and recorded_ms < ?",
-            round(1000 * from_s),
-            round(1000 * until_s),
-        )
-    )
+    query = "select recorded_ms - captured_ms from frames where recorded_ms >= ? and recorded_ms < ?"
+    window_ms = round(1000 * from_s), round(1000 * until_s)
+    late = sorted(ms for (ms,) in rows(Layout(state).database, query, *window_ms))
     _, found = audit(state)
     frames = len(late)
     asked = cameras * fps * (until_s - from_s)

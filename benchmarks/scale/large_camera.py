@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import av
 import yaml
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import Result, RunningSystem, summary
 from infra.state_folder import Layout
@@ -94,16 +94,14 @@ def latencies(database: Path) -> Result:
     """Return the number of recorded frames, and the seconds from capture to record after the start, for large and small
     cameras."""
     found: Result = {}
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        for kind, where in (("large", "like"), ("others", "not like")):
-            rows = connection.execute(
-                f"select recorded_ms - captured_ms from frames where camera {where} 'local/large-%' order by seq"
-            ).fetchall()
-            waited = sorted(wait for (wait,) in rows[int(STARTING * len(rows)) :])
-            found[f"frames_recorded_{kind}"] = len(rows)
-            found[f"latency_s_{kind}"] = {
-                f"p{percent}": waited[min(len(waited) - 1, len(waited) * percent // 100)] / 1000
-                for percent in (50, 95, 99)
-                if waited
-            }
+    for kind, where in (("large", "like"), ("others", "not like")):
+        query = f"select recorded_ms - captured_ms from frames where camera {where} 'local/large-%' order by seq"
+        every = rows(database, query)
+        waited = sorted(wait for (wait,) in every[int(STARTING * len(every)) :])
+        found[f"frames_recorded_{kind}"] = len(every)
+        found[f"latency_s_{kind}"] = {
+            f"p{percent}": waited[min(len(waited) - 1, len(waited) * percent // 100)] / 1000
+            for percent in (50, 95, 99)
+            if waited
+        }
     return found

@@ -16,7 +16,6 @@ import json
 import math
 import os
 import re
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ import yaml
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
+from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
@@ -53,22 +53,13 @@ _AGE: Final = re.compile(r'Rebuilt by the server<span class="age" data-at="([0-9
 Result = dict[str, Any]
 
 
-def rows_of(layout: Layout, query: str, *values: object) -> list[tuple[Any, ...]]:
-    """Return the rows of a query on the recorder's database; none before there is one."""
-    try:
-        with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-            return connection.execute(query, values).fetchall()
-    except sqlite3.OperationalError:
-        return []
-
-
 def await_rows(system: RunningSystem, layout: Layout, query: str, holds: Callable[[Any], bool]) -> tuple[Any, ...]:
     """Return the first row of a query once it holds. Raises TimeoutError."""
     end_s = time.monotonic() + _WAIT_S
     while time.monotonic() < end_s and system.process.poll() is None:
-        rows = rows_of(layout, query)
-        if rows and holds(rows[0]):
-            return rows[0]
+        found = rows_so_far(layout.database, query)
+        if found and holds(found[0]):
+            return found[0]
         time.sleep(0.1)
     raise TimeoutError(f"expected frames within {_WAIT_S:g} s: {system.output()[-2000:]}")
 
@@ -122,7 +113,7 @@ def watch(page: str, until_s: float) -> Result:
 def others(layout: Layout, since_ms: int, until_ms: int) -> list[float]:
     """Return the seconds from capture to verdict of each frame of the cameras without an open page."""
     query = "select processed_ms - captured_ms from frames where camera <> ? and processed_ms between ? and ?"
-    return [row[0] / 1000 for row in rows_of(layout, query, VIEWED, since_ms, until_ms)]
+    return [row[0] / 1000 for row in rows(layout.database, query, VIEWED, since_ms, until_ms)]
 
 
 def p90(turns: Sequence[Sequence[float]]) -> float:

@@ -11,10 +11,8 @@ certificates are issued before the start: `before_s` has the seconds from the co
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ import psutil
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
@@ -105,8 +104,7 @@ def _counts(system: RunningSystem) -> dict[str, float]:
 def _recorded(database: Path) -> dict[str, int]:
     """Return the number of cameras that the recorder has stored, and of those without a status."""
     query = "select count(*), count(*) filter (where state = ?) from cameras"
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
-        recorded, unknown = connection.execute(query, (UNKNOWN,)).fetchone()
+    ((recorded, unknown),) = rows(database, query, UNKNOWN)
     return {"recorded": recorded, "status_unknown": unknown}
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +29,11 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.latency import parsed
 from benchmarks.speed.own_networks import SIZE, scenario
-from benchmarks.speed.pipeline import DRAIN_S, WARM_S, recorded, warm_up
+from benchmarks.speed.pipeline import DRAIN_S, WARM_S, measure_window
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import frames
 from infra.state_folder import Layout
 from processors.bundle import load_bundle, shipped_bundle
-from schemas.clock import unix_ms
 
 Result = dict[str, Any]
 
@@ -52,17 +50,14 @@ def run(load: str, size: Sequence[int], seconds: float, share: float, bundle: Pa
         options = ("--scenario", fleet, "--config", config, "--bundle", bundle, "--no-prometheus")
         timing = ("--seconds", seconds + 2 * WARM_S, "--drain-s", DRAIN_S)
         with RunningSystem(folder / "state", *options, *timing) as system:
-            warm_up(system)
-            before, begun_ms = recorded(layout), unix_ms()
-            time.sleep(seconds)
-            handled, ended_ms = recorded(layout) - before, unix_ms()
+            window = measure_window(system, seconds)
             _, found = system.wait(DRAIN_S + 300)
             undisturbed(found, system.output())
         with open_records(layout.database_url) as records:
-            latency = records.latency_quantiles(begun_ms, ended_ms)
+            latency = records.latency_quantiles(window.begun_ms, window.ended_ms)
             every, examined, certified = certificates(records)
     return {
-        "frames_per_second": 1000 * handled / (ended_ms - begun_ms), "p50_s": latency.p50, "p99_s": latency.p99,
+        "frames_per_second": window.frames / window.seconds, "p50_s": latency.p50, "p99_s": latency.p99,
         "recorded": every, "examined": examined, "certified": certified, "frames_lost": found["frames_lost"],
     }  # fmt: skip
 

@@ -17,7 +17,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +27,11 @@ import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, undisturbed
-from benchmarks.speed.pipeline import WARM_S, warm_up
+from benchmarks.speed.pipeline import WARM_S, measure_window
 from consumers.database.queries import open_records
 from infra.audit.report import share
 from infra.local.files import write_json
 from infra.state_folder import Layout
-from schemas.clock import unix_ms
 from schemas.runtime.atomic_file import write_text
 
 Result = dict[str, Any]
@@ -98,23 +96,22 @@ def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
         load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds + 2 * WARM_S)
         traced = patch.dict(os.environ, {"POINTILLIST_TRACE": str(stamps)})
         with traced, RunningSystem(state, *load, "--no-prometheus", checkout=checkout) as system:
-            warm_up(system)
-            begun_ms, before = unix_ms(), system.cpu_seconds()
-            time.sleep(seconds)
-            ended_ms, after = unix_ms(), system.cpu_seconds()
+            window = measure_window(system, seconds)
             report = undisturbed(system.finish(), system.output())
         with open_records(Layout(state).database_url) as records:
-            latency = records.latency_quantiles(begun_ms, ended_ms)
+            latency = records.latency_quantiles(window.begun_ms, window.ended_ms)
         frames = [
-            each for each in read_stamps(stamps).values() if begun_ms <= each.get("captured", 0) // 10**6 < ended_ms
+            each
+            for each in read_stamps(stamps).values()
+            if window.begun_ms <= each.get("captured", 0) // 10**6 < window.ended_ms
         ]
-    handled = cameras * fps * (ended_ms - begun_ms) / 1000
+    handled = cameras * fps * window.seconds
     return {
         "p50_s": latency.p50,
         "p99_s": latency.p99,
         "frames": len(frames),
         "stretches_ms": {what: _spread(values) for what, values in stretches(frames).items()},
-        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / handled for role in before},
+        "cpu_ms_per_frame": {role: 1000 * used / handled for role, used in window.cpu_s.items()},
         "frames_published": report["frames_published"],
         "frames_lost": report["frames_lost"],
         "frames_pending": report["frames_pending"],

@@ -36,7 +36,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.scale.large_camera import write_footage
-from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
+from benchmarks.speed.pipeline import WARM_S, measure_window
 from bundles import GENERAL
 from infra.state_folder import Layout
 from lab.chance import seeded
@@ -136,17 +136,13 @@ def processor_s(folder: Path, bundle: Path, arguments: argparse.Namespace, gathe
     options = ("--scenario", scenario(folder / "scenario.yaml", arguments.cameras, *shown), "--bundle", bundle)
     timing = ("--seconds", seconds + 2 * WARM_S)
     with RunningSystem(state, *options, *timing, "--config", config, "--no-prometheus") as system:
-        warm_up(system)
-        before = recorded(Layout(state)), system.cpu_seconds()
-        time.sleep(seconds)
-        after = recorded(Layout(state)), system.cpu_seconds()
+        window = measure_window(system, seconds)
         runtime = chosen_runtime(state)
         report = undisturbed(system.finish(), system.output())
-    frames = after[0] - before[0]
     return {
-        "frames": frames,
+        "frames": window.frames,
         "runtime": runtime,
-        "cpu_s_per_frame_by_role": {role: (after[1][role] - used) / frames for role, used in before[1].items()},
+        "cpu_s_per_frame_by_role": {role: used / window.frames for role, used in window.cpu_s.items()},
         "frames_lost": report["frames_lost"],
         "bytes_per_frame": report["bytes_sent"] / report["frames_published"],
         "latency_s": report["latency_s"],

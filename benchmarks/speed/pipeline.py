@@ -11,12 +11,11 @@ takes turns too, and `over_baseline` is the frames per second of this one ÷ its
 from __future__ import annotations
 
 import os
-import sqlite3
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ import torch
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.records import count_frames
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.receive import bare_receive_seconds
 from infra.local.mosquitto import Mosquitto
@@ -98,24 +98,47 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
         with RunningSystem(
             state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
         ) as system:
-            warm_up(system)
-            before = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
-            time.sleep(seconds)
-            after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
+            window = measure_window(system, seconds)
             # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
             _, report = system.wait(DRAIN_S + 300)
             undisturbed(report, system.output())
     if report["frames_lost"]:
         raise RuntimeError(f"pipeline: expected no lost frames, got {report['frames_lost']}")
-    frames = after[0] - before[0]
-    by_role = {role: (after[2][role] - before[2][role]) / frames for role in before[2]}
+    by_role = {role: used / window.frames for role, used in window.cpu_s.items()}
     return {
-        "frames_per_second": frames / (after[1] - before[1]),
+        "frames_per_second": window.frames / window.seconds,
         "cpu_s_per_frame": sum(by_role.values()),
         "cpu_s_per_frame_by_role": by_role,
         "frames_lost": report["frames_lost"],
         "frames_recorded": report["frames_recorded"],
     }
+
+
+class Window(NamedTuple):
+    """The work of a system in a part of its run."""
+
+    begun_ms: int
+    ended_ms: int
+    """Unix times."""
+    frames: int
+    """Recorded frames."""
+    cpu_s: dict[str, float]
+    """CPU seconds by role, and of the supervisor as `up`."""
+
+    @property
+    def seconds(self) -> float:
+        """The length of the window."""
+        return (self.ended_ms - self.begun_ms) / 1000
+
+
+def measure_window(system: RunningSystem, seconds: float) -> Window:
+    """Return the work of `seconds` after the warm-up. Check by `undisturbed` that no role was restarted meanwhile."""
+    warm_up(system)
+    database = Layout(system.state).database
+    counted, begun_ms, before = count_frames(database), unix_ms(), system.cpu_seconds()
+    time.sleep(seconds)
+    frames, ended_ms, after = count_frames(database) - counted, unix_ms(), system.cpu_seconds()
+    return Window(begun_ms, ended_ms, frames, {role: after.get(role, 0.0) - used for role, used in before.items()})
 
 
 def warm_up(system: RunningSystem) -> None:
@@ -128,21 +151,12 @@ def warm_up(system: RunningSystem) -> None:
 def await_recorded(system: RunningSystem, frames: int) -> None:
     """Wait until this many frames are recorded. Raises TimeoutError after `FRAMES_S`, or RuntimeError if `up` ends."""
     end = time.monotonic() + FRAMES_S
-    while (found := recorded(Layout(system.state))) < frames:
+    while (found := count_frames(Layout(system.state).database)) < frames:
         if system.process.poll() is not None:
             raise RuntimeError(f"`up`: expected recorded frames, got its end: {system.output()[-2000:]}")
         if time.monotonic() > end:
             raise TimeoutError(f"recorded frames: expected {frames} within {FRAMES_S:g} s, got {found}")
         time.sleep(0.1)
-
-
-def recorded(layout: Layout) -> int:
-    """Return the number of rows that the recorder has written."""
-    try:
-        with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-            return int(connection.execute("select count(*) from frames").fetchone()[0])
-    except sqlite3.Error:
-        return 0
 
 
 def receive_cost(messages: int = 20000) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +18,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.latency import parsed
-from benchmarks.speed.pipeline import WARM_S, recorded, warm_up
-from infra.state_folder import Layout
+from benchmarks.speed.pipeline import WARM_S, measure_window
 
 Result = dict[str, Any]
 SIDES: Final = ("untraced", "traced")
@@ -36,18 +34,15 @@ def run(cameras: int, fps: float, seconds: float, share: float | None) -> Result
         load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds + 3 * WARM_S, "--no-prometheus")
         traced = () if share is None else ("--tracing", collector.url, "--tracing-share", share)
         with RunningSystem(state, *load, *traced) as system:
-            warm_up(system)
-            frames, before = recorded(Layout(state)), system.cpu_seconds()
-            time.sleep(seconds)
-            frames, after = recorded(Layout(state)) - frames, system.cpu_seconds()
+            window = measure_window(system, seconds)
             found = undisturbed(system.finish(), system.output())
         whole = sum(
             {"camera", "bridge", "processor", "recorder"} <= {span.name for span in spans}
             for spans in collector.traces().values()
         )
     return {
-        "frames": frames,
-        "cpu_ms_per_frame": {role: 1000 * (after[role] - before[role]) / frames for role in before},
+        "frames": window.frames,
+        "cpu_ms_per_frame": {role: 1000 * used / window.frames for role, used in window.cpu_s.items()},
         "frames_published": found["frames_published"],
         "frames_lost": found["frames_lost"],
         "traces": whole,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-
+from benchmarks.harness.records import rows_so_far
 from benchmarks.harness.system import RunningSystem
 from infra.state_folder import Layout
 from tests.waiting import wait_until
@@ -15,13 +13,8 @@ def recorded_frames(layout: Layout, camera: str = "%", since_ms: int = 0) -> int
 
     0 before the recorder has its tables.
     """
-    with (
-        contextlib.suppress(sqlite3.OperationalError),
-        contextlib.closing(sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True)) as connection,
-    ):
-        query = "select count(*) from frames where camera like ? and captured_ms >= ?"
-        return int(connection.execute(query, (camera, since_ms)).fetchone()[0])
-    return 0
+    query = "select count(*) from frames where camera like ? and captured_ms >= ?"
+    return sum(count for (count,) in rows_so_far(layout.database, query, camera, since_ms))
 
 
 def await_recorded(system: RunningSystem, frames: int) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import time
 
+from benchmarks.harness.records import rows, rows_so_far
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 
 
 def refused(layout: Layout) -> dict[str, int]:
     """Return the number of dead letters for each reason."""
-    rows = _query(layout, "select reason, count(*) from dead_letters group by reason")
-    return {str(reason): int(str(count)) for reason, count in rows}
+    return dict(rows(layout.database, "select reason, count(*) from dead_letters group by reason"))
 
 
 def await_frames(layout: Layout, cameras: int, deadline_s: float = 60.0) -> None:
     """Wait until a frame of every camera is recorded."""
     end = time.monotonic() + deadline_s
-    while not layout.database.is_file() or len(_query(layout, "select distinct camera from frames")) < cameras:
+    while len(rows_so_far(layout.database, "select distinct camera from frames")) < cameras:
         if time.monotonic() > end:
             raise TimeoutError(
                 f"recorded frames: expected some of all {cameras} cameras within {deadline_s:g} s, got fewer"
@@ -33,15 +32,6 @@ def p99_s(layout: Layout, since_ms: int, until_ms: int, but_not: CameraId) -> fl
     It covers the frames captured in [since_ms, until_ms) of all cameras but one. Frames that were never recorded are
     excluded; the audit counts those.
     """
-    rows = _query(
-        layout,
-        "select recorded_ms - captured_ms from frames where captured_ms >= ? and captured_ms < ? and camera != ?",
-        since_ms, until_ms, but_not,
-    )  # fmt: skip
-    taken = sorted(float(str(row[0])) for row in rows)
+    query = "select recorded_ms - captured_ms from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
+    taken = sorted(ms for (ms,) in rows(layout.database, query, since_ms, until_ms, but_not))
     return taken[math.ceil(0.99 * len(taken)) - 1] / 1000 if taken else None
-
-
-def _query(layout: Layout, text: str, *values: object) -> list[tuple[object, ...]]:
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        return connection.execute(text, values).fetchall()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, RunningSystem
 from benchmarks.speed.pipeline import await_recorded
 from infra.state_folder import Layout
@@ -52,6 +52,5 @@ def _once() -> dict[str, Any]:
 
 def _last_recorded(layout: Layout, camera: str) -> float:
     """Return the capture time of a camera's last recorded frame, in Unix milliseconds."""
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        query = "select max(captured_ms) from frames where camera = ?"
-        return float(connection.execute(query, (camera,)).fetchone()[0])
+    ((last_ms,),) = rows(layout.database, "select max(captured_ms) from frames where camera = ?", camera)
+    return float(last_ms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from benchmarks.harness.intruder import enrolled, mqtt_of
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem
 from infra.audit.kafka_files import read_topic
 from infra.pki.authority import Authority
@@ -131,11 +131,7 @@ class Target:
 
     def _frames(self, column: str, windows: Sequence[Window]) -> list[Any]:
         query = f"select {column} from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
-        found: list[Any] = []
-        with sqlite3.connect(f"file:{self.layout.database}?mode=ro", uri=True) as connection:
-            for window in windows:
-                found += [row[0] for row in connection.execute(query, (*window, MALLORY))]
-        return found
+        return [value for window in windows for (value,) in rows(self.layout.database, query, *window, MALLORY)]
 
 
 def kafka_refusals(layout: Layout) -> int:
