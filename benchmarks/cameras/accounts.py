@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import av
 
-from benchmarks.cameras.bridge import wait_for
 from benchmarks.cameras.site import site
 from benchmarks.harness.rtsp import RtspServer
+from benchmarks.harness.waiting import wait_until
 
 LARGE: Final = (1920, 1080)
 
@@ -53,7 +53,7 @@ def large_stream(folder: Path, fps: int, seconds: float, options: dict[str, Any]
         place.write()
         camera = place.camera("large")
         with place.running() as run:
-            wait_for("frames", lambda: place.bridge.frames(camera) > 0, 60)
+            wait_until(lambda: place.bridge.frames(camera) > 0, "frames", 60, every_s=0.02)
             time.sleep(seconds)
             status = run.end()
         [left] = run.events("camera_left")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
@@ -125,14 +124,3 @@ class ConfirmingBridge:
                 )
                 payload = sign_message(self._keys.current(camera), confirm)
                 self._client.publish(mqtt_topic(camera, Channel.CONFIRM), payload, qos=0)
-
-
-def wait_for(what: str, holds: object, within_s: float) -> float:
-    """Return the seconds until `holds()` is true. Raises RuntimeError after `within_s`."""
-    begun = time.monotonic()
-    assert callable(holds)
-    while not holds():
-        if time.monotonic() - begun > within_s:
-            raise RuntimeError(f"{what}: expected within {within_s:g} s, got a timeout")
-        time.sleep(0.02)
-    return time.monotonic() - begun

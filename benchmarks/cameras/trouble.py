@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.cameras.bridge import wait_for
 from benchmarks.cameras.site import CameraRun, Site, site
 from benchmarks.harness.rtsp import RtspServer
+from benchmarks.harness.waiting import wait_until
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE
 
@@ -20,6 +21,7 @@ SIZE: Final = (320, 240)
 HANG_S: Final = 5.0
 NAMED_S: Final = 15.0
 _OPEN_S: Final = 120.0
+_POLL_S: Final = 0.02
 
 
 def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
@@ -43,12 +45,10 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
         listed = len(place.cameras)
         begun = time.monotonic()
         with place.running() as run:
-            wait_for("a refusal", lambda: _named(place, "wrong-password", "401"), 60)
+            wait_until(lambda: _named(place, "wrong-password", "401"), "a refusal", 60, every_s=_POLL_S)
             named = {"wrong-password": time.time() - _taken_up(run, place.camera("wrong-password"))}
             for name in (*names, "removed", "hangs", "dies"):
-                wait_for(
-                    f"frames of {name}", lambda name=name: place.bridge.frames(place.camera(name)) > 2 * fps, _OPEN_S
-                )
+                wait_until(partial(_sends, place, name, 2 * fps), f"frames of {name}", _OPEN_S, every_s=_POLL_S)
             opened_s = time.monotonic() - begun
             hanging.pause()
             dying.kill()
@@ -60,7 +60,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
                 "hangs": lambda: _named(place, "hangs", "no frame for"),
                 "dies": lambda: _named(place, "dies", ""),
                 "removed": lambda: place.bridge.statuses.get(place.camera("removed"), (0, ""))[0] == OFFLINE,
-                "added": lambda: place.bridge.frames(place.camera("added")) > 0,
+                "added": partial(_sends, place, "added", 0),
             }
             while awaited:
                 for name, holds in list(awaited.items()):
@@ -69,7 +69,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
                         del awaited[name]
                 if time.monotonic() - troubled > 4 * NAMED_S:
                     raise RuntimeError(f"reports of faults: expected {', '.join(awaited)}, got a timeout")
-                time.sleep(0.02)
+                time.sleep(_POLL_S)
             reasons = {
                 name: place.bridge.statuses[place.camera(name)][1] for name in ("hangs", "dies", "wrong-password")
             }
@@ -78,7 +78,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
             hanging.resume()
             with RtspServer(*counted, port=dying.port):
                 back = {
-                    name: wait_for(f"{name} back", lambda name=name: _online(place, name), 60)
+                    name: wait_until(partial(_online, place, name), f"{name} back", 60, every_s=_POLL_S)
                     for name in ("hangs", "dies")
                 }
             status = run.end()
@@ -126,6 +126,11 @@ def _named(place: Site, name: str, reason: str) -> bool:
     """Return whether both the broker and `cameras.json` report a camera's fault."""
     state, detail = place.bridge.statuses.get(place.camera(name), (0, ""))
     return state == DEGRADED and reason in detail and place.phase(name)[0] == "failing"
+
+
+def _sends(place: Site, name: str, more_than: int) -> bool:
+    """Return whether the bridge has more than this many frames of a camera."""
+    return place.bridge.frames(place.camera(name)) > more_than
 
 
 def _online(place: Site, name: str) -> bool:

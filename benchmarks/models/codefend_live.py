@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -30,6 +29,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
+from benchmarks.harness.waiting import wait_until
 from infra.local.files import read_json
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
@@ -144,8 +144,8 @@ def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Resul
     with RunningSystem(state, "--scenario", file, "--bundle", bundle) as system:
         system.await_role("fleet")
         # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
-        _await(
-            lambda: sum(1 for _ in layout.quarantine.rglob("*.png.sealed")) >= 100, 60 * minutes, "100 flagged frames"
+        wait_until(
+            lambda: len(list(layout.quarantine.rglob("*.png.sealed"))) >= 100, "100 flagged frames", 60 * minutes
         )
         begun = time.monotonic()
         _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
@@ -154,11 +154,11 @@ def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Resul
         before = _models(layout)
         published = time.monotonic()
         _command("model", "publish", repaired, "--state", state)
-        _await(lambda: len(_models(layout)) > len(before), 120, "a verdict of the repaired model")
+        wait_until(lambda: len(_models(layout)) > len(before), "a verdict of the repaired model", 120)
         served_s = time.monotonic() - published
         switched_ms = unix_ms()
         time.sleep(30)
-        system.process.send_signal(signal.SIGINT)
+        system.interrupt()
         report = system.finish(300)
     status, audited = audit(state)
     return {
@@ -193,14 +193,6 @@ def _command(*arguments: object) -> None:
     done = subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"pointillist {arguments[0]} {arguments[1]}: {done.stderr[-2000:]}")
-
-
-def _await(condition: Any, deadline_s: float, what: str) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: expected within {deadline_s:g} s, got a timeout")
-        time.sleep(0.5)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import tempfile
 import time
 import tomllib
@@ -31,8 +30,9 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.prometheus import Prometheus
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.harness.waiting import wait_until
 from benchmarks.pages.red_team_figures import ALERT, ATTACK_S, CALM_S, CONDITIONS, Condition, Result, judged, page
-from infra.local.files import write_json
+from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder
 from producers.scene import SceneSimulator
@@ -117,7 +117,7 @@ def run(state: Path, plan: Plan, name: str, size: tuple[int, int], seed: int) ->
         read = settled(prometheus, round(plan.fps * ATTACK_S) * len(CHOSEN))
         fired = prometheus.first_times(f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}', begun_s, time.time())
         used = system.cpu_seconds()
-        system.process.send_signal(signal.SIGINT)
+        system.interrupt()
         report = system.finish(300)
     status, audited = audit(state)
     attacked, counted = _attacked(layout.database)
@@ -182,13 +182,9 @@ def accuracies(prometheus: Prometheus) -> Result:
 
 def _await_start(layout: Layout) -> float:
     """Return the time of the cameras' first capture in Unix seconds."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            return float(json.loads((layout.folder / "fleet.json").read_text())["started_ms"]) / 1000
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    raise TimeoutError("cameras: expected a start within 120 s, got none")
+    file = layout.folder / "fleet.json"
+    wait_until(lambda: "started_ms" in read_json(file), "a start of the cameras", 120)
+    return float(read_json(file)["started_ms"]) / 1000
 
 
 def _attacked(database: Path) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:

@@ -32,6 +32,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.harness.waiting import wait_until
 from benchmarks.models.bad_candidates import bad_candidates
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli.access import kafka_place
@@ -94,14 +95,7 @@ class Drill:
         self.layout = Layout(self.state)
         self.system.await_role("fleet")
         self.system.await_role("monitor")
-        self._wait(lambda: count_frames(self.layout.database) > 0)
-
-    def _wait(self, holds: Callable[[], bool], deadline_s: float = 120.0) -> None:
-        end_s = time.monotonic() + deadline_s
-        while not holds():
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"expected frames within {deadline_s:g} s: {self.system.output()[-2000:]}")
-            time.sleep(0.2)
+        wait_until(lambda: count_frames(self.layout.database), "a frame", 120, system=self.system)
 
     def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query on the recorder's database."""

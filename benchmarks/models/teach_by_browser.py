@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import rows_so_far
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first
+from benchmarks.harness.waiting import wait_until
 from benchmarks.models.teach import corridor, truths
 from consumers.console.access.owner import owner_link
 from consumers.console.pages.teach import SHOWN
@@ -69,18 +70,6 @@ class Recorded:
     def judged(self, name: str) -> list[tuple[int, str]]:
         """Return the frames with a verdict of a version of the model `name`, and their classes."""
         return rows_so_far(self._database, "select seq, class_name from frames where model_id like ?", f"{name}@%")
-
-
-def wait_until(holds: Callable[[], bool], system: RunningSystem, deadline_s: float) -> float:
-    """Wait; return the seconds that it took. Raises RuntimeError if `up` ends, TimeoutError after the deadline."""
-    begun = time.monotonic()
-    while not holds():
-        if system.process.poll() is not None:
-            raise RuntimeError(f"expected `up` to run, it has ended: {system.output()[-2000:]}")
-        if time.monotonic() - begun > deadline_s:
-            raise TimeoutError(f"expected an answer within {deadline_s:g} s: {system.output()[-2000:]}")
-        time.sleep(_POLL_S)
-    return time.monotonic() - begun
 
 
 def most_of(labels: int) -> int:
@@ -136,7 +125,7 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
         page.goto(f"{console}/teach")
         return page.locator(f"option:text-is('{CAMERA}')").count() == 1
 
-    wait_until(offered, system, _JOB_S)
+    wait_until(offered, "the camera in the console", _JOB_S, system=system)
     page.get_by_label("Camera").select_option(CAMERA)
     page.get_by_role("button", name="Collect its frames").click()
 
@@ -145,7 +134,7 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
         usable: int = sum(min(found[each], most_of(options.labels)) for each in CLASSES)
         return usable >= int(options.labels)
 
-    collecting_s = wait_until(enough, system, options.collect_s)
+    collecting_s = wait_until(enough, "collected frames", options.collect_s, system=system)
     collected = recorded.waiting()
     page.goto(f"{console}/teach")
     expect(frames_of(page).first).to_be_visible()
@@ -159,7 +148,7 @@ def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options:
     trained = time.monotonic()
     summary = page.locator("#job .said").inner_text()
     page.get_by_role("button", name="Publish the taught bundle").click()
-    wait_until(lambda: bool(recorded.judged(NAME)), system, _JOB_S)
+    wait_until(lambda: recorded.judged(NAME), "a taught verdict", _JOB_S, every_s=_POLL_S, system=system)
     served = time.monotonic()
     time.sleep(options.live_s)
     verdicts = [(recorded.truth(seq), found) for seq, found in recorded.judged(NAME)]

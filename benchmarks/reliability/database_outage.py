@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ import psycopg
 from benchmarks.harness.postgresql import USER, PostgreSQL, as_user, passing_folder
 from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.harness.waiting import wait_until
 from infra.local.process import Child
 from infra.settings.document import toml
 from infra.state_folder import Layout, write_secret
@@ -86,7 +87,7 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
         with RunningSystem(state, "--cameras", cameras, "--fps", fps, "--no-prometheus") as system:
             system.await_role("fleet")
             with _recorder(system, url):
-                _until(lambda: _newest(servers[0]) > 0, "the first row", 60)
+                wait_until(lambda: _newest(servers[0]) > 0, "the first row", 60)
                 time.sleep(SETTLED_S)
                 servers[0].kill()
                 before = count_frames(database)
@@ -98,7 +99,7 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
                 else:
                     last.start()
                 waited = count_frames(database) - before
-                _until(lambda: _lag_s(state, last) <= CAUGHT_UP_S, "a recorder that has caught up", CATCH_UP_S)
+                wait_until(lambda: _lag_s(state, last) <= CAUGHT_UP_S, "a recorder that has caught up", CATCH_UP_S)
                 caught_up_s = time.monotonic() - at
                 time.sleep(SETTLED_S)
                 system.send("fleet", signal.SIGSTOP)
@@ -188,11 +189,3 @@ def _settled(state: Path, server: PostgreSQL) -> tuple[set[tuple[str, int, int]]
         if wanted == found.keys() or time.monotonic() > end:
             return wanted, found
         time.sleep(0.5)
-
-
-def _until(condition: Callable[[], bool], what: str, patience_s: float) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: expected within {patience_s:g} s, got a timeout")
-        time.sleep(0.25)

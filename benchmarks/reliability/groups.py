@@ -16,6 +16,7 @@ import yaml
 from benchmarks.harness.records import rows
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.harness.waiting import wait_until
 from infra.local.process import Child, last_lines
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
@@ -172,11 +173,7 @@ def added_processor(state: Path, bundle: Path) -> Iterator[Child]:
 
 
 def _await_assignment(log: Path, count: int) -> None:
-    end = time.monotonic() + _REBALANCE_S
-    while log.read_text().count(_ASSIGNED) < count:
-        if time.monotonic() > end:
-            raise TimeoutError(f"expected a rebalance within {_REBALANCE_S:g} s, got none")
-        time.sleep(0.2)
+    wait_until(lambda: log.read_text().count(_ASSIGNED) >= count, "a rebalance", _REBALANCE_S)
 
 
 def _hang_decoder(processor: int) -> None:

@@ -25,6 +25,7 @@ import yaml
 
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.harness.waiting import wait_until
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
@@ -82,7 +83,7 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
         with httpx2.Client(base_url=url, headers=owner, timeout=90) as api:
             letters = _settled(lambda: _letters(api))
             answers = {reason: _replayed(api, reason) for reason in letters}
-            _await(lambda: int(api.get("/audit").json().get("frames_dead_lettered", 1)) == 0, "all recorded")
+            wait_until(lambda: api.get("/audit").json().get("frames_dead_lettered") == 0, "all recorded", PATIENCE_S)
             again = {reason: _replayed(api, reason) for reason in letters}
         system.interrupt()
         report = system.finish()
@@ -142,11 +143,3 @@ def _settled(read: Callable[[], dict[str, int]]) -> dict[str, int]:
         if now != found:
             found, since = now, time.monotonic()
     return found
-
-
-def _await(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: expected within {PATIENCE_S:g} s, got a timeout")
-        time.sleep(0.25)

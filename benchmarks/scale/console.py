@@ -32,6 +32,7 @@ from sqlalchemy import insert
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.waiting import wait_until
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.transaction_effect import TransactionEffect
@@ -102,11 +103,9 @@ class Room:
 
     def await_cameras(self, cameras: int) -> None:
         """Wait until the console shows this many cameras. Raises TimeoutError."""
-        end_s = time.monotonic() + _WAIT_S
-        while (found := httpx2.get(f"{self.page}/api/v1/cameras").json()["found"]) < cameras:
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"{self.page}: expected {cameras} cameras within {_WAIT_S:g} s, got {found}")
-            time.sleep(0.1)
+        wait_until(
+            lambda: httpx2.get(f"{self.page}/api/v1/cameras").json()["found"] >= cameras, f"{cameras} cameras", _WAIT_S
+        )
 
     @contextmanager
     def console(self, kafka: str, *options: str) -> Iterator[psutil.Process]:
@@ -133,16 +132,13 @@ class Room:
 
 
 def _await_page(url: str) -> None:
-    end_s = time.monotonic() + _WAIT_S
-    while True:
+    def answers() -> bool:
         try:
-            if httpx2.get(url, timeout=5).status_code == 200:
-                return
+            return httpx2.get(url, timeout=5).status_code == 200
         except httpx2.HTTPError:
-            pass
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"{url}: expected an answer within {_WAIT_S:g} s, got none")
-        time.sleep(0.05)
+            return False
+
+    wait_until(answers, f"an answer of {url}", _WAIT_S)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.system import RunningSystem, audit, undisturbed
+from benchmarks.harness.waiting import wait_until
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
 from infra.state_folder import Layout
@@ -79,15 +80,12 @@ def _by_role(values: dict[str, T]) -> dict[str, T]:
 def await_all(system: RunningSystem) -> None:
     """Wait until every camera has its connection and the first frame is recorded."""
     database = Layout(system.state).database
-    end = time.monotonic() + _START_S
-    while not (_connected(system) and rows_so_far(database, "select 1 from frames limit 1")):
-        if system.process.poll() is not None:
-            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
-        if time.monotonic() > end:
-            raise TimeoutError(
-                f"`up`: expected all cameras and a frame within {_START_S:g} s, got {system.output()[-2000:]}"
-            )
-        time.sleep(0.25)
+    wait_until(
+        lambda: _connected(system) and rows_so_far(database, "select 1 from frames limit 1"),
+        "all cameras and a frame",
+        _START_S,
+        system=system,
+    )
 
 
 def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: float) -> Cell:

@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -32,9 +32,10 @@ import yaml
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
-from benchmarks.harness.records import rows, rows_so_far
+from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.waiting import await_cameras, wait_until
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
 
@@ -53,25 +54,15 @@ _AGE: Final = re.compile(r'Rebuilt by the server<span class="age" data-at="([0-9
 Result = dict[str, Any]
 
 
-def await_rows(system: RunningSystem, layout: Layout, query: str, holds: Callable[[Any], bool]) -> tuple[Any, ...]:
-    """Return the first row of a query once it holds. Raises TimeoutError."""
-    end_s = time.monotonic() + _WAIT_S
-    while time.monotonic() < end_s and system.process.poll() is None:
-        found = rows_so_far(layout.database, query)
-        if found and holds(found[0]):
-            return found[0]
-        time.sleep(0.1)
-    raise TimeoutError(f"expected frames within {_WAIT_S:g} s: {system.output()[-2000:]}")
-
-
 def first(folder: Path) -> Result:
     """Return the seconds until the first recorded frame, and the moments on the way."""
     state = folder / "state"
     bundle = general_bundle(folder)
     layout, begun_s = Layout(state), time.time()
     with RunningSystem(state, "--source", sample_video(VIDEO), "--bundle", bundle) as system:
+        wait_until(lambda: count_frames(layout.database), "the first frame", _WAIT_S, system=system)
         query = "select captured_ms, processed_ms, recorded_ms from frames order by recorded_ms limit 1"
-        captured_ms, processed_ms, recorded_ms = await_rows(system, layout, query, lambda row: row[0] is not None)
+        ((captured_ms, processed_ms, recorded_ms),) = rows(layout.database, query)
         steps = {"captured": captured_ms / 1000, "judged": processed_ms / 1000, "recorded": recorded_ms / 1000}
         for role, entry in system.roles().items():
             with suppress(psutil.NoSuchProcess):
@@ -137,7 +128,7 @@ def view(folder: Path) -> Result:
     layout, turns = Layout(state), {False: list[Result](), True: list[Result]()}
     times = {False: list[list[float]](), True: list[list[float]]()}
     with RunningSystem(state, "--scenario", scenario, "--bundle", general_bundle(folder)) as system:
-        await_rows(system, layout, "select count(distinct camera) from frames", lambda row: row[0] == CAMERAS)
+        await_cameras(system, CAMERAS, _WAIT_S)
         page = f"http://{system.roles()['console']['listen']}"
         time.sleep(2 * _SETTLES_S)
         for turn in range(TURNS):

@@ -22,6 +22,7 @@ import psutil
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.waiting import wait_until
 from benchmarks.scale.console import NO_BROKER, Result, Room, in_browser
 from consumers.console.access.tokens import create_token
 from infra.settings.document import toml
@@ -40,12 +41,8 @@ def sites(page: str) -> dict[str, dict[str, Any]]:
 
 def seconds_to(page: str, state: str) -> float:
     """Return the seconds until the stopped site has a state. Raises TimeoutError."""
-    begun_s = time.monotonic()
-    while sites(page)[STOPPED]["state"] != state:
-        if time.monotonic() - begun_s > _WAIT_S:
-            raise TimeoutError(f"{STOPPED}: expected the state {state} within {_WAIT_S:g} s")
-        time.sleep(0.05)
-    return time.monotonic() - begun_s
+    what = f"{STOPPED} in the state {state}"
+    return wait_until(lambda: sites(page)[STOPPED]["state"] == state, what, _WAIT_S, every_s=0.05)
 
 
 def oldest_s(page: str) -> float:

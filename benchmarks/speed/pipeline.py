@@ -25,6 +25,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import count_frames
 from benchmarks.harness.system import RunningSystem, undisturbed
+from benchmarks.harness.waiting import wait_until
 from benchmarks.speed.receive import bare_receive_seconds
 from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
@@ -150,13 +151,8 @@ def warm_up(system: RunningSystem) -> None:
 
 def await_recorded(system: RunningSystem, frames: int) -> None:
     """Wait until this many frames are recorded. Raises TimeoutError after `FRAMES_S`, or RuntimeError if `up` ends."""
-    end = time.monotonic() + FRAMES_S
-    while (found := count_frames(Layout(system.state).database)) < frames:
-        if system.process.poll() is not None:
-            raise RuntimeError(f"`up`: expected recorded frames, got its end: {system.output()[-2000:]}")
-        if time.monotonic() > end:
-            raise TimeoutError(f"recorded frames: expected {frames} within {FRAMES_S:g} s, got {found}")
-        time.sleep(0.1)
+    database = Layout(system.state).database
+    wait_until(lambda: count_frames(database) >= frames, f"{frames} recorded frames", FRAMES_S, system=system)
 
 
 def receive_cost(messages: int = 20000) -> float:

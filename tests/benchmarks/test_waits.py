@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.cameras import __main__ as cameras
 from benchmarks.cameras import site
+from benchmarks.harness.waiting import wait_until
 
 
 def test_a_camera_run_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +66,10 @@ def test_streams_whose_numbers_are_read_are_sent_without_a_video_codec(
     monkeypatch.setattr(sys, "argv", ["cameras", "--out", str(tmp_path)])
     cameras.main()
     assert [(each["fps"], each.get("profile")) for each in sent] == [(0, "raw"), (1, "raw")]
+
+
+def test_a_wait_that_is_too_long_names_its_condition() -> None:
+    answers = iter((False, False, True))
+    assert wait_until(lambda: next(answers), "the third answer", 60, every_s=0.01) >= 0.02
+    with pytest.raises(TimeoutError, match=r"^a frame: expected within 0\.02 s, got a timeout$"):
+        wait_until(lambda: False, "a frame", 0.02, every_s=0.01)

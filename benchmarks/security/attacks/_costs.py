@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
+from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._good_traffic import await_frames, p99_s, refused
-from benchmarks.security.attacks.outcome import Outcome
+from benchmarks.harness.waiting import await_cameras
+from benchmarks.security.attacks.outcome import Outcome, p99_s
 from infra.local.process import COMMAND
 from infra.state_folder import Layout
 from infra.up.scrape import Samples
@@ -59,7 +59,7 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         layout = Layout(state)
-        await_frames(layout, CAMERAS)
+        await_cameras(system, CAMERAS)
         intruder = Intruder(mqtt_of(system), enrolled(layout, MALLORY))
         messages = attacker(intruder.enrolment.key)
         time.sleep(5)
@@ -83,7 +83,7 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
         "audit_after_s": audit_after_s,
         "seconds_from_ctrl_c_to_the_end_of_up": ended_s,
         "messages_not_taken": over_quota,
-        "dead_letters": refused(layout),
+        "dead_letters": dict(rows(layout.database, "select reason, count(*) from dead_letters group by reason")),
         "thrown_out": intruder.thrown_out,
     }
     bounded = (
@@ -142,7 +142,7 @@ def end_s(system: RunningSystem) -> float | None:
     if system.process.poll() is not None:
         return None
     begun = time.monotonic()
-    system.process.send_signal(signal.SIGINT)
+    system.interrupt()
     try:
         _, report = system.wait(END_S)
     except subprocess.TimeoutExpired:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from benchmarks.harness.records import rows
+from infra.state_folder import Layout
+from schemas.identity import CameraId
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +28,18 @@ class Outcome:
     """The same percentile during the attack."""
     seen: dict[str, Any] = field(default_factory=dict)
     """Counts by which the attack was noticed: alerts, dead letters, refusals."""
+
+
+def p99_s(layout: Layout, since_ms: int, until_ms: int, but_not: CameraId) -> float | None:
+    """Return the 99th percentile of capture-to-record latency, in seconds; None without frames.
+
+    It covers the frames captured in [since_ms, until_ms) of all cameras but one. Frames that were never recorded are
+    excluded; the audit counts those.
+    """
+    query = "select recorded_ms - captured_ms from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
+    return quantile(sorted(ms / 1000 for (ms,) in rows(layout.database, query, since_ms, until_ms, but_not)), 0.99)
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """Return the quantile of ascending values; None of an empty sequence."""
+    return values[math.ceil(q * len(values)) - 1] if values else None

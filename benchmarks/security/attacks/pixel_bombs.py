@@ -4,7 +4,6 @@ maximum number of pixels."""
 from __future__ import annotations
 
 import secrets
-import signal
 import time
 from collections import Counter
 from functools import partial
@@ -15,8 +14,7 @@ import numpy as np
 
 from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._good_traffic import p99_s
-from benchmarks.security.attacks.outcome import Outcome
+from benchmarks.security.attacks.outcome import Outcome, p99_s
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
@@ -54,7 +52,7 @@ def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
         time.sleep(WINDOW_S)
         ended_ms = unix_ms()
         time.sleep(5)
-        system.process.send_signal(signal.SIGINT)
+        system.interrupt()
         intruder.close()
         status, report = system.wait(300)
     before_s = p99_s(layout, before_ms, begun_ms, attacker)

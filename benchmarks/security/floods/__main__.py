@@ -20,6 +20,7 @@ from typing import Any, Final
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.waiting import wait_until
 from benchmarks.security.floods.crowd import Address, besiege
 from benchmarks.security.floods.kinds import FLOODS, SOURCE, Flood, Target
 from benchmarks.security.floods.page import LONGEST_PAGE_S, markdown
@@ -141,15 +142,12 @@ def run(folder: Path, floods: list[Flood], seconds: float, recorded_s: float) ->
 
 
 def _await_health(address: Address) -> None:
-    end_s = time.monotonic() + _WAIT_S
-    while True:
+    def answers() -> bool:
         visits = Visits()
         visits.load(address, VISITOR, "/health", "")
-        if not visits.failures:
-            return
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"console: expected an answer within {_WAIT_S:g} s, got {visits.failures}")
-        time.sleep(0.2)
+        return not visits.failures
+
+    wait_until(answers, "an answer of the console", _WAIT_S)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +23,13 @@ from typing import Any, Final
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem
-from benchmarks.security.attacks._good_traffic import await_frames
+from benchmarks.harness.waiting import await_cameras
+from benchmarks.security.attacks.outcome import quantile
 from benchmarks.security.attacks.table.attack import Attack
 from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
 from benchmarks.security.attacks.table.strangers import STRANGERS
-from benchmarks.security.attacks.table.target import DROPPED, Target, Window, quantile, scratch
+from benchmarks.security.attacks.table.target import DROPPED, Target, Window
 from infra.local.files import read_json, write_json
 from schemas.batched import batched
 from schemas.clock import unix_ms
@@ -133,12 +135,12 @@ def _is(name: str, found: str) -> bool:
 
 def run(wanted: Sequence[Attack], cells: dict[str, Any], keep: Path, seconds: float) -> None:
     """Measure the wanted attacks on one system. Write the cells when it has ended and all frames are recorded."""
-    with scratch() as folder:
+    with tempfile.TemporaryDirectory(prefix="pointillist-attacks-") as folder:
         state = Path(folder) / "state"
         with RunningSystem(state, *OPTIONS) as system:
             system.await_role("fleet")
             target = Target.of(system, CAMERAS, Path(folder))
-            await_frames(target.layout, CAMERAS)
+            await_cameras(system, CAMERAS)
             time.sleep(seconds)
             found = {}
             for attack in wanted:

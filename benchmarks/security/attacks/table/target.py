@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,13 +140,3 @@ def kafka_refusals(layout: Layout) -> int:
         for log in logs
         for line in log.read_bytes().splitlines()
     )
-
-
-def quantile(values: Sequence[float], q: float) -> float | None:
-    """Return the quantile of ascending values; None of an empty sequence."""
-    return values[math.ceil(q * len(values)) - 1] if values else None
-
-
-def scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder for one run."""
-    return tempfile.TemporaryDirectory(prefix="pointillist-attacks-")
