@@ -20,7 +20,7 @@ from benchmarks.bytes.rows import DROP, JPEG, PRESETS, PROFILES_SENT, Row, h264
 from benchmarks.bytes.search import next_factor
 from benchmarks.bytes.ways import as_h264, bytes_a_frame, frame_by_frame, read
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.data_sets import sample_videos
 from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing

@@ -11,20 +11,19 @@ restoration. `--out` receives `video.json` and `README.md`.
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 
 from benchmarks.bytes.quality import psnr_db, rebuilt
 from benchmarks.bytes.ways import KEY, read
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.cpu_time import timed
+from benchmarks.harness.data_sets import sample_videos
 from infra.local.files import write_json
 from lab.codec import Decoder
 from producers.sources.decoder import to_planes
@@ -43,8 +42,6 @@ WAYS: Final = (("h264", 18), ("h264", 23), ("av1", 28))
 LENGTHS: Final = (1, 10, 25, 50, 100, 250)
 FRAME_MS: Final = 40
 BOOT: Final = 1
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,6 @@ class Spent:
     def frames(self) -> int:
         """Number of frames."""
         return sum(map(len, self._s.values()))
-
-
-def timed(action: Callable[[], T]) -> tuple[T, float]:
-    """Return the result of `action`, and the CPU seconds that it took."""
-    before = time.process_time_ns()
-    found = action()
-    return found, (time.process_time_ns() - before) / 1e9
 
 
 def planes_of(video: Path, most: int) -> list[Planes]:

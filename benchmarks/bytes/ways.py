@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -16,6 +16,7 @@ from av.video.frame import PictureType
 
 from benchmarks.bytes.quality import Quality, quality, whole_quality
 from benchmarks.bytes.rows import JPEG, PROFILES_SENT, Row, h264
+from benchmarks.harness.cpu_time import timed
 from producers.sources.decoder import to_rgb
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -45,19 +46,10 @@ def bytes_a_frame(video: Path) -> float:
         return video.stat().st_size / max(1, container.streams.video[0].frames)
 
 
-def cpu_s(action: Callable[[], object]) -> float:
-    """Return CPU seconds of this process, over all threads."""
-    before = time.process_time_ns()
-    action()
-    return (time.process_time_ns() - before) / 1e9
-
-
 def jpeg_of(picture: Picture) -> tuple[bytes, float]:
     """Return a JPEG and its CPU seconds. The colours are put into OpenCV's order before the clock starts."""
     blue_first = np.ascontiguousarray(picture[..., ::-1])
-    before = time.process_time_ns()
-    data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    return data.tobytes(), (time.process_time_ns() - before) / 1e9
+    return timed(lambda: cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
 
 
 def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: int) -> list[Row]:
@@ -70,15 +62,9 @@ def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: 
         picture = to_rgb(frame)
         for profile in PROFILES_SENT:
             encoding = Encoding(dropped, 0.0, PROFILES[profile])
-            sent: list[bytes] = []
-            times[profile].append(
-                cpu_s(
-                    lambda e=encoding, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
-                        encode_frame(KEY, 1, s, s, p, e)
-                    )
-                )
-            )
-            sizes[profile].append(len(sent[0]))
+            message, took = timed(partial(encode_frame, KEY, 1, seq, seq, picture, encoding))
+            times[profile].append(took)
+            sizes[profile].append(len(message))
         data, took = jpeg_of(picture)
         sizes[JPEG].append(len(data))
         times[JPEG].append(took)
@@ -124,8 +110,8 @@ def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every
         if frame is not None:
             frame.pts, frame.time_base, frame.pict_type = number, encoder.time_base, PictureType.NONE
             taken += 1
-        packets: list[av.Packet[av.VideoStream]] = []
-        spent += cpu_s(lambda f=frame, out=packets: out.extend(encoder.encode(f)))  # type: ignore[misc]
+        packets, took = timed(partial(encoder.encode, frame))
+        spent += took
         if packets and held is None:
             held = taken - 1
         size += sum(packet.size for packet in packets)

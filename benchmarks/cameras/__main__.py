@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cameras.accounts import large_stream, whole_file
 from benchmarks.cameras.trouble import NAMED_S, trouble
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.sample_video import sample_video
+from benchmarks.harness.data_sets import sample_video
 from infra.local.files import read_json, write_json
 from schemas.runtime.atomic_file import write_text
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.cameras.bridge import ConfirmingBridge
+from benchmarks.harness.services import running
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND, spawn
 from infra.pki.authority import LOCAL_HOSTS, Authority
@@ -112,16 +113,9 @@ def site(folder: Path, defaults: Mapping[str, Any]) -> Iterator[Site]:
     """Start a broker with TLS and access rights, the fleet's certificate authority, and a bridge that confirms."""
     layout = Layout(folder / "fleet")
     authority = Authority.create(layout.pki)
-    Roles(authority).ensure(_roles(), LOCAL_HOSTS)
-    mosquitto = Mosquitto(layout.folder, pki=layout.pki)
-    mosquitto.start()
-    try:
-        place = mosquitto.host, mosquitto.port
-        with ConfirmingBridge(layout, place, KeyRing(_SECRET)) as bridge:
-            yield Site(folder, bridge, authority, f"{mosquitto.host}:{mosquitto.port}", defaults)
-    finally:
-        mosquitto.stop()
-
-
-def _roles() -> Sequence[str]:
-    return (*SERVERS, *CLIENTS)
+    Roles(authority).ensure((*SERVERS, *CLIENTS), LOCAL_HOSTS)
+    with (
+        running(Mosquitto(layout.folder, pki=layout.pki)) as mosquitto,
+        ConfirmingBridge(layout, (mosquitto.host, mosquitto.port), KeyRing(_SECRET)) as bridge,
+    ):
+        yield Site(folder, bridge, authority, mosquitto.listen, defaults)

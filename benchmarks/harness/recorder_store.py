@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
+from consumers.database.tables import frames
 from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
 from schemas.clock import unix_ms
 from schemas.keys.keys import KeyRing
+
+NO_BROKER: Final = "127.0.0.1:1"
+"""Address at which nobody answers."""
+_TEXTS: Final = ("camera", "class_name", "model_id", "policy", "class_group", "best")
 
 
 @dataclass(slots=True)
@@ -29,6 +36,29 @@ class MadeRecord:
     timestamp: int = 0
 
 
+def settings_in(folder: Path, database: str | None = None, kafka: str = NO_BROKER) -> RecorderSettings:
+    """Return the settings of a recorder with its files in `folder`, by default its SQLite database too."""
+    database = database or f"sqlite:///{folder}/records.sqlite"
+    return RecorderSettings(kafka=kafka, database=database, quarantine=str(folder / "quarantine"))
+
+
+def open_store(settings: RecorderSettings, keys: KeyRing) -> Store:
+    """Return a recorder's store, with the tables in its database."""
+    engine = open_engine(settings.database, writes=True)
+    store = Store(engine, settings, keys.previews)
+    store.prepare()
+    return store
+
+
+def frame_values(fixed: Mapping[str, str]) -> str:
+    """Return the SQL values of generated rows of `frames`: expressions by column, and for the others zeros."""
+    return ", ".join(
+        fixed.get(column.name)
+        or ("''" if column.name in _TEXTS else "false" if column.type.python_type is bool else "0")
+        for column in frames.columns
+    )
+
+
 class RecorderStore:
     """The store, the cache and the offsets of one recorder."""
 
@@ -40,9 +70,8 @@ class RecorderStore:
 
     def open(self) -> None:
         """Start as a recorder does."""
-        self.engine = open_engine(self.settings.database, writes=True)
-        self.store = Store(self.engine, self.settings, self.keys.previews)
-        self.store.prepare()
+        self.store = open_store(self.settings, self.keys)
+        self.engine = self.store.engine
         with self.records() as records:
             self.offsets: dict[Partition, int] = records.offsets()
 

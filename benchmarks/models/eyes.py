@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
-from benchmarks.harness.sample_video import sample_videos
 from infra.bundling.certainty import Certainty, by_labels
 from lab.data import to_frames
 from lab.results.markdown import markdown

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.sample_video import sample_videos
 from benchmarks.models.eyes import CPU, moving_frames
 from infra.bundling import imagenet
 from infra.bundling.gallery import UNKNOWN

@@ -25,8 +25,8 @@ from PIL import Image
 
 from benchmarks.bytes.ways import read
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import report
-from benchmarks.harness.sample_video import sample_videos
 from lab.attacks.coded import coded, coded_bpda
 from lab.attacks.contract import Defended
 from lab.attacks.defences import defended, undefended

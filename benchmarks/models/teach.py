@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.data_sets import data_file, sample_video
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.sample_video import sample_video
 from infra.local.process import COMMAND
 from lab.data import to_frames
 from lab.masks import random_masks
@@ -59,7 +59,7 @@ Data = dict[str, tuple[Pictures, Pictures]]
 
 def cifar(seed: int, limit: int) -> Data:
     """Return 10 labels of each class, and at most `limit` test pictures."""
-    with np.load(_folder() / "cifar10.npz") as file:
+    with np.load(data_file("cifar10.npz")) as file:
         train, labels, test, truth = (file[name] for name in ("train_x", "train_y", "test_x", "test_y"))
     rng = np.random.default_rng(seed)
     return {
@@ -70,7 +70,7 @@ def cifar(seed: int, limit: int) -> Data:
 
 def speed_limits(seed: int, limit: int) -> Data:
     """Return 20 labels of each class, and at most `limit` test pictures."""
-    with np.load(_folder() / "gtsrb.npz") as file:
+    with np.load(data_file("gtsrb.npz")) as file:
         train, labels, tracks, test, truth = (
             file[name] for name in ("train_x", "train_y", "train_track", "test_x", "test_y")
         )
@@ -110,10 +110,6 @@ def truths(frames: Sequence[Pictures]) -> list[str]:
     small = np.stack([np.asarray(Image.fromarray(each).convert("L").resize(_SMALL)) for each in frames]).astype(int)
     shares = (np.abs(small - small[:10].mean(0)) > _LEVELS).mean((1, 2))
     return ["person" if each > _PERSON_FROM else "nobody" if each < _NOBODY_BELOW else "" for each in shares]
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("POINTILLIST_DATA", ""))
 
 
 TASKS: Final[dict[str, Callable[[int, int], Data]]] = {

@@ -13,7 +13,6 @@ the recorder's database. After that, the model's verdicts of `--live-s` seconds 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -23,8 +22,9 @@ from typing import Any, Final
 
 import av
 import yaml
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.harness.browser import chromium, owner_page
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import rows_so_far
@@ -32,7 +32,6 @@ from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first
 from benchmarks.harness.waiting import wait_until
 from benchmarks.models.teach import corridor, truths
-from consumers.console.access.owner import owner_link
 from consumers.console.pages.teach import SHOWN
 from infra.state_folder import Layout
 from lab.statistics import wilson
@@ -116,10 +115,8 @@ def finished_job(page: Page) -> None:
 
 def taught(browser: Browser, system: RunningSystem, recorded: Recorded, options: Any) -> Result:
     """Collect, label, train and publish. Return the seconds of each step."""
-    page, console = browser.new_page(), f"http://{system.roles()['console']['listen']}"
+    page, console = owner_page(browser, system)
     page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(owner_link(console, Layout(system.state).owner_token))
-    page.wait_for_url(f"{console}/")
 
     def offered() -> bool:
         page.goto(f"{console}/teach")
@@ -173,9 +170,6 @@ def main() -> None:
         collect_s=Option(1200.0, "seconds that the collection may take"),
         live_s=Option(60.0, "seconds of live verdicts that are compared with the truth"),
     )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise SystemExit("chromium is missing: install the Debian package chromium")
     load = round(os.getloadavg()[0], 1)
     site, _, name = CAMERA.partition("/")
     with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
@@ -185,11 +179,9 @@ def main() -> None:
         scenario.write_text(
             yaml.safe_dump({"site": site, "cameras": [{"name": name, "source": source, "fps": options.fps}]})
         )
-        with RunningSystem(Path(folder, "state"), "--scenario", scenario) as system, sync_playwright() as playwright:
+        with chromium() as browser, RunningSystem(Path(folder, "state"), "--scenario", scenario) as system:
             system.await_role("fleet")
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             found = taught(browser, system, Recorded(Layout(system.state), truth), options)
-            browser.close()
             system.interrupt()
             system.finish()
             status, audited = audit(system.state)

@@ -6,20 +6,18 @@
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.browser import chromium, owner_page
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.system import RunningSystem
-from consumers.console.access.owner import owner_link
-from infra.state_folder import Layout
 
 PLACES: Final = {"bottle": "line", "car": "yard", "one": "hall"}
 """The place that a sample video shows, by the beginning of its name."""
@@ -79,30 +77,24 @@ def take(page: Page, console: str, folder: Path) -> None:
 
 def main() -> None:
     """Parse the command line, run the system and take the pictures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
-    parser.add_argument("--after", type=float, default=200.0, help="seconds of history before the first picture")
-    options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise SystemExit("chromium is missing: install the Debian package chromium")
+    options = command_line(
+        __doc__,
+        out=Option(Path("docs/images"), "folder of the pictures"),
+        after=Option(200.0, "seconds of history before the first picture"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "scenario.yaml")
         file.write_text(yaml.safe_dump(scenario()))
-        with RunningSystem(Path(folder, "state"), "--scenario", file) as system, sync_playwright() as playwright:
+        with chromium() as browser, RunningSystem(Path(folder, "state"), "--scenario", file) as system:
             system.await_role("fleet")
             time.sleep(options.after / 4)
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page, console = browser.new_page(), f"http://{system.roles()['console']['listen']}"
-            page.goto(owner_link(console, Layout(system.state).owner_token))
-            page.wait_for_url(f"{console}/")
+            page, console = owner_page(browser, system)
             collect(page, console)
             watch_for(page, console, "vehicle")
             watch_for(page, console, "clothing")
             page.goto("about:blank")
             time.sleep(options.after * 3 / 4)
             take(page, console, options.out)
-            browser.close()
             system.interrupt()
             system.finish(60)
 

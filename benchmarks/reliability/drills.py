@@ -33,10 +33,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from benchmarks.harness.data_sets import sample_video, sample_videos
 from benchmarks.harness.document import report
 from benchmarks.harness.hostile import publish_hostile
 from benchmarks.harness.records import rows
-from benchmarks.harness.sample_video import sample_video, sample_videos
 from benchmarks.harness.system import Result, RunningSystem, summary
 from benchmarks.reliability.database_outage import database
 from benchmarks.reliability.groups import added_processor, groups

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness.command_line import command_line
-from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.data_sets import sample_videos
 from consumers.cameras.picture_health import FROZEN_LEVELS, PictureHealth
 from processors.stages.plate import reconstruct_plate
 from processors.stages.stillness import Stillness

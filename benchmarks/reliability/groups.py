@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import psutil
 import yaml
 
+from benchmarks.harness.data_sets import sample_video
 from benchmarks.harness.records import rows
-from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.harness.waiting import wait_until
 from infra.local.process import Child, last_lines

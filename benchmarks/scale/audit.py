@@ -12,9 +12,7 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -27,12 +25,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from benchmarks.harness.postgresql import PostgreSQL
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
+from benchmarks.harness.recorder_store import open_store, settings_in
+from benchmarks.harness.services import running
 from benchmarks.scale.recorder import SECRET
-from consumers.database.engine import open_engine
-from consumers.recorder.store import Store
 from consumers.records.batch import read
-from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from infra.local.process import COMMAND
 from infra.local.topics import create_topics, pointillist_topics
@@ -61,10 +58,8 @@ _TAKEN: Final = (KafkaTopic.EVENTS, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS
 
 async def fill(kafka: str, cameras: int, frames: int) -> None:
     """Publish the records of the cameras, the bridges and the processors."""
-    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18)
-    await producer.start()
     keys = KeyRing(SECRET)
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18) as producer:
         each = frames // cameras
         for number in range(cameras):
             camera = CameraId(f"local/cam-{number}")
@@ -91,24 +86,16 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
             kind = [("ce_type", b"pointillist.v1.Ledger")]
             sent.append(await producer.send(KafkaTopic.EVENTS, sign_message(key, ledger), key=name, headers=kind))
             await asyncio.gather(*sent)
-    finally:
-        await producer.stop()
 
 
 async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
     """Commit the processors' offsets, and record the recorder's share in each database."""
-    stores = []
-    for url in urls:
-        settings = RecorderSettings(kafka=kafka, database=url, quarantine=str(folder / "quarantine"))
-        engine = open_engine(url, writes=True)
-        store = Store(engine, settings, KeyRing(SECRET).previews)
-        store.prepare()
-        stores.append(store)
-    reader = AIOKafkaConsumer(*_TAKEN, bootstrap_servers=kafka, group_id=None, auto_offset_reset="earliest")
-    group = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=PROCESSORS_GROUP, enable_auto_commit=False)
-    await reader.start()
-    await group.start()
-    try:
+    stores = [open_store(settings_in(folder, url), KeyRing(SECRET)) for url in urls]
+    settings = settings_in(folder)
+    async with (
+        AIOKafkaConsumer(*_TAKEN, bootstrap_servers=kafka, group_id=None, auto_offset_reset="earliest") as reader,
+        AIOKafkaConsumer(bootstrap_servers=kafka, group_id=PROCESSORS_GROUP, enable_auto_commit=False) as group,
+    ):
         frames = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in range(PARTITIONS)]
         group.assign(frames)
         ends = await group.end_offsets(frames)
@@ -127,11 +114,8 @@ async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
             for store in stores:
                 store.write(batch, before)
             at |= {TopicPartition(*place): following for place, (_, following) in batch.offsets.items()}
-    finally:
-        await group.stop()
-        await reader.stop()
-        for store in stores:
-            store.engine.dispose()
+    for store in stores:
+        store.engine.dispose()
 
 
 def measured(arguments: Sequence[str]) -> dict[str, Any]:
@@ -151,24 +135,15 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     """Fill the topics and databases, audit both ways in turn, and write the result."""
     options = command_line(__doc__, out=Option(Path, required=True), frames=1000000, cameras=1000, rounds=3)
-    folder = Path(tempfile.mkdtemp(prefix="pointillist-audit-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user than root
-    layout = Layout(folder)
-    write_secret(layout.secret_file, SECRET.hex())
-    kafka, postgresql = Kafka(folder), PostgreSQL(folder)
-    try:
-        kafka.start()
-        postgresql.start()
+    with passing_folder() as folder, running(Kafka(folder)) as kafka, running(PostgreSQL(folder)) as postgresql:
+        layout = Layout(folder)
+        write_secret(layout.secret_file, SECRET.hex())
         asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(PARTITIONS)))
         asyncio.run(fill(kafka.bootstrap, options.cameras, options.frames))
         asyncio.run(take(kafka.bootstrap, [layout.database_url, postgresql.url()], folder))
         files = ["--state", str(folder)]
         protocol = [*files, "--kafka", kafka.bootstrap, "--database", postgresql.url()]
         rounds = [(measured(files), measured(protocol)) for _ in range(options.rounds)]
-    finally:
-        kafka.stop()
-        postgresql.stop()
-        shutil.rmtree(folder, ignore_errors=True)
     options.out.mkdir(parents=True, exist_ok=True)
     document = {
         "frames": options.frames,

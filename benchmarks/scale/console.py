@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +26,13 @@ from typing import Any, Final
 import httpx2
 import psutil
 from aiokafka import AIOKafkaProducer
-from playwright.sync_api import sync_playwright
 from sqlalchemy import insert
 
+from benchmarks.harness.browser import chromium
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.recorder_store import NO_BROKER, open_store, settings_in
+from benchmarks.harness.services import running
 from benchmarks.harness.waiting import wait_until
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
@@ -40,9 +41,8 @@ from consumers.console.data.rollup import DAY_MS, Rollup
 from consumers.console.data.store import Store as Books
 from consumers.database.engine import open_engine
 from consumers.database.tables import frames
-from consumers.recorder.store import Store
 from consumers.records.batch import frame_row
-from consumers.settings import RecorderSettings
+from consumers.records.rows import FrameRow
 from infra.local.files import read_json
 from infra.local.kafka import Kafka
 from infra.local.ports import free_port
@@ -57,10 +57,7 @@ from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32
 KEYS: Final = KeyRing(bytes.fromhex(SECRET))
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 BOOT: Final = 77
-NO_BROKER: Final = "127.0.0.1:1"
-"""Address at which nobody answers."""
 _WAIT_S: Final = 60.0
 _WORD: Final = re.compile(r'class="verdict">(v[0-9]+)<')
 """The verdict on a card."""
@@ -84,21 +81,19 @@ class Room:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/records.sqlite"
-        self.settings = RecorderSettings(kafka="127.0.0.1:1", database=self.url, quarantine=str(folder / "quarantine"))
-        self.engine = open_engine(self.url, writes=True)
-        self.store = Store(self.engine, self.settings, KEYS.previews)
-        self.store.prepare()
+        self.settings = settings_in(folder)
+        self.url = self.settings.database
+        self.engine = open_store(self.settings, KEYS).engine
         self.page = ""
 
     def fill(self, names: Sequence[str]) -> None:
         """Save the state of cameras, each with one frame."""
+        self.save([frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names])
+
+    def save(self, last: list[FrameRow]) -> None:
+        """Save the state of cameras with these last frames."""
         cache = CameraCache(self.settings)
-        cache.apply_transaction(
-            TransactionEffect(
-                rows=[frame_row((name, BOOT, 0), verdict(0, "sign", unix_ms()), unix_ms()) for name in names]
-            )
-        )
+        cache.apply_transaction(TransactionEffect(rows=last))
         Snapshots(self.engine, 0).save(cache.all(), unix_ms())
 
     def await_cameras(self, cameras: int) -> None:
@@ -113,15 +108,8 @@ class Room:
         self.page = f"http://127.0.0.1:{free_port()}"
         command = [*COMMAND, "console", "--kafka", kafka, "--database", self.url]
         command += ["--quarantine", self.settings.quarantine, "--store", f"sqlite:///{self.folder}/console.sqlite"]
-        command += [
-            "--mqtt",
-            NO_BROKER,
-            "--http",
-            self.page.removeprefix("http://"),
-            "--connect-timeout-s",
-            "0",
-            *options,
-        ]
+        command += ["--mqtt", NO_BROKER, "--http", self.page.removeprefix("http://"), "--connect-timeout-s", "0"]
+        command += options
         child = Child(command, self.folder / "console.log", env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET})
         child.start()
         try:
@@ -144,20 +132,14 @@ def _await_page(url: str) -> None:
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[str]:
     """Run a Kafka with our topics."""
-    kafka = Kafka(folder)
-    kafka.start()
-    try:
+    with running(Kafka(folder)) as kafka:
         asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(6)))
         yield kafka.bootstrap
-    finally:
-        kafka.stop(10)
 
 
 async def sending(kafka: str, cameras: int, per_second: float, seconds: float, sent_s: dict[str, float]) -> None:
     """Send verdicts of `cameras` in turn. `sent_s` receives the time at which the verdict with each word was sent."""
-    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=0)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=0) as producer:
         begun_s = time.monotonic()
         for number in itertools.count():
             due_s = begun_s + number / per_second
@@ -168,8 +150,6 @@ async def sending(kafka: str, cameras: int, per_second: float, seconds: float, s
             value = sign_statement(KEYS, camera, verdict(number // cameras, word, unix_ms()))
             sent_s[word] = time.monotonic()
             await producer.send(KafkaTopic.VERDICTS.value, value, key=camera.encode())
-    finally:
-        await producer.stop()
 
 
 async def follow(page: str, receive: Callable[[str], object]) -> None:
@@ -224,8 +204,7 @@ def in_browser(url: str, selector: str, times: int = 5) -> list[float]:
     Each request runs in Chromium, in a fresh context.
     """
     found = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         for _ in range(times):
             context = browser.new_context(viewport={"width": 1280, "height": 860})
             page = context.new_page()
@@ -234,7 +213,6 @@ def in_browser(url: str, selector: str, times: int = 5) -> list[float]:
             page.wait_for_selector(selector, state="attached")
             found.append(time.monotonic() - begun_s)
             context.close()
-        browser.close()
     return found
 
 
@@ -284,20 +262,11 @@ def measure_month(folder: Path, days: int) -> Result:
         for seq in range(start, min(total, start + at_once)):
             at_ms = begin_ms + 1_000 * seq
             word = f"class {seq // 7_200 % 12}"
-            rows.append(
-                dict(
-                    zip(
-                        names, frame_row(("drill/cam-1", BOOT, seq), verdict(seq, word, at_ms), at_ms + 80), strict=True
-                    )
-                )
-            )
+            row = frame_row(("drill/cam-1", BOOT, seq), verdict(seq, word, at_ms), at_ms + 80)
+            rows.append(dict(zip(names, row, strict=True)))
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
-    cache = CameraCache(room.settings)
-    cache.apply_transaction(
-        TransactionEffect(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())])
-    )
-    Snapshots(room.engine, 0).save(cache.all(), unix_ms())
+    room.save([frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", unix_ms()), unix_ms())])
     books = Books(f"sqlite:///{folder}/console.sqlite")
     books.prepare()
     rollup = Rollup(open_engine(room.url, writes=False), books.engine)
@@ -306,7 +275,7 @@ def measure_month(folder: Path, days: int) -> Result:
         steps += 1
     rolled_s = time.monotonic() - begun_s
     books.close()
-    with room.console("127.0.0.1:1"):
+    with room.console(NO_BROKER):
         _await_page(f"{room.page}/camera/drill/cam-1")
         page = in_browser(f"{room.page}/camera/drill/cam-1?range=month", '#charts[aria-busy="false"]')
         begun_s = time.monotonic()

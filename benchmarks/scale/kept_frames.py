@@ -22,18 +22,17 @@ from sqlalchemy import func, select, text, update
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
-from benchmarks.harness.recorder_store import MadeRecord
+from benchmarks.harness.recorder_store import MadeRecord, frame_values, open_store, settings_in
+from benchmarks.harness.services import running
 from benchmarks.scale.recorder import SECRET, verdicts
-from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.database.spans import HOUR_MS, ensure_span, partition, spans_held
 from consumers.database.tables import evidence, frames, spans
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, tally
 from consumers.recorder.purge import purge
-from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.records.rows import frame_bytes
-from consumers.settings import Bounds, RecorderSettings
+from consumers.settings import Bounds
 from schemas.clock import unix_ms
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
@@ -43,7 +42,6 @@ CAMERAS: Final = 1_000
 BOOT: Final = 7
 _PORTION: Final = 600
 """Seconds of history that one statement fills."""
-_TEXTS: Final = ("camera", "class_name", "model_id", "policy", "class_group", "best")
 _BLOBS: Final = ("waiting", "track")
 _FRAME_BYTES: Final = frame_bytes("postgresql", "local/cam-000", "", "", "")
 _KEEP_ALL: Final = Bounds(database_bytes=2**62, database_age_s=10 * 365 * 86_400.0)
@@ -65,11 +63,10 @@ class Kept:
 
     def __init__(self, url: str, seconds: int, folder: Path) -> None:
         self.frames = seconds * CAMERAS
-        self.settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
-        self.engine = open_engine(url, writes=True)
+        self.settings = settings_in(folder, url)
         self.keys = KeyRing(SECRET)
-        self.store = Store(self.engine, self.settings, self.keys.previews)
-        self.store.prepare()
+        self.store = open_store(self.settings, self.keys)
+        self.engine = self.store.engine
         self.seq = seconds
         now_ms = unix_ms()
         self.first_ms = now_ms - now_ms % HOUR_MS - seconds * 1_000
@@ -97,16 +94,13 @@ class Kept:
             "seq": f"{first} + s",
             "recorded_ms": f"{begin_ms} + 1000 * s",
         }
-        values = ", ".join(
-            fixed.get(column.name)
-            or ("''" if column.name in _TEXTS else "false" if column.type.python_type is bool else "0")
-            for column in frames.columns
-        )
         source = f"generate_series(0, {count - 1}) s, generate_series(0, {CAMERAS - 1}) n"
         with self.engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             span = ensure_span(connection, begin_ms)
-            connection.execute(text(f"INSERT INTO {partition(span.from_ms)} SELECT {values} FROM {source}"))
+            connection.execute(
+                text(f"INSERT INTO {partition(span.from_ms)} SELECT {frame_values(fixed)} FROM {source}")
+            )
             rows = count * CAMERAS
             more = {"frames": spans.c.frames + rows, "bytes": spans.c.bytes + rows * _FRAME_BYTES}
             connection.execute(update(spans).where(spans.c.from_ms == span.from_ms).values(more))
@@ -306,19 +300,14 @@ def page(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Fill, measure, and write the results."""
     options = command_line(__doc__, out=Option(Path, required=True), hours=24.0, rounds=300)
-    with passing_folder() as folder:
-        server = PostgreSQL(folder)
-        try:
-            server.start()
-            seconds = round(options.hours * 3_600)
-            full = Kept(server.create("full"), seconds, folder)
-            empty = Kept(server.create("empty"), 0, folder)
-            found = measure(empty, full, options.rounds)
-            found["postgresql"] = (full.engine.dialect.server_version_info or ("?",))[0]
-            for kept in (empty, full):
-                kept.engine.dispose()
-        finally:
-            server.stop()
+    with passing_folder() as folder, running(PostgreSQL(folder)) as server:
+        seconds = round(options.hours * 3_600)
+        full = Kept(server.create("full"), seconds, folder)
+        empty = Kept(server.create("empty"), 0, folder)
+        found = measure(empty, full, options.rounds)
+        found["postgresql"] = (full.engine.dialect.server_version_info or ("?",))[0]
+        for kept in (empty, full):
+            kept.engine.dispose()
     found |= {"command": options.command, "hours": options.hours, "rounds": options.rounds}
     lines = page(found)
     report(found, options.out / "kept.json", shown=False)

@@ -11,8 +11,8 @@ from typing import Any, Final
 import av
 import yaml
 
+from benchmarks.harness.data_sets import sample_video
 from benchmarks.harness.records import rows
-from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import Result, RunningSystem, summary
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle

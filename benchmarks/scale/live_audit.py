@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -19,15 +20,14 @@ from sqlalchemy import insert, text
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
+from benchmarks.harness.recorder_store import frame_values, open_store, settings_in
+from benchmarks.harness.services import running
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import LogOffsets
-from consumers.database.engine import open_engine
 from consumers.database.spans import ensure_span
-from consumers.database.tables import archived, boots, frames, ledgers
-from consumers.recorder.store import Store
+from consumers.database.tables import archived, boots, ledgers
 from consumers.records.batch import ledger_row
-from consumers.settings import RecorderSettings
 from schemas.clock import unix_ms
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -41,7 +41,6 @@ CHANGED: Final = 500
 NEW: Final = 4
 """New frames of each of them."""
 _KEYS: Final = KeyRing(SECRET)
-_TEXTS: Final = ("camera", "class_name", "model_id", "policy", "class_group", "best")
 
 
 class System:
@@ -49,9 +48,7 @@ class System:
 
     def __init__(self, url: str, count: int, folder: Path) -> None:
         self.count = count
-        self.engine = open_engine(url, writes=True)
-        settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
-        Store(self.engine, settings, _KEYS.previews).prepare()
+        self.engine = open_store(settings_in(folder, url), _KEYS).engine
         self._following = EACH
         old_ms = 1_000
         for start in range(0, count, CHANGED):
@@ -71,29 +68,18 @@ class System:
 
     def _record(self, cameras: range, first: int, count: int, at_ms: int) -> None:
         fixed = {"camera": "'local/cam-' || n", "boot": "1", "seq": f"{first} + s", "recorded_ms": str(at_ms)}
-        values = ", ".join(
-            fixed.get(column.name)
-            or ("''" if column.name in _TEXTS else "false" if column.type.python_type is bool else "0")
-            for column in frames.columns
+        numbers = f"generate_series({cameras.start}, {cameras.stop - 1}) n"
+        statements = (
+            f"INSERT INTO frames SELECT {frame_values(fixed)} FROM {numbers}, generate_series(0, {count - 1}) s",
+            f"INSERT INTO {archived.name} SELECT 'frame', 'local/cam-' || n, 1, 0, {first + count - 1} FROM {numbers} "
+            "ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last",
+            f"INSERT INTO {boots.name} SELECT 'local/cam-' || n, 1, {count}, 0, {at_ms} FROM {numbers} "
+            f"ON CONFLICT (camera, boot) DO UPDATE SET frames = boots.frames + {count}",
         )
-        span = f"generate_series({cameras.start}, {cameras.stop - 1}) n, generate_series(0, {count - 1}) s"
         with self.engine.begin() as connection:
             ensure_span(connection, at_ms)
-            connection.execute(text(f"INSERT INTO frames SELECT {values} FROM {span}"))
-            connection.execute(
-                text(
-                    f"INSERT INTO {archived.name} SELECT 'frame', 'local/cam-' || n, 1, 0, {first + count - 1} "
-                    f"FROM generate_series({cameras.start}, {cameras.stop - 1}) n "
-                    "ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last"
-                )
-            )
-            connection.execute(
-                text(
-                    f"INSERT INTO {boots.name} SELECT 'local/cam-' || n, 1, {count}, 0, {at_ms} "
-                    f"FROM generate_series({cameras.start}, {cameras.stop - 1}) n "
-                    f"ON CONFLICT (camera, boot) DO UPDATE SET frames = boots.frames + {count}"
-                )
-            )
+            for statement in statements:
+                connection.execute(text(statement))
 
     def refreshed(self) -> float:
         """Return the seconds of a reading."""
@@ -119,18 +105,12 @@ class System:
 def main() -> None:
     """Fill both, read them in turn, and write the results."""
     options = command_line(__doc__, out=Option(Path, required=True), boots=20000, rounds=7)
-    systems: list[System] = []
-    with passing_folder() as folder:
-        server = PostgreSQL(folder)
-        try:
-            server.start()
-            counts = (options.boots // 10, options.boots)
-            systems += [System(server.create(f"boots_{count}"), count, folder) for count in counts]
-            rounds = [[system.go_on() for system in systems] for _ in range(options.rounds)]
-        finally:
-            for system in systems:
-                system.close()
-            server.stop()
+    with passing_folder() as folder, running(PostgreSQL(folder)) as server, ExitStack() as stack:
+        counts = (options.boots // 10, options.boots)
+        systems = [
+            stack.enter_context(closing(System(server.create(f"boots_{count}"), count, folder))) for count in counts
+        ]
+        rounds = [[system.go_on() for system in systems] for _ in range(options.rounds)]
     small, large = zip(*rounds, strict=True)
     document = {
         "boots": [system.count for system in systems],

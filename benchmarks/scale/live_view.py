@@ -30,10 +30,10 @@ import psutil
 import yaml
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.data_sets import sample_video
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
 from benchmarks.harness.records import count_frames, rows
-from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.waiting import await_cameras, wait_until
 from infra.state_folder import Layout

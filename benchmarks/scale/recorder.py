@@ -30,7 +30,8 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
+from benchmarks.harness.recorder_store import MadeRecord, RecorderStore, settings_in
+from benchmarks.harness.services import running
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.recorder.metrics import Meters, places_of
@@ -84,13 +85,6 @@ def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator
                 threshold_bits=0.2 if probe else 0.0,
             ),
         )
-
-
-def settings_in(folder: Path, kafka: str = "127.0.0.1:1") -> RecorderSettings:
-    """Return the settings of a recorder with a separate database."""
-    return RecorderSettings(
-        kafka=kafka, database=f"sqlite:///{folder}/records.sqlite", quarantine=str(folder / "quarantine")
-    )
 
 
 class Direct(RecorderStore):
@@ -219,17 +213,18 @@ def _take_all(folder: Path, kafka: str, count: int, report: Connection) -> None:
 
     async def body() -> dict[str, float]:
         stop = asyncio.Event()
-        running = asyncio.create_task(
-            run_recorder(settings_in(folder, kafka), KeyRing(SECRET), registry=registry, health=Health(), stop=stop)
+        settings = settings_in(folder, kafka=kafka)
+        recording = asyncio.create_task(
+            run_recorder(settings, KeyRing(SECRET), registry=registry, health=Health(), stop=stop)
         )
-        while not (first := recorded()) and not running.done():
+        while not (first := recorded()) and not recording.done():
             await asyncio.sleep(0.005)
         begun_s, used_s = time.perf_counter(), time.process_time()
-        while recorded() < count and not running.done():
+        while recorded() < count and not recording.done():
             await asyncio.sleep(0.005)
         wall_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - used_s
         stop.set()
-        await running
+        await recording
         left = count - first
         return {"verdicts_per_s": left / wall_s, "cpu_us_per_verdict": 1e6 * cpu_s / left}
 
@@ -252,14 +247,10 @@ async def _publish(kafka: str, cameras: int, count: int) -> None:
 
 def holds(folder: Path, cameras: int, count: int) -> dict[str, float]:
     """Measure the throughput through Kafka: everything that a recorder does."""
-    kafka = Kafka(folder)
-    kafka.start()
-    try:
+    with running(Kafka(folder)) as kafka:
         asyncio.run(_publish(kafka.bootstrap, cameras, count))
         found: dict[str, float] = _in_a_process(_take_all, folder, kafka.bootstrap, count)
         return found
-    finally:
-        kafka.stop()
 
 
 def main() -> None:

@@ -22,8 +22,9 @@ import psutil
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.recorder_store import NO_BROKER
 from benchmarks.harness.waiting import wait_until
-from benchmarks.scale.console import NO_BROKER, Result, Room, in_browser
+from benchmarks.scale.console import Result, Room, in_browser
 from consumers.console.access.tokens import create_token
 from infra.settings.document import toml
 

@@ -21,12 +21,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
 import structlog
@@ -36,6 +37,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.harness.checkout import packages_of
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
+from benchmarks.harness.services import running
 from benchmarks.speed.bridge_load import publish, publish_paced, signed_frames
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -103,6 +105,27 @@ def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str)
     environment = packages_of(checkout) | {"POINTILLIST_FLEET_SECRET": SECRET.hex()}
     os.chdir(checkout)
     os.execve(sys.executable, [*COMMAND, "bridge", *options], environment)
+
+
+class Brokers(NamedTuple):
+    """Running brokers, and a consumer that asks Kafka for offsets."""
+
+    mosquitto: Mosquitto
+    kafka: Kafka
+    consumer: AIOKafkaConsumer
+
+
+@asynccontextmanager
+async def running_brokers(topics: Mapping[str, TopicSpec]) -> AsyncIterator[Brokers]:
+    """Run mosquitto, and Kafka with these topics."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
+        running(Mosquitto(Path(folder))) as mosquitto,
+        running(Kafka(Path(folder))) as kafka,
+    ):
+        await create_topics(kafka.bootstrap, topics)
+        async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
+            yield Brokers(mosquitto, kafka, consumer)
 
 
 class Offsets:
@@ -177,9 +200,7 @@ class Side:
 
 async def measure(
     side: Side,
-    broker: Mosquitto,
-    kafka: Kafka,
-    offsets: Offsets,
+    brokers: Brokers,
     frames: list[tuple[str, bytes]],
     messages: int,
     *,
@@ -187,7 +208,8 @@ async def measure(
     warm_up: int = WARM_UP,
 ) -> dict[str, float]:
     """Run one round: start, warm up, measure, stop. A `rate` of 0 messages per second is as fast as possible."""
-    side.start(broker.host, broker.port, kafka.bootstrap)
+    broker, offsets = brokers.mosquitto, Offsets(brokers.consumer, side.topic)
+    side.start(broker.host, broker.port, brokers.kafka.bootstrap)
     try:
         before = await offsets.count()
         give_up = time.monotonic() + PATIENCE_S
@@ -259,21 +281,11 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
         sides.append(Side("baseline", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
     raw: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
-    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
-        broker, kafka = Mosquitto(Path(folder)), Kafka(Path(folder))
-        try:
-            broker.start()
-            kafka.start()
-            topics = {**pointillist_topics(PARTITIONS), THEIR_TOPIC: TopicSpec(PARTITIONS)}
-            await create_topics(kafka.bootstrap, topics)
-            async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
-                for number in range(rounds):
-                    for side in sides if number % 2 == 0 else reversed(sides):
-                        offsets = Offsets(consumer, side.topic)
-                        raw[side.name].append(await measure(side, broker, kafka, offsets, frames, messages))
-        finally:
-            kafka.stop()
-            broker.stop()
+    topics = {**pointillist_topics(PARTITIONS), THEIR_TOPIC: TopicSpec(PARTITIONS)}
+    async with running_brokers(topics) as brokers:
+        for number in range(rounds):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                raw[side.name].append(await measure(side, brokers, frames, messages))
     median = {
         name: {key: statistics.median(found[key] for found in results) for key in results[0]}
         for name, results in raw.items()

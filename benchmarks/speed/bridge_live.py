@@ -23,15 +23,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
-
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.speed.bridge import CAMERAS, PARTITIONS, WARM_UP, Offsets, Side, measure, run_ours
+from benchmarks.speed.bridge import CAMERAS, PARTITIONS, WARM_UP, Side, measure, run_ours, running_brokers
 from benchmarks.speed.bridge_load import signed_frames
-from infra.local.kafka import Kafka
-from infra.local.mosquitto import Mosquitto
-from infra.local.topics import create_topics, pointillist_topics
+from infra.local.topics import pointillist_topics
 from schemas.keys.keys import KeyRing
 from schemas.topics import KafkaTopic
 
@@ -79,31 +75,22 @@ async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, 
     profiles: dict[str, dict[str, float]] = {}
     frames = signed_frames(KeyRing(bytes(range(32))), CAMERAS, 1)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
-        broker, kafka = Mosquitto(Path(folder)), Kafka(Path(folder))
         samples = Path(folder) / "samples.json"
-        try:
-            broker.start()
-            kafka.start()
-            await create_topics(kafka.bootstrap, pointillist_topics(PARTITIONS))
-            async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
-                offsets = Offsets(consumer, KafkaTopic.FRAMES.value)
-                for number in range(rounds + 1):
-                    sampled = number == rounds
-                    for name, rate, messages in loads:
-                        run, on_warm = (partial(run_sampled, samples), signal.SIGUSR1) if sampled else (run_ours, None)
-                        side = Side("ours", run, KafkaTopic.FRAMES.value, in_child=False, on_warm=on_warm)
-                        warm = WARM_UP if not rate else round(2 * rate)
-                        samples.unlink(missing_ok=True)
-                        found = await measure(side, broker, kafka, offsets, frames, messages, rate=rate, warm_up=warm)
-                        if sampled:
-                            counts = json.loads(samples.read_text())
-                            profiles[name] = {part: count / sum(counts.values()) for part, count in counts.items()}
-                        else:
-                            raw[name].append(found)
-                            print(name, found, file=sys.stderr, flush=True)
-        finally:
-            kafka.stop()
-            broker.stop()
+        async with running_brokers(pointillist_topics(PARTITIONS)) as brokers:
+            for number in range(rounds + 1):
+                sampled = number == rounds
+                for name, rate, messages in loads:
+                    run, on_warm = (partial(run_sampled, samples), signal.SIGUSR1) if sampled else (run_ours, None)
+                    side = Side("ours", run, KafkaTopic.FRAMES.value, in_child=False, on_warm=on_warm)
+                    warm = WARM_UP if not rate else round(2 * rate)
+                    samples.unlink(missing_ok=True)
+                    found = await measure(side, brokers, frames, messages, rate=rate, warm_up=warm)
+                    if sampled:
+                        counts = json.loads(samples.read_text())
+                        profiles[name] = {part: count / sum(counts.values()) for part, count in counts.items()}
+                    else:
+                        raw[name].append(found)
+                        print(name, found, file=sys.stderr, flush=True)
     cpu = {name: statistics.median(each["cpu_us_per_message"] for each in found) for name, found in raw.items()}
     return {
         "cpu_us_per_message": cpu,

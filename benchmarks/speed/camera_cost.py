@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,6 +28,8 @@ import av
 import numpy as np
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.cpu_time import timed
+from benchmarks.harness.data_sets import present_videos
 from producers.camera.sealing import FrameSealer
 from producers.sources.decoder import to_rgb
 from producers.sources.framing import resize
@@ -67,15 +67,9 @@ class Cost(NamedTuple):
     frames_per_second: float
 
 
-def videos() -> list[Path]:
-    """Return the videos that are measured; none for scenes."""
-    folder = os.environ.get("POINTILLIST_DATA")
-    return sorted(Path(folder, "video").glob("*")) if folder else []
-
-
 def runs(size: tuple[int, int], count: int) -> list[list[Picture]]:
     """Return the first `count` frames of each video, in `size` (width, height)."""
-    settings = [SourceSettings(kind="video", file=file) for file in videos()]
+    settings = [SourceSettings(kind="video", file=file) for file in present_videos()]
     settings = settings or [SourceSettings(kind="scene", size=size)]
     found = []
     for each in settings:
@@ -91,13 +85,6 @@ def own_size(file: Path) -> tuple[int, int]:
         return container.streams.video[0].width, container.streams.video[0].height
 
 
-def cpu_s(action: Callable[[], object]) -> float:
-    """Return CPU seconds of this thread."""
-    before = time.thread_time_ns()
-    action()
-    return (time.thread_time_ns() - before) / 1e9
-
-
 def decoding_s(frames: list[Picture]) -> float:
     """Return CPU seconds per frame for decoding an H.264 stream of these frames to RGB."""
     height, width, _ = frames[0].shape
@@ -111,7 +98,8 @@ def decoding_s(frames: list[Picture]) -> float:
     stored.seek(0)
     with av.open(stored, "r") as container:
         container.streams.video[0].thread_type = "NONE"
-        return cpu_s(lambda: [to_rgb(frame) for frame in container.decode(video=0)]) / len(frames)
+        _, spent = timed(lambda: [to_rgb(frame) for frame in container.decode(video=0)], time.thread_time_ns)
+    return spent / len(frames)
 
 
 def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[float], int]:
@@ -133,7 +121,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
             seals.seal(picture, 200 * number, number, encoding)
             seals.append()
 
-        taken.append(cpu_s(one))
+        taken.append(timed(one, time.thread_time_ns)[1])
     spool.close()
     return taken, total
 
@@ -172,7 +160,7 @@ def page(rows: list[Cost]) -> str:
         for row in rows
     ]
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, PyAV {av.__version__}"
-    sizes = [own_size(file) for file in videos()]
+    sizes = [own_size(file) for file in present_videos()]
     seen = "videos of fixed cameras" if sizes else "simulated scenes that move"
     head = f"`python -m benchmarks.speed.camera_cost` on {seen}; {versions}. Its docstring says what is measured."
     note = "A twentieth of the frames go whole."

@@ -13,8 +13,6 @@ timed at `--size`; bytes are counted at their own size.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +23,9 @@ from typing import Final
 import cv2
 import numpy as np
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.cpu_time import timed
+from benchmarks.harness.data_sets import present_videos
 from benchmarks.harness.document import report
 from producers.sources.framing import resize
 from producers.sources.opening import open_source
@@ -72,13 +73,6 @@ def jpeg(blue_first: Picture) -> object:
     return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
-def cpu_of(action: Callable[[], object]) -> float:
-    """Return CPU seconds of this thread."""
-    before = time.thread_time_ns()
-    action()
-    return (time.thread_time_ns() - before) / 1e9
-
-
 def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str, list[float]]:
     """Return the CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
     times: dict[str, list[float]] = {"jpeg": [], "raw": [], "message": [], "lossless": []}
@@ -94,7 +88,7 @@ def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str
         runs: dict[str, list[float]] = {name: [] for name in actions}
         for turn in range(WARM_UP + repeats):
             for name, action in actions.items():
-                took = cpu_of(action)
+                _, took = timed(action, time.thread_time_ns)
                 if turn >= WARM_UP:
                     runs[name].append(took)
         for name, taken in runs.items():
@@ -113,18 +107,18 @@ def lossless_share(frames: list[Picture], dropped: int) -> float:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--every", type=int, default=20, help="use every N-th frame of a video")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--timed-frames", type=int, default=4, help="frames of each source that are timed")
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        json=Option(Path, "write the figures to this file"),
+        video=Option(Path, "video files", several="*"),
+        every=Option(20, "use every N-th frame of a video"),
+        size=Option((640, 480), "width and height of the timed frames", several=2),
+        drop=0.25,
+        repeats=15,
+        timed_frames=Option(4, "frames of each source that are timed"),
+    )
     cv2.setNumThreads(1)
-    folder = os.environ.get("POINTILLIST_DATA")
-    videos = options.video if options.video is not None else sorted(Path(folder, "video").glob("*")) if folder else []
+    videos = present_videos() if options.video is None else options.video
     size = (options.size[0], options.size[1])
     dropped = dropped_per_block(options.drop)
 

@@ -24,6 +24,7 @@ from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import count_frames
+from benchmarks.harness.services import running
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.harness.waiting import wait_until
 from benchmarks.speed.receive import bare_receive_seconds
@@ -82,23 +83,11 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
 
     `more` are further options.
     """
-    load = (
-        "--cameras",
-        cameras,
-        "--fps",
-        0,
-        "--seconds",
-        seconds + 2 * WARM_S,
-        "--probe-share",
-        0,
-        "--drain-s",
-        DRAIN_S,
-    )
+    load = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--probe-share", 0)
+    options = ("--drain-s", DRAIN_S, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(
-            state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
-        ) as system:
+        with RunningSystem(state, *load, *options) as system:
             window = measure_window(system, seconds)
             # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
             _, report = system.wait(DRAIN_S + 300)
@@ -159,13 +148,11 @@ def receive_cost(messages: int = 20000) -> float:
     """Return the CPU seconds of one bare paho receive of a frame message."""
     key = derive_camera_key(SECRET, CameraId("bench/camera"))
     payload = encode_frame(key, 1, 0, unix_ms(), pictures(1)[0], Encoding(DROPPED))
-    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
-        broker = Mosquitto(Path(folder))
-        broker.start()
-        try:
-            return bare_receive_seconds(broker.host, broker.port, payload, messages)
-        finally:
-            broker.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
+        running(Mosquitto(Path(folder))) as broker,
+    ):
+        return bare_receive_seconds(broker.host, broker.port, payload, messages)
 
 
 def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.data_sets import data_file, data_folder
 from benchmarks.harness.document import report
-from infra.state_folder.environment import Environment
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
@@ -31,7 +31,6 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.device.backends.choose import Wish
 from processors.device.backends.engines import restorers
 from processors.stages.learned import Restorers, reconstruct_learned
-from schemas.errors import ConfigError
 
 CPU: Final = torch.device("cpu")
 RATIOS: Final = (0.25, 0.5)
@@ -46,10 +45,7 @@ LARGE_WEIGHTS: Final = Path(str(files("bundles"))) / "restorer" / "large.safeten
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
     """Return the first `count` test pictures (N, 3, 32, 32) in [0, 1] and their classes (N,)."""
-    folder = Environment().data
-    if folder is None:
-        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with cifar10.npz")
-    with np.load(folder / "cifar10.npz") as data:
+    with np.load(data_file("cifar10.npz")) as data:
         images, labels = data["test_x"][:count], data["test_y"][:count]
     frames = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
     return frames, torch.from_numpy(labels.astype(np.int64))
@@ -80,10 +76,7 @@ def right(bundle: Bundle, frames: Tensor, labels: Tensor) -> float:
 @torch.inference_mode()
 def large_rows() -> list[dict[str, Any]]:
     """Return PSNR and loss of the restorer of large frames on held-out crops, for each runtime and drop ratio."""
-    folder = Environment().data
-    if folder is None:
-        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with the training's pictures")
-    crops = held_out_crops(folder).float() / 255
+    crops = held_out_crops(data_folder()).float() / 255
     rows: list[dict[str, Any]] = []
     for ratio in RATIOS:
         kept = random_masks(len(crops), crops.shape[2], crops.shape[3], ratio, torch.Generator().manual_seed(1))

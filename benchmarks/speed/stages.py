@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.cpu_time import timed
 from benchmarks.harness.document import report
 from processors.networks.resnet import resnet20
 from processors.stages.denoise import denoise
@@ -47,16 +47,6 @@ def camera_masks(batch: int, drop: float, height: int = 32, width: int = 32) -> 
     return torch.from_numpy(np.stack([kept_mask(key, 1, seq, height, width, dropped) for seq in range(batch)])[:, None])
 
 
-def cpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
-    """Return the CPU seconds of each of `rounds` calls."""
-    taken = []
-    for _ in range(rounds):
-        started = time.process_time()
-        run()
-        taken.append(time.process_time() - started)
-    return taken
-
-
 @torch.inference_mode()
 def main() -> None:
     """Measure, print and, with `--json`, save."""
@@ -75,11 +65,12 @@ def main() -> None:
         "denoise visu": lambda: denoise(frames, "visu"),
     }
     for run in sides.values():
-        cpu_seconds(run, WARM_UP)
+        for _ in range(WARM_UP):
+            run()
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(arguments.rounds):
         for name, run in sides.items():
-            taken[name] += cpu_seconds(run, 1)
+            taken[name].append(timed(run)[1])
     unit = statistics.median(taken["ResNet-20 forward"])
     ratio = {name: statistics.median(values) / unit for name, values in taken.items()}
     found: dict[str, object] = {

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.cpu_time import timed
+from benchmarks.harness.data_sets import data_file
 from benchmarks.harness.document import report
 from benchmarks.speed.device import one_call_s
 from infra.cli.lab.shared import bundle_folder
-from infra.state_folder.environment import Environment
 from lab.data import to_frames
 from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import Wish
@@ -49,10 +49,7 @@ WARM_UP: Final = 3
 
 def held_out(count: int) -> Tensor:
     """Return the first `count` held-out pictures, repeated as needed: (count, 3, 32, 32)."""
-    folder = Environment().data
-    if folder is None:
-        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with cifar10.npz")
-    with np.load(folder / "cifar10.npz") as data:
+    with np.load(data_file("cifar10.npz")) as data:
         pictures = data["train_x"][-HELD_OUT:]
     return to_frames(np.resize(pictures, (count, *pictures.shape[1:])), torch.device("cpu"))
 
@@ -62,13 +59,6 @@ def loop(bundle: Bundle, frames: Tensor) -> Tensor:
     overlays = bundle.overlays
     assert overlays is not None
     return torch.stack([class_entropy(bundle.logits(frame[None] + overlays)).mean() for frame in frames])
-
-
-def cpu_s(run: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call."""
-    started = time.process_time()
-    run()
-    return time.process_time() - started
 
 
 @torch.inference_mode()
@@ -97,7 +87,7 @@ def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
     for start in range(0, len(frames), BLOCK):
         block = frames[start : start + BLOCK]
         for name, run in sides.items():
-            taken[name].append(cpu_s(partial(run, block)))
+            taken[name].append(timed(partial(run, block))[1])
     ratios = [b / a for a, b in zip(taken["stage"], taken["loop"], strict=True)]
     total = {name: sum(seconds) for name, seconds in taken.items()}
     return {

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import psutil
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
+from benchmarks.harness.cpu_time import timed
 from benchmarks.harness.document import machine, report
 from processors.decoding.process import DecodingProcess
 from processors.decoding.protocol import Operation
@@ -47,6 +49,8 @@ PREVIEW_SIDE: Final[int] = ProcessorSettings.model_fields["preview_side"].defaul
 _CRF: Final = 23
 _PIXELS: Final = 2**22
 
+T = TypeVar("T")
+
 
 def moving(height: int, width: int, number: int) -> Planes:
     """Return a picture of a pattern that moves."""
@@ -55,13 +59,6 @@ def moving(height: int, width: int, number: int) -> Planes:
     rows, columns = chroma_shape(height, width)
     blue = (128 + 30 * np.sin(np.mgrid[:rows, :columns][1] / 23)).astype(np.uint8)
     return Planes(luma, blue, 255 - blue, Colour.BT601_LIMITED)
-
-
-def cpu_ms(action: Callable[[], object]) -> float:
-    """Return CPU milliseconds of this thread."""
-    before = time.thread_time_ns()
-    action()
-    return (time.thread_time_ns() - before) / 1e6
 
 
 @torch.inference_mode()
@@ -90,24 +87,23 @@ def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict
     def preview(planes: Planes) -> bytes:
         return preview_jpeg(shown_planes(planes, *shown))
 
+    def note(part: str, action: Callable[[], T]) -> T:
+        found, seconds = timed(action, time.thread_time_ns)
+        times.setdefault(part, []).append(1000 * seconds)
+        return found
+
     process = DecodingProcess(_PIXELS, 2**30)
     process.limits()
-    times: dict[str, list[float]] = {"hand-over": [], "planes": [], "rgb": [], "mask": [], "preview": []}
+    times: dict[str, list[float]] = {}
     before = sum(psutil.Process(process.pid).cpu_times()[:2])
-    found: list[Planes] = []
     for place, data in enumerate(units):
-        unit, operation = (
-            AccessUnit(Codec.H264, Colour.BT601_LIMITED, data),
-            Operation.NEXT if place else Operation.OPEN,
-        )
-        found.clear()
-        times["hand-over"].append(
-            cpu_ms(lambda u=unit, o=operation: found.append(process.decode(o, 1, u, *size, 30.0)))  # type: ignore[misc]  # the defaults bind the loop's values
-        )
-        times["planes"].append(cpu_ms(lambda: from_planes(found[0])))
-        times["mask"].append(cpu_ms(group_mask))
-        times["preview"].append(cpu_ms(lambda: preview(found[0])))
-        times["rgb"].append(cpu_ms(lambda: from_rgb(found[0])))
+        unit = AccessUnit(Codec.H264, Colour.BT601_LIMITED, data)
+        operation = Operation.NEXT if place else Operation.OPEN
+        planes = note("hand-over", partial(process.decode, operation, 1, unit, *size, 30.0))
+        small = note("planes", partial(from_planes, planes))
+        note("mask", group_mask)
+        note("preview", partial(preview, planes))
+        small_of_rgb = note("rgb", partial(from_rgb, planes))
     worker_ms = 1000 * (sum(psutil.Process(process.pid).cpu_times()[:2]) - before) / rounds
     process.kill()
     least = {name: min(values) for name, values in times.items()}
@@ -116,7 +112,7 @@ def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict
         "input": f"{scale[1]}x{scale[0]}",
         "ratio": least["rgb"] / least["planes"],
         "decode_ratio": (worker_ms + least["hand-over"]) / least["planes"],
-        "levels": 255 * float((from_planes(found[0]) - from_rgb(found[0])).abs().mean()),
+        "levels": 255 * float((small - small_of_rgb).abs().mean()),
         "cpu_ms": least | {"decoder": worker_ms},
     }
 

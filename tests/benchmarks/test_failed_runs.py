@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from benchmarks.harness.recorder_store import NO_BROKER
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.scale import console, recorder
 from benchmarks.speed import pipeline
@@ -87,4 +88,4 @@ async def test_the_memory_of_viewers_without_a_console_is_no_figure(monkeypatch:
     monkeypatch.setattr(console, "sending", sending)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(httpx2.ConnectError):
-        await console.ten_viewers("127.0.0.1:1", f"http://{console.NO_BROKER}", psutil.Process(), 4)
+        await console.ten_viewers("127.0.0.1:1", f"http://{NO_BROKER}", psutil.Process(), 4)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
+from playwright.sync_api import Dialog, Page, Route, expect
 from sqlalchemy import insert
 
+from benchmarks.harness.browser import CHROMIUM, chromium
 from consumers.console.data.rollup import Rollup
 from consumers.console.pages.alerts import GALLERY, ON_PAGE
 from consumers.console.pages.teach import SHOWN
@@ -24,7 +24,6 @@ from tests.consumers.test_sighting_rules import rules
 from tests.waiting import PATIENCE_S
 
 expect.set_options(timeout=1000 * PATIENCE_S)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MOST_PIXELS = 5_000
 HEIGHT = "document.documentElement.scrollHeight"
 WIDE = "document.documentElement.scrollWidth > innerWidth"
@@ -56,15 +55,11 @@ def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
         found = browser.request(route.request.method, path, content=form, headers=sent, follow_redirects=True)
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S
-        )
-        page = chromium.new_page(viewport={"width": 390, "height": 844})
+    with chromium(PATIENCE_S) as running:
+        page = running.new_page(viewport={"width": 390, "height": 844})
         page.set_default_timeout(1000 * PATIENCE_S)
         page.route("**/*", answer)
         yield page
-        chromium.close()
 
 
 def is_short(page: Page, path: str) -> bool:

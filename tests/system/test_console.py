@@ -22,8 +22,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
+from benchmarks.harness.browser import CHROMIUM, chromium
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from consumers.console.access.owner import owner_link, owner_name
@@ -36,7 +37,6 @@ from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, 
 from tests.waiting import PATIENCE_S, wait_until
 
 expect.set_options(timeout=1000 * PATIENCE_S)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(folder) if (folder := os.environ.get("POINTILLIST_SCREENSHOTS")) else None
 TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
@@ -135,12 +135,10 @@ def ended(system: RunningSystem) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def visit(system: RunningSystem) -> Iterator[Visit]:
     make(to_test=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S)
+    with chromium(PATIENCE_S) as browser:
         visit = Visit(browser, f"http://{system.roles()['console']['listen']}")
         visit.open_link(Layout(system.state).owner_token)
         yield visit
-        browser.close()
 
 
 def opened(url: str) -> str:

@@ -15,8 +15,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Route, expect, sync_playwright
+from playwright.sync_api import Route, expect
 
+from benchmarks.harness.browser import CHROMIUM, chromium
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first, press_on_first
 from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames
@@ -29,7 +30,7 @@ from processors.bundle import read_settings
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.served_console import serving
 from tests.consumers.test_labelled_frames import ROW
-from tests.system.test_console import CHROMIUM, Visit
+from tests.system.test_console import Visit
 from tests.waiting import PATIENCE_S
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
@@ -90,8 +91,7 @@ def collect(folder: Path) -> None:
 def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path: Path) -> None:
     collect(tmp_path)
     make(to_test=True)
-    with served(tmp_path) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE_S)
+    with served(tmp_path) as url, chromium(PATIENCE_S) as browser:
         visit = Visit(browser, url)
         visit.open_link(tmp_path / "owner.token")
         page = visit.open("/teach")
@@ -119,7 +119,6 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         expect(page.locator("#job table").first).to_contain_text("nobody")
         visit.keep("teach-report")
         assert visit.wrong == []
-        browser.close()
     (made,) = (tmp_path / "jobs" / "runs").glob("*/out")
     assert read_settings(made).classes == ["nobody", "person"]
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.data_sets import data_file
 from benchmarks.security.eavesdropper.disks import Logged, disk, frames_of, images_in, lie_in, run
 from benchmarks.security.eavesdropper.guesses import (
     Floats,
@@ -58,8 +59,7 @@ FPS: Final = 10.0
 
 def cameras() -> list[dict[str, Any]]:
     """Return the cameras that the eavesdropper observes."""
-    data = Path(os.environ.get("POINTILLIST_DATA", "data")).resolve()
-    source = {"kind": "dataset", "file": str(data / "cifar10.npz"), "stride": 1, "offset": 0}
+    source = {"kind": "dataset", "file": str(data_file("cifar10.npz").resolve()), "stride": 1, "offset": 0}
     made: list[dict[str, Any]] = [
         {"name": name, "source": source, "drop_ratio": drop, "profile": "raw", "probe_share": 0.05}
         for name, drop in DROPS.items()

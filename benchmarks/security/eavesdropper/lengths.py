@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.bytes.video import BOOT, FRAME_MS, planes_of
 from benchmarks.bytes.ways import KEY
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.data_sets import sample_videos
 from infra.local.files import write_json
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
