@@ -62,5 +62,6 @@ def _given(checkout: Path | None) -> str:
     """Return this process's command, with `CHECKOUT` for the folder of another checkout."""
     spec = sys.modules["__main__"].__spec__
     module = Path(sys.argv[0]).stem if spec is None else spec.name.removesuffix(".__main__")
-    given = ("CHECKOUT" if Path(word) == checkout else word for word in sys.argv[1:])
+    words = (word.rpartition("=") for word in sys.argv[1:])
+    given = (f"{name}{equals}{'CHECKOUT' if Path(value) == checkout else value}" for name, equals, value in words)
     return shlex.join(("python", "-m", module, *given))

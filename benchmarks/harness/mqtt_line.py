@@ -95,12 +95,8 @@ class Line:
 
     def subscribe(self, name: str) -> None:
         """Subscribe to a filter at QoS 1 without waiting for the answer."""
-        self.send(self.subscription(name))
-
-    def subscription(self, name: str) -> bytes:
-        """Return a SUBSCRIBE packet."""
         self._packet_id = self._packet_id % 65_535 + 1
-        return _packet(0x82, self._packet_id.to_bytes(2, "big") + b"\0" + _text(name.encode()) + b"\x01")
+        self.send(subscription(name, self._packet_id))
 
     def listen(self) -> bool:
         """Read the received data without waiting for more. Return whether the connection is still open."""
@@ -124,6 +120,11 @@ def connect(client_id: str, will: tuple[str, bytes] | None = None) -> bytes:
         flags |= 0x2C
         said = b"\0" + _text(will[0].encode()) + _text(will[1])
     return _packet(0x10, _text(b"MQTT") + bytes((5, flags, 0, 60, 0)) + _text(client_id.encode()) + said)
+
+
+def subscription(name: str, packet_id: int) -> bytes:
+    """Return a SUBSCRIBE packet for a filter at QoS 1."""
+    return _packet(0x82, packet_id.to_bytes(2, "big") + b"\0" + _text(name.encode()) + b"\x01")
 
 
 def _text(raw: bytes) -> bytes:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,7 +19,7 @@ from benchmarks.harness.checkout import packages_of
 from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
 from infra.up.processes import is_healthy
 
-__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "summary", "undisturbed"]
+__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "on_cores", "summary", "undisturbed"]
 
 Result = dict[str, Any]
 
@@ -53,6 +55,19 @@ def undisturbed(report: Result, output: str) -> Result:
     if restarts := report.get("restarts"):
         raise RuntimeError(f"`up`: expected no restart in a measurement, got {restarts}: {output[-2000:]}")
     return report
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Keep this process and those that it starts on `count` cores. Raises SystemExit if it may use fewer."""
+    before = os.sched_getaffinity(0)
+    if len(before) < count:
+        raise SystemExit(f"cores: expected {count} that this process may use, got {len(before)}")
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class RunningSystem:

@@ -285,9 +285,7 @@ def main() -> None:
 def _before(file: Path, plan: Plan) -> Result:
     """Return the results of earlier runs of the same plan in the file."""
     fresh: Result = {"plan": plan.described(), "machine": _machine(), "runs": []}
-    if not file.is_file():
-        return fresh
-    found: Result = json.loads(file.read_text())
+    found = read_json(file)
     return found if found.get("plan") == fresh["plan"] else fresh
 
 

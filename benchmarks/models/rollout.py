@@ -15,7 +15,6 @@ A part that is in the JSON already is replaced. Others stay.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 import time
@@ -36,6 +35,7 @@ from benchmarks.harness.waiting import wait_until
 from benchmarks.models.bad_candidates import bad_candidates
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli.access import kafka_place
+from infra.local.files import read_json
 from infra.state_folder import Layout
 from lab.data import LabelledPictures
 from lab.repair.scan import scan
@@ -290,7 +290,7 @@ def main() -> None:
     """Run the parts, print their results, and write the JSON."""
     arguments = command_line(__doc__, *PARTS, json=Path, seconds=150.0)
     file = arguments.json
-    result: Result = json.loads(file.read_text()) if file is not None and file.exists() else {}
+    result: Result = read_json(file) if file else {}
     result["machine"] = machine("torch", "openvino")
     for name in arguments.names or PARTS:
         load = round(os.getloadavg()[0], 1)

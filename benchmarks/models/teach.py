@@ -32,6 +32,7 @@ from PIL import Image
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.data_sets import data_file, sample_video
 from benchmarks.harness.document import machine, report
+from infra.local.files import read_json
 from infra.local.process import COMMAND
 from lab.data import to_frames
 from lab.masks import random_masks
@@ -180,7 +181,7 @@ def main() -> None:
         thorough=Option(False, "train the upper blocks too"),
     )
     file = None if arguments.out is None else arguments.out / "teach.json"
-    tasks = json.loads(file.read_text())["tasks"] if file is not None and file.exists() else {}
+    tasks = read_json(file).get("tasks", {}) if file else {}
     for name in arguments.names or TASKS:
         load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:

@@ -10,7 +10,6 @@ run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -28,7 +27,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.webhook import Webhook
 from benchmarks.models.codefend_live import delays, first_frames
-from infra.local.files import write_json
+from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
 
@@ -67,10 +66,9 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
     """Run one round from beginning to end."""
     document, chosen = scenario(seed, options)
     state = folder / f"round-{seed}"
-    files = {"scenario": document, "receivers": {}}
     with Webhook() as webhook:
-        files["receivers"] = {"receivers": [{"name": "duty", "webhook_configs": [{"url": webhook.url}]}]}
-        for name, content in files.items():
+        receivers = {"receivers": [{"name": "duty", "webhook_configs": [{"url": webhook.url}]}]}
+        for name, content in (("scenario", document), ("receivers", receivers)):
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
         given = ("--scenario", folder / "scenario.yaml", "--receivers", folder / "receivers.yaml")
         with RunningSystem(state, *given, "--bundle", options.bundle) as system:
@@ -181,9 +179,8 @@ def main() -> None:
         asked["bundle"] = str(options.bundle)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     result: Result = {"options": asked, "machine": machine, "rounds": []}
-    if file.is_file():
-        before: Result = json.loads(file.read_text())
-        result = before if before["options"] == asked else result
+    before = read_json(file)
+    result = before if before.get("options") == asked else result
     with tempfile.TemporaryDirectory(prefix="pointillist-alarm-") as folder:
         for seed in range(options.rounds):
             if seed in {one["seed"] for one in result["rounds"]}:

@@ -24,7 +24,6 @@ Each drill starts `pointillist up` on an empty state folder, and ends with `poin
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import tempfile
@@ -37,7 +36,7 @@ from benchmarks.harness.data_sets import sample_video, sample_videos
 from benchmarks.harness.document import report
 from benchmarks.harness.hostile import publish_hostile
 from benchmarks.harness.records import rows
-from benchmarks.harness.system import Result, RunningSystem, summary
+from benchmarks.harness.system import Result, RunningSystem, on_cores, summary
 from benchmarks.reliability.database_outage import database
 from benchmarks.reliability.groups import added_processor, groups
 from benchmarks.reliability.nodes import FAULTS, nodes
@@ -147,21 +146,8 @@ def footage(folder: Path) -> Result:
     results = {}
     for video in sample_videos():
         state = folder / video.stem
-        options = (
-            "--cameras",
-            1,
-            "--fps",
-            0,
-            "--source",
-            video,
-            "--profile",
-            "raw",
-            "--probe-share",
-            0,
-            "--drain-s",
-            300,
-        )
-        with RunningSystem(state, *options) as system:
+        options = ("--cameras", 1, "--fps", 0, "--source", video, "--profile", "raw", "--probe-share", 0)
+        with RunningSystem(state, *options, "--drain-s", 300) as system:
             system.await_role("fleet")
             cpu = system.cpu_until_end()
             report = system.finish()
@@ -172,12 +158,7 @@ def footage(folder: Path) -> Result:
     return results
 
 
-def camera(
-    folder: Path,
-    cores: int = 2,
-    times: int = 3,
-    profile: str = "raw",
-) -> Result:
+def camera(folder: Path, cores: int = 2, times: int = 3, profile: str = "raw") -> Result:
     """Send one file of large frames at full speed, every process on the same few cores; r = .25, the scene bundle.
 
     Return the run of median speed, and all speeds.
@@ -191,21 +172,15 @@ def camera(
 
 
 def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
-    before = os.sched_getaffinity(0)
-    if len(before) < cores:
-        raise SystemExit(f"cores: expected {cores} that this process may use, got {len(before)}")
-    os.sched_setaffinity(0, sorted(before)[:cores])
     options = (
         "--cameras", 1, "--fps", 0, "--source", file, "--profile", profile, "--drop-ratio", 0.25, "--probe-share", 0,
         "--drain-s", 300,
     )  # fmt: skip
-    try:
+    with on_cores(cores):
         with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
             cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state)
-    finally:
-        os.sched_setaffinity(0, before)
     # Start at the 20th frame: parts of the system are still starting before it.
     query = "select min(recorded_ms), max(recorded_ms), count(*) from frames where seq >= 20"
     ((first_ms, last_ms, count),) = rows(Layout(state).database, query)

@@ -35,7 +35,7 @@ from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.harness.waiting import wait_until
 from benchmarks.pages.cost_pages import write_pages
-from infra.local.files import write_json
+from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from infra.up.processes import is_healthy
 
@@ -149,7 +149,7 @@ def cells(short: bool, own: Sequence[int], total_fps: float) -> Iterator[tuple[s
 def run(out: Path, wanted: Iterable[tuple[str, int, float]], warm_s: float, window_s: float, command: str) -> None:
     """Measure the missing `wanted` cells, one by one."""
     file = out / "rows.json"
-    document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": {}}
+    document: dict[str, Any] = {"cells": {}} | read_json(file)
     document["machine"] = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     document["command"] = command
     known: dict[str, Cell] = document["cells"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 
 from benchmarks.harness.data_sets import sample_video
 from benchmarks.harness.records import rows
-from benchmarks.harness.system import Result, RunningSystem, summary
+from benchmarks.harness.system import Result, RunningSystem, on_cores, summary
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
 
@@ -56,21 +55,17 @@ def large(
 
     Under `video` the large cameras decode a sample video: as from a camera's own stream, their pictures are planes.
     """
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:cores])
     folder.mkdir(parents=True, exist_ok=True)
     file, state = folder / "large.yaml", folder / "large"
     video = write_footage(folder / "footage.mp4", fps) if profile == "video" else None
     file.write_text(yaml.safe_dump(scenario(cameras, fps, profile, video)))
     options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
-    try:
+    with on_cores(cores):
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
             cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state) | {"frames_skipped": report["frames_skipped"]}
-    finally:
-        os.sched_setaffinity(0, before)
     shown["frames_expected_large"] = round(cameras * fps * seconds)
     shown["cpu_s_by_role"] = cpu
     return shown | latencies(Layout(state).database)

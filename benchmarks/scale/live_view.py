@@ -36,6 +36,7 @@ from benchmarks.harness.general import general_bundle
 from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.waiting import await_cameras, wait_until
+from infra.local.files import read_json
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
 
@@ -160,7 +161,7 @@ def main() -> None:
     """Run the parts, print their results, and write the JSON. Parts that were not asked for stay in it."""
     arguments = command_line(__doc__, "first", "view", json=Path)
     file = arguments.json
-    result: Result = json.loads(file.read_text()) if file is not None and file.exists() else {}
+    result: Result = read_json(file) if file else {}
     result["machine"] = machine("torch", "openvino")
     for name in arguments.names or ("first", "view"):
         load = round(os.getloadavg()[0], 1)

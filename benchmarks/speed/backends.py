@@ -12,7 +12,6 @@ interrupted run continues. Each number of threads has its own process, because r
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -31,7 +30,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from benchmarks.harness.networks import mobilenet_v3_small, resnet18
+from infra.local.files import read_json
+from lab.networks import imagenet
 from processors.bundle import load_bundle, shipped_bundle
 from processors.bundle.formats import Network
 from processors.device.backends.choose import Wish
@@ -48,6 +48,8 @@ TURNS: Final = 9
 LARGE_TURNS: Final = 4
 """Turns for batches that take about a second."""
 SIDE: Final = 224
+TORCH: Final = ("torch float32", "torch bf16 (autocast)", "torch.compile float32")
+"""Names of torch's own candidates, which come first in the table."""
 
 Case = tuple[Network, Tensor]
 """A network and 64 or more of its inputs."""
@@ -61,6 +63,13 @@ def _bundled(name: str) -> Case:
 
 
 def _random(network: nn.Module) -> Case:
+    """Return a network of 224×224 inputs, typical of users' models, with random weights, and smooth pictures."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # Activations neither vanish nor explode.
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
     coarse = torch.randn(max(BATCHES), 3, 14, 14, generator=torch.Generator().manual_seed(0))
     return network, nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=False)
 
@@ -69,8 +78,8 @@ CASES: Final[dict[str, Callable[[], Case]]] = {
     "restorer 32×32": lambda: (Change(shipped_restorer(CPU)).eval(), restorer_inputs(False)),
     "ResNet-20 32×32": lambda: _bundled("cifar10"),
     "scene's ResNet 32×32": lambda: _bundled("scene"),
-    "MobileNetV3-small 224×224": lambda: _random(mobilenet_v3_small()),
-    "ResNet-18 224×224": lambda: _random(resnet18()),
+    "MobileNetV3-small 224×224": lambda: _random(imagenet.mobilenet_v3_small()),
+    "ResNet-18 224×224": lambda: _random(imagenet.resnet18()),
 }
 
 
@@ -231,8 +240,7 @@ def whole_chain(name: str) -> dict[str, Any]:
 
 
 def _read(out: Path) -> dict[str, Any]:
-    empty: dict[str, Any] = {"machine": _machine(), "chains": {}, "rows": {}}
-    return empty | json.loads(out.read_text()) if out.exists() else empty
+    return {"machine": _machine(), "chains": {}, "rows": {}} | read_json(out)
 
 
 def _machine() -> dict[str, Any]:
@@ -244,8 +252,9 @@ def _machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(document: dict[str, Any], loss: dict[str, Any] | None) -> str:
-    names = sorted({name for row in document["rows"].values() for name in row}, key=_order)
+def _table(document: dict[str, Any], loss: dict[str, Any]) -> str:
+    known = {name for row in document["rows"].values() for name in row}
+    names = [*(name for name in TORCH if name in known), *sorted(known.difference(TORCH))]
     lines = [
         "# What runs a network fastest",
         "",
@@ -299,12 +308,6 @@ def _losses(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _order(name: str) -> tuple[int, str]:
-    return ("torch float32", "torch bf16 (autocast)", "torch.compile float32").index(name) if name in (
-        "torch float32", "torch bf16 (autocast)", "torch.compile float32"
-    ) else 3, name  # fmt: skip
-
-
 def main() -> None:
     """Measure the missing cases, then write the table."""
     arguments = command_line(
@@ -323,19 +326,10 @@ def main() -> None:
             _measure(figures, arguments.threads, arguments.compile_batch)
         return
     for threads in () if arguments.table else THREADS:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.speed.backends",
-            "--threads",
-            str(threads),
-            "--out",
-            str(arguments.out),
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        subprocess.run([*command, "--compile-batch", str(arguments.compile_batch)], check=True, env=environment)
-    loss = arguments.out / "loss.json"
-    table = _table(_read(figures), json.loads(loss.read_text()) if loss.exists() else None)
+        command = [sys.executable, "-m", "benchmarks.speed.backends", "--threads", str(threads)]
+        command += ["--out", str(arguments.out), "--compile-batch", str(arguments.compile_batch)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    table = _table(_read(figures), read_json(arguments.out / "loss.json"))
     (arguments.out / "README.md").write_text(table)
 
 

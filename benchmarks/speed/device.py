@@ -1,4 +1,4 @@
-"""Frames a second through the whole chain on the device: `python -m benchmarks.speed.device [--json FILE]`.
+"""Frames a second through the whole chain on the device: the step `device` of `benchmarks.speed.gpu_report`.
 
 The first measurement takes packed 32×32 RGB frames from the host's memory to verdicts in it, over several batch sizes.
 It unpacks, reconstructs, denoises and classifies, with the compiled pipeline on CUDA. The second takes 1920×1080 frames
@@ -8,7 +8,7 @@ On CUDA each figure is compared with the roofline: the longer of the times for t
 products and for their bytes. The speeds are those of one large matrix product and one large copy in the same run. The
 bytes are what every convolution and product reads and writes once; everything else counts as fused with them.
 
-Without CUDA, one thread of the CPU is measured in CPU seconds, and the GPU's figures are marked as not measured.
+Without CUDA, one thread of the CPU is measured in CPU seconds, and there is no roofline.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.document import machine, report
 from benchmarks.speed.stages import camera_masks, scenes
 from processors.arrivals.job import Shape
-from processors.bundle import load_bundle, shipped_bundle
+from processors.bundle import load_bundle
 from processors.device.batch_executor import choose_device
 from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
 from processors.device.precision import Precision, arithmetic, choose_precision
@@ -39,8 +37,6 @@ from schemas.pixels.masks import ROWS
 
 SMALL = Shape(32, 32, 3)
 LARGE = Shape(1080, 1920, 3)
-GPU_BATCHES = {SMALL: (64, 256, 1024, 4096), LARGE: (1, 2, 4)}
-CPU_BATCHES = {SMALL: (64, 256), LARGE: (1,)}
 ROUNDS = 5
 
 
@@ -206,18 +202,13 @@ def row(shape: Shape, batch: int, taken: list[float], work: Work, peak: Peak | N
     return result
 
 
-def measured(
-    bundle: Path, drop: float, seconds: float, batches: Mapping[Shape, Sequence[int]] | None = None
-) -> dict[str, Any]:
+def measured(bundle: Path, drop: float, seconds: float, batches: Mapping[Shape, Sequence[int]]) -> dict[str, Any]:
     """Measure both, print and return the report; `seconds` are those of each line.
 
-    `batches` are the batch sizes of 32×32 and of 1920×1080 frames; None is the device's usual ones.
+    `batches` are the batch sizes of 32×32 and of 1920×1080 frames.
     """
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
-    if not on_gpu:
-        print("CUDA is missing: the GPU's figures are not measured. These figures are for one thread of the CPU.")
-    batches = batches or (GPU_BATCHES if on_gpu else CPU_BATCHES)
     pipeline = Pipeline(load_bundle(bundle, device))
     precision = choose_precision(pipeline)
     peak = peak_of(device, precision) if on_gpu else None
@@ -252,21 +243,3 @@ def fastest(rows: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any] | No
     """Return the row with the most frames a second among those of a shape; None if there is none."""
     own = [row for row in rows if (row["height"], row["width"]) == (shape.height, shape.width)]
     return max(own, key=lambda row: float(row["frames_per_second"]), default=None)
-
-
-def main() -> None:
-    """Measure, print and, with `--json`, save."""
-    arguments = command_line(
-        __doc__,
-        bundle=Option("cifar10", "a shipped bundle of 32×32 pictures"),
-        drop=0.25,
-        seconds=Option(2.0, "measured seconds of each line"),
-        json=Path,
-    )
-    torch.set_num_threads(1)
-    found = measured(shipped_bundle(arguments.bundle), arguments.drop, arguments.seconds)
-    report(found | machine("torch"), arguments.json, shown=False)
-
-
-if __name__ == "__main__":
-    main()

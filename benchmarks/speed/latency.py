@@ -12,7 +12,6 @@ on the same machine with a baseline of the same name: both sides of a ratio run 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -30,7 +29,7 @@ from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.pipeline import WARM_S, measure_window
 from consumers.database.queries import open_records
 from infra.audit.report import share
-from infra.local.files import write_json
+from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
 
@@ -217,7 +216,7 @@ def main() -> None:
         baseline_name=Option("", "its name in the tables, such as its commit (default: the name of its folder)"),
     )
     file = arguments.folder / "latency.json"
-    document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
+    document = {"runs": {}} | read_json(file)
     baseline = arguments.baseline_name or (arguments.baseline.resolve().name if arguments.baseline else "")
     made = {"baseline": baseline, "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"}
     if any(document.get(key) != value for key, value in made.items()):

@@ -11,7 +11,6 @@ continues when it is run again.
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +22,7 @@ from torch import Tensor
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.data_sets import data_file, data_folder
 from benchmarks.harness.document import report
+from infra.local.files import read_json
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
@@ -131,7 +131,7 @@ def main() -> None:
 def _read(out: Path, command: str) -> dict[str, Any]:
     """Return the earlier results of this command, or an empty document if the file is of another command."""
     empty: dict[str, Any] = {"command": command, "epsilon": EPSILON, "torch": torch.__version__, "rows": []}
-    kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else empty
+    kept = read_json(out)
     same = all(kept.get(name) == empty[name] for name in ("command", "epsilon", "torch"))
     return kept if same else empty
 

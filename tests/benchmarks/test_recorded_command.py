@@ -19,6 +19,8 @@ def test_the_command_holds_every_given_option_and_no_folder_of_another_checkout(
     found = command_line("Test.", rounds=3, name="", seconds=1.0, baseline=Option(Path))
     assert found.command.startswith("python -m ")
     assert found.command.endswith(" --rounds 5 --name 'two words' --baseline CHECKOUT")
+    monkeypatch.setattr("sys.argv", ["bench.py", "--name=a=b", "--baseline=../other"])
+    assert command_line("Test.", name="", baseline=Option(Path)).command.endswith(" --name=a=b --baseline=CHECKOUT")
 
 
 def test_a_document_names_the_options_that_differ_from_the_defaults(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.security.secure.page import markdown
 from benchmarks.security.secure.revocation import revocation
@@ -40,17 +41,18 @@ def cells(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
 
 def main() -> None:
     """Measure the missing cells."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells such as `race` (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/secure"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cameras", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--again", action="store_true", help="also measure again what was measured before")
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        cells=Option(str, "cells such as `race` (default: all)", several="*", positional=True),
+        out=Path("docs/results/secure"),
+        rounds=3,
+        cameras=8,
+        seconds=20.0,
+        again=Option(False, "also measure again what was measured before"),
+    )
     known = cells(options)
     if unknown := [name for name in options.cells if name not in known]:
-        parser.error(f"CELL: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+        raise SystemExit(f"CELLS: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     keep = options.out / "secure.json"
     done = read_json(keep)
     for name in options.cells or known:

@@ -15,7 +15,7 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from benchmarks.harness.mqtt_line import Line, connect
+from benchmarks.harness.mqtt_line import Line, connect, subscription
 from benchmarks.security.attacks.table.attack import Attack, until
 from benchmarks.security.attacks.table.target import Target
 from infra.pki.roles import share_name
@@ -112,10 +112,7 @@ def _reading(target: Target, end: float) -> Counter[str]:
         every_camera_filter(Channel.FRAME),
         shared_filter(share_name(target.layout.pki), Channel.FRAME),
     )
-    packets = b"".join(
-        bytes((0x82, 6 + len(name), 0, 1 + number, 0, 0, len(name))) + name.encode() + b"\x01"
-        for number, name in enumerate(names)
-    )
+    packets = b"".join(subscription(name, number) for number, name in enumerate(names, 1))
     return knocked(target, end, lambda _: packets)
 
 
