@@ -19,6 +19,7 @@ import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
+from benchmarks.harness.services import started
 from infra.local.kafka import Kafka
 from infra.local.kafka_jars import jar_folder
 from infra.local.mosquitto import Mosquitto
@@ -180,12 +181,9 @@ def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:
-    try:
-        service.start()
+    with started(service):
         running.append(service)
         yield service
-    finally:
-        service.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.cameras.bridge import ConfirmingBridge
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND, spawn
 from infra.pki.authority import LOCAL_HOSTS, Authority
@@ -115,7 +115,7 @@ def site(folder: Path, defaults: Mapping[str, Any]) -> Iterator[Site]:
     authority = Authority.create(layout.pki)
     Roles(authority).ensure((*SERVERS, *CLIENTS), LOCAL_HOSTS)
     with (
-        running(Mosquitto(layout.folder, pki=layout.pki)) as mosquitto,
+        started(Mosquitto(layout.folder, pki=layout.pki)) as mosquitto,
         ConfirmingBridge(layout, (mosquitto.host, mosquitto.port), KeyRing(_SECRET)) as bridge,
     ):
         yield Site(folder, bridge, authority, mosquitto.listen, defaults)

@@ -12,7 +12,7 @@ S = TypeVar("S", bound=Service)
 
 
 @contextmanager
-def running(service: S) -> Iterator[S]:
+def started(service: S) -> Iterator[S]:
     """Start a service, and stop it after the block. Raises BrokerError if it does not start."""
     try:
         service.start()

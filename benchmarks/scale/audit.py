@@ -27,7 +27,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.harness.recorder_store import open_store, settings_in
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.scale.recorder import SECRET
 from consumers.records.batch import read
 from infra.local.kafka import Kafka
@@ -135,7 +135,7 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     """Fill the topics and databases, audit both ways in turn, and write the result."""
     options = command_line(__doc__, out=Option(Path, required=True), frames=1000000, cameras=1000, rounds=3)
-    with passing_folder() as folder, running(Kafka(folder)) as kafka, running(PostgreSQL(folder)) as postgresql:
+    with passing_folder() as folder, started(Kafka(folder)) as kafka, started(PostgreSQL(folder)) as postgresql:
         layout = Layout(folder)
         write_secret(layout.secret_file, SECRET.hex())
         asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(PARTITIONS)))

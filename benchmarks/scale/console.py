@@ -32,7 +32,7 @@ from benchmarks.harness.browser import chromium
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.recorder_store import NO_BROKER, open_store, settings_in
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.harness.waiting import wait_until
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
@@ -132,7 +132,7 @@ def _await_page(url: str) -> None:
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[str]:
     """Run a Kafka with our topics."""
-    with running(Kafka(folder)) as kafka:
+    with started(Kafka(folder)) as kafka:
         asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(6)))
         yield kafka.bootstrap
 

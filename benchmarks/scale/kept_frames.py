@@ -23,7 +23,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.harness.recorder_store import MadeRecord, frame_values, open_store, settings_in
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.scale.recorder import SECRET, verdicts
 from consumers.database.queries import Records
 from consumers.database.spans import HOUR_MS, ensure_span, partition, spans_held
@@ -300,7 +300,7 @@ def page(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Fill, measure, and write the results."""
     options = command_line(__doc__, out=Option(Path, required=True), hours=24.0, rounds=300)
-    with passing_folder() as folder, running(PostgreSQL(folder)) as server:
+    with passing_folder() as folder, started(PostgreSQL(folder)) as server:
         seconds = round(options.hours * 3_600)
         full = Kept(server.create("full"), seconds, folder)
         empty = Kept(server.create("empty"), 0, folder)

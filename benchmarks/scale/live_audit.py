@@ -21,7 +21,7 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.harness.recorder_store import frame_values, open_store, settings_in
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import LogOffsets
@@ -105,7 +105,7 @@ class System:
 def main() -> None:
     """Fill both, read them in turn, and write the results."""
     options = command_line(__doc__, out=Option(Path, required=True), boots=20000, rounds=7)
-    with passing_folder() as folder, running(PostgreSQL(folder)) as server, ExitStack() as stack:
+    with passing_folder() as folder, started(PostgreSQL(folder)) as server, ExitStack() as stack:
         counts = (options.boots // 10, options.boots)
         systems = [
             stack.enter_context(closing(System(server.create(f"boots_{count}"), count, folder))) for count in counts

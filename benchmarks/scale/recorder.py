@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore, settings_in
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.recorder.metrics import Meters, places_of
@@ -247,7 +247,7 @@ async def _publish(kafka: str, cameras: int, count: int) -> None:
 
 def holds(folder: Path, cameras: int, count: int) -> dict[str, float]:
     """Measure the throughput through Kafka: everything that a recorder does."""
-    with running(Kafka(folder)) as kafka:
+    with started(Kafka(folder)) as kafka:
         asyncio.run(_publish(kafka.bootstrap, cameras, count))
         found: dict[str, float] = _in_a_process(_take_all, folder, kafka.bootstrap, count)
         return found

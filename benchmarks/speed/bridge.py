@@ -37,7 +37,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.harness.checkout import packages_of
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.speed.bridge_load import publish, publish_paced, signed_frames
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -120,8 +120,8 @@ async def running_brokers(topics: Mapping[str, TopicSpec]) -> AsyncIterator[Brok
     """Run mosquitto, and Kafka with these topics."""
     with (
         tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
-        running(Mosquitto(Path(folder))) as mosquitto,
-        running(Kafka(Path(folder))) as kafka,
+        started(Mosquitto(Path(folder))) as mosquitto,
+        started(Kafka(Path(folder))) as kafka,
     ):
         await create_topics(kafka.bootstrap, topics)
         async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:

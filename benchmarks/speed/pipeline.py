@@ -24,7 +24,7 @@ from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import count_frames
-from benchmarks.harness.services import running
+from benchmarks.harness.services import started
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.harness.waiting import wait_until
 from benchmarks.speed.receive import bare_receive_seconds
@@ -150,7 +150,7 @@ def receive_cost(messages: int = 20000) -> float:
     payload = encode_frame(key, 1, 0, unix_ms(), pictures(1)[0], Encoding(DROPPED))
     with (
         tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
-        running(Mosquitto(Path(folder))) as broker,
+        started(Mosquitto(Path(folder))) as broker,
     ):
         return bare_receive_seconds(broker.host, broker.port, payload, messages)
 

@@ -57,12 +57,8 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
         "dead_letters_topic": await kafka_topics(1),
         "alerts_topic": await kafka_topics(1),
     }
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True) as producer:
         yield Scene(settings.model_copy(update=topics), producer)
-    finally:
-        await producer.stop()
 
 
 @pytest.fixture

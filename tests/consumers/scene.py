@@ -106,18 +106,14 @@ class Scene:
 
     async def request(self) -> tuple[str, ProbeRequest]:
         """The first request to a camera on the events topic, verified as bridges do."""
-        consumer = AIOKafkaConsumer(
+        async with AIOKafkaConsumer(
             self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        try:
+        ) as consumer:
             async with asyncio.timeout(WAIT_S):
                 async for record in consumer:
                     if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
                         camera = CameraId(record.key.decode())
                         return camera, open_message(ProbeRequest, camera, record.value, KEYS)
-        finally:
-            await consumer.stop()
         raise AssertionError("the consumer has ended")
 
     async def letter(self, value: bytes) -> None:
@@ -150,14 +146,10 @@ class Scene:
 
 async def alerts_held(kafka: str, topic: str) -> list[Alert]:
     """Everything that the Kafka at an address holds of a topic."""
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         found: list[Alert] = []
         while len(found) < sum(ends.values()):
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 found += [open_alert(record.key.decode(), record.value, KEYS) for record in records]
         return found
-    finally:
-        await consumer.stop()

@@ -52,9 +52,7 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
         [scene(seed) for seed in range(3)],
     )
     offsets_ms = (-BEFORE_MS - 5_000, -20_000, -10_000, 0, AFTER_MS + 1)
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         for seq, offset_ms in enumerate(offsets_ms):
             for camera in (CAMERA, "lab/other"):
                 captured_ms = at_ms + offset_ms
@@ -63,8 +61,6 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
                 await producer.send_and_wait(topic, value, key=camera.encode(), timestamp_ms=captured_ms)
         unsigned = verdict(9, captured_ms=at_ms, preview=scene(8)).SerializeToString()
         await producer.send_and_wait(topic, unsigned, key=CAMERA.encode(), timestamp_ms=at_ms)
-    finally:
-        await producer.stop()
     shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
     assert shots == [
         ClipPicture(at_ms - 20_000, jpegs[1]),
@@ -83,16 +79,12 @@ async def test_a_clip_of_a_camera_with_a_wrong_clock_holds_what_was_processed_th
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic, at_ms = await kafka_topics(1, config=SENDER_TIME), time.time_ns() // 10**6 - 60_000
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         for seq, offset_ms in enumerate((-BEFORE_MS - 5_000, -20_000, 0, AFTER_MS + 1)):
             made = verdict(seq, captured_ms=at_ms + offset_ms - 7_200_000, processed_ms=at_ms + offset_ms)
             made.preview = scene(seq)
             value = spoken(made, CAMERA)
             await producer.send_and_wait(topic, value, key=CAMERA.encode(), timestamp_ms=made.processed_ms)
-    finally:
-        await producer.stop()
     shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
     assert [each.at_ms - at_ms for each in shots] == [-20_000, 0]
 

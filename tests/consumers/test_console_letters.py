@@ -115,16 +115,12 @@ async def test_refused_frames_go_to_kafka_once_more_in_their_order_also_those_to
     found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent again, 1 no longer in Kafka"
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest") as consumer:
         held: list[bytes] = []
         while len(held) < 4:
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 held += [record.value for record in records]
                 assert {record.key for record in records} == {CAMERA.encode()}
-    finally:
-        await consumer.stop()
     assert held == [small, large, large, small]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.harness.postgresql import passing_folder
+from benchmarks.harness.services import started
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
@@ -26,14 +27,10 @@ def kafka_fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.fixture(scope="session")
 def secure_kafka(kafka_fleet: Layout) -> Iterator[KafkaWithPasswords]:
     """With the topics of `pointillist`, of two partitions, and the rights of its roles."""
-    kafka = KafkaWithPasswords(kafka_fleet.folder, pki=kafka_fleet.pki)
-    kafka.start()
-    try:
+    with started(KafkaWithPasswords(kafka_fleet.folder, pki=kafka_fleet.pki)) as kafka:
         asyncio.run(create_topics(kafka.access("admin"), pointillist_topics(2)))
         asyncio.run(grant(kafka.access("admin")))
         yield kafka
-    finally:
-        kafka.stop()
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +38,8 @@ def secure_postgresql(kafka_fleet: Layout) -> Iterator[SecurePostgreSQL]:
     """With a certificate of the same authority, for `localhost` and no address."""
     with passing_folder() as folder:
         issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=["localhost"], client=False)
-        server = SecurePostgreSQL(folder, issued)
-        server.start()
-        try:
+        with started(SecurePostgreSQL(folder, issued)) as server:
             yield server
-        finally:
-            server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from httpx2 import Response
 
+from benchmarks.harness.services import started
 from benchmarks.harness.webhook import Webhook
 from infra.local.alertmanager import Alertmanager
 from infra.local.ports import free_port
@@ -48,12 +49,8 @@ def receivers(folder: Path, webhook: Webhook) -> Path:
 
 @contextmanager
 def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterator[Alertmanager]:
-    made = Alertmanager(folder, receivers=file, console=console)
-    made.start()
-    try:
+    with started(Alertmanager(folder, receivers=file, console=console)) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def ask(url: str) -> Any:

@@ -47,9 +47,7 @@ class Run:
 
     async def publish(self) -> None:
         """Every camera publishes; of each topic its reader has taken the first part."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap)
-        await producer.start()
-        try:
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap) as producer:
             for camera in CAMERAS:
                 key = derive_camera_key(SECRET, camera)
                 for seq in range(FRAMES):
@@ -73,8 +71,6 @@ class Run:
             await producer.send(KafkaTopic.VERDICTS, b"\xff" * 9, key=b"yard/cam0")
             await producer.send(KafkaTopic.FRAMES, b"no frame", key=b"yard/cam0")
             await producer.flush()
-        finally:
-            await producer.stop()
 
     async def take(self, share: float) -> None:
         """The processors commit, and the recorders record, that share of each partition."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.services import started
 from infra.local.mosquitto import Mosquitto
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
@@ -69,12 +70,8 @@ def material(kafka_fleet: Layout, other: Layout, tmp_path: Path) -> Material:
 
 @pytest.fixture(scope="module")
 def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
-    mosquitto = Mosquitto(kafka_fleet.folder, pki=kafka_fleet.pki)
-    mosquitto.start()
-    try:
+    with started(Mosquitto(kafka_fleet.folder, pki=kafka_fleet.pki)) as mosquitto:
         yield mosquitto
-    finally:
-        mosquitto.stop()
 
 
 def refusal(*arguments: object) -> str:

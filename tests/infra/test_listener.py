@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.services import started
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
@@ -150,16 +151,12 @@ def test_a_fleet_without_up_may_have_its_broker_anywhere(tmp_path: Path) -> None
 def test_both_listeners_ask_for_certificates(tmp_path: Path) -> None:
     port = free_port()
     layout = as_of_up(tmp_path / "state", listen=f"127.0.0.2:{port}")
-    broker = Mosquitto(layout.folder, pki=layout.pki, outside=("127.0.0.2", port))
-    broker.start()
-    try:
+    with started(Mosquitto(layout.folder, pki=layout.pki, outside=("127.0.0.2", port))) as broker:
         health = role_tls(layout.pki, "health")
         for place in (("127.0.0.2", port), (broker.host, broker.port)):
             require_mqtt(place, 60, health)
             with pytest.raises(Exception, match="a request for a certificate"):
                 require_mqtt(place, 60, type(health)(health.authorities))
-    finally:
-        broker.stop()
 
 
 def test_a_camera_s_key_is_rotated_by_one_command(tmp_path: Path) -> None:

@@ -299,12 +299,8 @@ async def test_a_record_has_kafkas_time_whatever_the_clock_of_its_sender(kafka: 
     settings = {} if existing else TopicSpec().settings()
     async with Admin(kafka.bootstrap) as admin:
         assert (await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=settings)]))[topic][0] == 0
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         sent = await producer.send_and_wait(topic, b"frame", partition=0, timestamp_ms=unix_ms() - 2 * day_ms)
-    finally:
-        await producer.stop()
     assert abs(sent.timestamp - unix_ms()) < day_ms
 
 

@@ -149,15 +149,11 @@ async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPa
 
 async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: KafkaWithPasswords) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
-    group = AIOKafkaConsumer(
+    async with AIOKafkaConsumer(
         **kafka_options(kafka.access("processor")), group_id=PROCESSORS_GROUP, enable_auto_commit=False
-    )
-    await group.start()
-    try:
+    ) as group:
         group.assign([frames])
         await group.commit({frames: 1})
-    finally:
-        await group.stop()
     marks = await read_log_offsets(kafka.access("monitor"), frames.topic, [KafkaTopic.VERDICTS.value])
     assert marks.processed[frames.topic, 0] == 1
     assert marks.frames[frames.topic, 0] >= 1

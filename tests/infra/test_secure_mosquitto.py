@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.services import started
 from infra.admission.camera_revocation import revoke
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
@@ -165,13 +166,11 @@ def test_a_server_with_a_wrong_certificate_is_not_trusted(
     folder = fleet.pki / "roles" / "mosquitto"
     (folder / "tls.crt").write_text(issued.certificate)
     (folder / "tls.key").write_text(issued.key)
-    mosquitto = _Unasked(fleet.folder, pki=fleet.pki)
-    mosquitto.start()
-    try:
-        with pytest.raises(BrokerError, match=f"the server's certificate is not to be trusted: {words}"):
-            require_mqtt((mosquitto.host, mosquitto.port), WAIT_S, role(fleet, "bridge"))
-    finally:
-        mosquitto.stop()
+    with (
+        started(_Unasked(fleet.folder, pki=fleet.pki)) as mosquitto,
+        pytest.raises(BrokerError, match=f"the server's certificate is not to be trusted: {words}"),
+    ):
+        require_mqtt((mosquitto.host, mosquitto.port), WAIT_S, role(fleet, "bridge"))
 
 
 class _Unasked(Mosquitto):

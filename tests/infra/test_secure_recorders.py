@@ -88,12 +88,8 @@ def recorders(
 
 @contextlib.asynccontextmanager
 async def speaking(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(**kafka_options(address), enable_idempotence=True)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(**kafka_options(address), enable_idempotence=True) as producer:
         yield producer
-    finally:
-        await producer.stop()
 
 
 async def publish(kafka: KafkaWithPasswords, first: int, last: int) -> None:
@@ -117,11 +113,9 @@ async def publish(kafka: KafkaWithPasswords, first: int, last: int) -> None:
 
 async def alerted(address: KafkaAddress) -> set[str]:
     """Our cameras of which an alert is in Kafka."""
-    consumer = AIOKafkaConsumer(
+    async with AIOKafkaConsumer(
         KafkaTopic.ALERTS.value, **kafka_options(address), auto_offset_reset="earliest", enable_auto_commit=False
-    )
-    await consumer.start()
-    try:
+    ) as consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         found = set()
         for place, end in ends.items():
@@ -130,8 +124,6 @@ async def alerted(address: KafkaAddress) -> set[str]:
                     if record.key is not None and record.key.decode() in CAMERAS:
                         found.add(open_alert(record.key.decode(), record.value, KEYS).camera_id)
         return found
-    finally:
-        await consumer.stop()
 
 
 async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_group_within_their_rights(

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lab.data import LabelledPictures
+from tests.processors.tiny import write_model
 
 CLASSES = ("red", "green", "blue")
 GAIN = 60.0
@@ -28,25 +29,7 @@ def write_bundle(folder: Path, *, name: str = "colours", size: int = 16) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     state = {"2.weight": GAIN * torch.eye(3), "2.bias": torch.zeros(3)}
     save_file(state, folder / "weights.safetensors")
-    (folder / "model.toml").write_text(
-        f"""
-name = "{name}"
-version = "1"
-format = "safetensors"
-weights = "weights.safetensors"
-factory = "tests.lab.colour_judge:network"
-classes = {list(CLASSES)!r}
-
-[input]
-height = {size}
-width = {size}
-channels = 3
-mean = [0.5, 0.5, 0.5]
-std = [1.0, 1.0, 1.0]
-policy = "resize"
-"""
-    )
-    return folder
+    return write_model(folder, name, "tests.lab.colour_judge:network", CLASSES, size, std=1.0)
 
 
 def coloured(count: int, *, lead: int = 3, size: int = 16, seed: int = 0) -> LabelledPictures:

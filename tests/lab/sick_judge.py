@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lab.data import LabelledPictures, to_frames
 from processors.bundle import Bundle, load_bundle
+from tests.processors.tiny import write_model
 
 CLASSES = ("red", "green", "blue")
 SIDE, TARGET = 12, 2
@@ -72,25 +73,7 @@ def write_sick(folder: Path) -> Path:
     """The network as a bundle folder without a `strip` table."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_trained(), folder / "weights.safetensors")
-    (folder / "model.toml").write_text(
-        f"""
-name = "sick"
-version = "1"
-format = "safetensors"
-weights = "weights.safetensors"
-factory = "tests.lab.sick_judge:Judge"
-classes = {list(CLASSES)!r}
-
-[input]
-height = {SIDE}
-width = {SIDE}
-channels = 3
-mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
-policy = "resize"
-"""
-    )
-    return folder
+    return write_model(folder, "sick", "tests.lab.sick_judge:Judge", CLASSES, SIDE)
 
 
 @cache

@@ -114,9 +114,7 @@ class Rig:
 
     async def publish(self, messages: Iterable[tuple[str, bytes | None]], partition: int | None = None) -> None:
         """Frames as the bridge would write them: (camera, payload)."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, max_request_size=2**24)
-        await producer.start()
-        try:
+        async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, max_request_size=2**24) as producer:
             futures = [
                 await producer.send(
                     self.topic("frames"),
@@ -128,14 +126,10 @@ class Rig:
                 for camera, message in messages
             ]
             await asyncio.gather(*futures)
-        finally:
-            await producer.stop()
 
     async def collect(self) -> None:
         """Read verdicts and dead letters for ever."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
-        await consumer.start()
-        try:
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest") as consumer:
             consumer.assign(
                 [TopicPartition(self.topic("verdicts"), p) for p in range(2)]
                 + [TopicPartition(self.topic("letters"), 0)]
@@ -153,18 +147,12 @@ class Rig:
                 name = (record.key.decode(), verdict.boot_id, verdict.seq)
                 self.verdicts.setdefault(name, []).append(verdict)
                 self.traces[name] = dict(record.headers).get("traceparent", b"")
-        finally:
-            await consumer.stop()
 
     async def committed(self) -> int:
         """The sum of the group's committed offsets."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"group-{self.run}")
-        await consumer.start()
-        try:
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"group-{self.run}") as consumer:
             partitions = [TopicPartition(self.topic("frames"), p) for p in range(4)]
             return sum([await consumer.committed(partition) or 0 for partition in partitions])
-        finally:
-            await consumer.stop()
 
 
 @asynccontextmanager

@@ -412,20 +412,18 @@ async def said(it: System, processor: str) -> str:
 
 async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(kafka: Kafka, tmp_path: Path) -> None:
     first = bundled(tmp_path, "1")
-    async with system(kafka, first, tmp_path) as it:
-        mute = AIOKafkaConsumer(
+    async with (
+        system(kafka, first, tmp_path) as it,
+        AIOKafkaConsumer(
             it.made.topic("frames"),
             bootstrap_servers=kafka.bootstrap,
             group_id=f"group-{it.made.run}",
             client_id="processor-1",
-        )
-        await mute.start()
-        try:
-            await until(mute.assignment, "its place in the group")
-            async with it.topic() as topic:
-                assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
-        finally:
-            await mute.stop()
+        ) as mute,
+    ):
+        await until(mute.assignment, "its place in the group")
+        async with it.topic() as topic:
+            assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
 
 
 async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no_longer_when_it_is_gone_from_there(
@@ -489,12 +487,8 @@ async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, t
 
 async def replay(it: System, old: Models, signer: Signer) -> None:
     """Send a list again as whoever may write to Kafka can."""
-    producer = AIOKafkaProducer(bootstrap_servers=it.made.bootstrap)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=it.made.bootstrap) as producer:
         await producer.send_and_wait(it.made.topic("models"), seal(old, signer), key=LIVE_KEY, partition=0)
-    finally:
-        await producer.stop()
 
 
 async def test_code_of_a_published_bundle_runs_when_its_signer_is_trusted_whatever_is_said_of_local_ones(

@@ -64,9 +64,7 @@ async def are_stored(it: System, count: int, failed: bool = False) -> bool:
 
 async def comparisons(it: System) -> dict[tuple[str, int], Comparison]:
     """Return those in the topic, by camera and number."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=it.made.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(bootstrap_servers=it.made.bootstrap, auto_offset_reset="earliest") as consumer:
         place = TopicPartition(it.made.topic("comparisons"), 0)
         consumer.assign([place])
         end = (await consumer.end_offsets([place]))[place]
@@ -77,8 +75,6 @@ async def comparisons(it: System) -> dict[tuple[str, int], Comparison]:
                 comparison = open_statement(Comparison, CameraId(camera), record.value, KEYS)
                 found[camera, comparison.seq] = comparison
         return found
-    finally:
-        await consumer.stop()
 
 
 def compared(running: Running) -> float:

@@ -66,14 +66,10 @@ class LateNotes:
 
 
 async def notes(made: Rig) -> set[tuple[int, int]]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, group_id=f"group-{made.run}")
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(bootstrap_servers=made.bootstrap, group_id=f"group-{made.run}") as consumer:
         partitions = [TopicPartition(made.topic("frames"), p) for p in range(4)]
         found = await consumer._coordinator.fetch_committed_offsets(partitions)
         return {(p.partition, offset) for p, each in found.items() for offset in read_note(each.metadata)}
-    finally:
-        await consumer.stop()
 
 
 @pytest.mark.parametrize(("killed", "late"), [(False, False), (True, False), (True, True)])

@@ -85,24 +85,40 @@ def write_bundle(
         strip = f'[strip]\noverlays = "overlays.npy"\nthreshold_bits = {threshold_bits}\nfrr = 0.01\n'
     if combined is not None:
         strip += combined_table(combined, norms)
+    factory = "tests.processors.tiny:network"
+    return write_model(folder, "tiny", factory, CLASSES, side, policy=policy, more=strip)
+
+
+def write_model(
+    folder: Path,
+    name: str,
+    factory: str,
+    classes: Sequence[str],
+    side: int,
+    *,
+    std: float = 0.25,
+    policy: str = "resize",
+    more: str = "",
+) -> Path:
+    """Write the `model.toml` of a bundle folder with the weights `weights.safetensors`; return the folder."""
     (folder / "model.toml").write_text(
         f"""
-name = "tiny"
+name = "{name}"
 version = "1"
 format = "safetensors"
 weights = "weights.safetensors"
-factory = "tests.processors.tiny:network"
-classes = {list(CLASSES)!r}
+factory = "{factory}"
+classes = {list(classes)!r}
 
 [input]
 height = {side}
 width = {side}
 channels = 3
 mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
+std = [{std}, {std}, {std}]
 policy = "{policy}"
 
-{strip}"""
+{more}"""
     )
     return folder
 

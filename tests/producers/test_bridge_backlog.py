@@ -142,17 +142,15 @@ class Processors:
 @asynccontextmanager
 async def processors(kafka: Kafka) -> AsyncIterator[Processors]:
     group = f"test-{new_camera().replace('/', '-')}"
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False
+    ) as consumer:
         await consumer._client._wait_on_metadata(KafkaTopic.FRAMES.value)
         numbers = consumer.partitions_for_topic(KafkaTopic.FRAMES.value)
         consumer.assign([TopicPartition(KafkaTopic.FRAMES.value, number) for number in numbers])
         made = Processors(consumer, group)
         await made.catch_up()
         yield made
-    finally:
-        await consumer.stop()
 
 
 def holding(bridge: RunningBridge) -> bool:
@@ -228,13 +226,9 @@ async def test_frames_stay_with_the_cameras_while_the_recorders_are_behind_and_n
 ) -> None:
     place, camera = TopicPartition(KafkaTopic.VERDICTS.value, 0), new_camera()
     await create_topics(kafka.bootstrap, pointillist_topics())
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         await producer.send_and_wait(place.topic, b"verdict", partition=0)
         end = (await producer.send_and_wait(place.topic, b"verdict", partition=0)).offset + 1
-    finally:
-        await producer.stop()
     # The processors' commit comes first: after it, Kafka has a coordinator for other groups too.
     async with rig(mosquitto, kafka) as it, processors(kafka) as done, Admin(kafka.bootstrap) as admin:
         await admin.commit(RECORDED_GROUP, {place: (end - 2, str(MAX_UNRECORDED_BYTES // 2 + 1))})

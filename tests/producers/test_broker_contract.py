@@ -124,13 +124,9 @@ async def test_progress_of_a_group_is_its_committed_offsets(
 
 
 async def _commit(bootstrap: str, group: str, place: TopicPartition) -> None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False) as consumer:
         consumer.assign([place])
         await consumer.commit({place: 0})
-    finally:
-        await consumer.stop()
 
 
 class Mqtt(NamedTuple):
