@@ -47,7 +47,8 @@ async def run_processor(
 
     Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
     has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
-    group. Raises BundleError or ConfigError before it joins the group. Waits for an unavailable Kafka.
+    group. `decoding` holds unless video frames wait because no decoding process can be started. Raises BundleError or
+    ConfigError before it joins the group. Waits for an unavailable Kafka.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -216,6 +217,8 @@ class _Service:
         while True:
             self._chain.poll(time.monotonic())
             self._swap.poll()
+            failure = self._chain.decode.start_failure
+            self._health.set("decoding", not failure, failure)
             self._metrics.lag.set(self._member.lag())
             self._metrics.paused.set(self._tracker.held - len(self._tracker.open_partitions()))
             await asyncio.sleep(_OBSERVE_S)

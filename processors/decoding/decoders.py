@@ -7,12 +7,16 @@ or ended a process, are decoded in a process for suspects for an hour, apart fro
 
 While a process does not answer, it keeps its camera alone. Another process, which waits for this, takes over the other
 cameras, and opens their decoders with the held units of their groups.
+
+If no process can be started, no unit fails: all wait, and the start is tried again about once a second.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,13 +27,14 @@ from zlib import crc32
 import structlog
 
 from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
-from processors.decoding.process import DecodingProcess, ProcessLost
+from processors.decoding.process import DecodingProcess, ProcessLost, StartError
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.limits import MAX_CAMERAS, MAX_GROUP_FRAMES, USUAL_FRAME_PIXELS
 from schemas.messages.access_unit import AccessUnit
 from schemas.messages.frame_size import over_size
 from schemas.pixels.planes import Planes
+from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -49,6 +54,8 @@ _SHARE_OF_ONE: Final = 1 / 4
 _LONGEST_GROUP_S: Final = 60.0
 """Seconds of the longest group of the settings: for this long, the units of a restored group are needed, and a group
 without a frame may be the live one."""
+
+_LOG_EVERY_S: Final = 60.0
 
 
 WaitedS = Callable[[CameraId, float], float]
@@ -178,6 +185,12 @@ class VideoDecoders:
         self._usual = Precedence()
         self._spare: DecodingProcess | None = None
         """A process that waits for its first lane."""
+        self._start_failures: dict[int, str] = {}
+        """The error of the last start, by the number of each lane that waits for a process."""
+        self._log_throttle: Throttle[str] = Throttle(_LOG_EVERY_S, remembered=1)
+        self.stalled_s = -math.inf
+        """Time of the last `poll` at which no process could be started. Waits for other frames begin again then: the
+        frames that wait for a process keep later ones unread."""
         self._closed = False
 
     @property
@@ -185,6 +198,12 @@ class VideoDecoders:
         """Units by outcome: decoded, restored, duplicate, missing, refused, crashed, hung; and reopened decoders."""
         with self._changing:
             return dict(self._counts)
+
+    @property
+    def start_failure(self) -> str:
+        """The error because of which a lane has no process; empty if none waits for one."""
+        with self._changing:
+            return next(iter(self._start_failures.values()), "")
 
     @property
     def held_bytes(self) -> int:
@@ -267,8 +286,10 @@ class VideoDecoders:
         `waited_s` returns the seconds that count of those since the arrival of a camera's unit; None counts all.
         """
         self._now_s = now_s
+        if self.start_failure:
+            self.stalled_s = now_s
         for chain in list(self._incomplete):
-            since_s = min(each.since_s for each in chain.waiting.values())
+            since_s = max(self.stalled_s, min(each.since_s for each in chain.waiting.values()))
             waited = now_s - since_s if waited_s is None else waited_s(chain.group.camera_id, since_s)
             if waited >= self._settings.wait_s:
                 self._give_up(chain)
@@ -476,23 +497,39 @@ class VideoDecoders:
         self._usual.wait(YIELD_S)
 
     def _start_process(self, number: int) -> DecodingProcess:
-        """Return a process that is ready, and start the spare one behind it. Called on a lane's thread."""
-        limits = self._settings.most_pixels, self._settings.process_bytes
+        """Return a process that is ready, and start the spare one behind it. Called on a lane's thread.
+
+        Raises `StartError`, which `start_failure` shows until a later start of this lane succeeds.
+        """
         with self._changing:
             process, self._spare = self._spare, None
-        if process is None or not _is_ready(process):
-            process = self._start(*limits)
-            if not _is_ready(process):
-                raise ProcessLost("crashed")
-        if number == _SUSPECTS:
-            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
+        try:
+            if process is None or not _is_ready(process):
+                process = self._start(*self._limits)
+                if not _is_ready(process):
+                    raise StartError("the decoding process ended before it was ready")
+            if number == _SUSPECTS:
+                _reduce_priority(process)
+        except (OSError, MemoryError, StartError) as error:
+            failure = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
+            with self._changing:
+                self._start_failures[number] = failure
+                is_due = self._log_throttle.try_acquire("start", time.monotonic())
+            if is_due:
+                log.error("decoding_process_not_started", error=failure)
+            raise StartError(failure) from error
         with self._changing:
+            self._start_failures.pop(number, None)
             if self._spare is None and not self._closed:
                 try:
-                    self._spare = self._start(*limits)
+                    self._spare = self._start(*self._limits)
                 except (OSError, MemoryError) as error:  # the next lane starts its own
                     log.warning("spare_decoding_process_not_started", error=repr(error))
         return process
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        return self._settings.most_pixels, self._settings.process_bytes
 
     def _split_lane(self, lane: Lane, camera_id: CameraId) -> None:
         """Give the other cameras of a slow lane to a new one. Called on the lane's thread."""
@@ -537,6 +574,15 @@ def _is_ready(process: DecodingProcess) -> bool:
         process.kill()
         return False
     return True
+
+
+def _reduce_priority(process: DecodingProcess) -> None:
+    """Give a process a lower priority than the processor's. Raises OSError if it has ended."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
+    except OSError:
+        process.kill()
+        raise
 
 
 def _copied(unit: AccessUnit) -> AccessUnit:

@@ -8,25 +8,22 @@ unit: another lane takes the other cameras.
 
 from __future__ import annotations
 
-import errno
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from itertools import count
 from typing import Final, NamedTuple
 
 import structlog
 
-from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
+from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback, StartError
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
 from schemas.pixels.planes import Planes
-from schemas.runtime.throttle import Throttle
 from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
@@ -40,10 +37,6 @@ _UNITS_OF_A_PROCESS: Final = 500_000
 _USED_S: Final = CPU_S / 2
 """CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
 suspect."""
-
-_TEMPORARY: Final = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
-"""Errors of a process's start that pass without a change of the machine."""
-_LOG_EVERY_S: Final = 60.0
 
 
 class Group:
@@ -146,12 +139,13 @@ class Lane:
         timeout_s: float,
         open_pixels: int,
     ) -> None:
-        """`start` returns a new process. `counted` takes the name of each outcome.
+        """`start` returns a new process that is ready; after `StartError` it is called again.
 
-        `suspect` takes a group of which a unit was rejected, or ended a process. `slow` takes the camera whose unit
-        occupies the process beyond the `patience`; it may call `restrict_to`. Then `left` is called at the lane's end.
-        `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the sizes of
-        open decoders: each counts with its picture and `DECODER_PIXELS`.
+        `counted` takes the name of each outcome. `suspect` takes a group of which a unit was rejected, or ended a
+        process. `slow` takes the camera whose unit occupies the process beyond the `patience`; it may call
+        `restrict_to`. Then `left` is called at the lane's end. `before` is called before each unit. All are called on
+        the thread. `open_pixels` bounds the sum of the sizes of open decoders: each counts with its picture and
+        `DECODER_PIXELS`.
         """
         self.number = number
         self._start = start
@@ -169,7 +163,6 @@ class Lane:
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None
-        self._log_throttle: Throttle[str] = Throttle(_LOG_EVERY_S, remembered=1)
         self._units = 0
         self._open: dict[Group, _OpenDecoder] = {}
         """Open decoders in the order of their opening."""
@@ -233,7 +226,7 @@ class Lane:
             self._before()
             try:
                 planes = self._decoded(job)
-            except WireError as error:
+            except (WireError, CancelledError) as error:
                 job.done.set_exception(error)
             except Exception as error:  # a defect here must not stop the lane
                 log.exception("decoding_failed", group=job.group.name)
@@ -316,22 +309,19 @@ class Lane:
         return planes
 
     def _start_process(self) -> DecodingProcess:
-        """Return a new process. While the machine lacks memory, a process id or a file for one, wait and try again.
+        """Return a new process. While none can be started, the unit waits, and the start is tried again.
 
-        Raises OSError for other errors, such as a program that is gone.
+        No frame is at fault: a dead letter would lose it for a reason that an operator can mend. Raises
+        `CancelledError` if the lane is closed meanwhile.
         """
         backoff = Backoff()
         while True:
             try:
                 return self._start()
-            except (OSError, MemoryError) as error:
-                if isinstance(error, OSError) and error.errno not in _TEMPORARY:
-                    raise
-                if self._log_throttle.try_acquire("start", time.monotonic()):
-                    log.warning("decoding_process_not_started", error=repr(error))
+            except StartError:
                 with self._change:
                     if self._change.wait_for(lambda: self._closed, backoff.next_s()):
-                        raise
+                        raise CancelledError from None
 
     def _make_room(self, group: Group) -> None:
         used = sum(map(_size, self._open)) + _size(group)

@@ -37,6 +37,10 @@ class ProcessLost(Exception):  # noqa: N818  # a state of the process
         self.cause = cause
 
 
+class StartError(Exception):
+    """A decoding process could not be started, or ended before it was ready. A later start may succeed."""
+
+
 class SlowCallback(NamedTuple):
     """A call for a request that takes longer than some seconds, and may still be answered."""
 
@@ -50,7 +54,7 @@ class DecodingProcess:
     def __init__(self, most_pixels: int, memory_bytes: int) -> None:
         """Start the process without waiting for it. It decodes pictures of at most `most_pixels`.
 
-        `memory_bytes` bounds the memory of its decoders.
+        `memory_bytes` bounds the memory of its decoders. Raises OSError or MemoryError if it cannot be started.
         """
         side = int(most_pixels**0.5) + 1
         # A long strip has up to one more chroma sample for each pixel of its length.
@@ -64,7 +68,7 @@ class DecodingProcess:
             with theirs:
                 try:
                     self._process = _start_process(theirs.fileno(), descriptor, memory_bytes)
-                except OSError:
+                except (OSError, MemoryError):
                     self._link.close()
                     raise
         finally:

@@ -115,9 +115,10 @@ class AwaitKeyFrame(Step):
             if self.held.place(wanted) is not None:
                 continue
             first = waiting[0]
-            waited_s = now_s - first.arrived_s
+            since_s = max(first.arrived_s, self._decoders.stalled_s)
+            waited_s = now_s - since_s
             if first.partition not in blocked:
-                waited_s = first.progress.waited_s(first.arrived_s, now_s)
+                waited_s = first.progress.waited_s(since_s, now_s)
             if waited_s >= self._settings.key_wait_s:
                 self._give_up(wanted, now_s)
             elif waited_s >= self._settings.key_wait_s * _REQUEST_AFTER:

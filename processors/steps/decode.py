@@ -48,6 +48,11 @@ class Decode(Step):
         """Return the number of frames that are being decoded, or wait for an earlier frame."""
         return len(self._waiting)
 
+    @property
+    def start_failure(self) -> str:
+        """The error because of which frames wait for a decoding process; empty if none does."""
+        return self._decoders.start_failure
+
     def submit(self, job: FrameJob) -> None:
         """Decode a frame of `video`; pass on any other.
 

@@ -112,6 +112,17 @@ def test_frames_before_their_key_frame_wait_for_it() -> None:
     assert not bench.failed
 
 
+def test_the_wait_for_a_key_frame_begins_again_once_a_decoding_process_can_be_started() -> None:
+    bench, camera = Bench(key_wait_s=2.0), KeyedCamera()
+    camera.frame()
+    bench.submit(camera.frame())
+    bench.decoders.stalled_s = 100.0
+    bench.step.poll(101.9)
+    assert not bench.failed
+    bench.step.poll(102.1)
+    assert len(bench.failed) == 1
+
+
 def test_a_lost_key_frame_is_requested_once_and_frames_that_depend_on_it_fail_in_time() -> None:
     bench, camera = Bench(key_wait_s=2.0), KeyedCamera()
     camera.frame()

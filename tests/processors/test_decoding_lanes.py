@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import numpy as np
@@ -153,42 +153,99 @@ def test_a_spare_process_that_cannot_be_started_costs_no_frame(hanging: Hanging)
     decoders.close()
 
 
-def test_a_frame_waits_until_a_process_can_be_started(hanging: Hanging) -> None:
-    failures = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), MemoryError()]
+class Failing:
+    """Starts that fail while `error` is set, or return a process that ends before it is ready if `dies` is set."""
 
-    def start(pixels: int, size: int) -> Any:
-        if failures:
-            raise failures.pop()
-        return hanging.start(pixels, size)
+    def __init__(self, hanging: Hanging, error: Exception | None = None, *, dies: bool = False) -> None:
+        self.error = error
+        self.dies = dies
+        self.tries = threading.Semaphore(0)
+        self._hanging = hanging
 
-    decoders = VideoDecoders(DecodingSettings(), start=start)
+    def start(self, pixels: int, size: int) -> Any:
+        self.tries.release()
+        if self.error is not None:
+            raise self.error
+        return Stillborn() if self.dies else self._hanging.start(pixels, size)
+
+    def mend(self) -> None:
+        self.error, self.dies = None, False
+
+    def await_tries(self, count: int) -> None:
+        for _ in range(count):
+            assert self.tries.acquire(timeout=WAIT_S)
+
+
+class Stillborn:
+    """A process that ends before it is ready."""
+
+    def limits(self) -> list[str]:
+        raise ProcessLost("crashed")
+
+    def kill(self) -> None:
+        pass
+
+
+def errno_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (errno_error(errno.EAGAIN), "BlockingIOError"),
+        (MemoryError(), "MemoryError"),
+        (errno_error(errno.ENOENT), "FileNotFoundError"),
+        (errno_error(errno.EACCES), "PermissionError"),
+        (None, "ended before it was ready"),
+    ],
+)
+def test_frames_wait_until_a_process_can_be_started_and_the_cause_is_named(
+    hanging: Hanging, error: Exception | None, named: str
+) -> None:
+    failing = Failing(hanging, error, dies=error is None)
+    decoders = VideoDecoders(DecodingSettings(), start=failing.start)
     with structlog.testing.capture_logs() as logs:
-        assert decoder(submit(decoders, GATE, 0)) == 0
-    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["decoding_process_not_started"]
+        waiting = [submit(decoders, camera, 0) for camera in (GATE, DOOR)]
+        failing.await_tries(3)
+        assert named in decoders.start_failure
+        assert not any(done.done() for done in waiting)
+        failing.mend()
+        assert [decoder(done) for done in waiting] == [0, 0]
+    assert decoders.start_failure == ""
+    errors = [each for each in logs if each["log_level"] == "error"]
+    assert [each["event"] for each in errors] == ["decoding_process_not_started"]
+    assert named in errors[0]["error"]
+    assert decoders.counts == {"decoded": 2}
     decoders.close()
 
 
-def test_a_program_that_is_gone_fails_the_frame_instead_of_stopping_all() -> None:
-    def start(_pixels: int, _size: int) -> Any:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-    decoders = VideoDecoders(DecodingSettings(), start=start)
-    assert isinstance(submit(decoders, GATE, 0).exception(WAIT_S), FileNotFoundError)
+def test_a_wait_for_an_earlier_unit_begins_again_once_a_process_can_be_started(hanging: Hanging) -> None:
+    failing = Failing(hanging, errno_error(errno.ENOMEM))
+    decoders = VideoDecoders(DecodingSettings(wait_s=2.0), start=failing.start)
+    early = submit(decoders, GATE, 1)
+    blocked = submit(decoders, DOOR, 0)
+    failing.await_tries(2)
+    decoders.poll(100.0)
+    failing.mend()
+    decoder(blocked)
+    decoders.poll(101.9)
+    assert not early.done()
+    decoders.poll(102.1)
+    with pytest.raises(MissingReferenceError):
+        early.result(WAIT_S)
     decoders.close()
 
 
-def test_decoders_close_while_no_process_can_be_started() -> None:
-    tried = threading.Event()
-
-    def start(_pixels: int, _size: int) -> Any:
-        tried.set()
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    decoders = VideoDecoders(DecodingSettings(), start=start)
+def test_decoders_close_while_no_process_can_be_started(hanging: Hanging) -> None:
+    failing = Failing(hanging, errno_error(errno.EAGAIN))
+    decoders = VideoDecoders(DecodingSettings(), start=failing.start)
     done = submit(decoders, GATE, 0)
-    assert tried.wait(WAIT_S)
-    decoders.close()
-    assert isinstance(done.exception(0), BlockingIOError)
+    failing.await_tries(1)
+    with structlog.testing.capture_logs() as logs:
+        decoders.close()
+    assert isinstance(done.exception(0), CancelledError)
+    assert "decoding_failed" not in [each["event"] for each in logs]
 
 
 def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:

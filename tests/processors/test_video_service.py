@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from infra.local.kafka import Kafka
 from processors.arrivals.group_member import GroupMember
 from processors.arrivals.key_frames import read_note
+from processors.decoding import process
 from processors.results import key_requests
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, VIDEO, Frame, KeyRequest
 from schemas.transport.kafka.reader import Reader, Records
@@ -70,6 +71,23 @@ async def notes(made: Rig) -> set[tuple[int, int]]:
         partitions = [TopicPartition(made.topic("frames"), p) for p in range(4)]
         found = await consumer._coordinator.fetch_committed_offsets(partitions)
         return {(p.partition, offset) for p, each in found.items() for offset in read_note(each.metadata)}
+
+
+async def test_frames_wait_while_no_decoding_process_can_be_started_and_the_health_names_the_cause(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sent = frames([VideoCamera("site/cam-0")], 6)
+    async with rig(kafka.bootstrap, bundle) as made, made.processor() as running:
+        with monkeypatch.context() as missing:
+            missing.setattr(process, "MODULE", (str(tmp_path / "gone"), "-m"))
+            await made.publish(messages(sent))
+            await until(lambda: not running.healthy(), "an unhealthy processor")
+            conditions = running.health.report()[1]
+            assert [name for name, each in conditions.items() if not each["ok"]] == ["decoding"]
+            assert str(tmp_path / "gone") in str(conditions["decoding"]["detail"])
+        await until(lambda: len(made.verdicts) == len(sent))
+        await until(running.healthy)
+        assert not made.letters
 
 
 @pytest.mark.parametrize(("killed", "late"), [(False, False), (True, False), (True, True)])
