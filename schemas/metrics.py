@@ -76,8 +76,9 @@ BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its v
 CERTIFICATE_EXPIRATION = Metric(
     Gauge,
     "pointillist_certificate_expiration_timestamp_seconds",
-    "Unix time at which a role's certificate ends, by purpose: mqtt, kafka, admin (of the console); of several, the "
-    "earliest",
+    "Unix time at which a certificate ends, by purpose; of several, the earliest. Of the role itself: mqtt, kafka, "
+    "admin (of the console), pages (which the console serves). Of servers, as the monitor is presented them: "
+    "mqtt_server, kafka_server, database_server",
     ("purpose",),
 )
 

@@ -15,6 +15,9 @@ from infra.settings.command import role_command
 from schemas.transport.access import CERTIFICATE_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from consumers.console.settings import ConsoleSettings
 
 
@@ -28,6 +31,7 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     from consumers.console.role import run_console
     from infra.cli.console_features import feature_process
     from infra.cli.console_jobs import job_settings, launcher
+    from infra.process.certificates import end_at_start
     from infra.prometheus.runbooks import PAGE
     from infra.state_folder import Layout
     from infra.up.system_state import role_states
@@ -50,12 +54,16 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     require_brokers(settings.connect_timeout_s, kafka=found.kafka)
     read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
-    admin = found.jobs.admin_tls if found.jobs is not None else None
+    certificates: dict[str, list[Path] | Callable[[], float]] = {}
+    if found.jobs is not None and found.jobs.admin_tls is not None:
+        certificates["admin"] = [found.jobs.admin_tls / CERTIFICATE_FILE]
+    if found.http_tls is not None:
+        certificates["pages"] = end_at_start(found.http_tls / CERTIFICATE_FILE)
     serve = partial(run_console, launch=launcher(), read_roles=read_roles, feature_extractor=feature_process())
     run_following(
         "console",
         found,
         keys,
         lambda registry, health, stop: serve(found, keys, registry=registry, health=health, stop=stop),
-        certificates={"admin": [admin / CERTIFICATE_FILE]} if admin is not None else None,
+        certificates=certificates,
     )

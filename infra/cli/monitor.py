@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def monitor(settings: MonitorSettings) -> None:
     """Serve metrics of Kafka, mosquitto, this machine, its GPUs and the audit; post alerts to Alertmanager."""
     from infra.cli.signer import trust_file
+    from infra.monitor.server_certificates import ServerCertificates
     from infra.monitor.service import run_monitor
     from infra.process.certificates import certificates_of
     from infra.process.role import run_role
@@ -36,9 +37,12 @@ def monitor(settings: MonitorSettings) -> None:
     )
     require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka)
     keys = role_keys(settings.state, "auditor")
+    servers = ServerCertificates(settings)
     run_role(
         "monitor",
         settings.metrics,
-        lambda registry, health, stop: run_monitor(settings, keys, registry=registry, health=health, stop=stop),
-        certificates=certificates_of(settings),
+        lambda registry, health, stop: run_monitor(
+            settings, keys, registry=registry, health=health, stop=stop, certificates=servers
+        ),
+        certificates={**certificates_of(settings), **servers.ends},
     )

@@ -32,10 +32,22 @@ class MosquittoMetrics:
             "bytes/sent": MirroredCounter(size, "sent").update,
             "store/messages/bytes": metrics.MQTT_STORED.on(registry).set,
         }
-        # Without a name: two monitors of one name would end each other's connections.
-        self._client = BackgroundClient(
-            broker, self._on_message, on_connected=self._subscribe, reconnect_max_s=_RECONNECT_S
-        )
+        self._broker = broker
+        self._client = self._new_client()
+
+    @property
+    def certificate_end(self) -> float | None:
+        """Unix time at which the broker's certificate ends; None without TLS, and before the first connection."""
+        return self._client.certificate_end
+
+    def reconnect(self) -> None:
+        """Open another connection in place of the present one; blocks until the latter is closed.
+
+        A second connection by the same certificate would end the first.
+        """
+        self._client.close()
+        self._client = self._new_client()
+        self._client.start()
 
     def start(self) -> None:
         """Connect, and receive in a separate thread."""
@@ -51,6 +63,12 @@ class MosquittoMetrics:
     def close(self) -> None:
         """Close the client."""
         self._client.close()
+
+    def _new_client(self) -> BackgroundClient:
+        # Without a name: two monitors of one name would end each other's connections.
+        return BackgroundClient(
+            self._broker, self._on_message, on_connected=self._subscribe, reconnect_max_s=_RECONNECT_S
+        )
 
     def _subscribe(self) -> None:
         self._client.subscribe([Subscription(f"{BROKER_STATE_ROOT}/{topic}") for topic in BROKER_STATE])

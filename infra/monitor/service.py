@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,7 @@ from infra.monitor.host import HostMetrics
 from infra.monitor.kafka import KafkaMetrics
 from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.rollout import RolloutGate
+from infra.monitor.server_certificates import EVERY_S, ServerCertificates
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.errors import error_text
@@ -27,9 +29,18 @@ log = structlog.get_logger()
 
 
 async def run_monitor(
-    settings: MonitorSettings, keys: KeyRing, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: MonitorSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    certificates: ServerCertificates | None = None,
 ) -> None:
-    """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it."""
+    """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it.
+
+    The ends of the servers' `certificates` are read too; the process of the role exports them.
+    """
     up = metrics.BROKER_UP.on(registry)
     kafka = KafkaMetrics(registry, up.labels("kafka"), settings.kafka)
     mosquitto = MosquittoMetrics(registry, up.labels("mosquitto"), settings.broker)
@@ -60,6 +71,9 @@ async def run_monitor(
                 group.create_task(gate.read_comparisons(), name="comparisons"),
                 group.create_task(_repeat(gate.assess, None, settings.rollout_s, health), name="rollout"),
             ]
+            if certificates is not None:
+                reading = _repeat(partial(certificates.measure, mosquitto), None, EVERY_S, health)
+                tasks.append(group.create_task(reading, name="certificates"))
             if notifier is not None:
                 notifying = _repeat(notifier.notify_in_thread, "alertmanager", settings.alerts_s, health)
                 tasks.append(group.create_task(notifying, name="alertmanager"))

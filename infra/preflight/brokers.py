@@ -18,9 +18,11 @@ from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafk
 
 RETRY_S = 0.2
 _ANSWER_S: Final = 2.0
-# Kafka's first request, ApiVersions in version 0 without a client name. Its content does not matter. In TLS 1.3 the
-# client's part ends first, so only an answer proves that the server has accepted our certificate.
-_API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+"""Kafka's first request, ApiVersions in version 0 without a client name. Its content does not matter.
+
+In TLS 1.3 the client's part ends first, so only an answer proves that the server has accepted our certificate.
+"""
 
 
 class RefusedError(Exception):
@@ -83,7 +85,7 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
         try:
             plain = socket.create_connection((host, port), _ANSWER_S)
             with closing(secured(plain, context, host, _ANSWER_S)) as link:
-                link.sendall(_API_VERSIONS)
+                link.sendall(API_VERSIONS)
                 link.recv(4)
         except ssl.SSLError as error:
             why = tls_refusal(error)

@@ -1,9 +1,9 @@
-"""The ends of the certificates that a role presents, as metrics."""
+"""The ends of the certificates that a role presents, or is presented by a server, as metrics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -12,8 +12,11 @@ from schemas.metrics import CERTIFICATE_EXPIRATION
 from schemas.runtime.file_version import FileVersion, file_version
 from schemas.transport.access import KafkaAccess, MqttAccess, Tls
 
-Certificates = Mapping[str, Collection[Path]]
-"""Certificate files by purpose: mqtt, kafka, admin. The collections may change while the role runs."""
+Certificates = Mapping[str, Collection[Path] | Callable[[], float]]
+"""Certificate files by purpose, or functions that return an end in Unix seconds.
+
+The collections may change while the role runs.
+"""
 
 
 def tls_of(settings: object) -> dict[str, Tls]:
@@ -31,8 +34,14 @@ def certificates_of(settings: object) -> dict[str, list[Path]]:
 def export_ends(registry: CollectorRegistry, certificates: Certificates) -> None:
     """Export the earliest end of the certificates of each purpose. A scrape reads the files that have changed."""
     gauge = CERTIFICATE_EXPIRATION.on(registry)
-    for purpose, files in certificates.items():
-        gauge.labels(purpose=purpose).set_function(_EarliestEnd(files))
+    for purpose, found in certificates.items():
+        gauge.labels(purpose=purpose).set_function(found if callable(found) else _EarliestEnd(found))
+
+
+def end_at_start(file: Path) -> Callable[[], float]:
+    """Return a function that returns the present end of a certificate, for a server that reads its file only once."""
+    end = _EarliestEnd([file])()
+    return lambda: end
 
 
 class _EarliestEnd:

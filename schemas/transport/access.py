@@ -172,6 +172,12 @@ def secured(connected: socket.socket, context: ssl.SSLContext, host: str, timeou
         raise
 
 
+def certificate_end(link: ssl.SSLSocket) -> float:
+    """Return the Unix time at which the certificate of a verified server ends, by a connection to it."""
+    found = link.getpeercert() or {}
+    return ssl.cert_time_to_seconds(str(found["notAfter"]))
+
+
 async def secured_on_loop(connected: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
     """Begin TLS as `secured` does, without blocking the running loop; `connected` is non-blocking. No time limit."""
     loop = asyncio.get_running_loop()

@@ -1,9 +1,11 @@
-"""The ends of a role's certificates as metrics, and a role's warning about revocations."""
+"""The ends of the certificates of roles and servers as metrics, and a role's warning about revocations."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,33 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from consumers.console.settings import ConsoleSettings
 from infra.cli.access import resolved
+from infra.cli.console import console
 from infra.cli.roles import run_following
 from infra.local.files import write_json
+from infra.local.http import get
+from infra.local.ports import free_port
+from infra.local.role_table import running
+from infra.monitor.mosquitto import MosquittoMetrics
+from infra.monitor.server_certificates import SOON_S, ServerCertificates
+from infra.monitor.settings import MonitorSettings
 from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.roles import Roles, role_folder
+from infra.pki.roles import Roles, role_folder, role_tls
 from infra.process import role as role_process
-from infra.process.certificates import Certificates, export_ends
+from infra.process.certificates import Certificates, end_at_start, export_ends
 from infra.state_folder import Layout
 from producers.bridge import BridgeSettings
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from schemas.metrics import CERTIFICATE_EXPIRATION
+from schemas.metrics import BROKER_UP, CERTIFICATE_EXPIRATION
 from schemas.runtime.health import Health
-from schemas.transport.access import CERTIFICATE_FILE
-from tests.infra.secure import SECRET, make_fleet
+from schemas.runtime.throttle import Throttle
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, MqttAccess
+from tests.infra.secure import SECRET, make_fleet, running_mosquitto
+from tests.infra.secure_kafka import KafkaWithPasswords
+from tests.infra.secure_postgresql import SecurePostgreSQL
+from tests.waiting import until
 
 KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
 
@@ -63,7 +77,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[CollectorRegistry]:
     return found
 
 
-async def nothing(*_: object) -> None:
+async def nothing(*_: object, **__: object) -> None:
     pass
 
 
@@ -126,3 +140,130 @@ def test_of_several_certificates_the_earliest_end_counts(fleet: Layout) -> None:
     assert end_of(registry, "mqtt") == end_in(files[0])
     files.clear()
     assert math.isnan(end_of(registry, "mqtt"))
+
+
+def test_the_process_of_a_role_exports_the_ends_on_its_metrics_page(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("configure_logs", "collect_seldom"):  # they would outlast the test
+        monkeypatch.setattr(role_process, name, lambda: None)
+    file, address = role_folder(fleet.pki, "bridge") / CERTIFICATE_FILE, f"127.0.0.1:{free_port()}"
+
+    async def entry(_registry: CollectorRegistry, _health: Health, _stop: asyncio.Event) -> str:
+        answer = await asyncio.to_thread(get, f"http://{address}/metrics", 60.0)
+        return str(answer.text)
+
+    page = role_process.run_role("bridge", address, entry, certificates={"mqtt": [file], "of a server": lambda: 7.0})
+    ends = {
+        line.partition('purpose="')[2].partition('"')[0]: float(line.rpartition(" ")[2])
+        for line in page.splitlines()
+        if line.startswith(f"{CERTIFICATE_EXPIRATION.name}{{")
+    }
+    assert ends == {"mqtt": end_in(file), "of a server": 7.0}
+
+
+def test_a_server_that_reads_its_certificate_once_keeps_the_end_of_its_start(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    file = roles.folder("pages") / CERTIFICATE_FILE
+    end, first = end_at_start(file), end_in(file)
+    short(fleet, "pages", 2)
+    assert end() == first != end_in(file)
+
+
+def test_the_console_exports_the_end_of_the_certificate_that_it_serves(
+    fleet: Layout, exported: list[CollectorRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.cli.console.require_brokers", lambda *_, **__: None)
+    monkeypatch.setattr("consumers.console.role.run_console", nothing)
+    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", SECRET.hex())
+    folder = role_folder(fleet.pki, "pages")
+    given: Mapping[str, Any] = {"mqtt": "127.0.0.1:1", "kafka": "127.0.0.1:2", "http_tls": folder}
+    console(ConsoleSettings(state=fleet.folder, store="sqlite://", **given))
+    assert end_of(exported[0], "pages") == end_in(folder / CERTIFICATE_FILE)
+
+
+def short(fleet: Layout, name: str, days: float) -> float:
+    """Replace a server's certificate by one that ends in `days`; return its end."""
+    issued = Authority(fleet.pki).issue(name, hosts=LOCAL_HOSTS, days=days)
+    folder = role_folder(fleet.pki, name)
+    (folder / KEY_FILE).write_text(issued.key)
+    (folder / CERTIFICATE_FILE).write_text(issued.certificate)
+    return end_in(folder / CERTIFICATE_FILE)
+
+
+@pytest.mark.brokers
+async def test_the_monitor_exports_the_end_that_mosquitto_presents_also_after_a_reload(fleet: Layout) -> None:
+    first = short(fleet, "mosquitto", 2)
+    with running_mosquitto(fleet) as (host, port):
+        broker = MqttAccess(host, port, role_tls(fleet.pki, "monitor"))
+        servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka="127.0.0.1:1"))
+        registry = CollectorRegistry()
+        export_ends(registry, servers.ends)
+        mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
+        assert math.isnan(end_of(registry, "mqtt_server"))
+        mosquitto.start()
+        try:
+            await until(lambda: mosquitto.certificate_end is not None)
+            renewed = short(fleet, "mosquitto", 100)
+            assert mosquitto.certificate_end == first
+            process = running(fleet.folder, "mosquitto")
+            assert process is not None
+            process.send(signal.SIGHUP)
+
+            async def is_renewed() -> bool:
+                # Mosquitto answers the signal later, and the connection is opened again once an hour only.
+                servers._throttle = Throttle(0.0)
+                await servers.measure(mosquitto)
+                return end_of(registry, "mqtt_server") == renewed
+
+            await until(is_renewed)
+            assert end_of(registry, "mqtt_server") - first > SOON_S
+        finally:
+            mosquitto.close()
+
+
+@pytest.mark.brokers
+async def test_the_monitor_exports_the_ends_that_kafka_and_postgresql_present(
+    secure_kafka: KafkaWithPasswords,
+    secure_postgresql: SecurePostgreSQL,
+    kafka_fleet: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority = kafka_fleet.pki / "ca.crt"
+    settings = MonitorSettings(
+        mqtt="127.0.0.1:1",
+        kafka=secure_kafka.access("monitor"),
+        database=f"{secure_postgresql.place()}?sslmode=verify-full&sslrootcert={authority}",
+    )
+    servers = ServerCertificates(settings)
+    registry = CollectorRegistry()
+    export_ends(registry, servers.ends)
+    mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), settings.broker)
+    presented = {
+        "kafka_server": end_in(role_folder(kafka_fleet.pki, "kafka") / CERTIFICATE_FILE),
+        "database_server": x509.load_pem_x509_certificate(
+            secure_postgresql.issued.certificate.encode()
+        ).not_valid_after_utc.timestamp(),
+    }
+    await servers.measure(mosquitto)
+    assert {purpose: end_of(registry, purpose) for purpose in servers.ends} == presented
+
+    def gone(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", gone)
+    await servers.measure(mosquitto)
+    assert {purpose: end_of(registry, purpose) for purpose in servers.ends} == presented
+
+
+@pytest.mark.parametrize(
+    "database",
+    ["", "sqlite:///here", "postgresql://a@b/c", "postgresql://a@b/c?sslmode=require", "postgresql:///c?host=/run"],
+)
+def test_servers_without_tls_or_without_a_trusted_authority_have_no_end(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGSSLMODE", "PGSSLROOTCERT"):
+        monkeypatch.delenv(name, raising=False)
+    settings = MonitorSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2", database=database)
+    assert ServerCertificates(settings).ends == {}

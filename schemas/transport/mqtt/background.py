@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -11,7 +12,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from schemas.errors import BrokerError
-from schemas.transport.access import MqttAccess
+from schemas.transport.access import MqttAccess, certificate_end
 from schemas.transport.mqtt.connection import Subscription
 
 _log = structlog.get_logger()
@@ -42,6 +43,9 @@ class BackgroundClient:
         """The reason why there is no connection."""
         self.subscription_refusal = ""
         """The broker's reason against the newest subscription, empty if it accepted all topics."""
+        self.certificate_end: float | None = None
+        """Unix time at which the certificate ends that the broker presented to the last connection; None without TLS,
+        and before the first connection."""
         self._broker = broker
         self._on_message = on_message
         self._on_connected = on_connected
@@ -106,8 +110,11 @@ class BackgroundClient:
         self._client.loop_stop()
 
     def _connack(
-        self, _client: Client, _: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+        self, client: Client, _: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        link = client.socket()
+        if isinstance(link, ssl.SSLSocket):
+            self.certificate_end = certificate_end(link)
         if reason.is_failure:
             self.refusal = str(reason)
             _log.warning("mqtt_refused", broker="{}:{}".format(*self._broker.address), reason=self.refusal)

@@ -1,0 +1,137 @@
+"""The ends of the certificates that the brokers and the database present to the monitor.
+
+A server presents its former certificate until a restart, however new the file is. Therefore the end comes from a TLS
+connection and not from the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.engine import URL
+
+from consumers.database.engine import database_url
+from infra.monitor.mosquitto import MosquittoMetrics
+from infra.monitor.settings import MonitorSettings
+from infra.preflight.brokers import API_VERSIONS
+from schemas.errors import PointillistError
+from schemas.runtime.throttle import Throttle
+from schemas.settings import address
+from schemas.transport.access import KafkaAccess, Tls, certificate_end, secured
+
+EVERY_S: Final = 60.0
+"""Seconds between two readings."""
+SOON_S: Final = 4 * 86_400.0
+"""Seconds before the end from which the MQTT connection is opened again: mosquitto may present a new certificate."""
+_RECONNECT_EVERY_S: Final = 3600.0
+_ANSWER_S: Final = 2.0
+_SSL_REQUEST: Final = struct.pack(">ii", 8, 80877103)
+"""PostgreSQL's first message of a client that wants TLS (PostgreSQL's documentation, *Message Formats*)."""
+_TLS_FOLLOWS: Final = b"S"
+_TLS_MODES: Final = ("require", "verify-ca", "verify-full")
+
+
+class ServerCertificates:
+    """The ends of the servers' certificates in Unix seconds; NaN until a server has answered.
+
+    A server that does not answer keeps its last end.
+    """
+
+    def __init__(self, settings: MonitorSettings) -> None:
+        """`settings` are resolved: their servers without TLS have no end."""
+        self._servers: dict[str, Callable[[], float]] = {}
+        self._ends: dict[str, float] = {}
+        self._throttle: Throttle[str] = Throttle(_RECONNECT_EVERY_S, remembered=1)
+        kafka, mqtt, database = settings.kafka, settings.broker, database_tls(settings.database)
+        if isinstance(kafka, KafkaAccess):
+            self._servers["kafka_server"] = lambda: kafka_end(kafka)
+        if database is not None:
+            url, tls = database
+            self._servers["database_server"] = lambda: postgresql_end(url, tls)
+        self._ends = dict.fromkeys([*self._servers, *(["mqtt_server"] if mqtt.tls is not None else [])], math.nan)
+
+    @property
+    def ends(self) -> dict[str, Callable[[], float]]:
+        """Functions that return the last known ends, by purpose: mqtt_server, kafka_server, database_server."""
+        return {purpose: lambda purpose=purpose: self._ends[purpose] for purpose in self._ends}  # type: ignore[misc]
+
+    async def measure(self, mosquitto: MosquittoMetrics) -> None:
+        """Read the ends again."""
+        for purpose, read in self._servers.items():
+            with suppress(OSError):  # a server that does not answer has metrics and alerts of its own
+                self._ends[purpose] = await asyncio.to_thread(read)
+        if "mqtt_server" in self._ends and (end := mosquitto.certificate_end) is not None:
+            self._ends["mqtt_server"] = end
+            if end - time.time() < SOON_S and self._throttle.try_acquire("reconnect", time.monotonic()):
+                await asyncio.to_thread(mosquitto.reconnect)
+
+
+def kafka_end(kafka: KafkaAccess) -> float:
+    """Return the earliest end of the certificates of Kafka's nodes that answer; OSError if none does."""
+    context, ends, failure = kafka.tls.context(), [], OSError("no address of Kafka")
+    for place in kafka.bootstrap.split(","):
+        host, port = address(place)
+        try:
+            plain = socket.create_connection((host, port), _ANSWER_S)
+            with closing(secured(plain, context, host, _ANSWER_S)) as link:
+                ends.append(certificate_end(link))
+                # Kafka would count a connection without a request as a failed one.
+                link.sendall(API_VERSIONS)
+                link.recv(4)
+        except OSError as error:
+            failure = error
+    if not ends:
+        raise failure
+    return min(ends)
+
+
+def postgresql_end(url: URL, tls: Tls) -> float:
+    """Return the end of PostgreSQL's certificate; OSError if it does not answer or has no TLS.
+
+    The connection ends before a login.
+    """
+    host = str(url.host)
+    plain = socket.create_connection((host, url.port or 5432), _ANSWER_S)
+    try:
+        plain.settimeout(_ANSWER_S)
+        plain.sendall(_SSL_REQUEST)
+        if plain.recv(1) != _TLS_FOLLOWS:
+            raise OSError("PostgreSQL: expected TLS, got a refusal")
+    except OSError:
+        plain.close()
+        raise
+    context = tls.context()
+    # `sslmode=verify-ca` trusts a server by any name.
+    context.check_hostname = False
+    with closing(secured(plain, context, host, _ANSWER_S)) as link:
+        return certificate_end(link)
+
+
+def database_tls(text: str) -> tuple[URL, Tls] | None:
+    """Return the URL and the trusted authorities of a PostgreSQL with TLS; None for any other database.
+
+    Without `sslrootcert`, libpq trusts any server, and there is nothing to verify a certificate by.
+    """
+    try:
+        url = database_url(text)
+    except PointillistError:
+        return None
+    query = {"sslmode": os.environ.get("PGSSLMODE"), "sslrootcert": os.environ.get("PGSSLROOTCERT")} | dict(url.query)
+    mode, root = query["sslmode"], query["sslrootcert"]
+    if url.get_backend_name() != "postgresql" or not url.host or url.host.startswith("/"):
+        return None
+    if mode not in _TLS_MODES or not isinstance(root, str):
+        return None
+    try:
+        return url, Tls(Path(root).read_text())
+    except (OSError, ValueError):
+        return None
