@@ -19,6 +19,7 @@ from infra.cli.access import (
     kafka_place,
     require_brokers,
 )
+from infra.local.topics import LEAST_RETENTION_S, MOST_RETENTION_S, RETENTION_S
 
 if TYPE_CHECKING:
     from schemas.transport.access import KafkaAddress
@@ -36,23 +37,34 @@ def topics(
         int | None,
         typer.Option(help="Number of copies of each partition. Default: 1 if Kafka has one node, else 3.", min=1),
     ] = None,
+    retention_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds for which topics keep their records, read or not. Sets it for existing topics too. Default: "
+            f"{RETENTION_S:g} for new topics; existing ones keep theirs.",
+            min=LEAST_RETENTION_S,
+            max=MOST_RETENTION_S,
+        ),
+    ] = None,
     rights: Annotated[bool, typer.Option("--rights", help=f"Also grant the users {_USERS} their rights.")] = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: KafkaState = None,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
-    """Create the missing topics; existing ones stay as they are."""
+    """Create the missing topics; existing ones stay as they are, except for --retention-s."""
     import asyncio
 
-    from infra.local.topics import create_topics, pointillist_topics, usual_replication
+    from infra.local.topics import create_topics, pointillist_topics, set_retention, usual_replication
     from infra.pki.kafka_rights import grant, withdraw
     from infra.pki.role_generations import role_generations
 
     place = _place(kafka, state, kafka_tls, kafka_login)
     require_brokers(connect_timeout_s, kafka=place)
     copies = replication or asyncio.run(usual_replication(place))
-    asyncio.run(create_topics(place, pointillist_topics(partitions, copies)))
+    asyncio.run(create_topics(place, pointillist_topics(partitions, copies, retention_s)))
+    if retention_s is not None:
+        asyncio.run(set_retention(place, retention_s))
     typer.echo(f"all topics exist; copies of each partition of new ones: {copies}")
     if rights:
         own = None if isinstance(place, str) else place.tls.certificate

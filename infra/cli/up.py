@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @role_command(
     app, "up", "cameras", "fps", "seconds", "drop_ratio", "source", "scenario", "cameras_file", "bundle", "probe_share",
     "profile", "processor.mode", "processor.backend", "processor.precision", "processors",
-    "bridges", "fleets", "kafka_nodes", "processor.batch_frames", "processor.max_frame_pixels", "spool_bytes",
-    "drain_s", "state", "report", "http", "http_tls", "http_plain", "behind_proxy", "listen", "allowed_host", "plain",
-    "prometheus", "receivers", "tracing", "tracing_share", strip="processor",
+    "bridges", "fleets", "kafka_nodes", "kafka_retention_s", "processor.batch_frames", "processor.max_frame_pixels",
+    "spool_bytes", "drain_s", "state", "report", "http", "http_tls", "http_plain", "behind_proxy", "listen",
+    "allowed_host", "plain", "prometheus", "receivers", "tracing", "tracing_share", strip="processor",
 )  # fmt: skip
 def up(
     settings: UpSettings,

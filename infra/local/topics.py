@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.errors import BrokerError
@@ -15,6 +15,11 @@ from schemas.transport.backoff import Backoff
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000
+RETENTION_S: Final = 86_400.0
+"""Seconds for which new topics keep their records, unless a setting changes it."""
+LEAST_RETENTION_S: Final = 3600.0
+MOST_RETENTION_S: Final = 7 * 86_400.0
+"""Kafka forgets the progress of a group that has been stopped for seven days."""
 COPIES: Final = 3
 """Copies of each partition on several nodes: any one may be lost."""
 
@@ -32,7 +37,7 @@ class TopicSpec:
     partitions: int = 1
     replication: int = 1
     retention_bytes: int = 256 * MEBIBYTE
-    retention_ms: int = DAY_MS
+    retention_ms: int = round(1000 * RETENTION_S)
     compacted: bool = False
     """Keep the newest record of each key instead of the newest bytes."""
     config: Mapping[str, str] = field(default_factory=dict)
@@ -63,10 +68,15 @@ def acknowledging(copies: int) -> int:
     return max(1, copies - 1)
 
 
-def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, TopicSpec]:
-    """Return every topic of the system; those keyed by camera have `partitions` partitions."""
+def pointillist_topics(
+    partitions: int = 4, replication: int = 1, retention_s: float | None = None
+) -> dict[str, TopicSpec]:
+    """Return every topic of the system; those keyed by camera have `partitions` partitions.
+
+    `retention_s` is the time for which a topic keeps its records, in seconds; None means `RETENTION_S`.
+    """
     keyed = TopicSpec(partitions, replication)
-    return {
+    topics = {
         # Bridges stop accepting frames well before a partition of frames or verdicts is full:
         # BridgeSettings.max_backlog_bytes, MAX_UNRECORDED_BYTES.
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
@@ -81,6 +91,9 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
         ),
         KafkaTopic.VIEWS.value: TopicSpec(1, replication, retention_bytes=MEBIBYTE),
     }
+    if retention_s is None:
+        return topics
+    return {name: replace(spec, retention_ms=round(1000 * retention_s)) for name, spec in topics.items()}
 
 
 async def usual_replication(bootstrap: KafkaAddress) -> int:
@@ -147,3 +160,30 @@ async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec]
             f"Kafka at {bootstrap}: expected it to create topics within {deadline_s:g} s, got {complaint}. "
             "Check its log."
         )
+
+
+async def set_retention(bootstrap: KafkaAddress, retention_s: float, deadline_s: float = 30.0) -> None:
+    """Set the time for which the existing topics of the system keep their records; compacted ones keep the newest.
+
+    Raises BrokerError when Kafka does not answer within `deadline_s` seconds, or refuses it.
+    """
+    from aiokafka.errors import KafkaError
+
+    from schemas.transport.kafka.admin import Admin
+
+    names = [name for name, spec in pointillist_topics().items() if not spec.compacted]
+    backoff = Backoff()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline_s
+    while True:
+        try:
+            async with Admin(bootstrap) as admin:
+                await admin.set_topics(*names, settings={"retention.ms": str(round(1000 * retention_s))})
+                return
+        except (KafkaError, OSError, TimeoutError) as error:
+            if loop.time() >= end:
+                raise BrokerError(
+                    f"Kafka at {bootstrap}: expected it to change its topics within {deadline_s:g} s, got "
+                    f"{type(error).__name__}. Check its log."
+                ) from error
+        await backoff.wait()

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from bundles import GENERAL, named_bundles
 from consumers.console.settings import ConsoleSettings, Proxy
 from consumers.settings import HostName, RecorderSettings
+from infra.local.topics import LEAST_RETENTION_S, MOST_RETENTION_S
 from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
@@ -108,6 +109,9 @@ class UpSettings(SamplingSettings):
     kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(_number)] = 1
     """Number of Kafka nodes, fixed for a state folder. Three hold three copies of each record, of which two must exist
     before it is acknowledged: any node may die, hang or lose its disk."""
+    kafka_retention_s: float | None = Field(default=None, ge=LEAST_RETENTION_S, le=MOST_RETENTION_S)
+    """Seconds for which Kafka keeps its records, read or not: frames that wait longer are lost. Default: 86400 for a
+    new state folder; an existing one keeps its time."""
     state: Path = Path(".pointillist")
     """State folder: brokers' files, database, spools, logs."""
     report: Path | None = None

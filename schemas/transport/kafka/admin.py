@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
@@ -23,6 +24,8 @@ from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, close_clients, start_client
 from schemas.transport.kafka.internals import send_request
 
+_OF_THE_TOPIC: Final = 1
+"""Kafka's number for a setting that the topic itself has, and no default of a broker."""
 _REBALANCING: Final = ("PreparingRebalance", "CompletingRebalance")
 
 
@@ -186,6 +189,25 @@ class Admin:
             except AttributeError:  # aiokafka takes the controller for granted
                 raise NotControllerError("Kafka: expected a controller, got none. Try again.") from None
         return {row[0]: (row[1], row[2] or "") for row in answer.topic_errors}
+
+    async def set_topics(self, *topics: str, settings: Mapping[str, str]) -> None:
+        """Change `settings` of existing topics, by Kafka's names; their other settings stay as they are."""
+        named = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        async with asyncio.timeout(self._request_s):
+            answers = await self._client.describe_configs(named)
+        changed = []
+        for code, _, _, topic, entries in (each for answer in answers for each in answer.resources):
+            check_code(code)
+            # The request replaces all settings of a topic.
+            own = {name: value for name, value, _, source, *_ in entries if source == _OF_THE_TOPIC}
+            if own | dict(settings) != own:
+                changed.append(ConfigResource(ConfigResourceType.TOPIC, topic, own | dict(settings)))
+        if not changed:
+            return
+        async with asyncio.timeout(self._request_s):
+            answers = await self._client.alter_configs(changed)
+        for code, *_ in (each for answer in answers for each in answer.resources):
+            check_code(code)
 
     async def send(self, *requests: Any) -> list[Any]:
         """Send requests of Kafka's protocol that have no method here, and return the responses in order."""
