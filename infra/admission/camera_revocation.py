@@ -84,7 +84,7 @@ def _check_written(layout: Layout, authority: Authority, camera: CameraId, gener
         copy = rights.with_name(CRL_FILE)
         lists[rights] = f"user {camera}\ntopic deny #" in rights.read_text()
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
-    check_lists(lists, camera, "pointillist revoke")
+    check_lists(lists, camera, f"pointillist revoke {camera} {layout.state_option}")
 
 
 def check_lists(lists: Mapping[Path, bool], revoked: str, command: str) -> None:

@@ -104,7 +104,7 @@ def _check_written(layout: Layout, roles: Roles, role: str, old: set[int], gener
     copy = rights_file(layout.pki).with_name(CRL_FILE)
     if copy.parent.is_dir():
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
-    check_lists(lists, role, "pointillist revoke --role")
+    check_lists(lists, role, f"pointillist revoke --role {role} {layout.state_option}")
 
 
 def _running_kafka(layout: Layout) -> dict[str, str]:
@@ -160,6 +160,6 @@ def _await_restart(layout: Layout, names: list[str]) -> None:
         if time.monotonic() >= end:
             raise BrokerError(
                 f"{missing[0]}: expected a restart within {RESTART_S:g} s, got none. Start it, and run "
-                "`pointillist revoke --role` again."
+                f"`pointillist revoke --role {kind_of(missing[0])} {layout.state_option}` again."
             )
         time.sleep(_POLL_S)

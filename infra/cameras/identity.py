@@ -108,7 +108,8 @@ def _check_key(layout: Layout, given: CameraKey) -> None:
     if issued.export() != given.export():
         raise SecretError(
             f"POINTILLIST_CAMERA_KEY: expected the key of {given.camera_id} issued by the system of "
-            f"{layout.folder}, got one of another camera or fleet. Print it with `pointillist key`."
+            f"{layout.folder}, got one of another camera or fleet. Print it with "
+            f"`pointillist key {given.camera_id} {layout.state_option}`."
         )
 
 

@@ -233,7 +233,7 @@ def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] |
     if missing:
         raise SecretError(
             f"{layout.enrolment(missing[0])} is missing: expected the enrolment of {missing[0]}. Run "
-            "`pointillist enroll`."
+            f"`pointillist enroll {missing[0]} {layout.state_option}`."
         )
     return {camera: Enrolment.read(layout.enrolment(camera)).tls for camera in cameras}
 

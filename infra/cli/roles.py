@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -248,7 +249,7 @@ def fleet(settings: FleetSettings) -> None:
         if not layout.key_file(camera.camera_id).exists():
             raise SecretError(
                 f"{layout.key_file(camera.camera_id)} is missing: expected the key of {camera.camera_id}. Run "
-                "`pointillist key`."
+                f"`pointillist key --scenario {shlex.quote(str(settings.scenario))} {layout.state_option}`."
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
     if not keys:

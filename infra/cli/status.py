@@ -81,7 +81,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     for each in broken[:MOST_NAMED]:
         print_line(f"  {each.name}: {each.state}: {each.detail}")
     if len(broken) > MOST_NAMED:
-        print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken --state {state}")
+        print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken {layout.state_option}")
     for name, address in addresses.items():
         # The link is a secret: it goes to a person's terminal, never to a log.
         is_owners = name == PAGES["console"] and sys.stdout.isatty()
@@ -164,7 +164,10 @@ def down(
     layout = existing_layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
-        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
+        raise StateError(
+            f"{layout.folder}: expected a running system, got none. Start it with `pointillist up "
+            f"{layout.state_option}`."
+        )
     print_line(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
         print_line(f"still stopping after {wait:g} s, as pid {process.pid}")

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.pki.validity import CERTIFICATE_DAYS
+from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.atomic_file import write_text
@@ -69,7 +70,8 @@ class Authority:
             key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
         except OSError as error:
             raise StateError(
-                f"{folder}: expected a fleet's authority, got {error.strerror}. Run `pointillist ca init`."
+                f"{folder}: expected a fleet's authority, got {error.strerror}. Run `pointillist ca init "
+                f"{Layout(folder.parent).state_option}`."
             ) from None
         except ValueError:
             raise StateError(

@@ -256,7 +256,7 @@ def role_tls(pki: Path, name: str) -> Tls:
     if not (folder / CERTIFICATE_FILE).is_file():
         raise StateError(
             f"{folder}: expected a certificate of {name}, got none. Run `pointillist ca role {name} "
-            f"--state {pki.parent}`."
+            f"{Layout(pki.parent).state_option}`."
         )
     return Tls.of_folder(folder)
 

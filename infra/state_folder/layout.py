@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Layout:
     """The state folder of one local system."""
 
     folder: Path
+
+    @property
+    def state_option(self) -> str:
+        """The option of commands on this folder, for a shell; printed commands carry it."""
+        return f"--state {shlex.quote(str(self.folder.resolve()))}"
 
     @property
     def database(self) -> Path:

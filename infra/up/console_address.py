@@ -49,7 +49,7 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
     elif console.needs_users:
         raise ConfigError(
             f"{layout.users} is missing: a console at {settings.http or 'a proxy'} needs users. Run "
-            f"`pointillist user add NAME --state {settings.state}`, or set console.openid or console.proxy_login."
+            f"`pointillist user add NAME {layout.state_option}`, or set console.openid or console.proxy_login."
         )
 
 

@@ -92,7 +92,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
         where = " and ".join([*([format_address(outside)] if outside else []), f"127.0.0.1:{port}"])
         raise ConfigError(
             f"--mqtt: expected {where}, where `pointillist up` of {layout.folder} listens, got {given}. Start it with "
-            f"`up --listen {given}` first."
+            f"`pointillist up --listen {given} {layout.state_option}` first."
         )
     return given
 

@@ -69,7 +69,7 @@ def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line:
     if found:
         print_line(
             f"{len(found)} of {len(cameras)} cameras obey earlier commands instead of the settings of this run, "
-            f"the first is {found[0]}. `pointillist camera settings {found[0]} --state {layout.folder}` prints them, "
+            f"the first is {found[0]}. `pointillist camera settings {found[0]} {layout.state_option}` prints them, "
             "and discards them with --reset."
         )
 

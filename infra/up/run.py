@@ -236,7 +236,8 @@ class _Run:
         pages = [role for role in self._brokers if role.name in PAGES]
         shown = {role.name: role for role in [*self._roles, *self._fleets, *pages]}
         self._system.start()
-        self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
+        state = self._layout.state_option
+        self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system, state)
         if not self._settings.plain:
             self._renewal.start()
 
@@ -373,8 +374,7 @@ class _Run:
         found = self._audit()
         if found is None:
             self._live.print_line(
-                "interrupted: the audit has not ended. "
-                f"`pointillist audit --state {self._layout.folder}` runs it again."
+                f"interrupted: the audit has not ended. `pointillist audit {self._layout.state_option}` runs it again."
             )
             return INTERRUPTED, {}
         restarts = self._supervisor.restarts
@@ -385,7 +385,7 @@ class _Run:
         if older:
             self._live.print_line(
                 f"{older} frames of earlier runs are lost, pending or unread: "
-                f"`pointillist audit --json --state {self._layout.folder}` lists them"
+                f"`pointillist audit --json {self._layout.state_option}` lists them"
             )
         self._print_unread(found)
         status = 0 if left == 0 else 1

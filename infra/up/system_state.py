@@ -78,7 +78,10 @@ def role_states(layout: Layout, *, counted: bool = True) -> list[RoleState]:
     """
     entries = read_roles(layout.folder)
     if not entries:
-        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
+        raise StateError(
+            f"{layout.folder}: expected a running system, got none. Start it with `pointillist up "
+            f"{layout.state_option}`."
+        )
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         asked = partial(_role, layout.folder, supervised=supervised, counted=counted)
@@ -158,7 +161,10 @@ def known_camera(layout: Layout, name: CameraId) -> CameraState:
     for each in camera_states(layout):
         if each.name == name:
             return each
-    raise ConfigError(f"{name}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name.")
+    raise ConfigError(
+        f"{name}: expected a camera of `pointillist cameras {layout.state_option}`, got an unknown one. Correct the "
+        "name."
+    )
 
 
 def run_cameras(layout: Layout) -> list[CameraId]:

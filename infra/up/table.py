@@ -61,6 +61,7 @@ class LiveTable:
         self._printed_system = ""
         self._named: Sequence[CameraState] = ()
         self._attached: Callable[[], int] = int
+        self._state_option = ""
         self._published_by_attached = 0
         self._looked_at = 0.0
         self._totals = RunTotals()
@@ -83,12 +84,15 @@ class LiveTable:
         broken: Callable[[], Sequence[CameraState]] = tuple,
         attached: Callable[[], int] = int,
         system: Callable[[], str] = str,
+        state_option: str = "",
     ) -> None:
         """Show the system, which is ready, from now on.
 
         `broken` returns the cameras that are not well, and `attached` the published frames of cameras outside the
-        fleet. `system` returns a line on the roles and rules, empty when all is well.
+        fleet. `system` returns a line on the roles and rules, empty when all is well. Printed commands have the
+        `state_option`.
         """
+        self._state_option = state_option
         self._system = system
         self._roles = roles
         self._broken = broken
@@ -129,7 +133,7 @@ class LiveTable:
             return
         with suppress(OSError):
             line = [Text(self._system(), style="bold red")] if self._system() else []
-            self._live.update(Group(figures(cells), *line, *broken_rows(self._named)), refresh=True)
+            self._live.update(Group(figures(cells), *line, *broken_rows(self._named, self._state_option)), refresh=True)
 
     def _print_system(self) -> None:
         """Print the status of the system when it has changed and there is no live table."""
@@ -197,12 +201,15 @@ def figures(cells: dict[str, str]) -> Table:
     return table
 
 
-def broken_rows(cameras: Sequence[CameraState]) -> list[Table | str]:
-    """Return a row for each camera that is not well, up to a limit."""
+def broken_rows(cameras: Sequence[CameraState], state_option: str) -> list[Table | Text]:
+    """Return a row for each camera that is not well, up to a limit; then the command that lists all of them."""
     if not cameras:
         return []
     table = Table("camera", "state", "reason", title=f"not well: {len(cameras)}", title_justify="left")
     for each in cameras[:MOST_NAMED]:
         table.add_row(Text(each.name), each.state, Text(each.detail))
     more = len(cameras) - MOST_NAMED
-    return [table, f"and {more} more: pointillist cameras --broken"] if more > 0 else [table]
+    if more <= 0:
+        return [table]
+    # On a line of its own, a command can be copied whole.
+    return [table, Text(f"and {more} more:"), Text(f"pointillist cameras --broken {state_option}")]

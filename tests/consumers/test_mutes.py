@@ -355,7 +355,7 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.startswith(ALERT)
     with pytest.raises(ConfigError, match="expected the id of a stored alert"):
         command(["door", OTHER], "2h", "repairs", end=False, state=tmp_path)
-    with pytest.raises(ConfigError, match=r"^local/gate: expected a camera of `pointillist cameras`, got an unknown"):
+    with pytest.raises(ConfigError, match=r"^local/gate: expected a camera of `pointillist cameras --state .*`"):
         command(["door", "gate"], "2h", "repairs", end=False, state=tmp_path)
     made.close()
 

@@ -59,7 +59,7 @@ def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tm
     now_ms = time.time_ns() // 10**6
     write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {"local/here": 0})
     for name, message in (
-        ("local/none", r"local/none: expected a camera of `pointillist cameras`, got an unknown one"),
+        ("local/none", r"local/none: expected a camera of `pointillist cameras --state .*`, got an unknown one"),
         ("local/cam-0", r"local/cam-0: expected a camera that `up` does not run itself, got one of "),
         ("no name", r"camera: expected site/camera of "),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,7 +142,7 @@ def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_c
     broken = [
         CameraState(f"site/cam-{n}", State.DEGRADED, "the source cannot be read", 3.0, 1, None, None) for n in range(3)
     ]
-    lines = shown(figures(cells), *broken_rows(broken))
+    lines = shown(figures(cells), *broken_rows(broken, "--state here"))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "…" not in text
@@ -150,9 +151,12 @@ def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_c
         assert value in text
     assert all(any(each.name in line and each.detail in line for line in lines) for each in broken)
     assert "not well: 3" in text
-    many = broken_rows(broken * 40)
-    assert f"and {120 - MOST_NAMED} more: pointillist cameras --broken" in "\n".join(shown(*many))
-    assert broken_rows([]) == []
+    assert not any("pointillist" in line for line in lines)
+    state = "/var/lib/my fleet[red]"
+    many = shown(*broken_rows(broken * 40, Layout(Path(state)).state_option))
+    assert f"and {120 - MOST_NAMED} more:" in many[-2]
+    assert shlex.split(many[-1]) == ["pointillist", "cameras", "--broken", "--state", state]
+    assert broken_rows([], "") == []
 
 
 def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was() -> None:

@@ -1,0 +1,86 @@
+"""Commands in messages name the state folder that they are about, in a form that a shell reads as one word."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.cameras.identity import camera_identity
+from infra.cli.access import enrolments
+from infra.local.files import write_json
+from infra.pki.authority import Authority
+from infra.pki.roles import role_tls
+from infra.state_folder import Layout, write_secret
+from infra.up.console_address import check_console
+from infra.up.settings import UpSettings
+from infra.up.system_state import known_camera, role_states
+from schemas.errors import UserError
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from tests.infra.command_line import refusal, run
+
+DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A state folder that a shell would read as several words."""
+    folder = tmp_path / "my fleet; rm"
+    folder.mkdir()
+    return Layout(folder)
+
+
+def command_in(message: str) -> list[str]:
+    """The words of the only command in a message, as a shell reads them."""
+    (command,) = re.findall(r"`(pointillist .*?)`", message)
+    return shlex.split(command)
+
+
+def read_idle_roles(layout: Layout) -> None:
+    write_json(layout.folder / "roles.json", {})
+    role_states(layout)
+
+
+def enrolled_in_part(layout: Layout) -> None:
+    layout.enrolment(DOOR).parent.mkdir(parents=True)
+    layout.enrolment(DOOR).write_text("")
+    enrolments(layout, [DOOR, GATE])
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (read_idle_roles, "up"),
+        (lambda layout: known_camera(layout, DOOR), "cameras"),
+        (lambda layout: check_console(UpSettings(http="0.0.0.0:8080", state=layout.folder), layout), "user add NAME"),
+        (lambda layout: role_tls(layout.pki, "bridge"), "ca role bridge"),
+        (lambda layout: Authority(layout.pki), "ca init"),
+        (enrolled_in_part, "enroll site/gate"),
+    ],
+)
+def test_a_command_in_an_error_has_the_state_folder(
+    layout: Layout, act: Callable[[Layout], object], words: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        act(layout)
+    assert command_in(str(refused.value)) == ["pointillist", *words.split(), "--state", str(layout.folder.resolve())]
+
+
+def test_the_key_of_another_fleet_leads_to_the_right_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_secret(layout.secret_file, bytes(32).hex())
+    monkeypatch.setenv("POINTILLIST_CAMERA_KEY", derive_camera_key(bytes(range(32)), DOOR).export())
+    with pytest.raises(UserError) as refused:
+        camera_identity(DOOR, None, layout.folder)
+    words = command_in(str(refused.value))
+    assert words == ["pointillist", "key", DOOR, "--state", str(layout.folder.resolve())]
+    monkeypatch.delenv("POINTILLIST_CAMERA_KEY")
+    assert run(*words[1:]).stdout.split()[0] == derive_camera_key(bytes(32), DOOR).export()
+
+
+def test_the_command_of_down_has_the_state_folder(layout: Layout) -> None:
+    message = refusal(run("down", "--state", layout.folder))
+    assert command_in(message) == ["pointillist", "up", "--state", str(layout.folder.resolve())]
