@@ -13,7 +13,7 @@ import pytest
 from benchmarks.pages.answers import answers
 from benchmarks.pages.cases import CASES
 from benchmarks.pages.figure import NONE, RESULTS, STALE, Figure, Row, Source, Template, read, sources, table
-from benchmarks.pages.figures import NAMES, PAGES, README, Block, Pick, comparisons, front
+from benchmarks.pages.figures import NAMES, PAGES, README, REQUIREMENTS, Block, Pick, comparisons, front, requirements
 from lab.experiments.catalogue import experiments
 from lab.experiments.hardening.paired_report import summaries
 from lab.experiments.hardening.rows import PairedRow
@@ -42,6 +42,17 @@ def test_a_number_that_is_edited_by_hand_is_replaced(block: Block, tmp_path: Pat
     page = tmp_path / "page.md"
     page.write_text(f"{text[: number.start()]}{(int(number[0]) + 1) % 10}{text[number.end() :]}")
     assert Block(block.name, page, block.make).put() == text
+
+
+def test_the_readme_names_the_measured_memory_and_disk(tmp_path: Path) -> None:
+    text = REQUIREMENTS.page.read_text()
+    assert REQUIREMENTS.put() == text
+    measured = read(RESULTS, "cost/footprint.json")
+    (tmp_path / "cost").mkdir()
+    (tmp_path / "cost" / "footprint.json").write_text(json.dumps(other(measured, random.Random(1))))
+    numbers = [re.findall(r"[0-9.]+ GB", requirements(results)) for results in (RESULTS, tmp_path)]
+    assert len(numbers[0]) == 4
+    assert all(one != two for one, two in zip(*numbers, strict=True))
 
 
 def other(value: Any, chance: random.Random) -> Any:

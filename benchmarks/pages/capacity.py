@@ -28,6 +28,11 @@ USE: Final = 0.6
 """Share of a core that is used. The rest covers peaks, a second instance that has died, and short queues."""
 ROLES: Final = ("mosquitto", "bridge", "kafka", "processor-1", "recorder")
 DAY_S: Final = 86_400
+SYSTEMS: Final = {
+    "scene": "8 simulated cameras",
+    "general": "`--cameras 0`, the general network, one camera attached",
+}
+"""The measured systems of `benchmarks.scale.footprint`, and their names on the page."""
 KEPT_FRACTION: Final = 0.75
 """Share of the pixels that is kept at the default drop ratio."""
 OVERHEAD_BYTES: Final = 44
@@ -190,6 +195,53 @@ def _limits() -> list[str]:
     ]
 
 
+def _server() -> list[str]:
+    found = read("cost/footprint.json")
+    disk, systems = found["disk_bytes"], found["systems"]
+    roles = sorted({role for each in systems.values() for role in each["memory_bytes"]})
+    memory = [[role, *(_megabytes(each["memory_bytes"].get(role)) for each in systems.values())] for role in roles]
+    memory.append(["all", *(f"**{_megabytes(each['memory_bytes_in_all'])}**" for each in systems.values())])
+    stores = [
+        ["Python packages of `make setup`", _gigabytes(disk["packages"])],
+        ["PyTorch with its CUDA libraries, of these", _gigabytes(disk["packages_of_torch"])],
+        ["Kafka's program files", _gigabytes(disk["kafka"])],
+        *(
+            [f"the state folder with {systems[name]['verdicts']:,} verdicts, {words}", _gigabytes(size)]
+            for name, words in SYSTEMS.items()
+            for size in [systems[name]["state_bytes"]]
+        ),
+    ]
+    return [
+        "## What a server needs",
+        "",
+        "Megabytes of memory of each role of `up` with the processes that it has started, as proportional set size:",
+        "pages that several processes share are divided among them. All roles ran on one machine with "
+        f"{found['machine']['cores']} cores,",
+        f"{found['warm_s']:g} s after the first verdict (`{found['command']}`).",
+        "",
+        markdown(["role", *SYSTEMS.values()], memory),
+        "",
+        *(
+            []
+            if "grafana" in roles
+            else ["Grafana was not installed. More cameras, larger frames and time add to it.", ""]
+        ),
+        "Gigabytes of disk, without Java, Debian's packages and caches of downloads:",
+        "",
+        markdown(["store", "GB"], stores),
+        "",
+        "A state folder grows with the frames, up to [the bounds](operations/storage.md#bounds) of each store.",
+    ]
+
+
+def _megabytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / 1e6:,.0f}"
+
+
+def _gigabytes(size: int) -> str:
+    return _two(size / 1e9)
+
+
 def _growth() -> list[str]:
     document = read("cost/rows.json")
     cells = cells_of(document, "cameras")
@@ -266,9 +318,11 @@ def page() -> str:
     lines = [
         "# Capacity",
         "",
-        "To size a fleet, divide its frames per second by a role's figure in the first table: the result is the cores",
-        "of that role. `python -m benchmarks.pages.capacity` makes this page from measurements; each table names the",
-        "commands that measured.",
+        "To size a fleet, divide its frames per second by a role's figure under *What one core carries*: the result is",
+        "the cores of that role. `python -m benchmarks.pages.capacity` makes this page from measurements; each table",
+        "names the commands that measured.",
+        "",
+        *_server(),
         "",
         *_what_a_core_carries(found),
         "",

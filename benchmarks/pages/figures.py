@@ -138,6 +138,19 @@ def front(picks: Sequence[Pick] = FRONT, rows_of: Callable[[str], Sequence[Row]]
     return f"{shown}\n\n{FOOTNOTE}" if any(line[3].endswith(MARK) for line in lines) else shown
 
 
+def requirements(results: Path = RESULTS) -> str:
+    """Return the README's sentence on the memory and disk that a measured system took."""
+    found = read(results, "cost/footprint.json")
+    disk, memory = found["disk_bytes"], [each["memory_bytes_in_all"] for each in found["systems"].values()]
+    stores = disk["packages"] + disk["kafka"] + max(each["state_bytes"] for each in found["systems"].values())
+    return (
+        f"`up` took {min(memory) / 1e9:.1f} GB of memory with 8 simulated cameras and the small network, and "
+        f"{max(memory) / 1e9:.1f} GB with the general network;\n"
+        f"program and state took {stores / 1e9:.1f} GB of disk, {disk['packages_of_torch'] / 1e9:.1f} GB of them for "
+        "PyTorch with its CUDA libraries ([by role and store](docs/capacity.md#what-a-server-needs))."
+    )
+
+
 def _row(of: Sequence[Row], page: str, begins: str) -> Row:
     found = [row for row in of if row.what.startswith(begins)]
     if len(found) != 1:
@@ -169,11 +182,12 @@ PAGES: Final = (
     Block("bounds", RESULTS / "qusecnets" / "bounds.md", partial(rendered, "qusecnets")),
 )
 README: Final = Block("figures", ROOT / "README.md", lambda: f"{LEGEND}\n\n{front()}")
+REQUIREMENTS: Final = Block("requirements", ROOT / "README.md", requirements)
 
 
 def main() -> None:
     """Write the tables into their pages."""
-    for block in (*PAGES, README):
+    for block in (*PAGES, README, REQUIREMENTS):
         block.page.write_text(block.put())
 
 

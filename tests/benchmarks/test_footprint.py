@@ -1,0 +1,76 @@
+"""The memory and the disk of a server, as `benchmarks.scale.footprint` counts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.harness.system import RunningSystem
+from benchmarks.pages.capacity import SYSTEMS, read
+from benchmarks.scale.footprint import PACKAGES, folder_bytes, memory_bytes, package_bytes, used_bytes
+
+MIB = 2**20
+HOLDS = (
+    "import subprocess, sys, time; held = bytearray(b'x' * {size}); {more}print('ready', flush=True); time.sleep(600)"
+)
+
+
+def test_a_file_with_two_names_counts_once_and_a_missing_one_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(os.urandom(MIB))
+    once = folder_bytes(tmp_path)
+    assert once >= MIB
+    (tmp_path / "again").hardlink_to(tmp_path / "data")
+    assert folder_bytes(tmp_path) - once < MIB
+    assert used_bytes([tmp_path / "data", tmp_path / "again", tmp_path / "gone"]) == used_bytes([tmp_path / "data"])
+
+
+class _System:
+    """A system of one role, whose process has started another one."""
+
+    def __init__(self) -> None:
+        child = [sys.executable, "-c", HOLDS.format(size=40 * MIB, more="")]
+        more = f"child = subprocess.Popen({child!r}, stdout=subprocess.PIPE); child.stdout.readline(); "
+        self.role = subprocess.Popen(
+            [sys.executable, "-c", HOLDS.format(size=20 * MIB, more=more)], stdout=subprocess.PIPE
+        )
+        assert self.role.stdout is not None
+        self.role.stdout.readline()
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+    def roles(self) -> dict[str, Any]:
+        return {"processor-1": {"pid": self.role.pid}, "gone": {"pid": 2**22 + 1}}
+
+
+def test_a_role_counts_with_the_processes_that_it_has_started_and_one_that_has_ended_not_at_all() -> None:
+    system = _System()
+    try:
+        sizes = memory_bytes(cast(RunningSystem, system))
+        assert sizes.keys() == {"processor-1", "up"}
+        assert sizes["processor-1"] > 60 * MIB
+        assert sizes["up"] < 40 * MIB
+    finally:
+        for process in (system.process, system.role):
+            process.kill()
+            process.communicate()
+
+
+def test_every_package_of_a_server_is_measured_with_its_files() -> None:
+    sizes = package_bytes()
+    assert "\ntorch==" in PACKAGES.read_text()
+    assert sizes["torch"] > 100 * MIB
+    assert all(sizes.values())
+
+
+def test_the_committed_measurement_has_both_systems_with_verdicts_and_no_lost_frame() -> None:
+    found = read("cost/footprint.json")
+    assert found["systems"].keys() == SYSTEMS.keys()
+    for each in found["systems"].values():
+        assert each["verdicts"] > 0
+        assert each["frames_lost"] == 0
+        assert each["memory_bytes_in_all"] == sum(each["memory_bytes"].values())
+        assert {"mosquitto", "kafka", "bridge", "processor-1", "recorder", "console", "up"} <= each[
+            "memory_bytes"
+        ].keys()
