@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
+
 from benchmarks.harness.system import RunningSystem
 from benchmarks.pages.capacity import SYSTEMS, read
 from benchmarks.scale.footprint import PACKAGES, folder_bytes, memory_bytes, package_bytes, used_bytes
@@ -52,6 +54,8 @@ def test_a_role_counts_with_the_processes_that_it_has_started_and_one_that_has_e
         assert sizes["processor-1"] > 60 * MIB
         assert sizes["up"] < 40 * MIB
     finally:
+        for child in psutil.Process(system.role.pid).children():
+            child.kill()
         for process in (system.process, system.role):
             process.kill()
             process.communicate()
