@@ -48,7 +48,8 @@ from schemas.topics import Channel, KafkaTopic, every_camera_filter
 
 SECRET = bytes(range(32))
 CAMERAS = 32
-DISTINCT = 2000
+FIRST_BOOT = 1
+"""Boot of the frames that show whether the bridge has subscribed."""
 WARM_UP = 2000
 PARTITIONS = 4
 THEIR_TOPIC = "mqtt-source"
@@ -220,7 +221,10 @@ async def measure(
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLE_S)
         before = await offsets.count()
-        warming, loading = await asyncio.gather(*(Load.begin(broker, count, rate) for count in (warm_up, messages)))
+        counts = (warm_up, messages)
+        warming, loading = await asyncio.gather(
+            *(Load.begin(broker, count, rate, boot) for boot, count in enumerate(counts, FIRST_BOOT + 1))
+        )
         await warming.publish()
         await offsets.reach(before + warm_up)
         await asyncio.sleep(SETTLE_S)
@@ -243,11 +247,13 @@ class Load:
         self._link = link
 
     @classmethod
-    async def begin(cls, broker: Mosquitto, messages: int, rate: float) -> Self:
-        """Start the process; return when it is ready."""
+    async def begin(cls, broker: Mosquitto, messages: int, rate: float, boot: int) -> Self:
+        """Start the process; return when it is ready. `boot` differs between loads, so that their frames do."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there), daemon=True)
+        process = context.Process(
+            target=_load, args=(broker.host, broker.port, messages, rate, boot, there), daemon=True
+        )
         process.start()
         there.close()  # so that a process that fails ends the wait for it
         await asyncio.to_thread(here.recv)
@@ -262,8 +268,8 @@ class Load:
             await asyncio.to_thread(self._process.join)
 
 
-def _load(host: str, port: int, messages: int, rate: float, link: Connection) -> None:
-    frames = signed_frames(KeyRing(SECRET), CAMERAS, DISTINCT)
+def _load(host: str, port: int, messages: int, rate: float, boot: int, link: Connection) -> None:
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, messages, boot)
     link.send(True)
     link.recv()
     if rate:
@@ -280,7 +286,7 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
     if checkout is not None:
         sides.append(Side("baseline", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
     raw: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
-    frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, 1, FIRST_BOOT)
     topics = {**pointillist_topics(PARTITIONS), THEIR_TOPIC: TopicSpec(PARTITIONS)}
     async with running_brokers(topics) as brokers:
         for number in range(rounds):

@@ -25,7 +25,17 @@ from typing import Any, Final
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.speed.bridge import CAMERAS, PARTITIONS, WARM_UP, Side, measure, run_ours, running_brokers
+from benchmarks.speed.bridge import (
+    CAMERAS,
+    FIRST_BOOT,
+    PARTITIONS,
+    SECRET,
+    WARM_UP,
+    Side,
+    measure,
+    run_ours,
+    running_brokers,
+)
 from benchmarks.speed.bridge_load import signed_frames
 from infra.local.topics import pointillist_topics
 from schemas.keys.keys import KeyRing
@@ -73,7 +83,7 @@ async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, 
     loads = [(f"{rate:g}/s", rate, round(rate * seconds)) for rate in rates] + [("flood", 0.0, 20_000)]
     raw: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in loads}
     profiles: dict[str, dict[str, float]] = {}
-    frames = signed_frames(KeyRing(bytes(range(32))), CAMERAS, 1)
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, 1, FIRST_BOOT)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         samples = Path(folder) / "samples.json"
         async with running_brokers(pointillist_topics(PARTITIONS)) as brokers:

@@ -23,10 +23,11 @@ UNACKNOWLEDGED = 1000
 _CONNECT = b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x04load"
 
 
-def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, bytes]]:
+def signed_frames(keys: KeyRing, cameras: int, count: int, boot: int) -> list[tuple[str, bytes]]:
     """Return MQTT topic and message of `count` different frames, 32x32 RGB with a quarter dropped.
 
-    The frames are spread over `cameras` cameras.
+    The frames are spread over `cameras` cameras, all in their boot `boot`. The bridge writes a frame that is sent again
+    only once.
     """
     generator = np.random.default_rng(0)
     ids = [CameraId(f"bench/camera-{index}") for index in range(cameras)]
@@ -34,7 +35,7 @@ def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, by
     for index in range(count):
         camera_id = ids[index % cameras]
         picture = generator.integers(0, 256, (32, 32, 3), np.uint8)
-        message = encode_frame(keys.current(camera_id), 1, index // cameras, unix_ms(), picture, Encoding(16))
+        message = encode_frame(keys.current(camera_id), boot, index // cameras, unix_ms(), picture, Encoding(16))
         frames.append((mqtt_topic(camera_id, Channel.FRAME), message))
     return frames
 
