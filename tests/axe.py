@@ -1,4 +1,4 @@
-"""Findings of axe-core, which judges whether people with impairments can use a page."""
+"""Findings of axe-core: faults of a page that keep people with impairments from using it."""
 
 from __future__ import annotations
 

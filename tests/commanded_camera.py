@@ -20,12 +20,12 @@ from tests.waiting import PATIENCE_S
 
 
 class CommandedCamera:
-    """A camera's control behind a real broker: it obeys commands, announces its settings, and sends nothing else."""
+    """A camera's control behind a real broker. It obeys commands, publishes its settings, and sends no frames."""
 
     def __init__(self, mosquitto: Mosquitto, folder: Path, camera_id: CameraId, keys: KeyRing) -> None:
         self.camera_id = camera_id
-        self.described = Meta()
-        """The last description."""
+        self.last_meta = Meta()
+        """The last published `Meta` message."""
         self.key = keys.current(camera_id)
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ class CommandedCamera:
             frames_per_second=self.control.rate, command_state=self.control.state, turn=turn(1, self._messages),
         )  # fmt: skip
         self.publish(Channel.META, sign_message(self.key, meta))
-        self.described = meta
+        self.last_meta = meta
 
     def publish(self, channel: Channel, payload: bytes) -> None:
         self._client.publish(mqtt_topic(self.camera_id, channel), payload, qos=1, retain=True)
@@ -59,7 +59,7 @@ class CommandedCamera:
         self.stop()
 
     def stop(self) -> None:
-        """End the connection. What the broker retains stays."""
+        """Close the connection. Retained messages stay at the broker."""
         self._client.disconnect()
         self._client.loop_stop()
 

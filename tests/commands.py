@@ -1,7 +1,7 @@
-"""Commands of `pointillist`, each in a process that is forked from one that has loaded the modules of all commands.
+"""Commands of `pointillist`, each in a process forked from a parent that has loaded the modules of all commands.
 
-A fresh interpreter imports for a second before it refuses an argument. The first command of a test session starts the
-process to fork from; it loads no torch, and ends with the session.
+A new interpreter imports for a second before it rejects an argument. The first command of a test session starts the
+parent, which loads no torch and ends with the session.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _ALONE: Final = threading.Lock()
 def run_command(
     *arguments: object,
     environment: Mapping[str, str] | None = None,
-    written: str = "",
+    stdin: str = "",
     folder: Path | None = None,
     within_s: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `pointillist` with the arguments; SIGALRM ends it after `within_s` seconds.
+    """Run `pointillist` with the arguments; SIGALRM stops it after `within_s` seconds.
 
-    `written` is its standard input. None for `environment` and `folder` are those of the test.
+    If `environment` or `folder` is None, the command gets those of the test.
     """
     with tempfile.TemporaryDirectory() as place:
         files = [str(Path(place) / name) for name in ("in", "out", "err")]
         words = [*map(str, arguments)]
-        Path(files[0]).write_text(written)
-        asked = {
+        Path(files[0]).write_text(stdin)
+        request = {
             "arguments": words,
             "environment": dict(os.environ if environment is None else environment),
             "folder": str(folder or Path.cwd()),
@@ -66,7 +66,7 @@ def run_command(
         assert parent.stdin is not None
         assert parent.stdout is not None
         with _ALONE:
-            parent.stdin.write(json.dumps(asked) + "\n")
+            parent.stdin.write(json.dumps(request) + "\n")
             parent.stdin.flush()
             status = int(parent.stdout.readline())
         out, err = (Path(name).read_text() for name in files[1:])
@@ -81,13 +81,13 @@ def _parent() -> subprocess.Popen[str]:
     return parent
 
 
-def _forked() -> dict[str, Any] | None:
+def _fork_for_each_request() -> dict[str, Any] | None:
     """Fork for each line of standard input and print its exit status; return in the child, None at the end."""
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            found: dict[str, Any] = json.loads(line)
-            return found
+            request: dict[str, Any] = json.loads(line)
+            return request
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
     return None
@@ -104,27 +104,27 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    asked = _forked()
-    if asked is None:
+    request = _fork_for_each_request()
+    if request is None:
         return
-    for number, name in enumerate(asked["files"]):
+    for number, name in enumerate(request["files"]):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), number)
-    os.chdir(asked["folder"])
-    signal.alarm(math.ceil(asked["within_s"]))
+    os.chdir(request["folder"])
+    signal.alarm(math.ceil(request["within_s"]))
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.argv = ["pointillist", *asked["arguments"]]
+    os.environ.update(request["environment"])
+    sys.argv = ["pointillist", *request["arguments"]]
     status = 1
     try:
         cli.main()
         status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    # The modules of all commands are not taken down one by one.
+    # Skip the slow teardown of all loaded modules.
     os._exit(status)
 
 

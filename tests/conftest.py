@@ -1,4 +1,4 @@
-"""Real brokers for the tests that need them: started once, on first use, and ended by pid."""
+"""Fixtures with real brokers, each started once, on first use, and stopped by its process id."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from infra.local.topics import TopicSpec, create_topics
 from schemas import late_counter
 from schemas.pointillist_pb2 import LOSSLESS, VIDEO
 
-# Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
-# wait for each other beside the brokers take minutes where one thread takes seconds.
+# Set before anything imports torch, and inherited by the processes that tests start. The tensors here are small: next
+# to the brokers, threads that wait for each other take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Images set this variable. Without bytecode each `pointillist` that a test starts compiles its modules for longer than
 # it runs, and so does each worker that collects the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# The tests' own bundles name their factories here.
+# Bundles of the tests name factories below `tests`.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
-# And some bring code of their own.
+# Some of these bundles contain code.
 os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
-# A busy machine may take a second for an example, or to draw one.
+# A busy machine may take a second to run an example, or to generate one.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
@@ -52,7 +52,7 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 
-# A traceback with all local variables takes seconds of drawing, in which a change counts as one that never ends.
+# A traceback with all local variables takes seconds to render, and a mutation run would count that as an endless loop.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
@@ -65,8 +65,8 @@ _cache = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the session a cache of its own, also in the processes that it starts. Kafka's files and other programs'
-    caches stay the user's.
+    """Give the session and its child processes an empty cache. Kafka's files and the caches of other programs stay
+    the user's.
     """
     if hasattr(config, "workerinput"):
         return  # xdist's worker has the session's environment
@@ -94,8 +94,8 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def late_counters_count_at_once() -> Iterator[None]:
-    """Let no test wait until a series begins to count."""
+def late_counters_start_at_once() -> Iterator[None]:
+    """Make late counters count from the start, so that no test waits for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(late_counter, "AT_ZERO_S", 0.0)
         yield
@@ -103,19 +103,19 @@ def late_counters_count_at_once() -> Iterator[None]:
 
 @pytest.fixture
 def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients wait for a busy Kafka. They give up on a node after 2 s, which is right where there are others."""
+    """Let clients wait 30 s for a busy Kafka node. Their usual 2 s assume other nodes, and the tests have one."""
     monkeypatch.setattr("schemas.transport.kafka.nodes.CONNECT_S", 30.0)
 
 
 READY_S = 120.0
-"""Longest start of a broker or a database: if one fails, so do all tests of its worker."""
+"""Timeout for the start of a broker or a database, in seconds. If a start fails, all tests of its worker fail."""
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
-    """An empty state folder."""
+    """Return an empty state folder."""
     folder = tmp_path / "state"
     folder.mkdir()
     return folder
@@ -123,7 +123,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB of its own; skips where nobody may mount one."""
+    """Mount a disk of 1 MiB and yield its folder. Skip the test if mounting is not permitted."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -136,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte free on `disk`; the file that takes them, whose removal makes room again."""
+    """Fill `disk` to the last byte. Return the file that does so; its removal frees the space again."""
     ballast = disk / "ballast"
     with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
         while file.write(bytes(2**16)) == 2**16:
@@ -149,7 +149,7 @@ def fill(disk: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def broker_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of the session's brokers, removed at the end: their data can be large."""
+    """Yield the state folder of the session's brokers. It is removed at the end, because their data can be large."""
     folder = tmp_path_factory.mktemp("brokers")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -157,25 +157,25 @@ def broker_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def running_services() -> list[Service]:
-    """The session's brokers that have been started so far."""
+    """Return the list of the session's brokers that have been started so far."""
     return []
 
 
 @pytest.fixture(scope="session")
 def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[Mosquitto]:
-    """A real mosquitto: `host`, `port`, and `restart stop start kill pause resume`. Fails when not installed."""
+    """Yield a real mosquitto with `host`, `port`, and `restart stop start kill pause resume`. Fail if it is missing."""
     yield from _run(Mosquitto(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
-    """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
+    """Yield a real Kafka with `bootstrap`, and `restart stop start kill pause resume`. Fail without Java or Maven."""
     yield from _run(Kafka(broker_state, ready_s=READY_S), running_services)
 
 
 @pytest.fixture(scope="session")
 def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
-    """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
+    """Yield a real PostgreSQL with `url`, `create`, `restart stop start pause resume`. Fail if it is missing."""
     with passing_folder() as folder:
         yield from _run(PostgreSQL(folder, ready_s=READY_S), running_services)
 
@@ -187,8 +187,8 @@ def _run(service: S, running: list[Service]) -> Iterator[S]:
 
 
 @pytest.fixture(autouse=True)
-def brokers_back(running_services: list[Service]) -> Iterator[None]:
-    """Give the next test the brokers running, whatever this one did to them."""
+def restored_brokers(running_services: list[Service]) -> Iterator[None]:
+    """Resume or restart the session's brokers after a test that paused or stopped them."""
     yield
     for service in running_services:
         service.resume()
@@ -198,9 +198,9 @@ def brokers_back(running_services: list[Service]) -> Iterator[None]:
 
 @pytest.fixture
 def kafka_topics(kafka: Kafka) -> TopicFactory:
-    """`await kafka_topics()` makes a topic under a name never used before and gives its name.
+    """Return a coroutine function that creates a topic under a new name and returns the name.
 
-    Takes the partitions (1) and any further field of `TopicSpec` by name.
+    Its arguments are the number of partitions (1) and other fields of `TopicSpec` by name.
     """
 
     async def make(partitions: int = 1, **spec: object) -> str:
@@ -213,5 +213,5 @@ def kafka_topics(kafka: Kafka) -> TopicFactory:
 
 @pytest.fixture
 def keyed_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames of `lossless` may depend on a key frame, as those of `video` do."""
+    """Let frames of `lossless` depend on a key frame, like those of `video`."""
     monkeypatch.setattr("schemas.messages.frame.KEYED_PROFILES", frozenset({LOSSLESS, VIDEO}))

@@ -1,4 +1,4 @@
-"""Kafka's log files, to damage them, and a batch that no client of ours writes."""
+"""Damage to Kafka's log files, and a batch with a header that no client of ours writes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def damage_batch(log: Path, number: int) -> None:
 
 
 def damage_length(log: Path, number: int) -> None:
-    """Flip one bit in the length of the batch `number` (from 0), so that Kafka does not find the next one."""
+    """Flip one bit in the length of the batch `number` (from 0). Kafka then does not find the next batch."""
     _flip(log, _start(log, number) + _HEAD.size - 1)
 
 
 def misnamed_batch(values: Sequence[bytes], misnamed: int) -> bytes:
-    """Return a sound batch of these records, of which the header of number `misnamed` has a name that is not UTF-8."""
+    """Return a valid batch of these records. The record `misnamed` has a header whose name is not UTF-8."""
     name = "a header's name"
     builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 2**20)
     for number, value in enumerate(values):

@@ -1,8 +1,8 @@
-"""Which tests share a worker when several run: those of one `xdist_group`.
+"""Assignment of tests to the workers of pytest-xdist: all tests of one `xdist_group` share a worker.
 
-pytest-xdist's own `loadgroup` hands the groups over in the tests' ids, which pytest no longer lets it change, and
-scatters them without a word (pytest-dev/pytest-xdist#1386). Here a worker writes them to a file, and the controller
-reads it.
+pytest-xdist's own `loadgroup` passes the groups on in the tests' ids. Current pytest does not let it change them, and
+the tests of a group are spread over workers without a warning (pytest-dev/pytest-xdist#1386). Here a worker writes the
+groups to a file, and the controller reads it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ BROKERS = {"mosquitto", "kafka", "secure_kafka", "secure_postgresql"}
 SYSTEMS = "system"
 """The folder of the tests of whole systems."""
 SHARED_SYSTEMS = ("test_access.py", "test_console.py", "test_observability.py", "test_up.py")
-"""Modules of `SYSTEMS` that share a running system with another one: the first two one, and the last two one.
+"""Modules of `SYSTEMS` that share a running system: the first two share one, and the last two share another.
 
 The second module of a pair ends the system."""
 FIRST_HALF = {"benchmarks", "consumers", "producers", "schemas"}
-"""Folders whose tests with brokers share a worker. Those of the other folders share another, with brokers of its own:
-together they would run longer than all other tests."""
+"""Folders whose tests with brokers share a worker. The tests with brokers of the other folders share a second worker
+with separate brokers: in one worker they would run longer than all other tests."""
 CHAINS = ("systems", "brokers-1", "brokers-2")
-"""Groups that run longest, although they have few tests."""
+"""Groups that take longest, although they have few tests."""
 GROUPS = "groups_file"
 _file = pytest.StashKey[Path]()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's classes have no types
-    """Hands out whole groups: the chains, those with slow tests, the largest. A test without a group is one by itself.
+    """A scheduler of whole groups: first the chains, then groups with slow tests, then the largest groups.
 
-    A slow test that began last would run alone while the other workers are idle.
+    A test without a group forms a group. A slow test that started last would run while the other workers are idle.
     """
 
     def __init__(self, config: pytest.Config, log: Producer, groups: Path) -> None:
@@ -46,7 +46,7 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
         self._first: list[str] = []
 
     def schedule(self) -> None:
-        """Begin, when all workers have collected; give out more later."""
+        """Assign the first groups when all workers have collected the tests. Later calls assign more."""
         if self._file.exists():
             self._groups, slow = json.loads(self._file.read_text())
             self._first = list(dict.fromkeys((*CHAINS, *map(self._split_scope, slow))))
@@ -65,16 +65,16 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`--numprocesses auto`: one more than the cores that this process may use, because tests with brokers often wait.
+    """Return the workers of `--numprocesses auto`: one more than the usable cores, as tests with brokers often wait.
 
-    Each worker more costs the CPU time of another import and collection.
+    Each further worker costs the CPU time of another import and collection.
     """
     return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
-    """Tell a worker where to write the groups."""
+    """Pass the path of the groups' file to a worker."""
     stash = node.config.stash
     if _file not in stash:
         handle, name = tempfile.mkstemp(prefix="pytest-groups-")
@@ -85,29 +85,29 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling | None:
-    """Ours for `--dist loadgroup`."""
+    """Return our scheduler for `--dist loadgroup`."""
     return GroupScheduling(config, log, config.stash[_file]) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the tests of systems, group all tests, and in a worker write the groups down.
+    """Order the tests of systems, group all tests, and in a worker write the groups to the file.
 
-    The session's brokers run in two workers, each with half of the tests with brokers. Tests of a whole system share
-    one worker: two systems never run at the same time. A module's fixtures are made in one worker. Every other test
-    runs in any worker.
+    Two workers start brokers, each for half of the tests with brokers. Tests of a whole system share one worker: two
+    systems never run at the same time. Tests that use a module's fixtures share a worker. Any other test runs in any
+    worker.
     """
     _order_systems(items)
     for item in items:
         group = _group(item)
         if group is not None:
             item.add_marker(pytest.mark.xdist_group(group))
-    given = getattr(config, "workerinput", {})
-    if GROUPS in given and given["workerid"] == "gw0":
+    worker_input = getattr(config, "workerinput", {})
+    if GROUPS in worker_input and worker_input["workerid"] == "gw0":
         marks = {item.nodeid: item.get_closest_marker("xdist_group") for item in items}
         groups = {nodeid: mark.args[0] for nodeid, mark in marks.items() if mark is not None}
         slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
-        Path(given[GROUPS]).write_text(json.dumps([groups, slow]))
+        Path(worker_input[GROUPS]).write_text(json.dumps([groups, slow]))
 
 
 def _order_systems(items: list[pytest.Item]) -> None:

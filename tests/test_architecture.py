@@ -1,4 +1,4 @@
-"""Imports go one way, between the roles and between the rooms of each; what runs at the edge never loads torch."""
+"""Rules for imports: they go one way between roles and between a role's folders, and cameras never load torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from infra.reference.architecture import FOLDERS, dotted, imported, imports_by_room, modules
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("architecture")  # they share what is parsed
+pytestmark = pytest.mark.xdist_group("architecture")  # the tests share a cache of parsed imports
 ROLES = ("schemas", "producers", "processors", "consumers", "lab", "infra")
-# What a package may import of the others; a name with a dot allows that part alone.
+# The packages that each package may import. A name with a dot allows this subpackage alone.
 ALLOWED = {
     "schemas": (),
     "producers": ("schemas",),
@@ -44,7 +44,7 @@ KAFKA = "schemas.transport.kafka"
 MQTT = "schemas.transport.mqtt"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
 PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_mapping", "_replace"}
-"""Documented names of libraries that begin with an underscore."""
+"""Names that begin with an underscore and that libraries document as public."""
 HOMES = {
     "aiokafka": "schemas.transport.kafka.internals",
     "fsspec": "processors.models.store",
@@ -74,7 +74,7 @@ def test_imports_go_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", FOLDERS)
-def test_the_rooms_of_a_folder_import_each_other_without_a_circle(package: str) -> None:
+def test_the_folders_of_a_role_import_each_other_without_a_cycle(package: str) -> None:
     rooms = imports_by_room(package)
     assert rooms
     try:
@@ -97,17 +97,17 @@ def test_tests_and_benchmarks_share_the_harness_alone() -> None:
 
 
 def parsed(file: Path) -> ast.Module:
-    """The tree of a file, which no test keeps: millions of nodes would slow down every garbage collection."""
+    """Return the syntax tree of a file. Tests keep no tree: millions of nodes would slow down garbage collections."""
     return ast.parse(file.read_text())
 
 
 def uses(file: Path, package: str) -> bool:
-    """Whether a module imports of `package`."""
+    """Return whether a module imports from `package`."""
     return any(inside(name, (package,)) for name in imported(file))
 
 
 def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:
-    """Those of the suspects that a fresh interpreter has loaded after it imported the modules."""
+    """Return the suspects that a new interpreter has loaded after it imported the modules."""
     program = (
         f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
         f"print(*[s for s in {suspects!r} if s in sys.modules])"
@@ -143,15 +143,15 @@ def test_a_real_camera_loads_no_fault_injection(name: str) -> None:
 
 
 @cache
-def of_kafka() -> list[Path]:
-    """The modules of the product that import aiokafka or our layer over it."""
+def kafka_modules() -> list[Path]:
+    """Return the modules of the product that import aiokafka or our layer over it."""
     return [file for role in ROLES for file in modules(role) if uses(file, "aiokafka") or uses(file, KAFKA)]
 
 
 def test_clients_of_kafka_are_constructed_in_one_place() -> None:
     wrong = {
         str(file.relative_to(ROOT))
-        for file in of_kafka()
+        for file in kafka_modules()
         if not inside(dotted(file), (KAFKA,))
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLIENTS
@@ -193,13 +193,13 @@ def test_clients_over_paho_use_none_of_its_private_members() -> None:
 
 
 def foreign_members(tree: ast.AST) -> list[str]:
-    """The private members that a module names and does not define itself."""
+    """Return the private members that a module names and does not define itself."""
     own = own_members(tree)
     return [name for name in private_members(tree) if name not in own]
 
 
 def own_members(tree: ast.AST) -> set[str]:
-    """The names of methods, fields and attributes of `self` that a module assigns or defines."""
+    """Return the names of methods, fields and attributes of `self` that a module assigns or defines."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -212,7 +212,7 @@ def own_members(tree: ast.AST) -> set[str]:
 
 
 def private_members(tree: ast.AST) -> list[str]:
-    """The private attributes of other objects that a module names, also as a string for `getattr` and its like."""
+    """Return the private attributes of other objects that a module names, also as a string for `getattr`."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
@@ -227,6 +227,6 @@ def test_a_private_member_of_another_object_is_found() -> None:
     assert sorted(private_members(tree)) == ["_client", "_conns", "_other"]
 
 
-def test_a_private_member_of_the_same_module_is_no_foreign_one() -> None:
+def test_a_private_member_of_the_same_module_is_not_foreign() -> None:
     tree = ast.parse("class Growth:\n    def __init__(self):\n        self._values = 1\nother._values\nclient._conns")
     assert foreign_members(tree) == ["_conns"]

@@ -30,7 +30,7 @@ SECTIONS = ["Summary", "Context", "Decision", "Consequences", "What would change
 SUFFIXES = ("py", "md", "proto", "toml", "yml", "yaml", "json", "csv", "sh", "in", "service", "timer", "txt", "html")
 PATH = re.compile(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{'|'.join(SUFFIXES)}))`")
 GUIDES = [name for name in WRITTEN if not name.startswith(("adr/", "howto/")) and name != "tutorial.md"]
-"""Pages besides those whose commands `tests/system/test_doc_commands.py` checks."""
+"""Pages that `tests/system/test_doc_commands.py` does not check."""
 OPTION = re.compile(r"`(--[a-z][a-z-]*)")
 FOREIGN = {"--command-config", "--enable-feature", "--short", "--web"}
 """Options of other programs and of benchmarks."""

@@ -1,4 +1,4 @@
-"""In a run of several workers, tests that share something expensive share a worker."""
+"""Scheduling in a run of several workers: tests that share a costly fixture share a worker."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Waits of the tests: they poll a condition, and a timeout names it."""
+
 from __future__ import annotations
 
 import time
@@ -8,7 +10,7 @@ import pytest
 from tests.waiting import until, wait_until
 
 
-async def test_a_condition_is_asked_again_until_it_holds() -> None:
+async def test_a_condition_is_polled_until_it_is_true() -> None:
     numbers = count()
     await until(lambda: next(numbers) == 3)
     wait_until(lambda: next(numbers) == 6)
@@ -20,7 +22,7 @@ async def test_a_condition_is_asked_again_until_it_holds() -> None:
     assert next(numbers) == 10
 
 
-async def test_what_does_not_come_in_time_is_named() -> None:
+async def test_a_timeout_names_the_expected_condition() -> None:
     begun = time.monotonic()
     with pytest.raises(AssertionError, match=r"expected an answer within 0\.05 s"):
         await until(lambda: False, "an answer", 0.05)

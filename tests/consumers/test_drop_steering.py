@@ -133,7 +133,7 @@ async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_return
         async def round_at(now_ms: int, level: float = 0.0) -> int:
             """Decide after the recorder has stored what the camera announces. Return its dropped pixels."""
             topic = recorder.settings.events_topic
-            recorder.feed([recorder.record(topic, CAMERA.encode(), signed(camera.described), "Meta")])
+            recorder.feed([recorder.record(topic, CAMERA.encode(), signed(camera.last_meta), "Meta")])
             poll(console)
             suspect(console, level)
             await steer(console.context, now_ms)

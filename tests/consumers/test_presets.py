@@ -281,4 +281,4 @@ async def test_cameras_at_a_broker_obey_at_once_and_an_absent_one_when_it_is_bac
 
 
 def await_dropped(camera: CommandedCamera, dropped: int) -> None:
-    wait_until(lambda: camera.described.dropped_per_block == dropped, "the camera to obey")
+    wait_until(lambda: camera.last_meta.dropped_per_block == dropped, "the camera to obey")

@@ -531,7 +531,7 @@ def test_up_leaves_the_bytes_of_cameras_without_a_rate_to_the_bridge() -> None:
 
 
 def users_command(folder: Path, *options: str, password: str = "") -> subprocess.CompletedProcess[str]:
-    return run_command("user", *options, "--file", folder / "users", written=f"{password}\n")
+    return run_command("user", *options, "--file", folder / "users", stdin=f"{password}\n")
 
 
 def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_path: Path) -> None:
@@ -575,7 +575,7 @@ def test_a_token_is_printed_and_a_user_added_also_if_the_audit_log_cannot_be_wri
     assert Tokens(tmp_path / "tokens").find(created.stdout.strip()) is not None
     assert created.stderr.startswith("warning: audit log: expected a new line on this change, got ")
     assert len(created.stderr.splitlines()) == 1
-    added = run_command("user", "add", "anna", "--state", tmp_path, written="a long password\n")
+    added = run_command("user", "add", "anna", "--state", tmp_path, stdin="a long password\n")
     assert (added.returncode, "anna may log in as viewer" in added.stdout) == (0, True)
     assert run_command("user", "remove", "anna", "--state", tmp_path).returncode == 0
     assert run_command("token", "revoke", "ci", "--state", tmp_path).returncode == 0
