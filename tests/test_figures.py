@@ -49,22 +49,22 @@ def test_the_readme_names_the_measured_memory_and_disk(tmp_path: Path) -> None:
     assert REQUIREMENTS.put() == text
     measured = read(RESULTS, "cost/footprint.json")
     (tmp_path / "cost").mkdir()
-    (tmp_path / "cost" / "footprint.json").write_text(json.dumps(other(measured, random.Random(1))))
+    (tmp_path / "cost" / "footprint.json").write_text(json.dumps(with_other_numbers(measured, random.Random(1))))
     numbers = [re.findall(r"[0-9.]+ GB", requirements(results)) for results in (RESULTS, tmp_path)]
     assert len(numbers[0]) == 4
     assert all(one != two for one, two in zip(*numbers, strict=True))
 
 
-def other(value: Any, chance: random.Random) -> Any:
-    """Return the document with other numbers, and with texts that are no numbers as they are."""
+def with_other_numbers(value: Any, rng: random.Random) -> Any:
+    """Return the document with every number changed and all other values kept."""
     if value == {}:
         return {"one": 1}
     if isinstance(value, dict):
-        return {key: other(each, chance) for key, each in value.items()}
+        return {key: with_other_numbers(each, rng) for key, each in value.items()}
     if isinstance(value, list):
-        return [other(each, chance) for each in value]
+        return [with_other_numbers(each, rng) for each in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value * chance.randint(2, 9) + chance.randint(2, 9)
+        return value * rng.randint(2, 9) + rng.randint(2, 9)
     return value
 
 
@@ -72,7 +72,7 @@ def other(value: Any, chance: random.Random) -> Any:
 def test_each_measured_figure_comes_from_its_file(source: Source, tmp_path: Path) -> None:
     changed = tmp_path / source.file
     changed.parent.mkdir(parents=True)
-    changed.write_text(json.dumps(other(read(RESULTS, source.file), random.Random(1))))
+    changed.write_text(json.dumps(with_other_numbers(read(RESULTS, source.file), random.Random(1))))
     before, after = list(source.rows()), list(source.rows(tmp_path))
     assert len(before) == len(after)
     for row, fresh in zip(before, after, strict=True):
@@ -84,12 +84,12 @@ def test_every_source_is_committed() -> None:
     assert [each.file for each in SOURCES if not each.optional and not read(RESULTS, each.file)] == []
 
 
-def test_a_source_without_its_file_is_a_row_that_states_it(tmp_path: Path) -> None:
+def test_a_source_without_its_file_is_a_row_that_was_not_measured(tmp_path: Path) -> None:
     [row] = Source("trunk/gone.json", (Figure("speed", "{speed}"),), "`measure`").rows(tmp_path)
     assert (row.what, row.measured, row.command) == ("trunk/gone.json", "not measured", "`measure`")
 
 
-def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> None:
+def test_a_case_without_the_field_of_a_figure_skips_the_figure(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text('{"command": "m", "cases": {"a": {"speed": 2}, "b": {"speed": 3, "wait": 0}}}')
     figures = (
         Figure("{name}: speed", "{speed:.1f} m/s", "≥ {bound}"),
@@ -102,13 +102,13 @@ def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_a_verdict_that_a_figure_declares_stands_for_the_one_by_its_bounds() -> None:
+def test_a_declared_verdict_of_a_figure_overrides_its_bounds() -> None:
     case = {"found": "missed"}
     assert Figure("lost", "0", "0").row(case, "m").reached == "must"
     assert Figure("lost", "0", "0", reached="{found}").row(case, "m").reached == "missed"
 
 
-def test_figures_that_need_a_row_of_older_code_are_marked_and_no_others(tmp_path: Path) -> None:
+def test_only_figures_from_rows_of_older_code_are_marked(tmp_path: Path) -> None:
     store = Store(tmp_path / "attacks")
     for name, share in (("old", 0.9), ("new", 0.5)):
         store.put(StoredRow(name, Made(), {"shares": [[name, share]]}), {"shares": ["name", "share"]}, [])
@@ -127,7 +127,7 @@ def test_figures_that_need_a_row_of_older_code_are_marked_and_no_others(tmp_path
     assert measured() == ["0.9 †", "0.9, 0.9 †", "0.5", "0.5, 0.5", "0.5 †", "0.5 †"]
 
 
-def test_verdicts_of_comparisons_that_need_a_row_of_older_code_are_marked(tmp_path: Path) -> None:
+def test_comparisons_with_rows_of_older_code_are_marked(tmp_path: Path) -> None:
     (tmp_path / "super-iot").symlink_to(RESULTS / "super-iot")
     unmarked = comparisons(tmp_path)
     assert not [line for line in unmarked if line.endswith("†")]
@@ -202,7 +202,7 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_and_the_verdict
         front([Pick("system", "weight", "the weight")], rows)
 
 
-def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() -> None:
+def test_bounds_depend_on_the_kind_of_scenes_and_on_the_bound_of_the_attack() -> None:
     row = {"model": "scene@1-hardened+4de0", "scenes": "hard", "eps": 0.03, "worst": 0.5, "frames": 100, "clean": 1.0}
     found, other, clean = CASES["withstood"]([row, {**row, "eps": 0.08, "clean": 0.97}])
     assert (found["must"], found["aim"]) == ("≥ .78", "≥ .90")
@@ -211,7 +211,7 @@ def test_bounds_belong_to_the_kind_of_scenes_and_to_the_bound_of_the_attack() ->
     assert (clean["lowest"], clean["rows"], clean["clean_must"]) == (0.97, 2, "≥ .98")
 
 
-def test_a_short_table_names_each_run_of_the_fleets_defence_and_the_hard_scenes_and_marks_rows_of_older_code(
+def test_the_short_table_names_each_fleet_run_and_the_hard_scenes_and_marks_older_rows(
     tmp_path: Path,
 ) -> None:
     for name in ("red-team", "hardening"):
@@ -247,7 +247,7 @@ def test_the_hardened_network_stands_first_and_the_plain_one_has_no_bound() -> N
     assert (plain["network"], plain["must"]) == ("scene@1+b", "–")
 
 
-def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
+def test_the_strongest_attack_is_chosen_among_attacks_on_the_same_pictures() -> None:
     def attack(name: str, compared: int, every_time: float, *, counts: bool = True) -> dict[str, Any]:
         steps = int(name.removeprefix("steps/")) if name.startswith("steps/") else 0
         return {"name": name, "compared": compared, "every_time": every_time, "counts": counts, "steps": steps}
@@ -266,7 +266,7 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
 
 
-def test_the_whole_test_split_stands_in_for_its_first_pictures_where_it_was_measured() -> None:
+def test_figures_on_the_whole_test_split_replace_those_on_its_first_pictures() -> None:
     def attack(key: str, n: int) -> dict[str, str]:
         return {"subject": "mnist-cq2", "attack": key, "eps": "0.3", "n": str(n)}
 
@@ -275,7 +275,7 @@ def test_the_whole_test_split_stands_in_for_its_first_pictures_where_it_was_meas
     assert found == [("FGSM", "10000"), ("worst", "200")]
 
 
-def test_a_camera_that_never_alerted_shows_next_to_the_slowest_alert() -> None:
+def test_cameras_without_an_alert_are_counted_next_to_the_slowest_alert() -> None:
     (source,) = [each for each in SOURCES if each.file == "red-team/live.json"]
     document = json.loads((RESULTS / source.file).read_text())
     document["figures"][0]["plain"] |= {"alerted": 3, "slowest_alert_s": 12.0}
@@ -309,5 +309,5 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
     assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
 
 
-def test_the_readme_is_a_front_door() -> None:
+def test_the_readme_has_at_most_150_lines() -> None:
     assert len(README.page.read_text().splitlines()) <= 150

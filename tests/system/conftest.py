@@ -1,4 +1,4 @@
-"""Two systems for several modules of tests: one with sick cameras, of which one is the shipped drill, one healthy."""
+"""Two running systems that test modules share: one with faulty cameras and the shipped drill, and a healthy one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from infra.local.ports import free_port
 from infra.local.programs import prometheus_binary
 from tests.infra.grafana_stand_in import install_grafana
 from tests.producers.stand_in_generator import write_generator
-from tests.system.watched import READY_S, SCRAPES, SMI, Watched, options_of_fleet, well_scraped
+from tests.system.monitored_fleet import READY_S, SCRAPES, SMI, MonitoredFleet, has_enough_samples, options_of_fleet
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-SICK, BLACK, STUCK, LARGE, WELL = (f"street/gate-{number}" for number in (2, 3, 4, 5, 10))
+STICKER, BLACK, STUCK, LARGE, HEALTHY = (f"street/gate-{number}" for number in (2, 3, 4, 5, 10))
 MOST_PIXELS = 4096
 SCENARIO = yaml.safe_load((ROOT / "infra" / "scenarios" / "sticker.yaml").read_text())
-"""The shipped drill, with cameras that are sick in other ways."""
+"""The shipped drill, and cameras with other faults."""
 SCENARIO["cameras"] += [
     {
         "name": name.partition("/")[2],
@@ -35,7 +35,7 @@ SCENARIO["cameras"] += [
     for name, fps, size, probe_share in (
         (STUCK, 2, [32, 32], 0.1),
         (LARGE, 1, [96, 128], 0.1),
-        (WELL, 1, [32, 32], 0.5),
+        (HEALTHY, 1, [32, 32], 0.5),
     )
 ]
 SCENARIO["faults"] += [
@@ -46,13 +46,13 @@ SCENARIO["faults"] += [
 
 @pytest.fixture(scope="session")
 def webhook() -> Iterator[Webhook]:
-    with Webhook() as made:
-        yield made
+    with Webhook() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[RunningSystem]:
-    """The system of `test_access` and `test_console`, which ends it."""
+    """Yield the system of `test_access` and `test_console`. The latter closes it."""
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
     folder = tmp_path_factory.mktemp("console")
     receivers = folder / "receivers.yml"
@@ -72,20 +72,20 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """The system of `test_observability` and `test_up`, which ends it: scraped until every rate has its samples.
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredFleet]:
+    """Yield the system of `test_observability` and `test_up` when Prometheus has enough samples for every rate.
 
-    STRIP checks one frame in five, and one in five is traced. One camera is attacked, by one grey level that no network
-    minds.
+    `test_up` closes the system. STRIP checks one frame in five, and one in five is traced. One camera is attacked, by
+    one grey level, which changes no verdict.
     """
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
-    folder = tmp_path_factory.mktemp("watched")
+    folder = tmp_path_factory.mktemp("monitored")
     tool = folder / "bin" / "nvidia-smi"
     tool.parent.mkdir()
     tool.write_text(SMI)
     tool.chmod(0o755)
-    weak = str(write_generator(folder / "generator", classes=12))
-    attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
+    generator = str(write_generator(folder / "generator", classes=12))
+    attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": generator, "eps": 1 / 255}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
         collector = Collector()
@@ -94,11 +94,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with collector, running:
         for role in ("prometheus", "recorder", "fleet"):
             running.await_role(role)
-        run = Watched(running, collector)
+        monitored = MonitoredFleet(running, collector)
 
         def scraped() -> bool:
             assert running.process.poll() is None, running.output()
-            return well_scraped(run)
+            return has_enough_samples(monitored)
 
         wait_until(scraped, f"{SCRAPES} scrapes of every role", READY_S, every_s=0.5)
-        yield run
+        yield monitored

@@ -1,4 +1,4 @@
-"""The shell commands that pages of the documentation print, and whether a command line of ours parses."""
+"""Shell commands of the documentation's pages, and checks that they parse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TARGET: Final = re.compile(r"^([a-z-]+):.*## ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a page: the page's name and the words of the line."""
+    """One command of a page: the page's name and the words of the command line."""
 
     page: str
     words: tuple[str, ...]
@@ -32,24 +32,24 @@ class Command:
 
 
 def block_commands(page: Path) -> list[Command]:
-    """The commands of a page's shell blocks, in order, without comments."""
+    """Return the commands of a page's shell blocks, in order, without comments."""
     lines = "".join(_BLOCK.findall(page.read_text())).replace("\\\n", " ").splitlines()
     found = (tuple(shlex.split(line, comments=True)) for line in lines)
     return [Command(page.name, words) for words in found if words]
 
 
 def span_commands(page: Path) -> list[Command]:
-    """The commands `pointillist …` that stand in the text of a page or of a template of the console."""
+    """Return the commands `pointillist …` in the text of a page or of a template of the console."""
     return [Command(page.name, tuple(shlex.split(span))) for span in _SPAN.findall(page.read_text())]
 
 
 def named_options(template: Path) -> set[str]:
-    """The options of the console that a template names by themselves."""
+    """Return the options of the console that a template names without their command."""
     return set(_OPTION.findall(template.read_text()))
 
 
 def check_parses(command: Command) -> None:
-    """Raise when a program, target, subcommand, option or shipped file that the command names does not exist."""
+    """Raise if a program, target, subcommand, option or shipped file that the command names does not exist."""
     match command.words:
         case ["cd", "pointillist"]:
             return
@@ -63,27 +63,27 @@ def check_parses(command: Command) -> None:
         case ["pipx", "install", wheel]:
             assert wheel == f"./pointillist-{version('pointillist')}-py3-none-any.whl"
         case _:
-            raise AssertionError(f"nobody knows how to check {command}")
+            raise AssertionError(f"expected a program that can be checked, got {command}")
 
 
 def _check_up(arguments: list[str]) -> None:
     from infra.up.settings import scenario_file
 
-    given = parsed(["up", *arguments])
-    if given["scenario"] is not None:
-        assert scenario_file(given["scenario"]).is_file(), f"no scenario {given['scenario']}"
+    options = parsed(["up", *arguments])
+    if options["scenario"] is not None:
+        assert scenario_file(options["scenario"]).is_file(), f"no scenario {options['scenario']}"
 
 
 def check_mentions(command: Command) -> None:
-    """Raise when the subcommand or an option of a command in a text does not exist; arguments may be missing there."""
+    """Raise if the subcommand or an option of a command in a text does not exist. A text may leave arguments out."""
     words = [word for word in command.words[1:] if word != "…"]
     while words and words[0].startswith("--"):  # an option of `pointillist` itself, with its value
         words = words[2:]
     try:
         parsed(words)
-    except ValueError:  # a group of commands by itself
+    except ValueError:  # a group without a subcommand
         return
     except Exception as error:
-        # By its name: releases of typer bring a click of their own.
+        # Compared by name, because some releases of typer contain a copy of click.
         if type(error).__name__ != "MissingParameter":
             raise

@@ -1,4 +1,4 @@
-"""The number of recorded frames of a running system: one query, where an audit would read all of Kafka's files."""
+"""The number of recorded frames of a running system, by one query. An audit would read all of Kafka's files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tests.waiting import wait_until
 
 
 def recorded_frames(layout: Layout, camera: str = "%", since_ms: int = 0) -> int:
-    """Return the recorded frames of the cameras whose names are like `camera`, captured since then.
+    """Return the number of recorded frames captured since `since_ms` by cameras whose names match `camera` (LIKE).
 
-    0 before the recorder has its tables.
+    Return 0 before the recorder has created its tables.
     """
     query = "select count(*) from frames where camera like ? and captured_ms >= ?"
     return sum(count for (count,) in rows_so_far(layout.database, query, camera, since_ms))

@@ -1,6 +1,6 @@
-"""Access to one running system: a stolen role certificate is refused, a camera on another machine is let in.
+"""Access to one running system: a stolen role certificate is refused, a camera of another machine is accepted.
 
-The other machine is 127.0.0.2.
+127.0.0.2 stands for the other machine.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 REMOTE = "site/door"
 
 
-def copied(state: Path, role: str, to: Path) -> Tls:
-    """The files of a role as a thief has copied them."""
+def steal_certificate(state: Path, role: str, to: Path) -> Tls:
+    """Copy the key and the certificate of a role, as a thief would, and return the copies."""
     shutil.copytree(role_folder(Layout(state).pki, role), to)
     return Tls.of_folder(to)
 
 
-def place(system: RunningSystem, role: str) -> tuple[str, int]:
+def address_of(system: RunningSystem, role: str) -> tuple[str, int]:
     host, _, port = system.roles()[role]["listen"].rpartition(":")
     return host, int(port)
 
@@ -55,8 +55,8 @@ def revoke(state: Path, role: str) -> str:
     return done.stdout
 
 
-async def makes_a_topic(address: KafkaAccess) -> bool:
-    """Whether a super user's work is done for this client."""
+async def can_create_topic(address: KafkaAccess) -> bool:
+    """Return whether Kafka lets the client create a topic, which takes the rights of a super user."""
     admin = AIOKafkaAdminClient(**kafka_options(address))
     try:
         await start_client(admin)
@@ -68,7 +68,8 @@ async def makes_a_topic(address: KafkaAccess) -> bool:
         await admin.close()
 
 
-async def writes(producer: AIOKafkaProducer) -> bool:
+async def can_write(producer: AIOKafkaProducer) -> bool:
+    """Return whether Kafka accepts a record of the producer."""
     try:
         await producer.send_and_wait(KafkaTopic.EVENTS.value, b"stolen", key=b"local/cam-0", partition=0)
     except (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
@@ -76,43 +77,43 @@ async def writes(producer: AIOKafkaProducer) -> bool:
     return True
 
 
-def test_a_revoked_admin_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
+def test_both_brokers_refuse_a_revoked_admin_while_frames_are_recorded(system: RunningSystem, tmp_path: Path) -> None:
     await_more_recorded(system)
-    stolen = copied(system.state, "admin", tmp_path / "stolen")
-    mqtt = place(system, "mosquitto")
+    stolen = steal_certificate(system.state, "admin", tmp_path / "stolen")
+    mqtt = address_of(system, "mosquitto")
     kafka = system.roles()["kafka"]["listen"]
     with Visitor(mqtt, stolen) as thief:
-        assert asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))
+        assert asyncio.run(can_create_topic(KafkaAccess(kafka, stolen)))
         revoke(system.state, "admin")
         assert thief.gone.wait(WAIT_S)
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
         require_mqtt(mqtt, WAIT_S, stolen)
-    assert not asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))
+    assert not asyncio.run(can_create_topic(KafkaAccess(kafka, stolen)))
     own = Tls.of_folder(role_folder(Layout(system.state).pki, "admin"))
     require_mqtt(mqtt, WAIT_S, own)
-    assert asyncio.run(makes_a_topic(KafkaAccess(kafka, own)))
+    assert asyncio.run(can_create_topic(KafkaAccess(kafka, own)))
     await_more_recorded(system)
 
 
-def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
+def test_both_brokers_refuse_a_revoked_bridge_while_frames_are_recorded(system: RunningSystem, tmp_path: Path) -> None:
     await_more_recorded(system)
-    stolen = copied(system.state, "bridge", tmp_path / "stolen")
-    mqtt = place(system, "mosquitto")
+    stolen = steal_certificate(system.state, "bridge", tmp_path / "stolen")
+    mqtt = address_of(system, "mosquitto")
     pid = system.await_role("bridge")
 
-    async def steal() -> None:
+    async def write_while_revoked() -> None:
         producer = AIOKafkaProducer(**kafka_options(KafkaAccess(system.roles()["kafka"]["listen"], stolen)))
         await start_client(producer)
         try:
-            assert await writes(producer)
+            assert await can_write(producer)
             await asyncio.to_thread(revoke, system.state, "bridge")
-            # Over the connection that stands.
-            assert not await writes(producer)
+            # The revocation also applies to the open connection.
+            assert not await can_write(producer)
         finally:
             with contextlib.suppress(KafkaError):
                 await producer.stop()
 
-    asyncio.run(steal())
+    asyncio.run(write_while_revoked())
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
         require_mqtt(mqtt, WAIT_S, stolen)
     assert system.await_role("bridge", but_not=pid) != pid
@@ -145,7 +146,7 @@ def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp
     wait_until(
         lambda: recorded_frames(layout, REMOTE) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2
     )
-    # The roles of this machine go on by loopback.
+    # The roles of this machine still use the loopback address.
     host, _, port = system.roles()["mosquitto"]["listen"].rpartition(":")
     assert host == "127.0.0.1"
     require_mqtt((host, int(port)), WAIT_S, role_tls(layout.pki, "health"))

@@ -1,4 +1,4 @@
-"""README, tutorial and how-to pages work as printed: each command of their blocks runs, or parses for a reason."""
+"""Commands of README, tutorial and how-to pages: each command of a block runs as printed, or is parsed for a reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.waiting import wait_until
 STREAM: Final = "rtsp://192.168.0.7/stream"
 SECOND: Final = "rtsp://192.168.0.8/stream"
 SYSTEM: Final = f".venv/bin/pointillist up --source {STREAM}"
-"""The command whose system the others join."""
+"""The command that starts the system. The other commands use this system."""
 
 RUN: Final = {
     re.escape(SYSTEM): (),
@@ -49,10 +49,10 @@ RUN: Final = {
     r".venv/bin/pointillist camera run cameras\.yaml --state \.pointillist": (),
     r".venv/bin/pointillist audit --state \.pointillist": (),
 }
-"""Commands that run here, with the options that bound their time."""
+"""Commands that run here, with options that limit their run time."""
 
 ENDLESS: Final = {" camera attach ": "local/door", " camera run ": "yard/hall"}
-"""Commands of these that run until Ctrl-C, which comes when the camera's frames are recorded."""
+"""Commands that run until Ctrl-C, with their cameras. The test sends Ctrl-C when frames of the camera are recorded."""
 
 PARSED: Final = {
     r"cd pointillist": "the clone is the working directory of this test",
@@ -71,7 +71,7 @@ PARSED: Final = {
     rf"pointillist camera attach {STREAM} --enrolment door\.enrolment": "its broker is another machine; "
     "test_secure_mosquitto.py attaches by an enrolment",
 }
-"""Commands that are parsed, and why they do not run here."""
+"""Commands that are only parsed, with the reason why they do not run here."""
 
 COMMANDS: Final = [command for page in PAGES for command in block_commands(page)]
 SPANS: Final = list(dict.fromkeys(command for page in (*PAGES, *TEMPLATES) for command in span_commands(page)))
@@ -92,7 +92,7 @@ def test_every_command_has_one_rule_and_every_rule_a_command() -> None:
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(COMMANDS), ids=str)
-def test_every_command_parses_and_names_what_exists(command: Command) -> None:
+def test_every_command_parses_and_names_existing_files_and_options(command: Command) -> None:
     check_parses(command)
 
 
@@ -101,7 +101,7 @@ def test_every_command_in_the_text_names_a_subcommand_and_options_that_exist(com
     check_mentions(command)
 
 
-def test_every_option_in_the_consoles_pages_is_one_of_the_console() -> None:
+def test_every_option_in_the_consoles_pages_is_an_option_of_the_console() -> None:
     named = {option for template in TEMPLATES for option in named_options(template)}
     assert named
     assert named <= options_of("console")
@@ -115,7 +115,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
     layout = Layout(tmp_path / ".pointillist")
 
     def camera(name: str) -> CameraState | None:
-        with suppress(StateError):  # the recorder makes its tables in this moment
+        with suppress(StateError):  # the recorder is creating its tables
             return {each.name: each for each in camera_states(layout)}.get(name) if layout.folder.is_dir() else None
         return None
 
@@ -128,34 +128,34 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
         film = {"name": "hall", "source": {"address": address}}
         (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "yard", "cameras": [film]}))
 
-        def here(command: Command) -> list[str]:
+        def with_local_stream(command: Command) -> list[str]:
             return [word.replace(STREAM, address).replace(SECOND, address) for word in command.words]
 
         commands = list(dict.fromkeys(COMMANDS_TO_RUN))
         [first] = [command for command in commands if str(command) == SYSTEM]
 
         def run_to_its_end(command: Command) -> None:
-            """Run a command that joins the system. Press Ctrl-C if it needs that, after its camera has sent."""
+            """Run a command that uses the system until it ends. If it runs until Ctrl-C, send that after frames."""
             [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
-            line = [*here(command), *RUN[rule]]
-            joins = next((name for part, name in ENDLESS.items() if part in str(command)), None)
+            line = [*with_local_stream(command), *RUN[rule]]
+            camera_name = next((name for part, name in ENDLESS.items() if part in str(command)), None)
             with (
                 tempfile.TemporaryFile("w+") as printed,
                 subprocess.Popen(line, cwd=tmp_path, stdout=printed, stderr=STDOUT, text=True) as ran,
             ):
                 try:
-                    if joins is not None:
-                        wait_until(partial(sends, joins), f"frames of {joins}", within_s=90, every_s=0.5)
+                    if camera_name is not None:
+                        wait_until(partial(sends, camera_name), f"frames of {camera_name}", within_s=90, every_s=0.5)
                         ran.send_signal(signal.SIGINT)
                     status = ran.wait(200)
                 finally:
                     ran.kill()
                 printed.seek(0)
-                # A camera that is stopped leaves unconfirmed frames in its spool after a few seconds.
-                assert status in ((0, FLEET_PENDING) if joins else (0,)), f"{command}: {printed.read()}"
+                # A stopped camera waits a few seconds for confirmations, then leaves unconfirmed frames in its spool.
+                assert status in ((0, FLEET_PENDING) if camera_name else (0,)), f"{command}: {printed.read()}"
 
-        ended = None
-        with subprocess.Popen(here(first), cwd=tmp_path, stdout=log, stderr=STDOUT, text=True) as up:
+        down_result = None
+        with subprocess.Popen(with_local_stream(first), cwd=tmp_path, stdout=log, stderr=STDOUT, text=True) as up:
 
             def recorded() -> bool:
                 assert up.poll() is None, Path(log.name).read_text()
@@ -169,13 +169,13 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
             finally:
                 down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
                 with suppress(subprocess.TimeoutExpired):
-                    ended = subprocess.run(down, cwd=tmp_path, check=False, timeout=240, stdout=PIPE, text=True)
+                    down_result = subprocess.run(down, cwd=tmp_path, check=False, timeout=240, stdout=PIPE, text=True)
                     up.wait(20)
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()
-        assert ended is not None, "`pointillist down` has not ended"
-        assert ended.stdout.splitlines()[-1] == "stopped"
+        assert down_result is not None, "`pointillist down` has not down_result"
+        assert down_result.stdout.splitlines()[-1] == "stopped"
         assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
 
 

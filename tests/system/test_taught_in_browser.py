@@ -1,4 +1,4 @@
-"""A person labels the frames of a sample video in Chromium, trains a classifier of them, and reads its report."""
+"""Teaching in Chromium: a user labels frames of a sample video, trains a classifier on them and opens its report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.waiting import PATIENCE_S
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
 NOBODY = range(0, 50, 9)
 PERSON = range(80, 220, 28)
-"""Frames of either class. A class needs five labels, also while one is undone. STRIP needs more: see `test_teach`."""
+"""Frames of both classes. A class needs five labels, even while one is undone. STRIP needs more: see `test_teach`."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
@@ -46,13 +46,13 @@ pytestmark = [
 
 
 def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
-    """Start a job as the console does, but at the priority of the test."""
+    """Start a job like the console, but at the priority of the test."""
     return Child([*COMMAND, *arguments], log, env={**os.environ, **variables})
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A console with real jobs, in a thread. Its address."""
+    """Run a console with real jobs in a thread, and yield its address."""
     ports: queue.Queue[int] = queue.Queue()
     done = threading.Event()
 
@@ -71,7 +71,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def collect(folder: Path) -> None:
-    """Frames of the video pass the collector, as a camera's pictures do."""
+    """Pass frames of the video to the collector, like a camera's pictures."""
     store = Store(f"sqlite:///{folder}/console.sqlite")
     store.prepare()
     collector = Collector(LabelledFrames(store.engine, str(folder / "quarantine"), CONSOLE_KEYS.previews))
@@ -88,7 +88,7 @@ def collect(folder: Path) -> None:
     store.close()
 
 
-def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path: Path) -> None:
+def test_frames_labelled_by_keys_train_a_classifier(tmp_path: Path) -> None:
     collect(tmp_path)
     make(to_test=True)
     with served(tmp_path) as url, chromium(PATIENCE_S) as browser:
@@ -104,33 +104,33 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         page.locator("body").press("u")
         expect(frames).to_have_count(1)
         expect(frames.first.locator("strong")).to_have_text(f"{label}?")
-        visit.keep("teach")
+        visit.check_page("teach")
         press_on_first(page, "Enter")
         expect(frames).to_have_count(0)
         expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
         expect(classes.last).to_contain_text(f"person {len(PERSON)}")
         _change_stored_labels(visit, len(NOBODY) + len(PERSON))
-        _leave_before_a_label_arrives(visit)
+        _leave_while_a_label_is_sent(visit)
         page.get_by_label("Name").fill("corridor")
         page.get_by_role("button", name="Train").click()
         page.wait_for_url("**/jobs/*")
         expect(page.locator("#job .state")).to_have_text("done", timeout=400_000)
         expect(page.locator("#job")).to_contain_text("labels are right when held out")
         expect(page.locator("#job table").first).to_contain_text("nobody")
-        visit.keep("teach-report")
-        assert visit.wrong == []
-    (made,) = (tmp_path / "jobs" / "runs").glob("*/out")
-    assert read_settings(made).classes == ["nobody", "person"]
+        visit.check_page("teach-report")
+        assert visit.errors == []
+    (bundle,) = (tmp_path / "jobs" / "runs").glob("*/out")
+    assert read_settings(bundle).classes == ["nobody", "person"]
 
 
 def _change_stored_labels(visit: Visit, count: int) -> None:
-    """After a reload, labels are changed, removed and taken back, and the last one is undone."""
+    """Change, remove and restore stored labels after a reload, and undo the last change."""
     page = visit.open("/teach")
     page.get_by_role("link", name="labelled").click()
     frames, classes = page.locator("#frames figure:visible"), page.locator(".classes li")
     expect(frames).to_have_count(count)
     label = frames.first.locator("strong")
-    expect(label).to_have_text("nobody")  # it was labelled last
+    expect(label).to_have_text("nobody")  # the first figure was labelled last
     press_on_first(page, "2")
     expect(label).to_have_text("person")
     expect(classes.last).to_contain_text(f"person {len(PERSON) + 1}")
@@ -151,17 +151,17 @@ def _change_stored_labels(visit: Visit, count: int) -> None:
     expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
 
 
-def _leave_before_a_label_arrives(visit: Visit) -> None:
-    """The browser asks before the page is left while a label is on its way, and only then."""
+def _leave_while_a_label_is_sent(visit: Visit) -> None:
+    """Check that the browser asks before the page is left only while a label is being sent."""
     page = visit.open("/teach?show=labelled")
-    asked: list[str] = []
-    page.on("dialog", lambda dialog: asked.append(dialog.type))
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.type))
     sent: list[Route] = []
     page.route("**/teach/label", lambda route: sent.append(route))
     with page.expect_request("**/teach/label"):
         press_on_first(page, "2")
     visit.open("/teach?show=labelled")
-    assert asked == ["beforeunload"]
+    assert dialogs == ["beforeunload"]
     for each in sent:
         each.abort()
     page.unroute("**/teach/label")
@@ -170,4 +170,4 @@ def _leave_before_a_label_arrives(visit: Visit) -> None:
     page.locator("body").press("u")
     expect(page.locator(".classes li").last).to_contain_text(f"person {len(PERSON)}")
     visit.open("/teach")
-    assert asked == ["beforeunload"]
+    assert dialogs == ["beforeunload"]

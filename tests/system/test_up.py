@@ -1,4 +1,4 @@
-"""`pointillist up`: its refusals, kills of its parts and of the whole, and the next one from its start to Ctrl-C."""
+"""`pointillist up`: invalid input, kills of its roles and of itself, and the next run from its start to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from schemas.pointillist_pb2 import CHECKED, LOSSLESS, SHED, Command
 from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic
 from tests.commands import run_command
+from tests.system.monitored_fleet import MonitoredFleet, options_of_fleet
 from tests.system.records import await_more_recorded, recorded_frames
-from tests.system.watched import Watched, options_of_fleet
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -52,7 +52,7 @@ WIDTH, HEIGHT = 320, 240
         (["--scenario", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], named: str) -> None:
+def test_invalid_input_exits_with_one_line_and_status_2(tmp_path: Path, options: list[str], named: str) -> None:
     done = run_command("up", "--state", tmp_path / "state", *options)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
@@ -61,14 +61,14 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], 
 
 
 @pytest.mark.timeout(1200)
-def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_up_loses_nothing_to_hostile_payloads(
-    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_frame_is_lost_when_roles_and_up_are_killed_and_payloads_are_hostile(
+    fleet: MonitoredFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, hostile = watched.state, 1500
+    state, hostile = fleet.state, 1500
     layout = Layout(state)
     cameras = [CameraId(f"local/cam-{index}") for index in range(4)]
-    told = [layout.spool / camera / "commands.json" for camera in cameras]
-    with watched.system as system:
+    command_files = [layout.spool / camera / "commands.json" for camera in cameras]
+    with fleet.system as system:
 
         def all_well() -> bool:
             now = json_status(state)
@@ -81,7 +81,7 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
         second = run_command("up", "--state", state, "--seconds", 1)
         assert second.returncode == 2
         assert "in use" in second.stderr
-        with video_cameras(state, tmp_path) as films:
+        with video_cameras(state, tmp_path) as camera_run:
             wait_until(lambda: recorded_frames(layout, "yard/%") >= 20, "frames of the clip", 90, every_s=0.1)
             for role in ("processor-1", "bridge", "recorder", "kafka", "mosquitto", "fleet"):
                 system.kill(role)
@@ -89,10 +89,15 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
             with suppress(AssertionError):
                 wait_until(lambda: recorded_frames(layout, "yard/%") == 2 * FRAMES, within_s=120)
             assert recorded_frames(layout, "yard/%") == 2 * FRAMES, f"of the clip, with all frames: {audit(state)}"
-            assert films.wait(240) == 0  # its films have ended
-        wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
+            assert camera_run.wait(240) == 0  # it ends with its clips
+        wait_until(
+            lambda: any(file.exists() for file in command_files),
+            "a request for more probes of a camera without a baseline",
+        )
         send_lossless(system, layout, cameras[2])
-        wait_until(lambda: told[2].exists() and "LOSSLESS" in told[2].read_text(), "the command obeyed")
+        wait_until(
+            lambda: command_files[2].exists() and "LOSSLESS" in command_files[2].read_text(), "the command obeyed"
+        )
         await_more_recorded(system, 10)
         children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
     _, alive = psutil.wait_procs(children, timeout=10)
@@ -155,7 +160,7 @@ def json_status(state: Path) -> dict[str, Any]:
 
 
 def check_report(report: Result) -> None:
-    """All frames of a run with four cameras are recorded, in few bytes, with its right verdicts and its checks."""
+    """Check that a run with four cameras recorded all frames, in few bytes, with right verdicts and STRIP checks."""
     assert report["frames_recorded"] == report["frames_published"] > 80
     assert report["frames_lost"] == report["frames_pending"] == report["frames_shed"] == 0
     assert report["frames_dead_lettered"] == 0
@@ -168,7 +173,7 @@ def check_report(report: Result) -> None:
 
 
 def check_secrets(layout: Layout, shown: list[str]) -> None:
-    """No key is in a command line, a log or a report."""
+    """Check that no key is in a command line, a log or a report."""
     shown += [file.read_text() for file in (*(layout.folder / "logs").iterdir(), *layout.folder.glob("*.json"))]
     secrets = [layout.secret_file, layout.pki / SHARE_FILE, *layout.keys.rglob("*.key")]
     assert len(secrets) >= 6
@@ -176,7 +181,7 @@ def check_secrets(layout: Layout, shown: list[str]) -> None:
 
 
 def check_stamps(folder: Path, report: Result, layout: Layout) -> None:
-    """Exactly the frames of this run's boots are stamped by each step. Frames of earlier boots are stamped too."""
+    """Check that each step has stamped exactly the frames of this run's boots, besides frames of earlier boots."""
     stamped = stamped_frames(folder)
     assert len(stamped["spooled"]) == report["frames_published"]
     boots = {boot_of(frame) for frame in stamped["spooled"]}
@@ -223,7 +228,7 @@ def boot_of(frame: str) -> str:
 
 @contextmanager
 def video_cameras(state: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`camera run` with two cameras that send a clip by the codec: in short groups, and in one."""
+    """Start `camera run` with two cameras that send a clip in the profile `video`: in short groups and in one."""
     film = {"source": {"file": str(write_clip(folder / "clip.mp4"))}, "fps": 10, "probe_share": 0.1, "profile": "video"}
     groups = {"door": {"group_frames": 15}, "yard": {"group_frames": 1000, "group_s": 60}}
     listed = folder / "cameras.yaml"
@@ -239,7 +244,7 @@ def video_cameras(state: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def write_clip(file: Path) -> Path:
-    """Write a clip of a pattern that moves."""
+    """Write a clip of a moving pattern."""
     down, right = np.mgrid[:HEIGHT, :WIDTH]
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=10)

@@ -1,4 +1,4 @@
-"""A healthy fleet under a Prometheus: its options, and the queries of the dashboards as Grafana asks them."""
+"""A healthy fleet that a Prometheus scrapes: its options, and the dashboards' queries as Grafana sends them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from infra.grafana.shipped import FOLDER
 from tests.waiting import wait_until
 
 READY_S = 240.0
+"""Timeout of the fleet's start, in seconds."""
 SCRAPES = 15
-"""A second apart."""
+"""Scrapes of every role before the tests, one a second."""
 ANSWER_S = 45.0
+"""Timeout of a wait for an expected answer, in seconds."""
 
 BOARDS = {file.name: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
 VARIABLES = {
@@ -31,12 +33,12 @@ VARIABLES = {
     if variable["type"] == "query"
 }
 INTERVAL = "15s"
-"""What `$__rate_interval` is where a scrape comes each second, and a panel is as wide as its minutes allow."""
+"""Grafana's `$__rate_interval` for one scrape a second, in a panel whose resolution does not raise it."""
 SMI = "#!/bin/sh\necho '0, 42, 1024, 3072, 61, 70.5'\n"
 
 
-def interpolated(expression: str, **values: str) -> str:
-    """A query as Grafana asks it: several values of a variable are alternatives, all of them what it says itself."""
+def interpolate(expression: str, **values: str) -> str:
+    """Return a query as Grafana sends it: variables that are not given have their value for *all*."""
     values = {name: variable["allValue"] for name, variable in VARIABLES.items()} | values
     for name, value in {**values, "__rate_interval": INTERVAL}.items():
         expression = re.sub(rf"\$\{{?{name}\b\}}?", lambda _, value=value: value, expression)  # type: ignore[misc]
@@ -44,17 +46,17 @@ def interpolated(expression: str, **values: str) -> str:
     return expression
 
 
-class Watched:
+class MonitoredFleet:
     """The roles of a running fleet, and the Prometheus that scrapes them."""
 
     def __init__(self, system: RunningSystem, collector: Collector) -> None:
         self.system = system
         self.collector = collector
-        """The receiver of its sampled frames' spans."""
+        """The receiver of the spans of sampled frames."""
         self.state = system.state
 
-    def scraped(self) -> dict[str, str]:
-        """Role by metrics address."""
+    def roles_by_address(self) -> dict[str, str]:
+        """Return the roles by the addresses of their metrics."""
         return {entry["metrics"]: role for role, entry in self.system.roles().items() if entry["metrics"]}
 
     def address(self, role: str) -> str:
@@ -72,18 +74,18 @@ class Watched:
         assert data["resultType"] == "vector"
         return [float(sample["value"][1]) for sample in data["result"]]
 
-    def choices(self, name: str, **chosen: str) -> list[str]:
-        """The values of a dashboard's variable, as Grafana finds them by its query."""
+    def variable_values(self, name: str, **chosen: str) -> list[str]:
+        """Return the values of a dashboard's variable by its query, like Grafana."""
         variable = VARIABLES[name]
         found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
         assert found
-        series, label = interpolated(found[1], **chosen), found[2]
+        series, label = interpolate(found[1], **chosen), found[2]
         values = self.ask(f"label/{label}/values", **{"match[]": series})
         pattern = re.compile(variable["regex"][1:-1] or "(.+)")
         return sorted({match[1] for value in values if (match := pattern.search(value))})
 
     def await_answers(self, expressions: dict[str, str]) -> None:
-        """Wait until each gives samples, and numbers only; fails, with those that do not, after `ANSWER_S`."""
+        """Wait until each query returns samples with finite values only. After `ANSWER_S`, fail with the others."""
         bad: dict[str, list[float]] = {}
 
         def answered() -> bool:
@@ -97,11 +99,12 @@ class Watched:
         assert bad == {}
 
 
-def well_scraped(run: Watched) -> bool:
-    counts = run.values(f"min(count_over_time(up{{job='pointillist'}}[1m])) >= {SCRAPES}")
-    roles = run.values("count(up{job='pointillist'})")
-    frames = run.values("sum(pointillist_recorded_frames_total{outcome='recorded'}) > 100")
-    return bool(counts and frames) and roles == [len(run.scraped())]
+def has_enough_samples(fleet: MonitoredFleet) -> bool:
+    """Return whether Prometheus has scraped every role `SCRAPES` times and frames are being recorded."""
+    counts = fleet.values(f"min(count_over_time(up{{job='pointillist'}}[1m])) >= {SCRAPES}")
+    roles = fleet.values("count(up{job='pointillist'})")
+    frames = fleet.values("sum(pointillist_recorded_frames_total{outcome='recorded'}) > 100")
+    return bool(counts and frames) and roles == [len(fleet.roles_by_address())]
 
 
 def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]) -> tuple[object, ...]:
@@ -109,7 +112,7 @@ def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]
     cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2, "drop_ratio": drop_ratio}
     scenario, config = folder / "fleet.yaml", folder / "up.toml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [*faults]}))
-    # `test_doc_commands` tries all backends; a busy machine must not cost frames or checks.
+    # `test_doc_commands` tries all backends. The high limits keep frames and checks on a busy machine.
     limits = "camera_queue_s = 1000\nstrip_wait_s = 1000\ncertify_wait_s = 1000\n"
     config.write_text(f'[processor]\nbackend = "torch"\n{limits}')
     return "--scenario", scenario, "--config", config
