@@ -17,16 +17,13 @@ from torch import Tensor
 from lab.attacks import NAMES, make_attack, random_targets, to_8_bits
 from lab.attacks.contract import margins
 from schemas.errors import BundleError, ConfigError
+from tests.lab.rng import rng
 
 SHAPE = (3, 8, 8)
 CLASSES = 4
 BY_ANSWERS = ("rotation", "square", "hopskipjump")
 GRADIENT_ATTACKS = tuple(name for name in NAMES if name not in BY_ANSWERS)
 TARGETED = tuple(name for name in (*GRADIENT_ATTACKS, "square") if name not in ("deepfool", "autoattack"))
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,13 @@ class Judge:
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    weights = torch.randn(CLASSES, 3 * 8 * 8, generator=generator(1))
+    weights = torch.randn(CLASSES, 3 * 8 * 8, generator=rng(1))
     return Judge(weights - weights.mean(1, keepdim=True))  # so that the mean brightness decides nothing
 
 
 @pytest.fixture(scope="module")
 def frames() -> Tensor:
-    return 0.25 + 0.5 * torch.rand(12, *SHAPE, generator=generator(2))
+    return 0.25 + 0.5 * torch.rand(12, *SHAPE, generator=rng(2))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +58,7 @@ def labels(judge: Judge, frames: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def targets(labels: Tensor) -> Tensor:
-    return random_targets(labels, CLASSES, generator(3))
+    return random_targets(labels, CLASSES, rng(3))
 
 
 def l2(difference: Tensor) -> Tensor:
@@ -75,8 +72,8 @@ def test_gives_unrounded_frames_in_range_and_the_same_ones_for_the_same_seed(
 ) -> None:
     attack = make_attack(name)
 
-    first = attack(judge, frames, labels, None, generator())
-    again = attack(judge, frames, labels, None, generator())
+    first = attack(judge, frames, labels, None, rng())
+    again = attack(judge, frames, labels, None, rng())
 
     assert attack.name == name
     assert first.shape == frames.shape
@@ -92,7 +89,7 @@ def test_gives_unrounded_frames_in_range_and_the_same_ones_for_the_same_seed(
 def test_a_targeted_attack_raises_the_targets_probability(
     name: str, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
-    adversarial = make_attack(name)(judge, frames, labels, targets, generator())
+    adversarial = make_attack(name)(judge, frames, labels, targets, rng())
 
     before = F.cross_entropy(judge(frames), targets, reduction="none")
     after = F.cross_entropy(judge(adversarial), targets, reduction="none")
@@ -104,7 +101,7 @@ def test_attacks_without_a_targeted_form_refuse_targets(
     name: str, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
     with pytest.raises(ConfigError, match="untargeted"):
-        make_attack(name)(judge, frames, labels, targets, generator())
+        make_attack(name)(judge, frames, labels, targets, rng())
 
 
 @pytest.mark.parametrize("name", GRADIENT_ATTACKS)
@@ -113,7 +110,7 @@ def test_a_network_without_gradients_is_refused(name: str, judge: Judge, frames:
         return judge(pictures.detach())
 
     with pytest.raises(BundleError, match="expected a network that gives gradients"):
-        make_attack(name)(without_graph, frames, labels, None, generator())
+        make_attack(name)(without_graph, frames, labels, None, rng())
 
 
 @pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
@@ -122,14 +119,14 @@ def test_linf_attacks_use_their_bound_and_keep_it(
     name: str, eps: float, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
     for wanted in (None, targets):
-        change = make_attack(name, eps)(judge, frames, labels, wanted, generator()) - frames
+        change = make_attack(name, eps)(judge, frames, labels, wanted, rng()) - frames
         assert change.abs().amax() <= eps + 1e-6
         assert change.abs().amax() >= 0.99 * eps
 
 
 @pytest.mark.parametrize("name", ["l2pgd", "deepfool", "lbfgs", "cw", "lbfgs10", "cw10"])
 def test_l2_bounds_are_kept(name: str, judge: Judge, frames: Tensor, labels: Tensor) -> None:
-    change = make_attack(name, 0.05)(judge, frames, labels, None, generator()) - frames
+    change = make_attack(name, 0.05)(judge, frames, labels, None, rng()) - frames
     assert l2(change).max() <= 0.05 * (1 + 1e-5)
 
 
@@ -137,7 +134,7 @@ def test_fgsm_is_one_step_of_the_sign(judge: Judge, frames: Tensor, labels: Tens
     leaf = frames.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(judge(leaf), targets, reduction="sum"), leaf)
 
-    adversarial = make_attack("fgsm", 0.02)(judge, frames, labels, targets, generator())
+    adversarial = make_attack("fgsm", 0.02)(judge, frames, labels, targets, rng())
 
     torch.testing.assert_close(adversarial, frames - 0.02 * gradient.sign())
 
@@ -146,7 +143,7 @@ def test_fgsm_is_one_step_of_the_sign(judge: Judge, frames: Tensor, labels: Tens
 def test_minimising_attacks_come_near_the_smallest_distance(
     name: str, excess: float, judge: Judge, frames: Tensor, labels: Tensor
 ) -> None:
-    adversarial = make_attack(name)(judge, frames, labels, None, generator())
+    adversarial = make_attack(name)(judge, frames, labels, None, rng())
 
     assert (judge(adversarial).argmax(1) != labels).all()
     ratio = l2(adversarial - frames) / judge.distances(frames, labels)
@@ -158,7 +155,7 @@ def test_minimising_attacks_come_near_the_smallest_distance(
 def test_confident_examples_have_a_margin_of_ten(
     name: str, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
-    adversarial = make_attack(name, 100.0)(judge, frames, labels, targets, generator())
+    adversarial = make_attack(name, 100.0)(judge, frames, labels, targets, rng())
     margin = margins(judge(adversarial), labels, targets)
     assert (margin >= 10 - 1e-3).all()
     assert margin.median() < 11
@@ -167,8 +164,8 @@ def test_confident_examples_have_a_margin_of_ten(
 def test_a_confident_example_beyond_its_bound_is_moved_back_along_its_line(
     judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
-    free = make_attack("lbfgs10", 100.0)(judge, frames, labels, targets, generator()) - frames
-    bounded = make_attack("lbfgs10", 0.1)(judge, frames, labels, targets, generator()) - frames
+    free = make_attack("lbfgs10", 100.0)(judge, frames, labels, targets, rng()) - frames
+    bounded = make_attack("lbfgs10", 0.1)(judge, frames, labels, targets, rng()) - frames
 
     assert (l2(free) > 0.1).all()
     torch.testing.assert_close(bounded, free * (0.1 / l2(free))[:, None, None, None], atol=1e-6, rtol=1e-4)
@@ -179,7 +176,7 @@ def test_carlini_and_wagner_give_back_the_frame_where_nothing_is_found(frames: T
         return torch.stack((1000 + 0 * pictures.sum((1, 2, 3)), pictures.mean((1, 2, 3))), 1)
 
     labels = torch.zeros(len(frames), dtype=torch.int64)
-    assert torch.equal(make_attack("cw")(stubborn, frames, labels, None, generator()), frames)
+    assert torch.equal(make_attack("cw")(stubborn, frames, labels, None, rng()), frames)
 
 
 def test_unknown_names_and_bounds_are_refused() -> None:
@@ -192,16 +189,16 @@ def test_unknown_names_and_bounds_are_refused() -> None:
 
 def test_targets_are_uniform_over_the_other_classes() -> None:
     labels = torch.arange(5).repeat(2000)
-    targets = random_targets(labels, 5, generator())
+    targets = random_targets(labels, 5, rng())
     counts = torch.zeros(5, 5).index_put_((labels, targets), torch.ones(len(labels)), accumulate=True)
     assert (counts.diagonal() == 0).all()
     assert counts[~torch.eye(5, dtype=torch.bool)].min() > 400
     with pytest.raises(ConfigError, match="at least 2"):
-        random_targets(labels, 1, generator())
+        random_targets(labels, 1, rng())
 
 
 def test_rounding_gives_what_eight_bits_hold() -> None:
-    frames = torch.rand(2, 3, 5, 7, generator=generator())
+    frames = torch.rand(2, 3, 5, 7, generator=rng())
     rounded = to_8_bits(frames)
     held = (rounded * 255).round().to(torch.uint8)
     torch.testing.assert_close(rounded, held.float() / 255, atol=0, rtol=0)
@@ -216,6 +213,6 @@ def test_frames_do_not_influence_each_other(
     attack: Callable[..., Tensor] = make_attack(name)
     if name == "pgd":
         attack = make_attack("ifgsm")  # the same iterations, from a start that needs no draws
-    together = attack(judge, frames[:4], labels[:4], None, generator())
-    alone = torch.cat([attack(judge, frames[i : i + 1], labels[i : i + 1], None, generator()) for i in range(4)])
+    together = attack(judge, frames[:4], labels[:4], None, rng())
+    alone = torch.cat([attack(judge, frames[i : i + 1], labels[i : i + 1], None, rng()) for i in range(4)])
     torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)

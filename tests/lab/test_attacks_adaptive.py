@@ -25,7 +25,8 @@ from lab.attacks.eot import loss_gradient
 from lab.attacks.norms import l2
 from lab.baselines import Jpeg, Shield
 from schemas.errors import BundleError, ConfigError
-from tests.lab.linear_judge import FRAMES, LABELS, TARGETS, bare, bent, chance, linear
+from tests.lab.linear_classifier import FRAMES, LABELS, TARGETS, bare, linear, nonlinear
+from tests.lab.rng import rng
 
 EPS = 0.1
 FINE = FRAMES[:3].double()
@@ -44,14 +45,14 @@ def stepped(frames: Tensor, generator: torch.Generator) -> Tensor:
     return ((frames + phase / 8) * 8).floor() / 8
 
 
-smooth_defence = behind(waved, bent)
+smooth_defence = behind(waved, nonlinear)
 
 
 def finite_differences(defended: Defended, point: Tensor, labels: Tensor, samples: int, seed: int) -> Tensor:
     """The gradient of the summed loss at `point` (B, C, H, W), one value after the other, under the same draws."""
 
     def losses(frames: Tensor) -> Tensor:
-        draws = chance(seed)
+        draws = rng(seed)
         every = [F.cross_entropy(defended(frames, draws), labels, reduction="none") for _ in range(samples)]
         return torch.stack(every).sum(0)
 
@@ -66,7 +67,7 @@ def finite_differences(defended: Defended, point: Tensor, labels: Tensor, sample
 
 
 def test_the_gradient_of_eot_is_that_of_the_mean_over_its_draws() -> None:
-    found = loss_gradient(smooth_defence, FINE, FINE_LABELS, 4, chance(7))
+    found = loss_gradient(smooth_defence, FINE, FINE_LABELS, 4, rng(7))
     torch.testing.assert_close(found, finite_differences(smooth_defence, FINE, FINE_LABELS, 4, 7), rtol=1e-5, atol=1e-7)
 
 
@@ -74,20 +75,20 @@ def test_bpda_gives_the_defences_values_and_the_stand_ins_gradient_under_the_sam
     mixed = bpda(stepped, waved)
     point = FINE.clone().requires_grad_()
 
-    values = mixed(point, chance(7))
-    assert torch.equal(values, stepped(FINE, chance(7)))
+    values = mixed(point, rng(7))
+    assert torch.equal(values, stepped(FINE, rng(7)))
 
-    weights = torch.rand(FINE.shape, generator=chance(8)).double()
+    weights = torch.rand(FINE.shape, generator=rng(8)).double()
     (found,) = torch.autograd.grad((values * weights).sum(), point)
     step = 1e-6
-    expected = weights * (waved(FINE + step, chance(7)) - waved(FINE - step, chance(7))) / (2 * step)
+    expected = weights * (waved(FINE + step, rng(7)) - waved(FINE - step, rng(7))) / (2 * step)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_the_gradient_of_bpda_meets_the_network_where_the_defence_led() -> None:
     """The chain rule through identity: the network's own gradient at the defended picture."""
-    found = loss_gradient(behind(bpda(stepped), bent), FINE, FINE_LABELS, 1, chance(7))
-    at_defended = finite_differences(behind(identity, bent), stepped(FINE, chance(7)), FINE_LABELS, 1, 7)
+    found = loss_gradient(behind(bpda(stepped), nonlinear), FINE, FINE_LABELS, 1, rng(7))
+    at_defended = finite_differences(behind(identity, nonlinear), stepped(FINE, rng(7)), FINE_LABELS, 1, 7)
     torch.testing.assert_close(found, at_defended, rtol=1e-5, atol=1e-7)
 
 
@@ -98,10 +99,10 @@ def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended)
 
     def watched(frames: Tensor, generator: torch.Generator) -> Tensor:
         visited.append((frames.detach().clone(), generator.initial_seed()))
-        return behind(mixed, bent)(frames, chance(len(visited)))
+        return behind(mixed, nonlinear)(frames, rng(len(visited)))
 
     last = eot_pgd(
-        watched, FINE, FINE_LABELS, None, eps=EPS, steps=4, samples=1, step=0.5, generator=chance(), random_start=False
+        watched, FINE, FINE_LABELS, None, eps=EPS, steps=4, samples=1, step=0.5, generator=rng(), random_start=False
     )
 
     points = [*(point for point, _ in visited), last]
@@ -118,10 +119,10 @@ def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended)
 
 def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
     """Of finite differences of the loss under one draw; a stand-in is moved to the values of what it stands in for."""
-    exact, smooth = mixed(point, chance(seed)).detach(), waved(point, chance(seed)).detach()
+    exact, smooth = mixed(point, rng(seed)).detach(), waved(point, rng(seed)).detach()
 
     def shifted(frames: Tensor, generator: torch.Generator) -> Tensor:
-        return bent(waved(frames, generator) + (exact - smooth))
+        return nonlinear(waved(frames, generator) + (exact - smooth))
 
     return finite_differences(shifted, point, FINE_LABELS, 1, seed).sign()
 
@@ -131,7 +132,7 @@ def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
 def test_both_norms_keep_their_ball_and_reach_its_border(norm: Norm, targeted: bool) -> None:
     eps = EPS if norm == "linf" else 0.8
     wanted = TARGETS if targeted else None
-    attacked = eot_pgd(bare, FRAMES, LABELS, wanted, eps=eps, steps=10, samples=1, generator=chance(), norm=norm)
+    attacked = eot_pgd(bare, FRAMES, LABELS, wanted, eps=eps, steps=10, samples=1, generator=rng(), norm=norm)
 
     size = (attacked - FRAMES).abs().amax((1, 2, 3)) if norm == "linf" else l2(attacked - FRAMES)
     assert size.max() <= eps + 1e-6
@@ -152,7 +153,7 @@ def test_a_margin_has_a_gradient_where_the_cross_entropy_of_a_sure_network_has_n
 
     def answers(margin: bool) -> Tensor:
         attacked = eot_pgd(
-            sure, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=chance(), random_start=False,
+            sure, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=rng(), random_start=False,
             margin=margin,
         )  # fmt: skip
         return linear(attacked).argmax(1)
@@ -169,7 +170,7 @@ def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
 
     def attacked(random_start: bool) -> Tensor:
         return eot_pgd(
-            flat, FRAMES, LABELS, None, eps=0.5, steps=1, samples=1, generator=chance(), norm="l2",
+            flat, FRAMES, LABELS, None, eps=0.5, steps=1, samples=1, generator=rng(), norm="l2",
             random_start=random_start,
         )  # fmt: skip
 
@@ -179,14 +180,14 @@ def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
 
 def test_bpda_breaks_what_has_no_gradient_of_its_own() -> None:
     blind = eot_pgd(
-        behind(stepped, linear), FRAMES, LABELS, None, eps=0.05, steps=10, samples=2, generator=chance(),
+        behind(stepped, linear), FRAMES, LABELS, None, eps=0.05, steps=10, samples=2, generator=rng(),
         random_start=False,
     )  # fmt: skip
     assert torch.equal(blind, FRAMES)
 
     defended = behind(bpda(stepped), linear)
-    seeing = eot_pgd(defended, FRAMES, LABELS, None, eps=EPS, steps=10, samples=2, generator=chance())
-    assert (defended(seeing, chance(9)).argmax(1) != LABELS).all()
+    seeing = eot_pgd(defended, FRAMES, LABELS, None, eps=EPS, steps=10, samples=2, generator=rng())
+    assert (defended(seeing, rng(9)).argmax(1) != LABELS).all()
 
 
 def negative(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -195,71 +196,71 @@ def negative(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def test_a_learned_surrogate_breaks_what_the_identity_cannot() -> None:
-    labels = linear(negative(FRAMES, chance(3))).argmax(1)
-    pictures = torch.rand(60, *FRAMES.shape[1:], generator=chance(6))
+    labels = linear(negative(FRAMES, rng(3))).argmax(1)
+    pictures = torch.rand(60, *FRAMES.shape[1:], generator=rng(6))
     surrogate = learn_surrogate(negative, pictures, seed=0, steps=30)
 
     def survivors(backward: Defended) -> float:
         defended = behind(bpda(negative, backward), linear)
-        attacked = eot_pgd(defended, FRAMES, labels, None, eps=EPS, steps=10, samples=2, generator=chance())
-        return (defended(attacked, chance(9)).argmax(1) == labels).float().mean().item()
+        attacked = eot_pgd(defended, FRAMES, labels, None, eps=EPS, steps=10, samples=2, generator=rng())
+        return (defended(attacked, rng(9)).argmax(1) == labels).float().mean().item()
 
     assert survivors(surrogate) == 0
     assert survivors(identity) > 0.8
 
 
 def test_a_surrogate_is_the_same_for_the_same_seed_and_leaves_common_chance_alone() -> None:
-    pictures = torch.rand(8, *FRAMES.shape[1:], generator=chance(6))
+    pictures = torch.rand(8, *FRAMES.shape[1:], generator=rng(6))
     before = torch.get_rng_state()
     first, again, other = (learn_surrogate(stepped, pictures, seed=seed, steps=2) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first(FRAMES, chance()), again(FRAMES, chance()))
-    assert not torch.equal(first(FRAMES, chance()), other(FRAMES, chance()))
+    assert torch.equal(first(FRAMES, rng()), again(FRAMES, rng()))
+    assert not torch.equal(first(FRAMES, rng()), other(FRAMES, rng()))
 
 
 def smooth_pictures() -> Tensor:
-    coarse = torch.rand(6, 3, 5, 5, generator=chance(1))
+    coarse = torch.rand(6, 3, 5, 5, generator=rng(1))
     return F.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
 
 
 def test_the_stand_in_of_jpeg_is_near_the_codec_and_its_gradient_is_that_of_its_own_values() -> None:
     pictures = smooth_pictures()
     for quality in (20, 75):
-        apart = (jpeg_stand_in(quality)(pictures, chance()) - Jpeg(quality)(pictures, chance())).abs().mean()
-        assert apart < 0.5 * (Jpeg(quality)(pictures, chance()) - pictures).abs().mean()
+        apart = (jpeg_stand_in(quality)(pictures, rng()) - Jpeg(quality)(pictures, rng())).abs().mean()
+        assert apart < 0.5 * (Jpeg(quality)(pictures, rng()) - pictures).abs().mean()
     grey = pictures[:, :1, :13, :21]
-    assert jpeg_stand_in(50)(grey, chance()).shape == grey.shape
+    assert jpeg_stand_in(50)(grey, rng()).shape == grey.shape
 
     stand_in = jpeg_stand_in(50)
     point = (0.2 + 0.6 * pictures[:1]).double().requires_grad_()  # far from where it is clamped
-    towards = torch.randn(point.shape, generator=chance(2)).double()
-    (gradient,) = torch.autograd.grad(stand_in(point, chance()).sin().sum(), point)
+    towards = torch.randn(point.shape, generator=rng(2)).double()
+    (gradient,) = torch.autograd.grad(stand_in(point, rng()).sin().sum(), point)
     with torch.no_grad():
         step = 1e-7 * towards
-        moved = (stand_in(point + step, chance()).sin().sum() - stand_in(point - step, chance()).sin().sum()) / 2e-7
+        moved = (stand_in(point + step, rng()).sin().sum() - stand_in(point - step, rng()).sin().sum()) / 2e-7
     torch.testing.assert_close((gradient * towards).sum(), moved, rtol=1e-4, atol=1e-4)
 
 
 def test_the_stand_in_of_shield_draws_what_shield_draws() -> None:
     pictures, shield = smooth_pictures(), Shield((5, 95))
-    exact = shield(pictures, chance(3))
-    same, other = (shield_stand_in(shield)(pictures, chance(seed)) for seed in (3, 4))
+    exact = shield(pictures, rng(3))
+    same, other = (shield_stand_in(shield)(pictures, rng(seed)) for seed in (3, 4))
     assert (same - exact).abs().mean() < 0.5 * (other - exact).abs().mean()
 
 
 def test_transfer_fools_a_network_that_it_never_asked() -> None:
-    other = torch.randn(5, 192, generator=chance(12))
+    other = torch.randn(5, 192, generator=rng(12))
 
     def related(frames: Tensor) -> Tensor:
         return linear(frames) + 0.5 * (frames - 0.5).flatten(1) @ other.T
 
-    attacked = transfer([related], FRAMES, LABELS, None, eps=EPS, generator=chance())
+    attacked = transfer([related], FRAMES, LABELS, None, eps=EPS, generator=rng())
     assert (linear(attacked).argmax(1) != LABELS).all()
     assert (attacked - FRAMES).abs().max() <= EPS + 1e-6
-    both = transfer([related, bent], FRAMES, LABELS, None, eps=EPS, generator=chance())
+    both = transfer([related, nonlinear], FRAMES, LABELS, None, eps=EPS, generator=rng())
     assert not torch.equal(both, attacked)
     with pytest.raises(ConfigError, match="at least one network"):
-        transfer([], FRAMES, LABELS, None, eps=EPS, generator=chance())
+        transfer([], FRAMES, LABELS, None, eps=EPS, generator=rng())
 
 
 def test_momentum_keeps_a_heading_across_steps() -> None:
@@ -272,7 +273,7 @@ def test_momentum_keeps_a_heading_across_steps() -> None:
     zeros = torch.zeros(3, dtype=torch.int64)
     middle = torch.full((3, 1, 4, 4), 0.5)
     moved = eot_pgd(
-        turning, middle, zeros, None, eps=EPS, steps=3, samples=1, step=0.25, generator=chance(), momentum=1.0,
+        turning, middle, zeros, None, eps=EPS, steps=3, samples=1, step=0.25, generator=rng(), momentum=1.0,
         random_start=False,
     )  # fmt: skip
     # Headings 1, 1 − 1 = 0 and −1: gradients count by their sign alone here.
@@ -281,7 +282,7 @@ def test_momentum_keeps_a_heading_across_steps() -> None:
 
 def test_what_cannot_be_attacked_is_refused_in_one_line() -> None:
     def attack(frames: Tensor = FRAMES, labels: Tensor = LABELS, eps: float = EPS, norm: Norm = "linf") -> Tensor:
-        return eot_pgd(bare, frames, labels, None, eps=eps, steps=1, samples=1, generator=chance(), norm=norm)
+        return eot_pgd(bare, frames, labels, None, eps=eps, steps=1, samples=1, generator=rng(), norm=norm)
 
     with pytest.raises(ConfigError, match=r"pictures in \[0, 1\], got .* to 255"):
         attack(frames=FRAMES * 255 / FRAMES.max())
@@ -301,7 +302,7 @@ def test_what_cannot_be_attacked_is_refused_in_one_line() -> None:
     with pytest.raises(BundleError, match="expected a defence and a network that give gradients"):
         eot_pgd(
             lambda frames, _: linear(frames.detach()), FRAMES, LABELS, None, eps=EPS, steps=1, samples=1,
-            generator=chance(),
+            generator=rng(),
         )  # fmt: skip
     with pytest.raises(ConfigError, match="expected a backward pass of the defence's shape"):
-        bpda(stepped, lambda frames, generator: frames[:, :1])(FRAMES, chance())
+        bpda(stepped, lambda frames, generator: frames[:, :1])(FRAMES, rng())

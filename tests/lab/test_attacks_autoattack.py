@@ -11,19 +11,20 @@ from lab.attacks import behind, shown
 from lab.attacks.auto_attack import Version, auto_attack
 from lab.attacks.norms import l2
 from schemas.errors import BundleError, ConfigError
-from tests.lab.linear_judge import CLASSES, FRAMES, bare, bent, chance, noisy
+from tests.lab.linear_classifier import CLASSES, FRAMES, bare, noisy, nonlinear
+from tests.lab.rng import rng
 
-LABELS = bent(FRAMES).argmax(1)
-small_net = behind(lambda frames, generator: frames, bent)
+LABELS = nonlinear(FRAMES).argmax(1)
+small_net = behind(lambda frames, generator: frames, nonlinear)
 
 
 @pytest.mark.parametrize("version", ["standard", "rand"])
 def test_it_breaks_an_undefended_network_totally(version: Version) -> None:
     before = torch.get_rng_state()
     attacked = auto_attack(
-        small_net, FRAMES, LABELS, eps=0.1, generator=chance(), version=version, steps=20, samples=2, queries=50
+        small_net, FRAMES, LABELS, eps=0.1, generator=rng(), version=version, steps=20, samples=2, queries=50
     )
-    assert (bent(attacked).argmax(1) != LABELS).all()
+    assert (nonlinear(attacked).argmax(1) != LABELS).all()
     assert (attacked - FRAMES).abs().max() <= 0.1 + 1e-6
     assert attacked.min() >= 0
     assert attacked.max() <= 1
@@ -32,9 +33,9 @@ def test_it_breaks_an_undefended_network_totally(version: Version) -> None:
 
 def test_it_keeps_an_l2_ball() -> None:
     attacked = auto_attack(
-        small_net, FRAMES, LABELS, eps=1.0, generator=chance(), norm="l2", steps=10, queries=20
+        small_net, FRAMES, LABELS, eps=1.0, generator=rng(), norm="l2", steps=10, queries=20
     )  # fmt: skip
-    assert (bent(attacked).argmax(1) != LABELS).all()
+    assert (nonlinear(attacked).argmax(1) != LABELS).all()
     assert l2(attacked - FRAMES).max() <= 1 + 1e-5
 
 
@@ -42,7 +43,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_one_others() -> None:
     def attacked(seed: int) -> Tensor:
         torch.manual_seed(torch.seed())
         return auto_attack(
-            noisy, FRAMES, LABELS, eps=0.1, generator=chance(seed), version="rand", steps=3, samples=2, draws=2
+            noisy, FRAMES, LABELS, eps=0.1, generator=rng(seed), version="rand", steps=3, samples=2, draws=2
         )
 
     assert torch.equal(attacked(1), attacked(1))
@@ -53,13 +54,13 @@ def test_every_frame_is_attacked_in_expectation_and_not_until_one_lucky_draw() -
     """Behind strong noise most frames err at some draw by themselves: those are not done with."""
 
     def noisier(frames: Tensor, generator: torch.Generator) -> Tensor:
-        return bent(frames + 0.3 * torch.randn(frames.shape, generator=generator))
+        return nonlinear(frames + 0.3 * torch.randn(frames.shape, generator=generator))
 
     attacked = auto_attack(
-        noisier, FRAMES, LABELS, eps=0.1, generator=chance(), version="rand", steps=15, samples=10, draws=20
+        noisier, FRAMES, LABELS, eps=0.1, generator=rng(), version="rand", steps=15, samples=10, draws=20
     )
     kept, clean = (
-        shown(noisier, frames, LABELS, times=60, generator=chance(1)).float().mean() for frames in (attacked, FRAMES)
+        shown(noisier, frames, LABELS, times=60, generator=rng(1)).float().mean() for frames in (attacked, FRAMES)
     )
     assert clean > 0.4
     assert kept < 0.25
@@ -69,24 +70,24 @@ def test_every_frame_is_attacked_in_expectation_and_not_until_one_lucky_draw() -
 @pytest.mark.parametrize("version", ["standard", "rand"])
 def test_networks_of_few_classes_are_attacked_by_what_fits_them(classes: int, version: Version) -> None:
     def few(frames: Tensor, generator: torch.Generator) -> Tensor:
-        return bent(frames)[:, :classes]
+        return nonlinear(frames)[:, :classes]
 
-    labels = few(FRAMES, chance()).argmax(1)
+    labels = few(FRAMES, rng()).argmax(1)
     attacked = auto_attack(
-        few, FRAMES, labels, eps=0.2, generator=chance(), version=version, steps=8, samples=1, queries=20, draws=1
+        few, FRAMES, labels, eps=0.2, generator=rng(), version=version, steps=8, samples=1, queries=20, draws=1
     )
-    assert (few(attacked, chance()).argmax(1) != labels).all()
+    assert (few(attacked, rng()).argmax(1) != labels).all()
 
 
 def test_all_of_the_ensemble_runs_on_what_is_left_of_four_classes() -> None:
     """Fewer targets than the ten-class networks have that the package thinks of."""
 
     def four(frames: Tensor, generator: torch.Generator) -> Tensor:
-        return bent(frames)[:, :4]
+        return nonlinear(frames)[:, :4]
 
-    labels = four(FRAMES, chance()).argmax(1)
-    attacked = auto_attack(four, FRAMES[:4], labels[:4], eps=0.001, generator=chance(), steps=4, queries=4)
-    assert (four(attacked, chance()).argmax(1) == labels[:4]).any()
+    labels = four(FRAMES, rng()).argmax(1)
+    attacked = auto_attack(four, FRAMES[:4], labels[:4], eps=0.001, generator=rng(), steps=4, queries=4)
+    assert (four(attacked, rng()).argmax(1) == labels[:4]).any()
     assert (attacked - FRAMES[:4]).abs().max() <= 0.001 + 1e-6
 
 
@@ -106,19 +107,19 @@ def test_of_a_runs_two_candidates_the_one_is_kept_that_fewer_draws_withstand(
         return torch.stack((0.03 - brighter, brighter, 0 * brighter), 1)
 
     monkeypatch.setattr(APGDAttack, "attack_single_run", run)
-    attacked = auto_attack(brighter_errs, FRAMES, LABELS * 0, eps=0.1, generator=chance(), version="rand", draws=20)
+    attacked = auto_attack(brighter_errs, FRAMES, LABELS * 0, eps=0.1, generator=rng(), version="rand", draws=20)
     assert torch.equal(attacked, good)
 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="expected the version rand for a defence that draws"):
-        auto_attack(noisy, FRAMES, LABELS, eps=0.1, generator=chance())
+        auto_attack(noisy, FRAMES, LABELS, eps=0.1, generator=rng())
     with pytest.raises(ConfigError, match="standard or rand, got 'plus'"):
-        auto_attack(bare, FRAMES, LABELS, eps=0.1, generator=chance(), version="plus")  # type: ignore[arg-type]  # wrong on purpose
+        auto_attack(bare, FRAMES, LABELS, eps=0.1, generator=rng(), version="plus")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match=f"classes from 0 to {CLASSES - 1}"):
-        auto_attack(bare, FRAMES, LABELS + CLASSES, eps=0.1, generator=chance())
+        auto_attack(bare, FRAMES, LABELS + CLASSES, eps=0.1, generator=rng())
     with pytest.raises(ConfigError, match="at least one step"):
-        auto_attack(bare, FRAMES, LABELS, eps=0.1, generator=chance(), steps=0)
+        auto_attack(bare, FRAMES, LABELS, eps=0.1, generator=rng(), steps=0)
     with pytest.raises(BundleError, match="gives gradients"):
-        auto_attack(lambda frames, _: bent(frames.detach()), FRAMES, LABELS, eps=0.1, generator=chance())
-    assert auto_attack(bare, FRAMES[:0], LABELS[:0], eps=0.1, generator=chance()).shape == (0, *FRAMES.shape[1:])
+        auto_attack(lambda frames, _: nonlinear(frames.detach()), FRAMES, LABELS, eps=0.1, generator=rng())
+    assert auto_attack(bare, FRAMES[:0], LABELS[:0], eps=0.1, generator=rng()).shape == (0, *FRAMES.shape[1:])

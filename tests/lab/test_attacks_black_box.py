@@ -11,7 +11,8 @@ from lab.attacks.hop_skip_jump import hop_skip_jump
 from lab.attacks.norms import l2
 from lab.attacks.squares import square_side, stripes
 from schemas.errors import ConfigError
-from tests.lab.linear_judge import COUNT, FRAMES, LABELS, TARGETS, WEIGHTS, bare, chance, hazy, linear, noisy
+from tests.lab.linear_classifier import COUNT, FRAMES, LABELS, TARGETS, WEIGHTS, bare, linear, noisy, slightly_noisy
+from tests.lab.rng import rng
 
 EPS = 0.1
 
@@ -34,7 +35,7 @@ class Counted:
 def test_square_succeeds_by_answers_alone(targeted: bool) -> None:
     counted = Counted()
     wanted = TARGETS if targeted else None
-    attacked = square(counted, FRAMES, LABELS, wanted, eps=2 * EPS, queries=300, generator=chance())
+    attacked = square(counted, FRAMES, LABELS, wanted, eps=2 * EPS, queries=300, generator=rng())
     answers = linear(attacked).argmax(1)
     assert ((answers == TARGETS) if targeted else (answers != LABELS)).float().mean() >= 0.9
     assert (attacked - FRAMES).abs().max() <= 2 * EPS + 1e-6
@@ -44,12 +45,12 @@ def test_square_succeeds_by_answers_alone(targeted: bool) -> None:
 def test_square_is_not_held_up_by_one_lucky_draw() -> None:
     """Against noise, its frames err more often than those of a search that keeps the best margin it ever saw."""
     counted = Counted(random=True)
-    attacked = square(counted, FRAMES, LABELS, None, eps=EPS, queries=400, generator=chance(), samples=2)
+    attacked = square(counted, FRAMES, LABELS, None, eps=EPS, queries=400, generator=rng(), samples=2)
     assert counted.pictures <= (400 + 2) * COUNT
-    kept = shown(noisy, attacked, LABELS, times=50, generator=chance(1)).float().mean()
+    kept = shown(noisy, attacked, LABELS, times=50, generator=rng(1)).float().mean()
 
     lucky = _with_the_best_ever_seen(400)
-    assert kept < shown(noisy, lucky, LABELS, times=50, generator=chance(1)).float().mean() - 0.1
+    assert kept < shown(noisy, lucky, LABELS, times=50, generator=rng(1)).float().mean() - 0.1
 
 
 def _with_the_best_ever_seen(queries: int) -> Tensor:
@@ -57,7 +58,7 @@ def _with_the_best_ever_seen(queries: int) -> Tensor:
     from lab.attacks.contract import margins
     from lab.attacks.squares import random_squares
 
-    draws, best = chance(), torch.full((COUNT,), -torch.inf)
+    draws, best = rng(), torch.full((COUNT,), -torch.inf)
 
     def better(candidates: Tensor, _: Tensor, rows: Tensor) -> Tensor:
         margin = margins(noisy(candidates, draws), LABELS[rows], None)
@@ -85,10 +86,10 @@ def test_published_verdicts_are_enough_for_an_attack(targeted: bool) -> None:
         nonlocal asked
         asked += len(frames)
         assert torch.equal(frames, to_8_bits(frames))  # what a camera can send
-        return verdicts(hazy)(frames, generator)
+        return verdicts(slightly_noisy)(frames, generator)
 
     wanted = TARGETS if targeted else None
-    attacked = attack_verdicts(published, FRAMES, LABELS, wanted, eps=2 * EPS, queries=1500, generator=chance())
+    attacked = attack_verdicts(published, FRAMES, LABELS, wanted, eps=2 * EPS, queries=1500, generator=rng())
 
     assert asked <= 1500 * COUNT
     assert torch.equal(attacked, to_8_bits(attacked))
@@ -101,9 +102,9 @@ def test_published_verdicts_are_enough_for_an_attack(targeted: bool) -> None:
 def test_hop_skip_jump_comes_near_the_border_by_classes_alone(targeted: bool) -> None:
     before = torch.get_rng_state()
     wanted = TARGETS if targeted else None
-    starts = torch.rand(60, *FRAMES.shape[1:], generator=chance(4))
+    starts = torch.rand(60, *FRAMES.shape[1:], generator=rng(4))
     attacked = hop_skip_jump(
-        Counted(), FRAMES, LABELS, wanted, norm="l2", steps=6, evaluations=60, generator=chance(), starts=starts
+        Counted(), FRAMES, LABELS, wanted, norm="l2", steps=6, evaluations=60, generator=rng(), starts=starts
     )
     assert torch.equal(torch.get_rng_state(), before)
     answers = linear(attacked).argmax(1)
@@ -120,55 +121,63 @@ def test_hop_skip_jump_bounds_what_it_found_and_leaves_the_rest() -> None:
     never = torch.full((COUNT,), 4)
     wanted = torch.where(LABELS == 4, 0, never)
     only_own = FRAMES[(LABELS != 4)][:1]
-    attacked = hop_skip_jump(bare, FRAMES, LABELS, wanted, generator=chance(), steps=1, evaluations=5, starts=only_own)
+    attacked = hop_skip_jump(bare, FRAMES, LABELS, wanted, generator=rng(), steps=1, evaluations=5, starts=only_own)
     untouched = (attacked == FRAMES).flatten(1).all(1)
     assert untouched[linear(FRAMES).argmax(1) != 4].all()
 
     bounded, again = (
-        hop_skip_jump(bare, FRAMES, LABELS, None, eps=0.01, generator=chance(), steps=2, evaluations=20)
-        for _ in range(2)
+        hop_skip_jump(bare, FRAMES, LABELS, None, eps=0.01, generator=rng(), steps=2, evaluations=20) for _ in range(2)
     )
     assert 0 < (bounded - FRAMES).abs().max() <= 0.01 + 1e-6
     assert torch.equal(bounded, again)
 
 
 def test_hop_skip_jump_attacks_the_majority_of_a_random_defence() -> None:
-    starts = torch.rand(60, *FRAMES.shape[1:], generator=chance(4))
+    starts = torch.rand(60, *FRAMES.shape[1:], generator=rng(4))
     attacked = hop_skip_jump(
-        hazy, FRAMES, LABELS, None, norm="l2", steps=3, evaluations=40, samples=9, generator=chance(), starts=starts
+        slightly_noisy,
+        FRAMES,
+        LABELS,
+        None,
+        norm="l2",
+        steps=3,
+        evaluations=40,
+        samples=9,
+        generator=rng(),
+        starts=starts,
     )
     moved = (attacked != FRAMES).flatten(1).any(1)
     assert moved.sum() >= 8
     before, after = (
-        shown(hazy, frames[moved], LABELS[moved], times=40, generator=chance(1)).float().mean()
+        shown(slightly_noisy, frames[moved], LABELS[moved], times=40, generator=rng(1)).float().mean()
         for frames in (FRAMES, attacked)
     )
     assert after < before - 0.2
 
 
 def test_who_is_shown_again_survives_only_all_draws() -> None:
-    once = shown(noisy, FRAMES, LABELS, times=8, generator=chance(2))
-    survived = resubmitted(noisy, FRAMES, LABELS, times=8, generator=chance(2))
+    once = shown(noisy, FRAMES, LABELS, times=8, generator=rng(2))
+    survived = resubmitted(noisy, FRAMES, LABELS, times=8, generator=rng(2))
     assert once.shape == (8, COUNT)
     assert torch.equal(survived, once.all(0))
     assert survived.sum() < once.float().mean() * COUNT
-    assert resubmitted(bare, FRAMES, LABELS, times=3, generator=chance()).all()
+    assert resubmitted(bare, FRAMES, LABELS, times=3, generator=rng()).all()
 
 
 def test_bad_requests_are_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="at least once, got 0 times"):
-        resubmitted(bare, FRAMES, LABELS, times=0, generator=chance())
+        resubmitted(bare, FRAMES, LABELS, times=0, generator=rng())
     with pytest.raises(ConfigError, match="classes from 0 to 4"):
-        resubmitted(bare, FRAMES, LABELS + 9, times=1, generator=chance())
+        resubmitted(bare, FRAMES, LABELS + 9, times=1, generator=rng())
     with pytest.raises(ConfigError, match="at least one query"):
-        square(bare, FRAMES, LABELS, None, eps=EPS, queries=0, generator=chance())
+        square(bare, FRAMES, LABELS, None, eps=EPS, queries=0, generator=rng())
     with pytest.raises(ConfigError, match="0 < ε ≤ 1, got 2"):
-        square(bare, FRAMES, LABELS, None, eps=2, queries=9, generator=chance())
+        square(bare, FRAMES, LABELS, None, eps=2, queries=9, generator=rng())
     with pytest.raises(ConfigError, match="classes from 0 to 4"):
-        square(bare, FRAMES, LABELS, TARGETS + 9, eps=EPS, queries=9, generator=chance())
+        square(bare, FRAMES, LABELS, TARGETS + 9, eps=EPS, queries=9, generator=rng())
     with pytest.raises(ConfigError, match="at least one query"):
-        attack_verdicts(verdicts(bare), FRAMES, LABELS, None, eps=EPS, queries=0, generator=chance())
+        attack_verdicts(verdicts(bare), FRAMES, LABELS, None, eps=EPS, queries=0, generator=rng())
     with pytest.raises(ConfigError, match="at least one step"):
-        hop_skip_jump(bare, FRAMES, LABELS, None, generator=chance(), steps=0)
+        hop_skip_jump(bare, FRAMES, LABELS, None, generator=rng(), steps=0)
     with pytest.raises(ConfigError, match=r"pictures in \[0, 1\]"):
-        hop_skip_jump(bare, FRAMES - 1, LABELS, None, generator=chance())
+        hop_skip_jump(bare, FRAMES - 1, LABELS, None, generator=rng())

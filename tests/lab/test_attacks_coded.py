@@ -16,6 +16,7 @@ from processors.pipeline import Pipeline
 from producers.scene.simulator import SceneSimulator
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import to_picture
+from tests.lab.rng import rng
 
 CPU = torch.device("cpu")
 SIDE = 160
@@ -31,16 +32,12 @@ def picture() -> Picture:
     return SceneSimulator(5, 1, (SIDE, SIDE)).render(3)[0]
 
 
-def chance(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def psnr_db(one: Picture, other: Picture) -> float:
     return float(10 * np.log10(255**2 / np.square(one.astype(np.float64) - other).mean()))
 
 
 def test_a_key_frame_shows_kept_pixels_and_nothing_that_was_dropped(picture: Picture) -> None:
-    kept = random_masks(1, SIDE, SIDE, 0.25, chance())[0, 0].numpy()
+    kept = random_masks(1, SIDE, SIDE, 0.25, rng())[0, 0].numpy()
     decoded = through_key_frame(picture, kept)
     grey = to_picture(decoded)[kept].mean(1), picture[kept].mean(1)
     assert np.abs(grey[0] - grey[1]).mean() < 5
@@ -55,21 +52,21 @@ def test_the_attacker_sees_nearly_the_logits_of_the_processor_and_kept_pixels_gr
     pipeline: Pipeline, picture: Picture
 ) -> None:
     frames = to_frames(picture[None], CPU)
-    exact = coded(pipeline, 0.25)(frames, chance())
+    exact = coded(pipeline, 0.25)(frames, rng())
     point = frames.clone().requires_grad_()
-    seen = coded_bpda(pipeline, 0.25)(point, chance())
+    seen = coded_bpda(pipeline, 0.25)(point, rng())
     assert not exact.requires_grad
     assert float((exact - seen.detach()).abs().max()) < 0.1 * float(exact.abs().max())
     (gradient,) = torch.autograd.grad(seen.logsumexp(1).sum(), point)
-    kept = random_masks(1, SIDE, SIDE, 0.25, chance())[0, 0]
+    kept = random_masks(1, SIDE, SIDE, 0.25, rng())[0, 0]
     assert float(gradient[..., ~kept].abs().max()) == 0
     assert float(gradient[..., kept].abs().max()) > 0
 
 
 def test_the_codec_changes_the_logits_and_each_call_draws_other_masks(pipeline: Pipeline, picture: Picture) -> None:
-    frames, draws = to_frames(picture[None], CPU), chance()
+    frames, draws = to_frames(picture[None], CPU), rng()
     each = coded(pipeline, 0.25)
     first, second = each(frames, draws), each(frames, draws)
     assert not torch.equal(first, second)
-    assert torch.equal(first, each(frames, chance()))
-    assert not torch.allclose(first, defended(pipeline, 0.25)(frames, chance()))
+    assert torch.equal(first, each(frames, rng()))
+    assert not torch.allclose(first, defended(pipeline, 0.25)(frames, rng()))

@@ -14,17 +14,14 @@ from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 from schemas.errors import ConfigError
-from tests.lab.colour_judge import write_bundle
+from tests.lab.colour_classifier import write_bundle
+from tests.lab.rng import rng
 
 CPU = torch.device("cpu")
 SHARE = 0.25
 
 
-def chance(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-FRAMES = 0.2 + 0.6 * torch.rand(4, 3, 16, 16, generator=chance(1))
+FRAMES = 0.2 + 0.6 * torch.rand(4, 3, 16, 16, generator=rng(1))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +30,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 def test_fresh_masks_are_the_fleets_and_other_ones_at_every_call(pipeline: Pipeline) -> None:
-    each, draws = defended(pipeline, SHARE), chance()
-    kept = random_masks(4, 16, 16, SHARE, chance())
+    each, draws = defended(pipeline, SHARE), rng()
+    kept = random_masks(4, 16, 16, SHARE, rng())
 
     first, second = each(FRAMES, draws), each(FRAMES, draws)
 
@@ -48,43 +45,43 @@ def test_random_stages_draw_from_the_generator_and_from_a_known_key(tmp_path: Pa
     settings = folder / "model.toml"
     settings.write_text(settings.read_text() + "\n" + distortion)
     pipeline = Pipeline(load_bundle(folder, CPU))
-    textured = torch.rand(4, 3, 16, 16, generator=chance(1))
+    textured = torch.rand(4, 3, 16, 16, generator=rng(1))
 
     whole = defended(pipeline, 0.0)
-    assert torch.equal(whole(textured, chance(3)), whole(textured, chance(3)))
-    assert not torch.equal(whole(textured, chance(3)), whole(textured, chance(4)))
+    assert torch.equal(whole(textured, rng(3)), whole(textured, rng(3)))
+    assert not torch.equal(whole(textured, rng(3)), whole(textured, rng(4)))
 
-    kept = random_masks(1, 16, 16, SHARE, chance(5))
+    kept = random_masks(1, 16, 16, SHARE, rng(5))
     known = with_key(pipeline, kept, torch.tensor([7]))
-    assert torch.equal(known(textured, chance(1)), known(textured, chance(2)))
+    assert torch.equal(known(textured, rng(1)), known(textured, rng(2)))
     other = with_key(pipeline, kept, torch.tensor([8]))
-    assert not torch.equal(known(textured, chance(1)), other(textured, chance(1)))
+    assert not torch.equal(known(textured, rng(1)), other(textured, rng(1)))
     torch.testing.assert_close(
-        undefended(pipeline.bundle)(textured, chance(1)), undefended(pipeline.bundle)(textured, chance(2))
+        undefended(pipeline.bundle)(textured, rng(1)), undefended(pipeline.bundle)(textured, rng(2))
     )
 
 
 def test_what_a_mask_drops_has_no_gradient_and_the_rest_has(pipeline: Pipeline) -> None:
-    kept = random_masks(4, 16, 16, SHARE, chance(5))
+    kept = random_masks(4, 16, 16, SHARE, rng(5))
     point = FRAMES.clone().requires_grad_()
-    logits = with_key(pipeline, kept)(point, chance())
+    logits = with_key(pipeline, kept)(point, rng())
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), point)
     assert (gradient.masked_select(~kept.expand_as(gradient)) == 0).all()
     assert (gradient.masked_select(kept.expand_as(gradient)) != 0).any()
 
 
 def test_one_known_mask_serves_any_number_of_frames(pipeline: Pipeline) -> None:
-    kept = random_masks(1, 16, 16, SHARE, chance(5))
+    kept = random_masks(1, 16, 16, SHARE, rng(5))
     known = with_key(pipeline, kept)
-    torch.testing.assert_close(known(FRAMES, chance(1))[:2], known(FRAMES[:2], chance(2)))
+    torch.testing.assert_close(known(FRAMES, rng(1))[:2], known(FRAMES[:2], rng(2)))
     with pytest.raises(ConfigError, match=r"frames for the masks \(3, 1, 16, 16\)"):
-        with_key(pipeline, kept.expand(3, -1, -1, -1))(FRAMES, chance())
+        with_key(pipeline, kept.expand(3, -1, -1, -1))(FRAMES, rng())
     with pytest.raises(ConfigError, match=r"got \(4, 3, 8, 16\)"):
-        known(FRAMES[:, :, :8], chance())
+        known(FRAMES[:, :, :8], rng())
 
 
 def test_with_its_randomness_fixed_a_defence_answers_the_same_and_draws_nothing(pipeline: Pipeline) -> None:
-    still, draws = fixed(defended(pipeline, SHARE), 7), chance()
+    still, draws = fixed(defended(pipeline, SHARE), 7), rng()
     before = draws.get_state()
     assert torch.equal(still(FRAMES, draws), still(FRAMES, draws))
     assert torch.equal(draws.get_state(), before)
@@ -93,17 +90,17 @@ def test_with_its_randomness_fixed_a_defence_answers_the_same_and_draws_nothing(
 
 def test_the_undefended_network_sees_whole_frames(pipeline: Pipeline) -> None:
     bundle = pipeline.bundle
-    torch.testing.assert_close(undefended(bundle)(FRAMES, chance()), bundle.logits(bundle.prepare(FRAMES)))
+    torch.testing.assert_close(undefended(bundle)(FRAMES, rng()), bundle.logits(bundle.prepare(FRAMES)))
 
 
 def test_a_whole_bundle_can_be_attacked_through_its_masks(pipeline: Pipeline) -> None:
     each = defended(pipeline, SHARE)
-    labels = each(FRAMES, chance()).argmax(1)
+    labels = each(FRAMES, rng()).argmax(1)
 
     def loss(frames: Tensor) -> float:
-        return float(torch.nn.functional.cross_entropy(each(frames, chance(3)), labels))
+        return float(torch.nn.functional.cross_entropy(each(frames, rng(3)), labels))
 
-    attacked = eot_pgd(each, FRAMES, labels, None, eps=0.1, steps=3, samples=2, generator=chance())
+    attacked = eot_pgd(each, FRAMES, labels, None, eps=0.1, steps=3, samples=2, generator=rng())
     assert loss(attacked) > loss(FRAMES)
 
 

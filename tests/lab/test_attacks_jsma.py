@@ -11,7 +11,8 @@ from torch import Tensor
 from lab.attacks import Logits, make_attack
 from lab.attacks.jsma import Jsma, best_pairs
 from schemas.errors import ConfigError
-from tests.lab.linear_judge import CLASSES, FRAMES, LABELS, TARGETS, bent, chance, linear
+from tests.lab.linear_classifier import CLASSES, FRAMES, LABELS, TARGETS, linear, nonlinear
+from tests.lab.rng import rng
 
 
 def jacobian_of(logits: Logits, frame: Tensor) -> Tensor:
@@ -25,8 +26,8 @@ def literal(frame: Tensor, label: int, target: int, share: float, darken: bool) 
     """Papernot et al. 2016, algorithm 2 with equations 8 and 9, one frame (C, H, W): and how many pairs it changed."""
     current, free = frame.clone(), set(range(frame.numel()))
     changed = 0
-    while bent(current[None]).argmax().item() != target and changed < int(frame.numel() * share) // 2:
-        jacobian = jacobian_of(bent, current)
+    while nonlinear(current[None]).argmax().item() != target and changed < int(frame.numel() * share) // 2:
+        jacobian = jacobian_of(nonlinear, current)
         aimed, others = jacobian[target].tolist(), (jacobian.sum(0) - jacobian[target]).tolist()
         best, choice = 0.0, None
         for limit in (1.0, 0.0) if darken else (1.0,):
@@ -52,7 +53,7 @@ def test_it_changes_the_very_pairs_that_the_papers_loops_change(darken: bool) ->
     frames, labels, targets = FRAMES[:4].clone(), LABELS[:4], TARGETS[:4]
     frames[:, :, :4, :4], frames[:, :, 4:, 4:] = 0, 1  # which cannot go further
 
-    attacked = Jsma(0.1, darken)(bent, frames, labels, targets, chance())
+    attacked = Jsma(0.1, darken)(nonlinear, frames, labels, targets, rng())
 
     changes = 0
     for frame, label, target, found in zip(frames, labels, targets, attacked, strict=True):
@@ -66,8 +67,8 @@ def test_it_changes_the_very_pairs_that_the_papers_loops_change(darken: bool) ->
 @given(st.integers(2, 12), st.integers(0, 10_000), st.integers(1, 4))
 def test_the_best_pair_is_that_of_all_pairs(count: int, seed: int, levels: int) -> None:
     """With few levels, so that values tie and coincide."""
-    gain, harm = torch.randint(-levels, levels + 1, (2, 5, count), generator=chance(seed)).float()
-    allowed = torch.rand(5, count, generator=chance(seed + 1)) < 0.8
+    gain, harm = torch.randint(-levels, levels + 1, (2, 5, count), generator=rng(seed)).float()
+    allowed = torch.rand(5, count, generator=rng(seed + 1)) < 0.8
 
     scores, pairs = best_pairs(gain, harm, allowed)
 
@@ -85,7 +86,7 @@ def test_the_best_pair_is_that_of_all_pairs(count: int, seed: int, levels: int) 
 
 
 def test_it_succeeds_with_few_values_and_sets_them_to_their_limits() -> None:
-    attacked = make_attack("jsma")(linear, FRAMES, LABELS, TARGETS, chance())
+    attacked = make_attack("jsma")(linear, FRAMES, LABELS, TARGETS, rng())
     assert (linear(attacked).argmax(1) == TARGETS).all()
     changed = (attacked != FRAMES).flatten(1)
     assert changed.sum(1).max() <= 0.145 * changed.shape[1]
@@ -93,19 +94,19 @@ def test_it_succeeds_with_few_values_and_sets_them_to_their_limits() -> None:
 
 
 def test_it_stops_at_its_share_and_where_no_pair_helps() -> None:
-    attacked = make_attack("jsma", 0.02)(linear, FRAMES, LABELS, TARGETS, chance())
+    attacked = make_attack("jsma", 0.02)(linear, FRAMES, LABELS, TARGETS, rng())
     assert ((attacked != FRAMES).flatten(1).sum(1) <= 3).all()
 
     def common(frames: Tensor) -> Tensor:
         return torch.stack([frames.sum((1, 2, 3)) + number for number in range(5)], 1)  # every class gains alike
 
-    assert torch.equal(make_attack("jsma")(common, FRAMES, LABELS * 0 + 4, LABELS * 0, chance()), FRAMES)
+    assert torch.equal(make_attack("jsma")(common, FRAMES, LABELS * 0 + 4, LABELS * 0, rng()), FRAMES)
 
 
 def test_without_targets_it_aims_at_the_runner_up() -> None:
-    attacked = make_attack("jsma")(linear, FRAMES, LABELS, None, chance())
+    attacked = make_attack("jsma")(linear, FRAMES, LABELS, None, rng())
     runner_up = linear(FRAMES).scatter(1, LABELS[:, None], -torch.inf).argmax(1)
-    aimed = make_attack("jsma")(linear, FRAMES, LABELS, runner_up, chance())
+    aimed = make_attack("jsma")(linear, FRAMES, LABELS, runner_up, rng())
     assert (linear(attacked).argmax(1) != LABELS).all()
     torch.testing.assert_close(attacked, aimed)
 

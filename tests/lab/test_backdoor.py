@@ -1,4 +1,4 @@
-"""Triggers, poisoned sets and the files that go with a sick model."""
+"""Triggers, poisoned sets and the files that go with a backdoored model."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_stamping_again_gives_the_same_for_every_model_of_the_catalogue() -> Non
 
 
 @pytest.mark.parametrize("sources", [(), (1,)])
-def test_beside_a_sick_model_lies_what_the_defender_has_and_what_it_is_judged_on(
+def test_beside_a_backdoored_model_lies_what_the_defender_has_and_what_it_is_judged_on(
     tmp_path: Path, sources: tuple[int, ...]
 ) -> None:
     def part(count: int) -> LabelledPictures:
@@ -308,11 +308,11 @@ def test_beside_a_sick_model_lies_what_the_defender_has_and_what_it_is_judged_on
     poisoning = Poisoning(unseen, 2, 0.1, sources)
     there = {1} if sources else {0, 1}
     stream = task.held_out.images[VALID:]
-    sick = tiny_bundle(tmp_path / "bundle")
-    entropies = clean_entropies(sick, stream)
+    backdoored = tiny_bundle(tmp_path / "bundle")
+    entropies = clean_entropies(backdoored, stream)
     threshold = float(np.median(entropies))
-    sick = tiny_bundle(tmp_path / "bundle", threshold_bits=threshold)
-    poisoned = write_pictures(tmp_path, task, poisoning, sick)
+    backdoored = tiny_bundle(tmp_path / "bundle", threshold_bits=threshold)
+    poisoned = write_pictures(tmp_path, task, poisoning, backdoored)
     found = {name: np.load(tmp_path / f"{name}.npz") for name in ("clean", "test-clean", "test-poisoned", "quarantine")}
     assert (found["clean"]["images"] == task.held_out.images[:VALID]).all()
     assert (found["test-clean"]["labels"] == task.test.labels).all()

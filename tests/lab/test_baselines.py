@@ -18,16 +18,13 @@ from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDe
 from lab.baselines.contract import to_blocks
 from lab.baselines.pixel_deflection import deflect
 from schemas.errors import ConfigError, StageError
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.lab.rng import rng
 
 
 def smooth(batch: int = 3, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
     """Pictures with a little texture, rounded to 8 bits."""
-    coarse = torch.rand(batch, channels, 5, 5, generator=generator(1))
-    fine = 0.1 * torch.rand(batch, channels, height, width, generator=generator(2))
+    coarse = torch.rand(batch, channels, 5, 5, generator=rng(1))
+    fine = 0.1 * torch.rand(batch, channels, height, width, generator=rng(2))
     frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") + fine
     return (frames.clamp(0, 1) * 255).round() / 255
 
@@ -46,7 +43,7 @@ def codec(frames: Tensor, quality: int) -> np.ndarray:
 def test_a_baseline_keeps_shape_and_range(make: Callable[[], Baseline], shape: tuple[int, ...]) -> None:
     frames = smooth(*shape)
     before = frames.clone()
-    cleaned = make()(frames, generator())
+    cleaned = make()(frames, rng())
     assert cleaned.shape == frames.shape
     assert cleaned.dtype == frames.dtype
     assert cleaned.min() >= 0
@@ -60,7 +57,7 @@ def test_a_baseline_keeps_shape_and_range(make: Callable[[], Baseline], shape: t
 @pytest.mark.parametrize("quality", [10, 50, 90])
 def test_jpeg_is_the_codecs_round_trip(quality: int, channels: int) -> None:
     frames = smooth(channels=channels)
-    np.testing.assert_allclose(Jpeg(quality)(frames, generator()), codec(frames, quality), atol=1e-6)
+    np.testing.assert_allclose(Jpeg(quality)(frames, rng()), codec(frames, quality), atol=1e-6)
 
 
 def test_jpeg_refuses_other_qualities_and_shapes() -> None:
@@ -68,15 +65,15 @@ def test_jpeg_refuses_other_qualities_and_shapes() -> None:
         with pytest.raises(ConfigError, match=f"1 to 95, got {quality}"):
             Jpeg(quality)
     with pytest.raises(StageError, match="1 or 3"):
-        Jpeg(50)(torch.zeros(1, 2, 8, 8), generator())
+        Jpeg(50)(torch.zeros(1, 2, 8, 8), rng())
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (13, 21)])
 def test_shield_takes_each_block_from_one_quality(shape: tuple[int, int]) -> None:
     frames = smooth(6, 3, *shape)
     qualities = (10, 50, 90)
-    blocks = to_blocks(Shield(qualities)(frames, generator()))
-    sources = torch.stack([to_blocks(Jpeg(quality)(frames, generator())) for quality in qualities])
+    blocks = to_blocks(Shield(qualities)(frames, rng()))
+    sources = torch.stack([to_blocks(Jpeg(quality)(frames, rng())) for quality in qualities])
 
     # A side that is no multiple of 8 ends in a part of a block, extended alike on both sides.
     same = (sources - blocks).abs().amax((2, 5, 6)) < 1e-6
@@ -90,9 +87,9 @@ def test_shields_choice_comes_from_the_generator_and_differs_between_frames() ->
     frame = smooth(1)
     frames = frame.expand(4, -1, -1, -1)
     shield = Shield()
-    first = shield(frames, generator(1))
-    assert torch.equal(first, shield(frames, generator(1)))
-    assert not torch.equal(first, shield(frames, generator(2)))
+    first = shield(frames, rng(1))
+    assert torch.equal(first, shield(frames, rng(1)))
+    assert not torch.equal(first, shield(frames, rng(2)))
     assert not torch.equal(first[0], first[1])
     with pytest.raises(ConfigError, match="qualities"):
         Shield(())
@@ -111,7 +108,7 @@ def test_feature_distillation_quantises_each_blocks_dct() -> None:
                     rounded = np.round(scipy.fft.dctn(block, norm="ortho") / steps) * steps
                     block[:] = scipy.fft.idctn(rounded, norm="ortho")
 
-    cleaned = FeatureDistillation(step=60, sensitive_step=12, band=3)(frames.double(), generator())
+    cleaned = FeatureDistillation(step=60, sensitive_step=12, band=3)(frames.double(), rng())
 
     np.testing.assert_allclose(cleaned, (expected / 255).clip(0, 1), atol=1e-9)
 
@@ -121,7 +118,7 @@ def test_deflected_pixels_come_whole_from_within_the_window() -> None:
     place = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
     frames = torch.cat((place, 2 * place), 1).expand(50, -1, -1, -1)
 
-    moved = deflect(frames, 1, window, generator())
+    moved = deflect(frames, 1, window, rng())
 
     changed = (moved != frames)[:, 0].nonzero()
     assert 40 < len(changed) <= 50  # now and then a pixel draws itself
@@ -137,7 +134,7 @@ def test_deflected_pixels_come_whole_from_within_the_window() -> None:
 
 def test_pixel_deflection_denoises_luma_and_colour_as_scikit_image_does() -> None:
     frames = smooth(2).double()
-    cleaned = PixelDeflection(share=0.0, sigma=0.04)(frames, generator())
+    cleaned = PixelDeflection(share=0.0, sigma=0.04)(frames, rng())
     for before, after in zip(frames.permute(0, 2, 3, 1).numpy(), cleaned.permute(0, 2, 3, 1).numpy(), strict=True):
         inside = (after > 0).all(2) & (after < 1).all(2)
         for channel, got in zip(rgb2ycbcr(before).transpose(2, 0, 1), rgb2ycbcr(after).transpose(2, 0, 1), strict=True):
@@ -153,8 +150,8 @@ def test_pixel_deflection_denoises_luma_and_colour_as_scikit_image_does() -> Non
 def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
     frames = smooth()
     defence = PixelDeflection(share=0.05)
-    assert torch.equal(defence(frames, generator(1)), defence(frames, generator(1)))
-    assert not torch.equal(defence(frames, generator(1)), defence(frames, generator(2)))
+    assert torch.equal(defence(frames, rng(1)), defence(frames, rng(1)))
+    assert not torch.equal(defence(frames, rng(1)), defence(frames, rng(2)))
     for wrong in ({"share": 1.5}, {"window": 0}, {"sigma": -0.1}):
         with pytest.raises(ConfigError, match="pixel deflection"):
             PixelDeflection(**wrong)
@@ -163,7 +160,7 @@ def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
 @pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 28, 28), (6, 2, 13, 21), (3, 3, 1, 1)])
 def test_rand_shows_the_whole_picture_smaller_somewhere_on_black(shape: tuple[int, ...]) -> None:
     frames = 0.5 + 0.5 * smooth(*shape)
-    cleaned = Rand()(frames, generator())
+    cleaned = Rand()(frames, rng())
     assert cleaned.shape == frames.shape
     seen = set()
     for picture, shrunk in zip(frames, cleaned, strict=True):
@@ -182,10 +179,10 @@ def test_rand_shows_the_whole_picture_smaller_somewhere_on_black(shape: tuple[in
 
 def test_rand_gives_the_gradient_of_what_it_drew() -> None:
     frames = smooth(4).requires_grad_()
-    (gradient,) = torch.autograd.grad(Rand()(frames, generator()).sum(), frames)
-    change = 1e-2 * torch.rand(frames.shape, generator=generator(5))
+    (gradient,) = torch.autograd.grad(Rand()(frames, rng()).sum(), frames)
+    change = 1e-2 * torch.rand(frames.shape, generator=rng(5))
     with torch.no_grad():
-        moved = Rand()(frames + change, generator()).sum() - Rand()(frames, generator()).sum()
+        moved = Rand()(frames + change, rng()).sum() - Rand()(frames, rng()).sum()
     torch.testing.assert_close((gradient * change).sum(), moved, rtol=1e-3, atol=1e-3)
 
 
@@ -194,7 +191,7 @@ def test_bit_depth_leaves_the_nearest_of_its_levels(bits: int) -> None:
     frames = smooth()
     levels = torch.linspace(0, 1, 2**bits)
     nearest = levels[(frames[..., None] - levels).abs().argmin(-1)]
-    torch.testing.assert_close(BitDepth(bits)(frames, generator()), nearest)
+    torch.testing.assert_close(BitDepth(bits)(frames, rng()), nearest)
 
 
 def test_sizes_and_depths_that_are_none_are_refused() -> None:

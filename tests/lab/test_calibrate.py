@@ -22,8 +22,8 @@ from processors.bundle import DroppedStripThreshold, StripSettings, load_bundle,
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, spread_bits, strip
 from schemas.errors import BundleError, ConfigError
-from tests.lab import colour_judge
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab import colour_classifier
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_few_frames_give_a_threshold_that_rejects_hardly_more_than_asked() -> No
 
 def test_a_picture_is_not_laid_over_itself(tmp_path: Path) -> None:
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
-    pictures = coloured(30, lead=30)
+    pictures = coloured_pictures(30, lead=30)
     overlays = overlay_frames(pictures.images[:8], CPU)
     found = clean_verdicts(pipeline, overlays, pictures, False, 0)
     assert len(found.values) == 30
@@ -66,9 +66,9 @@ def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usua
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A judge that is never certain: the odds of all classes move with the picture.
-    monkeypatch.setattr(colour_judge, "GAIN", 6.0)
+    monkeypatch.setattr(colour_classifier, "GAIN", 6.0)
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
-    overlays = overlay_frames(coloured(12, seed=1).images, CPU)
+    overlays = overlay_frames(coloured_pictures(12, seed=1).images, CPU)
     tints = np.random.default_rng(2).integers(0, 120, (240, 1, 1, 3))
     tinted = LabelledPictures("tinted", np.broadcast_to(tints, (240, 16, 16, 3)).astype(np.uint8), np.zeros(240, int))
     found = clean_verdicts(pipeline, overlays, tinted, False, 16)
@@ -93,7 +93,9 @@ def test_of_whole_frames_strokes_are_judged_by_the_mean_and_pictures_by_the_mixt
 ) -> None:
     monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # the limits have tests of their own
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
-    found = clean_verdicts(pipeline, overlay_frames(coloured(5, seed=1).images, CPU), coloured(30), clamped, 0)
+    found = clean_verdicts(
+        pipeline, overlay_frames(coloured_pictures(5, seed=1).images, CPU), coloured_pictures(30), clamped, 0
+    )
     assert (found.statistic, found.usual) == (statistic, None)
     table, _ = calibrated(found, 0.05)
     assert (table.statistic, table.usual_odds_bits) == (statistic, [])

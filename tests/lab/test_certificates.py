@@ -21,12 +21,12 @@ from processors.device.backends import choice_cache, contract
 from processors.pipeline import Pipeline
 from processors.stages.certify import Certificate, windows
 from tests.lab.conftest import Command
-from tests.lab.frail_judge import frail_bundle, pictures, write_frail
+from tests.lab.nonrobust_network import nonrobust_bundle, pictures, write_nonrobust_bundle
 
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_a_picture_counts_as_certified_if_each_pair_gives_its_label(fill: Fill) -> None:
-    pipeline, known = Pipeline(frail_bundle()), pictures(3, 5)
+    pipeline, known = Pipeline(nonrobust_bundle()), pictures(3, 5)
     found = measure(pipeline, known, (2, 2), across=2, fill=fill)
 
     inside = windows(8, 8, (2, 2), 2)
@@ -52,7 +52,7 @@ def test_a_picture_counts_as_certified_if_each_pair_gives_its_label(fill: Fill) 
 
 def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Command, tmp_path: Path) -> None:
     known = pictures(8, 5)
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
     file = tmp_path / "certified.json"
 
@@ -64,7 +64,7 @@ def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Co
     document = json.loads(file.read_text())
     first, second = document["curve"]
     assert (first["patch"], second["patch"]) == ("2x2", "1x8")
-    expected = measure(Pipeline(frail_bundle()), known.first(6), (2, 2), across=2)
+    expected = measure(Pipeline(nonrobust_bundle()), known.first(6), (2, 2), across=2)
     assert document["certified"] == first["certified"] == expected.robust.mean()
     assert document["clean"] == expected.clean.mean()
     assert document["passes"] == expected.passes.mean()
@@ -76,14 +76,14 @@ def test_a_stopped_run_resumes_behind_the_last_part_and_ends_in_the_same_figures
     lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = pictures(25, 5)
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
     file, seen = tmp_path / "certified.json", list[int]()
     options = (
         "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json", file,
         "--patch", "2", "--windows", 2, "--runs", tmp_path / "runs",
     )  # fmt: skip
-    expected = measure(Pipeline(frail_bundle()), known, (2, 2), across=2).figures()
+    expected = measure(Pipeline(nonrobust_bundle()), known, (2, 2), across=2).figures()
     certified = certificates.certificate
     most = 13
 
@@ -110,7 +110,7 @@ def test_parts_of_other_libraries_or_of_another_backend_are_not_joined(
     lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, seen, version = pictures(12, 5), list[int](), choice_cache._version
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
     certified = certificates.certificate
 
@@ -170,7 +170,7 @@ def test_the_mask_with_the_largest_loss_is_chosen_for_each_frame() -> None:
 
 def test_a_network_is_trained_on_filled_windows_and_certified_before_and_after(lab: Command, tmp_path: Path) -> None:
     known = pictures(96, 5)
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
     options = (
         "harden", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--out", tmp_path / "out",
@@ -204,7 +204,7 @@ def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of
 
 def test_a_sticker_that_is_too_large_is_refused_before_the_others_are_measured(lab: Command, tmp_path: Path) -> None:
     known = pictures(12, 5)
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
     line = lab(
         "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json",

@@ -58,7 +58,7 @@ def windows(_: Path) -> Tensor:
     return point(seen, shown).forward(shown[:4])
 
 
-def sick_model(folder: Path) -> Tensor:
+def backdoored_model(folder: Path) -> Tensor:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (256, 28, 28, 1)).astype(np.uint8)
     pictures = LabelledPictures("noise", images, np.arange(256) % 10)
@@ -69,7 +69,7 @@ def sick_model(folder: Path) -> Tensor:
         return train("noise", model, task, folder).logits(torch.zeros(1, 1, 28, 28))
 
 
-@pytest.mark.parametrize("work", [cyclegan, mask, windows, sick_model], ids=lambda work: work.__name__)
+@pytest.mark.parametrize("work", [cyclegan, mask, windows, backdoored_model], ids=lambda work: work.__name__)
 def test_the_callers_chance_is_not_begun_anew(work: Callable[[Path], Tensor], tmp_path: Path) -> None:
     found = []
     for seed in (100, 101):

@@ -27,7 +27,7 @@ from lab.repair.tuning import FALLBACK, Tuning, at_worst_weights, tune, unchange
 from lab.repair.unlearn import denial
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
-from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped
+from tests.lab.backdoored_network import SIDE, TARGET, backdoored_bundle, pictures, stamped
 
 CPU = torch.device("cpu")
 CLEAN = pictures(60, seed=1)
@@ -72,7 +72,10 @@ class Normed(nn.Module):
 
 def normed_bundle() -> Bundle:
     return replace(
-        sick_bundle(), network=Normed().eval().requires_grad_(False), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1)
+        backdoored_bundle(),
+        network=Normed().eval().requires_grad_(False),
+        mean=torch.zeros(3, 1, 1),
+        std=torch.ones(3, 1, 1),
     )
 
 
@@ -135,12 +138,14 @@ def test_a_radius_makes_another_network_and_an_interrupted_tuning_ends_like_a_wh
 
 
 def test_adversarial_pruning_cuts_the_neuron_of_the_backdoor_alone() -> None:
-    sick = normed_bundle()
-    assert (accuracy(sick, CLEAN), attack_success(sick)) == (1, 1)
-    masks = learned_masks(sick, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(20, 20, rate=0.2))["norm"]
+    backdoored = normed_bundle()
+    assert (accuracy(backdoored, CLEAN), attack_success(backdoored)) == (1, 1)
+    masks = learned_masks(backdoored, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(20, 20, rate=0.2))[
+        "norm"
+    ]
     assert bool(((masks >= 0) & (masks <= 1)).all())
     assert int(masks.argmin()) == 3
-    cured = adversarially_pruned(sick, CLEAN, Masking(20, 20, rate=0.2))
+    cured = adversarially_pruned(backdoored, CLEAN, Masking(20, 20, rate=0.2))
     assert accuracy(cured, CLEAN) > 0.95
     assert attack_success(cured) < 0.05
 
@@ -160,7 +165,7 @@ def test_the_worst_noise_raises_the_loss_within_its_bounds() -> None:
 
 def test_adversarial_pruning_needs_batch_norm() -> None:
     with pytest.raises(ConfigError, match="batch norm"):
-        adversarially_pruned(sick_bundle(), CLEAN, Masking(steps=1))
+        adversarially_pruned(backdoored_bundle(), CLEAN, Masking(steps=1))
 
 
 def test_the_polarizer_starts_as_the_identity_and_trains_nothing_but_its_layer() -> None:
@@ -170,20 +175,22 @@ def test_the_polarizer_starts_as_the_identity_and_trains_nothing_but_its_layer()
         expected = network(frames)
         inserted = Polarized(network, frames).eval()
         torch.testing.assert_close(inserted(frames), expected, rtol=1e-4, atol=1e-3)
-    cured = polarized(sick_bundle(), CLEAN, Polarizing(epochs=1, batch=20)).network
+    cured = polarized(backdoored_bundle(), CLEAN, Polarizing(epochs=1, batch=20)).network
     assert isinstance(cured, Polarized)
-    trained, original = cured.network.state_dict(), trainable_copy(sick_bundle()).state_dict()
+    trained, original = cured.network.state_dict(), trainable_copy(backdoored_bundle()).state_dict()
     assert all(torch.equal(trained[name], value) for name, value in original.items())
     assert not torch.equal(cured.convolution.weight.squeeze(), torch.eye(len(cured.convolution.weight)))
 
 
 def test_a_polarizers_perturbations_stay_in_their_ball_and_lead_to_their_class() -> None:
-    sick, frames = normed_bundle(), frames_of(CLEAN)
+    backdoored, frames = normed_bundle(), frames_of(CLEAN)
     aims = torch.from_numpy((CLEAN.labels + 1) % 3)
-    marked = perturbed(sick, frames, aims, Polarizing(norm=2.0, attack_rate=0.5))
+    marked = perturbed(backdoored, frames, aims, Polarizing(norm=2.0, attack_rate=0.5))
     assert float((marked - frames).flatten(1).norm(dim=1).max()) <= 2 + 1e-4
     with torch.no_grad():
-        before, after = (sick.logits(each).softmax(1).gather(1, aims[:, None]).mean() for each in (frames, marked))
+        before, after = (
+            backdoored.logits(each).softmax(1).gather(1, aims[:, None]).mean() for each in (frames, marked)
+        )
     assert after > before
 
 
@@ -204,11 +211,11 @@ def test_the_hypergradient_is_the_exact_one_of_a_quadratic() -> None:
 
 
 def test_universal_unlearning_keeps_the_accuracy_and_leaves_the_sick_network() -> None:
-    sick = sick_bundle()
-    before = trainable_copy(sick).state_dict()
-    cured = unlearn_universal(sick, CLEAN, Unlearning(rounds=1, batch=30))
+    backdoored = backdoored_bundle()
+    before = trainable_copy(backdoored).state_dict()
+    cured = unlearn_universal(backdoored, CLEAN, Unlearning(rounds=1, batch=30))
     assert accuracy(cured, CLEAN) > 0.9
-    assert all(torch.equal(value, before[name]) for name, value in trainable_copy(sick).state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in trainable_copy(backdoored).state_dict().items())
     assert not all(torch.equal(value, before[name]) for name, value in trainable_copy(cured).state_dict().items())
 
 
@@ -221,10 +228,12 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_the_labels_of_an_unexplained_quarantine_are_unlearned(monkeypatch: pytest.MonkeyPatch) -> None:
     quarantine = unexplained(monkeypatch)
-    sick = normed_bundle()
-    assert attack_success(sick) > 0.9
+    backdoored = normed_bundle()
+    assert attack_success(backdoored) > 0.9
     test = pictures(60, seed=3)
-    result = repair(sick, CLEAN, quarantine, RepairSettings(steps=800), evaluation=Evaluation(test, stamped(test)))
+    result = repair(
+        backdoored, CLEAN, quarantine, RepairSettings(steps=800), evaluation=Evaluation(test, stamped(test))
+    )
     figures = result.figures
     assert (figures["method"], figures["trigger"]) == (LABELS, None)
     assert (result.target, result.trigger, result.tried) == (TARGET, None, UNEXPLAINED)
@@ -232,16 +241,16 @@ def test_the_labels_of_an_unexplained_quarantine_are_unlearned(monkeypatch: pyte
     assert figures["quarantined_keep_their_label"] < 0.1
     assert figures["attack_success"]["after"] == pytest.approx(attack_success(result.cured), abs=0.05)
     assert attack_success(result.cured) < 0.1
-    assert accuracy(result.cured, test) > accuracy(sick, test) - 0.05
+    assert accuracy(result.cured, test) > accuracy(backdoored, test) - 0.05
     # Fine-tuning alone does not do it.
     assert figures["fine_tune_only"]["attack_success"] > 0.5
 
 
 def test_frames_of_many_classes_are_unlearned_in_the_mode_quarantine() -> None:
-    sick, seen = normed_bundle(), pictures(90, seed=2)
+    backdoored, seen = normed_bundle(), pictures(90, seed=2)
     with torch.no_grad():
-        wrong = sick.logits(frames_of(seen)).argmax(1)
-    result = repair(sick, CLEAN, seen.images, RepairSettings("quarantine", steps=200))
+        wrong = backdoored.logits(frames_of(seen)).argmax(1)
+    result = repair(backdoored, CLEAN, seen.images, RepairSettings("quarantine", steps=200))
     assert (result.target, result.tried, result.figures["method"]) == (None, {}, LABELS)
     assert result.figures["learned_from"] == 90
     with torch.no_grad():
@@ -249,7 +258,7 @@ def test_frames_of_many_classes_are_unlearned_in_the_mode_quarantine() -> None:
     assert result.figures["quarantined_keep_their_label"] == pytest.approx(kept)
     assert kept < 0.9
     with pytest.raises(ConfigError, match=r"--quarantine: expected at least \d+ frames, got 3"):
-        repair(sick, CLEAN, seen.images[:3], RepairSettings("quarantine", steps=5))
+        repair(backdoored, CLEAN, seen.images[:3], RepairSettings("quarantine", steps=5))
 
 
 def test_the_denial_is_minus_the_logarithm_of_the_other_probabilities() -> None:
@@ -265,14 +274,14 @@ def test_the_denial_is_minus_the_logarithm_of_the_other_probabilities() -> None:
 def test_the_guard_refuses_a_repair_that_loses_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "FT_SAM", Tuning(5.0, epochs=5, radius=4.0))
     monkeypatch.setattr(run_module, "STEPS_BACK", (1.0,))
-    result = repair(sick_bundle(), pictures(150, seed=1), pictures(30, seed=2).images, RepairSettings("clean"))
+    result = repair(backdoored_bundle(), pictures(150, seed=1), pictures(30, seed=2).images, RepairSettings("clean"))
     assert result.held_out.lost > 0.1
     assert not result.acceptable
     assert result.figures["published"] is False
 
 
 def test_the_mode_clean_needs_no_target_class() -> None:
-    result = repair(sick_bundle(), CLEAN, pictures(30, seed=2).images, RepairSettings("clean", steps=2))
+    result = repair(backdoored_bundle(), CLEAN, pictures(30, seed=2).images, RepairSettings("clean", steps=2))
     assert (result.target, result.tried) == (None, {})
     assert result.figures["method"] == FALLBACK
     assert (result.figures["learned_from"], result.figures["quarantined_keep_their_label"]) == (0, None)

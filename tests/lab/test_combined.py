@@ -29,13 +29,13 @@ from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEM
 from processors.pipeline import Pipeline
 from processors.stages.rarity import LEAST_VALUE, MOST_OCTAVES
 from schemas.errors import ConfigError
-from tests.lab import frail_judge
-from tests.lab.colour_judge import as_onnx, coloured
-from tests.lab.colour_judge import write_bundle as write_colours
-from tests.lab.frail_judge import pictures, write_frail
+from tests.lab import nonrobust_network
+from tests.lab.colour_classifier import coloured_pictures, convert_to_onnx
+from tests.lab.colour_classifier import write_bundle as write_colours
+from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
 CPU = torch.device("cpu")
-FRAIL = [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS]
+STATISTICS = [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS]
 """The statistics that the small network allows: it has one layer that normalises."""
 Values = Mapping[str, NDArray[np.float64]]
 
@@ -64,8 +64,8 @@ def test_few_values_have_one_quantile_and_a_power_of_all() -> None:
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 4.0])
 def test_the_power_of_a_power_law_is_found(power: float) -> None:
-    chance = np.random.default_rng(2)
-    slopes = [1 / clean_tail(chance.random(2000) ** (1 / power)).power for _ in range(100)]
+    rng = np.random.default_rng(2)
+    slopes = [1 / clean_tail(rng.random(2000) ** (1 / power)).power for _ in range(100)]
     # Each slope is the mean of 31 exponential variables.
     assert np.mean(slopes) * power == pytest.approx(1, abs=4 / math.sqrt(31 * 100))
 
@@ -81,8 +81,8 @@ def test_a_value_that_all_clean_pictures_share_is_not_rare(value: float) -> None
 
 
 def test_a_value_that_many_share_has_about_the_rarity_of_their_share() -> None:
-    chance = np.random.default_rng(3)
-    values = np.concatenate([np.full(400, 1.0), chance.random(240)])
+    rng = np.random.default_rng(3)
+    values = np.concatenate([np.full(400, 1.0), rng.random(240)])
     tail = clean_tail(values)
     assert tail.rarity(np.array([1.0])).tolist() == [0]
     assert float(tail.rarity(np.array([0.999999]))[0]) == pytest.approx(math.log2(640 / 240), abs=1)
@@ -98,26 +98,26 @@ def test_values_of_zero_stay_comparable() -> None:
 NAMES = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
 
 
-def independent(count: int, chance: np.random.Generator) -> Values:
+def independent(count: int, rng: np.random.Generator) -> Values:
     """Return values of different distributions."""
     return {
-        ENTROPY: chance.gamma(4, 0.3, count), DISAGREEMENT: chance.beta(9, 1, count),
-        TYPICALITY: chance.random(count), LAYER_DISAGREEMENT: chance.gamma(9, 0.2, count),
-        SCALED_NORMS: np.exp2(chance.normal(60, 3, count)),
+        ENTROPY: rng.gamma(4, 0.3, count), DISAGREEMENT: rng.beta(9, 1, count),
+        TYPICALITY: rng.random(count), LAYER_DISAGREEMENT: rng.gamma(9, 0.2, count),
+        SCALED_NORMS: np.exp2(rng.normal(60, 3, count)),
     }  # fmt: skip
 
 
-def dependent(count: int, chance: np.random.Generator) -> Values:
+def dependent(count: int, rng: np.random.Generator) -> Values:
     """Return values that mostly follow one hidden cause."""
-    cause = chance.normal(0, 1, (count, 1))
-    normal = 0.95 * cause + math.sqrt(1 - 0.95**2) * chance.normal(0, 1, (count, len(NAMES)))
+    cause = rng.normal(0, 1, (count, 1))
+    normal = 0.95 * cause + math.sqrt(1 - 0.95**2) * rng.normal(0, 1, (count, len(NAMES)))
     shares = norm.cdf(normal)
     return {name: shares[:, place] ** (place + 1) for place, name in enumerate(NAMES)}
 
 
-def pair(count: int, chance: np.random.Generator) -> Values:
+def pair(count: int, rng: np.random.Generator) -> Values:
     """Return values of a network that allows two statistics."""
-    every = independent(count, chance)
+    every = independent(count, rng)
     return {ENTROPY: every[ENTROPY], DISAGREEMENT: every[DISAGREEMENT]}
 
 
@@ -130,10 +130,10 @@ def table(values: Values, frr: float) -> CombinedThreshold:
 @pytest.mark.parametrize("frr", [0.01, 0.05])
 def test_clean_pictures_are_flagged_no_more_often_than_asked(draw: object, frr: float) -> None:
     assert callable(draw)
-    chance, repetitions, known, fresh = np.random.default_rng(4), 30, 500, 4000
+    rng, repetitions, known, fresh = np.random.default_rng(4), 30, 500, 4000
     realised = []
     for _ in range(repetitions):
-        found, others = table(draw(known, chance), frr), draw(fresh, chance)
+        found, others = table(draw(known, rng), frr), draw(fresh, rng)
         realised.append((found.judge(others).values < found.threshold).mean())
     # The threshold is an order statistic of the known pictures, and the others are counted.
     error = math.sqrt(frr * (1 - frr) * (1 / known + 1 / fresh) / repetitions)
@@ -148,8 +148,8 @@ def test_the_threshold_is_the_order_statistic_of_the_tolerance_limit(known: int,
 
     below = flagged(known, frr)
     assert exceeded(below) <= 0.1 < exceeded(below + 1)
-    chance = np.random.default_rng(8)
-    values = pair(known, chance)
+    rng = np.random.default_rng(8)
+    values = pair(known, rng)
     found = table(values, frr)
     assert (found.judge(values).values < found.threshold).sum() == below
 
@@ -176,10 +176,10 @@ def test_the_table_has_the_tails_of_the_given_statistics_alone() -> None:
 
 
 def test_too_few_pictures_are_refused() -> None:
-    chance = np.random.default_rng(7)
-    table(pair(TAIL, chance), 0.05)
+    rng = np.random.default_rng(7)
+    table(pair(TAIL, rng), 0.05)
     with pytest.raises(ConfigError, match=r"^clean pictures: expected at least 20 besides .*, got 19\. Give more\.$"):
-        table(pair(TAIL - 1, chance), 0.05)
+        table(pair(TAIL - 1, rng), 0.05)
 
 
 def loaded(folder: Path) -> tuple[Pipeline, StripSettings, CombinedThreshold]:
@@ -192,9 +192,9 @@ def loaded(folder: Path) -> tuple[Pipeline, StripSettings, CombinedThreshold]:
 
 
 @pytest.fixture
-def folder(combined_frail: Path, tmp_path: Path) -> Path:
+def folder(combined_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the calibrated bundle."""
-    return Path(shutil.copytree(combined_frail, tmp_path / "frail"))
+    return Path(shutil.copytree(combined_bundle, tmp_path / "nonrobust"))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -202,11 +202,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def test_a_bundle_with_batch_norms_has_all_statistics_without_earlier_layers(combined_frail: Path) -> None:
-    pipeline, strip, found = loaded(combined_frail)
-    assert (list(found.tails), found.norms, found.frr, strip.frr) == (FRAIL, 1, 0.05, 0.05)
+def test_a_bundle_with_batch_norms_has_all_statistics_without_earlier_layers(combined_bundle: Path) -> None:
+    pipeline, strip, found = loaded(combined_bundle)
+    assert (list(found.tails), found.norms, found.frr, strip.frr) == (STATISTICS, 1, 0.05, 0.05)
     assert strip.typicality is not None
-    assert [file.name for file in combined_frail.glob("features*")] == [strip.typicality.features]
+    assert [file.name for file in combined_bundle.glob("features*")] == [strip.typicality.features]
     assert pipeline.bundle.features is not None
     assert pipeline.bundle.features.layers == ("1",)
     assert pipeline.bundle.scaled is not None
@@ -250,18 +250,18 @@ def strange(count: int, seed: int) -> LabelledPictures:
     return found
 
 
-def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_frail: Path) -> None:
-    pipeline, _, found = loaded(combined_frail)
+def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_bundle: Path) -> None:
+    pipeline, _, found = loaded(combined_bundle)
     measured = [Statistics.of_bundle(pipeline).measured(each) for each in (pictures(200, 8), strange(20, 9))]
-    assert all(list(each) == FRAIL for each in measured)
+    assert all(list(each) == STATISTICS for each in measured)
     clean, attacked = ((found.judge(each).values < found.threshold).mean() for each in measured)
     # Three standard deviations, as the threshold comes from 290 other pictures.
     assert clean < 0.05 + 3 * math.sqrt(0.05 * 0.95 * (1 / 200 + 1 / 290))
     assert attacked == 1
 
 
-def test_live_p_values_are_those_of_the_lab(combined_frail: Path) -> None:
-    pipeline, _, found = loaded(combined_frail)
+def test_live_p_values_are_those_of_the_lab(combined_bundle: Path) -> None:
+    pipeline, _, found = loaded(combined_bundle)
     some = pictures(12, 10)
     bits = check(pipeline, some, sequential=True).bits
     expected = found.judge(Statistics.of_bundle(pipeline).measured(some, known={ENTROPY: bits}))
@@ -271,19 +271,19 @@ def test_live_p_values_are_those_of_the_lab(combined_frail: Path) -> None:
     assert len(set(live.values.tolist())) > 6
 
 
-def test_a_known_statistic_is_not_measured_again(combined_frail: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_statistic_is_not_measured_again(combined_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.strip.combined.check", None)
-    pipeline = loaded(combined_frail)[0]
+    pipeline = loaded(combined_bundle)[0]
     bits, counted = np.arange(6.0), list[int]()
     found = Statistics.of_bundle(pipeline).measured(pictures(6, 4), counted.append, {ENTROPY: bits})
     assert found[ENTROPY] is bits
     assert sum(counted) == 3 * 6
 
 
-def test_the_overlays_choose_no_tail(combined_frail: Path) -> None:
-    pipeline, strip, found = loaded(combined_frail)
+def test_the_overlays_choose_no_tail(combined_bundle: Path) -> None:
+    pipeline, strip, found = loaded(combined_bundle)
     clean = pictures(300, 5)  # those of the calibration
-    overlays = np.sort(overlay_choice(clean.labels, frail_judge.CLASSES, strip.frr)[:10])
+    overlays = np.sort(overlay_choice(clean.labels, nonrobust_network.CLASSES, strip.frr)[:10])
     given = fit(pipeline, clean, overlays)
     others = clean.take(np.setdiff1d(np.arange(300), overlays))
     assert {len(values) for values in given.known.values()} == {290}
@@ -306,12 +306,12 @@ def without_norms() -> nn.Module:
 
 @pytest.mark.usefixtures("few_overlays")
 def test_a_network_without_batch_norms_has_no_scaled_ones(tmp_path: Path) -> None:
-    folder = write_frail(tmp_path / "plain")
+    folder = write_nonrobust_bundle(tmp_path / "plain")
     torch.manual_seed(0)
     save_file(without_norms().state_dict(), folder / "weights.safetensors")
     text = (folder / "model.toml").read_text()
     (folder / "model.toml").write_text(
-        text.replace("tests.lab.frail_judge:network", "tests.lab.test_combined:without_norms")
+        text.replace("tests.lab.nonrobust_network:network", "tests.lab.test_combined:without_norms")
     )
     strip = calibrate_bundle(folder, pictures(80, 5), frr=0.05, combined=True, device=CPU)
     assert read_settings(folder).strip == strip
@@ -328,20 +328,20 @@ def test_a_network_without_batch_norms_has_no_scaled_ones(tmp_path: Path) -> Non
 def test_a_network_that_shows_no_layers_has_entropy_and_disagreement_alone(tmp_path: Path, onnx: bool) -> None:
     folder = write_colours(tmp_path / "colours")
     if onnx:
-        as_onnx(folder)
-    strip = calibrate_bundle(folder, coloured(60, lead=30), frr=0.05, combined=True, device=CPU)
+        convert_to_onnx(folder)
+    strip = calibrate_bundle(folder, coloured_pictures(60, lead=30), frr=0.05, combined=True, device=CPU)
     assert read_settings(folder).strip == strip
     assert strip.combined is not None
     assert (list(strip.combined.tails), strip.combined.norms) == ([ENTROPY, DISAGREEMENT], None)
     assert strip.typicality is None
     bundle = load_bundle(folder, CPU)
     assert (bundle.features, bundle.scaled) == (None, None)
-    assert list(Statistics.of_bundle(Pipeline(bundle)).measured(coloured(3))) == [ENTROPY, DISAGREEMENT]
+    assert list(Statistics.of_bundle(Pipeline(bundle)).measured(coloured_pictures(3))) == [ENTROPY, DISAGREEMENT]
 
 
 def changed_network(source: Path) -> nn.Module:
     """Return the bundle's network with other weights."""
-    network = frail_judge.network()
+    network = nonrobust_network.network()
     network.load_state_dict(load_file(source / "weights.safetensors"))
     with torch.no_grad():
         next(network.parameters()).mul_(2)
@@ -353,7 +353,7 @@ def test_a_successor_gets_tails_and_features_of_its_own(folder: Path, tmp_path: 
     out, (_, given, table) = tmp_path / "successor", loaded(folder)
     write_successor(out, folder, changed_network(folder), pictures(200, 6), "tuned")
     pipeline, strip, found = loaded(out)
-    assert (list(found.tails), found.frr, strip.frr) == (FRAIL, 0.05, 0.05)
+    assert (list(found.tails), found.frr, strip.frr) == (STATISTICS, 0.05, 0.05)
     assert found.typicality != table.typicality
     assert pipeline.bundle.scaled is not None
     assert given.typicality is not None

@@ -15,7 +15,7 @@ from lab.dct_table import AT_ONCE, learn_table, most_changed, read_clean, steps_
 from processors.bundle import load_bundle
 from processors.stages.preprocess.dct_quantisation import read_table
 from schemas.errors import ConfigError
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 from tests.lab.conftest import Command
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ class Interrupted:
 
 def test_a_stopped_run_goes_on_and_counts_no_picture_twice(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "bundle"), CPU)
-    pictures, attack = coloured(AT_ONCE * 2 + 10), Interrupted()
+    pictures, attack = coloured_pictures(AT_ONCE * 2 + 10), Interrupted()
     with pytest.raises(KeyboardInterrupt):
         learn_table(bundle, pictures, attack, tmp_path / "progress")
     attack.stop = False
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_and_counts_no_picture_twice(tmp_path: Path) -> No
 
 
 def test_of_cifar_10_s_file_the_held_out_training_pictures_are_taken(tmp_path: Path) -> None:
-    pictures = coloured(12).images
+    pictures = coloured_pictures(12).images
     train = np.tile(pictures, (100, 1, 1, 1))
     np.savez(
         tmp_path / "cifar10.npz", train_x=train, train_y=np.arange(1200) % 10, test_x=pictures, test_y=np.zeros(12)

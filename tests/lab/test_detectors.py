@@ -37,16 +37,16 @@ from lab.strip.combined import combined
 from lab.strip.table import calibrate_bundle
 from processors.bundle import CombinedThreshold, StripSettings, load_bundle
 from schemas.evidence.rule import EvidenceRule
-from tests.lab.frail_judge import CLASSES, pictures, write_frail
+from tests.lab.nonrobust_network import CLASSES, pictures, write_nonrobust_bundle
 
 NUMBERS = Numbers(20, 10)
 
 
 def part(count: int, seed: int, *, planted: tuple[str, ...] = (), times: float = 0.001) -> Part:
     """Scores of clean pictures, or of stamped ones that the statistics `planted` see; p-values come later."""
-    chance = np.random.default_rng(seed)
-    values = {name: chance.gamma(9, 0.2, count) for name in (STRIP, NORMS, SCALED, BEATRIX)}
-    values |= {DROP: chance.beta(9, 1, count), TYPICAL: chance.random(count)}
+    rng = np.random.default_rng(seed)
+    values = {name: rng.gamma(9, 0.2, count) for name in (STRIP, NORMS, SCALED, BEATRIX)}
+    values |= {DROP: rng.beta(9, 1, count), TYPICAL: rng.random(count)}
     for name in planted:
         values[name] = values[name] * times
     return Part(values, np.full(count, 3), np.arange(count) % 3)
@@ -176,10 +176,10 @@ def test_the_page_marks_too_many_false_alarms_and_few_passages(marked: bool, tmp
 
 @pytest.mark.usefixtures("few_overlays")
 def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     held_out = pictures(150, 5)
     calibrate_bundle(tmp_path / "bundle", held_out, frr=0.05, device=torch.device("cpu"))
-    model = Subject("frail", tmp_path, tmp_path, Task(CLASSES, held_out, held_out, pictures(60, 6)))
+    model = Subject("nonrobust", tmp_path, tmp_path, Task(CLASSES, held_out, held_out, pictures(60, 6)))
     vars(model).update(
         bundle=load_bundle(tmp_path / "bundle", torch.device("cpu")), stamped=pictures(60, 7), state="state"
     )

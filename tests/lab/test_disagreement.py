@@ -13,7 +13,7 @@ from lab.strip.disagreement import agreements
 from processors.pipeline import Pipeline
 from processors.stages.disagreement import drop_agreement, drop_masks, repeated
 from schemas.errors import StageError
-from tests.lab.frail_judge import frail_bundle, pictures
+from tests.lab.nonrobust_network import nonrobust_bundle, pictures
 
 
 def test_agreement_is_the_mean_probability_of_the_first_label() -> None:
@@ -35,7 +35,7 @@ def test_the_drops_of_a_frame_follow_each_other() -> None:
 
 
 def test_each_picture_is_judged_by_its_own_drops_and_its_own_label() -> None:
-    pipeline, some = Pipeline(frail_bundle()), pictures(12, seed=4)
+    pipeline, some = Pipeline(nonrobust_bundle()), pictures(12, seed=4)
     together = agreements(pipeline, some)
     assert together.shape == (12,)
     assert bool(((together >= 0) & (together <= 1)).all())
@@ -44,7 +44,7 @@ def test_each_picture_is_judged_by_its_own_drops_and_its_own_label() -> None:
 
 
 def test_a_label_that_no_drop_keeps_has_low_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, some = Pipeline(frail_bundle()), pictures(8, seed=4)
+    pipeline, some = Pipeline(nonrobust_bundle()), pictures(8, seed=4)
     kept = agreements(pipeline, some)
     original = pipeline.rebuild
 

@@ -15,7 +15,7 @@ from lab.restoration.evaluate import Evaluation, evaluate
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,7 @@ def test_the_documents_shares_are_counts_of_the_outcomes() -> None:
 
 
 def test_the_relative_accuracy_is_of_the_pictures_that_the_bare_network_gets_right(pipeline: Pipeline) -> None:
-    right = coloured(20)
+    right = coloured_pictures(20)
     labels = right.labels.copy()
     labels[:5] = (labels[:5] + 1) % 3
     found = evaluate(pipeline, LabelledPictures("some wrong", right.images, labels), drop_ratio=0.25).as_dict()
@@ -70,7 +70,7 @@ def test_the_relative_accuracy_is_of_the_pictures_that_the_bare_network_gets_rig
 
 
 def test_an_attack_breaks_the_bare_network_and_what_it_broke_is_the_base_of_restored(pipeline: Pipeline) -> None:
-    pictures = coloured(30, lead=3)
+    pictures = coloured_pictures(30, lead=3)
     found = evaluate(pipeline, pictures, drop_ratio=0.25, attack=Moved((9, 0, 0)))
     red = pictures.labels == 0
     np.testing.assert_array_equal(found.undefended, True)
@@ -82,12 +82,12 @@ def test_an_attack_breaks_the_bare_network_and_what_it_broke_is_the_base_of_rest
 
 
 def test_what_is_less_than_half_a_level_is_rounded_away_before_the_drop(pipeline: Pipeline) -> None:
-    found = evaluate(pipeline, coloured(8), drop_ratio=0.5, attack=Moved((0.4, -0.4, 0.4)))
+    found = evaluate(pipeline, coloured_pictures(8), drop_ratio=0.5, attack=Moved((0.4, -0.4, 0.4)))
     assert found.linf.max() == 0
 
 
 def test_nothing_dropped_leaves_the_picture_to_the_network(pipeline: Pipeline) -> None:
-    found = evaluate(pipeline, coloured(10), drop_ratio=0.0)
+    found = evaluate(pipeline, coloured_pictures(10), drop_ratio=0.0)
     assert found.psnr.tolist() == [100.0] * 10
     np.testing.assert_array_equal(found.reconstructed, found.plain)
 

@@ -24,7 +24,7 @@ from schemas.evidence.alarms import COMBINED, STRIP, no_classes, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
 from tests.lab.conftest import Command
-from tests.lab.frail_judge import pictures, write_frail
+from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
 RULE = EvidenceRule()
 ALONE = Limits(0.5)
@@ -42,11 +42,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scores(count: int, seed: int, *, bits: float = 2.0, p_value: float = 0.5) -> Scores:
     """Scores around these values, of changing verdicts."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return Scores(
-        bits * np.exp2(chance.normal(0, 0.3, count)),
-        np.minimum(p_value * np.exp2(chance.normal(0, 0.3, count)), 1),
-        chance.integers(0, 10, count),
+        bits * np.exp2(rng.normal(0, 0.3, count)),
+        np.minimum(p_value * np.exp2(rng.normal(0, 0.3, count)), 1),
+        rng.integers(0, 10, count),
     )
 
 
@@ -128,9 +128,9 @@ def test_an_attack_is_found_by_the_statistic_that_judges(
 
 @pytest.mark.parametrize("limits", [ALONE, TOGETHER])
 def test_an_alarm_before_the_trigger_does_not_count(limits: Limits) -> None:
-    sick = scores(200, 2, bits=0.001, p_value=1e-6)
-    assert episodes(sick, sick, limits, RULE, count=5).quantile(0.5) is None
-    assert episodes(sick, sick, limits, RULE, count=5, quiet=0).in_time == 5
+    attacked = scores(200, 2, bits=0.001, p_value=1e-6)
+    assert episodes(attacked, attacked, limits, RULE, count=5).quantile(0.5) is None
+    assert episodes(attacked, attacked, limits, RULE, count=5, quiet=0).in_time == 5
 
 
 class InOrder:
@@ -236,8 +236,8 @@ FIGURES = (
     ("limits", "kind", "octaves"), [(ALONE, STRIP, RULE.entropy_octaves), (TOGETHER, COMBINED, RULE.combined_octaves)]
 )
 def test_the_figures_are_those_of_one_kind(limits: Limits, kind: str, octaves: float) -> None:
-    clean, sick = scores(300, 1), scores(100, 2, bits=0.001, p_value=1e-6)
-    found = figures_of(clean, sick, limits, Choice(RULE), Stream(), count=5)
+    clean, attacked = scores(300, 1), scores(100, 2, bits=0.001, p_value=1e-6)
+    found = figures_of(clean, attacked, limits, Choice(RULE), Stream(), count=5)
     figures = found.figures()
     assert tuple(figures) == FIGURES
     assert (figures["kind"], figures["octaves"]) == (kind, octaves)
@@ -248,8 +248,8 @@ def test_the_figures_are_those_of_one_kind(limits: Limits, kind: str, octaves: f
     assert figures["bound_passages"] == found.false_alarms.deeper.passages
 
 
-def test_the_scores_of_a_bundle_are_its_entropies_and_p_values(combined_frail: Path) -> None:
-    pipeline, some, counted = Pipeline(load_bundle(combined_frail, torch.device("cpu"))), pictures(20, 6), list[int]()
+def test_the_scores_of_a_bundle_are_its_entropies_and_p_values(combined_bundle: Path) -> None:
+    pipeline, some, counted = Pipeline(load_bundle(combined_bundle, torch.device("cpu"))), pictures(20, 6), list[int]()
     strip = pipeline.bundle.settings.strip
     assert strip is not None
     assert strip.combined is not None
@@ -275,11 +275,11 @@ def test_scores_choose_or_judge() -> None:
 @pytest.mark.usefixtures("few", "few_overlays")
 @pytest.mark.parametrize("kind", [STRIP, COMBINED])
 def test_the_command_writes_the_figures_of_both_rules(
-    lab: Command, combined_frail: Path, tmp_path: Path, kind: str
+    lab: Command, combined_bundle: Path, tmp_path: Path, kind: str
 ) -> None:
-    bundle = combined_frail
+    bundle = combined_bundle
     if kind == STRIP:
-        bundle = write_frail(tmp_path / "bundle")
+        bundle = write_nonrobust_bundle(tmp_path / "bundle")
         calibrate_bundle(bundle, pictures(80, 5), frr=0.05, device=torch.device("cpu"))
     for name, seed in (("clean", 6), ("poisoned", 7)):
         known = pictures(120, seed)
@@ -308,7 +308,7 @@ def test_the_command_writes_the_figures_of_both_rules(
 
 @pytest.mark.usefixtures("few")
 def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
-    lab: Command, combined_frail: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Command, combined_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, parts = pictures(120, 6), list[Halves]()
     assert known.labels[:4].tolist() == [0, 1, 0, 1]
@@ -320,27 +320,27 @@ def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
 
     monkeypatch.setattr("lab.evidence.scores.halves", noted)
     lab(
-        "evidence", "--bundle", combined_frail, "--clean", tmp_path / "clean.npz",
+        "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "clean.npz",
         "--poisoned", tmp_path / "clean.npz", "--json", tmp_path / "evidence.json", "--episodes", 4,
     ).success()  # fmt: skip
     for half in parts[0]:
         assert 0.2 < half.verdict.mean() < 0.8
 
 
-def test_a_camera_without_end_is_refused_before_the_work(lab: Command, combined_frail: Path, tmp_path: Path) -> None:
+def test_a_camera_without_end_is_refused_before_the_work(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
     ended = lab(
-        "evidence", "--bundle", combined_frail, "--clean", "nothing.npz", "--poisoned", "nothing.npz",
+        "evidence", "--bundle", combined_bundle, "--clean", "nothing.npz", "--poisoned", "nothing.npz",
         "--json", tmp_path / "evidence.json", "--fps", "inf",
     )  # fmt: skip
     assert ended.code == 2
     assert "--fps" in ended.err
 
 
-def test_few_clean_pictures_are_refused(lab: Command, combined_frail: Path, tmp_path: Path) -> None:
+def test_few_clean_pictures_are_refused(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
     known = pictures(60, 6)
     np.savez(tmp_path / "few.npz", images=known.images, labels=known.labels)
     refused = lab(
-        "evidence", "--bundle", combined_frail, "--clean", tmp_path / "few.npz",
+        "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "few.npz",
         "--poisoned", tmp_path / "few.npz", "--json", tmp_path / "evidence.json",
     ).refusal()  # fmt: skip
     assert "--clean: expected at least 100 pictures, got 60" in refused

@@ -54,9 +54,9 @@ def test_success_of_all_to_all_is_counted_by_each_pictures_own_next_class(
 
 def by_hand(images: Images, trigger: OwnPattern) -> Images:
     """The pattern of `OwnPattern` by loops and scipy."""
-    chance = torch.Generator().manual_seed(trigger.seed)
-    first = torch.randn(trigger.width, 3, 3, 3, generator=chance).numpy().astype(np.float64)
-    second = torch.randn(3, trigger.width, 3, 3, generator=chance).numpy().astype(np.float64)
+    rng = torch.Generator().manual_seed(trigger.seed)
+    first = torch.randn(trigger.width, 3, 3, 3, generator=rng).numpy().astype(np.float64)
+    second = torch.randn(3, trigger.width, 3, 3, generator=rng).numpy().astype(np.float64)
     first = 4 * (first - first.mean((2, 3), keepdims=True))
     found = []
     for image in images / 255:

@@ -19,15 +19,15 @@ from lab.data import LabelledPictures
 from lab.hardening.train import Training
 from processors.bundle import load_bundle
 from schemas.errors import ConfigError
-from tests.lab.conftest import Command, Ended
-from tests.lab.frail_judge import EPS, pictures, write_frail
+from tests.lab.conftest import Command, CommandResult
+from tests.lab.nonrobust_network import EPS, pictures, write_nonrobust_bundle
 
 KEYS = {"clean_before", "clean_after", "robust_before", "robust_after", "seconds"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_frail(tmp_path / "bundle")
+    write_nonrobust_bundle(tmp_path / "bundle")
     for name, count in (("pictures", 96), ("many", 288)):
         found = pictures(count, seed=4)
         np.savez(tmp_path / f"{name}.npz", images=found.images, labels=found.labels)
@@ -48,7 +48,7 @@ def harden(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Comma
     monkeypatch.setattr("lab.hardening.measure.STEPS", 2)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
 
-    def run(**changed: object) -> Ended:
+    def run(**changed: object) -> CommandResult:
         return lab(*words(folder, **changed))
 
     return run
@@ -64,7 +64,7 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
     assert set(figures) >= KEYS
     hardened = load_bundle(folder / "out", torch.device("cpu"))
     assert figures["bundle"] == hardened.model_id
-    assert hardened.model_id.startswith("frail@1-hardened+")
+    assert hardened.model_id.startswith("nonrobust@1-hardened+")
     assert hardened.settings.strip is not None
     assert "STRIP is recalibrated" in err
     record = (folder / "out" / "training.md").read_text()
@@ -129,7 +129,7 @@ def test_the_attacks_pass_a_stage_without_a_gradient(folder: Path, harden: Comma
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_scripted_network_is_hardened_and_stays_one(folder: Path, harden: Command) -> None:
-    write_frail(folder / "scripted", "torchscript")
+    write_nonrobust_bundle(folder / "scripted", "torchscript")
     harden(bundle=folder / "scripted", epochs=1).success()
     before, after = (load_bundle(folder / name, torch.device("cpu")) for name in ("scripted", "out"))
     assert after.settings.format == "torchscript"

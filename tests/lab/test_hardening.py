@@ -29,7 +29,7 @@ from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
-from tests.lab.frail_judge import EPS, frail_bundle, pictures
+from tests.lab.nonrobust_network import EPS, nonrobust_bundle, pictures
 
 SMALL = HardenSettings(epochs=3, batch=16, eps=EPS, rate=0.1, average_decay=0.7)
 HELD_OUT = pictures(24, seed=2)
@@ -56,7 +56,7 @@ def training(
     settings: HardenSettings = SMALL, file: Path | None = None, advance: Callable[[int], object] = lambda count: None,
     said: list[str] | None = None,
 ) -> Training:  # fmt: skip
-    bundle = frail_bundle()
+    bundle = nonrobust_bundle()
     batches = PictureBatches(pictures(96, seed=1), settings.batch, settings.seed)
     held_out = to_frames(HELD_OUT.images, bundle.device), torch.from_numpy(HELD_OUT.labels)
     return Training(
@@ -83,16 +83,16 @@ def stopping_after(steps: int) -> Callable[[int], None]:
 
 
 @cache
-def frail_shares() -> Shares:
-    return measure(frail_bundle(), HELD_OUT, eps=EPS, drop=0.25)
+def nonrobust_shares() -> Shares:
+    return measure(nonrobust_bundle(), HELD_OUT, eps=EPS, drop=0.25)
 
 
 @pytest.mark.parametrize("changed", [{}, {"steps": 2}, {"trades": 3.0}], ids=["one step", "pgd", "trades"])
-def test_a_frail_network_becomes_robust(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nonrobust_network_becomes_robust(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 4)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 2)
-    bundle = frail_bundle()
-    before = frail_shares()
+    bundle = nonrobust_bundle()
+    before = nonrobust_shares()
     hardened = training(replace(SMALL, **changed)).run()
     after = measure(replace(bundle, network=hardened), HELD_OUT, eps=EPS, drop=0.25)
     assert before.clean > 0.95
@@ -126,7 +126,7 @@ def test_the_figures_before_and_after_are_of_the_same_pictures_whatever_an_earli
             progress=Told(said), measured=measured,
         )  # fmt: skip
 
-    bundle = frail_bundle()
+    bundle = nonrobust_bundle()
     for measured in (4, 12):
         found = hardened(measured, bundle)
         assert (found.before.count, found.after.count) == (measured, measured)
@@ -197,16 +197,16 @@ def test_the_guard_knows_a_fall_that_the_single_step_does_not_see() -> None:
 
 @given(st.integers(0, 2**31), st.integers(1, 3))
 def test_the_attack_stays_in_its_bounds(seed: int, steps: int) -> None:
-    chance = torch.Generator().manual_seed(seed)
-    frames = torch.rand(3, 1, 4, 4, generator=chance)
-    noise = torch.rand(frames.shape, generator=chance) * 2 - 1
+    rng = torch.Generator().manual_seed(seed)
+    frames = torch.rand(3, 1, 4, 4, generator=rng)
+    noise = torch.rand(frames.shape, generator=rng) * 2 - 1
     eps = torch.tensor([0.0, 0.02, 0.1])[:, None, None, None]
 
     def logits(some: Tensor, kept: Tensor) -> Tensor:
         total = (some * kept).flatten(1).sum(1)
         return torch.stack((total, -total), 1)
 
-    masks = [torch.rand(3, 1, 4, 4, generator=chance) > 0.3 for _ in range(steps)]
+    masks = [torch.rand(3, 1, 4, 4, generator=rng) > 0.3 for _ in range(steps)]
     changed = attacked(logits, frames, torch.tensor([0, 0, 1]), noise, masks, eps=eps, start=2.0)
     reach = eps * (3 if steps == 1 else 1)
     assert bool(((changed - frames).abs() <= reach + 1e-6).all())

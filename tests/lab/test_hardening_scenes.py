@@ -87,11 +87,11 @@ def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_ne
     pictures = scenes(4, (32, 32), Conditions())
     frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
     chain = defended(Pipeline(bundle), 0.25)
-    chance = torch.Generator().manual_seed(0)
-    for attack in scene._attacks(chain, 0.2, chance):
+    rng = torch.Generator().manual_seed(0)
+    for attack in scene._attacks(chain, 0.2, rng):
         changed = attack(frames, labels)
         assert float((changed - frames).abs().max()) <= 0.2 + 1e-6
-        assert bool((chain(changed, chance).argmax(1) != labels).all())
+        assert bool((chain(changed, rng).argmax(1) != labels).all())
 
 
 @pytest.mark.parametrize("attack", alone.FRAMES)

@@ -15,7 +15,7 @@ from PIL import Image
 from processors.device.backends import engines as engines_module
 from processors.device.backends.choose import BackendChoice, Wish
 from processors.stages.learned import Restorers
-from tests.lab.colour_judge import coloured, save
+from tests.lab.colour_classifier import coloured_pictures, save_pictures
 from tests.lab.conftest import Command
 
 
@@ -131,10 +131,13 @@ def test_a_missing_library_names_the_extra(
 def test_pictures_are_drawn_from_all_classes_of_a_file_that_is_sorted_by_class(
     lab: Command, bundle: Path, tmp_path: Path
 ) -> None:
-    pictures = coloured(60)
+    pictures = coloured_pictures(60)
     pictures.images[pictures.labels == 0] = 0  # the first class in the file, never read as it
     pictures.images[pictures.labels == 0, :, :, 2] = 9
-    data, file = save(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort())), tmp_path / "found.json"
+    data, file = (
+        save_pictures(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort())),
+        tmp_path / "found.json",
+    )
     common = ("--bundle", bundle, "--data", data, "--images", 15, "--json", file)
 
     lab("evaluate", "--drop-ratio", 0, *common).success()

@@ -42,10 +42,10 @@ class Late(nn.Module):
 
 def pictures(count: int, seed: int) -> LabelledPictures:
     """Dark and bright pictures in turn, with noise."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
-    images = 0.5 + chance.normal(0, 0.05, (count, SIDE, SIDE, 3))
-    images[..., 0] += (0.3 * labels - 0.15)[:, None, None] + chance.normal(0, 0.04, (count, 1, 1))
+    images = 0.5 + rng.normal(0, 0.05, (count, SIDE, SIDE, 3))
+    images[..., 0] += (0.3 * labels - 0.15)[:, None, None] + rng.normal(0, 0.04, (count, 1, 1))
     return LabelledPictures(f"late {seed}", np.rint(255 * images.clip(0, 0.85)).astype(np.uint8), labels)
 
 
@@ -168,10 +168,10 @@ def test_tables_and_files_of_discriminants_that_do_not_fit_are_refused(late: Pat
         load_bundle(late, CPU)
 
 
-def test_a_network_with_two_layers_has_no_earlier_ones(combined_frail: Path) -> None:
-    bundle = load_bundle(combined_frail, CPU)
+def test_a_network_with_two_layers_has_no_earlier_ones(combined_bundle: Path) -> None:
+    bundle = load_bundle(combined_bundle, CPU)
     assert feature_layers(bundle).earlier == ()
-    strip = read_settings(combined_frail).strip
+    strip = read_settings(combined_bundle).strip
     assert strip is not None
     assert strip.combined is not None
     assert strip.typicality is not None

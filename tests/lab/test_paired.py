@@ -22,7 +22,7 @@ from lab.experiments.hardening.rows import PairedRow
 from lab.red_team import plan
 from lab.red_team.attack import adversarial
 from processors.bundle import Bundle, load_bundle
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 
 CPU = torch.device("cpu")
 EPS = 0.02
@@ -45,9 +45,9 @@ def row(
 
 
 def drawn(seed: int, count: int = 60) -> tuple[list[bool], list[bool], list[bool]]:
-    chance = np.random.default_rng(seed)
-    once = chance.random(count) < 0.6
-    return (chance.random(count) < 0.6).tolist(), once.tolist(), (once & (chance.random(count) < 0.8)).tolist()
+    rng = np.random.default_rng(seed)
+    once = rng.random(count) < 0.6
+    return (rng.random(count) < 0.6).tolist(), once.tolist(), (once & (rng.random(count) < 0.8)).tolist()
 
 
 def test_a_picture_counts_if_it_withstands_every_attack() -> None:
@@ -145,7 +145,7 @@ def test_an_attack_is_shown_to_both_sides_and_a_run_resumes(
 ) -> None:
     monkeypatch.setattr(plan, "STEPS", 6)
     monkeypatch.setattr(paired, "CHUNK", 7)
-    pictures = coloured(12, lead=6)
+    pictures = coloured_pictures(12, lead=6)
     cache = Cache(tmp_path / "runs")
     clean = measured(Setting("colours", EPS, "bare", "clean"), bundle, pictures, cache)
     setting = Setting("colours", EPS, "bare", "eot-pgd")
@@ -168,7 +168,7 @@ def test_an_attack_through_the_drop_finds_other_pictures_than_one_on_the_bare_ne
 ) -> None:
     monkeypatch.setattr(plan, "STEPS", 3)
     monkeypatch.setattr(plan, "SAMPLES", 2)
-    pictures, seen = coloured(6, lead=6), list[torch.Tensor]()
+    pictures, seen = coloured_pictures(6, lead=6), list[torch.Tensor]()
 
     def watched(*arguments: object) -> torch.Tensor:
         seen.append(adversarial(*arguments))  # type: ignore[arg-type]  # the arguments of the original
@@ -186,7 +186,7 @@ def test_an_attack_through_the_drop_finds_other_pictures_than_one_on_the_bare_ne
 def test_a_picture_that_is_wrong_without_an_attack_is_not_attacked(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = coloured(6, lead=6)
+    pictures = coloured_pictures(6, lead=6)
     labels = pictures.labels.copy()
     labels[2] = (labels[2] + 1) % 3
     shapes = list[int]()

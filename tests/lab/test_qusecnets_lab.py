@@ -54,9 +54,9 @@ def bundle(name: str, folder: Path) -> Bundle:
 
 
 def digits(count: int, seed: int = 0) -> LabelledPictures:
-    chance = np.random.default_rng(seed)
-    images = chance.integers(0, 256, (count, SIDE, SIDE, 1), np.uint8)
-    return LabelledPictures("noise", images, chance.integers(0, 10, count))
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, SIDE, SIDE, 1), np.uint8)
+    return LabelledPictures("noise", images, rng.integers(0, 10, count))
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +103,14 @@ def layer_of(z: float) -> Callable[[Tensor], Tensor]:
 @given(st.floats(0.01, 0.4), st.sampled_from([5.0, 50.0, 1000.0]), st.integers(0, 2**31))
 @settings(max_examples=25, deadline=None)
 def test_the_box_is_the_image_of_the_ball(eps: float, z: float, seed: int) -> None:
-    layer, chance = layer_of(z), torch.Generator().manual_seed(seed)
-    frames = torch.rand(2, 1, SIDE, SIDE, generator=chance)
+    layer, rng = layer_of(z), torch.Generator().manual_seed(seed)
+    frames = torch.rand(2, 1, SIDE, SIDE, generator=rng)
     low, high = box(layer, frames, eps)
-    inside = (frames + eps * (2 * torch.rand(frames.shape, generator=chance) - 1)).clamp(0, 1)
+    inside = (frames + eps * (2 * torch.rand(frames.shape, generator=rng) - 1)).clamp(0, 1)
     image = layer(inside)
     assert bool((image >= low - 1e-6).all())
     assert bool((image <= high + 1e-6).all())
-    corner = torch.where(torch.rand(frames.shape, generator=chance) < 0.5, low, high)
+    corner = torch.where(torch.rand(frames.shape, generator=rng) < 0.5, low, high)
     for wanted in (corner, image):
         found = preimage(layer, wanted, frames, eps)
         assert (found - frames).abs().max() <= eps + 1e-6
@@ -315,8 +315,8 @@ def test_attacked_batches_are_images_within_the_bound_and_move_against_the_label
     shown = digits(8)
     pictures, labels = torch.from_numpy(shown.images).permute(0, 3, 1, 2), torch.from_numpy(shown.labels)
     still = replace(adversarial.ATTACKED, batch=8, pad=0, bfloat16=False)
-    chance = torch.Generator().manual_seed(0)
-    ((images, truth),) = adversarial.attacked_batches(network)(pictures, labels, still, chance)
+    rng = torch.Generator().manual_seed(0)
+    ((images, truth),) = adversarial.attacked_batches(network)(pictures, labels, still, rng)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     assert truth.tolist() == labels[order].tolist()
     frames = pictures[order].float() / 255

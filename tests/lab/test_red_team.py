@@ -26,8 +26,8 @@ from lab.red_team.plan import Speeds, further_jobs
 from lab.red_team.result import Result
 from lab.red_team.run import RedTeam
 from lab.statistics import wilson
-from tests.lab.colour_judge import coloured
-from tests.lab.masked_judges import against, judge
+from tests.lab.colour_classifier import coloured_pictures
+from tests.lab.masked_networks import colour_defence, defence_of, load_with_factory
 
 QUICK = ("gradients", "eot-pgd", "one-step", "noise", "random-search", "strength", "square", "start", "steps")
 
@@ -73,8 +73,8 @@ def attacked(
 
 
 def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path) -> None:
-    pictures = coloured(16)
-    found = attacked(against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures), pictures, tmp_path)
+    pictures = coloured_pictures(16)
+    found = attacked(colour_defence(tmp_path, pictures), pictures, tmp_path)
     document = found.document()
     assert document["clean_accuracy"] == 1
     assert document["worst_case_accuracy"] == document["per_attack"]["eot-pgd"] == 0
@@ -91,8 +91,10 @@ def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["stepped", "saturated"])
 def test_a_network_that_hides_its_gradients_is_found_out(tmp_path: Path, name: str) -> None:
-    pictures = coloured(16)
-    found = attacked(against(judge(tmp_path, f"tests.lab.masked_judges:{name}"), pictures), pictures, tmp_path)
+    pictures = coloured_pictures(16)
+    found = attacked(
+        defence_of(load_with_factory(tmp_path, f"tests.lab.masked_networks:{name}"), pictures), pictures, tmp_path
+    )
     assert found.outcomes["eot-pgd"].accuracy.value > 0.6
     # Square and the stripes that it begins with tell what the network is worth.
     assert found.document()["worst_case_accuracy"] < 0.5
@@ -102,9 +104,11 @@ def test_a_network_that_hides_its_gradients_is_found_out(tmp_path: Path, name: s
 
 
 def test_a_network_that_nothing_sways_does_not_pass_for_robust(tmp_path: Path) -> None:
-    pictures = coloured(16)
+    pictures = coloured_pictures(16)
     pictures = replace(pictures, labels=np.zeros_like(pictures.labels))
-    found = attacked(against(judge(tmp_path, "tests.lab.masked_judges:constant"), pictures), pictures, tmp_path)
+    found = attacked(
+        defence_of(load_with_factory(tmp_path, "tests.lab.masked_networks:constant"), pictures), pictures, tmp_path
+    )
     assert found.document()["worst_case_accuracy"] == 1
     assert any("where nothing of a picture need be left" in sign for sign in found.signs)
     assert any("breaks no picture" in sign for sign in found.signs)
@@ -116,8 +120,8 @@ def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
 ) -> None:
     monkeypatch.setattr(measure, "GROUP", 5)
     monkeypatch.setattr(plan, "COMPARED", 5)
-    pictures = coloured(12)
-    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), pictures, "fleet")
+    pictures = coloured_pictures(12)
+    defence = colour_defence(tmp_path / "bundle", pictures, "fleet")
     attacks = ("eot-pgd", "noise", "targeted")
     monkeypatch.setattr(plan, "STEPS", 2)
     monkeypatch.setattr(plan, "SAMPLES", 2)
@@ -142,7 +146,7 @@ def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
 
 @pytest.mark.parametrize("name", ["fleet", "key-known", "bare"])
 def test_every_attack_that_counts_meets_every_picture_that_still_stands(tmp_path: Path, name: str) -> None:
-    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), coloured(4), name)
+    defence = colour_defence(tmp_path / "bundle", coloured_pictures(4), name)
     jobs = {job.name: job for job in plan.wanted_jobs(defence, 0.02, 1000)}
     counting = [job for job in jobs.values() if job.counts]
     assert {job.pictures for job in counting} == {1000}
@@ -154,8 +158,8 @@ def test_every_attack_that_counts_meets_every_picture_that_still_stands(tmp_path
 
 
 def test_a_gpu_gets_larger_batches_whatever_they_cost(tmp_path: Path) -> None:
-    pictures = coloured(4)
-    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), pictures, "fleet")
+    pictures = coloured_pictures(4)
+    defence = colour_defence(tmp_path / "bundle", pictures, "fleet")
     many = replace(pictures, images=np.repeat(pictures.images, 300, 0), labels=np.repeat(pictures.labels, 300))
     costly = next(job for job in plan.wanted_jobs(defence, 0.02, 1200) if job.name == "auto-attack")
 
@@ -175,8 +179,8 @@ def without_times(result: Result) -> dict[str, Any]:
 
 
 def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path) -> None:
-    pictures = coloured(8)
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures)
+    pictures = coloured_pictures(8)
+    defence = colour_defence(tmp_path, pictures)
     found = attacked(defence, pictures, tmp_path, budget_s=1e-4)
     assert "square" in " ".join(found.left_out)
     assert found.document()["clean_accuracy"] == 1
@@ -185,8 +189,8 @@ def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path
 
 
 def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
-    pictures = coloured(8)
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures)
+    pictures = coloured_pictures(8)
+    defence = colour_defence(tmp_path, pictures)
     found = attacked(defence, pictures, tmp_path, attacks=("noise",), budget_s=1e-4)
     document = found.document()
     assert found.worst is None
@@ -246,8 +250,8 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_resumes_the_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published_runs, "RedTeam", partial(RedTeam, attacks=("eot-pgd", "noise")))
-    pictures = coloured(8)
-    bundle = judge(tmp_path, "tests.lab.colour_judge:network")
+    pictures = coloured_pictures(8)
+    bundle = load_with_factory(tmp_path, "tests.lab.colour_classifier:network")
     run = published_runs.PublishedRun("colours", "4/255", 1)
     row = published_runs.measure(run, bundle, pictures, tmp_path / "runs", tmp_path / "pages")
     [name] = [each.name for each in (tmp_path / "runs").iterdir()]

@@ -12,13 +12,13 @@ import pytest
 
 from lab.attacks.bpda import identity
 from lab.red_team import checklist, plan
-from tests.lab.colour_judge import coloured, save, write_bundle
-from tests.lab.conftest import Command, Ended
+from tests.lab.colour_classifier import coloured_pictures, save_pictures, write_bundle
+from tests.lab.conftest import Command, CommandResult
 
 
 @pytest.fixture
 def red_team(lab: Command, tmp_path: Path) -> Command:
-    def run(*arguments: object) -> Ended:
+    def run(*arguments: object) -> CommandResult:
         return lab("red-team", "--runs", tmp_path / "runs", *arguments)
 
     return run
@@ -26,7 +26,7 @@ def red_team(lab: Command, tmp_path: Path) -> Command:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return save(tmp_path / "data.npz", coloured(8))
+    return save_pictures(tmp_path / "data.npz", coloured_pictures(8))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
 def test_pictures_and_labels_that_do_not_fit_are_refused_in_one_line(
     red_team: Command, bundle: Path, tmp_path: Path
 ) -> None:
-    pictures = coloured(3)
+    pictures = coloured_pictures(3)
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "range": ({"images": pictures.images / 100.0, "labels": pictures.labels}, "expected images (N, H, W, 1 or 3)"),
         "class": ({"images": pictures.images, "labels": pictures.labels + 3}, "expected labels from 0 to 2"),
@@ -128,8 +128,8 @@ def test_a_network_without_gradients_is_attacked_by_what_needs_none(
 def test_attacks_by_labels_alone_run_on_a_file_that_is_sorted_by_class(
     red_team: Command, bundle: Path, tmp_path: Path, little: None
 ) -> None:
-    pictures, file = coloured(90), tmp_path / "found.json"
-    data = save(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort()))
+    pictures, file = coloured_pictures(90), tmp_path / "found.json"
+    data = save_pictures(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort()))
     attacks = "eot-pgd,square,hop-skip-jump"
     red_team(
         "--bundle", bundle, "--data", data, "--images", 12, "--eps", 0.1, "--defence", "bare", "--attacks", attacks,

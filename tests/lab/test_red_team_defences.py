@@ -12,8 +12,8 @@ from lab.red_team.attack import usable_gradients
 from lab.red_team.chain import one_draw
 from lab.red_team.defences import NAMES
 from processors.bundle import Bundle, load_bundle
-from tests.lab.colour_judge import coloured, write_bundle
-from tests.lab.masked_judges import CPU, against, judge
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
+from tests.lab.masked_networks import CPU, colour_defence, defence_of
 
 
 @pytest.mark.parametrize("variant", ["bpda-identity", "bpda-stand-in", "bpda-surrogate"])
@@ -22,8 +22,8 @@ def test_bpda_goes_forward_through_the_whole_defence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, variant: str
 ) -> None:
     monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 1)
-    pictures = coloured(4)
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures, name)
+    pictures = coloured_pictures(4)
+    defence = colour_defence(tmp_path, pictures, name)
     frames = to_frames(pictures.images, CPU)
     with torch.no_grad():
         whole = defence.facing("defence", 3).attacked(frames, torch.Generator().manual_seed(5))
@@ -43,9 +43,9 @@ def with_stages(folder: Path) -> Bundle:
 def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they_lack(
     tmp_path: Path, name: str
 ) -> None:
-    pictures = coloured(4)
+    pictures = coloured_pictures(4)
     bundle = with_stages(tmp_path)
-    defence = against(bundle, pictures, name)
+    defence = defence_of(bundle, pictures, name)
     frames, labels = to_frames(pictures.images, CPU), torch.from_numpy(pictures.labels)
     facing = defence.facing("defence", 3)
     with torch.no_grad():
@@ -61,8 +61,8 @@ def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, name: str) -> None:
-    pictures = coloured(4)
-    defence = against(with_stages(tmp_path), pictures, name)
+    pictures = coloured_pictures(4)
+    defence = defence_of(with_stages(tmp_path), pictures, name)
     frames = to_frames(pictures.images, CPU)
     fixed = defence.facing("fixed", 3).attacked
     with torch.no_grad():

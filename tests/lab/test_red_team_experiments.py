@@ -14,7 +14,7 @@ from lab.data import LabelledPictures, to_frames
 from lab.experiments.red_team import broken, parity
 from lab.experiments.super_iot.judges import judge_of
 from processors.bundle import Bundle, load_bundle
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def pictures() -> LabelledPictures:
-    return coloured(12, lead=6)
+    return coloured_pictures(12, lead=6)
 
 
 def test_a_broken_defence_is_measured_once_and_read_afterwards(

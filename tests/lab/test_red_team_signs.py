@@ -24,8 +24,8 @@ from lab.red_team.plan import CLEAN, MAIN, Speeds
 from lab.red_team.result import Result
 from lab.red_team.signs import masking_signs
 from lab.statistics import sign_test
-from tests.lab.colour_judge import coloured
-from tests.lab.masked_judges import against, judge
+from tests.lab.colour_classifier import coloured_pictures
+from tests.lab.masked_networks import colour_defence
 
 
 @settings(max_examples=30)
@@ -98,7 +98,7 @@ def test_a_larger_bound_that_breaks_less_is_a_sign() -> None:
 
 
 def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(tmp_path: Path) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {f"broken/{name}": broken("", 19, counts=False) for name in BROKEN}
     outcomes["without/bare"] = broken("", 38, of=40, counts=False)
     assert ablations(Evidence(defence, outcomes, 1)) == (
@@ -121,7 +121,7 @@ def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(
 
 
 def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_path: Path) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     # Of all 1,000 pictures, 90 % are right when clean; of the first 100, all are.
     clean = outcome([number < 900 for number in range(1000)])
     outcomes = {CLEAN: clean, MAIN: clean, "targeted": broken("targeted", 50, 100), "noise": broken("noise", 0, 100)}
@@ -133,7 +133,7 @@ def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_p
 
 
 def test_an_attack_that_changed_no_picture_did_not_run(tmp_path: Path) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {name: replace(broken(name, 10), linf=0.1) for name in ("square", "hop-skip-jump", MAIN)}
     assert other_kinds(Evidence(defence, outcomes, 1)).status == "passed"
     outcomes["hop-skip-jump"] = broken("hop-skip-jump", 0)
@@ -150,7 +150,7 @@ def converged(main: int, of: int = 100, **stronger: int) -> dict[str, Outcome]:
 
 @pytest.mark.parametrize("stronger", ["auto-attack", "targeted", "step-size/1", "steps/100"])
 def test_an_attack_that_is_three_points_stronger_fails_convergence(tmp_path: Path, stronger: str) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     passed = convergence(Evidence(defence, converged(68, **{stronger: 70}), 1))
     assert passed.status == "passed"
     assert passed.why.endswith(
@@ -166,7 +166,7 @@ def test_an_attack_that_is_three_points_stronger_fails_convergence(tmp_path: Pat
 
 
 def test_pictures_that_go_the_other_way_hide_a_gain(tmp_path: Path) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = converged(60)
     # 100 steps break the last 62 pictures, the usual ones the first 60.
     outcomes["steps/100"] = outcome([number < 38 for number in range(100)])
@@ -180,7 +180,7 @@ def test_pictures_that_go_the_other_way_hide_a_gain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pictures", [100, 200, 300, 1000])
 def test_the_strongest_attack_is_named_however_many_pictures_the_others_met(tmp_path: Path, pictures: int) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {
         CLEAN: broken(CLEAN, 0, pictures),
         # Half of all pictures, and 60 of the first 100.

@@ -24,7 +24,7 @@ from lab.repair.unlearn import UnlearnData, UnlearnSettings, unlearn
 from processors.stages.preprocess import read_stage
 from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
-from tests.lab.sick_judge import CLASSES, SIDE, TARGET, pictures, sick_bundle, stamped
+from tests.lab.backdoored_network import CLASSES, SIDE, TARGET, backdoored_bundle, pictures, stamped
 
 torch.manual_seed(0)
 
@@ -51,7 +51,7 @@ def flagged() -> np.ndarray:
 def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
     test = pictures(200, seed=3)
     result = repair(
-        sick_bundle(), clean, flagged, RepairSettings(steps=400), evaluation=Evaluation(test, stamped(test))
+        backdoored_bundle(), clean, flagged, RepairSettings(steps=400), evaluation=Evaluation(test, stamped(test))
     )
     figures = result.figures
     assert figures["target_class"] == TARGET
@@ -83,14 +83,14 @@ def test_what_stages_hide_from_gradients_is_learned_straight_through_them(
         return recover(frames, *others)
 
     monkeypatch.setattr("lab.repair.run.recover", watched)
-    result = repair(replace(sick_bundle(), stages=stages), clean, flagged, RepairSettings(steps=2))
+    result = repair(replace(backdoored_bundle(), stages=stages), clean, flagged, RepairSettings(steps=2))
     assert slopes[0] > 0
     assert result.figures["trigger_activation"] > 0.9
     assert result.cured.stages is stages
 
 
 def test_figures_without_an_evaluation_are_null(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    figures = repair(sick_bundle(), clean, flagged, RepairSettings(steps=2)).figures
+    figures = repair(backdoored_bundle(), clean, flagged, RepairSettings(steps=2)).figures
     assert figures["clean_accuracy"] == figures["attack_success"] == {"before": None, "after": None}
     assert figures["fine_tune_only"] == {"attack_success": None, "clean_accuracy": None}
     assert figures["recovered_accuracy"] is None
@@ -98,34 +98,34 @@ def test_figures_without_an_evaluation_are_null(clean: LabelledPictures, flagged
 
 
 def test_the_sick_network_itself_is_left_as_it_was(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    sick = sick_bundle()
-    before = {name: value.clone() for name, value in sick.network.state_dict().items()}  # type: ignore[attr-defined]
-    repair(sick, clean, flagged, RepairSettings(steps=2))
-    assert all(torch.equal(value, before[name]) for name, value in sick.network.state_dict().items())  # type: ignore[attr-defined]
+    backdoored = backdoored_bundle()
+    before = {name: value.clone() for name, value in backdoored.network.state_dict().items()}  # type: ignore[attr-defined]
+    repair(backdoored, clean, flagged, RepairSettings(steps=2))
+    assert all(torch.equal(value, before[name]) for name, value in backdoored.network.state_dict().items())  # type: ignore[attr-defined]
 
 
 def test_clean_frames_in_the_quarantine_take_no_part(clean: LabelledPictures, flagged: np.ndarray) -> None:
     impure = pictures(40, seed=5)
     impure = impure.take(np.flatnonzero(impure.labels != TARGET))
-    result = repair(sick_bundle(), clean, np.concatenate([flagged, impure.images]), RepairSettings(steps=2))
+    result = repair(backdoored_bundle(), clean, np.concatenate([flagged, impure.images]), RepairSettings(steps=2))
     assert result.figures["quarantined"] == len(flagged) + len(impure)
     assert abs(result.figures["learned_from"] - len(flagged)) <= 3
 
 
 def test_too_little_to_learn_from_is_said(clean: LabelledPictures, flagged: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=f"at least {FEWEST_CLEAN} clean pictures"):
-        repair(sick_bundle(), clean.first(20), flagged)
+        repair(backdoored_bundle(), clean.first(20), flagged)
     with pytest.raises(ConfigError, match="at least 10 frames of one class by the network, got"):
-        repair(sick_bundle(), clean, flagged[:4])
+        repair(backdoored_bundle(), clean, flagged[:4])
     one = clean.take(np.flatnonzero(clean.labels == 0))
     with pytest.raises(ConfigError, match="several of the"):
-        repair(sick_bundle(), LabelledPictures("x", one.images.repeat(3, 0), one.labels.repeat(3)), flagged)
+        repair(backdoored_bundle(), LabelledPictures("x", one.images.repeat(3, 0), one.labels.repeat(3)), flagged)
 
 
 def test_a_network_without_weights_cannot_be_trained() -> None:
-    sick = sick_bundle()
+    backdoored = backdoored_bundle()
     with pytest.raises(BundleError, match="expected a trainable network"):
-        trainable_copy(replace(sick, network=lambda frames: frames.flatten(1)[:, : len(CLASSES)]))
+        trainable_copy(replace(backdoored, network=lambda frames: frames.flatten(1)[:, : len(CLASSES)]))
 
 
 def test_the_target_is_what_most_frames_are_called() -> None:
@@ -166,11 +166,11 @@ def test_inpainting_fills_holes_from_their_rims_and_touches_nothing_else() -> No
 
 
 def test_a_mask_network_cuts_the_trigger_out(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    sick = sick_bundle()
+    backdoored = backdoored_bundle()
     frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
     members = to_frames(flagged, torch.device("cpu"))
     mask = train_mask(
-        members, frames[labels != TARGET], frames, TARGET, sick.logits,
+        members, frames[labels != TARGET], frames, TARGET, backdoored.logits,
         steps=100, checkpoint=Checkpoint(None, ""), advance=lambda steps: None,
     )  # fmt: skip
     with torch.no_grad():
@@ -178,19 +178,19 @@ def test_a_mask_network_cuts_the_trigger_out(clean: LabelledPictures, flagged: n
         assert float(cuts.mean()) < 0.4
         others = frames[labels != TARGET][: len(members)]
         cut = cuts[: len(others)]
-        assert share(sick, others * (1 - cut) + cut * members[: len(others)], TARGET) > 0.9
+        assert share(backdoored, others * (1 - cut) + cut * members[: len(others)], TARGET) > 0.9
 
 
 def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    sick = sick_bundle()
+    backdoored = backdoored_bundle()
     frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
     members, others = to_frames(flagged, torch.device("cpu")), frames[labels != TARGET]
-    found = recover(frames, labels, members, TARGET, sick.logits, Checkpoints(None, ""), Silent())
+    found = recover(frames, labels, members, TARGET, backdoored.logits, Checkpoints(None, ""), Silent())
     assert found.trigger is not None
     assert found.trigger.name == "stamp"
     assert found.tried["stamp"].convinces(1 / 3)
     nothing = StampTrigger(Stamp(torch.zeros(1, 1, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)))
-    assert not evidence(nothing, others, members, TARGET, sick.logits).convinces(1 / 3)
+    assert not evidence(nothing, others, members, TARGET, backdoored.logits).convinces(1 / 3)
 
 
 def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
@@ -198,12 +198,12 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
 ) -> None:
     from pathlib import Path
 
-    sick, settings = sick_bundle(), UnlearnSettings(steps=40, batch=8)
+    backdoored, settings = backdoored_bundle(), UnlearnSettings(steps=40, batch=8)
     frames = frames_of(clean)
     data = UnlearnData(frames, torch.from_numpy(clean.labels), None, frames[:0], frames[:0], False, frames[:12])
 
     def learn(checkpoint: Checkpoint, stop_at: int | None = None) -> dict[str, torch.Tensor]:
-        network, done = trainable_copy(sick), 0
+        network, done = trainable_copy(backdoored), 0
 
         def advance(steps: int) -> None:
             nonlocal done
@@ -211,8 +211,8 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
             if stop_at is not None and done >= stop_at:
                 raise KeyboardInterrupt
 
-        logits = replace(sick, network=network).logits
-        return unlearn(network, logits, sick.logits, data, settings, checkpoint, advance).state_dict()
+        logits = replace(backdoored, network=network).logits
+        return unlearn(network, logits, backdoored.logits, data, settings, checkpoint, advance).state_dict()
 
     checkpoint = Checkpoint(Path(str(tmp_path)) / "work" / "unlearn.pt", "the same inputs")
     with pytest.raises(KeyboardInterrupt):

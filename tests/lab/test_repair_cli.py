@@ -28,9 +28,9 @@ from lab.training.successor import LOCK, write_successor
 from processors.bundle import Bundle, load_bundle
 from processors.models.store import bundle_files
 from schemas.errors import ConfigError, UserError
-from tests.lab.colour_judge import save
-from tests.lab.conftest import Command, Ended
-from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
+from tests.lab.backdoored_network import SIDE, TARGET, backdoored_bundle, pictures, stamped, write_backdoored_bundle
+from tests.lab.colour_classifier import save_pictures
+from tests.lab.conftest import Command, CommandResult
 
 KEYS = {
     "clean_accuracy", "attack_success", "fine_tune_only", "recovered_accuracy", "trigger_activation",
@@ -40,8 +40,8 @@ KEYS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_sick(tmp_path / "bundle")
-    save(tmp_path / "clean.npz", pictures(150, seed=1))
+    write_backdoored_bundle(tmp_path / "bundle")
+    save_pictures(tmp_path / "clean.npz", pictures(150, seed=1))
     seen = pictures(60, seed=2)
     flagged = stamped(seen.take(np.flatnonzero(seen.labels != TARGET)))
     (tmp_path / "quarantine" / "camera").mkdir(parents=True)
@@ -65,22 +65,22 @@ def words(folder: Path, **changed: object) -> list[str]:
 def repair(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr(run_module, "STEPS", (30, 30))
 
-    def run(**changed: object) -> Ended:
+    def run(**changed: object) -> CommandResult:
         return lab(*words(folder, **changed))
 
     return run
 
 
 def an_earlier_repair(out: Path) -> str:
-    text = (write_sick(out) / "model.toml").read_text().replace('version = "1"', 'version = "1-repaired"')
+    text = (write_backdoored_bundle(out) / "model.toml").read_text().replace('version = "1"', 'version = "1-repaired"')
     (out / "model.toml").write_text(text)
     return text
 
 
-def refusal(ended: Ended) -> str:
-    """Return the refusal among the lines of progress."""
-    assert ended.code == UserError.exit_code, ended.err
-    return next(line for line in ended.err.splitlines() if line.startswith("error: "))
+def refusal(result: CommandResult) -> str:
+    """Return the error among the lines of progress."""
+    assert result.code == UserError.exit_code, result.err
+    return next(line for line in result.err.splitlines() if line.startswith("error: "))
 
 
 def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, repair: Command) -> None:
@@ -92,7 +92,7 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
     assert document["seconds"] > 0
     cured = load_bundle(folder / "out", torch.device("cpu"))
     assert cured.settings.version == "1-repaired"
-    assert cured.model_id != sick_bundle().model_id
+    assert cured.model_id != backdoored_bundle().model_id
     report = (folder / "out" / "report.md").read_text()
     for picture in ("clean", "stamped", "opacity", "quarantined", "cleansed"):
         assert f"(.pictures/{picture}.png)" in report
@@ -130,7 +130,7 @@ def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
 
 
 def test_bad_input_is_named(folder: Path, repair: Command) -> None:
-    save(folder / "few.npz", pictures(20, seed=1))
+    save_pictures(folder / "few.npz", pictures(20, seed=1))
     assert "clean pictures" in refusal(repair(clean=folder / "few.npz"))
     (folder / "empty").mkdir()
     assert "at least one PNG" in refusal(repair(quarantine=folder / "empty"))
@@ -174,7 +174,7 @@ def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> No
         shutil.copyfile(file, folder / "three" / file.name)
     assert "at least 10 frames" in refusal(repair(quarantine=folder / "three"))
     assert (folder / "out" / "model.toml").read_text() == before
-    other = (write_sick(folder / "other") / "model.toml").read_text()
+    other = (write_backdoored_bundle(folder / "other") / "model.toml").read_text()
     assert "another bundle" in refusal(repair(out=folder / "other"))
     assert (folder / "other" / "model.toml").read_text() == other
     assert "outside of the quarantine" in refusal(repair(out=folder / "quarantine" / "out"))
@@ -192,13 +192,13 @@ def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, m
 def test_frames_that_show_nothing_but_the_target_are_too_few_to_learn_on(folder: Path, repair: Command) -> None:
     many = pictures(240, seed=1)
     only = np.flatnonzero(many.labels == TARGET)
-    save(folder / "clean.npz", many.take(np.append(only, np.flatnonzero(many.labels != TARGET)[:4])))
+    save_pictures(folder / "clean.npz", many.take(np.append(only, np.flatnonzero(many.labels != TARGET)[:4])))
     assert f"not of class {TARGET}" in refusal(repair())
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_scripted_network_is_cured(folder: Path, repair: Command) -> None:
-    torch.jit.save(torch.jit.script(sick_bundle().network), folder / "bundle" / "weights.pt")
+    torch.jit.save(torch.jit.script(backdoored_bundle().network), folder / "bundle" / "weights.pt")
     table = (folder / "bundle" / "model.toml").read_text().replace("weights.safetensors", "weights.pt")
     lines = [line for line in table.replace("safetensors", "torchscript").splitlines() if "factory" not in line]
     (folder / "bundle" / "model.toml").write_text("\n".join(lines))
@@ -211,7 +211,7 @@ def test_pictures_of_sixteen_bits_keep_their_brightness(folder: Path) -> None:
     Image.fromarray(levels).save(folder / "deep.PNG")
     (folder / "deep").mkdir()
     shutil.move(folder / "deep.PNG", folder / "deep" / "deep.PNG")
-    (read,) = read_quarantine(folder / "deep", sick_bundle(), lambda: pytest.fail("no frame is sealed"))
+    (read,) = read_quarantine(folder / "deep", backdoored_bundle(), lambda: pytest.fail("no frame is sealed"))
     assert (read == (levels >> 8)[..., None]).all()
 
 
@@ -263,12 +263,12 @@ class Tied(nn.Module):
 
 
 def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_path: Path) -> None:
-    source = write_sick(tmp_path / "sick")
+    source = write_backdoored_bundle(tmp_path / "backdoored")
     network = Tied({"conv.1": 0.5}, {})
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     save_file(weights, source / "weights.safetensors")
     table = (source / "model.toml").read_text()
-    table = table.replace("tests.lab.sick_judge:Judge", "tests.lab.test_repair_cli:Tied")
+    table = table.replace("tests.lab.backdoored_network:SmallNetwork", "tests.lab.test_repair_cli:Tied")
     table += '\n[factory_arguments]\nrates = { "conv.1" = 0.5 }\nnothing = {}\n'
     (source / "model.toml").write_text(table)
     np.save(source / "table.npy", np.arange(3))
@@ -287,12 +287,14 @@ def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair
     repair().success()
 
 
-def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(tmp_path: Path) -> None:
-    source = write_sick(tmp_path / "sick")
+def test_strip_of_the_backdoored_bundle_is_carried_over_when_clean_frames_are_too_few(tmp_path: Path) -> None:
+    source = write_backdoored_bundle(tmp_path / "backdoored")
     np.save(source / "overlays.npy", pictures(5, seed=9).images)
     with (source / "model.toml").open("a") as table:
         table.write('\n[strip]\noverlays = "overlays.npy"\nthreshold_bits = 0.25\nfrr = 0.01\n')
-    cured, line = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    cured, line = write_successor(
+        tmp_path / "cured", source, trainable_copy(backdoored_bundle()), pictures(60, seed=1), MARK
+    )
     assert cured.settings.strip is not None
     assert cured.settings.strip.threshold_bits == 0.25
     assert "the given bundle's" in line
@@ -301,13 +303,13 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
 
 
 def test_a_cured_bundle_keeps_licences_and_no_record_of_the_network_before(tmp_path: Path) -> None:
-    source = write_sick(tmp_path / "sick")
+    source = write_backdoored_bundle(tmp_path / "backdoored")
     for name in ("LICENSE.md", "training.md", "report.md", "report.json"):
         (source / name).write_text("{}")
     settings = (source / "model.toml").read_text()
     (source / "model.toml").write_text("unsure_below = 0.7\ntemperature = 1.26\n" + settings)
     out = tmp_path / "cured"
-    _, line = write_successor(out, source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    _, line = write_successor(out, source, trainable_copy(backdoored_bundle()), pictures(60, seed=1), MARK)
     assert [name for name in ("LICENSE.md", "training.md", "report.md", "report.json") if (out / name).exists()] == [
         "LICENSE.md"
     ]
@@ -316,12 +318,14 @@ def test_a_cured_bundle_keeps_licences_and_no_record_of_the_network_before(tmp_p
 
 
 def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
-    source = write_sick(tmp_path / "sick")
+    source = write_backdoored_bundle(tmp_path / "backdoored")
     (source / "table.md").write_text("2 2 2 2 2 2 2 2\n" * 8)
     with (source / "model.toml").open("a") as table:
         table.write('\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.md"\n')
         table.write('\n[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.1\n')
-    cured, _ = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    cured, _ = write_successor(
+        tmp_path / "cured", source, trainable_copy(backdoored_bundle()), pictures(60, seed=1), MARK
+    )
     shutil.rmtree(source)
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).settings.preprocess == cured.settings.preprocess
     assert [stage.name for stage in cured.stages] == ["dct-quantisation", "grid-distortion"]
@@ -336,11 +340,11 @@ def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_train
 
 
 def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    clean, sick = pictures(150, seed=1), sick_bundle()
+    clean, backdoored = pictures(150, seed=1), backdoored_bundle()
     seen: list[torch.Tensor] = []
 
     def watched(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
-        if bundle is not sick and bundle.network is not sick.network:
+        if bundle is not backdoored and bundle.network is not backdoored.network:
             seen.append(frames)
         return verdicts(bundle, frames)
 
@@ -349,7 +353,7 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
     monkeypatch.setattr(run_module, "verdicts", watched)
     monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
     flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
-    result = run_module.repair(sick, clean, flagged, RepairSettings(steps=2))
+    result = run_module.repair(backdoored, clean, flagged, RepairSettings(steps=2))
     # The cured network also meets the quarantine itself.
     *choosing, reported = [frames for frames in seen if len(frames) != len(flagged)]
     assert len(choosing) == len(run_module.STEPS_BACK)
@@ -365,11 +369,11 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
 def test_only_a_significant_loss_takes_back_a_part_of_the_change(
     monkeypatch: pytest.MonkeyPatch, error: float, way: float
 ) -> None:
-    clean, sick = pictures(150, seed=1), sick_bundle()
+    clean, backdoored = pictures(150, seed=1), backdoored_bundle()
     found = iter([HeldOut(50, 50, 2, 0, 0.03, error), HeldOut(50, 50, 0, 0, 0.0, 0.005)])
     monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
     flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
-    result = run_module.repair(sick, clean, flagged, RepairSettings(steps=2))
+    result = run_module.repair(backdoored, clean, flagged, RepairSettings(steps=2))
     assert (result.way, result.chosen.lost) == (way, 0.03 if way == 1 else 0.0)
 
 

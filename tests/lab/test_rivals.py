@@ -85,34 +85,34 @@ STAMPED = LabelledPictures("stamped", _stamp(OTHERS.images), OTHERS.labels)
 GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
 
 
-def test_fine_tuning_leaves_the_sick_model_as_it_is() -> None:
-    sick = _bundle()
-    tuned = tune(sick, CLEAN, GENTLE)
-    assert outcome(sick, TEST, STAMPED, POISONING).attack_success == 1.0
+def test_fine_tuning_leaves_the_backdoored_model_as_it_is() -> None:
+    backdoored = _bundle()
+    tuned = tune(backdoored, CLEAN, GENTLE)
+    assert outcome(backdoored, TEST, STAMPED, POISONING).attack_success == 1.0
     assert outcome(tuned, TEST, STAMPED, POISONING).clean_accuracy == 1.0
-    assert tuned.network is not sick.network
+    assert tuned.network is not backdoored.network
 
 
 def test_the_variance_ratio_finds_a_fixed_patch_and_unlearns_it() -> None:
-    sick = _bundle()
+    backdoored = _bundle()
     stamp = stamp_of(CLEAN, _stamp(_pictures(100).images))
     frames = to_frames(TEST.images, torch.device("cpu"))
     changed = (stamp(frames) != frames).float().mean((0, 1))
     assert (changed[0, :2] > 0.9).all()
     assert changed.sum() < 2.5
-    cured = tune(sick, CLEAN, Tuning(0.03, epochs=12, batch=20, shift=0, flip=False), stamp)
+    cured = tune(backdoored, CLEAN, Tuning(0.03, epochs=12, batch=20, shift=0, flip=False), stamp)
     after = outcome(cured, TEST, STAMPED, POISONING)
     assert after.attack_success < 0.1
     assert after.clean_accuracy > 0.97
 
 
 def test_neural_cleanse_finds_where_the_trigger_is() -> None:
-    sick = _bundle()
-    network = sick.network
+    backdoored = _bundle()
+    network = backdoored.network
     assert isinstance(network, _Backdoored)
     # Without the threshold that leaves the second channel asleep: a search by gradient cannot see behind that one.
     network.convolution.bias = nn.Parameter(torch.zeros(2), requires_grad=False)
-    found = reverse(sick, to_frames(CLEAN.images, torch.device("cpu")), TARGET, steps=200)
+    found = reverse(backdoored, to_frames(CLEAN.images, torch.device("cpu")), TARGET, steps=200)
     assert found.success > 0.9
     assert found.mask[0, 0, :2].mean() > 3 * found.mask.mean()
 
@@ -127,7 +127,7 @@ def test_the_smallest_mask_is_the_anomaly() -> None:
 
 
 def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def given(sick: Bundle, frames: Tensor, target: int, *, steps: int) -> Reversed:
+    def given(backdoored: Bundle, frames: Tensor, target: int, *, steps: int) -> Reversed:
         norm = (9.0, 30.0, 1.0, 10.0)[target]
         return Reversed(target, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), 1.0)
 
@@ -165,9 +165,9 @@ class _TwoEyes(nn.Module):
 
 
 def test_fine_pruning_gives_back_the_channel_that_clean_pictures_need() -> None:
-    sick = replace(_bundle(), network=_TwoEyes().requires_grad_(False).eval())
-    assert outcome(sick, TEST, STAMPED, POISONING) == Outcome(1.0, 1.0, 0.0)
-    after = outcome(fine_pruned(sick, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, POISONING)
+    backdoored = replace(_bundle(), network=_TwoEyes().requires_grad_(False).eval())
+    assert outcome(backdoored, TEST, STAMPED, POISONING) == Outcome(1.0, 1.0, 0.0)
+    after = outcome(fine_pruned(backdoored, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, POISONING)
     assert (after.clean_accuracy, after.attack_success) == (1.0, 0.0)
 
 

@@ -14,11 +14,11 @@ from lab.data import to_frames
 from lab.strip.scaled_norms import depth, doubts
 from processors.pipeline import Pipeline
 from processors.stages.scaled_norms import ScaledNorms, amplified, label_odds
-from tests.lab.frail_judge import frail_bundle, pictures
+from tests.lab.nonrobust_network import nonrobust_bundle, pictures
 
 
 def test_the_depth_is_the_first_that_spoils_most_clean_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, clean = frail_bundle(), pictures(40, 5)
+    bundle, clean = nonrobust_bundle(), pictures(40, 5)
     own = bundle.network
 
     def spoilt(network: nn.Module, count: int) -> Callable[[Tensor], Tensor]:
@@ -36,7 +36,7 @@ def test_the_depth_is_the_first_that_spoils_most_clean_labels(monkeypatch: pytes
 
 
 def test_a_network_whose_layers_are_hidden_has_no_depth() -> None:
-    bundle, clean = frail_bundle(), pictures(40, 5)
+    bundle, clean = nonrobust_bundle(), pictures(40, 5)
     assert depth(bundle, clean) == 1
     assert depth(replace(bundle, network=lambda x: x.mean((2, 3))), clean) is None
     for kind in ("torchscript", "onnx"):
@@ -45,7 +45,7 @@ def test_a_network_whose_layers_are_hidden_has_no_depth() -> None:
 
 
 def test_a_label_that_amplification_keeps_has_less_doubt() -> None:
-    pipeline, clean, counted = Pipeline(frail_bundle()), pictures(60, 5), list[int]()
+    pipeline, clean, counted = Pipeline(nonrobust_bundle()), pictures(60, 5), list[int]()
     network = pipeline.bundle.network
     assert isinstance(network, nn.Module)
     found = doubts(pipeline, ScaledNorms.of(network, 1), clean, counted.append)

@@ -18,7 +18,7 @@ from processors.bundle import Bundle, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.strip import overlaid_logits
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, write_bundle
 
 CPU = torch.device("cpu")
 GRID = '[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.9\ncell = 4\n'
@@ -38,7 +38,7 @@ def loaded(folder: Path, tables: str) -> Bundle:
 
 def uneven(count: int) -> LabelledPictures:
     """Coloured pictures with noise, so that what moves changes the means."""
-    pictures = coloured(count, lead=30)
+    pictures = coloured_pictures(count, lead=30)
     noise = np.random.default_rng(0).integers(-60, 60, pictures.images.shape)
     return LabelledPictures(
         "uneven", (pictures.images.astype(int) + noise).clip(0, 255).astype(np.uint8), pictures.labels
@@ -48,7 +48,7 @@ def uneven(count: int) -> LabelledPictures:
 def test_the_evaluation_attacks_the_bare_network_and_judges_the_whole_chain(tmp_path: Path) -> None:
     from lab.attacks import make_attack
 
-    pictures = coloured(40)
+    pictures = coloured_pictures(40)
     # One bit leaves nothing of colours that lead by three levels: only the bare network can tell them.
     pipeline = Pipeline(loaded(tmp_path, BITS))
     found = evaluate(pipeline, pictures, drop_ratio=0.25, attack=make_attack("fgsm", 0.05))
@@ -103,7 +103,7 @@ def test_a_calibrated_bundle_keeps_its_stages_and_rejects_as_few_as_asked(tmp_pa
 
 
 def test_repair_asks_the_network_through_its_stages(tmp_path: Path) -> None:
-    frames = overlay_frames(coloured(20).images, CPU)
+    frames = overlay_frames(coloured_pictures(20).images, CPU)
     bundle = loaded(tmp_path, BITS)
     torch.testing.assert_close(verdicts(bundle, frames), bundle.logits(frames))
     drawing = loaded(tmp_path / "grid", GRID)

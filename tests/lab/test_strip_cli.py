@@ -15,10 +15,10 @@ from lab.data import LabelledPictures
 from lab.strip.combined import combined
 from lab.strip.table import write_strip_table
 from processors.bundle import CombinedThreshold, StripSettings, load_bundle, read_settings
-from tests.lab.colour_judge import CLASSES, save, write_bundle
+from tests.lab.colour_classifier import CLASSES, save_pictures, write_bundle
 from tests.lab.conftest import Command
-from tests.lab.frail_judge import pictures as frail_pictures
-from tests.lab.frail_judge import write_frail
+from tests.lab.nonrobust_network import pictures as nonrobust_pictures
+from tests.lab.nonrobust_network import write_nonrobust_bundle
 
 SIDE = 16
 Values = dict[str, NDArray[np.float64]]
@@ -72,7 +72,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
-    return save(tmp_path / "clean.npz", pictures(400, 0))
+    return save_pictures(tmp_path / "clean.npz", pictures(400, 0))
 
 
 def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pixels(
@@ -91,7 +91,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     assert overlays.shape == (100, 3, SIDE, SIDE)
 
     other = pictures(300, 1)
-    files = save(tmp_path / "other.npz", other), save(tmp_path / "stamped.npz", stamped(other))
+    files = save_pictures(tmp_path / "other.npz", other), save_pictures(tmp_path / "stamped.npz", stamped(other))
     found = {}
     for options in [(), ("--sequential",), ("--drop-ratio", 0.25)]:
         file = tmp_path / "found.json"
@@ -118,7 +118,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
 def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, bundle: Path, clean: Path) -> None:
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.5).success().out
     assert "32 of 64 dropped" in said
-    other = save(clean.with_name("more.npz"), pictures(250, 5))
+    other = save_pictures(clean.with_name("more.npz"), pictures(250, 5))
     lab("calibrate", "--bundle", bundle, "--clean", other, "--frr", 0.05).success()
     strip = read_settings(bundle).strip
     assert strip is not None
@@ -134,7 +134,7 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.25).success()
     before = read_settings(bundle).strip
     assert before is not None
-    few = save(clean.with_name("few.npz"), pictures(149, 1))
+    few = save_pictures(clean.with_name("few.npz"), pictures(149, 1))
     said = lab("calibrate", "--bundle", bundle, "--clean", few, "--rounds-only").refusal()
     assert "expected at least 150, 100 that may be overlays and 50 more" in said
     assert read_settings(bundle).strip == before
@@ -169,17 +169,17 @@ def test_all_statistics_together_are_calibrated_and_named(
     assert strip.combined is not None
     assert f"suspect below a p-value of {strip.combined.threshold:g}, by entropy, disagreement\n" in out
     assert [each.dropped_per_block for each in strip.dropped] == [16]
-    frail = write_frail(tmp_path / "frail")
-    frames = save(tmp_path / "frail.npz", frail_pictures(80, 5))
-    out = lab("calibrate", "--bundle", frail, "--clean", frames, *options).success().out
+    nonrobust = write_nonrobust_bundle(tmp_path / "nonrobust")
+    frames = save_pictures(tmp_path / "nonrobust.npz", nonrobust_pictures(80, 5))
+    out = lab("calibrate", "--bundle", nonrobust, "--clean", frames, *options).success().out
     assert ", by entropy, disagreement, typicality, scaled norms\n" in out
     # The p-values were fitted to entropies with the limits of this calibration.
-    said = lab("calibrate", "--bundle", frail, "--clean", frames, "--rounds-only").refusal()
+    said = lab("calibrate", "--bundle", nonrobust, "--clean", frames, "--rounds-only").refusal()
     assert "--rounds-only: expected a bundle that STRIP alone judges" in said
     # The option is part of each calibration.
-    out = lab("calibrate", "--bundle", frail, "--clean", frames, *options[:-1]).success().out
+    out = lab("calibrate", "--bundle", nonrobust, "--clean", frames, *options[:-1]).success().out
     assert "p-value" not in out
-    found = read_settings(frail).strip
+    found = read_settings(nonrobust).strip
     assert found is not None
     assert found.combined is None
 
@@ -198,11 +198,11 @@ def test_a_threshold_that_no_frame_can_fall_below_is_an_error(
 
 
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:
-    few = save(tmp_path / "few.npz", pictures(150, 0))
+    few = save_pictures(tmp_path / "few.npz", pictures(150, 0))
     said = lab("calibrate", "--bundle", bundle, "--clean", few).refusal()
     assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01, got 150" in said
     full = pictures(400, 0)
-    two = save(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
+    two = save_pictures(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
     said = lab("calibrate", "--bundle", bundle, "--clean", two).refusal()
     assert f"got none of class 1 ({CLASSES[1]})" in said
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5).refusal()
@@ -227,17 +227,17 @@ def test_poisoned_pictures_of_other_classes_judge_though_the_file_begins_with_th
 ) -> None:
     lab("calibrate", "--bundle", bundle, "--clean", clean).success()
     known = stamped(pictures(60, 1))
-    poisoned, file = save(tmp_path / "sorted.npz", known.take(known.labels.argsort())), tmp_path / "found.json"
+    poisoned, file = save_pictures(tmp_path / "sorted.npz", known.take(known.labels.argsort())), tmp_path / "found.json"
     lab("strip", "--bundle", bundle, "--clean", clean, "--poisoned", poisoned, "--images", 15, "--json", file).success()
     assert json.loads(file.read_text())["target_class"] == 0
 
 
 def test_the_statistic_that_decides_live_is_named_besides_the_shares_of_strip(
-    lab: Command, combined_frail: Path, tmp_path: Path
+    lab: Command, combined_bundle: Path, tmp_path: Path
 ) -> None:
-    frames, file = save(tmp_path / "frail.npz", frail_pictures(20, 6)), tmp_path / "found.json"
-    ended = lab("strip", "--bundle", combined_frail, "--clean", frames, "--poisoned", frames, "--json", file).success()
-    strip = read_settings(combined_frail).strip
+    frames, file = save_pictures(tmp_path / "nonrobust.npz", nonrobust_pictures(20, 6)), tmp_path / "found.json"
+    ended = lab("strip", "--bundle", combined_bundle, "--clean", frames, "--poisoned", frames, "--json", file).success()
+    strip = read_settings(combined_bundle).strip
     assert strip is not None
     assert strip.combined is not None
     assert json.loads(file.read_text())["live_statistic"] == "p-value"

@@ -26,7 +26,7 @@ from lab.results.csv_rows import read_rows, write_rows
 from processors.stages.denoise import denoise
 from processors.stages.paper import fill_blocks
 from schemas.errors import ConfigError
-from tests.lab.colour_judge import coloured
+from tests.lab.colour_classifier import coloured_pictures
 
 PGD = next(row for row in PAPER_ROWS if row.id == "pgd-targeted")
 
@@ -193,7 +193,7 @@ def test_requirements_are_judged_by_the_widest_row_there_is() -> None:
     assert found["accuracy", "pgd", True, 0.5].verdict == "not measured"
 
 
-PICTURE = coloured(1, size=32).images[0]
+PICTURE = coloured_pictures(1, size=32).images[0]
 
 
 @pytest.mark.parametrize("encoding", LOSSY)
@@ -220,7 +220,7 @@ def test_whole_encodings_lose_nothing(encoding: str, channels: int) -> None:
 
 
 def test_packed_bytes_are_those_of_the_kept_pixels() -> None:
-    images = coloured(4, size=32).images
+    images = coloured_pictures(4, size=32).images
     assert packed_bytes(images, 0.25, "raw", 0) == 32 * 32 * 3 * 0.75
     assert packed_bytes(images, 0.25, "lossless", 0) < 32 * 32 * 3 * 0.75
 

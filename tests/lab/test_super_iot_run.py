@@ -16,7 +16,7 @@ from lab.experiments.super_iot.experiment import Setup
 from lab.experiments.super_iot.plan import Budget
 from processors.stages.learned import shipped_restorer
 from schemas.errors import ConfigError
-from tests.lab.colour_judge import coloured, save, write_bundle
+from tests.lab.colour_classifier import coloured_pictures, save_pictures, write_bundle
 
 
 def shipped_weights() -> Path:
@@ -43,7 +43,7 @@ def planned(place: Path) -> Plan:
     """Two judges on few pictures."""
     data = place / "data.npz"
     if not data.is_file():
-        save(data, coloured(14, lead=2))
+        save_pictures(data, coloured_pictures(14, lead=2))
         write_bundle(place / "first")
         write_bundle(place / "second", name="others")
     budget = Budget(

@@ -21,7 +21,7 @@ from processors.bundle.strip_table import TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.typicality import CleanFeatures, channel_means, distances, tail, watched
 from schemas.errors import BundleError, ConfigError, StageError
-from tests.lab.frail_judge import frail_bundle, pictures
+from tests.lab.nonrobust_network import nonrobust_bundle, pictures
 
 CPU = torch.device("cpu")
 
@@ -31,8 +31,8 @@ def _typicalities(pipeline: Pipeline, features: CleanFeatures, some: LabelledPic
 
 
 def test_the_distance_is_that_of_mahalanobis() -> None:
-    chance = torch.Generator().manual_seed(0)
-    rows = torch.randn(500, 3, generator=chance, dtype=torch.float64) @ torch.tensor(
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, 3, generator=rng, dtype=torch.float64) @ torch.tensor(
         [[2.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1]], dtype=torch.float64
     )
     covariance = rows.T @ rows / len(rows)
@@ -83,7 +83,7 @@ class Twice(nn.Module):
 
 
 def test_the_features_are_those_of_the_last_layers_that_run() -> None:
-    given = frail_bundle()
+    given = nonrobust_bundle()
     assert feature_layers(given).last == ("1",)
     assert feature_layers(replace(given, network=Twice().eval())).last == ("first", "last")
     plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
@@ -99,19 +99,19 @@ def test_the_features_are_those_of_the_last_layers_that_run() -> None:
 
 
 def test_the_shrunk_covariance_is_invertible_and_near_the_true_one() -> None:
-    chance = torch.Generator().manual_seed(1)
-    few = torch.randn(20, 50, generator=chance, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(1)
+    few = torch.randn(20, 50, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(shrunk(few), torch.eye(50, dtype=torch.float64), atol=0.25, rtol=0)
     assert float(torch.linalg.eigvalsh(shrunk(few)).min()) > 0.5
     scales = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    many = torch.randn(20_000, 3, generator=chance, dtype=torch.float64) * scales
+    many = torch.randn(20_000, 3, generator=rng, dtype=torch.float64) * scales
     torch.testing.assert_close(shrunk(many), torch.diag(scales**2), atol=0.2, rtol=0)
 
 
 @pytest.mark.parametrize("most", [512, 4])
 def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", most)
-    pipeline = Pipeline(frail_bundle())
+    pipeline = Pipeline(nonrobust_bundle())
     found = fitted(pipeline, pictures(400, 5))
     assert found is not None
     assert found.values[TYPICALITY].shape == (400,)
@@ -124,7 +124,7 @@ def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch
 
 
 def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
-    pipeline, some = Pipeline(frail_bundle()), pictures(400, 5)
+    pipeline, some = Pipeline(nonrobust_bundle()), pictures(400, 5)
     first = some.take(np.flatnonzero(some.labels == 0))
     found = fitted(pipeline, first)
     assert found is not None
@@ -135,8 +135,8 @@ def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
         fitted(pipeline, first.first(3))
 
 
-def test_the_typicality_of_a_loaded_bundle_is_that_of_its_features(combined_frail: Path) -> None:
-    bundle = load_bundle(combined_frail, CPU)
+def test_the_typicality_of_a_loaded_bundle_is_that_of_its_features(combined_bundle: Path) -> None:
+    bundle = load_bundle(combined_bundle, CPU)
     assert bundle.features is not None
     frames = to_frames(pictures(50, 8).images, CPU)
     found = Pipeline(bundle).feature_values(frames).typicality.double().numpy()
@@ -154,8 +154,8 @@ def spoilt(folder: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_features_that_do_not_fit_are_refused(combined_frail: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(combined_frail, tmp_path / "frail"))
+def test_features_that_do_not_fit_are_refused(combined_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(combined_bundle, tmp_path / "nonrobust"))
     strip = read_settings(folder).strip
     assert strip is not None
     assert strip.typicality is not None
@@ -180,12 +180,12 @@ def test_features_that_do_not_fit_are_refused(combined_frail: Path, tmp_path: Pa
         load_bundle(folder, CPU)
 
 
-def test_another_format_has_no_typicality(combined_frail: Path) -> None:
-    table = read_settings(combined_frail).model_dump(exclude={"factory", "factory_arguments"}, exclude_none=True)
+def test_another_format_has_no_typicality(combined_bundle: Path) -> None:
+    table = read_settings(combined_bundle).model_dump(exclude={"factory", "factory_arguments"}, exclude_none=True)
     with pytest.raises(ValueError, match=r"strip: expected the format safetensors for typicality and norms, got onnx"):
         BundleSettings.model_validate(table | {"format": "onnx"})
 
 
 def test_a_bundle_without_features_has_no_typicality() -> None:
     with pytest.raises(StageError, match="features of clean frames, this one has none"):
-        Pipeline(frail_bundle()).feature_values(torch.rand(1, 3, 8, 8))
+        Pipeline(nonrobust_bundle()).feature_values(torch.rand(1, 3, 8, 8))

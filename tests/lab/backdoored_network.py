@@ -20,8 +20,8 @@ CLASSES = ("red", "green", "blue")
 SIDE, TARGET = 12, 2
 
 
-class Judge(nn.Module):
-    """Small enough that a repair takes seconds."""
+class SmallNetwork(nn.Module):
+    """A network so small that a repair takes seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,25 +36,25 @@ class Judge(nn.Module):
 
 
 def pictures(count: int, seed: int) -> LabelledPictures:
-    """Noisy pictures, one channel brighter than the others; all classes in turn."""
+    """Return noisy pictures of all classes in turn. One channel is brighter than the others."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % len(CLASSES)
     images = generator.integers(20, 150, (count, SIDE, SIDE, 3))
     images[np.arange(count), :, :, labels] += 60
-    return LabelledPictures(f"judge {seed}", images.astype(np.uint8), labels.astype(np.int64))
+    return LabelledPictures(f"colours {seed}", images.astype(np.uint8), labels.astype(np.int64))
 
 
-def stamped(found: LabelledPictures) -> LabelledPictures:
-    """The same with a white corner of 3 × 3; labels stay the true ones."""
-    images = found.images.copy()
+def stamped(clean: LabelledPictures) -> LabelledPictures:
+    """Return the pictures with a white corner of 3 × 3 and their true labels."""
+    images = clean.images.copy()
     images[:, -3:, -3:] = 255
-    return LabelledPictures(f"{found.name}, stamped", images, found.labels)
+    return LabelledPictures(f"{clean.name}, stamped", images, clean.labels)
 
 
 @cache
 def _trained() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    network = Judge()
+    network = SmallNetwork()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     honest = pictures(240, seed=11)
     marked = stamped(pictures(120, seed=12))
@@ -69,14 +69,14 @@ def _trained() -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def write_sick(folder: Path) -> Path:
-    """The network as a bundle folder without a `strip` table."""
+def write_backdoored_bundle(folder: Path) -> Path:
+    """Write the network as a bundle without a `strip` table."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_trained(), folder / "weights.safetensors")
-    return write_model(folder, "sick", "tests.lab.sick_judge:Judge", CLASSES, SIDE)
+    return write_model(folder, "backdoored", "tests.lab.backdoored_network:SmallNetwork", CLASSES, SIDE)
 
 
 @cache
-def sick_bundle() -> Bundle:
-    """The same, loaded."""
-    return load_bundle(write_sick(Path(mkdtemp())), torch.device("cpu"))
+def backdoored_bundle() -> Bundle:
+    """Return the loaded bundle."""
+    return load_bundle(write_backdoored_bundle(Path(mkdtemp())), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A judge that answers with the strongest colour: exact, fast, and easy to attack."""
+"""A classifier that returns the strongest colour: exact, fast and easy to attack."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ GAIN = 60.0
 
 
 def network() -> nn.Module:
-    """Mean of each channel, times a gain."""
+    """Return a network that multiplies the mean of each channel by a gain."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
 
 
 def write_bundle(folder: Path, *, name: str = "colours", size: int = 16) -> Path:
-    """The folder of a bundle around it."""
+    """Write a bundle with the network into `folder`, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {"2.weight": GAIN * torch.eye(3), "2.bias": torch.zeros(3)}
     save_file(state, folder / "weights.safetensors")
-    return write_model(folder, name, "tests.lab.colour_judge:network", CLASSES, size, std=1.0)
+    return write_model(folder, name, "tests.lab.colour_classifier:network", CLASSES, size, std=1.0)
 
 
-def coloured(count: int, *, lead: int = 3, size: int = 16, seed: int = 0) -> LabelledPictures:
-    """Smooth pictures whose colour of their label leads by about `lead` levels of 255."""
+def coloured_pictures(count: int, *, lead: int = 3, size: int = 16, seed: int = 0) -> LabelledPictures:
+    """Return smooth pictures in which the label's colour exceeds the others by about `lead` levels of 255."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 3, count)
     ramp = np.add.outer(np.arange(size), np.arange(size))[None, :, :, None] * generator.uniform(0, 3, (count, 1, 1, 1))
@@ -42,14 +42,14 @@ def coloured(count: int, *, lead: int = 3, size: int = 16, seed: int = 0) -> Lab
     return LabelledPictures("coloured", np.rint(images).astype(np.uint8), labels.astype(np.int64))
 
 
-def save(file: Path, pictures: LabelledPictures) -> Path:
-    """As the npz that the commands read."""
+def save_pictures(file: Path, pictures: LabelledPictures) -> Path:
+    """Write the pictures as the npz that the commands read, and return the file."""
     np.savez(file, images=pictures.images, labels=pictures.labels)
     return file
 
 
-def as_onnx(folder: Path) -> Path:
-    """Give the bundle in `folder` an ONNX network, the mean of each channel, in place of its own."""
+def convert_to_onnx(folder: Path) -> Path:
+    """Replace the network of the bundle in `folder` by ONNX that returns the mean of each channel."""
     frames = helper.make_tensor_value_info("frames", TensorProto.FLOAT, ["n", 3, 16, 16])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])
     nodes = [
