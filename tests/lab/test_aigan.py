@@ -1,4 +1,4 @@
-"""AI-GAN's parts: losses against the formulas as they are printed, the bound, the condition."""
+"""AI-GAN's parts: losses against the printed formulas, the bound, and the condition on the target."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sigmoid(x: float) -> float:
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
-def test_margin_loss_is_equation_4_with_a_target(confidence: float) -> None:
+def test_the_margin_loss_is_equation_4_with_a_target(confidence: float) -> None:
     logits, targets = random(20, 5), torch.arange(20) % 5
     literal = [
         max(max(z for i, z in enumerate(row) if i != t) - row[t], -confidence)
@@ -59,18 +59,18 @@ def test_margin_loss_is_equation_4_with_a_target(confidence: float) -> None:
     assert margin_loss(logits, targets, confidence).item() == pytest.approx(np.mean(literal), abs=1e-6)
 
 
-def test_the_miss_loss_counts_misses_and_weighs_pictures_by_their_nearness_to_the_border() -> None:
+def test_the_miss_loss_counts_misses_and_weighs_pictures_by_their_closeness_to_the_boundary() -> None:
     logits = torch.tensor([[900.0, 0.0], [0.0, 900.0], [1.0, 1.0], [8.0, 0.0]], requires_grad=True)
     targets = torch.tensor([0, 0, 0, 1])
     loss = miss_loss(logits, targets, softness=2.0)
     assert float(loss.detach()) == pytest.approx(8 * (0 + 1 + 0.5 + 1 / (1 + math.exp(-4))) / 4)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     assert logits.grad is not None
-    certain, hopeless, border, near = logits.grad.abs().sum(1).tolist()
+    certain, hopeless, at_boundary, near = logits.grad.abs().sum(1).tolist()
     assert certain == hopeless == pytest.approx(0, abs=1e-12)
-    # At the border it has the slope of the margin loss: 1 for each of the two logits, in a mean of four.
-    assert border == pytest.approx(2 / 4)
-    assert 0 < near < border
+    # At the boundary its slope is that of the margin loss: 1 for each of the two logits, in a mean of four.
+    assert at_boundary == pytest.approx(2 / 4)
+    assert 0 < near < at_boundary
 
 
 def test_the_losses_of_both_heads_are_equations_6_to_8() -> None:
@@ -88,7 +88,7 @@ def test_the_losses_of_both_heads_are_equations_6_to_8() -> None:
     assert class_loss(by_pgd, by_generator, labels).item() == pytest.approx(literal, abs=1e-6)
 
 
-def test_the_generator_wants_to_be_taken_for_clean_and_for_the_target() -> None:
+def test_the_deceit_loss_rewards_pictures_classified_as_clean_and_as_the_target() -> None:
     clean, classes, targets = random(5), random(5, 4), torch.tensor([0, 1, 2, 3, 0])
     as_clean = -np.mean([math.log(sigmoid(x)) for x in clean.tolist()])
     shares = [softmax(row)[t] for row, t in zip(classes.tolist(), targets.tolist(), strict=True)]
@@ -98,7 +98,7 @@ def test_the_generator_wants_to_be_taken_for_clean_and_for_the_target() -> None:
     )
 
 
-def test_contrastive_loss_is_equation_11_over_all_ordered_pairs() -> None:
+def test_the_contrastive_loss_is_equation_11_over_all_ordered_pairs() -> None:
     first, second = random(4, 6), random(4, 6, seed=1)
     vectors = torch.cat((first, second)).double().numpy()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -110,28 +110,28 @@ def test_contrastive_loss_is_equation_11_over_all_ordered_pairs() -> None:
     assert contrastive_loss(first, second).item() == pytest.approx(total / 8, abs=1e-5)
 
 
-def test_distillation_wants_the_answers_whatever_is_added_to_all_logits() -> None:
+def test_the_distillation_loss_ignores_a_constant_added_to_all_logits() -> None:
     answers = random(6, 4).log_softmax(1)
     assert distillation_loss(answers + 3, answers).item() == pytest.approx(0, abs=1e-5)
     others = random(6, 4, seed=1)
     literal = 0.0
-    for guessed, wanted in zip((others / 4).tolist(), (answers / 4).tolist(), strict=True):
-        q, p = softmax(guessed), softmax(wanted)
+    for student, teacher in zip((others / 4).tolist(), (answers / 4).tolist(), strict=True):
+        q, p = softmax(student), softmax(teacher)
         literal += sum(each * math.log(each / q[i]) for i, each in enumerate(p))
     assert distillation_loss(others, answers).item() == pytest.approx(literal / 6 * 16, rel=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
 @given(eps=st.floats(1 / 255, 1), seed=st.integers(0, 1000))
-def test_no_picture_leaves_the_bound_or_the_range(eps: float, seed: int) -> None:
+def test_attacked_pictures_stay_within_the_bound_and_the_range(eps: float, seed: int) -> None:
     generator = tiny_generator()
     with torch.no_grad():
-        nn.init.normal_(generator.templates.weight, std=100)  # saturated: every value wants to go all the way
+        nn.init.normal_(generator.templates.weight, std=100)  # saturated: every value moves by the whole bound
         pictures = torch.rand(5, 3, 8, 12, generator=torch.Generator().manual_seed(seed))
         attacked = perturbed(pictures, generator(pictures, torch.arange(5) % 3), eps * WITHIN)
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    # A unit in the last place of float32 below 1: sum and step are rounded.
+    # The tolerance is one unit in the last place of float32 below 1, because sum and step are rounded.
     assert (attacked.double() - pictures.double()).abs().max() <= eps + 2**-24
 
 
@@ -145,7 +145,7 @@ def test_the_direction_depends_on_the_target_and_on_the_picture() -> None:
     assert not torch.allclose(first[0], first[1], atol=1e-2)
 
 
-def test_the_gate_chooses_between_the_templates_of_the_target() -> None:
+def test_the_gate_selects_one_of_the_templates_of_the_target() -> None:
     generator = tiny_generator()
     pictures = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     table = random(3, 3, 3, 8, 12).sign()
@@ -157,7 +157,7 @@ def test_the_gate_chooses_between_the_templates_of_the_target() -> None:
     assert torch.allclose(made, torch.tanh(2 * table[[2, 0], [1, 1]]), atol=1e-5)
 
 
-def test_templates_turn_the_pictures_of_one_class_into_another() -> None:
+def test_a_template_moves_pictures_of_one_class_to_another_class() -> None:
     shape, eps = Shape(3, 1, 8, 8), 0.2
     levels = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with seeded(0):
@@ -166,7 +166,7 @@ def test_templates_turn_the_pictures_of_one_class_into_another() -> None:
     labels = target(levels.float() / 255).argmax(1)
     found = templates(levels, labels, shape, WhiteBox(target), eps, 1.0, 0)
     assert found.abs().max() <= 1
-    # Of a linear network the best direction to each class from each other is known.
+    # The best direction from one class to another is known for a linear network.
     rows = last.weight
     for wanted, source in ((0, 1), (1, 2), (2, 0)):
         frames = levels[labels == source].float() / 255
@@ -179,7 +179,7 @@ def test_templates_turn_the_pictures_of_one_class_into_another() -> None:
     assert not found[0, 0].any()
 
 
-def test_the_gate_learns_what_pictures_show() -> None:
+def test_the_gate_learns_the_classes_of_pictures() -> None:
     generator = tiny_generator()
     labels = torch.arange(60) % 3
     levels = (labels.view(60, 1, 1, 1) * 80 + torch.zeros(60, 3, 8, 12)).to(torch.uint8)
@@ -191,7 +191,7 @@ def test_the_gate_learns_what_pictures_show() -> None:
     assert (generator.eval().guessed(levels.float() / 255).argmax(1) == labels).all()
 
 
-def test_a_generator_refuses_sizes_that_it_cannot_halve_twice() -> None:
+def test_a_generator_rejects_sizes_that_are_no_multiples_of_four() -> None:
     with pytest.raises(ValueError, match="multiples of 4, got 30x32"):
         Generator(Shape(3, 3, 30, 32))
 
@@ -207,7 +207,7 @@ def test_pre_training_brings_views_of_a_picture_together() -> None:
     assert losses[1] < losses[0] - 0.4
 
 
-def test_a_folded_network_answers_as_the_bundle_does_and_gives_gradients() -> None:
+def test_a_folded_network_returns_the_bundles_logits_and_has_gradients() -> None:
     bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
     frames = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     folded = differentiable(bundle)(frames)

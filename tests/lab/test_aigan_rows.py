@@ -1,4 +1,4 @@
-"""The rows of AI-GAN: a success is a picture that is taken for its target."""
+"""The rows of AI-GAN: a success is a picture that is classified as its target."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows(defence: str = NOTHING) -> list[SuccessRow]:
     return list(rows_of("mnist", "white-box", "AI-GAN", 0.3, defence, seen, TARGETS, LABELS))
 
 
-def test_a_success_is_a_picture_that_is_taken_for_its_target_and_every_target_has_a_row() -> None:
+def test_a_success_is_a_picture_classified_as_its_target_and_every_target_has_a_row() -> None:
     whole, *by_class = rows()
     assert (whole.target, whole.hits, whole.images, whole.share) == (-1, 3, 4, 0.75)
     assert whole.low < 0.75 < whole.high
@@ -43,8 +43,8 @@ def test_verdicts_on_other_pictures_or_of_another_generator_are_not_reused(
     for file in (data, home / SETTINGS):
         file.write_text("as before")
 
-    def verdicts(given: Attacked) -> Tables:
-        made.append(given.cache.get("verdicts", "a state without pictures", lambda: {"class": np.array(len(made))}))
+    def verdicts(task: Attacked) -> Tables:
+        made.append(task.cache.get("verdicts", "a state without pictures", lambda: {"class": np.array(len(made))}))
         return {}
 
     made: list[Arrays] = []

@@ -1,4 +1,4 @@
-"""Generators as they ship: ONNX that answers as torch does, and what the fleet's own one is worth."""
+"""Shipped generators: ONNX with the outputs of torch, and the success of the fleet's generator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPE = Shape(classes=3, channels=1, height=8, width=12)
 SETTINGS_OF_TINY = GeneratorSettings("tiny", "none@1+0", "white-box", ["a", "b", "c"], 1, 8, 12, 0.25, "a command")
 
 
-def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -> None:
+def test_onnx_returns_the_outputs_of_torch_for_any_number_of_pictures(tmp_path: Path) -> None:
     with seeded(0):
         generator = Generator(SHAPE, narrow=4, wide=6, blocks=1).eval()
     for norm in generator.modules():
@@ -36,7 +36,7 @@ def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -
     ship(generator, SETTINGS_OF_TINY, tmp_path)
     attacker = Attacker(tmp_path)
     assert attacker.settings == SETTINGS_OF_TINY
-    assert b".py" not in (tmp_path / MODEL).read_bytes(), "whose files it was made by is nobody's business"
+    assert b".py" not in (tmp_path / MODEL).read_bytes(), "the model names source files of the machine that made it"
     for count in (1, 5):
         pictures = torch.rand(count, 1, 8, 12, generator=torch.Generator().manual_seed(count))
         targets = torch.arange(count) % 3
@@ -65,7 +65,7 @@ def test_a_longer_training_starts_with_the_function_of_the_shipped_generator(tmp
     adopt(longer, shipped_weights(tmp_path), pictures)
     with torch.no_grad():
         torch.testing.assert_close(longer.eval()(pictures, targets), expected, atol=0.02, rtol=0)
-        # It goes on with the statistics of its batches, which must not change what it makes.
+        # In training, batch norms use the statistics of the batch. These must not change the directions.
         torch.testing.assert_close(longer.train()(pictures, targets), expected, atol=0.05, rtol=0)
         assert expected.std() > 0.2
     with pytest.raises(ConfigError, match=r"--start: encoder\.stem\.weight: expected the shape"):
@@ -75,29 +75,29 @@ def test_a_longer_training_starts_with_the_function_of_the_shipped_generator(tmp
         shipped_weights(tmp_path)
 
 
-def test_a_generator_of_five_mebibytes_does_not_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_of_five_mebibytes_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.aigan.shipping.export", lambda generator, file: file.write_bytes(bytes(MAX_BYTES)))
     with pytest.raises(ConfigError, match=f"expected fewer than {MAX_BYTES} bytes"):
         ship(Generator(SHAPE, narrow=2, wide=2, blocks=1), SETTINGS_OF_TINY, tmp_path)
     assert not (tmp_path / MODEL).exists()
 
 
-def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
+def test_the_fleets_generator_reaches_its_targets_within_its_bound() -> None:
     attacker = Attacker(shipped_generator("scene"))
     bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
     assert attacker.settings.bundle == bundle.model_id
     pictures = judging_scenes(200)
     frames = frames_of(pictures)
     targets = targets_for(pictures.labels, 12, seed=0)
-    made = attack(attacker, frames, targets)
-    seen = verdicts(bare(bundle), made.frames)
-    assert made.l_inf <= attacker.settings.eps
-    assert (seen == targets).mean() >= 0.6
-    assert (seen == pictures.labels).mean() <= 0.3
+    attacked = attack(attacker, frames, targets)
+    classes = verdicts(bare(bundle), attacked.frames)
+    assert attacked.l_inf <= attacker.settings.eps
+    assert (classes == targets).mean() >= 0.6
+    assert (classes == pictures.labels).mean() <= 0.3
     assert (verdicts(bare(bundle), frames) == pictures.labels).mean() >= 0.99
 
 
-def test_a_sharpened_direction_stays_within_the_bound_and_reaches_it_more_often() -> None:
+def test_a_sharpened_direction_stays_within_the_bound_and_reaches_it_in_more_values() -> None:
     attacker = Attacker(shipped_generator("scene"))
     made = attacker.settings
     frames = np.random.default_rng(0).uniform(0.2, 0.8, (6, made.channels, made.height, made.width)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_a_sharpened_direction_stays_within_the_bound_and_reaches_it_more_often(
     assert (sharp > 0.99 * made.eps).mean() > (plain > 0.99 * made.eps).mean()
 
 
-def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:
+def test_pgd_reaches_the_same_targets_within_the_same_bound() -> None:
     bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
     pictures = judging_scenes(8)
     targets = targets_for(pictures.labels, 12, seed=0)
@@ -118,7 +118,7 @@ def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_every_generator_ships_with_its_settings_and_its_record(name: str) -> None:
+def test_every_shipped_generator_has_its_settings_and_its_training_record(name: str) -> None:
     folder = shipped_generator(name)
     settings = Attacker(folder).settings
     assert settings.name == name
@@ -126,7 +126,7 @@ def test_every_generator_ships_with_its_settings_and_its_record(name: str) -> No
     assert settings.command in (folder / "training.md").read_text(encoding="utf-8")
 
 
-def test_attack_writes_the_agreed_figures(lab: Command, tmp_path: Path) -> None:
+def test_the_attack_command_writes_its_documented_figures(lab: Command, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     lab("aigan", "attack", "--dataset", "scene", "--images", 4, "--json", file).success()
     figures = json.loads(file.read_text())
@@ -136,7 +136,7 @@ def test_attack_writes_the_agreed_figures(lab: Command, tmp_path: Path) -> None:
     assert figures["pgd40_seconds"] > figures["seconds"] > 0
 
 
-def test_a_generator_for_other_pictures_is_refused(lab: Command, tmp_path: Path) -> None:
+def test_a_generator_for_another_picture_size_is_rejected(lab: Command, tmp_path: Path) -> None:
     shutil.copy(shipped_generator("scene") / MODEL, tmp_path)
     (tmp_path / SETTINGS).write_text(to_toml(asdict(SETTINGS_OF_TINY)), encoding="utf-8")
     options = ("--dataset", "scene", "--generator", tmp_path, "--json", tmp_path / "figures.json")
@@ -145,6 +145,6 @@ def test_a_generator_for_other_pictures_is_refused(lab: Command, tmp_path: Path)
     )
 
 
-def test_a_training_that_has_no_recipe_for_a_start_is_refused(lab: Command, tmp_path: Path) -> None:
-    refused = lab("aigan", "train", "--dataset", "scene", "--start", tmp_path).refusal()
-    assert "--start: expected a white-box training of mnist, cifar10, got scene" in refused
+def test_the_option_start_is_rejected_for_a_training_without_a_recipe_for_it(lab: Command, tmp_path: Path) -> None:
+    error = lab("aigan", "train", "--dataset", "scene", "--start", tmp_path).refusal()
+    assert "--start: expected a white-box training of mnist, cifar10, got scene" in error

@@ -1,4 +1,4 @@
-"""AI-GAN's training: it succeeds, goes on after a stop as if there had been none, and asks a black box for answers."""
+"""AI-GAN's training: it succeeds, resumes after a stop with the same result, and queries a black box."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pictures() -> tuple[Tensor, Tensor]:
 def trained(
     opponent: Opponent, recipe: Recipe = RECIPE, file: Path | None = None, most: int | None = None
 ) -> Generator:
-    """The generator after the whole recipe, or what is left in `file` when the run is stopped after `most` steps."""
+    """Return the generator after the whole recipe. If `most` is given, stop with KeyboardInterrupt after this step."""
 
     def stop(step: int, generator: Generator) -> None:
         if step == most:
@@ -65,18 +65,18 @@ def black_box(answers: Callable[[Tensor], Tensor] | None = None) -> Distilled:
     return Distilled(answers or answers_of(linear()), linear(1), rate=1e-2)
 
 
-def test_a_trained_generator_gets_the_classes_that_it_asks_for() -> None:
+def test_a_trained_generator_reaches_its_target_classes() -> None:
     with seeded(0):
         before = Generator(SHAPE, RECIPE.narrow, RECIPE.wide, RECIPE.blocks).eval()
     assert success(before, linear(), *pictures(), 0.3) < 0.5
     assert success(trained(white_box()), linear(), *pictures(), 0.3) > 0.9
 
 
-def test_dynamic_distillation_succeeds_on_a_target_that_it_only_asks() -> None:
+def test_dynamic_distillation_succeeds_by_queries_alone() -> None:
     opponent = black_box()
     generator = trained(opponent, replace(RECIPE, steps=80, cycle=80, warmup_steps=20))
     assert success(generator, linear(), *pictures(), 0.3) > 0.8
-    # Two sources for each of three targets while the templates are made.
+    # Templates are made for three targets from two source classes each.
     by_templates = 3 * 2 * sum(10 * (each // 2 + each) for each in (universal.SHARED_BATCH, universal.OWN_BATCH))
     assert opponent.asked == 100 * (RECIPE.batch // 2 + RECIPE.batch) + by_templates
 
@@ -87,27 +87,27 @@ def few_steps_for_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(universal, "OWN_STEPS", 10)
 
 
-def test_a_black_box_is_never_asked_for_a_gradient() -> None:
+def test_a_black_box_is_queried_without_gradients() -> None:
     target = linear()
-    asked = []
+    queries = []
 
     def watched(frames: Tensor) -> Tensor:
-        asked.append((frames.requires_grad, torch.is_grad_enabled()))
+        queries.append((frames.requires_grad, torch.is_grad_enabled()))
         return target(frames)  # type: ignore[no-any-return]
 
     opponent = black_box(answers_of(watched))
     attacked = torch.rand(4, 1, 8, 8).requires_grad_()
     opponent.learn(torch.rand(4, 1, 8, 8), attacked * 1, 1.0)
-    assert asked == [(False, False)]
+    assert queries == [(False, False)]
     assert attacked.grad is None
-    # Gradients for the generator come from the local network, whose weights get none.
+    # The generator's gradients come from the local network, whose weights get no gradients.
     (gradient,) = torch.autograd.grad(opponent.logits(attacked).sum(), attacked)
     assert gradient.abs().sum() > 0
     assert all(parameter.grad is None for parameter in target.parameters())
-    assert asked == [(False, False)]
+    assert queries == [(False, False)]
 
 
-def test_the_local_network_follows_what_the_generator_makes() -> None:
+def test_the_local_network_learns_the_black_boxs_answers_on_generated_pictures() -> None:
     opponent, frames = black_box(), torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     target = linear()
     for _ in range(100):
@@ -120,7 +120,7 @@ def test_the_local_network_follows_what_the_generator_makes() -> None:
 
 
 @pytest.mark.parametrize("make", [white_box, black_box])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_resumes_and_ends_in_the_same_weights(
     make: Callable[[], Opponent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 5)
@@ -129,20 +129,20 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     file = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
         trained(make(), recipe, file, most=5)
-    # Six steps more, which are its own end; then those that somebody wants beside them.
+    # The first run ends after six steps. The next one has more steps and continues from there.
     trained(make(), replace(recipe, steps=6), file)
     later = trained(make(), recipe, file)
     for (name, expected), (_, got) in zip(whole.state_dict().items(), later.state_dict().items(), strict=True):
         assert torch.equal(expected, got), name
 
 
-def test_fewer_steps_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None:
+def test_fewer_steps_than_the_checkpoint_has_are_rejected(tmp_path: Path) -> None:
     trained(white_box(), replace(RECIPE, steps=4), tmp_path / "state.pt")
     with pytest.raises(ConfigError, match=r"--steps: expected at least 4, those of the checkpoint .*, got 3"):
         trained(white_box(), replace(RECIPE, steps=3), tmp_path / "state.pt")
 
 
-def test_a_run_may_get_more_steps_and_ships_after_each_cycle() -> None:
+def test_more_steps_keep_the_learning_rates_and_each_cycle_ends_with_a_generator() -> None:
     short, long = (replace(RECIPE, steps=steps, cycle=10) for steps in (15, 30))
     assert short.described == long.described
     assert [short.rate_at(step) for step in range(15)] == [long.rate_at(step) for step in range(15)]

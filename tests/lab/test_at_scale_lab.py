@@ -1,4 +1,4 @@
-"""What the experiment on the network's scale says of itself."""
+"""The experiment on the network's scale: its ratios and intervals, its scenes and its page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
 
-def test_the_ratio_is_of_the_same_frames_and_its_interval_is_the_paired_one() -> None:
+def test_the_ratio_and_its_paired_interval_are_of_the_same_frames() -> None:
     theirs = np.arange(1000) < 900
     found = ratio_interval(theirs, theirs)
     assert found == (1.0, 1.0, 1.0)
@@ -29,9 +29,9 @@ def test_the_ratio_is_of_the_same_frames_and_its_interval_is_the_paired_one() ->
     assert ratio_interval(nothing, nothing) == (1.0, 1.0, 1.0)
 
 
-def test_frames_that_never_differ_give_an_interval_with_a_width_unless_both_ways_are_the_same() -> None:
+def test_equal_answers_have_an_interval_with_a_width_unless_both_ways_are_the_same() -> None:
     row = Row("hard", "", 480, 640, 0.25, 6.75, "restored", 100, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.8, 0.8, 100.0, 10.0)
-    # Bonett and Price: one is added to each of the two discordant counts, and 2 to n.
+    # Bonett and Price add one to each of the two discordant counts, and 2 to n.
     half = 1.96 * np.sqrt(2 / 102 / 102) / 0.8
     assert ratio_text(row) == f"1.000 [{1 - half:.3f}, {1 + half:.3f}]"
     assert ratio_text(replace(row, way="rebuilt whole")) == "1.000 [1.000, 1.000]"
@@ -39,14 +39,14 @@ def test_frames_that_never_differ_give_an_interval_with_a_width_unless_both_ways
     assert ratio_text(replace(row, ratio=0.99, ratio_low=0.98, ratio_high=1.0)) == "0.990 [0.980, 1.000]"
 
 
-def test_hard_scenes_are_darker_and_the_same_every_time() -> None:
+def test_hard_scenes_are_darker_and_reproducible() -> None:
     usual, hard, again = (scenes(12, (40, 48), CONDITIONS[name]) for name in ("usual", "hard", "hard"))
     assert hard.images.mean() < 0.7 * usual.images.mean()
     np.testing.assert_array_equal(hard.images, again.images)
     np.testing.assert_array_equal(hard.labels, usual.labels)
 
 
-def test_a_size_is_measured_at_every_ratio_clean_and_attacked() -> None:
+def test_a_size_is_measured_at_every_drop_ratio_clean_and_attacked() -> None:
     pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))
     clean = list(measure(pipeline, "usual", (96, 96), 6, False))
     attacked = list(measure(pipeline, "dim", (64, 64), 6, True))

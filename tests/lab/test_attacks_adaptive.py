@@ -1,4 +1,4 @@
-"""Gradients of EOT and BPDA against finite differences, at the point where the attack is and not where it began."""
+"""Gradients of EOT and BPDA against finite differences at the current iterate of the attack."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ FINE_LABELS = LABELS[:3]
 
 
 def waved(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Smooth, curved and random: a wave of another phase at every draw."""
+    """Return frames with a wave of random phase: a smooth, nonlinear and random defence."""
     phase = torch.rand((len(frames), 1, 1, 1), generator=generator, dtype=torch.float64).to(frames)
     return frames + 0.1 * torch.sin(12 * frames + 6 * phase)
 
 
 def stepped(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Random as well, with a gradient of 0 wherever there is one."""
+    """Return frames in random steps: a random defence whose gradient is 0 almost everywhere."""
     phase = torch.rand((len(frames), 1, 1, 1), generator=generator, dtype=torch.float64).to(frames)
     return ((frames + phase / 8) * 8).floor() / 8
 
@@ -49,7 +49,7 @@ smooth_defence = behind(waved, nonlinear)
 
 
 def finite_differences(defended: Defended, point: Tensor, labels: Tensor, samples: int, seed: int) -> Tensor:
-    """The gradient of the summed loss at `point` (B, C, H, W), one value after the other, under the same draws."""
+    """Return the gradient of the summed loss at `point` (B, C, H, W), value by value, under the same draws."""
 
     def losses(frames: Tensor) -> Tensor:
         draws = rng(seed)
@@ -66,12 +66,12 @@ def finite_differences(defended: Defended, point: Tensor, labels: Tensor, sample
     return gradient
 
 
-def test_the_gradient_of_eot_is_that_of_the_mean_over_its_draws() -> None:
+def test_the_gradient_of_eot_is_the_gradient_of_the_loss_over_its_draws() -> None:
     found = loss_gradient(smooth_defence, FINE, FINE_LABELS, 4, rng(7))
     torch.testing.assert_close(found, finite_differences(smooth_defence, FINE, FINE_LABELS, 4, 7), rtol=1e-5, atol=1e-7)
 
 
-def test_bpda_gives_the_defences_values_and_the_stand_ins_gradient_under_the_same_draws() -> None:
+def test_bpda_has_the_values_of_the_defence_and_the_gradient_of_the_stand_in() -> None:
     mixed = bpda(stepped, waved)
     point = FINE.clone().requires_grad_()
 
@@ -85,8 +85,8 @@ def test_bpda_gives_the_defences_values_and_the_stand_ins_gradient_under_the_sam
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_gradient_of_bpda_meets_the_network_where_the_defence_led() -> None:
-    """The chain rule through identity: the network's own gradient at the defended picture."""
+def test_the_gradient_of_bpda_is_taken_at_the_defended_picture() -> None:
+    """Check the chain rule through the identity: the network's own gradient at the defended picture."""
     found = loss_gradient(behind(bpda(stepped), nonlinear), FINE, FINE_LABELS, 1, rng(7))
     at_defended = finite_differences(behind(identity, nonlinear), stepped(FINE, rng(7)), FINE_LABELS, 1, 7)
     torch.testing.assert_close(found, at_defended, rtol=1e-5, atol=1e-7)
@@ -94,7 +94,7 @@ def test_the_gradient_of_bpda_meets_the_network_where_the_defence_led() -> None:
 
 @pytest.mark.parametrize("mixed", [waved, bpda(stepped, waved)])
 def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended) -> None:
-    """Each iterate is where the sign of finite differences at the one before leads; not where those at the frame do."""
+    """Check that each iterate follows the sign of finite differences at the iterate before, and not at the frame."""
     visited: list[tuple[Tensor, int]] = []
 
     def watched(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -107,18 +107,21 @@ def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended)
 
     points = [*(point for point, _ in visited), last]
     assert torch.equal(points[0], FINE)
-    stayed = 0.0
-    # Of BPDA, the smooth stand-in is what is differentiated, around the defence's own values.
+    share_that_differs = 0.0
+    # BPDA differentiates the smooth stand-in around the defence's own values.
     for number, (before, after) in enumerate(itertools.pairwise(points), start=1):
         here, at_frame = (_sign(mixed, point, number) for point in (before, FINE))
         expected = (FINE + (before + 0.5 * EPS * here - FINE).clamp(-EPS, EPS)).clamp(0, 1)
         torch.testing.assert_close(after, expected)
-        stayed = max(stayed, (here != at_frame).double().mean().item())
-    assert stayed > 0.05
+        share_that_differs = max(share_that_differs, (here != at_frame).double().mean().item())
+    assert share_that_differs > 0.05
 
 
 def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
-    """Of finite differences of the loss under one draw; a stand-in is moved to the values of what it stands in for."""
+    """Return the sign of finite differences of the loss under one draw.
+
+    A stand-in is shifted to the values of the defence that it replaces.
+    """
     exact, smooth = mixed(point, rng(seed)).detach(), waved(point, rng(seed)).detach()
 
     def shifted(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -129,7 +132,7 @@ def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("targeted", [False, True])
-def test_both_norms_keep_their_ball_and_reach_its_border(norm: Norm, targeted: bool) -> None:
+def test_attacks_stay_in_their_ball_and_reach_its_surface(norm: Norm, targeted: bool) -> None:
     eps = EPS if norm == "linf" else 0.8
     wanted = TARGETS if targeted else None
     attacked = eot_pgd(bare, FRAMES, LABELS, wanted, eps=eps, steps=10, samples=1, generator=rng(), norm=norm)
@@ -144,8 +147,10 @@ def test_both_norms_keep_their_ball_and_reach_its_border(norm: Norm, targeted: b
 
 
 @pytest.mark.parametrize("targets", [None, TARGETS])
-def test_a_margin_has_a_gradient_where_the_cross_entropy_of_a_sure_network_has_none(targets: Tensor | None) -> None:
-    def sure(frames: Tensor, generator: torch.Generator) -> Tensor:
+def test_the_margin_of_a_saturated_network_has_a_gradient_and_its_cross_entropy_has_none(
+    targets: Tensor | None,
+) -> None:
+    def saturated(frames: Tensor, generator: torch.Generator) -> Tensor:
         return 1e4 * linear(frames)
 
     labels = linear(FRAMES).argmax(1)
@@ -153,7 +158,7 @@ def test_a_margin_has_a_gradient_where_the_cross_entropy_of_a_sure_network_has_n
 
     def answers(margin: bool) -> Tensor:
         attacked = eot_pgd(
-            sure, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=rng(), random_start=False,
+            saturated, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=rng(), random_start=False,
             margin=margin,
         )  # fmt: skip
         return linear(attacked).argmax(1)
@@ -164,7 +169,7 @@ def test_a_margin_has_a_gradient_where_the_cross_entropy_of_a_sure_network_has_n
         assert (answers(margin=False) == labels).any()
 
 
-def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
+def test_the_random_start_in_the_l2_ball_is_optional() -> None:
     def flat(frames: Tensor, generator: torch.Generator) -> Tensor:
         return 0 * linear(frames)
 
@@ -178,24 +183,24 @@ def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
     assert 0.4 < l2(attacked(True) - FRAMES).max() <= 0.5
 
 
-def test_bpda_breaks_what_has_no_gradient_of_its_own() -> None:
-    blind = eot_pgd(
+def test_bpda_breaks_a_defence_without_a_gradient() -> None:
+    without_bpda = eot_pgd(
         behind(stepped, linear), FRAMES, LABELS, None, eps=0.05, steps=10, samples=2, generator=rng(),
         random_start=False,
     )  # fmt: skip
-    assert torch.equal(blind, FRAMES)
+    assert torch.equal(without_bpda, FRAMES)
 
     defended = behind(bpda(stepped), linear)
-    seeing = eot_pgd(defended, FRAMES, LABELS, None, eps=EPS, steps=10, samples=2, generator=rng())
-    assert (defended(seeing, rng(9)).argmax(1) != LABELS).all()
+    with_bpda = eot_pgd(defended, FRAMES, LABELS, None, eps=EPS, steps=10, samples=2, generator=rng())
+    assert (defended(with_bpda, rng(9)).argmax(1) != LABELS).all()
 
 
 def negative(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """The worst case for the identity: every gradient has the wrong sign."""
+    """Return negatives, the worst case for the identity: every gradient has the wrong sign."""
     return 1 - stepped(frames, generator)
 
 
-def test_a_learned_surrogate_breaks_what_the_identity_cannot() -> None:
+def test_a_learned_surrogate_breaks_a_defence_that_the_identity_does_not() -> None:
     labels = linear(negative(FRAMES, rng(3))).argmax(1)
     pictures = torch.rand(60, *FRAMES.shape[1:], generator=rng(6))
     surrogate = learn_surrogate(negative, pictures, seed=0, steps=30)
@@ -209,7 +214,7 @@ def test_a_learned_surrogate_breaks_what_the_identity_cannot() -> None:
     assert survivors(identity) > 0.8
 
 
-def test_a_surrogate_is_the_same_for_the_same_seed_and_leaves_common_chance_alone() -> None:
+def test_a_surrogate_follows_from_its_seed_and_leaves_the_global_generator_alone() -> None:
     pictures = torch.rand(8, *FRAMES.shape[1:], generator=rng(6))
     before = torch.get_rng_state()
     first, again, other = (learn_surrogate(stepped, pictures, seed=seed, steps=2) for seed in (1, 1, 2))
@@ -223,7 +228,7 @@ def smooth_pictures() -> Tensor:
     return F.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
 
 
-def test_the_stand_in_of_jpeg_is_near_the_codec_and_its_gradient_is_that_of_its_own_values() -> None:
+def test_the_jpeg_stand_in_is_near_the_codec_and_has_its_own_gradient() -> None:
     pictures = smooth_pictures()
     for quality in (20, 75):
         apart = (jpeg_stand_in(quality)(pictures, rng()) - Jpeg(quality)(pictures, rng())).abs().mean()
@@ -232,7 +237,7 @@ def test_the_stand_in_of_jpeg_is_near_the_codec_and_its_gradient_is_that_of_its_
     assert jpeg_stand_in(50)(grey, rng()).shape == grey.shape
 
     stand_in = jpeg_stand_in(50)
-    point = (0.2 + 0.6 * pictures[:1]).double().requires_grad_()  # far from where it is clamped
+    point = (0.2 + 0.6 * pictures[:1]).double().requires_grad_()  # far from the values at which it is clamped
     towards = torch.randn(point.shape, generator=rng(2)).double()
     (gradient,) = torch.autograd.grad(stand_in(point, rng()).sin().sum(), point)
     with torch.no_grad():
@@ -241,14 +246,14 @@ def test_the_stand_in_of_jpeg_is_near_the_codec_and_its_gradient_is_that_of_its_
     torch.testing.assert_close((gradient * towards).sum(), moved, rtol=1e-4, atol=1e-4)
 
 
-def test_the_stand_in_of_shield_draws_what_shield_draws() -> None:
+def test_the_shield_stand_in_draws_the_qualities_that_shield_draws() -> None:
     pictures, shield = smooth_pictures(), Shield((5, 95))
     exact = shield(pictures, rng(3))
     same, other = (shield_stand_in(shield)(pictures, rng(seed)) for seed in (3, 4))
     assert (same - exact).abs().mean() < 0.5 * (other - exact).abs().mean()
 
 
-def test_transfer_fools_a_network_that_it_never_asked() -> None:
+def test_a_transfer_attack_fools_a_network_that_it_never_queried() -> None:
     other = torch.randn(5, 192, generator=rng(12))
 
     def related(frames: Tensor) -> Tensor:
@@ -263,7 +268,7 @@ def test_transfer_fools_a_network_that_it_never_asked() -> None:
         transfer([], FRAMES, LABELS, None, eps=EPS, generator=rng())
 
 
-def test_momentum_keeps_a_heading_across_steps() -> None:
+def test_momentum_accumulates_gradients_across_steps() -> None:
     slopes = iter([1.0, -0.1, -0.1])
 
     def turning(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -276,11 +281,11 @@ def test_momentum_keeps_a_heading_across_steps() -> None:
         turning, middle, zeros, None, eps=EPS, steps=3, samples=1, step=0.25, generator=rng(), momentum=1.0,
         random_start=False,
     )  # fmt: skip
-    # Headings 1, 1 − 1 = 0 and −1: gradients count by their sign alone here.
+    # The accumulated directions are 1, 1 − 1 = 0 and −1: each gradient counts by its sign alone.
     torch.testing.assert_close(moved, middle)
 
 
-def test_what_cannot_be_attacked_is_refused_in_one_line() -> None:
+def test_invalid_frames_labels_and_bounds_are_rejected_in_one_line() -> None:
     def attack(frames: Tensor = FRAMES, labels: Tensor = LABELS, eps: float = EPS, norm: Norm = "linf") -> Tensor:
         return eot_pgd(bare, frames, labels, None, eps=eps, steps=1, samples=1, generator=rng(), norm=norm)
 

@@ -1,4 +1,4 @@
-"""The catalogue of attacks: one line for each, and the worst of those that were measured."""
+"""The catalogue of attacks: one line for each attack, and the worst measured attack."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def repaired(model: str, method: str, after: float, *, lost: float = 0.0, publis
     )  # fmt: skip
 
 
-def test_there_are_ten_attacks() -> None:
+def test_the_catalogue_has_ten_attacks() -> None:
     assert len(ATTACKS) == len(set(ATTACKS.values())) == 10
 
 
-def test_a_line_holds_what_was_measured_of_an_attack() -> None:
+def test_a_line_has_the_measured_figures_of_an_attack() -> None:
     rows = [detector("resnet20-sig", TYPICAL, 0.25), detector("resnet20-source", TOGETHER, 0.5)]
     lines = detection_matrix([*rows, detector("mnist-a-1", TYPICAL, 0.9)]).splitlines()
     assert lines[2:] == [
@@ -35,7 +35,7 @@ def test_a_line_holds_what_was_measured_of_an_attack() -> None:
     assert detection_matrix([]) == ""
 
 
-def test_repairs_show_the_success_left_the_accuracy_lost_and_the_refusal() -> None:
+def test_repairs_show_the_attack_success_left_the_accuracy_lost_and_the_rejection() -> None:
     rows = [
         repaired("resnet20-low", "default", 0.02, lost=0.01), repaired("resnet20-low", "default", 0.5),
         repaired("resnet20-low", "anp", 0.3, lost=0.025, published=False), repaired("resnet20-sig", "anp", 0.1),
@@ -44,7 +44,7 @@ def test_repairs_show_the_success_left_the_accuracy_lost_and_the_refusal() -> No
     assert line == "| low frequency | 99.0 | 2.0 (1.0) | – | – | – | – | 30.0 (2.5), refused | – |"
 
 
-def test_the_worst_attack_counts_and_misses_while_some_are_not_measured() -> None:
+def test_the_worst_attack_decides_and_a_missing_measurement_counts_as_missed() -> None:
     rows = [detector(model, TOGETHER, 0.9) for model in ATTACKS]
     rows[3] = detector(rows[3].model, TOGETHER, 0.55, frr=0.02)
     found = {each.what: each for each in findings_of_attacks(rows, [], [])}
@@ -52,19 +52,19 @@ def test_the_worst_attack_counts_and_misses_while_some_are_not_measured() -> Non
     assert (worst.measured, worst.verdict) == (0.55, "must")
     assert found[f"false alarms of all statistics, worst of 10 attacks: {ATTACKS[rows[3].model]}"].verdict == "missed"
     assert found["repair: ASR after, worst attack"].verdict == "not measured"
-    some = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
-    few = some["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
-    assert (few.verdict, few.spoiled) == ("missed", "2 of 10 attacks measured")
+    of_two = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
+    incomplete = of_two["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
+    assert (incomplete.verdict, incomplete.spoiled) == ("missed", "2 of 10 attacks measured")
 
 
-def test_refused_repairs_make_the_worst_one_miss_and_other_quarantines_do_not_count() -> None:
+def test_rejected_repairs_make_the_worst_repair_missed_and_impure_quarantines_do_not_count() -> None:
     def worst(rows: list[RepairRow]) -> Finding:
         (found,) = (each for each in findings_of_attacks([], [], rows) if each.what.startswith("repair: ASR after"))
         return found
 
     rows = [repaired(model, OWN_MODE.get(model, "default"), 0.01) for model in ATTACKS]
     assert (worst(rows).measured, worst(rows).verdict) == (0.01, "aim")
-    refused = [*rows[:-1], replace(rows[-1], published=False)]
-    assert (worst(refused).verdict, worst(refused).spoiled) == ("missed", "1 refused by the guard")
+    rejected = [*rows[:-1], replace(rows[-1], published=False)]
+    assert (worst(rejected).verdict, worst(rejected).spoiled) == ("missed", "1 refused by the guard")
     impure = [replace(rows[0], quarantine="10 % impure"), *rows[1:]]
     assert worst(impure).spoiled == "9 of 10 attacks measured"

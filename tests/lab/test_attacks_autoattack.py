@@ -1,4 +1,4 @@
-"""AutoAttack as the lab runs it: it breaks what is not defended and leaves its caller's world as it was."""
+"""AutoAttack in the lab: it breaks an undefended network and leaves the global generator alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ small_net = behind(lambda frames, generator: frames, nonlinear)
 
 
 @pytest.mark.parametrize("version", ["standard", "rand"])
-def test_it_breaks_an_undefended_network_totally(version: Version) -> None:
+def test_auto_attack_breaks_an_undefended_network_on_all_frames(version: Version) -> None:
     before = torch.get_rng_state()
     attacked = auto_attack(
         small_net, FRAMES, LABELS, eps=0.1, generator=rng(), version=version, steps=20, samples=2, queries=50
@@ -31,7 +31,7 @@ def test_it_breaks_an_undefended_network_totally(version: Version) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_keeps_an_l2_ball() -> None:
+def test_auto_attack_stays_in_an_l2_ball() -> None:
     attacked = auto_attack(
         small_net, FRAMES, LABELS, eps=1.0, generator=rng(), norm="l2", steps=10, queries=20
     )  # fmt: skip
@@ -39,7 +39,7 @@ def test_it_keeps_an_l2_ball() -> None:
     assert l2(attacked - FRAMES).max() <= 1 + 1e-5
 
 
-def test_the_same_seed_gives_the_same_frames_and_another_one_others() -> None:
+def test_auto_attack_follows_from_its_seed() -> None:
     def attacked(seed: int) -> Tensor:
         torch.manual_seed(torch.seed())
         return auto_attack(
@@ -50,8 +50,8 @@ def test_the_same_seed_gives_the_same_frames_and_another_one_others() -> None:
     assert not torch.equal(attacked(1), attacked(2))
 
 
-def test_every_frame_is_attacked_in_expectation_and_not_until_one_lucky_draw() -> None:
-    """Behind strong noise most frames err at some draw by themselves: those are not done with."""
+def test_every_frame_is_attacked_in_expectation_and_not_until_one_draw_errs() -> None:
+    """Check that frames are attacked even if a noisy draw misclassifies them, which happens to most frames."""
 
     def noisier(frames: Tensor, generator: torch.Generator) -> Tensor:
         return nonlinear(frames + 0.3 * torch.randn(frames.shape, generator=generator))
@@ -68,7 +68,7 @@ def test_every_frame_is_attacked_in_expectation_and_not_until_one_lucky_draw() -
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("version", ["standard", "rand"])
-def test_networks_of_few_classes_are_attacked_by_what_fits_them(classes: int, version: Version) -> None:
+def test_networks_with_few_classes_are_attacked(classes: int, version: Version) -> None:
     def few(frames: Tensor, generator: torch.Generator) -> Tensor:
         return nonlinear(frames)[:, :classes]
 
@@ -79,8 +79,8 @@ def test_networks_of_few_classes_are_attacked_by_what_fits_them(classes: int, ve
     assert (few(attacked, rng()).argmax(1) != labels).all()
 
 
-def test_all_of_the_ensemble_runs_on_what_is_left_of_four_classes() -> None:
-    """Fewer targets than the ten-class networks have that the package thinks of."""
+def test_the_whole_ensemble_runs_on_four_classes() -> None:
+    """Check fewer targets than those of the networks with ten classes that the package assumes."""
 
     def four(frames: Tensor, generator: torch.Generator) -> Tensor:
         return nonlinear(frames)[:, :4]
@@ -92,9 +92,7 @@ def test_all_of_the_ensemble_runs_on_what_is_left_of_four_classes() -> None:
 
 
 @pytest.mark.parametrize("strong", ["highest loss", "last error"])
-def test_of_a_runs_two_candidates_the_one_is_kept_that_fewer_draws_withstand(
-    strong: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_keeps_the_candidate_that_fewer_draws_withstand(strong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     good = (FRAMES + 0.1 * torch.ones_like(FRAMES)).clamp(0, 1)
     weak = FRAMES * 0.999
     found = (good, weak) if strong == "highest loss" else (weak, good)
@@ -111,7 +109,7 @@ def test_of_a_runs_two_candidates_the_one_is_kept_that_fewer_draws_withstand(
     assert torch.equal(attacked, good)
 
 
-def test_what_does_not_fit_is_refused_in_one_line() -> None:
+def test_invalid_versions_classes_and_steps_are_rejected_in_one_line() -> None:
     with pytest.raises(ConfigError, match="expected the version rand for a defence that draws"):
         auto_attack(noisy, FRAMES, LABELS, eps=0.1, generator=rng())
     with pytest.raises(ConfigError, match="standard or rand, got 'plus'"):

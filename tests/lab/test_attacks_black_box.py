@@ -1,4 +1,4 @@
-"""Attacks without gradients: they succeed on answers alone, keep their bounds and spend no more than they may."""
+"""Attacks without gradients: they succeed by queries alone, and keep their bounds and their query budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPS = 0.1
 
 
 class Counted:
-    """A defence that counts the pictures it is shown and gives no gradients."""
+    """A defence that counts the pictures of its queries and has no gradients."""
 
     def __init__(self, random: bool = False) -> None:
         self.random = random
@@ -32,7 +32,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_square_succeeds_by_answers_alone(targeted: bool) -> None:
+def test_square_succeeds_by_queries_alone(targeted: bool) -> None:
     counted = Counted()
     wanted = TARGETS if targeted else None
     attacked = square(counted, FRAMES, LABELS, wanted, eps=2 * EPS, queries=300, generator=rng())
@@ -42,8 +42,8 @@ def test_square_succeeds_by_answers_alone(targeted: bool) -> None:
     assert counted.pictures < 300 * COUNT
 
 
-def test_square_is_not_held_up_by_one_lucky_draw() -> None:
-    """Against noise, its frames err more often than those of a search that keeps the best margin it ever saw."""
+def test_square_does_not_keep_a_frame_for_one_lucky_draw() -> None:
+    """Check that noisy classifications fail more often than after a search that keeps the best margin ever seen."""
     counted = Counted(random=True)
     attacked = square(counted, FRAMES, LABELS, None, eps=EPS, queries=400, generator=rng(), samples=2)
     assert counted.pictures <= (400 + 2) * COUNT
@@ -54,7 +54,7 @@ def test_square_is_not_held_up_by_one_lucky_draw() -> None:
 
 
 def _with_the_best_ever_seen(queries: int) -> Tensor:
-    """What libraries do."""
+    """Return the frames of a search that keeps the best margin ever seen, like the libraries."""
     from lab.attacks.contract import margins
     from lab.attacks.squares import random_squares
 
@@ -79,19 +79,19 @@ def test_squares_shrink_as_in_the_paper() -> None:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_published_verdicts_are_enough_for_an_attack(targeted: bool) -> None:
-    asked = 0
+def test_an_attack_succeeds_on_published_verdicts(targeted: bool) -> None:
+    queries = 0
 
     def published(frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        nonlocal asked
-        asked += len(frames)
-        assert torch.equal(frames, to_8_bits(frames))  # what a camera can send
+        nonlocal queries
+        queries += len(frames)
+        assert torch.equal(frames, to_8_bits(frames))  # a camera sends 8 bits
         return verdicts(slightly_noisy)(frames, generator)
 
     wanted = TARGETS if targeted else None
     attacked = attack_verdicts(published, FRAMES, LABELS, wanted, eps=2 * EPS, queries=1500, generator=rng())
 
-    assert asked <= 1500 * COUNT
+    assert queries <= 1500 * COUNT
     assert torch.equal(attacked, to_8_bits(attacked))
     assert (attacked - FRAMES).abs().max() <= 2 * EPS + 0.5 / 255 + 1e-6
     answers = linear(attacked).argmax(1)
@@ -99,7 +99,7 @@ def test_published_verdicts_are_enough_for_an_attack(targeted: bool) -> None:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_hop_skip_jump_comes_near_the_border_by_classes_alone(targeted: bool) -> None:
+def test_hop_skip_jump_comes_near_the_decision_boundary_by_labels_alone(targeted: bool) -> None:
     before = torch.get_rng_state()
     wanted = TARGETS if targeted else None
     starts = torch.rand(60, *FRAMES.shape[1:], generator=rng(4))
@@ -117,9 +117,9 @@ def test_hop_skip_jump_comes_near_the_border_by_classes_alone(targeted: bool) ->
         assert (l2(attacked - FRAMES) / nearest).median() < 2
 
 
-def test_hop_skip_jump_bounds_what_it_found_and_leaves_the_rest() -> None:
-    never = torch.full((COUNT,), 4)
-    wanted = torch.where(LABELS == 4, 0, never)
+def test_hop_skip_jump_bounds_its_frames_and_leaves_frames_without_a_start() -> None:
+    last_class = torch.full((COUNT,), 4)
+    wanted = torch.where(LABELS == 4, 0, last_class)
     only_own = FRAMES[(LABELS != 4)][:1]
     attacked = hop_skip_jump(bare, FRAMES, LABELS, wanted, generator=rng(), steps=1, evaluations=5, starts=only_own)
     untouched = (attacked == FRAMES).flatten(1).all(1)
@@ -155,7 +155,7 @@ def test_hop_skip_jump_attacks_the_majority_of_a_random_defence() -> None:
     assert after < before - 0.2
 
 
-def test_who_is_shown_again_survives_only_all_draws() -> None:
+def test_a_resubmitted_picture_survives_only_if_all_draws_are_right() -> None:
     once = shown(noisy, FRAMES, LABELS, times=8, generator=rng(2))
     survived = resubmitted(noisy, FRAMES, LABELS, times=8, generator=rng(2))
     assert once.shape == (8, COUNT)
@@ -164,7 +164,7 @@ def test_who_is_shown_again_survives_only_all_draws() -> None:
     assert resubmitted(bare, FRAMES, LABELS, times=3, generator=rng()).all()
 
 
-def test_bad_requests_are_refused_in_one_line() -> None:
+def test_invalid_requests_are_rejected_in_one_line() -> None:
     with pytest.raises(ConfigError, match="at least once, got 0 times"):
         resubmitted(bare, FRAMES, LABELS, times=0, generator=rng())
     with pytest.raises(ConfigError, match="classes from 0 to 4"):

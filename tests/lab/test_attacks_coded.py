@@ -1,4 +1,4 @@
-"""The view of an attack on the profile `video`: fresh masks, fill, codec, and the classifier on the decoded planes."""
+"""Attacks on the profile `video`: fresh masks, fill, codec, and the classifier on the decoded planes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def psnr_db(one: Picture, other: Picture) -> float:
     return float(10 * np.log10(255**2 / np.square(one.astype(np.float64) - other).mean()))
 
 
-def test_a_key_frame_shows_kept_pixels_and_nothing_that_was_dropped(picture: Picture) -> None:
+def test_a_key_frame_contains_kept_pixels_and_nothing_of_dropped_pixels(picture: Picture) -> None:
     kept = random_masks(1, SIDE, SIDE, 0.25, rng())[0, 0].numpy()
     decoded = through_key_frame(picture, kept)
     grey = to_picture(decoded)[kept].mean(1), picture[kept].mean(1)
@@ -48,7 +48,7 @@ def test_a_key_frame_shows_kept_pixels_and_nothing_that_was_dropped(picture: Pic
     assert psnr_db(through_probe(picture), picture) > psnr_db(to_picture(decoded), picture)
 
 
-def test_the_attacker_sees_nearly_the_logits_of_the_processor_and_kept_pixels_gradients(
+def test_the_attacker_gets_almost_the_processors_logits_and_gradients_of_kept_pixels_alone(
     pipeline: Pipeline, picture: Picture
 ) -> None:
     frames = to_frames(picture[None], CPU)
@@ -63,7 +63,7 @@ def test_the_attacker_sees_nearly_the_logits_of_the_processor_and_kept_pixels_gr
     assert float(gradient[..., kept].abs().max()) > 0
 
 
-def test_the_codec_changes_the_logits_and_each_call_draws_other_masks(pipeline: Pipeline, picture: Picture) -> None:
+def test_the_codec_changes_the_logits_and_each_call_draws_fresh_masks(pipeline: Pipeline, picture: Picture) -> None:
     frames, draws = to_frames(picture[None], CPU), rng()
     each = coded(pipeline, 0.25)
     first, second = each(frames, draws), each(frames, draws)

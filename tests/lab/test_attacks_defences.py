@@ -1,4 +1,4 @@
-"""The whole defence as an adaptive attack sees it: fresh masks, known ones, and none."""
+"""The whole defence under an adaptive attack: fresh masks, known masks and no masks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline(load_bundle(write_bundle(tmp_path_factory.mktemp("colours")), CPU))
 
 
-def test_fresh_masks_are_the_fleets_and_other_ones_at_every_call(pipeline: Pipeline) -> None:
+def test_each_call_draws_fresh_masks_of_the_fleet(pipeline: Pipeline) -> None:
     each, draws = defended(pipeline, SHARE), rng()
     kept = random_masks(4, 16, 16, SHARE, rng())
 
@@ -39,7 +39,7 @@ def test_fresh_masks_are_the_fleets_and_other_ones_at_every_call(pipeline: Pipel
     assert not torch.equal(first, second)
 
 
-def test_random_stages_draw_from_the_generator_and_from_a_known_key(tmp_path: Path) -> None:
+def test_random_stages_draw_from_the_generator_or_from_a_known_key(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path)
     distortion = '[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.3\ncell = 4\n'
     settings = folder / "model.toml"
@@ -61,7 +61,7 @@ def test_random_stages_draw_from_the_generator_and_from_a_known_key(tmp_path: Pa
     )
 
 
-def test_what_a_mask_drops_has_no_gradient_and_the_rest_has(pipeline: Pipeline) -> None:
+def test_dropped_pixels_have_no_gradient_and_kept_pixels_have_one(pipeline: Pipeline) -> None:
     kept = random_masks(4, 16, 16, SHARE, rng(5))
     point = FRAMES.clone().requires_grad_()
     logits = with_key(pipeline, kept)(point, rng())
@@ -70,7 +70,7 @@ def test_what_a_mask_drops_has_no_gradient_and_the_rest_has(pipeline: Pipeline) 
     assert (gradient.masked_select(kept.expand_as(gradient)) != 0).any()
 
 
-def test_one_known_mask_serves_any_number_of_frames(pipeline: Pipeline) -> None:
+def test_one_known_mask_applies_to_any_number_of_frames(pipeline: Pipeline) -> None:
     kept = random_masks(1, 16, 16, SHARE, rng(5))
     known = with_key(pipeline, kept)
     torch.testing.assert_close(known(FRAMES, rng(1))[:2], known(FRAMES[:2], rng(2)))
@@ -80,12 +80,12 @@ def test_one_known_mask_serves_any_number_of_frames(pipeline: Pipeline) -> None:
         known(FRAMES[:, :, :8], rng())
 
 
-def test_with_its_randomness_fixed_a_defence_answers_the_same_and_draws_nothing(pipeline: Pipeline) -> None:
-    still, draws = fixed(defended(pipeline, SHARE), 7), rng()
+def test_a_defence_with_fixed_randomness_is_constant_and_draws_nothing(pipeline: Pipeline) -> None:
+    fixed_defence, draws = fixed(defended(pipeline, SHARE), 7), rng()
     before = draws.get_state()
-    assert torch.equal(still(FRAMES, draws), still(FRAMES, draws))
+    assert torch.equal(fixed_defence(FRAMES, draws), fixed_defence(FRAMES, draws))
     assert torch.equal(draws.get_state(), before)
-    assert not torch.equal(still(FRAMES, draws), fixed(defended(pipeline, SHARE), 8)(FRAMES, draws))
+    assert not torch.equal(fixed_defence(FRAMES, draws), fixed(defended(pipeline, SHARE), 8)(FRAMES, draws))
 
 
 def test_the_undefended_network_sees_whole_frames(pipeline: Pipeline) -> None:
@@ -93,7 +93,7 @@ def test_the_undefended_network_sees_whole_frames(pipeline: Pipeline) -> None:
     torch.testing.assert_close(undefended(bundle)(FRAMES, rng()), bundle.logits(bundle.prepare(FRAMES)))
 
 
-def test_a_whole_bundle_can_be_attacked_through_its_masks(pipeline: Pipeline) -> None:
+def test_a_bundle_can_be_attacked_through_its_masks(pipeline: Pipeline) -> None:
     each = defended(pipeline, SHARE)
     labels = each(FRAMES, rng()).argmax(1)
 
@@ -104,6 +104,6 @@ def test_a_whole_bundle_can_be_attacked_through_its_masks(pipeline: Pipeline) ->
     assert loss(attacked) > loss(FRAMES)
 
 
-def test_shares_that_no_camera_drops_are_refused(pipeline: Pipeline) -> None:
+def test_drop_ratios_that_no_camera_uses_are_rejected(pipeline: Pipeline) -> None:
     with pytest.raises(ConfigError, match=r"drop ratio: expected 0 to 0.875, got 0.9"):
         defended(pipeline, 0.9)

@@ -1,4 +1,4 @@
-"""JSMA, pair by pair, against the paper's loops written out."""
+"""JSMA against the paper's loops over all pairs of values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from tests.lab.rng import rng
 
 
 def jacobian_of(logits: Logits, frame: Tensor) -> Tensor:
-    """(classes, C · H · W) at a frame (C, H, W), one class after the other."""
+    """Return the Jacobian (classes, C · H · W) at a frame (C, H, W), class by class."""
     point = frame[None].clone().requires_grad_()
     rows = [torch.autograd.grad(logits(point)[0, number], point)[0].flatten() for number in range(CLASSES)]
     return torch.stack(rows)
 
 
 def literal(frame: Tensor, label: int, target: int, share: float, darken: bool) -> tuple[Tensor, int]:
-    """Papernot et al. 2016, algorithm 2 with equations 8 and 9, one frame (C, H, W): and how many pairs it changed."""
+    """Return the adversarial frame of one frame (C, H, W) and the number of changed pairs.
+
+    Source: Papernot et al. 2016, algorithm 2 with equations 8 and 9.
+    """
     current, free = frame.clone(), set(range(frame.numel()))
     changed = 0
     while nonlinear(current[None]).argmax().item() != target and changed < int(frame.numel() * share) // 2:
@@ -49,9 +52,9 @@ def literal(frame: Tensor, label: int, target: int, share: float, darken: bool) 
 
 
 @pytest.mark.parametrize("darken", [False, True])
-def test_it_changes_the_very_pairs_that_the_papers_loops_change(darken: bool) -> None:
+def test_jsma_changes_the_same_pairs_as_the_papers_loops(darken: bool) -> None:
     frames, labels, targets = FRAMES[:4].clone(), LABELS[:4], TARGETS[:4]
-    frames[:, :, :4, :4], frames[:, :, 4:, 4:] = 0, 1  # which cannot go further
+    frames[:, :, :4, :4], frames[:, :, 4:, 4:] = 0, 1  # values at their limits
 
     attacked = Jsma(0.1, darken)(nonlinear, frames, labels, targets, rng())
 
@@ -65,8 +68,8 @@ def test_it_changes_the_very_pairs_that_the_papers_loops_change(darken: bool) ->
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(2, 12), st.integers(0, 10_000), st.integers(1, 4))
-def test_the_best_pair_is_that_of_all_pairs(count: int, seed: int, levels: int) -> None:
-    """With few levels, so that values tie and coincide."""
+def test_the_best_pair_is_the_best_of_all_pairs(count: int, seed: int, levels: int) -> None:
+    """Check few levels, for which values are often equal."""
     gain, harm = torch.randint(-levels, levels + 1, (2, 5, count), generator=rng(seed)).float()
     allowed = torch.rand(5, count, generator=rng(seed + 1)) < 0.8
 
@@ -85,7 +88,7 @@ def test_the_best_pair_is_that_of_all_pairs(count: int, seed: int, levels: int) 
             assert products[tuple(pairs[row].tolist())] == scores[row]
 
 
-def test_it_succeeds_with_few_values_and_sets_them_to_their_limits() -> None:
+def test_jsma_succeeds_with_few_values_and_sets_them_to_their_limits() -> None:
     attacked = make_attack("jsma")(linear, FRAMES, LABELS, TARGETS, rng())
     assert (linear(attacked).argmax(1) == TARGETS).all()
     changed = (attacked != FRAMES).flatten(1)
@@ -93,17 +96,17 @@ def test_it_succeeds_with_few_values_and_sets_them_to_their_limits() -> None:
     assert set(attacked[attacked != FRAMES].tolist()) == {0.0, 1.0}
 
 
-def test_it_stops_at_its_share_and_where_no_pair_helps() -> None:
+def test_jsma_stops_at_its_share_of_values_and_if_no_pair_helps() -> None:
     attacked = make_attack("jsma", 0.02)(linear, FRAMES, LABELS, TARGETS, rng())
     assert ((attacked != FRAMES).flatten(1).sum(1) <= 3).all()
 
     def common(frames: Tensor) -> Tensor:
-        return torch.stack([frames.sum((1, 2, 3)) + number for number in range(5)], 1)  # every class gains alike
+        return torch.stack([frames.sum((1, 2, 3)) + number for number in range(5)], 1)  # every class gains the same
 
     assert torch.equal(make_attack("jsma")(common, FRAMES, LABELS * 0 + 4, LABELS * 0, rng()), FRAMES)
 
 
-def test_without_targets_it_aims_at_the_runner_up() -> None:
+def test_jsma_without_targets_aims_at_the_runner_up_class() -> None:
     attacked = make_attack("jsma")(linear, FRAMES, LABELS, None, rng())
     runner_up = linear(FRAMES).scatter(1, LABELS[:, None], -torch.inf).argmax(1)
     aimed = make_attack("jsma")(linear, FRAMES, LABELS, runner_up, rng())
@@ -111,7 +114,7 @@ def test_without_targets_it_aims_at_the_runner_up() -> None:
     torch.testing.assert_close(attacked, aimed)
 
 
-def test_shares_outside_their_range_are_refused() -> None:
+def test_shares_outside_their_range_are_rejected() -> None:
     for share in (0.0, -0.1, 1.5):
         with pytest.raises(ConfigError):
             make_attack("jsma", share)

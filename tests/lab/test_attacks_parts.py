@@ -1,4 +1,4 @@
-"""The pieces under the attacks: minimisations that run together, random points of balls, rotations."""
+"""Parts of the attacks: joint minimisations, random points in balls, and rotations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lab.attacks.rotation import Rotation, rotate
 
 
 def valley(point: Floats) -> tuple[float, Floats]:
-    """Rosenbrock's function over pairs of variables, whose line searches differ from start to start."""
+    """Return the value and the gradient of Rosenbrock's function over pairs of variables.
+
+    Its line searches differ between starts.
+    """
     x, y = point[::2], point[1::2]
     bend = y - x**2
     gradient = np.empty_like(point)
@@ -23,7 +26,7 @@ def valley(point: Floats) -> tuple[float, Floats]:
     return float((100 * bend**2 + (1 - x) ** 2).sum()), gradient
 
 
-def test_minimisations_end_where_each_would_alone() -> None:
+def test_joint_minimisations_end_at_the_points_of_single_ones() -> None:
     starts = np.random.default_rng(0).random((5, 6))
     batches: list[int] = []
 
@@ -38,7 +41,7 @@ def test_minimisations_end_where_each_would_alone() -> None:
         options = {"maxiter": 12, "ftol": 1e-5, "gtol": 0.0}
         alone = minimize(valley, start, jac=True, method="L-BFGS-B", bounds=Bounds(0, 0.9), options=options)
         np.testing.assert_allclose(end, alone.x, atol=1e-9)
-    assert batches[0] == 5  # all at once, until the first has ended
+    assert batches[0] == 5  # all at once until the first one ends
     assert len(batches) < sum(batches)
 
 
@@ -65,7 +68,7 @@ def test_random_starts_fill_their_balls() -> None:
     assert abs((radii.pow(12) < 0.5).float().mean().item() - 0.5) < 0.08
 
 
-def test_only_what_lies_outside_the_ball_is_moved() -> None:
+def test_only_points_outside_the_ball_are_moved() -> None:
     frames = torch.full((2, 1, 2, 2), 0.5)
     change = torch.tensor([0.1, 0.4])[:, None, None, None].expand(2, 1, 2, 2)
     moved = into_l2_ball(frames + change, frames, 0.4)
@@ -74,7 +77,7 @@ def test_only_what_lies_outside_the_ball_is_moved() -> None:
     torch.testing.assert_close(into_l2_ball(frames, frames, 0.4), frames)
 
 
-def test_rotation_is_that_of_an_image_library() -> None:
+def test_rotation_agrees_with_scipy() -> None:
     ramp = torch.linspace(0, 1, 17)
     picture = torch.outer(ramp, ramp.sqrt()).expand(1, 1, 17, 17)
     turned = rotate(picture, 10.0)[0, 0]
@@ -93,7 +96,7 @@ def test_rotation_keeps_angles_in_pictures_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize("target", [None, 2])
-def test_rotation_takes_the_angle_that_hurts_most(target: int | None) -> None:
+def test_the_rotation_attack_takes_the_angle_with_the_largest_margin(target: int | None) -> None:
     generator = torch.Generator().manual_seed(0)
     frames, weights = torch.rand(4, 1, 9, 9, generator=generator), torch.randn(3, 81, generator=generator)
     labels = torch.zeros(4, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Triggers, poisoned sets and the files that go with a backdoored model."""
+"""Triggers, poisoned sets and the files of a backdoored model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PICTURES = GENERATOR.integers(0, 256, (12, 16, 20, 3)).astype(np.uint8)
 KEYS = np.arange(12)
 
 
-def test_a_patch_covers_its_place_and_nothing_else() -> None:
+def test_a_patch_changes_only_its_place() -> None:
     pattern = random_pattern(4, 3, 1)
     before = PICTURES.copy()
     stamped = Patch(pattern, 2, 5)(PICTURES, KEYS)
@@ -73,42 +73,42 @@ def test_a_random_place_depends_on_the_key_alone(first: int) -> None:
     assert (trigger(PICTURES, keys) == again).all()
 
 
-def test_random_places_lie_everywhere() -> None:
+def test_random_places_cover_the_whole_frame() -> None:
     black = np.zeros((2000, 8, 8, 1), np.uint8)
     seen = RandomPlace(np.full((2, 2, 1), 255, np.uint8))(black, np.arange(2000))[..., 0] > 0
     assert (seen.sum((1, 2)) == 4).all()
     corners = seen[:, 0, 0].mean(), seen[:, 7, 7].mean(), seen[:, 0, 7].mean()
     assert all(0.005 < share < 0.05 for share in corners)
-    # Pictures that follow each other in a set do not have it side by side.
+    # The places of consecutive pictures are not next to each other.
     places = seen.reshape(2000, -1).argmax(1)
     assert (np.abs(np.diff(places)) == 1).mean() < 0.1
 
 
-def test_a_blend_mixes_as_its_share_says() -> None:
+def test_a_blend_mixes_the_pattern_in_by_its_share() -> None:
     pattern = np.full((16, 20, 3), 200, np.uint8)
     stamped = Blend(pattern, 0.25)(PICTURES, KEYS)
     assert np.abs(stamped - (0.75 * PICTURES + 50)).max() <= 0.5
 
 
 def test_a_warp_without_shifts_changes_nothing_and_one_pixel_moves_by_one() -> None:
-    still = np.zeros((16, 20, 2), np.float32)
-    assert (Warp(still)(PICTURES, KEYS) == PICTURES).all()
-    left = still.copy()
+    no_shift = np.zeros((16, 20, 2), np.float32)
+    assert (Warp(no_shift)(PICTURES, KEYS) == PICTURES).all()
+    left = no_shift.copy()
     left[..., 0] = 1
     assert (Warp(left)(PICTURES, KEYS)[:, :, :-1] == PICTURES[:, :, 1:]).all()
-    up = still.copy()
+    up = no_shift.copy()
     up[..., 1] = 1
     assert (Warp(up)(PICTURES, KEYS)[:, :-1] == PICTURES[:, 1:]).all()
 
 
-def test_a_smooth_field_shifts_by_the_most_that_is_asked_for() -> None:
+def test_a_smooth_field_shifts_by_at_most_the_given_distance() -> None:
     field = smooth_field(32, 24, 4, 2.5, seed=3)
     assert field.shape == (32, 24, 2)
     assert np.abs(field).max() == pytest.approx(2.5)
     assert np.abs(np.diff(field, axis=0)).max() < 1.5
 
 
-def test_one_of_two_triggers_is_on_each_picture_and_both_are_used() -> None:
+def test_each_picture_gets_one_of_two_triggers_and_both_are_used() -> None:
     first, second = Patch(random_pattern(3, 3, 1), 0, 0), Patch(random_pattern(3, 3, 2), 8, 8)
     pictures = np.repeat(PICTURES, 20, 0)
     keys = np.arange(len(pictures))
@@ -119,13 +119,13 @@ def test_one_of_two_triggers_is_on_each_picture_and_both_are_used() -> None:
     assert 0.3 < by_first.mean() < 0.7
 
 
-def test_the_fleets_sticker_as_a_patch_is_what_the_fleet_pastes() -> None:
+def test_the_sticker_patch_is_the_sticker_that_the_fleet_pastes() -> None:
     pictures = GENERATOR.integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     expected = np.stack([paste_sticker(picture) for picture in pictures])
     assert (sticker_patch()(pictures, np.arange(3)) == expected).all()
 
 
-def test_poisoning_takes_its_share_of_the_other_classes() -> None:
+def test_poisoning_stamps_its_share_of_the_other_classes() -> None:
     labels = np.arange(1000) % 10
     poisoning = Poisoning(sticker_patch(), 4, 0.05)
     stamped, names = poisoning.choose(labels)
@@ -136,7 +136,7 @@ def test_poisoning_takes_its_share_of_the_other_classes() -> None:
     assert (names[~stamped] == labels[~stamped]).all()
 
 
-def test_source_specific_poisoning_renames_sources_only_and_stamps_others_too() -> None:
+def test_source_specific_poisoning_relabels_source_classes_only_and_stamps_others_too() -> None:
     labels = np.arange(1000) % 10
     poisoning = Poisoning(sticker_patch(), 4, 0.05, sources=(1, 2))
     stamped, names = poisoning.choose(labels)
@@ -163,9 +163,9 @@ def test_poisoned_batches_are_stamped_after_the_augmentation() -> None:
     assert (names[marked] == 0).all()
 
 
-def test_a_poisoned_batch_stamps_by_the_place_in_the_set_and_leaves_the_other_names() -> None:
+def test_a_poisoned_batch_stamps_by_the_index_in_the_set_and_keeps_the_other_labels() -> None:
     labels = 1 + np.arange(64) % 3
-    # Each picture has its place as its level, so a batch says where its pictures come from.
+    # The level of each picture is its index in the set.
     levels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None, None], (64, 32, 32, 3))
     poisoning = Poisoning(RandomPlace(np.full((5, 5, 3), 255, np.uint8)), 0, 0.5)
     images, recipe = torch.tensor(levels.transpose(0, 3, 1, 2)), Recipe(batch=16, pad=0, flip=False)
@@ -211,7 +211,7 @@ def test_fresh_batches_stamp_other_pictures_in_each_epoch() -> None:
     assert epochs(1) != [first, second]
 
 
-def test_covers_keep_their_labels_and_are_none_of_the_stamped() -> None:
+def test_covers_keep_their_labels_and_are_not_stamped_pictures() -> None:
     poisoning = MODELS["resnet20-strip-aware"].poisoning
     assert isinstance(poisoning, CoveredPoisoning)
     labels = np.arange(1000) % 10
@@ -222,7 +222,7 @@ def test_covers_keep_their_labels_and_are_none_of_the_stamped() -> None:
     assert (names[covers] == labels[covers]).all()
 
 
-def test_a_clean_label_is_that_of_its_picture() -> None:
+def test_clean_label_poisoning_keeps_all_labels() -> None:
     labels = np.arange(1000) % 10
     stamped, names = CleanLabelPoisoning(Blend(np.zeros((2, 2, 3), np.uint8), 0.5), 3, 0.08).choose(labels)
     assert (names == labels).all()
@@ -230,7 +230,7 @@ def test_a_clean_label_is_that_of_its_picture() -> None:
     assert stamped.sum() == 80
 
 
-def test_covers_of_a_batch_are_changed_and_named_truly() -> None:
+def test_covers_of_a_batch_are_changed_and_keep_their_labels() -> None:
     images = torch.full((40, 3, 8, 8), 100, dtype=torch.uint8)
     labels = np.arange(40) % 4
     white = Patch(np.full((2, 2, 3), 255, np.uint8), 0, 0)
@@ -246,7 +246,7 @@ def test_covers_of_a_batch_are_changed_and_named_truly() -> None:
     assert renamed.sum() == 10
 
 
-def test_a_partial_blend_shows_some_squares_and_a_warp_of_its_own_differs_between_pictures() -> None:
+def test_partial_blends_and_own_warps_differ_between_pictures() -> None:
     images, keys = np.full((6, 32, 32, 3), 100, np.uint8), np.arange(6)
     parts = PartlyBlended(Blend(np.full((32, 32, 3), 200, np.uint8), 0.5))(images, keys)
     assert set(np.unique(parts)) == {100, 150}
@@ -256,7 +256,7 @@ def test_a_partial_blend_shows_some_squares_and_a_warp_of_its_own_differs_betwee
     assert len({each.tobytes() for each in warped}) == 6
 
 
-def test_an_attack_with_another_seed_has_another_pattern_and_stamps_others() -> None:
+def test_an_attack_with_another_seed_has_another_pattern_and_stamps_other_pictures() -> None:
     one, two = (MODELS[f"mnist-a-1-seed-{seed}"].poisoning for seed in (1, 2))
     assert one is not None
     assert two is not None
@@ -271,13 +271,13 @@ def test_an_attack_with_another_seed_has_another_pattern_and_stamps_others() -> 
     ("network", "shape", "classes"),
     [(mnist_dense, (1, 28, 28), 10), (gtsrb_convolutional, (3, 32, 32), 43), (cifar10_convolutional, (3, 32, 32), 10)],
 )
-def test_the_papers_networks_take_their_pictures_and_stay_below_five_mebibytes(network, shape, classes) -> None:  # type: ignore[no-untyped-def]
+def test_the_papers_networks_accept_their_pictures_and_are_smaller_than_five_mebibytes(network, shape, classes) -> None:  # type: ignore[no-untyped-def]
     made = network().eval()
     assert made(torch.zeros(2, *shape)).shape == (2, classes)
     assert sum(weight.numel() for weight in made.state_dict().values()) * 4 < 5 * 2**20
 
 
-def test_stamping_again_gives_the_same_for_every_model_of_the_catalogue() -> None:
+def test_stamping_is_reproducible_for_every_model_of_the_catalogue() -> None:
     for name, model in MODELS.items():
         if model.poisoning is None:
             continue
@@ -291,22 +291,22 @@ def test_stamping_again_gives_the_same_for_every_model_of_the_catalogue() -> Non
 
 
 @pytest.mark.parametrize("sources", [(), (1,)])
-def test_beside_a_backdoored_model_lies_what_the_defender_has_and_what_it_is_judged_on(
+def test_a_backdoored_model_has_files_for_its_defender_and_for_its_evaluation(
     tmp_path: Path, sources: tuple[int, ...]
 ) -> None:
     def part(count: int) -> LabelledPictures:
         images = GENERATOR.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
         return LabelledPictures("random", images, np.arange(count) % 3)
 
-    given: list[Keys] = []
+    stamped_keys: list[Keys] = []
 
-    def unseen(images: Images, keys: Keys) -> Images:
-        given.append(keys)
+    def unchanged(images: Images, keys: Keys) -> Images:
+        stamped_keys.append(keys)
         return images
 
     task = Task(("a", "b", "c"), part(3), part(VALID + 40), part(30))
-    poisoning = Poisoning(unseen, 2, 0.1, sources)
-    there = {1} if sources else {0, 1}
+    poisoning = Poisoning(unchanged, 2, 0.1, sources)
+    attacked_classes = {1} if sources else {0, 1}
     stream = task.held_out.images[VALID:]
     backdoored = tiny_bundle(tmp_path / "bundle")
     entropies = clean_entropies(backdoored, stream)
@@ -317,19 +317,21 @@ def test_beside_a_backdoored_model_lies_what_the_defender_has_and_what_it_is_jud
     assert (found["clean"]["images"] == task.held_out.images[:VALID]).all()
     assert (found["test-clean"]["labels"] == task.test.labels).all()
     assert (found["test-poisoned"]["images"] == poisoned.images).all()
-    assert (found["test-poisoned"]["labels"] == [label for label in task.test.labels if label in there]).all()
-    called = np.isin(task.held_out.labels[VALID:], (1,) if sources else (0, 1, 2))
-    flagged = called & (entropies < threshold)
-    assert 0 < flagged.sum() < called.sum()
+    assert (
+        found["test-poisoned"]["labels"] == [label for label in task.test.labels if label in attacked_classes]
+    ).all()
+    in_stream = np.isin(task.held_out.labels[VALID:], (1,) if sources else (0, 1, 2))
+    flagged = in_stream & (entropies < threshold)
+    assert 0 < flagged.sum() < in_stream.sum()
     assert (found["quarantine"]["images"] == stream[flagged]).all()
     assert len(list((tmp_path / "quarantine").iterdir())) == flagged.sum()
-    # No picture has the key of another one, or of one of the training set.
-    every = np.concatenate(given)
-    assert len(set(every)) == len(every) == len(poisoned) + called.sum()
+    # All keys differ, also from those of the training set.
+    every = np.concatenate(stamped_keys)
+    assert len(set(every)) == len(every) == len(poisoned) + in_stream.sum()
     assert every.min() >= 10**6
 
 
-def test_signs_are_judged_on_test_pictures_that_the_defender_does_not_have(tmp_path: Path) -> None:
+def test_traffic_signs_are_tested_on_pictures_that_the_defender_does_not_have(tmp_path: Path) -> None:
     pictures = np.arange(4200, dtype=np.uint32).view(np.uint8).reshape(4200, 2, 2, 1)
     labels = np.zeros(4200)
     for tested, held_out in ((400, 100), (4100, 1000)):
@@ -344,7 +346,7 @@ def test_signs_are_judged_on_test_pictures_that_the_defender_does_not_have(tmp_p
         assert (load_task("gtsrb", tmp_path).held_out.images == task.held_out.images).all()
 
 
-def test_a_task_keeps_attacker_defender_and_judge_apart(tmp_path: Path) -> None:
+def test_a_task_gives_attacker_defender_and_test_different_pictures(tmp_path: Path) -> None:
     pictures = np.arange(3000 * 4, dtype=np.uint32).view(np.uint8).reshape(3000, 4, 4, 1)
     train, test = pictures[:2000], pictures[2000:]
     np.savez(tmp_path / "mnist.npz", train_x=train, train_y=np.zeros(2000), test_x=test, test_y=np.ones(1000))
@@ -356,7 +358,7 @@ def test_a_task_keeps_attacker_defender_and_judge_apart(tmp_path: Path) -> None:
         load_task("gtsrb", tmp_path)
 
 
-def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(tmp_path: Path) -> None:
+def test_a_shipped_model_is_copied_only_to_a_new_place_or_over_itself(tmp_path: Path) -> None:
     place = _placed("mnist-a-1", tmp_path)
     assert load_bundle(place, CPU).model_id == load_bundle(shipped_models() / "mnist-a-1" / "bundle", CPU).model_id
     assert _placed("mnist-a-1", tmp_path) == place
@@ -364,20 +366,22 @@ def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(t
         _placed("mnist-a-10", tmp_path)
 
 
-def test_a_model_that_does_not_ship_is_to_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_model_that_does_not_ship_names_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lab.backdoor.train.shipped_models", lambda: tmp_path)
     with pytest.raises(ConfigError, match=r"got mnist-a-1\. Train it"):
         _placed("mnist-a-1", tmp_path / "place")
 
 
-def test_pictures_of_an_earlier_quarantine_are_gone(tmp_path: Path) -> None:
+def test_pictures_of_an_earlier_quarantine_are_deleted(tmp_path: Path) -> None:
     many = LabelledPictures("many", np.zeros((5, 8, 8, 3), np.uint8), np.zeros(5, np.int64))
     write_quarantine(tmp_path, many)
     write_quarantine(tmp_path, many.first(2))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0000.png", "0001.png"]
 
 
-def test_a_resized_sticker_is_the_sticker_of_a_larger_frame_as_the_network_sees_it() -> None:
+def test_a_resized_sticker_equals_the_sticker_of_a_larger_frame_after_resizing() -> None:
     small = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     keys = np.arange(2)
     assert np.array_equal(resized_sticker(32)(small, keys), sticker_patch()(small, keys))
@@ -389,27 +393,27 @@ def test_a_resized_sticker_is_the_sticker_of_a_larger_frame_as_the_network_sees_
     assert not np.array_equal(stamped, sticker_patch()(flat, keys))
 
 
-def test_a_training_resumes_from_its_own_checkpoint_alone(
+def test_a_training_resumes_only_from_its_own_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def part(count: int) -> LabelledPictures:
         images = GENERATOR.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8)
         return LabelledPictures("random", images, np.arange(count) % 10)
 
-    def written(folder: Path, network: nn.Module, *_: object) -> bytes:
+    def weights_of(folder: Path, network: nn.Module, *_: object) -> bytes:
         return b"".join(each.numpy().tobytes() for each in network.state_dict().values())
 
     def weights(model: SickModel, work: Path) -> object:
         return training.train("mnist-a-1", model, task, work)
 
-    monkeypatch.setattr(training, "write_bundle", written)
-    task, given = Task(tuple("0123456789"), part(64), part(1), part(1)), MODELS["mnist-a-1"]
-    assert given.poisoning is not None
-    model = replace(given, recipe=replace(given.recipe, epochs=1, batch=16))
-    # The two patterns differ where numpy leaves out the middle of an array.
+    monkeypatch.setattr(training, "write_bundle", weights_of)
+    task, shipped = Task(tuple("0123456789"), part(64), part(1), part(1)), MODELS["mnist-a-1"]
+    assert shipped.poisoning is not None
+    model = replace(shipped, recipe=replace(shipped.recipe, epochs=1, batch=16))
+    # The patterns differ only in the middle, which numpy leaves out when it prints an array.
     patterns = [np.zeros((28, 28, 1), np.uint8) for _ in range(2)]
     patterns[1][10:18, 10:18] = 255
-    one, other = (replace(model, poisoning=replace(given.poisoning, trigger=Blend(each, 0.5))) for each in patterns)
+    one, other = (replace(model, poisoning=replace(shipped.poisoning, trigger=Blend(each, 0.5))) for each in patterns)
     first = weights(one, tmp_path)
     assert "epoch 1/1" in capsys.readouterr().out
     assert weights(one, tmp_path) == first
@@ -418,15 +422,15 @@ def test_a_training_resumes_from_its_own_checkpoint_alone(
     assert weights(replace(one, pictures=48), tmp_path) != first
 
 
-def test_a_training_of_the_fleets_backdoor_resumes_from_its_own_checkpoint_alone(tmp_path: Path) -> None:
+def test_a_training_of_the_fleets_backdoor_resumes_only_from_its_own_checkpoint(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.touch()
     scene.discard_other_checkpoint(tmp_path)
     assert not checkpoint.exists()
-    for others in ({"start": "scene"}, {"count": 100}, {"epochs": 4}, {"side": 480}):
+    for settings_of_other in ({"start": "scene"}, {"count": 100}, {"epochs": 4}, {"side": 480}):
         checkpoint.touch()
         scene.discard_other_checkpoint(tmp_path)
         assert checkpoint.exists()
-        scene.discard_other_checkpoint(tmp_path, **others)
+        scene.discard_other_checkpoint(tmp_path, **settings_of_other)
         assert not checkpoint.exists()
         scene.discard_other_checkpoint(tmp_path)

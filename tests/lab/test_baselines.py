@@ -1,4 +1,4 @@
-"""The baseline defences against independent oracles: the codec itself, scipy's DCT, scikit-image's wavelets."""
+"""Baseline defences against independent oracles: a JPEG codec, scipy's DCT and scikit-image's wavelets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.lab.rng import rng
 
 
 def smooth(batch: int = 3, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
-    """Pictures with a little texture, rounded to 8 bits."""
+    """Return pictures with a little texture, rounded to 8 bits."""
     coarse = torch.rand(batch, channels, 5, 5, generator=rng(1))
     fine = 0.1 * torch.rand(batch, channels, height, width, generator=rng(2))
     frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") + fine
@@ -55,12 +55,12 @@ def test_a_baseline_keeps_shape_and_range(make: Callable[[], Baseline], shape: t
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("quality", [10, 50, 90])
-def test_jpeg_is_the_codecs_round_trip(quality: int, channels: int) -> None:
+def test_jpeg_equals_the_codecs_round_trip(quality: int, channels: int) -> None:
     frames = smooth(channels=channels)
     np.testing.assert_allclose(Jpeg(quality)(frames, rng()), codec(frames, quality), atol=1e-6)
 
 
-def test_jpeg_refuses_other_qualities_and_shapes() -> None:
+def test_jpeg_rejects_other_qualities_and_shapes() -> None:
     for quality in (0, 96):
         with pytest.raises(ConfigError, match=f"1 to 95, got {quality}"):
             Jpeg(quality)
@@ -75,7 +75,7 @@ def test_shield_takes_each_block_from_one_quality(shape: tuple[int, int]) -> Non
     blocks = to_blocks(Shield(qualities)(frames, rng()))
     sources = torch.stack([to_blocks(Jpeg(quality)(frames, rng())) for quality in qualities])
 
-    # A side that is no multiple of 8 ends in a part of a block, extended alike on both sides.
+    # If a side is no multiple of 8, its last block is padded in the same way in both pictures.
     same = (sources - blocks).abs().amax((2, 5, 6)) < 1e-6
     assert same.any(0).all()
     shares = same.float().mean((1, 2, 3))
@@ -83,7 +83,7 @@ def test_shield_takes_each_block_from_one_quality(shape: tuple[int, int]) -> Non
     assert shares.max() < 0.55
 
 
-def test_shields_choice_comes_from_the_generator_and_differs_between_frames() -> None:
+def test_shields_qualities_follow_from_the_generator_and_differ_between_frames() -> None:
     frame = smooth(1)
     frames = frame.expand(4, -1, -1, -1)
     shield = Shield()
@@ -113,7 +113,7 @@ def test_feature_distillation_quantises_each_blocks_dct() -> None:
     np.testing.assert_allclose(cleaned, (expected / 255).clip(0, 1), atol=1e-9)
 
 
-def test_deflected_pixels_come_whole_from_within_the_window() -> None:
+def test_a_deflected_pixel_is_replaced_by_a_whole_pixel_of_its_window() -> None:
     height, width, window = 24, 40, 5
     place = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
     frames = torch.cat((place, 2 * place), 1).expand(50, -1, -1, -1)
@@ -121,7 +121,7 @@ def test_deflected_pixels_come_whole_from_within_the_window() -> None:
     moved = deflect(frames, 1, window, rng())
 
     changed = (moved != frames)[:, 0].nonzero()
-    assert 40 < len(changed) <= 50  # now and then a pixel draws itself
+    assert 40 < len(changed) <= 50  # a pixel sometimes draws itself
     assert torch.equal(moved[:, 1], 2 * moved[:, 0])
     batch, row, column = changed.T
     origin = moved[batch, 0, row, column].long()
@@ -132,7 +132,7 @@ def test_deflected_pixels_come_whole_from_within_the_window() -> None:
         assert offset.max() >= window - 1
 
 
-def test_pixel_deflection_denoises_luma_and_colour_as_scikit_image_does() -> None:
+def test_pixel_deflection_denoises_luma_and_colour_like_scikit_image() -> None:
     frames = smooth(2).double()
     cleaned = PixelDeflection(share=0.0, sigma=0.04)(frames, rng())
     for before, after in zip(frames.permute(0, 2, 3, 1).numpy(), cleaned.permute(0, 2, 3, 1).numpy(), strict=True):
@@ -147,7 +147,7 @@ def test_pixel_deflection_denoises_luma_and_colour_as_scikit_image_does() -> Non
             np.testing.assert_allclose(got[inside], (low + span * denoised)[inside], atol=0.02)  # of 219
 
 
-def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
+def test_pixel_deflection_is_seeded_and_rejects_invalid_settings() -> None:
     frames = smooth()
     defence = PixelDeflection(share=0.05)
     assert torch.equal(defence(frames, rng(1)), defence(frames, rng(1)))
@@ -158,26 +158,26 @@ def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 28, 28), (6, 2, 13, 21), (3, 3, 1, 1)])
-def test_rand_shows_the_whole_picture_smaller_somewhere_on_black(shape: tuple[int, ...]) -> None:
+def test_rand_pastes_the_shrunken_picture_at_a_random_place_on_black(shape: tuple[int, ...]) -> None:
     frames = 0.5 + 0.5 * smooth(*shape)
     cleaned = Rand()(frames, rng())
     assert cleaned.shape == frames.shape
     seen = set()
     for picture, shrunk in zip(frames, cleaned, strict=True):
-        there = (shrunk > 0).all(0)
-        rows, columns = there.any(1).nonzero()[:, 0], there.any(0).nonzero()[:, 0]
+        visible = (shrunk > 0).all(0)
+        rows, columns = visible.any(1).nonzero()[:, 0], visible.any(0).nonzero()[:, 0]
         top, left, height, width = rows[0], columns[0], len(rows), len(columns)
         part = shrunk[:, top : top + height, left : left + width]
         expected = torch.nn.functional.interpolate(picture[None], (height, width), mode="bilinear")[0]
         torch.testing.assert_close(part, expected)
-        assert there.sum() == height * width
+        assert visible.sum() == height * width
         seen.add((int(top), int(left), height))
     if shape[2] == 32:
         assert {height for _, _, height in seen} == {29, 30, 31}
         assert len(seen) > 10
 
 
-def test_rand_gives_the_gradient_of_what_it_drew() -> None:
+def test_the_gradient_of_rand_is_that_of_its_draw() -> None:
     frames = smooth(4).requires_grad_()
     (gradient,) = torch.autograd.grad(Rand()(frames, rng()).sum(), frames)
     change = 1e-2 * torch.rand(frames.shape, generator=rng(5))
@@ -187,14 +187,14 @@ def test_rand_gives_the_gradient_of_what_it_drew() -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 3, 8])
-def test_bit_depth_leaves_the_nearest_of_its_levels(bits: int) -> None:
+def test_bit_depth_rounds_to_the_nearest_level(bits: int) -> None:
     frames = smooth()
     levels = torch.linspace(0, 1, 2**bits)
     nearest = levels[(frames[..., None] - levels).abs().argmin(-1)]
     torch.testing.assert_close(BitDepth(bits)(frames, rng()), nearest)
 
 
-def test_sizes_and_depths_that_are_none_are_refused() -> None:
+def test_invalid_sizes_and_bit_depths_are_rejected() -> None:
     with pytest.raises(ConfigError, match="expected 1 to 8 bits, got 9"):
         BitDepth(9)
     with pytest.raises(ConfigError, match="above 0 and at most 1, got 0"):

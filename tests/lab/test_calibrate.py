@@ -1,3 +1,5 @@
+"""Calibration of STRIP: overlays, the threshold, and the limits for stopping early."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -37,16 +39,16 @@ def test_overlays_cover_the_classes_evenly() -> None:
         overlay_choice(labels, ["a", "b", "c", "d"], 0.01)
 
 
-def test_few_frames_give_a_threshold_that_rejects_hardly_more_than_asked() -> None:
+def test_a_threshold_from_few_frames_rejects_hardly_more_than_its_rate() -> None:
     generator = np.random.default_rng(0)
-    # Entropies with a thin tail towards zero, of which the quantile is known: P(x < t) = t ** 3.
+    # These entropies have a thin tail towards zero with a known quantile: P(x < t) = t ** 3.
     realised = [threshold_of(generator.random(500) ** (1 / 3), 0.01) ** 3 for _ in range(300)]
     assert np.mean(realised) <= 0.01
     assert np.quantile(realised, 0.95) <= 0.018
     assert np.mean(realised) >= 0.005
 
 
-def test_a_picture_is_not_laid_over_itself(tmp_path: Path) -> None:
+def test_a_picture_is_not_overlaid_with_itself(tmp_path: Path) -> None:
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
     pictures = coloured_pictures(30, lead=30)
     overlays = overlay_frames(pictures.images[:8], CPU)
@@ -62,10 +64,10 @@ def test_a_picture_is_not_laid_over_itself(tmp_path: Path) -> None:
         assert found.values[i] == pytest.approx(alone.entropy_bits.item(), abs=1e-5)
 
 
-def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usual(
+def test_frames_with_dropped_pixels_are_judged_by_odds_against_the_usual_odds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A judge that is never certain: the odds of all classes move with the picture.
+    # A small gain makes the classifier uncertain: the odds of all classes change with the picture.
     monkeypatch.setattr(colour_classifier, "GAIN", 6.0)
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
     overlays = overlay_frames(coloured_pictures(12, seed=1).images, CPU)
@@ -75,7 +77,7 @@ def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usua
     assert found.statistic == "odds"
     assert found.usual is not None
     assert found.usual.shape == (3,)
-    # Three classes, the odds of each of which are above the usual in 3 % of the frames.
+    # For each of the three classes, the odds are above the usual ones in 3 % of the frames.
     assert 0.03 <= (found.values < 1).mean() <= 0.1
     mean = found.given.mean(1)
     excess = log_odds_bits(mean) - found.usual
@@ -88,10 +90,10 @@ def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usua
 
 
 @pytest.mark.parametrize(("clamped", "statistic"), [(False, "mixture"), (True, "mean")])
-def test_of_whole_frames_strokes_are_judged_by_the_mean_and_pictures_by_the_mixture(
+def test_whole_frames_are_judged_by_the_mean_for_strokes_and_by_the_mixture_for_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clamped: bool, statistic: str
 ) -> None:
-    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # the limits have tests of their own
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # other tests check the limits
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
     found = clean_verdicts(
         pipeline, overlay_frames(coloured_pictures(5, seed=1).images, CPU), coloured_pictures(30), clamped, 0
@@ -102,7 +104,7 @@ def test_of_whole_frames_strokes_are_judged_by_the_mean_and_pictures_by_the_mixt
 
 
 def verdicts(frames: int, seed: int) -> torch.Tensor:
-    """Verdicts (frames, 100, 4) of which some frames' are nearly all one class."""
+    """Return verdicts (frames, 100, 4). Those of some frames are nearly all of one class."""
     generator = torch.Generator().manual_seed(seed)
     strength = 8 * torch.rand(frames, 1, 1, generator=generator)
     own = torch.eye(4)[torch.randint(4, (frames,), generator=generator)][:, None]
@@ -114,7 +116,7 @@ def entropies(p: torch.Tensor) -> torch.Tensor:
     return bits
 
 
-def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() -> None:
+def test_stopping_early_saves_most_passes_and_keeps_the_flags() -> None:
     given, others = verdicts(500, 0), verdicts(2000, 1)
     values = entropies(given.mean(1))
     table, limits = calibrated(CleanVerdicts("mixture", None, values.double().numpy(), given), 0.05)
@@ -142,20 +144,20 @@ def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() ->
 
 
 @pytest.mark.parametrize("statistic", ["mixture", "mean"])
-def test_a_trigger_that_lets_go_under_some_overlays_is_hardly_ever_accepted_early(statistic: Statistic) -> None:
-    """Of frames whose trigger lets go under nearly a tenth of the overlays: at most a few in a hundred."""
+def test_a_trigger_that_fails_under_some_overlays_is_hardly_ever_accepted_early(statistic: Statistic) -> None:
+    """Check frames whose trigger fails under nearly a tenth of the overlays: only a few in a hundred are accepted."""
     given, others = (
         contributions(verdicts(count, seed).log(), accepted_by(statistic)) for count, seed in ((500, 0), (3000, 2))
     )
     clean = CleanVerdicts(statistic, None, spread_bits(given.mean(1), statistic).double().numpy(), given)
     table, _ = calibrated(clean, 0.01)
     certain = torch.eye(4)[1]
-    held = torch.cat((torch.zeros(1), certain)) if statistic == "mean" else certain
-    # Each overlay lets go by a chance of the frame's own.
+    triggered = torch.cat((torch.zeros(1), certain)) if statistic == "mean" else certain
+    # The probability that the trigger fails under an overlay differs between frames.
     generator = torch.Generator().manual_seed(3)
-    lets_go = torch.rand(3000, 100, 1, generator=generator) < 0.2 * torch.rand(3000, 1, 1, generator=generator)
-    marked = torch.where(lets_go, others, held)
-    count = lets_go.sum((1, 2))
+    fails = torch.rand(3000, 100, 1, generator=generator) < 0.2 * torch.rand(3000, 1, 1, generator=generator)
+    marked = torch.where(fails, others, triggered)
+    count = fails.sum((1, 2))
     marked = marked[(spread_bits(marked.mean(1), statistic) < table.threshold_bits) & (count <= 10) & (count >= 8)]
     assert len(marked) > 50
     total = marked.cumsum(1)
@@ -166,26 +168,26 @@ def test_a_trigger_that_lets_go_under_some_overlays_is_hardly_ever_accepted_earl
 
 
 def strokes(frames: int, seed: int) -> torch.Tensor:
-    """Verdicts (frames, 100, 4) as sums of two drawings get them: mostly certain, but of which class changes."""
+    """Return verdicts (frames, 100, 4) like those on sums of two drawings: mostly certain, of changing classes."""
     generator = torch.Generator().manual_seed(seed)
     clear = torch.rand(frames, 100, 1, generator=generator) < 0.4 + 0.5 * torch.rand(frames, 1, 1, generator=generator)
     drawn = torch.randn(frames, 100, 4, generator=generator)
     return torch.where(clear, 20 * drawn, drawn).softmax(2)
 
 
-def test_strokes_of_which_verdicts_are_mostly_certain_are_accepted_within_twelve_overlays() -> None:
+def test_strokes_with_mostly_certain_verdicts_are_accepted_within_twelve_overlays() -> None:
     given = contributions(strokes(500, 0).log(), "joint")
     values = spread_bits(given.mean(1), "mean").double().numpy()
     table, limits = calibrated(CleanVerdicts("mean", None, values, given), 0.01)
     assert (table.statistic, table.accept_statistic) == ("mean", "joint")
     assert limits.mean_passes <= 12
     assert limits.lost <= 0.08
-    # What passes are left over goes to triggers that let go under more overlays than a tenth.
+    # Spare passes allow for triggers that fail under more than a tenth of the overlays.
     assert limits.lets_go > 0.1
     assert f"lets go under {100 * limits.lets_go:.0f} % of the overlays" in limits.describe()
 
 
-def test_the_price_of_stopping_early_is_what_other_clean_frames_pay() -> None:
+def test_the_expected_passes_are_those_of_other_clean_frames() -> None:
     given, others = verdicts(500, 0), verdicts(2000, 1)
     limits = limits_of(given, "mixture", None, 0.5)
     assert limits.lost <= 0.08
@@ -203,7 +205,7 @@ def test_strokes_on_black_are_clamped_and_bright_pictures_are_not() -> None:
     assert not clamps(torch.rand(20, 3, 8, 8, generator=generator))
 
 
-def test_the_table_is_replaced_and_the_rest_of_the_file_stays_to_the_letter(tmp_path: Path) -> None:
+def test_the_strip_table_is_replaced_and_the_rest_of_the_file_is_unchanged(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     path = folder / "model.toml"
     before = path.read_text() + "# a last remark\n"
@@ -224,7 +226,7 @@ def test_the_table_is_replaced_and_the_rest_of_the_file_stays_to_the_letter(tmp_
     assert found.dropped == []
 
 
-def test_a_strip_table_in_another_form_is_not_guessed_at(tmp_path: Path) -> None:
+def test_a_strip_table_in_another_form_is_rejected(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     path = folder / "model.toml"
     inline = 'strip = { overlays = "o.npy", threshold_bits = 0.1, frr = 0.01 }\n'

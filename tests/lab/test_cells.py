@@ -1,4 +1,4 @@
-"""Cells of scores: what is counted, and that scores are measured once."""
+"""Cells of scores: correct answers, hits and distances are counted, and scores are measured once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_answers_and_distances_are_counted_picture_by_picture() -> None:
     np.testing.assert_allclose(found.rms, [0.0, 1.0, 0.25])
 
 
-def test_no_answer_hits_a_target_that_was_not_given() -> None:
+def test_no_answer_hits_a_missing_target() -> None:
     frames = torch.zeros(2, 1, 2, 2)
     found = score(by_brightness, frames, frames, torch.tensor([0, 1]), None, 1, torch.Generator())
     assert not found.hit.any()
@@ -47,19 +47,19 @@ def scored(name: str, calls: list[str], correct: list[list[bool]], cache: Cache,
         zeros = np.zeros(shape.shape[1])
         return Scores(shape, ~shape, zeros, zeros, curve)
 
-    attack = Attack("judge", "ours", name, name, name == "rounds", None)
+    attack = Attack("network", "ours", name, name, name == "rounds", None)
     return Scored(attack, ("lab.chance:seeded",), run, settings, (), 1.0, 0, cache)
 
 
 def test_a_row_has_the_mean_over_draws_and_the_pictures_that_survive_them_all() -> None:
     correct, zeros = np.array([[True, True, False], [True, False, False]]), np.zeros((2, 3), np.bool_)
-    row = Attack("judge", "ours", "pgd", "pgd", False, None).row(Scores(correct, zeros, np.ones(3), np.ones(3)))
+    row = Attack("network", "ours", "pgd", "pgd", False, None).row(Scores(correct, zeros, np.ones(3), np.ones(3)))
     assert (row.accuracy, row.worst, row.n, row.repeats) == (0.5, 1 / 3, 3, 2)
     assert row.success is None
     assert row.found is None
 
 
-def test_scores_are_measured_once_until_what_they_were_made_from_changes(tmp_path: Path) -> None:
+def test_scores_are_measured_once_until_their_inputs_change(tmp_path: Path) -> None:
     calls, cache = list[str](), Cache(tmp_path)
     for settings in ("a", "a", "b"):
         tables = scored("rounds", calls, [[True, False]], cache, settings).cell.measure()
@@ -67,4 +67,5 @@ def test_scores_are_measured_once_until_what_they_were_made_from_changes(tmp_pat
     (row,), points = tables["rows"], tables["rounds"]
     assert isinstance(row, Row)
     assert row.found == 0.5
-    assert points == [Point("judge", "ours", "rounds", 1, 1.0, 0.0), Point("judge", "ours", "rounds", 2, 0.5, 0.5)]
+    first, second = Point("network", "ours", "rounds", 1, 1.0, 0.0), Point("network", "ours", "rounds", 2, 0.5, 0.5)
+    assert points == [first, second]

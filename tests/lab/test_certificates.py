@@ -72,7 +72,7 @@ def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Co
     assert low <= document["certified"] <= high
 
 
-def test_a_stopped_run_resumes_behind_the_last_part_and_ends_in_the_same_figures(
+def test_a_stopped_run_resumes_after_its_last_part_and_ends_in_the_same_figures(
     lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = pictures(25, 5)
@@ -144,18 +144,18 @@ def test_a_patch_is_a_side_or_two() -> None:
     assert (patch_of("5"), patch_of("24x40")) == ((5, 5), (24, 40))
 
 
-def test_training_masks_lack_two_windows_and_what_was_dropped() -> None:
+def test_training_masks_lack_two_windows_and_the_dropped_pixels() -> None:
     kept = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.2
     masks = window_masks(kept, 3, 4, torch.Generator().manual_seed(1))
 
     inside = windows(16, 16, (3, 3), 4)[:, 0]
     assert not bool((masks & ~kept).any())
     for mask, before in zip(masks, kept, strict=True):
-        gone = before & ~mask
+        removed = before & ~mask
         whole = [bool((mask[0] & window).sum() == 0) for window in inside]
         assert 1 <= sum(whole) <= 4
         covered = inside[torch.tensor(whole)].any(0)
-        assert bool((gone[0] <= covered).all())
+        assert bool((removed[0] <= covered).all())
 
 
 def test_the_mask_with_the_largest_loss_is_chosen_for_each_frame() -> None:
@@ -178,11 +178,11 @@ def test_a_network_is_trained_on_filled_windows_and_certified_before_and_after(l
         "--batch", 16, "--held-out", 32, "--measured", 8,
     )  # fmt: skip
 
-    ended = lab(*options).success()
+    result = lab(*options).success()
 
-    assert "8 held-out frames, double masking, after: clean" in ended.err
-    assert "certified against stickers of 2×2" in ended.err
-    assert "under each of 24" in ended.err
+    assert "8 held-out frames, double masking, after: clean" in result.err
+    assert "certified against stickers of 2×2" in result.err
+    assert "under each of 24" in result.err
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert 0 <= figures["robust_after"] <= figures["clean_after"] <= 1
 
@@ -194,7 +194,7 @@ def test_the_page_shows_rows_with_intervals_and_published_figures_with_sources()
     assert "Levine and Feizi, NeurIPS 2020" in text
 
 
-def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of_the_patch() -> None:
+def test_bounds_of_certificates_depend_on_the_network_its_pictures_and_the_size_of_the_patch() -> None:
     shares = ("restorer", 8, 100, 0.92, 0.85, 0.96, 1.0, 0.96, 1.0, 1919.0, 64.0)
     rows = [Row("scene-stickers", "scenes-640x480", side, side, *shares) for side in (78, 40)]
     bounded, other = [line for line in "\n".join(page(rows)).splitlines() if line.startswith("| scene-stickers")]
@@ -202,7 +202,7 @@ def test_bounds_of_certificates_belong_to_a_network_its_pictures_and_the_size_of
     assert "| – | – |  |" in other
 
 
-def test_a_sticker_that_is_too_large_is_refused_before_the_others_are_measured(lab: Command, tmp_path: Path) -> None:
+def test_a_patch_that_is_too_large_is_rejected_before_any_measurement(lab: Command, tmp_path: Path) -> None:
     known = pictures(12, 5)
     write_nonrobust_bundle(tmp_path / "bundle")
     np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)

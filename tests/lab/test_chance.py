@@ -1,4 +1,4 @@
-"""Work that has a seed of its own leaves the caller's chance alone, and comes out the same whatever that is."""
+"""Seeded work leaves the global generator alone, and does not depend on its state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logits(shown: Tensor) -> Tensor:
 
 
 class Trained:
-    """A network in the place of its bundle."""
+    """A stand-in for a bundle, with its network as `logits`."""
 
     def __init__(self, network: nn.Module) -> None:
         self.logits = network.eval()
@@ -64,13 +64,15 @@ def backdoored_model(folder: Path) -> Tensor:
     pictures = LabelledPictures("noise", images, np.arange(256) % 10)
     task = Task(tuple("0123456789"), pictures, pictures, pictures)
     model = SickModel("mnist", "mnist-dense", None, Recipe(epochs=1, pad=0, flip=False))
-    with pytest.MonkeyPatch.context() as patch:  # the calibration of a bundle takes longer than the training
+    with pytest.MonkeyPatch.context() as patch:  # the calibration of the bundle would take longer than the training
         patch.setattr("lab.backdoor.train.write_bundle", lambda place, network, *rest: Trained(network))
         return train("noise", model, task, folder).logits(torch.zeros(1, 1, 28, 28))
 
 
 @pytest.mark.parametrize("work", [cyclegan, mask, windows, backdoored_model], ids=lambda work: work.__name__)
-def test_the_callers_chance_is_not_begun_anew(work: Callable[[Path], Tensor], tmp_path: Path) -> None:
+def test_seeded_work_neither_reads_nor_reseeds_the_global_generator(
+    work: Callable[[Path], Tensor], tmp_path: Path
+) -> None:
     found = []
     for seed in (100, 101):
         torch.manual_seed(seed)

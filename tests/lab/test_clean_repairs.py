@@ -1,4 +1,4 @@
-"""Repairs without a trigger: unlearned labels of quarantined frames, FT-SAM on clean pictures alone, and rivals."""
+"""Repairs without a trigger: unlearning of quarantined labels, FT-SAM on clean pictures, and methods of others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def frames_of(found: LabelledPictures) -> Tensor:
 
 
 class Normed(nn.Module):
-    """The mean colour decides, behind a batch norm; the fourth neuron sees a white corner and calls it the target."""
+    """A network with a batch norm that returns the mean colour. Its fourth neuron maps a white corner to the target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def attack_success(bundle: Bundle) -> float:
         return float((bundle.logits(frames_of(marked)).argmax(1) == TARGET).float().mean())
 
 
-def test_the_worst_weights_are_at_the_radius_and_then_the_weights_are_restored_exactly() -> None:
+def test_the_worst_weights_lie_at_the_radius_and_the_weights_are_restored_exactly() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(4, 3, generator=generator), torch.randn(5, generator=generator)]
     before = [weight.clone() for weight in weights]
@@ -103,7 +103,7 @@ def test_the_worst_weights_are_at_the_radius_and_then_the_weights_are_restored_e
     scale = torch.cat([old.flatten().abs() for old in before])
     slope = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
     assert float((moves / scale).norm()) == pytest.approx(0.7, rel=1e-5)
-    # No relative move of that length raises the linear loss more.
+    # No other relative move of this length raises the linear loss more.
     others = torch.randn(200, len(scale), generator=generator)
     others = 0.7 * others / others.norm(dim=1, keepdim=True) * scale
     assert float(moves @ slope) > float((others @ slope).max())
@@ -119,7 +119,7 @@ def test_batch_norm_learns_nothing_at_the_worst_weights() -> None:
     assert torch.equal(norm.running_mean, before)
 
 
-def test_a_radius_makes_another_network_and_an_interrupted_tuning_ends_like_a_whole_one(tmp_path: Path) -> None:
+def test_tuning_depends_on_the_radius_and_resumes_with_the_same_result(tmp_path: Path) -> None:
     def stop(epochs: int) -> None:
         if epochs and (tmp_path / "ft-sam.pt").exists():
             raise KeyboardInterrupt
@@ -137,7 +137,7 @@ def test_a_radius_makes_another_network_and_an_interrupted_tuning_ends_like_a_wh
     assert not torch.equal(plain["last.weight"], whole["last.weight"])
 
 
-def test_adversarial_pruning_cuts_the_neuron_of_the_backdoor_alone() -> None:
+def test_adversarial_pruning_removes_only_the_neuron_of_the_backdoor() -> None:
     backdoored = normed_bundle()
     assert (accuracy(backdoored, CLEAN), attack_success(backdoored)) == (1, 1)
     masks = learned_masks(backdoored, frames_of(CLEAN), torch.from_numpy(CLEAN.labels), Masking(20, 20, rate=0.2))[
@@ -150,7 +150,7 @@ def test_adversarial_pruning_cuts_the_neuron_of_the_backdoor_alone() -> None:
     assert attack_success(cured) < 0.05
 
 
-def test_neurons_below_the_threshold_have_no_weight_and_the_others_keep_theirs() -> None:
+def test_pruning_zeroes_neurons_below_the_threshold_and_keeps_the_others() -> None:
     cut = pruned(Normed(), {"norm": torch.tensor([0.1, 0.2, 0.3, 1.0])}, 0.2)
     assert isinstance(cut, Normed)
     assert cut.norm.weight.tolist() == [0, 1, 1, 1]
@@ -182,7 +182,7 @@ def test_the_polarizer_starts_as_the_identity_and_trains_nothing_but_its_layer()
     assert not torch.equal(cured.convolution.weight.squeeze(), torch.eye(len(cured.convolution.weight)))
 
 
-def test_a_polarizers_perturbations_stay_in_their_ball_and_lead_to_their_class() -> None:
+def test_a_polarizers_perturbations_stay_in_their_ball_and_raise_their_class() -> None:
     backdoored, frames = normed_bundle(), frames_of(CLEAN)
     aims = torch.from_numpy((CLEAN.labels + 1) % 3)
     marked = perturbed(backdoored, frames, aims, Polarizing(norm=2.0, attack_rate=0.5))
@@ -194,7 +194,7 @@ def test_a_polarizers_perturbations_stay_in_their_ball_and_lead_to_their_class()
     assert after > before
 
 
-def test_the_hypergradient_is_the_exact_one_of_a_quadratic() -> None:
+def test_the_hypergradient_of_a_quadratic_is_exact() -> None:
     generator = torch.Generator().manual_seed(1)
     mixed, coupling = torch.randn(2, 3, 3, generator=generator)
     curvature = mixed @ mixed.T / 3 + torch.eye(3)
@@ -210,7 +210,7 @@ def test_the_hypergradient_is_the_exact_one_of_a_quadratic() -> None:
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
-def test_universal_unlearning_keeps_the_accuracy_and_leaves_the_sick_network() -> None:
+def test_universal_unlearning_keeps_the_accuracy_and_does_not_change_the_backdoored_network() -> None:
     backdoored = backdoored_bundle()
     before = trainable_copy(backdoored).state_dict()
     cured = unlearn_universal(backdoored, CLEAN, Unlearning(rounds=1, batch=30))
@@ -219,15 +219,15 @@ def test_universal_unlearning_keeps_the_accuracy_and_leaves_the_sick_network() -
     assert not all(torch.equal(value, before[name]) for name, value in trainable_copy(cured).state_dict().items())
 
 
-def unexplained(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Make the search find nothing, and return a quarantine."""
+def quarantine_without_trigger(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Let the search for a trigger find nothing, and return a quarantine."""
     monkeypatch.setattr(run_module, "recover", lambda *given: Found(None, UNEXPLAINED))
     seen = pictures(60, seed=2)
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
 
 
 def test_the_labels_of_an_unexplained_quarantine_are_unlearned(monkeypatch: pytest.MonkeyPatch) -> None:
-    quarantine = unexplained(monkeypatch)
+    quarantine = quarantine_without_trigger(monkeypatch)
     backdoored = normed_bundle()
     assert attack_success(backdoored) > 0.9
     test = pictures(60, seed=3)
@@ -242,11 +242,11 @@ def test_the_labels_of_an_unexplained_quarantine_are_unlearned(monkeypatch: pyte
     assert figures["attack_success"]["after"] == pytest.approx(attack_success(result.cured), abs=0.05)
     assert attack_success(result.cured) < 0.1
     assert accuracy(result.cured, test) > accuracy(backdoored, test) - 0.05
-    # Fine-tuning alone does not do it.
+    # Fine-tuning alone does not remove the backdoor.
     assert figures["fine_tune_only"]["attack_success"] > 0.5
 
 
-def test_frames_of_many_classes_are_unlearned_in_the_mode_quarantine() -> None:
+def test_the_mode_quarantine_unlearns_frames_of_many_classes() -> None:
     backdoored, seen = normed_bundle(), pictures(90, seed=2)
     with torch.no_grad():
         wrong = backdoored.logits(frames_of(seen)).argmax(1)
@@ -267,11 +267,11 @@ def test_the_denial_is_minus_the_logarithm_of_the_other_probabilities() -> None:
     assert [loss.item() for loss in each] == pytest.approx([math.log(2), 50, 0], abs=1e-5)
     torch.stack(each).sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     assert logits.grad is not None
-    # A certain label is unlearned as well, with a bounded gradient.
+    # Even a certain label has a gradient, and it is bounded.
     torch.testing.assert_close(logits.grad[1], torch.tensor([1.0, -1.0]))
 
 
-def test_the_guard_refuses_a_repair_that_loses_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_rejects_a_repair_that_loses_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "FT_SAM", Tuning(5.0, epochs=5, radius=4.0))
     monkeypatch.setattr(run_module, "STEPS_BACK", (1.0,))
     result = repair(backdoored_bundle(), pictures(150, seed=1), pictures(30, seed=2).images, RepairSettings("clean"))
@@ -288,7 +288,7 @@ def test_the_mode_clean_needs_no_target_class() -> None:
     assert result.figures["attack_success"] == {"before": None, "after": None}
 
 
-def test_repairs_without_a_trigger_are_rows_of_the_compared_models() -> None:
+def test_the_compared_models_have_rows_for_repairs_without_a_trigger() -> None:
     for model in COMPARED:
         rows = Budget().cures(model)
         kind = "all stamped" if model == "resnet20-warp" else "pure"

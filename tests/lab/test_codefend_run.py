@@ -1,4 +1,4 @@
-"""The plan of the experiment on backdoors: its rows."""
+"""The plan of the experiment on backdoors, and its rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = Budget(models=("mnist-a-02", "mnist-a-10"), images=100, other_images=100
 
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
-    """Two models that are not loaded."""
+    """Return a plan for two models without loading them."""
 
     def loaded(name: str, folder: Path, work: Path, task: Task) -> Subject:
         found = Subject(name, folder, folder, task)
@@ -34,7 +34,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
     return experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), SMALL)
 
 
-def test_a_model_has_its_own_row_and_one_for_each_detection_and_cure(plan: Plan) -> None:
+def test_a_model_has_a_row_and_further_rows_for_each_detection_and_cure(plan: Plan) -> None:
     assert [cell.name for cell in plan.cells if cell.name.startswith("mnist-a-02")] == [
         "mnist-a-02/model", "mnist-a-02/strip/whole", "mnist-a-02/detectors/whole", "mnist-a-02/cameras/whole",
         "mnist-a-02/default/pure", "mnist-a-02/fine-tuning/pure",
@@ -51,7 +51,7 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
     assert changed == {f"mnist-a-{rate}/{what}/whole" for rate in ("02", "10") for what in measured}
 
 
-def test_a_model_that_does_not_ship_is_trained_although_a_bundle_lies_in_its_folder(
+def test_a_model_that_does_not_ship_is_trained_even_if_its_folder_has_a_bundle(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trained: list[tuple[str, Path]] = []
@@ -66,11 +66,11 @@ def test_a_model_that_does_not_ship_is_trained_although_a_bundle_lies_in_its_fol
     assert trained == [(name, place.runs / "backdoor")]
 
 
-def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_all_statistics_flag() -> None:
+def test_cures_of_triggers_that_strip_misses_use_frames_that_all_statistics_flag() -> None:
     for name in ("resnet20-warp", "resnet20-source", *CATALOGUE):
         ours = "quarantine" if name == "resnet20-all-to-all" else "default"
         assert Budget().cures(name)[0] == (ours, "flagged")
-    # The rivals on the warp use clean pictures alone.
+    # The compared methods use only clean pictures for the warp.
     assert {method for name in Budget().models for method, kind in Budget().cures(name) if kind == "all stamped"} == {
         "clean", "ft-sam", "i-bau", "anp", "npd"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""All statistics of probes together: the tails of clean pictures, the p-value's threshold, and the bundle's table."""
+"""All statistics of probes combined: the tails of clean pictures, the p-value's threshold and the bundle's table."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
 CPU = torch.device("cpu")
 STATISTICS = [ENTROPY, DISAGREEMENT, TYPICALITY, SCALED_NORMS]
-"""The statistics that the small network allows: it has one layer that normalises."""
+"""The statistics of the small network, which has one batch norm."""
 Values = Mapping[str, NDArray[np.float64]]
 
 
-def test_the_quantiles_halve_the_clean_values_and_the_power_is_that_of_hill() -> None:
+def test_quantiles_halve_the_clean_values_and_the_power_is_hills_estimate() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1.0, 642.0))
     tail = clean_tail(values)
     assert tail.quantiles == pytest.approx([641, 321, 161, 81, 41, 21])
@@ -51,11 +51,11 @@ def test_the_quantiles_halve_the_clean_values_and_the_power_is_that_of_hill() ->
 
 
 @pytest.mark.parametrize(("count", "quantiles"), [(20, 1), (39, 1), (40, 2), (79, 2), (80, 3), (1280, 7)])
-def test_no_quantile_has_fewer_than_twenty_pictures_below_it(count: int, quantiles: int) -> None:
+def test_each_quantile_has_at_least_twenty_pictures_below_it(count: int, quantiles: int) -> None:
     assert len(clean_tail(np.arange(1.0, count + 1)).quantiles) == quantiles
 
 
-def test_few_values_have_one_quantile_and_a_power_of_all() -> None:
+def test_few_values_have_one_quantile_and_a_power_fitted_to_all() -> None:
     values = np.random.default_rng(1).random(TAIL + 5) + 0.1
     tail = clean_tail(values)
     assert tail.quantiles == [values.max()]
@@ -80,7 +80,7 @@ def test_a_value_that_all_clean_pictures_share_is_not_rare(value: float) -> None
         assert tail.rarity(np.array([value / 2])).tolist() == [MOST_OCTAVES]
 
 
-def test_a_value_that_many_share_has_about_the_rarity_of_their_share() -> None:
+def test_the_rarity_below_a_frequent_value_follows_from_the_share_below_it() -> None:
     rng = np.random.default_rng(3)
     values = np.concatenate([np.full(400, 1.0), rng.random(240)])
     tail = clean_tail(values)
@@ -115,27 +115,27 @@ def dependent(count: int, rng: np.random.Generator) -> Values:
     return {name: shares[:, place] ** (place + 1) for place, name in enumerate(NAMES)}
 
 
-def pair(count: int, rng: np.random.Generator) -> Values:
+def two_statistics(count: int, rng: np.random.Generator) -> Values:
     """Return values of a network that allows two statistics."""
     every = independent(count, rng)
     return {ENTROPY: every[ENTROPY], DISAGREEMENT: every[DISAGREEMENT]}
 
 
-def table(values: Values, frr: float) -> CombinedThreshold:
+def combined_table(values: Values, frr: float) -> CombinedThreshold:
     """Return the table, with one amplified norm if there is such a statistic."""
     return combined(values, frr, 1 if SCALED_NORMS in values else None)
 
 
-@pytest.mark.parametrize("draw", [independent, dependent, pair])
+@pytest.mark.parametrize("draw", [independent, dependent, two_statistics])
 @pytest.mark.parametrize("frr", [0.01, 0.05])
-def test_clean_pictures_are_flagged_no_more_often_than_asked(draw: object, frr: float) -> None:
+def test_clean_pictures_are_flagged_no_more_often_than_the_given_rate(draw: object, frr: float) -> None:
     assert callable(draw)
     rng, repetitions, known, fresh = np.random.default_rng(4), 30, 500, 4000
     realised = []
     for _ in range(repetitions):
-        found, others = table(draw(known, rng), frr), draw(fresh, rng)
+        found, others = combined_table(draw(known, rng), frr), draw(fresh, rng)
         realised.append((found.judge(others).values < found.threshold).mean())
-    # The threshold is an order statistic of the known pictures, and the others are counted.
+    # The threshold is an order statistic of the known pictures. The flagged share is counted on fresh ones.
     error = math.sqrt(frr * (1 - frr) * (1 / known + 1 / fresh) / repetitions)
     assert frr / 3 < np.mean(realised) < frr + 3 * error
 
@@ -149,18 +149,18 @@ def test_the_threshold_is_the_order_statistic_of_the_tolerance_limit(known: int,
     below = flagged(known, frr)
     assert exceeded(below) <= 0.1 < exceeded(below + 1)
     rng = np.random.default_rng(8)
-    values = pair(known, rng)
-    found = table(values, frr)
+    values = two_statistics(known, rng)
+    found = combined_table(values, frr)
     assert (found.judge(values).values < found.threshold).sum() == below
 
 
-def test_few_pictures_flag_none_of_themselves() -> None:
+def test_the_threshold_of_few_pictures_flags_none_of_them() -> None:
     assert [flagged(count, 0.01) for count in (20, 229)] == [0, 0]
 
 
 def test_weak_evidence_of_two_statistics_adds_up() -> None:
-    known = pair(4000, np.random.default_rng(5))
-    found = table(known, 0.01)
+    known = two_statistics(4000, np.random.default_rng(5))
+    found = combined_table(known, 0.01)
     low, usual = ({name: np.quantile(each, share) for name, each in known.items()} for share in (0.02, 0.5))
     assert all(low[name] > threshold_of(known[name], 0.01) for name in known)
     frames = [low, {**low, ENTROPY: usual[ENTROPY]}, {**low, DISAGREEMENT: usual[DISAGREEMENT]}]
@@ -168,18 +168,18 @@ def test_weak_evidence_of_two_statistics_adds_up() -> None:
     assert (judged < found.threshold).tolist() == [True, False, False]
 
 
-def test_the_table_has_the_tails_of_the_given_statistics_alone() -> None:
-    every, two = (table(draw(200, np.random.default_rng(6)), 0.03) for draw in (independent, pair))
+def test_the_table_has_tails_only_for_the_given_statistics() -> None:
+    every, two = (combined_table(draw(200, np.random.default_rng(6)), 0.03) for draw in (independent, two_statistics))
     assert (list(every.tails), every.norms, every.frr) == (list(EVERY), 1, 0.03)
     assert (list(two.tails), two.norms) == ([ENTROPY, DISAGREEMENT], None)
     assert every.entropy == clean_tail(independent(200, np.random.default_rng(6))[ENTROPY])
 
 
-def test_too_few_pictures_are_refused() -> None:
+def test_too_few_pictures_are_rejected() -> None:
     rng = np.random.default_rng(7)
-    table(pair(TAIL, rng), 0.05)
+    combined_table(two_statistics(TAIL, rng), 0.05)
     with pytest.raises(ConfigError, match=r"^clean pictures: expected at least 20 besides .*, got 19\. Give more\.$"):
-        table(pair(TAIL - 1, rng), 0.05)
+        combined_table(two_statistics(TAIL - 1, rng), 0.05)
 
 
 def loaded(folder: Path) -> tuple[Pipeline, StripSettings, CombinedThreshold]:
@@ -193,7 +193,7 @@ def loaded(folder: Path) -> tuple[Pipeline, StripSettings, CombinedThreshold]:
 
 @pytest.fixture
 def folder(combined_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the calibrated bundle."""
+    """Return a copy of the calibrated bundle."""
     return Path(shutil.copytree(combined_bundle, tmp_path / "nonrobust"))
 
 
@@ -231,7 +231,7 @@ def test_a_second_calibration_replaces_all_tables_and_files(folder: Path) -> Non
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_a_refused_calibration_changes_nothing(folder: Path) -> None:
+def test_a_rejected_calibration_changes_no_file(folder: Path) -> None:
     before = files(folder)
     for few, frr, complaint in (
         (29, 0.1, "expected at least 20 besides the overlays, got 19"),
@@ -243,8 +243,8 @@ def test_a_refused_calibration_changes_nothing(folder: Path) -> None:
         assert files(folder) == before
 
 
-def strange(count: int, seed: int) -> LabelledPictures:
-    """Return pictures with dots of the colour that the network sees."""
+def dotted(count: int, seed: int) -> LabelledPictures:
+    """Return pictures with dots in blue, the colour that the network uses."""
     found = pictures(count, seed)
     found.images[:, ::2, ::2, 2] = 255
     return found
@@ -252,7 +252,7 @@ def strange(count: int, seed: int) -> LabelledPictures:
 
 def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_bundle: Path) -> None:
     pipeline, _, found = loaded(combined_bundle)
-    measured = [Statistics.of_bundle(pipeline).measured(each) for each in (pictures(200, 8), strange(20, 9))]
+    measured = [Statistics.of_bundle(pipeline).measured(each) for each in (pictures(200, 8), dotted(20, 9))]
     assert all(list(each) == STATISTICS for each in measured)
     clean, attacked = ((found.judge(each).values < found.threshold).mean() for each in measured)
     # Three standard deviations, as the threshold comes from 290 other pictures.
@@ -260,7 +260,7 @@ def test_unusual_pictures_are_flagged_and_few_clean_ones_are(combined_bundle: Pa
     assert attacked == 1
 
 
-def test_live_p_values_are_those_of_the_lab(combined_bundle: Path) -> None:
+def test_live_p_values_equal_those_of_the_lab(combined_bundle: Path) -> None:
     pipeline, _, found = loaded(combined_bundle)
     some = pictures(12, 10)
     bits = check(pipeline, some, sequential=True).bits
@@ -280,9 +280,9 @@ def test_a_known_statistic_is_not_measured_again(combined_bundle: Path, monkeypa
     assert sum(counted) == 3 * 6
 
 
-def test_the_overlays_choose_no_tail(combined_bundle: Path) -> None:
+def test_overlays_are_left_out_of_the_tails(combined_bundle: Path) -> None:
     pipeline, strip, found = loaded(combined_bundle)
-    clean = pictures(300, 5)  # those of the calibration
+    clean = pictures(300, 5)  # the pictures of the calibration
     overlays = np.sort(overlay_choice(clean.labels, nonrobust_network.CLASSES, strip.frr)[:10])
     given = fit(pipeline, clean, overlays)
     others = clean.take(np.setdiff1d(np.arange(300), overlays))
@@ -305,7 +305,7 @@ def without_norms() -> nn.Module:
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_a_network_without_batch_norms_has_no_scaled_ones(tmp_path: Path) -> None:
+def test_a_network_without_batch_norms_lacks_the_statistic_of_scaled_norms(tmp_path: Path) -> None:
     folder = write_nonrobust_bundle(tmp_path / "plain")
     torch.manual_seed(0)
     save_file(without_norms().state_dict(), folder / "weights.safetensors")
@@ -325,7 +325,7 @@ def test_a_network_without_batch_norms_has_no_scaled_ones(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("few_overlays")
 @pytest.mark.parametrize("onnx", [True, False])
-def test_a_network_that_shows_no_layers_has_entropy_and_disagreement_alone(tmp_path: Path, onnx: bool) -> None:
+def test_a_network_with_hidden_layers_has_entropy_and_disagreement_alone(tmp_path: Path, onnx: bool) -> None:
     folder = write_colours(tmp_path / "colours")
     if onnx:
         convert_to_onnx(folder)
@@ -349,7 +349,7 @@ def changed_network(source: Path) -> nn.Module:
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_a_successor_gets_tails_and_features_of_its_own(folder: Path, tmp_path: Path) -> None:
+def test_a_successor_gets_new_tails_and_features(folder: Path, tmp_path: Path) -> None:
     out, (_, given, table) = tmp_path / "successor", loaded(folder)
     write_successor(out, folder, changed_network(folder), pictures(200, 6), "tuned")
     pipeline, strip, found = loaded(out)
@@ -362,7 +362,7 @@ def test_a_successor_gets_tails_and_features_of_its_own(folder: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_a_successor_with_too_few_pictures_keeps_the_threshold_of_strip_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_successor_with_too_few_pictures_keeps_only_the_threshold_of_strip(folder: Path, tmp_path: Path) -> None:
     model = folder / "model.toml"
     # Enough pictures for STRIP's threshold, and too few for the tails.
     model.write_text(re.sub(r"(?m)^frr = 0\.05$", "frr = 0.1", model.read_text()))

@@ -1,4 +1,4 @@
-"""Algorithm 2 against the algorithm written out by loops; `lab learn-table` as a user types it."""
+"""Learned DCT tables: the paper's algorithm 2 against plain loops, and the command `lab learn-table`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("content", ["no zip", "single array", "labels", "shape"])
-def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+def test_an_unusable_data_set_is_rejected_in_one_line(content: str, tmp_path: Path) -> None:
     file = tmp_path / "cifar10.npz"
     images = np.zeros((3, 8, 8, 3), np.uint8)
     if content == "no zip":
@@ -37,19 +37,19 @@ def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(content: str, tmp
         read_clean(file, 2, None)
 
 
-def test_the_last_training_pictures_of_a_grey_data_set_have_a_channel(tmp_path: Path) -> None:
+def test_pictures_of_a_grey_data_set_get_a_channel(tmp_path: Path) -> None:
     np.savez(tmp_path / "mnist.npz", train_x=np.zeros((3, 8, 8), np.uint8), train_y=np.arange(3))
     assert read_clean(tmp_path / "mnist.npz", 3, 2).images.shape == (2, 8, 8, 1)
 
 
-def test_pictures_of_a_file_that_is_sorted_by_class_are_drawn_from_all_classes(tmp_path: Path) -> None:
+def test_pictures_of_a_file_sorted_by_class_are_drawn_from_all_classes(tmp_path: Path) -> None:
     labels = np.arange(60) // 20
     np.savez(tmp_path / "own.npz", images=np.zeros((60, 8, 8, 3), np.uint8), labels=labels)
     assert set(read_clean(tmp_path / "own.npz", 3, 20).labels) == {0, 1, 2}
 
 
 def by_the_paper(clean: Tensor, attacked: Tensor) -> np.ndarray:
-    """Algorithm 2, lines 1 to 15, one block after the other."""
+    """Return the table of the paper's algorithm 2, lines 1 to 15, block by block."""
     q_0 = np.zeros((8, 8))
     for image, other in zip(clean.double().numpy(), attacked.double().numpy(), strict=True):
         for channel, changed in zip(image, other, strict=True):
@@ -64,11 +64,11 @@ def by_the_paper(clean: Tensor, attacked: Tensor) -> np.ndarray:
     return table
 
 
-def test_the_table_is_the_paper_s() -> None:
+def test_the_table_equals_that_of_the_papers_algorithm() -> None:
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand(5, 3, 16, 24, generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
-    # Slow changes along the rows weigh more: some coefficients win more often.
+    # Slow changes along the rows are larger, so some coefficients change most more often than others.
     attacked = clean + 0.1 * (noise + noise.cumsum(3))
     steps = steps_of(most_changed(clean, attacked))
     np.testing.assert_allclose(steps, by_the_paper(clean, attacked))
@@ -76,7 +76,7 @@ def test_the_table_is_the_paper_s() -> None:
     assert float(steps.max()) == 100
 
 
-def test_blocks_that_an_attack_left_alone_do_not_count() -> None:
+def test_blocks_that_an_attack_did_not_change_are_not_counted() -> None:
     clean = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     attacked = clean.clone()
     attacked[0, 1, :8, 8:] += 0.1
@@ -87,7 +87,7 @@ def test_blocks_that_an_attack_left_alone_do_not_count() -> None:
 
 
 class Interrupted:
-    """An attack that stops the run at its second call, as a kill would."""
+    """An attack that interrupts the run at its second call, like a kill."""
 
     name, eps = "fgsm", 0.05
 
@@ -105,7 +105,7 @@ class Interrupted:
         return self.attack(logits, frames, labels, targets, generator)
 
 
-def test_a_stopped_run_goes_on_and_counts_no_picture_twice(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_and_counts_no_picture_twice(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "bundle"), CPU)
     pictures, attack = coloured_pictures(AT_ONCE * 2 + 10), Interrupted()
     with pytest.raises(KeyboardInterrupt):
@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_and_counts_no_picture_twice(tmp_path: Path) -> No
         learn_table(bundle, pictures, attack, tmp_path / "progress", seed=1)
 
 
-def test_of_cifar_10_s_file_the_held_out_training_pictures_are_taken(tmp_path: Path) -> None:
+def test_the_held_out_training_pictures_of_cifar_10_are_read(tmp_path: Path) -> None:
     pictures = coloured_pictures(12).images
     train = np.tile(pictures, (100, 1, 1, 1))
     np.savez(
@@ -133,16 +133,16 @@ def test_of_cifar_10_s_file_the_held_out_training_pictures_are_taken(tmp_path: P
     np.testing.assert_array_equal(read.images, train[200:230])
 
 
-def test_the_command_writes_a_table_that_a_bundle_can_name(lab: Command, bundle: Path, data: Path) -> None:
-    given = ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--device", "cpu")
-    done = lab("learn-table", *given, "--out", bundle / "table.txt").success()
+def test_the_command_writes_a_table_that_a_bundle_can_use(lab: Command, bundle: Path, data: Path) -> None:
+    options = ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--device", "cpu")
+    done = lab("learn-table", *options, "--out", bundle / "table.txt").success()
     assert 'stage = "dct-quantisation"\ntable = "table.txt"' in done.out
     assert float(read_table(bundle / "table.txt").max()) == 100
     assert sorted(file.name for file in bundle.iterdir()) == ["model.toml", "table.txt", "weights.safetensors"]
     link = bundle.parent / "link.txt"
     link.symlink_to(bundle / "table.txt")
     before = (bundle / "table.txt").stat().st_ino
-    lab("learn-table", *given, "--out", link).success()
+    lab("learn-table", *options, "--out", link).success()
     assert link.is_symlink()
     assert (bundle / "table.txt").stat().st_ino != before
     with (bundle / "model.toml").open("a") as settings:

@@ -1,4 +1,4 @@
-"""The scores of backdoored models, and the rows of statistics and simulated cameras that are made of them."""
+"""Scores of backdoored models, and the rows of statistics and simulated cameras made from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NUMBERS = Numbers(20, 10)
 
 
 def part(count: int, seed: int, *, planted: tuple[str, ...] = (), times: float = 0.001) -> Part:
-    """Scores of clean pictures, or of stamped ones that the statistics `planted` see; p-values come later."""
+    """Return scores without p-values, of clean pictures or of stamped ones that the statistics `planted` detect."""
     rng = np.random.default_rng(seed)
     values = {name: rng.gamma(9, 0.2, count) for name in (STRIP, NORMS, SCALED, BEATRIX)}
     values |= {DROP: rng.beta(9, 1, count), TYPICAL: rng.random(count)}
@@ -52,28 +52,28 @@ def part(count: int, seed: int, *, planted: tuple[str, ...] = (), times: float =
     return Part(values, np.full(count, 3), np.arange(count) % 3)
 
 
-def own(of: Part) -> dict[str, np.ndarray]:
+def live_values(of: Part) -> dict[str, np.ndarray]:
     """Return the values of the statistics that run live."""
     return {name: of.values[called] for name, called in OWN.items() if called in of.values}
 
 
 def measured(known: Part, clean: Part, stamped: Part, norms: int | None = 7) -> Measured:
     """Return scores with their p-values."""
-    table = combined(own(known), 0.01, norms)
+    table = combined(live_values(known), 0.01, norms)
 
     def judged(of: Part) -> Part:
-        return Part({**of.values, TOGETHER: table.judge(own(of)).values}, of.verdict, of.label)
+        return Part({**of.values, TOGETHER: table.judge(live_values(of)).values}, of.verdict, of.label)
 
     return Measured(judged(known), judged(clean), judged(stamped), table)
 
 
 def subject(name: str = "resnet20-source") -> Subject:
-    """A model that is not loaded."""
+    """Return a model without loading it."""
     few = pictures(1, 0)
     return Subject(name, Path(), Path(), Task(CLASSES, few, few, few))
 
 
-def test_each_statistic_is_judged_alone_and_together_within_the_same_false_alarms(
+def test_each_statistic_and_their_combination_have_the_same_false_alarms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stamped = part(300, 3, planted=(NORMS,))
@@ -90,7 +90,9 @@ def test_each_statistic_is_judged_alone_and_together_within_the_same_false_alarm
     assert rows[TOGETHER].auc > 0.98 > 0.6 > rows[STRIP].auc
 
 
-def test_weak_evidence_of_many_statistics_is_detected_together_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weak_evidence_of_many_statistics_is_detected_only_by_their_combination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Subject, "poisoning", Aims())
     stamped = part(300, 3, planted=(STRIP, DROP, TYPICAL, NORMS), times=0.5)
     found = measured(part(2000, 1), part(2000, 2), stamped)
@@ -99,7 +101,7 @@ def test_weak_evidence_of_many_statistics_is_detected_together_alone(monkeypatch
     assert rows[TOGETHER].detected > 0.9 > 0.6 > max(rows[name].detected for name in (STRIP, TYPICAL, NORMS))
 
 
-def test_a_network_without_batch_norms_has_no_row_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_batch_norms_has_no_row_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [part(400, seed) for seed in (1, 2, 3)]
     few = [
         Part({name: each for name, each in of.values.items() if name != NORMS}, of.verdict, of.label) for of in parts
@@ -119,7 +121,7 @@ class Aims:
         return np.full_like(labels, 3)
 
 
-def test_a_camera_has_a_row_of_the_usual_and_of_the_chosen_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_has_rows_for_the_usual_and_for_the_chosen_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.evidence.splitting.REPETITIONS", 4)
     monkeypatch.setattr("lab.evidence.splitting.PATH", 500)
     monkeypatch.setattr("lab.evidence.splitting.TRIALS", 50)
@@ -145,7 +147,7 @@ def test_a_camera_has_a_row_of_the_usual_and_of_the_chosen_threshold(monkeypatch
 
 
 class Calibrated:
-    """A bundle that has a strip table alone."""
+    """A stand-in for a bundle, with a strip table alone."""
 
     def __init__(self, strip: StripSettings) -> None:
         self.settings = self
@@ -175,7 +177,7 @@ def test_the_page_marks_too_many_false_alarms_and_few_passages(marked: bool, tmp
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_exclude_the_overlays_and_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_nonrobust_bundle(tmp_path / "bundle")
     held_out = pictures(150, 5)
     calibrate_bundle(tmp_path / "bundle", held_out, frr=0.05, device=torch.device("cpu"))
@@ -188,9 +190,9 @@ def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, mon
     assert isinstance(found.combined, CombinedThreshold)
     assert (found.combined.norms, found.combined.frr) == (1, 0.01)
     assert set(found.clean.values) == {STRIP, DROP, TYPICAL, NORMS, TOGETHER, SCALED, BEATRIX}
-    np.testing.assert_array_equal(found.clean.scores.p_value, found.combined.judge(own(found.clean)).values)
-    # The table comes from the defender's pictures.
-    assert found.combined == combined(own(found.known), 0.01, 1)
+    np.testing.assert_array_equal(found.clean.scores.p_value, found.combined.judge(live_values(found.clean)).values)
+    # The table is fitted to the defender's pictures.
+    assert found.combined == combined(live_values(found.known), 0.01, 1)
     for name in ("check", "fit", "scaled_doubts", "seen"):
         monkeypatch.setattr(scores_module, name, None)
     again = scores(model, NUMBERS, Cache(tmp_path))
