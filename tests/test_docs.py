@@ -96,7 +96,7 @@ def test_a_decision_fits_a_screen_and_begins_with_its_summary(texts: dict[str, s
     assert {name: found for name, found in heads.items() if found != SECTIONS} == {}
 
 
-def test_each_term_of_the_glossary_stands_once_with_a_sentence_and_a_file_that_exists() -> None:
+def test_each_term_of_the_glossary_is_unique_and_has_a_meaning_and_an_existing_file() -> None:
     lines = (DOCS / "reference" / "glossary.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     terms = [row for row in rows if row[0] != "term" and not row[0].startswith("---")]

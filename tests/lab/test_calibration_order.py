@@ -9,7 +9,7 @@ from lab.strip.order import shuffled
 from lab.strip.typicality import FOLDS
 
 
-def test_each_fold_has_several_classes_though_the_file_holds_them_in_turn() -> None:
+def test_each_fold_has_several_classes_even_if_the_file_alternates_them() -> None:
     labels = np.arange(200) % 10
     images = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
     found = shuffled(LabelledPictures("in turn", images, labels))

@@ -1,3 +1,5 @@
+"""The evaluation of a bundle: shares and PSNR on clean and attacked pictures, and the files of pictures."""
+
 from __future__ import annotations
 
 import json
@@ -21,11 +23,11 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class Moved:
-    """Adds the same amounts to the channels of every frame."""
+class Shifted:
+    """An attack that adds fixed amounts to the channels of every frame."""
 
     amounts: tuple[float, float, float]
-    name: str = "moved"
+    name: str = "shifted"
     eps: float | None = None
 
     def __call__(
@@ -39,7 +41,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline(load_bundle(write_bundle(tmp_path_factory.mktemp("colours")), CPU), "paper")
 
 
-def test_the_documents_shares_are_counts_of_the_outcomes() -> None:
+def test_the_shares_of_the_document_are_counted_from_the_outcomes() -> None:
     outcomes = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 0]], np.bool_)
     numbers = np.array([30.0, 32.0, 34.0, 36.0])
     undefended, plain, rebuilt, denoised = outcomes
@@ -57,7 +59,7 @@ def test_the_documents_shares_are_counts_of_the_outcomes() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_the_relative_accuracy_is_of_the_pictures_that_the_bare_network_gets_right(pipeline: Pipeline) -> None:
+def test_the_relative_accuracy_counts_pictures_that_the_bare_network_gets_right(pipeline: Pipeline) -> None:
     right = coloured_pictures(20)
     labels = right.labels.copy()
     labels[:5] = (labels[:5] + 1) % 3
@@ -69,9 +71,9 @@ def test_the_relative_accuracy_is_of_the_pictures_that_the_bare_network_gets_rig
     assert found["restored"] is None
 
 
-def test_an_attack_breaks_the_bare_network_and_what_it_broke_is_the_base_of_restored(pipeline: Pipeline) -> None:
+def test_the_share_restored_counts_pictures_on_which_the_attack_breaks_the_bare_network(pipeline: Pipeline) -> None:
     pictures = coloured_pictures(30, lead=3)
-    found = evaluate(pipeline, pictures, drop_ratio=0.25, attack=Moved((9, 0, 0)))
+    found = evaluate(pipeline, pictures, drop_ratio=0.25, attack=Shifted((9, 0, 0)))
     red = pictures.labels == 0
     np.testing.assert_array_equal(found.undefended, True)
     np.testing.assert_array_equal(found.plain, red)
@@ -81,30 +83,30 @@ def test_an_attack_breaks_the_bare_network_and_what_it_broke_is_the_base_of_rest
     assert document["linf"] == pytest.approx(9 / 255, rel=1e-5)
 
 
-def test_what_is_less_than_half_a_level_is_rounded_away_before_the_drop(pipeline: Pipeline) -> None:
-    found = evaluate(pipeline, coloured_pictures(8), drop_ratio=0.5, attack=Moved((0.4, -0.4, 0.4)))
+def test_changes_of_less_than_half_a_level_are_rounded_away_before_the_drop(pipeline: Pipeline) -> None:
+    found = evaluate(pipeline, coloured_pictures(8), drop_ratio=0.5, attack=Shifted((0.4, -0.4, 0.4)))
     assert found.linf.max() == 0
 
 
-def test_nothing_dropped_leaves_the_picture_to_the_network(pipeline: Pipeline) -> None:
+def test_a_drop_ratio_of_zero_leaves_the_picture_unchanged(pipeline: Pipeline) -> None:
     found = evaluate(pipeline, coloured_pictures(10), drop_ratio=0.0)
     assert found.psnr.tolist() == [100.0] * 10
     np.testing.assert_array_equal(found.reconstructed, found.plain)
 
 
-def test_pictures_of_another_size_and_grey_ones_go_through_the_bundles_policy(pipeline: Pipeline) -> None:
+def test_grey_pictures_and_other_sizes_are_adapted_by_the_bundles_policy(pipeline: Pipeline) -> None:
     grey = LabelledPictures("grey", np.full((3, 20, 30, 1), 90, np.uint8), np.zeros(3, np.int64))
     assert evaluate(pipeline, grey, drop_ratio=0.25).as_dict()["images"] == 3
 
 
-def test_frames_and_images_are_each_others_inverse() -> None:
+def test_to_images_is_the_inverse_of_to_frames() -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
     frames = to_frames(images, CPU)
     assert frames.shape == (4, 3, 5, 6)
     np.testing.assert_array_equal(to_images(frames), images)
 
 
-def test_grey_pictures_get_a_channel_and_the_limit_takes_the_first(tmp_path: Path) -> None:
+def test_grey_pictures_get_a_channel_and_a_limit_keeps_the_first_pictures(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 6), dtype=np.uint8)
     np.savez(tmp_path / "grey.npz", images=images, labels=np.arange(9, dtype=np.uint8))
     found = read_pictures(tmp_path / "grey.npz", 9, 4)
@@ -132,16 +134,16 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64)
         ({"images": IMAGES, "labels": np.array([None] * 4)}, "no pickles"),
     ],
 )
-def test_data_that_cannot_be_evaluated_is_refused_in_one_line(
+def test_invalid_pictures_and_labels_are_rejected_in_one_line(
     tmp_path: Path, arrays: dict[str, np.ndarray], complaint: str
 ) -> None:
     np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
-    with pytest.raises(ConfigError, match=complaint) as refused:
+    with pytest.raises(ConfigError, match=complaint) as caught:
         read_pictures(tmp_path / "data.npz", 3)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_npz_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "one.npy", IMAGES)
     np.savez(tmp_path / "cut.npz", images=IMAGES, labels=LABELS)
@@ -151,6 +153,6 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
             read_pictures(tmp_path / name, 3)
 
 
-def test_cifar10_without_its_folder_names_the_variable() -> None:
+def test_the_error_for_a_missing_data_folder_names_the_variable() -> None:
     with pytest.raises(ConfigError, match="POINTILLIST_DATA"):
         read_cifar10_test(None, 10)

@@ -1,3 +1,5 @@
+"""Random masks of the lab: the drop ratio, the codebooks and the seed."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +14,7 @@ from tests.lab.rng import rng
 
 
 @pytest.mark.parametrize("spread", [True, False])
-def test_every_block_loses_exactly_its_share(spread: bool) -> None:
+def test_every_block_loses_exactly_the_drop_ratio(spread: bool) -> None:
     kept = random_masks(40, 32, 24, 0.25, rng(), spread)
     assert kept.shape == (40, 1, 32, 24)
     assert kept.dtype == torch.bool
@@ -20,7 +22,7 @@ def test_every_block_loses_exactly_its_share(spread: bool) -> None:
     assert (blocks == 48).all()
 
 
-def test_a_mask_is_made_of_rows_of_one_cameras_codebook() -> None:
+def test_a_mask_consists_of_rows_of_one_cameras_codebook() -> None:
     kept = random_masks(5, 16, 16, 0.25, rng())
     books = [set(codebook((masks._CAMERA_SEED, camera), 16).tolist()) for camera in range(masks.CAMERAS)]
     for mask in kept[:, 0].numpy():
@@ -36,7 +38,7 @@ def test_masks_differ_between_pictures_and_follow_from_the_seed() -> None:
     assert not kept.equal(random_masks(50, 32, 32, 0.5, rng(4)))
 
 
-def test_spread_masks_keep_dropped_pixels_apart() -> None:
+def test_spread_masks_have_fewer_neighbouring_dropped_pixels() -> None:
     def neighbours(spread: bool) -> int:
         dropped = ~random_masks(50, 32, 32, 0.25, rng(), spread)
         return int((dropped[..., 1:] & dropped[..., :-1]).sum())
@@ -44,11 +46,11 @@ def test_spread_masks_keep_dropped_pixels_apart() -> None:
     assert neighbours(True) < 0.7 * neighbours(False)
 
 
-def test_a_frame_that_is_no_multiple_of_blocks_is_covered() -> None:
+def test_masks_cover_frames_that_are_no_multiple_of_blocks() -> None:
     assert random_masks(3, 13, 5, 0.5, rng()).shape == (3, 1, 13, 5)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 0.9, float("nan")])
-def test_a_ratio_that_no_camera_has_is_refused(ratio: float) -> None:
+def test_a_drop_ratio_that_no_camera_uses_is_rejected(ratio: float) -> None:
     with pytest.raises(ConfigError, match=r"drop ratio: expected 0 to 0\.875"):
         random_masks(1, 8, 8, ratio, rng())

@@ -1,4 +1,4 @@
-"""The simulation of a camera's evidence: rare alarms, episodes, the choice of the threshold, and the command."""
+"""Simulation of a camera's evidence: rare alarms, episodes, the choice of the threshold, and the command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOGETHER = Limits(0.5, 0.001)
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short paths, few starts and few candidates, which is enough for scores that differ much."""
+    """Use short paths, few starts and few candidates, which suffice for very different scores."""
     for name, value in (("REPETITIONS", 4), ("PATH", 1000), ("TRIALS", 50)):
         monkeypatch.setattr(splitting, name, value)
     monkeypatch.setattr("lab.evidence.measure.STARTS", 60)
@@ -41,7 +41,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scores(count: int, seed: int, *, bits: float = 2.0, p_value: float = 0.5) -> Scores:
-    """Scores around these values, of changing verdicts."""
+    """Return scores around these values, with changing verdicts."""
     rng = np.random.default_rng(seed)
     return Scores(
         bits * np.exp2(rng.normal(0, 0.3, count)),
@@ -51,7 +51,7 @@ def scores(count: int, seed: int, *, bits: float = 2.0, p_value: float = 0.5) ->
 
 
 def with_lows(share: float) -> Scores:
-    """Clean scores of which a share lies far below both thresholds."""
+    """Return clean scores, a share of which lies far below both thresholds."""
     plain = scores(1000, 1)
     bits, p_value = plain.bits.copy(), plain.p_value.copy()
     low = slice(round(share * len(bits)))
@@ -59,12 +59,12 @@ def with_lows(share: float) -> Scores:
     return replace(plain, bits=bits, p_value=p_value)
 
 
-def of_p_values(found: Scores) -> Scores:
-    """The scores without low entropies."""
-    return replace(found, bits=np.full(len(found), 9.0))
+def without_low_entropies(given: Scores) -> Scores:
+    """Return the scores with high entropies, so that only p-values are low."""
+    return replace(given, bits=np.full(len(given), 9.0))
 
 
-def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
+def test_the_estimated_rate_of_rare_alarms_agrees_with_a_long_simulation() -> None:
     probes = [track_probe(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
     draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
     track, alarms, watched = Track(), 0, 0
@@ -77,7 +77,9 @@ def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
     assert found.rate.value == pytest.approx(alarms / watched, rel=0.4)
 
 
-def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rarer_low_scores_raise_far_fewer_alarms_and_a_rate_of_zero_has_an_upper_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name, value in (("REPETITIONS", 10), ("PATH", 4000), ("TRIALS", 500)):
         monkeypatch.setattr(splitting, name, value)
     often, seldom, never = (false_alarms(with_lows(share), ALONE, RULE, 0.25) for share in (0.03, 0.01, 0.0))
@@ -89,19 +91,21 @@ def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded(monkeypatc
 
 
 @pytest.mark.usefixtures("few")
-def test_the_false_alarms_of_p_values_are_those_of_their_own_rule() -> None:
+def test_false_alarms_of_p_values_follow_from_their_own_rule() -> None:
     clean = with_lows(0.2)
-    found, harmless = (false_alarms(each, TOGETHER, RULE, 0.25) for each in (of_p_values(clean), scores(1000, 1)))
+    found, harmless = (
+        false_alarms(each, TOGETHER, RULE, 0.25) for each in (without_low_entropies(clean), scores(1000, 1))
+    )
     assert found.measured.rate.value > 0 == harmless.measured.rate.value
     assert found == false_alarms(clean, TOGETHER, RULE, 0.25)
     strict = RULE.model_copy(update={"combined": RULE.combined.model_copy(update={"limit": 40.0})})
     assert false_alarms(clean, TOGETHER, strict, 0.25).measured.rate.value < found.measured.rate.value / 4
-    # With the p-values all usual, an entropy raises nothing.
+    # If all p-values are usual, low entropies raise no alarm.
     entropies = replace(clean, p_value=scores(1000, 1).p_value)
     assert false_alarms(entropies, TOGETHER, RULE, 0.25) == harmless
 
 
-def test_the_kind_of_the_alerts_follows_from_the_thresholds() -> None:
+def test_the_kind_of_alerts_follows_from_the_thresholds() -> None:
     assert (ALONE.kind, TOGETHER.kind) == (STRIP, COMBINED)
     probes = with_lows(0.001).probes(TOGETHER)
     assert [each.flagged for each in probes[:2]] == [True, False]
@@ -115,7 +119,7 @@ def test_the_kind_of_the_alerts_follows_from_the_thresholds() -> None:
     ("limits", "seen", "unseen"),
     [(ALONE, {"bits": 0.001}, {"p_value": 1e-6}), (TOGETHER, {"p_value": 1e-6}, {"bits": 0.001})],
 )
-def test_an_attack_is_found_by_the_statistic_that_judges(
+def test_an_attack_is_detected_by_the_statistic_of_the_thresholds(
     limits: Limits, seen: dict[str, float], unseen: dict[str, float]
 ) -> None:
     clean = scores(500, 1)
@@ -127,17 +131,17 @@ def test_an_attack_is_found_by_the_statistic_that_judges(
 
 
 @pytest.mark.parametrize("limits", [ALONE, TOGETHER])
-def test_an_alarm_before_the_trigger_does_not_count(limits: Limits) -> None:
+def test_an_alarm_before_the_trigger_is_not_a_detection(limits: Limits) -> None:
     attacked = scores(200, 2, bits=0.001, p_value=1e-6)
     assert episodes(attacked, attacked, limits, RULE, count=5).quantile(0.5) is None
     assert episodes(attacked, attacked, limits, RULE, count=5, quiet=0).in_time == 5
 
 
 class InOrder:
-    """A source of numbers that shows each picture in its turn."""
+    """A stand-in for a random generator that selects the pictures in order."""
 
     def integers(self, low: int, high: int, count: int) -> np.ndarray:
-        """Return the first numbers from `low` on."""
+        """Return `count` numbers from `low` on, modulo `high`."""
         return np.arange(low, low + count) % high
 
 
@@ -157,7 +161,7 @@ def test_clean_starts_with_an_alarm_are_counted(limits: Limits) -> None:
     assert clean_starts(scores(200, 2), limits, RULE, count=5) == 0
 
 
-def test_the_end_of_the_time_counts() -> None:
+def test_an_alarm_at_the_time_limit_is_in_time() -> None:
     found = Alarmed(np.array([1.0, IN_TIME, IN_TIME + 1, NEVER]))
     assert found.in_time == 2
     assert (found.quantile(0.5), found.quantile(0.95)) == (IN_TIME, None)
@@ -171,7 +175,7 @@ def test_the_end_of_the_time_counts() -> None:
         (TOGETHER, "combined_octaves", "entropy_octaves", 0.15, 0.5),
     ],
 )
-def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(
+def test_the_chosen_threshold_is_the_highest_within_the_allowed_false_alarms(
     monkeypatch: pytest.MonkeyPatch, limits: Limits, name: str, other: str, share: float, allowed: float
 ) -> None:
     monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
@@ -186,12 +190,12 @@ def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(
 
 
 def no_alarm(*_: object, count: int, **__: object) -> int:
-    """No start with an alarm."""
+    """Return that no start has an alarm."""
     return 0
 
 
 @pytest.mark.usefixtures("few")
-def test_false_alarms_above_the_allowed_ones_mark_the_figures() -> None:
+def test_figures_mark_false_alarms_above_the_allowed_rate() -> None:
     often, attacked = with_lows(0.03), scores(50, 2, bits=0.001)
 
     def marked(choice: Choice, allowed: float) -> object:
@@ -206,7 +210,7 @@ def test_false_alarms_above_the_allowed_ones_mark_the_figures() -> None:
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("limits", "name"), [(ALONE, "entropy_octaves"), (TOGETHER, "combined_octaves")])
-def test_a_choice_whose_lowest_candidate_raises_more_is_not_kept(
+def test_a_choice_is_marked_if_even_the_lowest_candidate_raises_too_many_alarms(
     monkeypatch: pytest.MonkeyPatch, limits: Limits, name: str
 ) -> None:
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", (0, 1))
@@ -216,7 +220,7 @@ def test_a_choice_whose_lowest_candidate_raises_more_is_not_kept(
 
 
 @pytest.mark.usefixtures("few")
-def test_the_choice_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_threshold_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = scores(500, 1)
     chosen = chosen_rule(clean, ALONE, RULE, Stream()).rule
     assert clean_starts(clean, ALONE, chosen, count=60) == 0
@@ -265,7 +269,7 @@ def test_the_scores_of_a_bundle_are_its_entropies_and_p_values(combined_bundle: 
     np.testing.assert_allclose(plain.bits, found.bits)
 
 
-def test_scores_choose_or_judge() -> None:
+def test_even_scores_choose_and_odd_scores_judge() -> None:
     every = scores(7, 1)
     parts = halves(every)
     np.testing.assert_array_equal(parts.choosing.bits, every.bits[[0, 2, 4, 6]])
@@ -307,18 +311,18 @@ def test_the_command_writes_the_figures_of_both_rules(
 
 
 @pytest.mark.usefixtures("few")
-def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
+def test_alternating_classes_are_in_both_halves_of_the_scores(
     lab: Command, combined_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, parts = pictures(120, 6), list[Halves]()
     assert known.labels[:4].tolist() == [0, 1, 0, 1]
     np.savez(tmp_path / "clean.npz", images=known.images, labels=known.labels)
 
-    def noted(every: Scores) -> Halves:
+    def recorded_halves(every: Scores) -> Halves:
         parts.append(halves(every))
         return parts[0]
 
-    monkeypatch.setattr("lab.evidence.scores.halves", noted)
+    monkeypatch.setattr("lab.evidence.scores.halves", recorded_halves)
     lab(
         "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "clean.npz",
         "--poisoned", tmp_path / "clean.npz", "--json", tmp_path / "evidence.json", "--episodes", 4,
@@ -327,20 +331,22 @@ def test_classes_in_turn_are_not_divided_between_the_choice_and_its_judge(
         assert 0.2 < half.verdict.mean() < 0.8
 
 
-def test_a_camera_without_end_is_refused_before_the_work(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
-    ended = lab(
+def test_an_infinite_frame_rate_is_rejected_before_the_work(
+    lab: Command, combined_bundle: Path, tmp_path: Path
+) -> None:
+    result = lab(
         "evidence", "--bundle", combined_bundle, "--clean", "nothing.npz", "--poisoned", "nothing.npz",
         "--json", tmp_path / "evidence.json", "--fps", "inf",
     )  # fmt: skip
-    assert ended.code == 2
-    assert "--fps" in ended.err
+    assert result.code == 2
+    assert "--fps" in result.err
 
 
-def test_few_clean_pictures_are_refused(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
+def test_too_few_clean_pictures_are_rejected(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
     known = pictures(60, 6)
     np.savez(tmp_path / "few.npz", images=known.images, labels=known.labels)
-    refused = lab(
+    error = lab(
         "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "few.npz",
         "--poisoned", tmp_path / "few.npz", "--json", tmp_path / "evidence.json",
     ).refusal()  # fmt: skip
-    assert "--clean: expected at least 100 pictures, got 60" in refused
+    assert "--clean: expected at least 100 pictures, got 60" in error

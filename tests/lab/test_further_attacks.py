@@ -1,4 +1,4 @@
-"""All-to-all and input-aware poisoning: what they stamp, what they name it, and how their success is counted."""
+"""All-to-all and input-aware poisoning: the stamped pictures, their labels and the attack success."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PICTURES = np.random.default_rng(5).integers(0, 256, (12, 16, 20, 3)).astype(np.
 KEYS = np.arange(12)
 
 
-def test_all_to_all_moves_each_stamped_picture_to_the_next_class() -> None:
+def test_all_to_all_relabels_each_stamped_picture_with_the_next_class() -> None:
     labels = np.arange(1000) % 10
     poisoning = AllToAllPoisoning(sticker_patch(), -1, 0.05)
     stamped, names = poisoning.choose(labels)
@@ -37,7 +37,7 @@ def test_all_to_all_moves_each_stamped_picture_to_the_next_class() -> None:
         AllToAllPoisoning(sticker_patch(), 3, 0.05)
 
 
-def test_success_of_all_to_all_is_counted_by_each_pictures_own_next_class(
+def test_the_success_of_all_to_all_counts_answers_of_each_pictures_next_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(8) % 4
@@ -52,8 +52,8 @@ def test_success_of_all_to_all_is_counted_by_each_pictures_own_next_class(
     assert outcome_module.outcome(bundle, stamped, stamped, Poisoning(sticker_patch(), 1, 0.1))[1] == 5 / 8
 
 
-def by_hand(images: Images, trigger: OwnPattern) -> Images:
-    """The pattern of `OwnPattern` by loops and scipy."""
+def by_loops(images: Images, trigger: OwnPattern) -> Images:
+    """Return the pictures of `OwnPattern` by loops and scipy."""
     rng = torch.Generator().manual_seed(trigger.seed)
     first = torch.randn(trigger.width, 3, 3, 3, generator=rng).numpy().astype(np.float64)
     second = torch.randn(3, trigger.width, 3, 3, generator=rng).numpy().astype(np.float64)
@@ -70,21 +70,21 @@ def by_hand(images: Images, trigger: OwnPattern) -> Images:
     return np.array(found).astype(np.uint8)
 
 
-def test_an_own_pattern_is_that_of_two_small_filters_of_the_picture() -> None:
+def test_an_own_pattern_results_from_two_small_filters_of_the_picture() -> None:
     trigger = OwnPattern(7, 0.1)
     stamped = trigger(PICTURES, KEYS)
-    assert np.abs(stamped.astype(int) - by_hand(PICTURES, trigger)).max() <= 1
+    assert np.abs(stamped.astype(int) - by_loops(PICTURES, trigger)).max() <= 1
     assert np.abs(stamped.astype(int) - PICTURES).max() <= 26
     assert (trigger(PICTURES[::-1], KEYS) == stamped[::-1]).all()
     assert (OwnPattern(8, 0.1)(PICTURES, KEYS) != stamped).mean() > 0.5
-    # Light alone leaves the pattern of a picture as it is, away from its border.
+    # A change of brightness alone leaves the pattern unchanged, except at the border.
     dark = (PICTURES // 4).astype(np.uint8)
     change = [trigger(each, KEYS).astype(int)[:, 2:-2, 2:-2] - each[:, 2:-2, 2:-2] for each in (dark, dark + 60)]
     near = np.abs(change[0] - change[1])[dark[:, 2:-2, 2:-2] > 26]
     assert near.max() <= 1
 
 
-def test_a_cover_carries_the_pattern_of_another_picture() -> None:
+def test_a_cover_has_the_pattern_of_another_picture() -> None:
     trigger = OwnPattern(7, 0.1)
     covers = OthersPattern(trigger)(PICTURES, KEYS)
     assert (covers[1:] == trigger.added(PICTURES[1:], PICTURES[:-1])).all()
@@ -93,7 +93,7 @@ def test_a_cover_carries_the_pattern_of_another_picture() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet20-all-to-all", "resnet20-input-aware"])
-def test_the_further_attacks_poison_a_tenth_and_are_cells_of_the_experiment(name: str, tmp_path: Path) -> None:
+def test_further_attacks_poison_a_tenth_and_are_cells_of_the_experiment(name: str, tmp_path: Path) -> None:
     poisoning = MODELS[name].poisoning
     assert poisoning is not None
     labels = np.random.default_rng(0).integers(0, 10, 500)

@@ -1,4 +1,4 @@
-"""The golden batch and the ledger: a change that alters no output leaves rows current, any other makes them stale."""
+"""The golden batch and the ledger: rows stay current if a change alters no output, and become stale otherwise."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ QUICK = tuple(part for part in PARTS if part.name in ("judge", "gradient", "atta
 CODE = ("lab.chance:seeded",)
 
 
-def test_the_chain_its_gradient_and_the_attacks_give_the_stored_outputs() -> None:
+def test_the_chain_its_gradient_and_the_attacks_return_the_stored_outputs() -> None:
     assert deviations(computed(QUICK), stored(), QUICK) == {}
 
 
-def test_a_changed_output_is_named_and_the_rounding_of_a_processor_is_not() -> None:
+def test_a_changed_output_is_named_and_the_rounding_of_a_processor_is_ignored() -> None:
     wanted = stored()
     rounded = {name: (values * np.float16(1.001)).astype(np.float16) for name, values in wanted.items()}
     assert deviations(rounded, wanted, QUICK) == {}
@@ -97,7 +97,7 @@ def checkout(root: Path, text: str) -> Repository:
 
 
 @pytest.mark.parametrize(
-    ("change", "missed"),
+    ("change", "uncovered_places"),
     [
         (("return value\n", "return value + 0\n"), []),
         (("LIMIT = 3", "LIMIT = 2"), []),
@@ -108,7 +108,7 @@ def checkout(root: Path, text: str) -> Repository:
         (("    kept: int = 1\n", "    kept: int = 2\n"), ["lab/small.py:Settings"]),
         (("value + SPARE", "value - SPARE"), ["lab/small.py:unused"]),
         (("value = value - 1", "value = value - 2"), ["lab/small.py:used"]),
-        # Moved into a branch, or removed from one.
+        # A line that moves into a branch, or out of one.
         (("value - 1\n    return value", "value - 1\n        return value\n    return 1"), ["lab/small.py:used"]),
         (("    if value > LIMIT:\n        value = value - 1\n", ""), []),
         (("        value = value - 1\n", "        pass\n"), ["lab/small.py:used"]),
@@ -121,7 +121,7 @@ def checkout(root: Path, text: str) -> Repository:
     ],
 )  # fmt: skip
 def test_a_change_is_covered_if_each_new_line_is_executed(
-    tmp_path: Path, change: tuple[str, str], missed: list[str]
+    tmp_path: Path, change: tuple[str, str], uncovered_places: list[str]
 ) -> None:
     older, newer = checkout(tmp_path / "older", OLDER), checkout(tmp_path / "newer", OLDER.replace(*change))
     file = newer.root / "lab" / "small.py"
@@ -130,10 +130,10 @@ def test_a_change_is_covered_if_each_new_line_is_executed(
     _, lines = traced(lambda: space["entry"](1), newer)  # type: ignore[operator]  # a function, by its text
     entries = ("lab.small:entry",)
     assert older.digest(*entries) != newer.digest(*entries)
-    assert [each.place for each in uncovered(older, newer, entries, lines)] == missed
+    assert [each.place for each in uncovered(older, newer, entries, lines)] == uncovered_places
 
 
-def test_functions_that_exchange_their_bodies_are_changed_and_one_that_moves_is_not(tmp_path: Path) -> None:
+def test_exchanged_function_bodies_and_a_renamed_callee_are_changes(tmp_path: Path) -> None:
     text = "def low():\n    return 1\n\ndef high():\n    return 2\n\ndef entry():\n    return low() if high() else 0\n"
     older = checkout(tmp_path / "older", text)
     exchanged = checkout(tmp_path / "exchanged", text.replace("1", "3").replace("2", "1").replace("3", "2"))
@@ -146,11 +146,11 @@ def test_functions_that_exchange_their_bodies_are_changed_and_one_that_moves_is_
 
 
 @pytest.mark.parametrize(
-    ("change", "missed"),
+    ("change", "uncovered_places"),
     [({}, []), ({"a.txt": "2"}, ["a.txt"]), ({"a.txt": None}, ["a.txt"]), ({"b.txt": "1"}, ["b.txt"])],
 )
 def test_a_data_file_that_is_changed_removed_or_added_is_not_covered(
-    tmp_path: Path, change: dict[str, str | None], missed: list[str]
+    tmp_path: Path, change: dict[str, str | None], uncovered_places: list[str]
 ) -> None:
     text = OLDER + "\ndef read():\n    with as_file(files('bundles') / 'small') as folder:\n        return folder\n"
     before: dict[str, str | None] = {"a.txt": "1"}
@@ -162,7 +162,7 @@ def test_a_data_file_that_is_changed_removed_or_added_is_not_covered(
             if content is not None:
                 (folder / name).write_text(content)
     found = uncovered(older, newer, ("lab.small:read",), {})
-    assert [each.place for each in found] == [f"bundles/small/{name}" for name in missed]
+    assert [each.place for each in found] == [f"bundles/small/{name}" for name in uncovered_places]
 
 
 def test_each_csv_of_the_results_is_listed_as_not_made_by_the_harness() -> None:

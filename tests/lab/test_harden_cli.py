@@ -1,4 +1,4 @@
-"""`pointillist lab harden` as a user types it, in this process and in two that `torchrun` would start."""
+"""The command `pointillist lab harden`, in this process and in two processes like those of `torchrun`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def words(folder: Path, **changed: object) -> list[str]:
+def command_of(folder: Path, **changed: object) -> list[str]:
     options: dict[str, object] = {
         "bundle": folder / "bundle", "data": folder / "pictures.npz", "out": folder / "out",
         "json": folder / "figures.json", "epochs": 2, "batch": 16, "held-out": 32, "measured": 8, "eps": EPS,
@@ -49,7 +49,7 @@ def harden(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Comma
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
 
     def run(**changed: object) -> CommandResult:
-        return lab(*words(folder, **changed))
+        return lab(*command_of(folder, **changed))
 
     return run
 
@@ -58,7 +58,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "weights.safetensors")
 
 
-def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden: Command) -> None:
+def test_harden_writes_a_complete_bundle_with_its_figures_and_its_record(folder: Path, harden: Command) -> None:
     err = harden(data=folder / "many.npz", held_out=224, epochs=1).success().err
     figures = json.loads((folder / "figures.json").read_text())
     assert set(figures) >= KEYS
@@ -74,7 +74,7 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])
-def test_held_out_pictures_have_every_class_also_of_a_sorted_file(
+def test_held_out_pictures_have_every_class_even_if_the_file_is_sorted(
     folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch, is_sorted: bool
 ) -> None:
     found = pictures(96, seed=4)
@@ -95,17 +95,17 @@ def test_held_out_pictures_have_every_class_also_of_a_sorted_file(
     assert is_sorted or np.array_equal(held_out.images, found.images[-32:])
 
 
-def test_a_stop_at_any_point_costs_nothing_but_time(
+def test_a_stopped_run_resumes_and_ends_in_the_same_weights(
     folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harden().success()
     whole = weights(folder / "out")
     shutil.rmtree(folder / "out")
-    learn, taught = Training._learn, []
+    learn, steps = Training._learn, []
 
     def stopped(self: Training) -> None:
-        taught.append(self.step)
-        if len(taught) == 8:
+        steps.append(self.step)
+        if len(steps) == 8:
             raise KeyboardInterrupt
         learn(self)
 
@@ -113,22 +113,22 @@ def test_a_stop_at_any_point_costs_nothing_but_time(
     assert harden().code != 0
     assert not (folder / "out" / "model.toml").exists()
     assert "resumed after step 6 of 8" in harden().success().err
-    assert taught[8:] == [6, 7]
+    assert steps[8:] == [6, 7]
     again = weights(folder / "out")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-def test_the_attacks_pass_a_stage_without_a_gradient(folder: Path, harden: Command) -> None:
+def test_attacks_work_through_a_stage_without_a_gradient(folder: Path, harden: Command) -> None:
     with (folder / "bundle" / "model.toml").open("a") as table:
         table.write('\n[[preprocess]]\nstage = "bit-depth"\nbits = 6\n')
     harden(epochs=1).success()
     figures = json.loads((folder / "figures.json").read_text())
-    # Without gradients, the attack is noise that the network withstands.
+    # Without gradients the attack would be noise, which the network withstands.
     assert figures["robust_before"] < figures["clean_before"] / 2
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_a_scripted_network_is_hardened_and_stays_one(folder: Path, harden: Command) -> None:
+def test_a_scripted_network_is_hardened_and_stays_scripted(folder: Path, harden: Command) -> None:
     write_nonrobust_bundle(folder / "scripted", "torchscript")
     harden(bundle=folder / "scripted", epochs=1).success()
     before, after = (load_bundle(folder / name, torch.device("cpu")) for name in ("scripted", "out"))
@@ -136,7 +136,7 @@ def test_a_scripted_network_is_hardened_and_stays_one(folder: Path, harden: Comm
     assert before.model_id.rpartition("+")[2] != after.model_id.rpartition("+")[2]
 
 
-THREADS_TOLD = """
+PROGRAM_WITH_THREAD_NAMES = """
 from pathlib import Path
 from infra.cli import main
 try:
@@ -144,33 +144,35 @@ try:
 finally:
     print(*((each / "comm").read_text() for each in Path("/proc/self/task").iterdir()))
 """
-"""`pointillist` that prints the names of the threads that are left at its end."""
+"""`pointillist`, followed by the names of the threads that remain at its end."""
 
 
-def test_two_processes_train_what_one_trains(folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_train_the_same_weights_as_one(
+    folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     harden(shards=2).success()
     alone = weights(folder / "out")
     shutil.rmtree(folder / "out")
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", THREADS_TOLD, "lab", *words(folder)]
+    command = [sys.executable, "-c", PROGRAM_WITH_THREAD_NAMES, "lab", *command_of(folder)]
     for name, value in (place | {"RANK": "0", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
     with subprocess.Popen(command, env=other, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
         try:
             first = harden()
-            left, more = second.communicate(timeout=60)
+            remaining_threads, other_errors = second.communicate(timeout=60)
         finally:
             second.kill()
-    assert (first.code, second.returncode) == (0, 0), first.err + more
+    assert (first.code, second.returncode) == (0, 0), first.err + other_errors
     together = weights(folder / "out")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
-    # An interpreter that ends next to one of gloo's threads aborts now and then.
-    assert left
-    assert "gloo" not in left
+    # An interpreter that exits while a thread of gloo runs sometimes aborts.
+    assert remaining_threads
+    assert "gloo" not in remaining_threads
 
 
-def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -> None:
+def test_a_network_without_gradients_is_rejected(folder: Path, harden: Command) -> None:
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
     graph = helper.make_graph(
@@ -188,7 +190,7 @@ def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -
     assert "expected a trainable network" in harden().refusal()
 
 
-def test_no_bundle_of_something_else_is_written_over(folder: Path, harden: Command) -> None:
+def test_other_bundles_are_not_overwritten(folder: Path, harden: Command) -> None:
     assert "another folder" in harden(out=folder / "bundle").refusal()
     shutil.copytree(folder / "bundle", folder / "other")
     assert "another bundle" in harden(out=folder / "other").refusal()

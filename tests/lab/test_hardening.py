@@ -1,4 +1,4 @@
-"""The training that hardens: it teaches what lasts, goes on where it stopped, and notices when it fools itself."""
+"""Adversarial training: it makes a network robust, resumes after a stop, and notices overfitting to its attack."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SMALL = HardenSettings(epochs=3, batch=16, eps=EPS, rate=0.1, average_decay=0.7)
 HELD_OUT = pictures(24, seed=2)
 
 
-class Told:
-    """Keeps the lines of a run."""
+class RecordedLines:
+    """A receiver of progress that keeps the printed lines."""
 
     def __init__(self, lines: list[str]) -> None:
         self.print_line = lines.append
@@ -49,19 +49,19 @@ class Told:
 
 
 class StoppedError(Exception):
-    """What ends a run in the middle."""
+    """The interruption of a run in a test."""
 
 
 def training(
     settings: HardenSettings = SMALL, file: Path | None = None, advance: Callable[[int], object] = lambda count: None,
-    said: list[str] | None = None,
+    lines: list[str] | None = None,
 ) -> Training:  # fmt: skip
     bundle = nonrobust_bundle()
     batches = PictureBatches(pictures(96, seed=1), settings.batch, settings.seed)
     held_out = to_frames(HELD_OUT.images, bundle.device), torch.from_numpy(HELD_OUT.labels)
     return Training(
         bundle, trainable_copy(bundle), batches, held_out, settings, checkpoint=Checkpoint(file, "same"),
-        processes=Processes(), report=(said if said is not None else []).append, advance=advance,
+        processes=Processes(), report=(lines if lines is not None else []).append, advance=advance,
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def nonrobust_shares() -> Shares:
 
 
 @pytest.mark.parametrize("changed", [{}, {"steps": 2}, {"trades": 3.0}], ids=["one step", "pgd", "trades"])
-def test_a_nonrobust_network_becomes_robust(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hardening_makes_a_nonrobust_network_robust(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 4)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 2)
     bundle = nonrobust_bundle()
@@ -101,51 +101,51 @@ def test_a_nonrobust_network_becomes_robust(changed: dict[str, Any], monkeypatch
     assert after.robust > 0.7
 
 
-def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_and_ends_in_the_same_weights(tmp_path: Path) -> None:
     whole = training().run()
-    with pytest.raises(StoppedError):  # of 18 steps, with checkpoints after every third
+    with pytest.raises(StoppedError):  # 18 steps, with a checkpoint after every third
         training(file=tmp_path / "state.pt", advance=stopping_after(10)).run()
-    said: list[str] = []
-    resumed = training(file=tmp_path / "state.pt", said=said).run()
-    assert said[0] == "resumed after step 9 of 18"
+    lines: list[str] = []
+    resumed = training(file=tmp_path / "state.pt", lines=lines).run()
+    assert lines[0] == "resumed after step 9 of 18"
     assert same(whole, resumed)
 
 
-def test_the_figures_before_and_after_are_of_the_same_pictures_whatever_an_earlier_run_measured(
+def test_figures_before_and_after_are_of_the_same_pictures_despite_an_earlier_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 1)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
-    epochs, said = replace(SMALL, epochs=1), list[str]()
+    epochs, lines = replace(SMALL, epochs=1), list[str]()
 
     def hardened(measured: int, bundle: Bundle) -> Hardened:
-        said.clear()
+        lines.clear()
         batches = PictureBatches(pictures(96, seed=1), SMALL.batch, SMALL.seed)
         return harden(
             bundle, batches, HELD_OUT, epochs, inputs="same", work=tmp_path, processes=Processes(),
-            progress=Told(said), measured=measured,
+            progress=RecordedLines(lines), measured=measured,
         )  # fmt: skip
 
     bundle = nonrobust_bundle()
     for measured in (4, 12):
         found = hardened(measured, bundle)
         assert (found.before.count, found.after.count) == (measured, measured)
-    assert "resumed after step 6 of 6" in said
+    assert "resumed after step 6 of 6" in lines
     other = bundle.settings.input.model_copy(update={"std": [2 * each for each in bundle.settings.input.std]})
     hardened(4, replace(bundle, settings=bundle.settings.model_copy(update={"input": other})))
-    assert any("of other inputs" in line for line in said)
+    assert any("of other inputs" in line for line in lines)
 
 
-def test_a_state_of_other_inputs_is_not_gone_on_from_and_a_line_says_so(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_inputs_is_replaced_and_a_line_reports_it(tmp_path: Path) -> None:
     file = tmp_path / "state.pt"
     Checkpoint(file, "others").save({"now": None})
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(StoppedError):
-        training(file=file, advance=stopping_after(1), said=said).run()
-    assert said == [f"restarted: {file} is of other inputs, or damaged"]
+        training(file=file, advance=stopping_after(1), lines=lines).run()
+    assert lines == [f"restarted: {file} is of other inputs, or damaged"]
 
 
-def test_the_global_chance_is_neither_read_nor_moved() -> None:
+def test_the_global_generator_is_neither_read_nor_changed() -> None:
     torch.manual_seed(1)
     first = training(replace(SMALL, epochs=1)).run()
     torch.manual_seed(2)
@@ -155,22 +155,22 @@ def test_the_global_chance_is_neither_read_nor_moved() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_the_guard_goes_back_to_the_last_good_state_with_more_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter([(0.5, 0.4), (0.6, 0.5), (0.9, 0.1), (0.6, 0.5)] + [(0.6, 0.5)] * 9)
-    monkeypatch.setattr(Training, "_shares", lambda self: next(looks))
-    said, advanced = list[str](), list[int]()
-    run = training(said=said, advance=advanced.append)
+def test_the_guard_returns_to_the_last_good_state_with_more_attack_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([(0.5, 0.4), (0.6, 0.5), (0.9, 0.1), (0.6, 0.5)] + [(0.6, 0.5)] * 9)
+    monkeypatch.setattr(Training, "_shares", lambda self: next(accuracies))
+    lines, advanced = list[str](), list[int]()
+    run = training(lines=lines, advance=advanced.append)
     run.run()
-    assert sum(advanced) == 18, "the progress goes back too"
-    assert [line for line in said if "overfits" in line] == [
+    assert sum(advanced) == 18, "the progress is taken back too"
+    assert [line for line in lines if "overfits" in line] == [
         "step 9 of 18: held-out 0.900 under one step, 0.100 under PGD; overfits the attack: back to step 6, with 2 "
         "attack steps"
     ]
     assert run.attack_steps == 2
-    assert said[3].startswith("step 9 of 18: held-out 0.600")
+    assert lines[3].startswith("step 9 of 18: held-out 0.600")
 
 
-def test_a_run_stopped_after_the_guard_went_back_goes_on_with_its_steps(
+def test_a_run_stopped_after_the_guard_acted_resumes_with_its_attack_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shares(self: Training) -> tuple[float, float]:
@@ -185,18 +185,18 @@ def test_a_run_stopped_after_the_guard_went_back_goes_on_with_its_steps(
     assert resumed.attack_steps == 2
 
 
-def test_the_guard_knows_a_fall_that_the_single_step_does_not_see() -> None:
+def test_overfitting_is_a_fall_under_pgd_without_a_fall_under_one_step() -> None:
     best = Look(0.5, 0.4)
     assert overfits(best, Look(0.8, 0.1))
-    assert not overfits(best, Look(0.8, 0.3))  # more of both
-    assert not overfits(best, Look(0.3, 0.1))  # worse at everything: a rate too high, not overfitting
+    assert not overfits(best, Look(0.8, 0.3))  # a small fall under PGD
+    assert not overfits(best, Look(0.3, 0.1))  # both fall: the rate is too high
     assert not overfits(None, Look(0.9, 0.0))
-    assert not overfits(Look(0.1, 0.05), Look(0.9, 0.0))  # nothing yet that could fall
+    assert not overfits(Look(0.1, 0.05), Look(0.9, 0.0))  # the accuracy is still too low to fall
     assert [milder(1, 16), milder(2, 16), milder(12, 16)] == [2, 4, 16]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3))
-def test_the_attack_stays_in_its_bounds(seed: int, steps: int) -> None:
+def test_the_attack_stays_within_its_bounds(seed: int, steps: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     frames = torch.rand(3, 1, 4, 4, generator=rng)
     noise = torch.rand(frames.shape, generator=rng) * 2 - 1
@@ -214,7 +214,7 @@ def test_the_attack_stays_in_its_bounds(seed: int, steps: int) -> None:
     assert torch.equal(changed[0], frames[0])
 
 
-def test_trades_is_its_formula() -> None:
+def test_the_trades_loss_equals_its_formula() -> None:
     clean, other = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 0, 1])
     p, q = clean.softmax(1), other.softmax(1)
@@ -222,14 +222,14 @@ def test_trades_is_its_formula() -> None:
     assert trades_loss(clean, other, labels, 6.0).item() == pytest.approx(expected.item())
 
 
-def test_every_draw_has_a_place_of_its_own() -> None:
+def test_every_draw_has_its_own_random_number() -> None:
     places = [(0,), (1,), (0, 1), (1, 1), (0, 0, 1), (2**31, 3)]
     assert len({number_at(seed, *place) for seed in (0, 1) for place in places}) == 2 * len(places)
     first, second = (torch.rand(3, generator=generator_at(5, 1, 2)) for _ in range(2))
     assert torch.equal(first, second)
 
 
-def test_an_epoch_has_every_picture_once_and_each_has_its_label() -> None:
+def test_an_epoch_contains_every_picture_once_with_its_label() -> None:
     found = pictures(70, seed=3)
     found.images[:] = 0
     found.images[:, 4, 4, 0] = range(70)
@@ -257,7 +257,7 @@ def test_an_epoch_has_every_picture_once_and_each_has_its_label() -> None:
         ({"average_decay": 1.0}, "average: expected"),
     ],
 )
-def test_what_cannot_be_trained_with_is_refused_in_a_line(changed: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_rejected_in_one_line(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as found:
         HardenSettings(**changed)
     assert "\n" not in str(found.value)

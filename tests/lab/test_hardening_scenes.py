@@ -1,4 +1,4 @@
-"""The scenes that the fleet's network is hardened on, and the page about what that gave."""
+"""The scenes on which the fleet's network is hardened, and the attacks on scenes in its experiment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batches() -> SceneBatches:
     return SceneBatches(8, 0, 5, hard=0.5, least=0.25, sizes=SIZES)
 
 
-def test_sizes_take_turns_and_a_batch_depends_on_its_number_alone() -> None:
+def test_sizes_alternate_and_a_batch_depends_on_its_number_alone() -> None:
     one, other = batches(), batches()
     one.batch(0)
     for step, side in ((1, 32), (2, 64), (3, 32), (5, 64)):
@@ -37,7 +37,7 @@ def test_sizes_take_turns_and_a_batch_depends_on_its_number_alone() -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_harder_a_place_the_milder_its_attack() -> None:
+def test_harder_scenes_get_weaker_attacks() -> None:
     strength = torch.cat([found[2] for found in batches().sets])
     assert float(strength.min()) >= 0.25
     assert float(strength.max()) == 1
@@ -47,7 +47,7 @@ def test_the_harder_a_place_the_milder_its_attack() -> None:
     assert between(0.5).light == pytest.approx((1 + HARD.light) / 2)
 
 
-def test_every_tenth_place_is_grey() -> None:
+def test_every_tenth_scene_is_grey() -> None:
     frames = batches().sets[0][0].numpy()
     grey = np.ptp(frames.astype(int), axis=1).max((1, 2)) == 0
     assert list(np.flatnonzero(grey)) == [0, 10]
@@ -55,14 +55,14 @@ def test_every_tenth_place_is_grey() -> None:
 
 def test_a_scene_counts_only_if_it_withstands_every_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
-    met: list[int] = []
+    attacked_counts: list[int] = []
 
     def attacks(*_: object) -> list[scene.Attack]:
         def first_half_black(frames: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             return torch.cat((torch.zeros_like(frames[:4]), frames[4:]))
 
         def counted(frames: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-            met.append(len(frames))
+            attacked_counts.append(len(frames))
             return torch.zeros_like(frames)
 
         return [first_half_black, counted]
@@ -74,7 +74,7 @@ def test_a_scene_counts_only_if_it_withstands_every_attack(monkeypatch: pytest.M
     labels = scenes(8, (32, 32), Conditions()).labels
     assert row.clean == 1
     assert row.attacked == row.resubmitted == (4 + sum(labels[:4] == black)) / 8
-    assert met == [8 * row.resubmitted]
+    assert attacked_counts == [8 * row.resubmitted]
     assert row.worst == sum(labels == black) / 8
 
 
@@ -95,9 +95,7 @@ def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_ne
 
 
 @pytest.mark.parametrize("attack", alone.FRAMES)
-def test_an_attack_that_meets_scenes_alone_breaks_an_unhardened_network(
-    attack: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attack_on_single_scenes_breaks_an_unhardened_network(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     brief = partial(auto_attack, steps=5, samples=1, draws=2)
     for name, small in (("FRAMES", {attack: 4}), ("SIZE", (32, 32)), ("QUERIES", 60), ("auto_attack", brief)):
         monkeypatch.setattr(alone, name, small)

@@ -1,4 +1,4 @@
-"""The harness of experiments: rows and their provenance, staleness, and a queue that survives a kill."""
+"""The harness of experiments: rows and their provenance, staleness, and a queue that resumes after a kill."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def planned(store: Store, *cells: Cell, name: str = "small") -> Plan:
     return Plan(name, TABLES, cells, store, list)
 
 
-def test_records_come_back_as_they_were_rounded_to_five_places(tmp_path: Path) -> None:
+def test_records_are_read_as_written_and_rounded_to_five_places(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(stored("b", 1 / 3), COLUMNS, ["a", "b"])
     store.put(stored("a", None), COLUMNS, ["a", "b"])
@@ -66,7 +66,7 @@ def test_records_come_back_as_they_were_rounded_to_five_places(tmp_path: Path) -
     assert Store(tmp_path / "absent").rows() == {}
 
 
-def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path: Path) -> None:
+def test_a_row_replaces_its_earlier_version_and_keeps_the_others(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name, share in (("a", 0.1), ("b", 0.2), ("a", 0.3), ("no cell any more", 0.4)):
         store.put(stored(name, share), COLUMNS, ["a", "b"])
@@ -76,7 +76,7 @@ def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"rows": {"a": {}}}', '{"columns": {}, "rows": {"a": 3}}', "[]"])
-def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_form_is_rejected(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     store.file.write_text(text)
     for read in (store.rows, lambda: store.records("figures", Figure), lambda: store.texts("figures")):
@@ -84,16 +84,14 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
             read()
 
 
-def test_other_columns_are_refused(tmp_path: Path) -> None:
+def test_a_table_with_other_columns_is_rejected(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(stored("a"), {"figures": ["name"]}, [])
     with pytest.raises(ConfigError, match="expected the columns name, count, share, sizes"):
         store.records("figures", Figure)
 
 
-def test_a_row_of_other_columns_is_not_read_under_the_new_ones(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_row_with_other_columns_is_deleted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
     store.put(stored("a"), {"figures": ["name", "count", "sizes", "share"]}, [])
     store.put(Row("without records", Made("command"), {"figures": []}), {"figures": ["name"]}, [])
@@ -104,7 +102,7 @@ def test_a_row_of_other_columns_is_not_read_under_the_new_ones(
     assert capsys.readouterr().err == f"{store.file}: a is deleted, its columns have changed\n"
 
 
-def test_a_table_that_is_no_more_leaves_the_rows_of_others(tmp_path: Path) -> None:
+def test_a_removed_table_is_dropped_and_the_rows_of_others_stay(tmp_path: Path) -> None:
     store = Store(tmp_path)
     row = stored("a")
     store.put(replace(row, tables={**row.tables, "earlier": [[1]]}), {**COLUMNS, "earlier": ["n"]}, [])
@@ -113,7 +111,7 @@ def test_a_table_that_is_no_more_leaves_the_rows_of_others(tmp_path: Path) -> No
     assert "earlier" not in store.rows()["a"].tables
 
 
-def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) -> None:
+def test_a_measured_row_is_current_until_its_code_or_inputs_change(tmp_path: Path) -> None:
     one, store = cell("a"), Store(tmp_path)
     assert staleness(one, store.rows()) == "missing"
     row = planned(store, one).measure(one, "pointillist lab stale --run")
@@ -124,7 +122,7 @@ def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) ->
     assert staleness(one, {"a": stored("a")}) == "code not recorded"
 
 
-def test_bundles_and_data_count_by_content_and_prose_does_not(tmp_path: Path) -> None:
+def test_the_state_of_a_folder_follows_from_its_content_without_prose(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "weights").write_bytes(b"1")
@@ -137,7 +135,7 @@ def test_bundles_and_data_count_by_content_and_prose_does_not(tmp_path: Path) ->
     assert file_state(tmp_path / "absent") == "missing"
 
 
-def test_stale_rows_come_in_the_order_of_worth_with_the_cost_of_the_earlier_measurement(tmp_path: Path) -> None:
+def test_stale_rows_are_in_the_order_of_plans_with_the_cost_of_the_earlier_measurement(tmp_path: Path) -> None:
     first = planned(Store(tmp_path / "1"), cell("a"), cell("b"), name="first")
     second = planned(Store(tmp_path / "2"), cell("c"), cell("d"), name="second")
     first.store.put(stored("b", made=Made("command", seconds=7.0)), COLUMNS, [])
@@ -158,7 +156,7 @@ def test_the_file_of_stale_rows_names_the_published_ones(tmp_path: Path) -> None
     assert found == {"first": {"published": 3, "not_planned": 1, "stale": ["b"]}}
 
 
-def test_hours_choose_what_fits(tmp_path: Path) -> None:
+def test_a_limit_of_hours_selects_the_rows_that_fit(tmp_path: Path) -> None:
     plan = planned(Store(tmp_path))
     rows = [Stale(plan, cell(str(hours)), "missing", 3600 * hours) for hours in (1, 3, 0.5)]
     assert [each.cell.name for each in affordable(rows, 2)] == ["1", "0.5"]
@@ -189,7 +187,8 @@ def test_a_table_has_a_column_for_each_figure() -> None:
     assert table(columns, []) == ""
 
 
-# An experiment of three rows, the second of which takes three steps and dies after two of them on the first run.
+# An experiment of three rows. The second row takes three steps, and kills its process after two of them in the first
+# run.
 TINY = """
 import os, signal, sys
 from dataclasses import dataclass
@@ -205,19 +204,19 @@ queue.yield_to_others = lambda: None  # among other tests the least priority mak
 class Sum:
     total: int
 folder = Path(sys.argv[1])
-def noted(line):
+def log(line):
     with (folder / "log").open("a") as stream:
         stream.write(line + "\\n")
 def plan(place):
     cache, store = place.cache("tiny"), place.store("tiny")
     def quick(name):
         def measure():
-            noted(name)
+            log(name)
             return {"sums": [Sum(1)]}
         return measure
     def step(number):
         def make():
-            noted(f"step {number}")
+            log(f"step {number}")
             return {"value": np.array(number)}
         return make
     def long():
@@ -242,7 +241,7 @@ def queue(folder: Path, *options: str, environment: dict[str, str] | None = None
     return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_queue_that_was_killed_in_a_row_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_queue_resumes_from_the_checkpoint_of_its_row(tmp_path: Path) -> None:
     killed = queue(tmp_path, "--run")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     finished = queue(tmp_path, "--run")
@@ -252,10 +251,11 @@ def test_a_queue_that_was_killed_in_a_row_goes_on_from_its_checkpoint(tmp_path: 
     rows = json.loads((tmp_path / "results" / "tiny" / "rows.json").read_text())["rows"]
     assert {name: row["tables"]["sums"] for name, row in rows.items()} == {"first": [[1]], "long": [[3]], "last": [[1]]}
     commands = {row["made"]["command"] for row in rows.values()}
-    assert commands == {f"pointillist lab stale --run --results {tmp_path / 'results'}"}, "it names no folder of --runs"
+    expected = f"pointillist lab stale --run --results {tmp_path / 'results'}"
+    assert commands == {expected}, "a stored command must not contain --runs"
 
 
-def test_an_unknown_experiment_is_refused_in_one_line(
+def test_an_unknown_experiment_is_rejected_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "stale", "--only", "nothing"])
@@ -266,7 +266,7 @@ def test_an_unknown_experiment_is_refused_in_one_line(
     assert line.startswith("error: --only: expected video or hardening or")
 
 
-def test_without_the_data_sets_no_row_is_named_stale_for_the_pages(tmp_path: Path) -> None:
+def test_the_file_of_stale_rows_is_not_written_without_the_data_sets(tmp_path: Path) -> None:
     missing = {**os.environ, "POINTILLIST_DATA": str(tmp_path / "absent")}
     listed = queue(tmp_path, environment=missing)
     assert listed.returncode == 0, listed.stderr
@@ -277,6 +277,6 @@ def test_without_the_data_sets_no_row_is_named_stale_for_the_pages(tmp_path: Pat
     assert not (tmp_path / "stale.json").exists()
 
 
-def test_measuring_without_the_data_says_what_is_missing() -> None:
+def test_the_error_for_missing_data_sets_names_the_variable() -> None:
     with pytest.raises(ConfigError, match="POINTILLIST_DATA is missing"):
         Workplace().needed_data()

@@ -1,4 +1,4 @@
-"""Options that cannot be: each command of the lab refuses them in one line and writes nothing."""
+"""Invalid options and files: each command of the lab rejects them in one line and writes nothing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("command", "options", "complaint"), CASES)
-def test_an_option_that_cannot_be_is_refused_in_one_line(
+def test_an_invalid_option_is_rejected_in_one_line(
     lab: Command, bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str,
     options: tuple[object, ...], complaint: str,
 ) -> None:  # fmt: skip
@@ -147,7 +147,7 @@ def truncated(file: Path) -> Path:
     return file
 
 
-def open_header(file: Path) -> Path:
+def unclosed_header(file: Path) -> Path:
     return with_images(file, b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((")
 
 
@@ -160,13 +160,13 @@ AGAIN = "Correct the path, or copy or write the file again."
         (larger_than_memory, "expected arrays that fit into the memory, got larger ones: Unable to allocate 137. TiB"),
         (encrypted, "expected an npz of plain arrays, got a damaged file or another one (File 'images.npy' is encr"),
         (truncated, f"expected an npz of plain arrays (no pickles), got another format. {AGAIN}"),
-        (open_header, f"expected an npz of plain arrays, got a damaged file or another one. {AGAIN}"),
+        (unclosed_header, f"expected an npz of plain arrays, got a damaged file or another one. {AGAIN}"),
         (lambda file: with_images(file, b"hello"), "expected an npz of plain arrays"),
     ],
     ids=["memory", "encrypted", "truncated", "header", "no-array"],
 )
 @pytest.mark.parametrize("command", ["evaluate", "harden", "learn-table", "calibrate"])
-def test_a_damaged_file_of_pictures_is_one_line_with_a_remedy(
+def test_a_damaged_file_of_pictures_is_rejected_in_one_line_with_a_remedy(
     lab: Command, bundle: Path, tmp_path: Path, command: str, damage: Callable[[Path], Path], complaint: str
 ) -> None:
     file = damage(tmp_path / "damaged.npz")
@@ -176,6 +176,6 @@ def test_a_damaged_file_of_pictures_is_one_line_with_a_remedy(
         "learn-table": ("--data", file, "--out", tmp_path / "out"),
         "calibrate": ("--clean", file),
     }
-    said = lab(command, "--bundle", bundle, *options[command]).refusal()
-    assert f"{file}: {complaint}" in said
-    assert said.endswith(".")
+    error = lab(command, "--bundle", bundle, *options[command]).refusal()
+    assert f"{file}: {complaint}" in error
+    assert error.endswith(".")

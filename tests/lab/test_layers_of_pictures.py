@@ -1,4 +1,4 @@
-"""Layer disagreement on pictures: a network that changes its mind in the last layers is noticed, live as in the lab."""
+"""Layer disagreement: a label that appears only in the last layers is detected, live and in the lab."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 SIDE = 8
 
 
-class Late(nn.Module):
-    """A network that answers by red, unless a blue spot is in the picture: then it answers `bright`, late."""
+class LateTrigger(nn.Module):
+    """A network that classifies by red. A blue spot changes the class to `bright`, after the last layer."""
 
     def __init__(self, depth: int = 5) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Late(nn.Module):
 
 
 def pictures(count: int, seed: int) -> LabelledPictures:
-    """Dark and bright pictures in turn, with noise."""
+    """Return dark and bright pictures in turn, with noise."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     images = 0.5 + rng.normal(0, 0.05, (count, SIDE, SIDE, 3))
@@ -58,14 +58,14 @@ def stamped(count: int, seed: int) -> LabelledPictures:
 
 
 def write_late(folder: Path) -> Path:
-    """Return the folder of the bundle, without a `strip` table."""
+    """Write the network as a bundle without a `strip` table, and return its folder."""
     folder.mkdir()
     settings = {"height": SIDE, "width": SIDE, "channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3, "policy": "resize"}
     table = {
         "name": "late", "version": "1", "format": "safetensors", "weights": "weights.safetensors",
-        "factory": "tests.lab.test_layers_of_pictures:Late", "classes": ["dark", "bright"], "input": settings,
+        "factory": "tests.lab.test_layers_of_pictures:LateTrigger", "classes": ["dark", "bright"], "input": settings,
     }  # fmt: skip
-    save_network(Late(), folder / "weights.safetensors", "safetensors")
+    save_network(LateTrigger(), folder / "weights.safetensors", "safetensors")
     (folder / "model.toml").write_text(to_toml(table))
     return folder
 
@@ -76,12 +76,12 @@ def late(tmp_path: Path) -> Path:
 
 
 def values(bundle: Bundle, some: LabelledPictures) -> NDArray[np.float64]:
-    """Return the doubts by the features of the bundle."""
+    """Return the layer disagreements by the features of the bundle."""
     assert bundle.features is not None
     return feature_values(Pipeline(bundle), bundle.features, some)[LAYER_DISAGREEMENT]
 
 
-def test_the_layers_before_the_last_ones_are_the_earlier_ones(late: Path) -> None:
+def test_the_earlier_layers_are_those_before_the_last_two(late: Path) -> None:
     bundle = load_bundle(late, CPU)
     last, earlier = feature_layers(bundle)
     assert last == ("norms.3", "norms.4")
@@ -89,7 +89,7 @@ def test_the_layers_before_the_last_ones_are_the_earlier_ones(late: Path) -> Non
     assert len(earlier) == EARLIER
 
 
-def test_a_change_of_mind_is_rare_and_clean_frames_are_not(late: Path) -> None:
+def test_a_late_change_of_the_label_is_rare_and_clean_frames_are_not(late: Path) -> None:
     pipeline = Pipeline(load_bundle(late, CPU))
     known = pictures(400, 5)
     found = fitted(pipeline, known)
@@ -104,7 +104,7 @@ def test_a_change_of_mind_is_rare_and_clean_frames_are_not(late: Path) -> None:
 
 def test_each_picture_of_the_calibration_is_judged_by_the_others(late: Path) -> None:
     pipeline, known = Pipeline(load_bundle(late, CPU)), pictures(40, 5)
-    # One picture of the wrong side: alone it would move the mean of its label towards itself.
+    # This picture has the features of the other class. Within its fold, it would move the mean of its label.
     known.images[0, ..., 0] = 60
     known.images[0, 2, 3, 2] = 255
     found = fitted(pipeline, known)
@@ -115,7 +115,7 @@ def test_each_picture_of_the_calibration_is_judged_by_the_others(late: Path) -> 
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_a_calibrated_bundle_judges_live_as_the_lab_does(late: Path) -> None:
+def test_a_calibrated_bundle_gives_the_same_values_live_and_in_the_lab(late: Path) -> None:
     strip = calibrate_bundle(late, pictures(300, 5), frr=0.05, combined=True, device=CPU)
     assert strip.combined is not None
     assert strip.typicality is not None
@@ -136,7 +136,7 @@ def test_a_calibrated_bundle_judges_live_as_the_lab_does(late: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_overlays")
-def test_tables_and_files_of_discriminants_that_do_not_fit_are_refused(late: Path) -> None:
+def test_tables_and_files_of_features_that_do_not_match_are_rejected(late: Path) -> None:
     strip = calibrate_bundle(late, pictures(80, 5), frr=0.05, combined=True, device=CPU)
     assert strip.typicality is not None
     settings, file = (late / "model.toml").read_text(), late / strip.typicality.features
@@ -155,7 +155,7 @@ def test_tables_and_files_of_discriminants_that_do_not_fit_are_refused(late: Pat
             with pytest.raises(BundleError, match=complaint):
                 load_bundle(late, CPU)
         else:
-            # Fewer layers than the file has are a choice.
+            # A table may use fewer layers than the file has.
             assert len(load_bundle(late, CPU).settings.strip.typicality.earlier) == 2  # type: ignore[union-attr]  # just written
     (late / "model.toml").write_text(settings)
     tensors = load_file(file)

@@ -1,4 +1,4 @@
-"""The committed page of each experiment is made from its committed rows, and another figure in a row changes it."""
+"""Pages of the experiments: each committed page follows from its committed rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lab.experiments.harness.plan import Workplace
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-def written(folder: Path, name: str) -> dict[str, str]:
-    """Return the pages that the rows in `folder` make, by file name; pages that were there go first."""
+def pages_of(folder: Path, name: str) -> dict[str, str]:
+    """Write the pages of the rows in `folder` in place of earlier pages, and return their text by file name."""
     for file in (folder / name).glob("*.md"):
         file.unlink()
     experiments()[name](Workplace(folder, folder / "runs", folder)).write_page()
@@ -29,12 +29,12 @@ def halved(figure: Any, kind: type[float | int]) -> Any:
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_a_page_is_what_its_rows_make_and_a_wrong_row_is_noticed(
+def test_a_page_follows_from_its_rows_and_changes_with_a_wrong_row(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: Path(file).touch())  # drawing takes seconds
     shutil.copytree(RESULTS / name, tmp_path / name)
-    pages = written(tmp_path, name)
+    pages = pages_of(tmp_path, name)
     assert pages == {file: (RESULTS / name / file).read_text() for file in pages}
     rows = tmp_path / name / "rows.json"
     if not rows.is_file():  # nothing has been measured yet
@@ -46,7 +46,7 @@ def test_a_page_is_what_its_rows_make_and_a_wrong_row_is_noticed(
     for records in wrong["tables"].values():
         records[:] = [[halved(figure, kind) for figure in record] for record in records]
     rows.write_text(json.dumps(document))
-    assert written(tmp_path, name) != pages
+    assert pages_of(tmp_path, name) != pages
 
 
 def figures_of(row: dict[str, Any]) -> list[Any]:

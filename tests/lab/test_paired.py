@@ -1,4 +1,4 @@
-"""The paired table: both sides judge the same attacked pictures, and a picture counts by all attacks together."""
+"""The paired table: both sides classify the same attacked pictures, and a picture must withstand all attacks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ EPS = 0.02
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_answers_come_back_from_their_digits(right: list[bool]) -> None:
+def test_packed_answers_are_unpacked_unchanged(right: list[bool]) -> None:
     found = unpacked(packed(np.array(right)), len(right))
     assert found.tolist() == right
-    # The oracle: the digits are the binary number, filled with zeros on the right.
+    # Oracle: the digits are the binary number, padded with zeros on the right.
     number = "".join("01"[each] for each in right).ljust(-len(right) // 8 * -8, "0")
     assert packed(np.array(right)) == f"{int(number, 2):0{len(number) // 4}x}"
 
@@ -59,7 +59,7 @@ def test_a_picture_counts_if_it_withstands_every_attack() -> None:
         standing([row(*drawn(0)), row(*drawn(0, 50))])
 
 
-def test_the_difference_is_paired_and_its_test_is_mcnemars() -> None:
+def test_the_gain_is_paired_and_its_p_value_is_that_of_mcnemars_test() -> None:
     against = Against("some", (row(*drawn(1)), row(*drawn(2))))
     left = against.left
     wins, losses = int((left.once & ~left.bare).sum()), int((~left.once & left.bare).sum())
@@ -68,7 +68,7 @@ def test_the_difference_is_paired_and_its_test_is_mcnemars() -> None:
     assert against.p("once") == pytest.approx(binomtest(wins, wins + losses).pvalue)
 
 
-def test_the_power_next_to_the_table_is_that_of_its_test() -> None:
+def test_the_detectable_gain_has_the_power_of_the_test() -> None:
     sides = drawn(3, 40)
     against = Against("some", (row(*sides),))
     losses = int((~against.left.once & against.left.bare).sum()) / 40
@@ -85,7 +85,7 @@ def test_the_power_next_to_the_table_is_that_of_its_test() -> None:
     assert power(losses + gain) >= 0.8 > power(losses + gain - 0.002)
 
 
-def test_the_strongest_attack_of_a_side_is_named_autoattack_too() -> None:
+def test_the_strongest_attack_of_a_side_can_be_auto_attack() -> None:
     rows = (
         row([True] * 9, [True] * 9, [True] * 9, attack="clean"),
         row([False] * 4 + [True] * 5, [True] * 9, [True] * 9),
@@ -97,7 +97,7 @@ def test_the_strongest_attack_of_a_side_is_named_autoattack_too() -> None:
     assert Against("none", rows[:1]).strongest("bare") == "–"
 
 
-def test_each_set_of_attacks_contains_the_clean_answers_and_the_worst_case_contains_all() -> None:
+def test_each_set_of_attacks_includes_the_clean_answers_and_the_worst_case_includes_all() -> None:
     made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "square", "fleet"))
     clean, bare, behind = (row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made)
     other = replace(clean, network="net@2+b")
@@ -111,7 +111,7 @@ def test_each_set_of_attacks_contains_the_clean_answers_and_the_worst_case_conta
     assert "Not measured yet: paired/later" in page.replace("`", "")
 
 
-def test_the_page_warns_of_attacks_that_were_made_on_one_side_alone() -> None:
+def test_the_page_warns_of_attacks_made_on_one_side_alone() -> None:
     made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "targeted", "bare"), (7, "eot-pgd", "fleet"))
     rows = [row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made]
     warning = "Made on one side alone: `targeted` on the bare network."
@@ -122,7 +122,7 @@ def test_the_page_warns_of_attacks_that_were_made_on_one_side_alone() -> None:
     assert "one side alone" not in "\n".join(paired_page(rows, [], "the command"))
 
 
-def test_every_p_but_the_primary_one_is_adjusted_for_all_tables_of_the_page() -> None:
+def test_every_p_value_except_the_primary_one_is_adjusted_for_all_tables_of_the_page() -> None:
     made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "square", "fleet"))
     rows = [row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made]
     rows += [replace(each, network="net@2+b") for each in rows]
@@ -140,7 +140,7 @@ def bundle(tmp_path: Path) -> Bundle:
     return load_bundle(write_bundle(tmp_path / "colours"), CPU)
 
 
-def test_an_attack_is_shown_to_both_sides_and_a_run_resumes(
+def test_an_attack_is_submitted_to_both_sides_and_a_run_resumes(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "STEPS", 6)
@@ -153,7 +153,7 @@ def test_an_attack_is_shown_to_both_sides_and_a_run_resumes(
     assert (found.pictures, found.submissions, found.attack) == (12, 10, "eot-pgd")
     assert unpacked(clean.bare, 12).all()
     assert not unpacked(found.bare, 12).any()
-    # What one submission breaks, ten break as well.
+    # A picture that one submission breaks is also broken by ten.
     assert not (unpacked(found.always, 12) & ~unpacked(found.once, 12)).any()
 
     def never(*arguments: object) -> Arrays:
@@ -163,7 +163,7 @@ def test_an_attack_is_shown_to_both_sides_and_a_run_resumes(
     assert measured(setting, bundle, pictures, cache) == found
 
 
-def test_an_attack_through_the_drop_finds_other_pictures_than_one_on_the_bare_network(
+def test_attacks_through_the_drop_and_on_the_bare_network_make_different_pictures(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "STEPS", 3)
@@ -183,9 +183,7 @@ def test_an_attack_through_the_drop_finds_other_pictures_than_one_on_the_bare_ne
     assert not torch.equal(seen[0], to_8_bits(seen[0]))
 
 
-def test_a_picture_that_is_wrong_without_an_attack_is_not_attacked(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_is_wrong_when_clean_is_not_attacked(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = coloured_pictures(6, lead=6)
     labels = pictures.labels.copy()
     labels[2] = (labels[2] + 1) % 3

@@ -1,4 +1,4 @@
-"""The experiment on preprocessing: the paper's attack as released, the defences, the choice of settings, the report."""
+"""The experiment on preprocessing: the paper's released attack, the defences, the choice of settings, the report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pictures(count: int, seed: int = 0) -> Tensor:
 
 
 def quadrants(frames: Tensor) -> Tensor:
-    """Logits (B, 4): how bright each quarter of the picture is."""
+    """Return logits (B, 4): the brightness of each quarter of the picture."""
     return 40 * torch.nn.functional.adaptive_avg_pool2d(frames.mean(1), 2).flatten(1)
 
 
@@ -55,7 +55,7 @@ def bare(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize("at_clean", [True, False])
-def test_the_released_gradient_stays_at_the_clean_picture_and_the_honest_one_moves_along(at_clean: bool) -> None:
+def test_the_released_attack_takes_gradients_at_the_clean_picture_and_ours_at_the_iterate(at_clean: bool) -> None:
     frames, seen = pictures(2), list[Tensor]()
     labels = quadrants(frames).argmax(1)
     descend(
@@ -67,7 +67,7 @@ def test_the_released_gradient_stays_at_the_clean_picture_and_the_honest_one_mov
     assert torch.equal(seen[-1], frames) == at_clean
 
 
-def test_a_picture_stops_when_its_target_is_found_and_one_beyond_the_bound_finds_nothing() -> None:
+def test_the_attack_stops_at_its_target_and_pictures_beyond_the_bound_do_not_count() -> None:
     frames = pictures(4)
     labels = quadrants(frames).argmax(1)
     found = descend(
@@ -85,7 +85,7 @@ def test_a_picture_stops_when_its_target_is_found_and_one_beyond_the_bound_finds
     assert not tight.found.any()
 
 
-def test_our_function_is_the_two_stages_that_run_live() -> None:
+def test_our_function_is_the_two_live_stages() -> None:
     frames = pictures(3)
     generator = GENERATOR().manual_seed(5)
     seen = functions(SETTINGS)[OURS].forward(frames, generator)
@@ -95,7 +95,7 @@ def test_our_function_is_the_two_stages_that_run_live() -> None:
     assert not torch.equal(seen, functions(SETTINGS)[OURS].forward(frames, generator))
 
 
-def test_who_knows_the_defence_gets_its_answers_and_the_gradient_of_the_same_draw() -> None:
+def test_an_informed_attacker_gets_the_answers_and_the_gradient_of_the_same_draw() -> None:
     frames = pictures(2).requires_grad_()
     ours = functions(SETTINGS)[OURS]
     weight = pictures(2, seed=1)
@@ -146,7 +146,7 @@ def subject() -> Subject:
     return Subject(bundle, parts[0], parts[1], 0)
 
 
-def test_the_papers_steps_go_from_20_to_100_and_leave_the_rest_as_it_was_chosen() -> None:
+def test_the_papers_steps_range_from_20_to_100_and_keep_the_other_settings() -> None:
     tenth = replace(SETTINGS, steps=((2.0, 10.0, *(6.0,) * 6), *((4.0,) * 8,) * 7))
     papers = with_the_papers_steps(tenth)
     assert papers.table.amin() == 20
@@ -155,7 +155,7 @@ def test_the_papers_steps_go_from_20_to_100_and_leave_the_rest_as_it_was_chosen(
     assert (papers.limit, papers.cell) == (tenth.limit, tenth.cell)
 
 
-def test_the_paper_counts_a_picture_as_lost_once_a_draw_gave_its_target() -> None:
+def test_the_paper_counts_a_picture_as_broken_if_one_draw_gives_its_target() -> None:
     rows = [
         measured(OURS, "eot-clean", 0.6, 0.4),
         measured("Rand", "eot-clean", 0.7),
@@ -168,7 +168,7 @@ def test_the_paper_counts_a_picture_as_lost_once_a_draw_gave_its_target() -> Non
     assert current.endswith("| *0.20 / 1.00* |")
 
 
-def test_the_papers_figure_of_table_5_stands_at_its_norm() -> None:
+def test_the_papers_figures_of_table_5_are_shown_for_their_norm() -> None:
     known = [(name, key) for name in ("Rand", "FD") for key in ("known-linf", "known-l2")]
     rows = [replace(measured(name, key, 0.25), targeted=False) for name, key in [*known, (OURS, "eot-10-l2")]]
     rand, fd, ours = (line.split(" | ")[2:] for line in tables.table_5(rows).splitlines()[2:])
@@ -180,7 +180,7 @@ def test_the_papers_figure_of_table_5_stands_at_its_norm() -> None:
     assert "*0.58*" in ours[1]
 
 
-def test_the_largest_distortion_is_taken_that_keeps_enough_clean_pictures(
+def test_the_largest_distortion_that_keeps_enough_clean_accuracy_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
@@ -198,13 +198,11 @@ def test_the_table_counts_the_coefficients_that_an_attack_changes() -> None:
     table = choose.learned_table(network, network.chosen_on.part(slice(4)))
     assert float(table.max()) == 100
     assert float(table.min()) == 20
-    # The mean of a quarter decides, and of an 8×8 block the first coefficient is the mean.
+    # The network uses the mean of each quarter, and the first coefficient of an 8×8 block is its mean.
     assert float(table[0, 0]) == 100
 
 
-def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_writes_its_measurements_and_marks_missing_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
     monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
     monkeypatch.setattr(attacked, "learn_surrogate", lambda forward, pictures, seed, steps: identity)
@@ -255,8 +253,8 @@ def measured(defence: str, attack: str, accuracy: float, found: float | None = N
     )
 
 
-@pytest.mark.parametrize(("bare", "said"), [(0.1, True), (0.9, False)])
-def test_an_attack_that_does_not_break_the_undefended_network_is_said_to_tell_little(bare: float, said: bool) -> None:
+@pytest.mark.parametrize(("bare", "is_marked"), [(0.1, True), (0.9, False)])
+def test_an_attack_that_does_not_break_the_undefended_network_is_marked_as_weak(bare: float, is_marked: bool) -> None:
     rows = [measured(OURS, "bpda", 0.8, 0.1), measured(NONE, "bpda", 1 - bare, bare)]
     (line,) = verdict(Results("quadrants", None, rows, [], []))
-    assert ("IT TELLS LITTLE" in line) == said
+    assert ("IT TELLS LITTLE" in line) == is_marked

@@ -1,4 +1,4 @@
-"""A row is made again when anything changes that it was made with, and is kept when nothing does."""
+"""Provenance of rows: a row becomes stale when its code or data changes, and only then."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DEFENCES = "lab.experiments.super_iot.defences"
 
 @pytest.fixture(scope="module")
 def repository() -> Repository:
-    """This repository, whose files are parsed once for all tests."""
+    """Return this repository. Its files are parsed once for all tests."""
     return Repository()
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The packages of this repository as they are, in a folder of their own."""
+    """Return a folder with a copy of this repository's packages."""
     root = tmp_path / "repository"
     for name in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__", "resnet20-*", "cnn-*", "gtsrb-*", "scene-*", "networks-*")
@@ -38,7 +38,7 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_row_is_made_again_when_code_or_data_that_it_needs_changes_and_not_for_a_new_definition(copy: Path) -> None:
+def test_a_digest_changes_with_needed_code_and_data_and_not_with_a_new_definition(copy: Path) -> None:
     before = Repository(copy).digest(DETECTION)
     for name, more, stale in (
         ("bundles/restorer/weights.safetensors", b" ", True),
@@ -52,7 +52,7 @@ def test_a_row_is_made_again_when_code_or_data_that_it_needs_changes_and_not_for
         file.write_bytes(content)
 
 
-def test_a_result_in_the_cache_is_of_the_code_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_result_is_keyed_by_the_code_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = LabelledPictures("few", np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 4]))
     models = ROOT / "lab" / "backdoor" / "models"
     task = Task(tuple("0123456789"), pictures, pictures, pictures)
@@ -71,8 +71,8 @@ def small(root: Path, **texts: str) -> Repository:
     return Repository(root)
 
 
-def test_words_and_layout_do_not_count_but_values_do(tmp_path: Path) -> None:
-    first = small(tmp_path, lab__a='"""Text."""\nLIMIT = 3\ndef f(x):\n    """Says."""\n    return x\n').digest("lab.a")
+def test_a_digest_ignores_docstrings_and_layout_and_includes_values(tmp_path: Path) -> None:
+    first = small(tmp_path, lab__a='"""Text."""\nLIMIT = 3\ndef f(x):\n    """Text."""\n    return x\n').digest("lab.a")
     same = small(tmp_path, lab__a="LIMIT = 3  # why\n\ndef f(x):\n    return (x)\n").digest("lab.a")
     other = small(tmp_path, lab__a="LIMIT = 4\ndef f(x):\n    return x\n").digest("lab.a")
     assert first == same
@@ -83,7 +83,7 @@ def digest(root: Path, entry: str = "lab.a:g", **texts: str) -> str:
     return small(root, **texts).digest(entry)
 
 
-def test_a_definition_that_moved_or_has_another_name_leaves_rows_valid(tmp_path: Path) -> None:
+def test_a_digest_ignores_the_place_and_the_name_of_a_definition(tmp_path: Path) -> None:
     before = digest(tmp_path / "1", lab__a="from lab.b import f\ndef g(): return f(1)\n", lab__b="def f(x): return x\n")
     moved = digest(
         tmp_path / "2",
@@ -93,12 +93,12 @@ def test_a_definition_that_moved_or_has_another_name_leaves_rows_valid(tmp_path:
     assert before == moved
 
 
-def test_a_neighbour_in_the_same_file_does_not_count(tmp_path: Path) -> None:
+def test_a_digest_ignores_unused_definitions_of_the_same_file(tmp_path: Path) -> None:
     text = "def f(x): return x\ndef g(): return f(1)\n"
     assert digest(tmp_path / "1", lab__a=text) == digest(tmp_path / "2", lab__a=text + "def h(): return 3\n")
 
 
-def test_the_same_name_from_another_module_is_another_thing(tmp_path: Path) -> None:
+def test_a_digest_differs_for_the_same_name_from_another_module(tmp_path: Path) -> None:
     both = {"lab__b": "def f(x): return x\n", "lab__c": "def f(x): return -x\n"}
     found = {
         digest(tmp_path / name, lab__a=f"from lab.{name} import f\ndef g(): return f(1)\n", **both) for name in "bc"
@@ -119,13 +119,15 @@ def test_the_same_name_from_another_module_is_another_thing(tmp_path: Path) -> N
     ],
     ids=["module", "from package", "late", "re-exported", "factory", "annotation", "on import"],
 )
-def test_a_definition_counts_however_it_is_reached(tmp_path: Path, text: str, other: dict[str, str]) -> None:
+def test_a_digest_includes_a_definition_for_every_way_to_reach_it(
+    tmp_path: Path, text: str, other: dict[str, str]
+) -> None:
     texts = {"lab__a": text, "lab__b": "def f(x): return x\nclass K:\n    def f(self): return 1\n"}
     texts |= {"lab__c": "from lab.b import f\n"}
     assert digest(tmp_path / "1", **texts) != digest(tmp_path / "2", **{**texts, **other})
 
 
-def test_data_that_reached_code_opens_counts(tmp_path: Path) -> None:
+def test_a_digest_includes_data_that_its_code_opens(tmp_path: Path) -> None:
     weights = tmp_path / "bundles" / "r" / "w.bin"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
@@ -153,12 +155,12 @@ def test_bookkeeping_that_moves_changes_no_digest(tmp_path: Path, monkeypatch: p
     assert digest(tmp_path / "other", lab__a=texts["after"]) != before
 
 
-def test_a_module_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_module_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"got lab\.nothing"):
         Repository(tmp_path).digest("lab.nothing")
 
 
-# A detection on frames with dropped pixels and its calibration, and the files of the repository that it opens.
+# A program that measures a detection on frames with dropped pixels, and prints the files that it opens.
 OPENED = """
 import sys
 opened = set()
@@ -186,20 +188,22 @@ print("\\n".join(sorted(opened)))
 """
 
 
-def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_from(repository: Repository) -> None:
+def test_the_provenance_of_a_detection_includes_every_file_of_the_repository_that_it_opens(
+    repository: Repository,
+) -> None:
     run = subprocess.run([sys.executable, "-c", OPENED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     opened = {Path(line).resolve() for line in run.stdout.splitlines()}
     packages = [ROOT / name for name in PACKAGES]
     ours = {file for file in opened if any(file.is_relative_to(place) for place in packages) and file.is_file()}
     known = {place.file for place in repository.reached(DETECTION)} | set(repository.data(DETECTION))
-    handed_over = ROOT / "lab" / "backdoor" / "models" / "mnist-a-1"
-    missing = {file for file in ours - known if file.suffix != ".pyc" and not file.is_relative_to(handed_over)}
+    inputs_of_the_row = ROOT / "lab" / "backdoor" / "models" / "mnist-a-1"
+    missing = {file for file in ours - known if file.suffix != ".pyc" and not file.is_relative_to(inputs_of_the_row)}
     assert {file for file in missing if file.suffix != ".py"} == set()
     assert ROOT / "bundles" / "restorer" / "weights.safetensors" in ours
 
 
-def test_what_makes_rows_reaches_the_pipeline(repository: Repository) -> None:
+def test_the_provenance_of_rows_includes_the_pipeline(repository: Repository) -> None:
     for module in (DETECTION, CURES, DEFENCES):
         files = {str(place.file.relative_to(ROOT)) for place in repository.reached(module)}
         assert {"processors/pipeline.py", "processors/stages/learned.py"} <= files

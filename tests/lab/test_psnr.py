@@ -1,3 +1,5 @@
+"""PSNR of pictures in a folder: reading, inpainting, and skipped files."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +14,7 @@ from lab.restoration.psnr import biharmonic, picture_files, psnr_db, psnr_rows, 
 from schemas.errors import ConfigError
 
 
-def test_psnr_is_that_of_scikit_image() -> None:
+def test_psnr_agrees_with_scikit_image() -> None:
     rng = np.random.default_rng(0)
     clean, found = rng.random((2, 3, 8, 9)), rng.random((2, 3, 8, 9))
     pairs = zip(clean, found, strict=True)
@@ -20,7 +22,7 @@ def test_psnr_is_that_of_scikit_image() -> None:
     np.testing.assert_allclose(psnr_db(torch.from_numpy(found), torch.from_numpy(clean)), expected)
 
 
-def test_an_equal_picture_has_a_finite_psnr() -> None:
+def test_equal_pictures_have_a_finite_psnr() -> None:
     frames = torch.rand(2, 1, 4, 4)
     assert psnr_db(frames, frames).tolist() == [100.0, 100.0]
 
@@ -42,14 +44,14 @@ COLOUR = np.stack([RAMP, RAMP + 60, RAMP + 120], axis=2)
         (Image.fromarray(COLOUR).convert("CMYK"), "print.tif", COLOUR),
     ],
 )
-def test_every_kind_of_picture_becomes_eight_bits(
+def test_every_kind_of_picture_is_converted_to_eight_bits(
     tmp_path: Path, image: Image.Image, name: str, expected: np.ndarray
 ) -> None:
     image.save(tmp_path / name)
     np.testing.assert_array_equal(read_picture(tmp_path / name), expected)
 
 
-def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+def test_transparent_pixels_are_put_on_white(tmp_path: Path) -> None:
     alpha = np.full((6, 8), 255, np.uint8)
     alpha[0] = 0
     Image.fromarray(np.dstack([COLOUR, alpha])).save(tmp_path / "glass.png")
@@ -59,7 +61,7 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_by_its_exif_orientation(tmp_path: Path, orientation: int) -> None:
+def test_a_picture_is_rotated_by_its_exif_orientation(tmp_path: Path, orientation: int) -> None:
     turns = {3: COLOUR[::-1, ::-1], 6: np.rot90(COLOUR, 1), 8: np.rot90(COLOUR, -1), 2: COLOUR[:, ::-1]}
     turns |= {1: COLOUR, 4: COLOUR[::-1], 5: COLOUR.transpose(1, 0, 2), 7: COLOUR[::-1, ::-1].transpose(1, 0, 2)}
     exif = Image.Exif()
@@ -69,18 +71,18 @@ def test_a_picture_is_turned_by_its_exif_orientation(tmp_path: Path, orientation
 
 
 @pytest.mark.parametrize("exif", [b"MM\x00*\x00\x00\x00\x08", b"no EXIF at all"])
-def test_damaged_exif_data_is_no_reason_to_refuse_a_picture(tmp_path: Path, exif: bytes) -> None:
+def test_a_picture_with_damaged_exif_data_is_read(tmp_path: Path, exif: bytes) -> None:
     Image.fromarray(COLOUR).save(tmp_path / "damaged.png", exif=exif)
     np.testing.assert_array_equal(read_picture(tmp_path / "damaged.png"), COLOUR)
 
 
-def test_floating_grey_is_scaled_by_its_range(tmp_path: Path) -> None:
+def test_a_grey_picture_of_floats_is_scaled_by_its_range(tmp_path: Path) -> None:
     Image.fromarray(RAMP.astype(np.float32) / 7 - 3).save(tmp_path / "float.tif")
     found = read_picture(tmp_path / "float.tif")
     assert (found.min(), found.max()) == (0, 255)
 
 
-def test_biharmonic_continues_a_plane_and_keeps_what_was_kept() -> None:
+def test_biharmonic_inpainting_continues_a_plane_and_keeps_kept_pixels() -> None:
     plane = torch.arange(144, dtype=torch.float32).view(1, 1, 12, 12) / 200
     kept = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)) > 0.2
     kept[..., [0, 1, -2, -1], :] = True
@@ -110,7 +112,7 @@ def test_an_unreadable_file_is_named_and_the_others_are_measured(tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (17, 40)])
-def test_small_and_odd_pictures_go_through(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_small_pictures_and_odd_sizes_are_measured_or_skipped(tmp_path: Path, size: tuple[int, int]) -> None:
     picture = np.random.default_rng(1).integers(90, 110, (*size, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "small.png")
     skipped: list[str] = []
@@ -119,7 +121,7 @@ def test_small_and_odd_pictures_go_through(tmp_path: Path, size: tuple[int, int]
     assert all(np.isfinite([row.psnr_db, row.paper_psnr_db, row.biharmonic_psnr_db]).all() for row in rows)
 
 
-def test_a_folder_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_picture_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="got no file"):
         picture_files(tmp_path)
     with pytest.raises(ConfigError, match="pictures: expected a folder"):

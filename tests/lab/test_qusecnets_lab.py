@@ -1,4 +1,4 @@
-"""The experiment on quantised inputs: the trained layer is the live stage, and the page says what was measured."""
+"""The experiment on quantised inputs: the trained layer equals the live stage, and its attacks, rows and pages."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from processors.stages.preprocess.quantisation import quantise
 SIDE = 28
 
 
-def layered(wanted: Quantisation) -> QuantisedNetwork:
+def network_with_layer(quantisation: Quantisation) -> QuantisedNetwork:
     torch.manual_seed(0)
-    network = QuantisedNetwork(wanted, BasicCnn(10, 1, SIDE), [0.13], [0.31])
+    network = QuantisedNetwork(quantisation, BasicCnn(10, 1, SIDE), [0.13], [0.31])
     with torch.no_grad():
-        network.thresholds.add_(0.03 * wanted.trainable)
+        network.thresholds.add_(0.03 * quantisation.trainable)
     return network.eval().requires_grad_(False)
 
 
 def bundle(name: str, folder: Path) -> Bundle:
-    return write(folder / name, NETWORKS[name], layered(NETWORKS[name]), tuple("0123456789"), SIDE)
+    return write(folder / name, NETWORKS[name], network_with_layer(NETWORKS[name]), tuple("0123456789"), SIDE)
 
 
 def digits(count: int, seed: int = 0) -> LabelledPictures:
@@ -65,14 +65,14 @@ def cq2(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("name", ["mnist-plain", "mnist-cq2", "mnist-cq4", "mnist-tq4", "mnist-tq2-printed"])
-def test_the_layer_that_was_trained_is_the_stage_of_the_bundle(name: str, tmp_path: Path) -> None:
+def test_the_trained_layer_equals_the_stage_of_the_bundle(name: str, tmp_path: Path) -> None:
     frames = torch.rand(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     saved = bundle(name, tmp_path)
     assert len(saved.stages) == (name != "mnist-plain")
-    torch.testing.assert_close(saved.logits(frames), layered(NETWORKS[name])(frames), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(saved.logits(frames), network_with_layer(NETWORKS[name])(frames), rtol=1e-4, atol=1e-4)
 
 
-def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
+def test_only_trainable_thresholds_get_gradients() -> None:
     network = QuantisedNetwork(NETWORKS["mnist-tq2"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
     network(torch.rand(2, 1, SIDE, SIDE)).square().sum().backward()
     for parameter in (network.thresholds, network.log_steepness):
@@ -81,7 +81,7 @@ def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
     assert not QuantisedNetwork(NETWORKS["mnist-cq2"], BasicCnn(), [0.13], [0.31]).thresholds.requires_grad
 
 
-def test_the_paper_has_a_threshold_for_each_pixel_and_keeps_its_steepness() -> None:
+def test_the_papers_layer_has_a_threshold_for_each_pixel_and_a_fixed_steepness() -> None:
     network = QuantisedNetwork(NETWORKS["mnist-tq2-printed"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
     cost = squared_error(network(torch.rand(2, 1, SIDE, SIDE)), torch.tensor([1, 2]))
     (gradient,) = torch.autograd.grad(cost, network.thresholds)
@@ -90,7 +90,7 @@ def test_the_paper_has_a_threshold_for_each_pixel_and_keeps_its_steepness() -> N
     assert network.layer[1].item() == pytest.approx(5)
 
 
-def test_the_squared_error_is_that_of_probabilities() -> None:
+def test_the_squared_error_is_computed_on_probabilities() -> None:
     logits = torch.tensor([[0.0, 0.0], [100.0, 0.0]])
     assert squared_error(logits, torch.tensor([0, 1])).item() == pytest.approx((0.5 + 2) / 2)
 
@@ -149,12 +149,12 @@ def test_bpda_gives_the_layers_answers_with_another_gradient(cq2: Bundle) -> Non
     assert not torch.allclose(gradients[0], gradients[1])
 
 
-DEAR = ("worst", "cw", "cw-free", "cw-black", "fgsm-black")
+COSTLY = ("worst", "cw", "cw-free", "cw-black", "fgsm-black")
 """Rows that need other rows, a substitute, or hundreds of passes."""
 
 
 @pytest.mark.parametrize(
-    "row", [*(row for row in ROWS["mnist"] if row.key not in DEAR), *WHOLE_ROWS], ids=lambda row: row.key
+    "row", [*(row for row in ROWS["mnist"] if row.key not in COSTLY), *WHOLE_ROWS], ids=lambda row: row.key
 )
 def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, cq2: Bundle) -> None:
     plan = Budget(images=2, step_images=2, slow_images=1, steps=2, queries=4)
@@ -225,14 +225,14 @@ def test_a_network_without_a_clean_row_is_left_out_of_the_plot(tmp_path: Path) -
     assert (tmp_path / "plot.png").is_file()
 
 
-def test_a_requirement_is_judged_on_the_whole_test_split_where_that_was_measured() -> None:
+def test_a_requirement_is_judged_on_the_whole_test_split_if_that_was_measured() -> None:
     first, whole = row("mnist-cq2", "fgsm", 0.97, 0.3), row("mnist-cq2", "fgsm-whole", 0.98, 0.3)
     for rows, word in (([first], "MISSED"), ([first, whole], "must")):
         (line,) = (line for line in verdict(rows) if line.startswith("mnist-cq2, fgsm"))
         assert f": {word} (" in line
 
 
-def test_the_papers_figure_stands_at_the_networks_that_the_paper_has() -> None:
+def test_the_papers_figures_are_shown_only_for_the_papers_networks() -> None:
     for network, figure in (("plain", 0.0148), ("cq2", 0.9751), ("cq2-printed", 0.9751), ("cq4", None), ("tq2", None)):
         assert published("mnist", "fgsm", network) == figure
     for network in ("cq2-attacked", "cq2-attacked-residual", "cq2-steep"):
@@ -252,7 +252,7 @@ def test_the_rows_of_the_whole_test_split_attack_all_of_its_pictures(tmp_path: P
             assert budget.pictures(planned) == 10_000
 
 
-def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:
+def test_the_worst_case_includes_every_attack_within_the_bound_on_a_picture(tmp_path: Path) -> None:
     plan = Budget(images=3, step_images=3, slow_images=1)
     row = next(row for row in ROWS["mnist"] if row.key == "worst")
 
@@ -278,10 +278,10 @@ def test_a_steeper_layer_is_another_model_with_the_same_network(cq2: Bundle) -> 
     assert len({cq2.model_id, steep.model_id, at_steepness(cq2, 200.0, STEEP).model_id}) == 3
 
 
-def test_the_steeper_the_layer_the_more_values_fgsm_leaves_as_they_are(
+def test_fgsm_leaves_more_values_unchanged_the_steeper_the_layer_is(
     cq2: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steepness, "made_by", lambda *names: names)  # takes a second, and is another test's matter
+    monkeypatch.setattr(steepness, "made_by", lambda *names: names)  # it takes a second, and other tests check it
     judge = Judge(cq2, digits(2), digits(2), 0)
     points = curve(judge, judge, HELD_OUT, 2, Cache(tmp_path / "runs"))
     for unmoved in ([point.unmoved for point in points], [point.near_unmoved for point in points]):
@@ -295,23 +295,23 @@ def point(steepness: float, clean: float, fgsm: float, split: str = HELD_OUT) ->
     return Point("mnist-cq2", split, steepness, 100, clean, fgsm, 0.9, 0.8, None, None, None, None, None, None)
 
 
-def test_the_steepness_is_chosen_on_held_out_pictures_and_may_not_cost_clean_ones() -> None:
+def test_the_steepness_is_chosen_on_held_out_pictures_without_a_loss_of_clean_accuracy() -> None:
     points = [point(50, 0.99, 0.9), point(200, 0.99, 0.95), point(500, 0.99, 0.95), point(1000, 0.95, 0.99)]
     assert chosen([*points, point(2000, 1.0, 1.0, split=TEST)]) == 200
 
 
-@pytest.mark.parametrize(("bpda", "said"), [(0.8, True), (0.99, False)])
-def test_a_vanishing_gradient_is_called_one_where_the_numbers_say_so(bpda: float, said: bool) -> None:
+@pytest.mark.parametrize(("bpda", "is_reported"), [(0.8, True), (0.99, False)])
+def test_a_vanishing_gradient_is_reported_if_bpda_breaks_more_pictures(bpda: float, is_reported: bool) -> None:
     points = [point(500, 0.99, 0.98), point(500, 0.99, 0.98, split=TEST)]
     figures = {"clean": 0.99, "fgsm": 0.98, "bpda-identity": bpda, "worst": min(bpda, 0.98)}
     (line,) = steep_verdict(points, [row(STEEP, attack, figure, 0.3) for attack, figure in figures.items()])
-    assert ("VANISHING GRADIENT, NOT A DEFENCE" in line) == said
+    assert ("VANISHING GRADIENT, NOT A DEFENCE" in line) == is_reported
     assert f"BPDA leaves {bpda:.3f}" in line
     assert "the paper's text has z = 50" in line
 
 
 def test_attacked_batches_are_images_within_the_bound_and_move_against_the_label() -> None:
-    network = layered(NETWORKS["mnist-cq2-attacked"])
+    network = network_with_layer(NETWORKS["mnist-cq2-attacked"])
     shown = digits(8)
     pictures, labels = torch.from_numpy(shown.images).permute(0, 3, 1, 2), torch.from_numpy(shown.labels)
     still = replace(adversarial.ATTACKED, batch=8, pad=0, bfloat16=False)
@@ -342,7 +342,7 @@ def test_a_network_of_other_code_or_pictures_is_trained_again(
         laboratory = Laboratory(Workplace(runs=tmp_path), Budget().quick())
         laboratory.task = lambda data, pictures=pictures: Task(("0",), pictures, pictures, pictures)  # type: ignore[assignment]  # a cache of the method
         laboratory.judge("mnist-cq4")
-        assert laboratory.judge("mnist-cq2").bundle.settings.name == "mnist-cq2"  # it ships
+        assert laboratory.judge("mnist-cq2").bundle.settings.name == "mnist-cq2"  # this network ships
     first, other_code, other_pictures, again = folders
     assert len({first, other_code, other_pictures}) == 3
     assert again == first

@@ -1,4 +1,4 @@
-"""The training recipe learns, in either precision, and goes on where it was stopped."""
+"""The training recipe: it learns in both precisions, and resumes after a stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = Recipe(epochs=8, batch=32, peak_rate=0.05, average_decay=0.9, pad=1)
 
 @pytest.fixture
 def pictures() -> tuple[Images, Labels]:
-    """Dark pictures and bright ones, which overlap a little."""
+    """Return dark and bright pictures, whose distributions overlap a little."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 160)
     images = rng.normal(90 + 70 * labels[:, None, None, None], 30, (160, 8, 8, 3)).clip(0, 255).astype(np.uint8)
@@ -52,7 +52,7 @@ def accuracy(trained: nn.Module, images: Images, labels: Labels) -> float:
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_it_learns_and_keeps_float32_weights(pictures: tuple[Images, Labels], bfloat16: bool) -> None:
+def test_training_learns_and_keeps_float32_weights(pictures: tuple[Images, Labels], bfloat16: bool) -> None:
     images, labels = pictures
     assert accuracy(network().eval(), images, labels) < 0.7
     trained = fit(network(), images, labels, centred, replace(SMALL, bfloat16=bfloat16))
@@ -61,7 +61,7 @@ def test_it_learns_and_keeps_float32_weights(pictures: tuple[Images, Labels], bf
     assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
 
 
-def test_layers_run_in_the_precision_that_was_asked_for(pictures: tuple[Images, Labels]) -> None:
+def test_layers_run_in_the_requested_precision(pictures: tuple[Images, Labels]) -> None:
     for bfloat16, expected in ((False, torch.float32), (True, torch.bfloat16)):
         seen = set[torch.dtype]()
         small = network()
@@ -70,7 +70,7 @@ def test_layers_run_in_the_precision_that_was_asked_for(pictures: tuple[Images, 
         assert seen == {expected}
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_resumes_and_ends_in_the_same_weights(
     pictures: tuple[Images, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(network(), *pictures, centred, SMALL)
@@ -89,7 +89,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *pictures, centred, SMALL, tmp_path / "checkpoint.pt")
     resumed = fit(network(), *pictures, centred, SMALL, tmp_path / "checkpoint.pt")
-    # The fourth epoch again, since the kill came while it was being written, and those after it.
+    # The run was stopped while it wrote the fourth epoch. It repeats this epoch and runs the later ones.
     assert len(saved) == SMALL.epochs
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -118,7 +118,7 @@ def test_the_rate_goes_up_then_down_to_zero() -> None:
     assert rates[40] == 0.0
 
 
-def test_batches_shift_and_mirror_by_no_more_than_they_may() -> None:
+def test_batches_are_shifted_and_mirrored_within_their_limits() -> None:
     picture = np.zeros((9, 9, 1), np.uint8)
     picture[4, 3] = 255
     images = torch.from_numpy(np.stack([picture] * 640).transpose(0, 3, 1, 2))
@@ -127,15 +127,17 @@ def test_batches_shift_and_mirror_by_no_more_than_they_may() -> None:
         assert len(labels) == 128
         assert (batch.sum((1, 2, 3)) == 255).all()
         places |= {(int(row), int(column)) for _, _, row, column in batch.nonzero()}
-    # Two rows up or down; two columns either way around the third, and around its mirror image, the sixth.
+    # The row varies by two. The column varies by two around column 3 and around its mirror image, column 5.
     assert places == {(row, column) for row in range(2, 7) for column in range(1, 8)}
-    still = Recipe(pad=0, flip=False)
-    ((first, labels), *_) = augmented_batches(images, torch.arange(640), still, torch.Generator().manual_seed(0))
+    no_augmentation = Recipe(pad=0, flip=False)
+    ((first, labels), *_) = augmented_batches(
+        images, torch.arange(640), no_augmentation, torch.Generator().manual_seed(0)
+    )
     assert (first[:, 0, 4, 3] == 255).all()
     assert len(set(labels.tolist())) == 128
 
 
-def test_statistics_are_of_each_channel_on_the_scale_of_one() -> None:
+def test_channel_statistics_are_on_a_scale_from_0_to_1() -> None:
     images = np.zeros((2, 4, 4, 2), np.uint8)
     images[0, :, :, 1] = 255
     assert channel_statistics(images) == ([0.0, 0.5], [0.0, 0.5])

@@ -1,4 +1,4 @@
-"""The red team finds out what only looks robust, breaks what is not, and counts every picture once."""
+"""Runs of the red team: they break a weak network, detect gradient masking, and count every picture once."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.lab.masked_networks import colour_defence, defence_of, load_with_fact
 QUICK = ("gradients", "eot-pgd", "one-step", "noise", "random-search", "strength", "square", "start", "steps")
 
 
-class Silent:
-    """Listens, and may be told to end the run by an interrupt."""
+class Listener:
+    """A receiver of progress that can end the run with KeyboardInterrupt after some batches."""
 
     def __init__(self, interrupt_after: int | None = None) -> None:
         self.batches: list[tuple[str, bool]] = []
@@ -61,7 +61,7 @@ def attacked(
     defence: Defence,
     pictures: LabelledPictures,
     runs: Path,
-    told: Silent | None = None,
+    listener: Listener | None = None,
     *,
     eps: float = 0.02,
     attacks: tuple[str, ...] | None = QUICK,
@@ -69,10 +69,10 @@ def attacked(
     budget_s: float | None = None,
 ) -> Result:
     team = RedTeam(defence, pictures, eps, runs, attacks, budget_s, seed)
-    return team.run(told or Silent(), "pointillist lab red-team")
+    return team.run(listener or Listener(), "pointillist lab red-team")
 
 
-def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path) -> None:
+def test_an_undefended_network_has_accuracy_zero_and_no_sign_of_masking(tmp_path: Path) -> None:
     pictures = coloured_pictures(16)
     found = attacked(colour_defence(tmp_path, pictures), pictures, tmp_path)
     document = found.document()
@@ -82,7 +82,7 @@ def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path
     assert document["masking_signs"] == []
     assert document["checklist"]["1 threat model"] == document["checklist"]["4 growth with steps and ε"] == "passed"
     assert document["checklist"]["10 size, intervals, command"] == "failed"
-    # Nothing is left for AutoAttack.
+    # No picture is left for AutoAttack.
     assert document["checklist"]["7 worst case, resubmissions"] == "passed"
     assert document["checklist"]["8 targeted, clean, noise"] == "not run"
     low, high = document["intervals"]["worst_case_accuracy"]
@@ -90,20 +90,20 @@ def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["stepped", "saturated"])
-def test_a_network_that_hides_its_gradients_is_found_out(tmp_path: Path, name: str) -> None:
+def test_a_network_with_masked_gradients_is_detected(tmp_path: Path, name: str) -> None:
     pictures = coloured_pictures(16)
     found = attacked(
         defence_of(load_with_factory(tmp_path, f"tests.lab.masked_networks:{name}"), pictures), pictures, tmp_path
     )
     assert found.outcomes["eot-pgd"].accuracy.value > 0.6
-    # Square and the stripes that it begins with tell what the network is worth.
+    # Square and its initial stripes show the true robustness.
     assert found.document()["worst_case_accuracy"] < 0.5
     assert any("the loss has a finite gradient" in sign for sign in found.signs)
     assert any("Square" in sign for sign in found.signs)
     assert found.verdicts["4 growth with steps and ε"].status == "failed"
 
 
-def test_a_network_that_nothing_sways_does_not_pass_for_robust(tmp_path: Path) -> None:
+def test_a_constant_network_does_not_pass_for_robust(tmp_path: Path) -> None:
     pictures = coloured_pictures(16)
     pictures = replace(pictures, labels=np.zeros_like(pictures.labels))
     found = attacked(
@@ -115,7 +115,7 @@ def test_a_network_that_nothing_sways_does_not_pass_for_robust(tmp_path: Path) -
     assert found.verdicts["4 growth with steps and ε"].status == "failed"
 
 
-def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
+def test_an_interrupted_run_resumes_and_counts_no_picture_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "GROUP", 5)
@@ -127,25 +127,25 @@ def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
     monkeypatch.setattr(plan, "SAMPLES", 2)
     whole = attacked(defence, pictures, tmp_path / "whole", attacks=attacks)
     with pytest.raises(KeyboardInterrupt):
-        attacked(defence, pictures, tmp_path / "parts", Silent(interrupt_after=5), attacks=attacks)
-    told = Silent()
-    resumed = attacked(defence, pictures, tmp_path / "parts", told, attacks=attacks)
-    assert [kept for _, kept in told.batches] == [True] * 5 + [False] * (len(told.batches) - 5)
-    assert len(told.batches) == 3 + 3 + 3 + 3
+        attacked(defence, pictures, tmp_path / "parts", Listener(interrupt_after=5), attacks=attacks)
+    listener = Listener()
+    resumed = attacked(defence, pictures, tmp_path / "parts", listener, attacks=attacks)
+    assert [kept for _, kept in listener.batches] == [True] * 5 + [False] * (len(listener.batches) - 5)
+    assert len(listener.batches) == 3 + 3 + 3 + 3
     assert without_times(resumed) == without_times(whole)
     assert resumed.outcomes["eot-pgd"].pictures == 12
 
-    told = Silent()
-    attacked(defence, pictures, tmp_path / "parts", told, attacks=attacks, seed=1)
-    assert not any(kept for _, kept in told.batches)
-    told = Silent()
+    listener = Listener()
+    attacked(defence, pictures, tmp_path / "parts", listener, attacks=attacks, seed=1)
+    assert not any(kept for _, kept in listener.batches)
+    listener = Listener()
     other = replace(pictures, images=np.concatenate([pictures.images[:-1], 255 - pictures.images[-1:]]))
-    attacked(defence, other, tmp_path / "whole", told, attacks=("eot-pgd",))
-    assert [kept for name, kept in told.batches if name == "eot-pgd"] == [True, True, False]
+    attacked(defence, other, tmp_path / "whole", listener, attacks=("eot-pgd",))
+    assert [kept for name, kept in listener.batches if name == "eot-pgd"] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", ["fleet", "key-known", "bare"])
-def test_every_attack_that_counts_meets_every_picture_that_still_stands(tmp_path: Path, name: str) -> None:
+def test_every_attack_that_counts_is_planned_for_all_pictures(tmp_path: Path, name: str) -> None:
     defence = colour_defence(tmp_path / "bundle", coloured_pictures(4), name)
     jobs = {job.name: job for job in plan.wanted_jobs(defence, 0.02, 1000)}
     counting = [job for job in jobs.values() if job.counts]
@@ -153,11 +153,11 @@ def test_every_attack_that_counts_meets_every_picture_that_still_stands(tmp_path
     assert jobs["eot-pgd"].compared is None
     assert jobs["auto-attack"].compared == jobs["square"].compared == 100
     assert jobs["hop-skip-jump"].compared == 25
-    # The others test the attacks themselves.
+    # The other jobs test the attacks themselves.
     assert all(job.pictures <= 100 and job.compared is None for job in jobs.values() if not job.counts)
 
 
-def test_a_gpu_gets_larger_batches_whatever_they_cost(tmp_path: Path) -> None:
+def test_a_gpu_gets_larger_batches_also_for_costly_attacks(tmp_path: Path) -> None:
     pictures = coloured_pictures(4)
     defence = colour_defence(tmp_path / "bundle", pictures, "fleet")
     many = replace(pictures, images=np.repeat(pictures.images, 300, 0), labels=np.repeat(pictures.labels, 300))
@@ -178,7 +178,7 @@ def without_times(result: Result) -> dict[str, Any]:
     return document
 
 
-def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path) -> None:
+def test_jobs_beyond_the_budget_are_named_and_their_points_are_not_passed(tmp_path: Path) -> None:
     pictures = coloured_pictures(8)
     defence = colour_defence(tmp_path, pictures)
     found = attacked(defence, pictures, tmp_path, budget_s=1e-4)
@@ -188,7 +188,7 @@ def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path
     assert "passed" not in {found.verdicts[point].status for point in found.verdicts if point[0] in "2456789"}
 
 
-def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
+def test_a_picture_without_an_attack_does_not_count_as_robust(tmp_path: Path) -> None:
     pictures = coloured_pictures(8)
     defence = colour_defence(tmp_path, pictures)
     found = attacked(defence, pictures, tmp_path, attacks=("noise",), budget_s=1e-4)
@@ -204,7 +204,7 @@ def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
     cut_short = replace(first, outcomes={**first.outcomes, "eot-pgd": few})
     assert cut_short.document()["worst_case_images"] == 3
     assert cut_short.worst == wilson(int(few.survived.sum()), 3)
-    # A weak attack on all pictures makes no worst case of those that the main attack did not meet.
+    # Pictures without the main attack are not in the worst case, even if a weak attack ran on them.
     noise = replace(first.outcomes["eot-pgd"], survived=np.ones(8, np.bool_))
     noisy = replace(cut_short, outcomes={**cut_short.outcomes, "noise": noise})
     assert noisy.document()["worst_case_images"] == 3
@@ -215,7 +215,7 @@ def test_a_picture_that_met_no_attack_withstands_none(tmp_path: Path) -> None:
     assert "all 8 pictures (the last one met 1 of the attacks)" in text
 
 
-def test_the_committed_pages_are_what_their_results_make(tmp_path: Path) -> None:
+def test_the_committed_pages_follow_from_their_results(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "docs" / "results" / "red-team"
     out = tmp_path / "red-team"
     shutil.copytree(committed, out)
@@ -233,7 +233,7 @@ def test_the_committed_pages_are_what_their_results_make(tmp_path: Path) -> None
     pictures=st.lists(st.integers(1, 400), min_size=1, max_size=6), budget=st.floats(0, 1000),
     speed=st.floats(1e-4, 0.1),
 )  # fmt: skip
-def test_a_plan_keeps_its_budget_and_says_all_that_it_leaves_out(
+def test_a_plan_keeps_its_budget_and_names_all_jobs_that_it_leaves_out(
     pictures: list[int], budget: float, speed: float
 ) -> None:
     jobs = [Job(f"steps/{number}", Effort("eot-pgd", 10), 0.1, count) for number, count in enumerate(pictures)]
@@ -242,11 +242,11 @@ def test_a_plan_keeps_its_budget_and_says_all_that_it_leaves_out(
     assert made.seconds <= budget
     whole = {job.name for job in made.jobs if job.pictures == pictures[int(job.name[6:])]}
     assert {line.partition(":")[0] for line in made.left_out} == {job.name for job in jobs} - whole
-    # What matters most is kept longest.
+    # Jobs are left out from the end of the list, where the least important ones are.
     assert [job.name for job in made.jobs] == [job.name for job in jobs[: len(made.jobs)]]
 
 
-def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_resumes_the_batches_of_the_command(
+def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published_runs, "RedTeam", partial(RedTeam, attacks=("eot-pgd", "noise")))

@@ -1,4 +1,4 @@
-"""`pointillist lab red-team` as a user types it, in this process."""
+"""The command `pointillist lab red-team`, in this process."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attack, hardly any effort."""
+def little_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce the steps and queries of every attack to a few."""
     for name, value in (
         ("STEPS", 3), ("SAMPLES", 1), ("CURVE_STEPS", 3), ("CURVE_SAMPLES", 1), ("EOT_STEPS", 1), ("SHORT_STEPS", 2),
         ("QUERIES", 20), ("RANDOM_QUERIES", 5), ("RANDOM_TRIES", 5), ("VERDICTS", 6), ("WALK_STEPS", 1),
@@ -47,8 +47,8 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.red_team.attack.auto_attack", lambda attacked, frames, labels, **settings: frames)
 
 
-def test_every_point_gets_its_verdict_and_every_page_its_figures(
-    red_team: Command, bundle: Path, data: Path, tmp_path: Path, little: None
+def test_every_point_has_a_verdict_and_every_page_its_figures(
+    red_team: Command, bundle: Path, data: Path, tmp_path: Path, little_effort: None
 ) -> None:
     file, out = tmp_path / "found.json", tmp_path / "pages"
     out.mkdir()
@@ -87,16 +87,14 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
     assert "not the key" in details.replace("\n", " ")
     assert "| hop-skip-jump | 4/255 |" in details
 
-    # Another run of the same stands beside it, and has nothing left to do.
+    # A second run on the same pictures reuses all stored batches.
     done = red_team(
         "--bundle", bundle, "--data", data, "--images", 7, "--eps", "4/255", "--attacks", "eot-pgd", "--out", out
     ).success()
     assert done.err.count("kept from before") == 2
 
 
-def test_pictures_and_labels_that_do_not_fit_are_refused_in_one_line(
-    red_team: Command, bundle: Path, tmp_path: Path
-) -> None:
+def test_invalid_pictures_and_labels_are_rejected_in_one_line(red_team: Command, bundle: Path, tmp_path: Path) -> None:
     pictures = coloured_pictures(3)
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "range": ({"images": pictures.images / 100.0, "labels": pictures.labels}, "expected images (N, H, W, 1 or 3)"),
@@ -108,8 +106,8 @@ def test_pictures_and_labels_that_do_not_fit_are_refused_in_one_line(
         assert complaint in red_team("--bundle", bundle, "--data", tmp_path / f"{name}.npz").refusal()
 
 
-def test_a_network_without_gradients_is_attacked_by_what_needs_none(
-    red_team: Command, onnx_bundle: Path, data: Path, tmp_path: Path, little: None
+def test_a_network_without_gradients_is_attacked_by_attacks_without_gradients(
+    red_team: Command, onnx_bundle: Path, data: Path, tmp_path: Path, little_effort: None
 ) -> None:
     line = red_team("--bundle", onnx_bundle, "--data", data).refusal()
     assert "run --attacks noise,random-search,square,hop-skip-jump,verdicts (transfer too with --surrogate)" in line
@@ -125,8 +123,8 @@ def test_a_network_without_gradients_is_attacked_by_what_needs_none(
     assert document["checklist"]["2 whole defence, BPDA, EOT"] == "not run"
 
 
-def test_attacks_by_labels_alone_run_on_a_file_that_is_sorted_by_class(
-    red_team: Command, bundle: Path, tmp_path: Path, little: None
+def test_attacks_by_labels_alone_run_on_a_sorted_file(
+    red_team: Command, bundle: Path, tmp_path: Path, little_effort: None
 ) -> None:
     pictures, file = coloured_pictures(90), tmp_path / "found.json"
     data = save_pictures(tmp_path / "sorted.npz", pictures.take(pictures.labels.argsort()))

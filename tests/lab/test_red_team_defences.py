@@ -1,4 +1,4 @@
-"""What attackers of various knowledge meet, and what judges them."""
+"""The defences of the red team: the functions that attackers differentiate, and those that classify."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab.masked_networks import CPU, colour_defence, defence_of
 
 @pytest.mark.parametrize("variant", ["bpda-identity", "bpda-stand-in", "bpda-surrogate"])
 @pytest.mark.parametrize("name", ["fleet", "key-known"])
-def test_bpda_goes_forward_through_the_whole_defence(
+def test_bpda_has_the_outputs_of_the_whole_defence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, variant: str
 ) -> None:
     monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 1)
@@ -32,7 +32,7 @@ def test_bpda_goes_forward_through_the_whole_defence(
 
 
 def with_stages(folder: Path) -> Bundle:
-    """The judge behind a stage without a gradient and one that draws."""
+    """Load the colour classifier behind a stage without a gradient and a random stage."""
     write_bundle(folder)
     with (folder / "model.toml").open("a") as settings:
         settings.write('[[preprocess]]\nstage = "bit-depth"\nbits = 5\n[[preprocess]]\nstage = "grid-distortion"\n')
@@ -40,9 +40,7 @@ def with_stages(folder: Path) -> Bundle:
 
 
 @pytest.mark.parametrize("name", ["fleet", "key-known", "stages"])
-def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they_lack(
-    tmp_path: Path, name: str
-) -> None:
+def test_attacks_on_stages_get_exact_values_and_an_approximate_gradient(tmp_path: Path, name: str) -> None:
     pictures = coloured_pictures(4)
     bundle = with_stages(tmp_path)
     defence = defence_of(bundle, pictures, name)
@@ -55,12 +53,12 @@ def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they
     assert not usable_gradients(facing.judged, frames, labels, torch.Generator().manual_seed(5)).any()
     with torch.no_grad():
         again = facing.judged(frames, torch.Generator().manual_seed(6))
-    # Who has the key knows the draw; nobody else does.
+    # Only an attacker with the key knows the draw.
     assert torch.equal(again, judged) == (name == "key-known")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, name: str) -> None:
+def test_a_fixed_draw_does_not_depend_on_the_other_pictures(tmp_path: Path, name: str) -> None:
     pictures = coloured_pictures(4)
     defence = defence_of(with_stages(tmp_path), pictures, name)
     frames = to_frames(pictures.images, CPU)
@@ -71,9 +69,9 @@ def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, nam
     torch.testing.assert_close(alone, together[2:3])
 
 
-def test_shown_one_at_a_time_every_picture_gets_the_same_draw() -> None:
+def test_with_one_draw_every_picture_gets_the_same_noise() -> None:
     def noisy(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return frames.flatten(1) + torch.rand(len(frames), 1, generator=generator)
 
-    given_twice = one_draw(noisy, 7)(torch.zeros(3, 1, 1, 2), torch.Generator())
-    assert len(set(given_twice.flatten().tolist())) == 1
+    logits = one_draw(noisy, 7)(torch.zeros(3, 1, 1, 2), torch.Generator())
+    assert len(set(logits.flatten().tolist())) == 1

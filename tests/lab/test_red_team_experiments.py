@@ -1,4 +1,4 @@
-"""The experiments that validate the attacks: they resume, and agree with the libraries on what is easy."""
+"""Experiments that validate the attacks: they resume, and agree with libraries on easy pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pictures() -> LabelledPictures:
     return coloured_pictures(12, lead=6)
 
 
-def test_a_broken_defence_is_measured_once_and_read_afterwards(
+def test_a_broken_defence_is_measured_once_and_cached(
     bundle: Bundle, pictures: LabelledPictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broken, "STEPS", 3)
@@ -49,7 +49,7 @@ def test_a_broken_defence_is_measured_once_and_read_afterwards(
     assert broken.measure(depth, bundle, pictures, training, cache) == row
 
 
-def test_an_attack_and_foolboxs_are_counted_on_the_same_pictures(
+def test_our_attacks_succeed_on_as_many_pictures_as_those_of_foolbox(
     bundle: Bundle, pictures: LabelledPictures, tmp_path: Path
 ) -> None:
     judge = judge_of(bundle, pictures, 0, 8)

@@ -1,4 +1,4 @@
-"""How two attacks compare, which signs of gradient masking are seen, and what the checklist makes of it."""
+"""Comparisons of attacks, signs of gradient masking, and the points of the checklist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def outcome(survived: list[bool], met: list[bool] | None = None, **changes: Any)
     return Outcome(job, left.astype(float), left, np.array(met or [True] * len(left)), np.zeros(len(left)), 0.0, 0.0)
 
 
-def test_the_worst_case_is_picture_by_picture_and_of_attacks_on_the_defence_alone() -> None:
+def test_the_worst_case_is_per_picture_over_attacks_on_the_defence_alone() -> None:
     one, other = outcome([True, False, True, True]), outcome([True, True, False])
     ablated = outcome([False] * 4, counts=False)
     assert worst_case([one, other, ablated], 4).tolist() == [True, False, False, True]
@@ -49,7 +49,7 @@ def test_the_worst_case_is_picture_by_picture_and_of_attacks_on_the_defence_alon
     assert worst_case([skipped], 2).tolist() == [True, True]
 
 
-def test_attacks_compare_on_the_pictures_that_both_met_without_regard_to_others() -> None:
+def test_attacks_are_compared_on_the_pictures_that_both_were_run_on() -> None:
     first = outcome([False, False, False, True, False], compared=4)
     second = outcome([True, True, False, False], met=[True, True, True, False])
     found = compare(first, second)
@@ -59,13 +59,13 @@ def test_attacks_compare_on_the_pictures_that_both_met_without_regard_to_others(
 
 
 def broken(name: str, count: int, of: int = 20, eps: float = 0.1, **changes: Any) -> Outcome:
-    """An attack that breaks the first `count` pictures."""
+    """Return the outcome of an attack that breaks the first `count` pictures."""
     left = outcome([number >= count for number in range(of)])
     return replace(left, job=replace(left.job, name=name, eps=eps, **changes))
 
 
 @pytest.mark.parametrize(
-    ("stronger", "weaker", "said"),
+    ("stronger", "weaker", "text"),
     [
         ("square", "eot-pgd", "Square, without gradients, breaks more than EOT-PGD: 8 of 20 pictures against 0"),
         ("hop-skip-jump", "eot-pgd", "HopSkipJump, with labels alone, breaks more"),
@@ -79,25 +79,23 @@ def broken(name: str, count: int, of: int = 20, eps: float = 0.1, **changes: Any
         ("eot-pgd", "fixed/all", "the attack through unknown draws breaks more than that through known ones"),
     ],
 )
-def test_each_sign_is_seen_when_it_is_there_and_not_when_chance_may_be_the_reason(
-    stronger: str, weaker: str, said: str
-) -> None:
+def test_each_sign_of_masking_is_reported_only_if_it_is_significant(stronger: str, weaker: str, text: str) -> None:
     clear = {stronger: broken(stronger, 12), weaker: broken(weaker, 4)}
-    assert [sign for sign in masking_signs(clear, 3) if sign.startswith(said)]
+    assert [sign for sign in masking_signs(clear, 3) if sign.startswith(text)]
     by_chance = {stronger: broken(stronger, 8), weaker: broken(weaker, 4)}
     assert masking_signs(by_chance, 3) == []
-    as_it_should_be = {stronger: broken(stronger, 4), weaker: broken(weaker, 12)}
-    assert masking_signs(as_it_should_be, 3) == []
+    as_expected = {stronger: broken(stronger, 4), weaker: broken(weaker, 12)}
+    assert masking_signs(as_expected, 3) == []
 
 
-def test_a_larger_bound_that_breaks_less_is_a_sign() -> None:
+def test_a_larger_bound_that_breaks_fewer_pictures_is_a_sign_of_masking() -> None:
     falling = {f"strength/{eps:g}": broken("", count, eps=eps) for eps, count in ((0.1, 15), (0.2, 3), (0.5, 20))}
     assert [sign.partition(":")[0] for sign in masking_signs(falling, 3)] == ["ε = 0.1 breaks more than ε = 0.2"]
     rising = {f"strength/{eps:g}": broken("", count, eps=eps) for eps, count in ((0.1, 3), (0.2, 15), (0.5, 20))}
     assert masking_signs(rising, 3) == []
 
 
-def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(tmp_path: Path) -> None:
+def test_a_broken_defence_that_withstands_our_attacks_fails_the_point_of_the_checklist(tmp_path: Path) -> None:
     defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {f"broken/{name}": broken("", 19, counts=False) for name in BROKEN}
     outcomes["without/bare"] = broken("", 38, of=40, counts=False)
@@ -120,9 +118,9 @@ def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(
     assert ablations(Evidence(defence, outcomes, 1)) == ("not run", "lacks broken/shield")
 
 
-def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_path: Path) -> None:
+def test_a_point_has_accuracies_on_the_pictures_that_all_its_attacks_were_run_on(tmp_path: Path) -> None:
     defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
-    # Of all 1,000 pictures, 90 % are right when clean; of the first 100, all are.
+    # 90 % of all 1,000 pictures are right when clean, and all of the first 100.
     clean = outcome([number < 900 for number in range(1000)])
     outcomes = {CLEAN: clean, MAIN: clean, "targeted": broken("targeted", 50, 100), "noise": broken("noise", 0, 100)}
     assert controls(Evidence(defence, outcomes, 1)) == (
@@ -132,7 +130,7 @@ def test_a_point_gives_accuracies_on_the_pictures_that_all_its_attacks_met(tmp_p
     )
 
 
-def test_an_attack_that_changed_no_picture_did_not_run(tmp_path: Path) -> None:
+def test_an_attack_that_changes_no_picture_counts_as_not_run(tmp_path: Path) -> None:
     defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {name: replace(broken(name, 10), linf=0.1) for name in ("square", "hop-skip-jump", MAIN)}
     assert other_kinds(Evidence(defence, outcomes, 1)).status == "passed"
@@ -141,7 +139,7 @@ def test_an_attack_that_changed_no_picture_did_not_run(tmp_path: Path) -> None:
 
 
 def converged(main: int, of: int = 100, **stronger: int) -> dict[str, Outcome]:
-    """A run in which all gradient attacks break the same first pictures, but those that are named `stronger`."""
+    """Return the outcomes of a run. Gradient attacks break the first `main` pictures, those in `stronger` more."""
     names = [f"steps/{count}" for count in plan.STEP_COUNTS] + ["start/again", "start/frame"]
     names += [f"step-size/{size:g}" for size in plan.STEP_SIZES]
     found = {name: broken(name, main, of) for name in (MAIN, *names)}
@@ -161,14 +159,14 @@ def test_an_attack_that_is_three_points_stronger_fails_convergence(tmp_path: Pat
     assert failed.status == "failed"
     assert "3 of 100 pictures against 0" in failed.why
     assert "a gain of 4.3% shows with a probability of 80%" in failed.why
-    # Two pictures of a few are no finding.
+    # Two more pictures out of 20 are not significant.
     assert convergence(Evidence(defence, converged(10, of=20, **{stronger: 12}), 1)).status == "passed"
 
 
-def test_pictures_that_go_the_other_way_hide_a_gain(tmp_path: Path) -> None:
+def test_pictures_broken_only_by_the_weaker_attack_reduce_the_power(tmp_path: Path) -> None:
     defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = converged(60)
-    # 100 steps break the last 62 pictures, the usual ones the first 60.
+    # 100 steps break the last 62 pictures, and the usual steps the first 60.
     outcomes["steps/100"] = outcome([number < 38 for number in range(100)])
     why = convergence(Evidence(defence, outcomes, 1)).why
     shown = 1e-2 * float(re.findall(r"a gain of ([0-9.]+)% shows .* if 38.0% go the other way", why)[0])
@@ -179,11 +177,13 @@ def test_pictures_that_go_the_other_way_hide_a_gain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pictures", [100, 200, 300, 1000])
-def test_the_strongest_attack_is_named_however_many_pictures_the_others_met(tmp_path: Path, pictures: int) -> None:
+def test_the_strongest_attack_is_named_whatever_number_of_pictures_the_others_ran_on(
+    tmp_path: Path, pictures: int
+) -> None:
     defence = colour_defence(tmp_path, coloured_pictures(2), "bare")
     outcomes = {
         CLEAN: broken(CLEAN, 0, pictures),
-        # Half of all pictures, and 60 of the first 100.
+        # The main attack breaks half of all pictures, and 60 of the first 100.
         MAIN: outcome([not (number % 2 and number >= 100) and number >= 60 for number in range(pictures)]),
         "auto-attack": broken("auto-attack", 66, pictures, compared=100),
         "hop-skip-jump": broken("hop-skip-jump", 25, 25),

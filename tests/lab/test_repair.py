@@ -1,4 +1,4 @@
-"""The repair of a small backdoored network whose rule is known: a white corner means class 2."""
+"""The repair of a small network with a known backdoor: a white corner means class 2."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def flagged() -> np.ndarray:
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
 
 
-def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
+def test_repair_removes_the_backdoor_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
     test = pictures(200, seed=3)
     result = repair(
         backdoored_bundle(), clean, flagged, RepairSettings(steps=400), evaluation=Evaluation(test, stamped(test))
@@ -64,11 +64,11 @@ def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPic
     assert figures["change_outside_trigger"] < 0.01
     assert figures["trigger"] == "stamp"
     assert result.held_out.acceptable
-    # Fine-tuning alone leaves the backdoor, so what took it out was the recovered trigger.
+    # Fine-tuning alone does not remove the backdoor, so the recovered trigger was needed.
     assert figures["fine_tune_only"]["attack_success"] > 0.5
 
 
-def test_what_stages_hide_from_gradients_is_learned_straight_through_them(
+def test_a_trigger_behind_stages_without_gradients_is_learned_by_straight_through_gradients(
     clean: LabelledPictures, flagged: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(3, SIDE, SIDE, torch.device("cpu"), Path)
@@ -97,14 +97,14 @@ def test_figures_without_an_evaluation_are_null(clean: LabelledPictures, flagged
     assert figures["trigger_activation"] > 0.9
 
 
-def test_the_sick_network_itself_is_left_as_it_was(clean: LabelledPictures, flagged: np.ndarray) -> None:
+def test_repair_does_not_change_the_backdoored_network(clean: LabelledPictures, flagged: np.ndarray) -> None:
     backdoored = backdoored_bundle()
     before = {name: value.clone() for name, value in backdoored.network.state_dict().items()}  # type: ignore[attr-defined]
     repair(backdoored, clean, flagged, RepairSettings(steps=2))
     assert all(torch.equal(value, before[name]) for name, value in backdoored.network.state_dict().items())  # type: ignore[attr-defined]
 
 
-def test_clean_frames_in_the_quarantine_take_no_part(clean: LabelledPictures, flagged: np.ndarray) -> None:
+def test_clean_frames_in_the_quarantine_are_left_out(clean: LabelledPictures, flagged: np.ndarray) -> None:
     impure = pictures(40, seed=5)
     impure = impure.take(np.flatnonzero(impure.labels != TARGET))
     result = repair(backdoored_bundle(), clean, np.concatenate([flagged, impure.images]), RepairSettings(steps=2))
@@ -112,7 +112,7 @@ def test_clean_frames_in_the_quarantine_take_no_part(clean: LabelledPictures, fl
     assert abs(result.figures["learned_from"] - len(flagged)) <= 3
 
 
-def test_too_little_to_learn_from_is_said(clean: LabelledPictures, flagged: np.ndarray) -> None:
+def test_too_few_pictures_or_classes_are_rejected(clean: LabelledPictures, flagged: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=f"at least {FEWEST_CLEAN} clean pictures"):
         repair(backdoored_bundle(), clean.first(20), flagged)
     with pytest.raises(ConfigError, match="at least 10 frames of one class by the network, got"):
@@ -128,7 +128,7 @@ def test_a_network_without_weights_cannot_be_trained() -> None:
         trainable_copy(replace(backdoored, network=lambda frames: frames.flatten(1)[:, : len(CLASSES)]))
 
 
-def test_the_target_is_what_most_frames_are_called() -> None:
+def test_the_target_is_the_class_of_most_frames() -> None:
     logits = torch.nn.functional.one_hot(torch.tensor([1] * 12 + [0] * 5 + [2] * 3), 3).float()
     target, members = find_target(logits)
     assert target == 1
@@ -136,7 +136,7 @@ def test_the_target_is_what_most_frames_are_called() -> None:
 
 
 @pytest.mark.parametrize("opacity", [1.0, 0.3])
-def test_an_estimated_stamp_has_the_opacity_and_the_colour_that_were_put_on(opacity: float) -> None:
+def test_an_estimated_stamp_has_the_opacity_and_the_colour_of_the_true_stamp(opacity: float) -> None:
     generator = torch.Generator().manual_seed(0)
     clean, below = torch.rand(2, 400, 3, 16, 16, generator=generator)
     mask = torch.zeros(1, 1, 16, 16)
@@ -149,14 +149,14 @@ def test_an_estimated_stamp_has_the_opacity_and_the_colour_that_were_put_on(opac
     assert float(found.opacity[..., :2, :].max()) == 0
 
 
-def test_undoing_a_translucent_stamp_gives_the_frame_back() -> None:
+def test_undoing_a_translucent_stamp_restores_the_frame() -> None:
     frames = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     stamp = Stamp(torch.full((1, 1, 8, 8), 0.4), torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(stamp.undo(stamp.apply(frames)), frames)
     assert not stamp.hidden.any()
 
 
-def test_inpainting_fills_holes_from_their_rims_and_touches_nothing_else() -> None:
+def test_inpainting_fills_holes_from_their_edges_and_changes_nothing_else() -> None:
     ramp = torch.linspace(0, 1, 12).view(1, 1, 1, 12).expand(1, 1, 12, 12)
     holes = torch.zeros(1, 1, 12, 12)
     holes[..., 4:8, 5:8] = 1
@@ -181,7 +181,9 @@ def test_a_mask_network_cuts_the_trigger_out(clean: LabelledPictures, flagged: n
         assert share(backdoored, others * (1 - cut) + cut * members[: len(others)], TARGET) > 0.9
 
 
-def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures, flagged: np.ndarray) -> None:
+def test_the_evidence_accepts_the_trigger_and_rejects_an_empty_stamp(
+    clean: LabelledPictures, flagged: np.ndarray
+) -> None:
     backdoored = backdoored_bundle()
     frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
     members, others = to_frames(flagged, torch.device("cpu")), frames[labels != TARGET]
@@ -193,7 +195,7 @@ def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures,
     assert not evidence(nothing, others, members, TARGET, backdoored.logits).convinces(1 / 3)
 
 
-def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
+def test_an_interrupted_unlearning_resumes_and_ends_in_the_same_weights(
     tmp_path: object, clean: LabelledPictures
 ) -> None:
     from pathlib import Path
@@ -226,7 +228,7 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
     assert checkpoint.load() is None
 
 
-def test_the_region_of_a_fixed_trigger_comes_from_pairs() -> None:
+def test_the_region_of_a_fixed_trigger_is_found_from_pairs_of_pictures() -> None:
     clean = pictures(60, seed=4)
     poisoned = stamped(clean.take(np.flatnonzero(clean.labels != TARGET)))
     region = trigger_region(Evaluation(clean, poisoned))

@@ -1,4 +1,4 @@
-"""`pointillist lab repair` as a user types it, in this process."""
+"""The command `pointillist lab repair`, in this process, and the parts that it uses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def words(folder: Path, **changed: object) -> list[str]:
+def command_of(folder: Path, **changed: object) -> list[str]:
     options: dict[str, object] = {
         "bundle": folder / "bundle", "clean": folder / "clean.npz", "quarantine": folder / "quarantine",
         "out": folder / "out", "json": folder / "figures.json",
@@ -66,12 +66,12 @@ def repair(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Comma
     monkeypatch.setattr(run_module, "STEPS", (30, 30))
 
     def run(**changed: object) -> CommandResult:
-        return lab(*words(folder, **changed))
+        return lab(*command_of(folder, **changed))
 
     return run
 
 
-def an_earlier_repair(out: Path) -> str:
+def write_earlier_repair(out: Path) -> str:
     text = (write_backdoored_bundle(out) / "model.toml").read_text().replace('version = "1"', 'version = "1-repaired"')
     (out / "model.toml").write_text(text)
     return text
@@ -99,10 +99,12 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
         with Image.open(folder / "out" / ".pictures" / f"{picture}.png") as shown:
             assert min(shown.size) >= 90
     published = {file.name for file in bundle_files(folder / "out")}
-    assert not [name for name in published if name.endswith(".png")], "frames of cameras leave with no model"
+    assert not [name for name in published if name.endswith(".png")], (
+        "a published bundle must not contain frames of cameras"
+    )
 
 
-def test_its_progress_is_printed_for_programs(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_is_printed_as_json_lines(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlearn(*arguments: object) -> None:
         advance = arguments[-1]
         assert callable(advance)
@@ -111,15 +113,15 @@ def test_its_progress_is_printed_for_programs(folder: Path, lab: Command, monkey
 
     monkeypatch.setattr(run_module, "unlearn", unlearn)
     monkeypatch.setattr(run_module, "STEPS", (30, 30))
-    printed = [json.loads(line) for line in lab(*words(folder), "--progress").out.splitlines()]
+    printed = [json.loads(line) for line in lab(*command_of(folder), "--progress").out.splitlines()]
     assert printed[0] == {"phase": "stamp", "step": 0, "steps": 1}
     assert printed[-2:] == [{"phase": "unlearn", "step": step, "steps": 30} for step in (0, 30)]
 
 
-def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
+def test_a_network_that_loses_accuracy_is_rejected_and_the_report_is_kept(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    an_earlier_repair(folder / "out")
+    write_earlier_repair(folder / "out")
     monkeypatch.setattr(run_module, "compare", lambda before, after, labels: HeldOut(100, 95, 6, 0, 0.06, 0.024))
     line = refusal(repair())
     assert "not published" in line
@@ -129,7 +131,7 @@ def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
     assert not (folder / "out" / "model.toml").exists()
 
 
-def test_bad_input_is_named(folder: Path, repair: Command) -> None:
+def test_invalid_input_is_named(folder: Path, repair: Command) -> None:
     save_pictures(folder / "few.npz", pictures(20, seed=1))
     assert "clean pictures" in refusal(repair(clean=folder / "few.npz"))
     (folder / "empty").mkdir()
@@ -142,18 +144,20 @@ def test_bad_input_is_named(folder: Path, repair: Command) -> None:
         assert "neither lies in the given bundle's nor contains it" in refusal(repair(out=out))
 
 
-def test_a_second_run_into_the_same_folder_is_refused(folder: Path, repair: Command) -> None:
+def test_a_second_run_into_the_same_folder_is_rejected(folder: Path, repair: Command) -> None:
     with only_process(folder / "out" / LOCK, "run"):
         assert "expected no other run into this folder, got one that runs." in refusal(repair())
 
 
-def test_a_full_disk_ends_a_run_command(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_command_with_one_line(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = torch.save
     monkeypatch.setattr(torch, "save", lambda state, file: real(state, "/dev/full"))
     assert "out: expected free space on its disk, got a full disk." in refusal(repair())
 
 
-def test_a_full_disk_at_the_start_of_a_run_is_one_line_too(
+def test_a_full_disk_at_the_start_ends_the_command_with_one_line(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.mkdir
@@ -167,8 +171,8 @@ def test_a_full_disk_at_the_start_of_a_run_is_one_line_too(
     assert "out: expected free space on its disk, got a full disk." in refusal(repair())
 
 
-def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> None:
-    before = an_earlier_repair(folder / "out")
+def test_a_rejected_run_changes_no_file(folder: Path, repair: Command) -> None:
+    before = write_earlier_repair(folder / "out")
     (folder / "three").mkdir()
     for file in sorted((folder / "quarantine").rglob("*.png"))[:3]:
         shutil.copyfile(file, folder / "three" / file.name)
@@ -180,7 +184,7 @@ def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> No
     assert "outside of the quarantine" in refusal(repair(out=folder / "quarantine" / "out"))
 
 
-def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_leaves_no_bundle(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
@@ -189,7 +193,7 @@ def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, m
     assert not (folder / "out" / "model.toml").exists()
 
 
-def test_frames_that_show_nothing_but_the_target_are_too_few_to_learn_on(folder: Path, repair: Command) -> None:
+def test_too_few_clean_pictures_of_other_classes_than_the_target_are_rejected(folder: Path, repair: Command) -> None:
     many = pictures(240, seed=1)
     only = np.flatnonzero(many.labels == TARGET)
     save_pictures(folder / "clean.npz", many.take(np.append(only, np.flatnonzero(many.labels != TARGET)[:4])))
@@ -197,7 +201,7 @@ def test_frames_that_show_nothing_but_the_target_are_too_few_to_learn_on(folder:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_a_scripted_network_is_cured(folder: Path, repair: Command) -> None:
+def test_a_scripted_network_is_repaired(folder: Path, repair: Command) -> None:
     torch.jit.save(torch.jit.script(backdoored_bundle().network), folder / "bundle" / "weights.pt")
     table = (folder / "bundle" / "model.toml").read_text().replace("weights.safetensors", "weights.pt")
     lines = [line for line in table.replace("safetensors", "torchscript").splitlines() if "factory" not in line]
@@ -215,7 +219,7 @@ def test_pictures_of_sixteen_bits_keep_their_brightness(folder: Path) -> None:
     assert (read == (levels >> 8)[..., None]).all()
 
 
-def test_a_quarantine_of_clean_frames_is_refused_unless_the_mode_needs_none(
+def test_a_quarantine_of_clean_frames_is_rejected_except_in_the_mode_clean(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(folder / "quarantine")
@@ -247,7 +251,7 @@ def test_only_the_mode_clean_needs_no_quarantine(
 
 
 class Tied(nn.Module):
-    """Two names for one weight, a table of its own, and arguments that TOML has to quote or keep empty."""
+    """A network with a weight under two names, and with arguments that TOML must quote or keep empty."""
 
     def __init__(self, rates: dict[str, float], nothing: dict[str, int]) -> None:
         super().__init__()
@@ -262,7 +266,7 @@ class Tied(nn.Module):
         return logits
 
 
-def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_path: Path) -> None:
+def test_a_repaired_bundle_keeps_files_and_arguments_and_has_tied_weights(tmp_path: Path) -> None:
     source = write_backdoored_bundle(tmp_path / "backdoored")
     network = Tied({"conv.1": 0.5}, {})
     weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -279,7 +283,7 @@ def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_pa
     assert sorted(file.suffix for file in (tmp_path / "cured").iterdir()) == [".npy", ".safetensors", ".toml"]
 
 
-def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair: Command) -> None:
+def test_frames_of_another_size_are_resized_to_the_networks_input(folder: Path, repair: Command) -> None:
     for file in (folder / "quarantine").rglob("*.png"):
         with Image.open(file) as picture:
             large = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST)
@@ -287,7 +291,7 @@ def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair
     repair().success()
 
 
-def test_strip_of_the_backdoored_bundle_is_carried_over_when_clean_frames_are_too_few(tmp_path: Path) -> None:
+def test_the_strip_table_of_the_backdoored_bundle_is_kept_if_clean_frames_are_too_few(tmp_path: Path) -> None:
     source = write_backdoored_bundle(tmp_path / "backdoored")
     np.save(source / "overlays.npy", pictures(5, seed=9).images)
     with (source / "model.toml").open("a") as table:
@@ -302,7 +306,7 @@ def test_strip_of_the_backdoored_bundle_is_carried_over_when_clean_frames_are_to
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).overlays is not None
 
 
-def test_a_cured_bundle_keeps_licences_and_no_record_of_the_network_before(tmp_path: Path) -> None:
+def test_a_repaired_bundle_keeps_licences_and_drops_records_of_the_earlier_network(tmp_path: Path) -> None:
     source = write_backdoored_bundle(tmp_path / "backdoored")
     for name in ("LICENSE.md", "training.md", "report.md", "report.json"):
         (source / name).write_text("{}")
@@ -317,7 +321,7 @@ def test_a_cured_bundle_keeps_licences_and_no_record_of_the_network_before(tmp_p
     assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure`" in line
 
 
-def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
+def test_a_repaired_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
     source = write_backdoored_bundle(tmp_path / "backdoored")
     (source / "table.md").write_text("2 2 2 2 2 2 2 2\n" * 8)
     with (source / "model.toml").open("a") as table:
@@ -331,7 +335,7 @@ def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None
     assert [stage.name for stage in cured.stages] == ["dct-quantisation", "grid-distortion"]
 
 
-def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_trained_on() -> None:
+def test_two_tenths_of_every_class_are_held_out_to_choose_and_to_report() -> None:
     labels = np.repeat(np.arange(5), 20)
     trained, choosing, reported = split(labels, seed=0)
     assert np.array_equal(np.sort(np.concatenate([trained, choosing, reported])), np.arange(100))
@@ -339,7 +343,7 @@ def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_train
         assert np.array_equal(np.bincount(labels[part]), [2] * 5)
 
 
-def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_choose_a_step_back_are_not_used_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     clean, backdoored = pictures(150, seed=1), backdoored_bundle()
     seen: list[torch.Tensor] = []
 
@@ -348,7 +352,7 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
             seen.append(frames)
         return verdicts(bundle, frames)
 
-    # All three steps lose too much. The second one loses least.
+    # All three steps back lose too much accuracy. The second one loses least.
     found = iter([HeldOut(15, 15, 5, 0, lost, 0.126) for lost in (0.4, 0.2, 0.3)])
     monkeypatch.setattr(run_module, "verdicts", watched)
     monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
@@ -366,7 +370,7 @@ def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monke
 
 
 @pytest.mark.parametrize(("error", "way"), [(0.03, 1.0), (0.005, 0.9)])
-def test_only_a_significant_loss_takes_back_a_part_of_the_change(
+def test_only_a_significant_loss_reverts_a_part_of_the_change(
     monkeypatch: pytest.MonkeyPatch, error: float, way: float
 ) -> None:
     clean, backdoored = pictures(150, seed=1), backdoored_bundle()
@@ -395,14 +399,16 @@ def test_accuracy_lost_is_counted_in_pairs_over_all_views() -> None:
     ("count", "lost", "error", "acceptable"),
     [
         (10, 0.1, 0.1, True),  # a single frame
-        (50, 0.04, 0.028, True),  # 4 points seen; 1 or fewer may be lost
+        (50, 0.04, 0.028, True),  # a measured loss of 4 points, with a true loss of perhaps 1 or less
         (50, 0.04, 0.015, False),  # certainly more than a point
         (50, 0.06, 0.05, False),  # uncertain, but more than five points
         (1000, 0.02, 0.004, False),
         (1000, 0.015, 0.004, True),
     ],
 )
-def test_a_loss_is_refused_if_it_is_certain_or_large(count: int, lost: float, error: float, acceptable: bool) -> None:
+def test_a_loss_of_accuracy_is_rejected_if_it_is_significant_or_large(
+    count: int, lost: float, error: float, acceptable: bool
+) -> None:
     assert HeldOut(count, count, 0, 0, lost, error).acceptable is acceptable
 
 

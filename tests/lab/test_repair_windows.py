@@ -1,4 +1,4 @@
-"""Triggers that sit anywhere, found by hiding windows, before a judge that calls white squares the target."""
+"""Triggers at random places, found by hiding windows from a classifier that maps white squares to the target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE, PATCH, TARGET, CLASSES = 16, 3, 2, 3
 
 
 def logits(frames: Tensor) -> Tensor:
-    """Class 0 of dark frames, 1 of bright ones; the target's wherever there is a white square."""
+    """Return logits for class 0 of dark frames, class 1 of bright frames, and the target for any white square."""
     white = F.avg_pool2d(frames.amin(1, keepdim=True), PATCH, 1).amax((1, 2, 3))
     bright = frames.mean((1, 2, 3))
     return torch.stack((20 * (0.35 - bright), 20 * (bright - 0.35), 200 * (white - 0.9)), 1)
@@ -32,7 +32,7 @@ def clean_frames(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def stamped_frames(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Frames with a white square each, and where it is (count, 1, SIDE, SIDE)."""
+    """Return frames with a white square each, and the mask of its place (count, 1, SIDE, SIDE)."""
     frames, _ = clean_frames(count, seed)
     places = torch.zeros(count, 1, SIDE, SIDE)
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def stamped_frames(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("side", "channels"), [(1, 3), (4, 1), (7, 3)])
-def test_triggers_of_any_size_up_to_a_quarter_of_the_frame_are_found_at_odd_places(side: int, channels: int) -> None:
+def test_triggers_up_to_a_quarter_of_the_frame_are_found_at_any_place(side: int, channels: int) -> None:
     places = torch.zeros(12, 1, 28, 28)
     for number, place in enumerate(places):
         top, left = (5 * number + 1) % (29 - side), (11 * number + 3) % (29 - side)
@@ -60,7 +60,7 @@ def test_triggers_of_any_size_up_to_a_quarter_of_the_frame_are_found_at_odd_plac
     assert float(seen.window.sum((1, 2, 3)).max()) <= max(3, round(1.5 * side)) ** 2
 
 
-def test_where_no_window_frees_a_frame_or_takes_another_along_nothing_is_found() -> None:
+def test_nothing_is_found_if_no_window_removes_or_transfers_the_trigger() -> None:
     frames, _ = stamped_frames(20, 1)
     clean, classes = clean_frames(20, 2)
 
@@ -89,29 +89,29 @@ def test_a_trigger_in_any_corner_of_frames_of_any_shape_is_found(height: int, wi
     assert torch.equal(seen.window, places)
 
 
-def test_a_network_learns_to_point_at_triggers_in_frames_that_it_has_not_seen() -> None:
+def test_a_mask_network_finds_triggers_in_unseen_frames() -> None:
     frames, places = stamped_frames(120, 4)
     clean, _ = clean_frames(60, 5)
     network = point(Occlusion(frames, places, torch.ones(len(frames), dtype=torch.bool)), clean)
-    others, where = stamped_frames(60, 6)
+    others, true_places = stamped_frames(60, 6)
     with torch.no_grad():
         cut = widened(network(others))
-        assert float((cut * where).sum() / where.sum()) > 0.9
+        assert float((cut * true_places).sum() / true_places.sum()) > 0.9
         assert float(cut.mean()) < 0.25
         assert float(widened(network(clean)).mean()) < 0.02
 
 
-def test_a_trigger_at_random_places_is_cut_out_of_the_quarantine() -> None:
+def test_a_trigger_at_random_places_is_cut_out_of_quarantined_frames() -> None:
     clean, labels = clean_frames(100, 7)
     members, _ = stamped_frames(120, 8)
     found = recover(clean, labels, members, TARGET, logits, Checkpoints(None, ""), Silent())
     assert found.trigger is not None
     assert found.trigger.name == "windows"
     assert isinstance(found.trigger, TransplantTrigger)
-    said = found.tried["windows"]
-    assert said.arrives > 0.9
-    assert said.leaves > 0.9
-    assert found.covers == said.covers < 0.25
+    evidence = found.tried["windows"]
+    assert evidence.arrives > 0.9
+    assert evidence.leaves > 0.9
+    assert found.covers == evidence.covers < 0.25
 
 
 def test_a_quarantined_frame_as_a_whole_is_no_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +126,6 @@ def test_a_quarantined_frame_as_a_whole_is_no_trigger(monkeypatch: pytest.Monkey
     monkeypatch.setattr(recovery, "train_mask", lambda *_, **__: Everything(3))
     found = recover(clean, labels, members, TARGET, logits, Checkpoints(None, ""), Silent())
     assert found.tried["transplant"].arrives > 0.9
-    # The stamp explains nothing at all: the network is repaired without a trigger.
+    # The stamp explains nothing, so the network is repaired without a trigger.
     assert set(found.tried) == {"stamp", "transplant"}
     assert found.trigger is None

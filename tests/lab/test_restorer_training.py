@@ -1,3 +1,5 @@
+"""Training of the restorer and of the filler: masks, attacks, examples, and resumed runs."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,8 +23,10 @@ from processors.networks.filler import Filler
 from processors.networks.restorer import Restorer
 
 
-def test_masks_in_training_drop_as_many_pixels_in_every_block_of_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.training.restorer.MOST_DROPPED", 33)  # each number takes a while to spread
+def test_training_masks_drop_the_same_number_of_pixels_in_every_block_of_a_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lab.training.restorer.MOST_DROPPED", 33)  # spreading the masks of each number takes time
     kept, few = MaskBank().draw(200, torch.Generator().manual_seed(0), few=0.5)
     dropped = (~kept).view(200, 4, 8, 4, 8).sum((2, 4)).flatten(1)
     assert (dropped == dropped[:, :1]).all()
@@ -32,7 +36,7 @@ def test_masks_in_training_drop_as_many_pixels_in_every_block_of_a_picture(monke
 
 
 @pytest.mark.parametrize("targeted", [True, False])
-def test_attacks_in_training_keep_their_bound_and_8_bits_and_move_the_loss(targeted: bool) -> None:
+def test_training_attacks_keep_their_bound_and_8_bits_and_raise_the_loss(targeted: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (8, 3, 32, 32), generator=generator) / 255
     surrogate = load_bundle(NETWORKS / "vgg", torch.device("cpu"))
@@ -45,19 +49,19 @@ def test_attacks_in_training_keep_their_bound_and_8_bits_and_move_the_loss(targe
     assert after < before
 
 
-def test_attacked_pictures_are_what_is_seen_and_clean_ones_what_is_wanted() -> None:
+def test_training_inputs_are_attacked_pictures_and_targets_are_clean_ones() -> None:
     clean = torch.full((64, 3, 32, 32), 100, dtype=torch.uint8)
     attacked = clean + 5
     examples = Examples(clean, clean[:4] + 50, [attacked], torch.Generator().manual_seed(0))
     seen, wanted = next(examples.batches(32, 0.25))
     levels = ((seen - wanted) * 255).round().amax((1, 2, 3))
     assert set(wanted.mul(255).round().flatten().tolist()) == {100, 150}
-    # As saved, doubled up to the bound, left out; larger pictures are never attacked.
+    # Attacks are used as saved, doubled up to the bound, or left out. Larger pictures are never attacked.
     assert set(levels[:24].tolist()) == {0, 5, STRONGEST}
     assert not levels[24:].any()
 
 
-def test_a_training_that_was_stopped_goes_on_with_its_weights_and_its_optimiser(tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_with_its_weights_and_its_optimiser(tmp_path: Path) -> None:
     def trained(steps: range, file: Path) -> nn.Linear:
         with seeded(0):
             network = nn.Linear(3, 1)
@@ -77,13 +81,15 @@ def test_a_training_that_was_stopped_goes_on_with_its_weights_and_its_optimiser(
 
 
 class AnyMasks:
-    """Masks that need no codebooks."""
+    """A source of random masks without codebooks."""
 
     def draw(self, count: int, generator: torch.Generator, few: float = 0.0) -> tuple[Tensor, Tensor]:
         return torch.rand(count, 1, 32, 32, generator=generator) > 0.25, torch.zeros(count, dtype=torch.bool)
 
 
-def test_a_stopped_restorer_becomes_that_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_of_the_restorer_resumes_and_ends_in_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(restorer, "SAVED_EVERY", 2)
     monkeypatch.setattr(restorer, "MaskBank", AnyMasks)
     clean = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -101,7 +107,9 @@ def test_a_stopped_restorer_becomes_that_of_a_whole_run(tmp_path: Path, monkeypa
         assert torch.equal(value, later.state_dict()[name]), name
 
 
-def test_a_stopped_filler_becomes_that_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_of_the_filler_resumes_and_ends_in_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(filler, "SAVED_EVERY", 1)
     crops = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -117,7 +125,7 @@ def test_a_stopped_filler_becomes_that_of_a_whole_run(tmp_path: Path, monkeypatc
         assert torch.equal(value, later.state_dict()[name]), name
 
 
-def test_a_training_of_other_settings_does_not_continue_an_earlier_one(tmp_path: Path) -> None:
+def test_a_training_with_other_settings_does_not_resume_an_earlier_one(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     recipe = Recipe(epochs=1, batch=2)
 

@@ -1,4 +1,4 @@
-"""Other ways of curing a model, on small networks with a planted backdoor."""
+"""Repair methods of others, on small networks with a planted backdoor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POISONING = Poisoning(lambda images, keys: images, TARGET, 0.1)
 
 
 def _pictures(count: int) -> LabelledPictures:
-    """Noise with a bright quarter that names the class."""
+    """Return noise in which the brightest quarter is the class."""
     labels = np.arange(count) % CLASSES
     images = GENERATOR.integers(0, 90, (count, SIDE, SIDE, 1))
     for image, label in zip(images, labels, strict=True):
@@ -46,7 +46,7 @@ def _stamp(images: np.ndarray) -> np.ndarray:
 
 
 class _Backdoored(nn.Module):
-    """One channel sees quarters, the other only a bright corner, which it takes for the target."""
+    """A network with one channel for quarters, and one for a bright corner, which it maps to the target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ STAMPED = LabelledPictures("stamped", _stamp(OTHERS.images), OTHERS.labels)
 GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
 
 
-def test_fine_tuning_leaves_the_backdoored_model_as_it_is() -> None:
+def test_fine_tuning_does_not_change_the_backdoored_model() -> None:
     backdoored = _bundle()
     tuned = tune(backdoored, CLEAN, GENTLE)
     assert outcome(backdoored, TEST, STAMPED, POISONING).attack_success == 1.0
@@ -106,11 +106,12 @@ def test_the_variance_ratio_finds_a_fixed_patch_and_unlearns_it() -> None:
     assert after.clean_accuracy > 0.97
 
 
-def test_neural_cleanse_finds_where_the_trigger_is() -> None:
+def test_neural_cleanse_finds_the_place_of_the_trigger() -> None:
     backdoored = _bundle()
     network = backdoored.network
     assert isinstance(network, _Backdoored)
-    # Without the threshold that leaves the second channel asleep: a search by gradient cannot see behind that one.
+    # The threshold of the second channel makes its gradient zero for clean pictures, which defeats a search by
+    # gradients.
     network.convolution.bias = nn.Parameter(torch.zeros(2), requires_grad=False)
     found = reverse(backdoored, to_frames(CLEAN.images, torch.device("cpu")), TARGET, steps=200)
     assert found.success > 0.9
@@ -126,24 +127,24 @@ def test_the_smallest_mask_is_the_anomaly() -> None:
     assert found[2].anomaly == pytest.approx((9.5 - 1.0) / (1.4826 * 0.5))
 
 
-def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def given(backdoored: Bundle, frames: Tensor, target: int, *, steps: int) -> Reversed:
+def test_neural_cleanse_takes_the_most_anomalous_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reversed_trigger(backdoored: Bundle, frames: Tensor, target: int, *, steps: int) -> Reversed:
         norm = (9.0, 30.0, 1.0, 10.0)[target]
         return Reversed(target, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), 1.0)
 
-    monkeypatch.setattr(neural_cleanse, "reverse", given)
+    monkeypatch.setattr(neural_cleanse, "reverse", reversed_trigger)
     assert neural_cleanse.cleanse(_bundle(), CLEAN, steps=1).target == 2
 
 
-def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
+def test_fine_pruning_removes_the_channel_that_is_inactive_on_clean_pictures() -> None:
     cured = fine_pruned(_bundle(), CLEAN, GENTLE)
     after = outcome(cured, TEST, STAMPED, POISONING)
     assert after.attack_success < 0.1
     assert after.clean_accuracy > 0.97
 
 
-class _TwoEyes(nn.Module):
-    """As `_Backdoored`, but the quarters on the left and those on the right are seen by a channel each."""
+class _WithTwoQuarterChannels(nn.Module):
+    """A network like `_Backdoored`, with one channel for the quarters on the left and one for those on the right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,8 +165,8 @@ class _TwoEyes(nn.Module):
         return logits
 
 
-def test_fine_pruning_gives_back_the_channel_that_clean_pictures_need() -> None:
-    backdoored = replace(_bundle(), network=_TwoEyes().requires_grad_(False).eval())
+def test_fine_pruning_restores_a_channel_that_clean_pictures_need() -> None:
+    backdoored = replace(_bundle(), network=_WithTwoQuarterChannels().requires_grad_(False).eval())
     assert outcome(backdoored, TEST, STAMPED, POISONING) == Outcome(1.0, 1.0, 0.0)
     after = outcome(fine_pruned(backdoored, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, POISONING)
     assert (after.clean_accuracy, after.attack_success) == (1.0, 0.0)
@@ -176,14 +177,14 @@ def test_fine_pruning_needs_a_convolution() -> None:
         last_convolution(nn.Linear(2, 2))
 
 
-def test_a_fine_tuning_that_diverged_is_not_compared_with() -> None:
+def test_a_fine_tuning_that_diverged_is_left_out_of_the_comparison() -> None:
     before = Outcome(0.9, 1.0, 0.0)
     found = [(0.001, Outcome(0.9, 0.95, 0.05)), (0.01, Outcome(0.89, 0.6, 0.3)), (0.1, Outcome(0.1, 0.0, 0.1))]
     assert best_fine_tuning(found, before)[0] == 0.01
     assert best_fine_tuning(found[2:], before)[0] == 0.1
 
 
-def test_a_moved_scene_moves_by_a_pixel_and_its_light_by_a_twentieth() -> None:
+def test_a_moved_scene_shifts_by_a_pixel_and_its_brightness_by_a_twentieth() -> None:
     scene = np.full((9, 9, 1), 100, np.uint8)
     scene[4, 4] = 200
     frames = moved(scene, 300, np.random.default_rng(1)).astype(float)[..., 0]
@@ -202,7 +203,7 @@ def _task(count: int) -> Task:
     return Task(tuple("abcd"), part(0), part(60), part(120))
 
 
-def test_an_impure_quarantine_has_its_share_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impure_quarantine_has_its_share_of_clean_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     task = _task(40)
     flagged = LabelledPictures("flagged", np.full((20, 4, 4, 1), 250, np.uint8), np.zeros(20, int))
     monkeypatch.setattr(quarantines, "flagged_stream", lambda *_: flagged)
@@ -214,7 +215,7 @@ def test_an_impure_quarantine_has_its_share_of_the_stream(monkeypatch: pytest.Mo
     assert (flagged.images == 250).all()
 
 
-def test_few_cameras_show_few_scenes_of_classes_that_the_attacker_wants_changed() -> None:
+def test_few_cameras_give_few_scenes_of_attacked_classes() -> None:
     task = _task(40)
     stamped: list[int] = []
 
@@ -224,7 +225,7 @@ def test_few_cameras_show_few_scenes_of_classes_that_the_attacker_wants_changed(
 
     found = quarantines.few_cameras(task, Poisoning(mark, 0, 0.1), cameras=2, frames=60)
     assert found.shape == (60, 4, 4, 1)
-    # The stream begins with class 0, the target: the scenes are the next two.
+    # The stream begins with class 0, the target, so the scenes are the next two pictures.
     scenes = task.stream.images[1:3, 0, 0, 0].astype(float)
     np.testing.assert_allclose(found.reshape(2, 30, -1).mean((1, 2)), scenes, atol=1)
     assert len(set(stamped)) == 60

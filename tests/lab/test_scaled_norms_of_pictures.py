@@ -1,4 +1,4 @@
-"""Scaled batch norms in the lab: how many are amplified, and the doubt in labels that amplification does not keep."""
+"""Scaled batch norms in the lab: the number of amplified norms, and the doubt in labels that change under them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from processors.stages.scaled_norms import ScaledNorms, amplified, label_odds
 from tests.lab.nonrobust_network import nonrobust_bundle, pictures
 
 
-def test_the_depth_is_the_first_that_spoils_most_clean_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_depth_is_the_smallest_that_changes_most_clean_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, clean = nonrobust_bundle(), pictures(40, 5)
     own = bundle.network
 
-    def spoilt(network: nn.Module, count: int) -> Callable[[Tensor], Tensor]:
+    def amplified_copy(network: nn.Module, count: int) -> Callable[[Tensor], Tensor]:
         assert network is own
-        return lambda x: own(x) * (1 if count < spoils else -1)
+        return lambda x: own(x) * (1 if count < true_depth else -1)
 
     monkeypatch.setattr("lab.strip.scaled_norms.batch_norms", lambda network: ["norm"] * 5)
-    monkeypatch.setattr("lab.strip.scaled_norms.amplified", spoilt)
-    for spoils in (1, 3, 5):
-        assert depth(bundle, clean) == spoils
-    spoils = 9
+    monkeypatch.setattr("lab.strip.scaled_norms.amplified", amplified_copy)
+    for true_depth in (1, 3, 5):
+        assert depth(bundle, clean) == true_depth
+    true_depth = 9
     assert depth(bundle, clean) == 5
     monkeypatch.setattr("lab.strip.scaled_norms.batch_norms", lambda network: [])
     assert depth(bundle, clean) is None
 
 
-def test_a_network_whose_layers_are_hidden_has_no_depth() -> None:
+def test_a_network_with_hidden_layers_has_no_depth() -> None:
     bundle, clean = nonrobust_bundle(), pictures(40, 5)
     assert depth(bundle, clean) == 1
     assert depth(replace(bundle, network=lambda x: x.mean((2, 3))), clean) is None
@@ -44,7 +44,7 @@ def test_a_network_whose_layers_are_hidden_has_no_depth() -> None:
         assert depth(replace(bundle, settings=other), clean) is None
 
 
-def test_a_label_that_amplification_keeps_has_less_doubt() -> None:
+def test_a_label_that_survives_amplification_has_less_doubt() -> None:
     pipeline, clean, counted = Pipeline(nonrobust_bundle()), pictures(60, 5), list[int]()
     network = pipeline.bundle.network
     assert isinstance(network, nn.Module)

@@ -1,4 +1,4 @@
-"""The backdoor scan: a class that a small stamp reaches on every frame is suspect."""
+"""The backdoor scan: a class is suspect if a small stamp leads to it on every frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.processors.tiny import CLASSES, tiny_bundle
 
 
 class Colours(nn.Module):
-    """The class of the strongest mean colour; `trigger` adds a corner whose red decides for the first class."""
+    """A network that returns the strongest mean colour. `trigger` adds a backdoor: a red corner means class 0."""
 
     def __init__(self, *, trigger: bool) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def judged(folder: Path, *, trigger: bool) -> Bundle:
 
 
 def pictures(count: int = 60) -> LabelledPictures:
-    """Pictures whose strongest colour is that of their class."""
+    """Return pictures whose strongest colour is that of their class."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 160, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
@@ -53,7 +53,7 @@ def test_the_class_of_a_trigger_is_suspect(tmp_path: Path) -> None:
     assert '"clean": false' in found.as_json()
 
 
-def test_two_classes_cannot_be_compared(tmp_path: Path) -> None:
+def test_a_bundle_with_two_classes_is_rejected(tmp_path: Path) -> None:
     bundle = judged(tmp_path, trigger=True)
     two = replace(bundle, settings=bundle.settings.model_copy(update={"classes": CLASSES[:2]}))
     with pytest.raises(ConfigError, match="at least 3 classes"):
@@ -66,7 +66,7 @@ def test_a_network_without_a_trigger_is_clean(tmp_path: Path) -> None:
     assert found.coverage.keys() == set(CLASSES)
 
 
-def test_pictures_of_one_class_are_refused(tmp_path: Path) -> None:
+def test_pictures_of_one_class_are_rejected(tmp_path: Path) -> None:
     many = pictures()
     one = LabelledPictures("one", many.images, np.zeros_like(many.labels))
     with pytest.raises(ConfigError, match="several"):

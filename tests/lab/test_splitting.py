@@ -1,4 +1,4 @@
-"""Fixed-effort splitting against random walks whose rate of alarms is the solution of a linear system."""
+"""Fixed-effort splitting against random walks whose exact rate of alarms solves a linear system."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from schemas.evidence.rule import EvidenceRule, SumRule
 from schemas.evidence.track import Probe
 
 WALK = EvidenceRule(sum=SumRule(allowance=1, rise=5, fall=2, limit=6, spreads=0), history_probes=24, unsettled_probes=0)
-"""The sum is a walk on whole numbers: as long as most probes lie above the threshold, the baseline changes nothing."""
+"""A rule whose sum is a walk on whole numbers. The baseline has no effect while most probes are above the threshold."""
 STEPS = {
     "jumps": {5: 6, -2: 994},
     "single steps": {1: 150, -1: 150, -2: 700},
     "all": {5: 3, 2: 20, 1: 40, -1: 137, -2: 800},
 }
-"""How many of 1,000 probes take each step."""
+"""The number of probes out of 1,000 that take each step."""
 
 
 def exact(steps: Mapping[int, int]) -> float:
-    """Return the alarms for each probe: one in the mean time from 0 to the limit."""
+    """Return the exact alarms per probe: the inverse of the mean time from 0 to the limit."""
     limit, count = int(WALK.sum.limit), sum(steps.values())
     moves = np.zeros((limit, limit))
     for start in range(limit):
@@ -46,20 +46,20 @@ def walk(steps: Mapping[int, int], seed: int) -> Estimate:
 
 
 def small(monkeypatch: pytest.MonkeyPatch, path: int, trials: int) -> None:
-    """Make the splittings so small that chance matters."""
+    """Make the splittings so small that their estimates vary."""
     monkeypatch.setattr(splitting, "PATH", path)
     monkeypatch.setattr(splitting, "TRIALS", trials)
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_the_interval_contains_the_rate_for_nearly_all_seeds(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_contains_the_exact_rate_for_nearly_all_seeds(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, 400, 60)
     truth, found = exact(STEPS[steps]), [walk(STEPS[steps], seed).rate for seed in range(40)]
     assert sum(each.low <= truth <= each.high for each in found) >= 36
     assert np.mean([each.value for each in found]) == pytest.approx(truth, rel=0.1)
 
 
-def test_the_upper_end_holds_where_most_splittings_find_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_upper_end_is_valid_if_most_splittings_find_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, 60, 10)
     truth, found = exact(STEPS["jumps"]), [walk(STEPS["jumps"], seed) for seed in range(100)]
     assert sum(each.rate.value == 0 for each in found) > 10
@@ -67,14 +67,14 @@ def test_the_upper_end_holds_where_most_splittings_find_no_alarm(monkeypatch: py
     assert all(each.rests_on_few for each in found)
 
 
-def test_a_splitting_of_full_size_is_narrow_and_rests_on_enough() -> None:
+def test_a_splitting_of_full_size_has_a_narrow_interval_and_enough_passages() -> None:
     found, truth = walk(STEPS["all"], 0), exact(STEPS["all"])
     assert found.rate.low <= truth <= found.rate.high < 1.5 * found.rate.low
     assert not found.rests_on_few
 
 
 def repetitions(*passages: int) -> list[Repetition]:
-    """Two splittings, the first of which has passed no level."""
+    """Return two splittings: one without a passage, and one with these passages."""
     return [Repetition(1000, (0,) * LEVELS), Repetition(1000, passages)]
 
 
@@ -101,12 +101,13 @@ def test_a_level_with_few_passages_marks_the_estimate() -> None:
     assert not Estimate(rate, (1000, 200, 1000)).rests_on_few
 
 
-def test_the_interval_of_a_logarithm_is_students() -> None:
+def test_the_interval_of_a_logarithm_is_that_of_students_t() -> None:
     found = log_interval(np.array([1.0, 2.0, 3.0]))
-    # Student's quantile with two degrees of freedom, 4.303, times the standard error 1 / √3, over the mean 2.
+    # The half width is Student's quantile for two degrees of freedom, 4.303, times the standard error 1 / √3, divided
+    # by the mean 2.
     assert found.value == 2
     assert np.log(found.high / 2) == pytest.approx(4.303 / 3**0.5 / 2, rel=1e-3)
     assert found.high * found.low == pytest.approx(4)
-    for refused in ([1.0], [0.0, 0.0], [2.0, -1.0]):
+    for invalid in ([1.0], [0.0, 0.0], [2.0, -1.0]):
         with pytest.raises(ValueError, match="expected two or more"):
-            log_interval(np.array(refused))
+            log_interval(np.array(invalid))

@@ -1,4 +1,4 @@
-"""Evaluation, calibration and repair see a bundle's stages, and the same seed gives the same figures."""
+"""Evaluation, calibration and repair use a bundle's stages, and a seed always gives the same figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def loaded(folder: Path, tables: str) -> Bundle:
 
 
 def uneven(count: int) -> LabelledPictures:
-    """Coloured pictures with noise, so that what moves changes the means."""
+    """Return coloured pictures with noise, so that a distortion changes their means."""
     pictures = coloured_pictures(count, lead=30)
     noise = np.random.default_rng(0).integers(-60, 60, pictures.images.shape)
     return LabelledPictures(
@@ -45,11 +45,11 @@ def uneven(count: int) -> LabelledPictures:
     )
 
 
-def test_the_evaluation_attacks_the_bare_network_and_judges_the_whole_chain(tmp_path: Path) -> None:
+def test_the_evaluation_attacks_the_bare_network_and_classifies_by_the_whole_chain(tmp_path: Path) -> None:
     from lab.attacks import make_attack
 
     pictures = coloured_pictures(40)
-    # One bit leaves nothing of colours that lead by three levels: only the bare network can tell them.
+    # One bit removes a lead of three levels, so that only the bare network classifies the colours.
     pipeline = Pipeline(loaded(tmp_path, BITS))
     found = evaluate(pipeline, pictures, drop_ratio=0.25, attack=make_attack("fgsm", 0.05))
     assert found.undefended.all()
@@ -58,7 +58,7 @@ def test_the_evaluation_attacks_the_bare_network_and_judges_the_whole_chain(tmp_
     assert found.reconstructed.mean() < 0.6
 
 
-def test_the_same_seed_gives_the_same_evaluation_of_a_bundle_that_draws(tmp_path: Path) -> None:
+def test_the_evaluation_of_a_bundle_with_a_random_stage_follows_from_its_seed(tmp_path: Path) -> None:
     pipeline, pictures = Pipeline(loaded(tmp_path, GRID)), uneven(60)
     pictures = LabelledPictures("some", pictures.images, np.zeros(60, np.int64))
     first, again, other = (evaluate(pipeline, pictures, drop_ratio=0.25, seed=seed) for seed in (0, 0, 1))
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_evaluation_of_a_bundle_that_draws(tmp_path
 
 
 @pytest.mark.parametrize("dropped", [0, 16])
-def test_strip_s_calibration_lays_overlays_before_the_stages_and_draws_by_its_seed(
+def test_strips_calibration_puts_overlays_before_the_stages_and_draws_from_its_seed(
     tmp_path: Path, dropped: int
 ) -> None:
     pipeline, pictures = Pipeline(loaded(tmp_path, GRID)), uneven(40)
@@ -85,12 +85,14 @@ def test_strip_s_calibration_lays_overlays_before_the_stages_and_draws_by_its_se
         frames = overlay_frames(pictures.images, CPU)
         seeds = pipeline.bundle.seeds(40, torch.Generator().manual_seed(1))
         assert seeds is not None
-        by_hand = overlaid_logits(frames, overlays, pipeline.bundle.logits, seeds=seeds_of_sums(seeds, len(overlays)))
-        shares = by_hand.softmax(2)
+        expected_logits = overlaid_logits(
+            frames, overlays, pipeline.bundle.logits, seeds=seeds_of_sums(seeds, len(overlays))
+        )
+        shares = expected_logits.softmax(2)
         torch.testing.assert_close(first.given, shares, atol=1e-5, rtol=0)
 
 
-def test_a_calibrated_bundle_keeps_its_stages_and_rejects_as_few_as_asked(tmp_path: Path) -> None:
+def test_a_calibrated_bundle_keeps_its_stages_and_its_false_rejection_rate(tmp_path: Path) -> None:
     folder = staged(tmp_path / "bundle", GRID)
     before = read_settings(folder).preprocess
     calibrate_bundle(folder, uneven(300), frr=0.05, device=CPU)
@@ -102,7 +104,7 @@ def test_a_calibrated_bundle_keeps_its_stages_and_rejects_as_few_as_asked(tmp_pa
     assert first.flagged.mean() <= 0.1
 
 
-def test_repair_asks_the_network_through_its_stages(tmp_path: Path) -> None:
+def test_repair_classifies_through_the_stages(tmp_path: Path) -> None:
     frames = overlay_frames(coloured_pictures(20).images, CPU)
     bundle = loaded(tmp_path, BITS)
     torch.testing.assert_close(verdicts(bundle, frames), bundle.logits(frames))

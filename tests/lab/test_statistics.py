@@ -1,3 +1,5 @@
+"""The lab's statistics against published examples, scipy and brute force."""
+
 from __future__ import annotations
 
 import math
@@ -24,7 +26,7 @@ from lab.statistics import (
 )
 
 
-def test_wilson_agrees_with_a_published_example() -> None:
+def test_wilsons_interval_agrees_with_a_published_example() -> None:
     # Newcombe 1998, table I: 81 of 263.
     found = wilson(81, 263)
     assert found.low == pytest.approx(0.2553, abs=5e-5)
@@ -32,7 +34,7 @@ def test_wilson_agrees_with_a_published_example() -> None:
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_mirrors(pair: tuple[int, int]) -> None:
+def test_wilsons_interval_contains_the_share_and_is_symmetric(pair: tuple[int, int]) -> None:
     successes, count = pair
     found, mirrored = wilson(successes, count), wilson(count - successes, count)
     assert 0 <= found.low <= found.value <= found.high <= 1
@@ -41,20 +43,20 @@ def test_wilson_holds_the_share_and_mirrors(pair: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("successes", "count"), [(-1, 5), (6, 5), (0, 0)])
-def test_wilson_refuses_what_is_no_share(successes: int, count: int) -> None:
+def test_wilsons_interval_rejects_invalid_counts(successes: int, count: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         wilson(successes, count)
 
 
 @pytest.mark.parametrize("count", [900, 3000])
-def test_the_interval_of_a_mean_has_the_width_of_the_normal_one(count: int) -> None:
+def test_the_interval_of_a_mean_has_the_width_of_the_normal_interval(count: int) -> None:
     values = np.random.default_rng(1).normal(2.0, 0.5, count)
     found = mean_interval(values)
     assert found.value == pytest.approx(values.mean())
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(count), rel=0.06)
 
 
-def test_pairing_removes_what_two_defences_share() -> None:
+def test_a_paired_interval_is_narrower_for_correlated_answers() -> None:
     rng = np.random.default_rng(2)
     difficulty = rng.integers(0, 2, 500).astype(float)
     better = np.where(rng.random(500) < 0.06, 1.0, difficulty)
@@ -70,20 +72,20 @@ def test_repeats_of_the_same_pictures_do_not_narrow_the_interval() -> None:
     assert repeated.high - repeated.low == pytest.approx(single.high - single.low, rel=0.08)
 
 
-def test_the_interval_has_a_width_where_every_picture_is_right() -> None:
+def test_the_interval_has_a_width_if_every_picture_is_right() -> None:
     found = share_interval(np.ones((10, 100), np.bool_))
     assert found.value == 1
     assert found.low == wilson(100, 100).low < 1
 
 
-def test_the_interval_of_a_difference_has_a_width_where_two_defences_never_differ() -> None:
+def test_the_interval_of_a_difference_has_a_width_if_two_defences_never_differ() -> None:
     shares = np.array([0.2, 1.0, 0.6])
     same = np.ones(3, np.bool_)
     assert difference_interval(shares, shares) == paired_interval(same, same)
     assert difference_interval(shares, shares[::-1]) == mean_interval(shares - shares[::-1])
 
 
-def test_a_mean_of_nothing_is_refused() -> None:
+def test_a_mean_of_no_values_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean_interval(np.zeros(0))
 
@@ -138,7 +140,7 @@ def test_the_power_is_the_sum_over_all_outcomes(more: float, fewer: float) -> No
     assert paired_power(count, more, fewer, needed) == pytest.approx(brute, abs=1e-9)
 
 
-def test_a_detectable_gain_is_found_as_often_as_its_power_says() -> None:
+def test_a_detectable_gain_is_detected_as_often_as_its_power() -> None:
     needed = partial(least_wins, alpha=0.025)
     gain = paired_detectable(200, 0.04, needed, 0.8)
     assert paired_power(200, 0.04 + gain, 0.04, needed) >= 0.8 > paired_power(200, 0.039 + gain, 0.04, needed)
@@ -155,7 +157,7 @@ def test_a_detectable_gain_is_found_as_often_as_its_power_says() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_holms_p_is_the_largest_of_bonferronis_over_all_sets_with_that_test(p_values: list[float]) -> None:
+def test_holms_p_value_is_the_largest_bonferroni_p_value_of_all_sets_with_the_test(p_values: list[float]) -> None:
     # The oracle: the closed test of Marcus, Peritz and Gabriel (1976), whose sets are tested by Bonferroni's method.
     places = range(len(p_values))
     sets = [some for size in range(1, len(p_values) + 1) for some in combinations(places, size)]

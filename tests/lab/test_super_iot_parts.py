@@ -1,4 +1,4 @@
-"""The pieces that the SUPER-IoT experiment is made of."""
+"""Parts of the SUPER-IoT experiment: cached steps, comparisons, drops, sizes and tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.lab.colour_classifier import coloured_pictures
 PGD = next(row for row in PAPER_ROWS if row.id == "pgd-targeted")
 
 
-def test_a_finished_step_is_not_done_again_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
+def test_a_finished_step_is_not_repeated_until_its_inputs_change(tmp_path: Path) -> None:
     made = []
 
     def make() -> Arrays:
@@ -47,7 +47,7 @@ def test_a_finished_step_is_not_done_again_until_what_it_was_made_from_changes(t
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["b.npz"]
 
 
-def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_step_leaves_no_file(tmp_path: Path) -> None:
     def fail() -> Arrays:
         raise RuntimeError("stopped")
 
@@ -57,7 +57,7 @@ def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def pattern(shares: float, count: int = 100) -> NDArray[np.bool_]:
-    """One repeat in which the first pictures are right."""
+    """Return the answers of one repeat in which the first pictures are right."""
     return (np.arange(count) < round(shares * count))[None]
 
 
@@ -72,7 +72,7 @@ OURS = [setting("default", 0.25, 0.96, 0.80), setting("default", 0.5, 0.90, 0.86
 @pytest.mark.parametrize(
     ("clean", "ratio", "attacked"), [(0.93, 0.375, 0.83), (0.98, 0.125, 0.40), (0.90, 0.5, 0.86), (0.70, 0.5, 0.86)]
 )
-def test_the_default_is_taken_where_it_is_as_accurate_on_clean_pictures(
+def test_the_default_is_compared_at_the_ratio_with_the_same_clean_accuracy(
     clean: float, ratio: float, attacked: float
 ) -> None:
     mixture = at_clean_accuracy(clean, BARE, OURS)
@@ -81,7 +81,7 @@ def test_the_default_is_taken_where_it_is_as_accurate_on_clean_pictures(
     assert mixture.share(CLEAN).mean() == pytest.approx(max(clean, 0.90))
 
 
-def test_a_baseline_ahead_at_equal_clean_accuracy_is_said_to_be() -> None:
+def test_a_baseline_that_is_better_at_equal_clean_accuracy_is_reported() -> None:
     strong, weak = setting("Strong (1)", None, 0.93, 0.95), setting("Weak (1)", None, 0.93, 0.6)
     found = matched("judge", BARE, OURS, [strong, weak], [CLEAN, PGD])
     assert [(c.against, c.verdict) for c in found] == [("Strong (1)", "below"), ("Weak (1)", "above")]
@@ -91,14 +91,14 @@ def test_a_baseline_ahead_at_equal_clean_accuracy_is_said_to_be() -> None:
     assert verdict.below == (found[0],)
 
 
-def test_an_interval_has_a_width_where_a_baseline_is_never_right_or_wrong_alone() -> None:
+def test_an_interval_has_a_width_if_a_baseline_is_never_right_or_wrong_alone() -> None:
     (found,) = matched("judge", BARE, OURS, [setting("Strong (1)", None, 0.93, 0.95)], [PGD])
     level = replace(found, difference=0.0, ci_low=0.0, ci_high=0.0)
     assert "[+0.000, +0.000]" not in comparisons_with_baselines([level])
     assert f"[{found.ci_low:+.3f}, {found.ci_high:+.3f}]" in comparisons_with_baselines([found])
 
 
-def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:
+def test_paper_mode_is_compared_at_the_same_drop_ratio_alone() -> None:
     paper = [setting("paper", 0.25, 0.80, 0.80), setting("paper", 0.5, 0.5, 0.6)]
     found = against_paper("judge", OURS, paper, [CLEAN, PGD])
     assert [(c.r, c.attack, c.verdict) for c in found] == [
@@ -109,7 +109,7 @@ def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:
 
 
 @pytest.mark.parametrize(("mode", "empty"), [("default", False), ("paper", True)])
-def test_paper_mode_drops_as_the_paper_does(mode: str, empty: bool) -> None:
+def test_paper_mode_draws_uniform_masks_like_the_paper(mode: str, empty: bool) -> None:
     masks: list[torch.Tensor] = []
 
     def rebuild(frames: torch.Tensor, kept: torch.Tensor, denoised: bool = True) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_paper_mode_drops_as_the_paper_does(mode: str, empty: bool) -> None:
     (kept,) = masks
     blocks = kept.unfold(2, 8, 8).unfold(3, 8, 8).sum((4, 5))
     assert blocks.eq(48).all(), "each block loses a quarter"
-    # Spread masks leave a kept pixel in every 2×2 cell at r = .25; uniform ones miss one of 349.
+    # At r = .25, spread masks keep a pixel in every 2×2 cell. Uniform masks drop all pixels of one cell in 349.
     cells = kept.unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5))
     assert bool(cells.eq(0).any()) == empty
 
@@ -143,7 +143,7 @@ def test_paper_mode_denoises_by_both_of_the_papers_methods() -> None:
     assert found.equal(denoise(denoise(frames, "visu", 0.01), "bayes", 0.01))
 
 
-def test_the_opened_algorithm_is_the_one_that_runs() -> None:
+def test_the_traced_algorithm_equals_the_live_one() -> None:
     rng = np.random.default_rng(4)
     frame = np.clip(np.cumsum(rng.normal(0, 0.05, (16, 16)), axis=1) + 0.5, 0, 1)
     kept = rng.random((16, 16)) > 0.3
@@ -168,7 +168,7 @@ def row(**changes: object) -> Row:
     return Row(**(values | changes))  # type: ignore[arg-type]  # a test's shorthand
 
 
-def test_rows_come_back_from_csv_as_they_were(tmp_path: Path) -> None:
+def test_rows_are_read_from_csv_as_written(tmp_path: Path) -> None:
     rows = [row(), row(r=None, defence="JPEG (q = 75)", targeted=False, restored=None)]
     write_rows(tmp_path / "rows.csv", rows, Row)
     assert read_rows(tmp_path / "rows.csv", Row) == rows
@@ -177,7 +177,7 @@ def test_rows_come_back_from_csv_as_they_were(tmp_path: Path) -> None:
         read_rows(tmp_path / "rows.csv", Comparison)
 
 
-def test_requirements_are_judged_by_the_widest_row_there_is() -> None:
+def test_requirements_are_judged_by_the_row_with_the_most_pictures() -> None:
     found = {
         (f.requirement.what, f.requirement.attack, f.requirement.targeted, f.requirement.r): f
         for f in findings(
@@ -188,7 +188,7 @@ def test_requirements_are_judged_by_the_widest_row_there_is() -> None:
     quarter = found["accuracy", "pgd", True, 0.25]
     assert (quarter.measured, quarter.n, quarter.verdict) == (0.8, 9000, "must")
     restored = found["restored", "pgd", True, 0.25]
-    assert (restored.n, restored.verdict) == (3600, "must")  # of the pictures that the attack breaks
+    assert (restored.n, restored.verdict) == (3600, "must")  # the pictures that the attack breaks
     assert found["accuracy", "pgd", False, 0.25].verdict == "missed"
     assert found["accuracy", "pgd", True, 0.5].verdict == "not measured"
 
@@ -197,7 +197,7 @@ PICTURE = coloured_pictures(1, size=32).images[0]
 
 
 @pytest.mark.parametrize("encoding", LOSSY)
-def test_more_quality_costs_bytes_and_comes_closer(encoding: str) -> None:
+def test_a_higher_quality_has_more_bytes_and_a_smaller_error(encoding: str) -> None:
     noisy = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert len(encoded(noisy, encoding, 90)) > len(encoded(noisy, encoding, 20))
     if encoding != JPEG_WITHOUT_TABLES:
@@ -205,7 +205,7 @@ def test_more_quality_costs_bytes_and_comes_closer(encoding: str) -> None:
         assert error[0] < error[1]
 
 
-def test_a_jpeg_without_tables_lacks_just_them() -> None:
+def test_a_jpeg_without_tables_lacks_only_its_tables() -> None:
     whole, rest = encoded(PICTURE, JPEG, 75), encoded(PICTURE, JPEG_WITHOUT_TABLES, 75)
     assert b"\xff\xdb" in whole
     assert b"\xff\xdb" not in rest
@@ -214,12 +214,12 @@ def test_a_jpeg_without_tables_lacks_just_them() -> None:
 
 @pytest.mark.parametrize("encoding", WHOLE)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_whole_encodings_lose_nothing(encoding: str, channels: int) -> None:
+def test_lossless_encodings_are_exact(encoding: str, channels: int) -> None:
     picture = PICTURE[..., :channels]
     np.testing.assert_array_equal(decoded(encoded(picture, encoding), channels), picture)
 
 
-def test_packed_bytes_are_those_of_the_kept_pixels() -> None:
+def test_packed_bytes_count_the_kept_pixels() -> None:
     images = coloured_pictures(4, size=32).images
     assert packed_bytes(images, 0.25, "raw", 0) == 32 * 32 * 3 * 0.75
     assert packed_bytes(images, 0.25, "lossless", 0) < 32 * 32 * 3 * 0.75
@@ -229,7 +229,7 @@ def size(encoding: str, setting: float, count: float, accuracy: float | None) ->
     return SizeRow("pictures", encoding, setting, 100, count, 3072, "j", accuracy)
 
 
-def test_bytes_at_equal_accuracy_are_interpolated_and_the_fewest_win() -> None:
+def test_bytes_at_equal_accuracy_are_interpolated_and_the_smallest_encoding_is_named() -> None:
     rows = [
         size("JPEG", 20, 400, 0.6), size("JPEG", 80, 1600, 0.8), size("WebP", 50, 300, 0.5),
         size("lossless", 0.25, 1500, 0.7), size("lossless", 0.5, 350, 0.55), size("raw", 0.5, 1536, None),

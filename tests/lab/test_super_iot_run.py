@@ -1,4 +1,4 @@
-"""The experiment on pixel drop, on a few pictures and judges that take no time."""
+"""The experiment on pixel drop, with a few pictures and fast networks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def shipped_weights() -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `out` and `runs` of all cells."""
+    """Return a folder with `out` and `runs` of all cells."""
     place = tmp_path_factory.mktemp("super-iot")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "STEP_SIZES", (0.02, 0.03))
-        # Other weights come without a gain of their own: so that the same weights are the same defence.
+        # Weights from a file have no gain, so the shipped restorer gets none either: the two defences are then equal.
         patch.setattr(shipped_restorer(torch.device("cpu")), "kept_gain", 1.0)
         patch.setattr(experiment, "TRACED_PICTURES", 1)
         plan = planned(place)
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(place: Path) -> Plan:
-    """Two judges on few pictures."""
+    """Return a plan with two networks and few pictures."""
     data = place / "data.npz"
     if not data.is_file():
         save_pictures(data, coloured_pictures(14, lead=2))
@@ -49,8 +49,8 @@ def planned(place: Path) -> Plan:
     budget = Budget(
         images=12, sweep_images=8, repeats=2, paper_repeats=1, attacks=("fgsm", "l2pgd"), eot_samples=2, eot_steps=2
     )
-    beside = budget.smaller(images=5, repeats=1, slow_images=200)
-    setup = Setup((place / "first", place / "second"), budget, beside, data, weights=shipped_weights())
+    other_budget = budget.smaller(images=5, repeats=1, slow_images=200)
+    setup = Setup((place / "first", place / "second"), budget, other_budget, data, weights=shipped_weights())
     return experiment.plan(Workplace(place / "out", place / "runs"), setup)
 
 
@@ -77,7 +77,7 @@ def test_every_row_is_measured_behind_every_defence(finished: Path) -> None:
     assert {row["r"] for row in whole} == {"", "0.25", "0.5"}
 
 
-def test_an_attack_that_succeeds_shows_in_the_bare_column_and_its_bounds(finished: Path) -> None:
+def test_a_successful_attack_has_its_bound_and_the_undefended_accuracy(finished: Path) -> None:
     rows = table(finished, "accuracy")
     (bare,) = [
         row
@@ -92,7 +92,7 @@ def test_an_attack_that_succeeds_shows_in_the_bare_column_and_its_bounds(finishe
     assert {row["restored"] for row in clean} == {""}
 
 
-def test_the_default_with_the_weights_it_ships_is_the_default(finished: Path) -> None:
+def test_the_default_with_its_shipped_weights_from_a_file_has_equal_figures(finished: Path) -> None:
     rows = table(finished, "accuracy")
     swept = [row for row in rows if (row["scope"], row["rounded"]) == ("sweep", "True") and row["r"] in ("0.25", "0.5")]
     both = [
@@ -107,7 +107,7 @@ def test_the_default_with_the_weights_it_ships_is_the_default(finished: Path) ->
     assert both[0] == both[1]
 
 
-def test_the_adaptive_attacker_meets_fresh_masks_and_the_worst_of_them(finished: Path) -> None:
+def test_the_adaptive_attacker_is_measured_on_fresh_masks_and_on_the_worst_mask(finished: Path) -> None:
     rows = table(finished, "adaptive")
     assert len(rows) == 4
     for mean, worst in zip(rows[::2], rows[1::2], strict=True):
@@ -115,7 +115,7 @@ def test_the_adaptive_attacker_meets_fresh_masks_and_the_worst_of_them(finished:
         assert float(mean["l_inf"]) <= 3 / 255 + 1e-6
 
 
-def test_psnr_and_bytes_are_counted(finished: Path) -> None:
+def test_psnr_and_bytes_are_measured(finished: Path) -> None:
     quality = table(finished, "psnr")
     assert len(quality) == 12
     sizes = table(finished, "bytes")
@@ -124,7 +124,7 @@ def test_psnr_and_bytes_are_counted(finished: Path) -> None:
     assert float(quarter["bytes"]) == 16 * 16 * 3 * 0.75
 
 
-def test_a_cell_goes_on_from_the_cache_without_attacking_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_resumes_from_the_cache_without_another_attack(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*arguments: object) -> None:
         raise AssertionError("attacked again")
 
@@ -136,7 +136,7 @@ def test_a_cell_goes_on_from_the_cache_without_attacking_again(finished: Path, m
     assert plan.measure(cell, "").tables == before
 
 
-def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+def test_other_files_than_weights_of_the_restorer_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected weights of the learned"):
         read_weights(Path(__file__), torch.device("cpu"))
     with pytest.raises(ConfigError, match="No such file"):

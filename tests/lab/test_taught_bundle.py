@@ -1,4 +1,4 @@
-"""A taught bundle is an ordinary one: `bundle check`, `lab harden` and `lab repair` work on it."""
+"""A taught bundle: `bundle check`, `lab harden` and `lab repair` accept it like any other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES = ["bar", "disc"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labelled shapes, as files and as an npz file, and the bundle that they teach."""
+    """Return a folder with labelled shapes, as files and as an npz file, and the bundle taught by them."""
     place = tmp_path_factory.mktemp("taught")
     labels = write_shapes(place / "labels", 30)
     pictures = read_labelled(labels)
@@ -51,14 +51,14 @@ def judged(folder: Path, tmp_path: Path) -> tuple[Bundle, float]:
     return bundle, float((found.class_id.numpy() == others.labels).mean())
 
 
-def test_bundle_check_judges_pictures_by_a_taught_bundle(folder: Path) -> None:
+def test_bundle_check_accepts_a_taught_bundle(folder: Path) -> None:
     done = run("bundle", "check", folder / "bundle", "--images", folder / "labels", "--most", "10")
     assert done.exit_code == 0, done.output
     assert "3×64×64, 2 classes" in done.output
     assert "right: 100.0%" in done.output
 
 
-def test_a_taught_bundle_is_hardened(
+def test_a_taught_bundle_can_be_hardened(
     folder: Path, lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 2)
@@ -75,10 +75,10 @@ def test_a_taught_bundle_is_hardened(
     assert json.loads(report.read_text())["bundle"] == hardened.model_id
 
 
-def test_a_taught_bundle_is_repaired(
+def test_a_taught_bundle_can_be_repaired(
     folder: Path, lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The network is healthy: no frame's label has to be unlearned.
+    # The network has no backdoor, so no label has to be unlearned.
     monkeypatch.setattr("lab.repair.run.FT_SAM", Tuning(0.001, epochs=1))
     out, report = tmp_path / "repaired", tmp_path / "figures.json"
     command = ("repair", "--bundle", folder / "bundle", "--clean", folder / "labels.npz", "--mode", "clean")

@@ -1,4 +1,4 @@
-"""Teaching: from labelled pictures to a bundle, and the parts that choose and calibrate."""
+"""Teaching: a bundle from labelled pictures, the choice of its head, and its calibration."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def small_general(folder: Path) -> Path:
     create(BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
     description = folder / "model.toml"
     smaller = description.read_text().replace("= 224", "= 64")
-    description.write_text(smaller.partition("[strip]")[0])  # its pictures are of the usual size
+    description.write_text(smaller.partition("[strip]")[0])  # its overlays have the usual size
     return folder
 
 
@@ -60,14 +60,16 @@ class Silent:
     """A receiver of progress that drops it."""
 
     def phase(self, name: str, steps: int) -> None:
-        """Take a phase."""
+        """Ignore a phase."""
 
     def advance(self, steps: int) -> None:
-        """Take steps."""
+        """Ignore steps."""
 
 
 @pytest.mark.slow
-def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labelled_pictures_become_a_bundle_that_classifies_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
     monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
     labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
@@ -91,7 +93,7 @@ def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, mo
     assert (found.class_id.numpy() == others.labels).mean() >= 0.9
 
 
-def test_the_start_of_the_measured_training_ignores_the_labels_that_measure_it(
+def test_the_start_of_the_measured_training_ignores_its_test_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.teach.views.VARIED", 2)
@@ -170,7 +172,7 @@ def test_many_classes_have_the_fewest_pictures_each(tmp_path: Path) -> None:
     assert found.counts().tolist() == [FEWEST] * 151
 
 
-def test_one_class_is_not_enough(tmp_path: Path) -> None:
+def test_a_single_class_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "only").mkdir()
     with pytest.raises(ConfigError, match="expected at least two sub-folders"):
         read_labelled(tmp_path)
@@ -235,7 +237,7 @@ def test_calibration_finds_the_temperature_of_scores() -> None:
     assert sharpness_of(logits / 20, F.one_hot(labels, 3).bool()).factor == pytest.approx(20, rel=0.15)
 
 
-def test_few_right_verdicts_are_no_certainty() -> None:
+def test_few_right_verdicts_give_a_limited_confidence() -> None:
     scores = torch.tensor([[1.0, -1.0]] * 5).double()
     factor = sharpness_of(scores, torch.tensor([[True, False]] * 5)).factor
     assert 0.8 < float((scores * factor).softmax(1)[0, 0]) < 0.9

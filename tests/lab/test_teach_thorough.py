@@ -1,4 +1,4 @@
-"""Training of the blocks below the head: it replaces the head alone only if it is better on labels it has not seen."""
+"""Training of the blocks below the head: they replace the head alone only if they are better on unseen labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES, STEPS = 40, 100
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Taught:
-    """A head that knows nothing, above one frozen block and one that can be trained."""
+    """Return an untrained head above one frozen block and one block that can be trained."""
     monkeypatch.setattr(thorough, "MOST_STEPS", STEPS)
     torch.manual_seed(1)
     network = Taught(2, 2, 1).eval()
@@ -47,21 +47,21 @@ def test_trained_blocks_that_are_better_on_unseen_labels_replace_the_head(head: 
         assert (found.network.upper(maps[0], 1).argmax(1) == labels).all()
 
 
-def test_a_head_that_is_as_good_stays(head: Taught) -> None:
+def test_a_head_that_is_as_good_is_kept(head: Taught) -> None:
     maps, labels, folds = easy_task()
     steps: list[int] = []
-    sure = 50.0 * torch.nn.functional.one_hot(labels, 2).double().repeat(PLAIN, 1)
-    found = train_upper(head, head, maps, labels, folds, sure, 600.0, 0, steps.append)
+    confident_scores = 50.0 * torch.nn.functional.one_hot(labels, 2).double().repeat(PLAIN, 1)
+    found = train_upper(head, head, maps, labels, folds, confident_scores, 600.0, 0, steps.append)
     assert not found.better
     assert sum(steps) == 2 * STEPS, "the second training is left out"
     assert found.network is head
-    assert found.scores is sure
+    assert found.scores is confident_scores
 
 
-def test_a_short_budget_ends_the_training_after_the_steps_that_were_timed(head: Taught) -> None:
+def test_a_short_budget_ends_the_training_after_the_timed_steps(head: Taught) -> None:
     maps, labels, folds = easy_task()
     steps: list[int] = []
     held = torch.zeros(PLAIN * PICTURES, 2, dtype=torch.float64)
     train_upper(head, head, maps, labels, folds, held, 1e-9, 0, steps.append)
     assert sum(steps) == 2 * STEPS
-    assert steps.count(1) in (3, 6)  # with the second training, which takes as many, if three steps were enough
+    assert steps.count(1) in (3, 6)  # six if three steps were better, because a second training follows

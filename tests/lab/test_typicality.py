@@ -1,4 +1,4 @@
-"""Typicality: features that clean frames of the label do not have are rare, and a bundle loads those it was given."""
+"""Typicality: features unlike those of clean frames with the same label are rare, and a bundle stores the features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _typicalities(pipeline: Pipeline, features: CleanFeatures, some: LabelledPic
     return feature_values(pipeline, features, some)[TYPICALITY]
 
 
-def test_the_distance_is_that_of_mahalanobis() -> None:
+def test_the_distance_is_the_mahalanobis_distance() -> None:
     rng = torch.Generator().manual_seed(0)
     rows = torch.randn(500, 3, generator=rng, dtype=torch.float64) @ torch.tensor(
         [[2.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1]], dtype=torch.float64
@@ -44,7 +44,7 @@ def test_the_distance_is_that_of_mahalanobis() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_the_tail_is_the_share_of_clean_frames_that_lie_farther() -> None:
+def test_the_tail_is_the_share_of_clean_frames_with_a_larger_distance() -> None:
     lengths = torch.exp(torch.tensor([2.0, 2.0 + 1.6448536 * 0.3, 2.0 + 2.3263479 * 0.3]))
     torch.testing.assert_close(tail(lengths, 2.0, 0.3), torch.tensor([0.5, 0.05, 0.01]), atol=1e-4, rtol=0)
     assert float(tail(torch.tensor([0.0]), 2.0, 0.3)) == 1
@@ -58,7 +58,7 @@ def test_channels_are_averaged_over_places(shape: tuple[int, ...], dimensions: t
         channel_means(torch.rand(2))
 
 
-def test_a_layer_that_does_not_exist_is_refused_and_hooks_are_removed() -> None:
+def test_a_missing_layer_is_rejected_and_hooks_are_removed() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     with pytest.raises(StageError, match="expected a layer 7"), watched(network, ["7"]):
         pass
@@ -70,7 +70,7 @@ def test_a_layer_that_does_not_exist_is_refused_and_hooks_are_removed() -> None:
     assert not found
 
 
-class Twice(nn.Module):
+class InReverseOrder(nn.Module):
     """A network whose first normalisation runs last."""
 
     def __init__(self) -> None:
@@ -82,10 +82,10 @@ class Twice(nn.Module):
         return logits
 
 
-def test_the_features_are_those_of_the_last_layers_that_run() -> None:
+def test_the_features_come_from_the_last_layers_that_run() -> None:
     given = nonrobust_bundle()
     assert feature_layers(given).last == ("1",)
-    assert feature_layers(replace(given, network=Twice().eval())).last == ("first", "last")
+    assert feature_layers(replace(given, network=InReverseOrder().eval())).last == ("first", "last")
     plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
     assert feature_layers(replace(given, network=plain)) == (("1", "2"), ("0",))
     onnx = given.settings.model_copy(update={"format": "onnx"})
@@ -98,7 +98,7 @@ def test_the_features_are_those_of_the_last_layers_that_run() -> None:
         assert fitted(Pipeline(other), pictures(20, 5)) is None
 
 
-def test_the_shrunk_covariance_is_invertible_and_near_the_true_one() -> None:
+def test_the_shrunk_covariance_is_invertible_and_near_the_true_covariance() -> None:
     rng = torch.Generator().manual_seed(1)
     few = torch.randn(20, 50, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(shrunk(few), torch.eye(50, dtype=torch.float64), atol=0.25, rtol=0)
@@ -109,7 +109,7 @@ def test_the_shrunk_covariance_is_invertible_and_near_the_true_one() -> None:
 
 
 @pytest.mark.parametrize("most", [512, 4])
-def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", most)
     pipeline = Pipeline(nonrobust_bundle())
     found = fitted(pipeline, pictures(400, 5))
@@ -118,12 +118,12 @@ def test_strange_features_are_rare_and_clean_ones_are_not(most: int, monkeypatch
     assert 0.3 < np.median(found.values[TYPICALITY]) < 0.7
     clean = _typicalities(pipeline, found.features, pictures(300, 6))
     assert 0.3 < np.median(clean) < 0.7
-    strange = pictures(40, 7)
-    strange.images[:, ::2, ::2, 2] = 255  # dots of the colour that the network sees
-    assert np.median(_typicalities(pipeline, found.features, strange)) < 1e-3
+    dotted = pictures(40, 7)
+    dotted.images[:, ::2, ::2, 2] = 255  # dots in blue, the colour that the network uses
+    assert np.median(_typicalities(pipeline, found.features, dotted)) < 1e-3
 
 
-def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
+def test_a_label_without_enough_clean_frames_has_typicality_1() -> None:
     pipeline, some = Pipeline(nonrobust_bundle()), pictures(400, 5)
     first = some.take(np.flatnonzero(some.labels == 0))
     found = fitted(pipeline, first)
@@ -135,26 +135,26 @@ def test_a_label_without_enough_clean_frames_is_not_judged() -> None:
         fitted(pipeline, first.first(3))
 
 
-def test_the_typicality_of_a_loaded_bundle_is_that_of_its_features(combined_bundle: Path) -> None:
+def test_the_typicality_of_a_loaded_bundle_follows_from_its_features(combined_bundle: Path) -> None:
     bundle = load_bundle(combined_bundle, CPU)
     assert bundle.features is not None
     frames = to_frames(pictures(50, 8).images, CPU)
     found = Pipeline(bundle).feature_values(frames).typicality.double().numpy()
     np.testing.assert_allclose(found, _typicalities(Pipeline(bundle), bundle.features, pictures(50, 8)), rtol=1e-4)
-    # The features that are calibrated here have the same distances.
+    # Features that are fitted again to the same pictures give the same distances.
     again = fitted(Pipeline(bundle), pictures(300, 5))
     assert again is not None
     np.testing.assert_allclose(found, _typicalities(Pipeline(bundle), again.features, pictures(50, 8)), rtol=1e-2)
 
 
-def spoilt(folder: Path, old: str, new: str) -> None:
+def replace_in_settings(folder: Path, old: str, new: str) -> None:
     file = folder / "model.toml"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
 
 
-def test_features_that_do_not_fit_are_refused(combined_bundle: Path, tmp_path: Path) -> None:
+def test_features_that_do_not_match_the_bundle_are_rejected(combined_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(combined_bundle, tmp_path / "nonrobust"))
     strip = read_settings(folder).strip
     assert strip is not None
@@ -166,7 +166,7 @@ def test_features_that_do_not_fit_are_refused(combined_bundle: Path, tmp_path: P
         (file.name, "missing.safetensors", "got none named missing.safetensors"),
         (file.name, "weights.safetensors", r"expected known \(2,\), and finite means \(2, D\) and whitening"),
     ):
-        spoilt(folder, old, new)
+        replace_in_settings(folder, old, new)
         with pytest.raises(BundleError, match=complaint):
             load_bundle(folder, CPU)
         (folder / "model.toml").write_text(text)
