@@ -168,12 +168,12 @@ def test_a_template_moves_pictures_of_one_class_to_another_class() -> None:
     assert found.abs().max() <= 1
     # The best direction from one class to another is known for a linear network.
     rows = last.weight
-    for wanted, source in ((0, 1), (1, 2), (2, 0)):
+    for aim, source in ((0, 1), (1, 2), (2, 0)):
         frames = levels[labels == source].float() / 255
-        best = (rows[wanted] - rows[source]).sign().view(1, 8, 8)
+        best = (rows[aim] - rows[source]).sign().view(1, 8, 8)
         hits = [
-            float((target(perturbed(frames, each, eps)).argmax(1) == wanted).float().mean())
-            for each in (found[wanted, source], best)
+            float((target(perturbed(frames, each, eps)).argmax(1) == aim).float().mean())
+            for each in (found[aim, source], best)
         ]
         assert hits[0] > 0.9 * hits[1] > 0.5
     assert not found[0, 0].any()

@@ -91,11 +91,11 @@ def test_a_black_box_is_queried_without_gradients() -> None:
     target = linear()
     queries = []
 
-    def watched(frames: Tensor) -> Tensor:
+    def recorded_target(frames: Tensor) -> Tensor:
         queries.append((frames.requires_grad, torch.is_grad_enabled()))
         return target(frames)  # type: ignore[no-any-return]
 
-    opponent = black_box(answers_of(watched))
+    opponent = black_box(answers_of(recorded_target))
     attacked = torch.rand(4, 1, 8, 8).requires_grad_()
     opponent.learn(torch.rand(4, 1, 8, 8), attacked * 1, 1.0)
     assert queries == [(False, False)]

@@ -120,8 +120,8 @@ def test_a_network_without_gradients_is_rejected(
 def test_linf_attacks_reach_their_bound_and_keep_it(
     name: str, eps: float, classifier: LinearClassifier, frames: Tensor, labels: Tensor, targets: Tensor
 ) -> None:
-    for wanted in (None, targets):
-        change = make_attack(name, eps)(classifier, frames, labels, wanted, rng()) - frames
+    for chosen_targets in (None, targets):
+        change = make_attack(name, eps)(classifier, frames, labels, chosen_targets, rng()) - frames
         assert change.abs().amax() <= eps + 1e-6
         assert change.abs().amax() >= 0.99 * eps
 

@@ -97,12 +97,21 @@ def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended)
     """Check that each iterate follows the sign of finite differences at the iterate before, and not at the frame."""
     visited: list[tuple[Tensor, int]] = []
 
-    def watched(frames: Tensor, generator: torch.Generator) -> Tensor:
+    def recorded_defence(frames: Tensor, generator: torch.Generator) -> Tensor:
         visited.append((frames.detach().clone(), generator.initial_seed()))
         return behind(mixed, nonlinear)(frames, rng(len(visited)))
 
     last = eot_pgd(
-        watched, FINE, FINE_LABELS, None, eps=EPS, steps=4, samples=1, step=0.5, generator=rng(), random_start=False
+        recorded_defence,
+        FINE,
+        FINE_LABELS,
+        None,
+        eps=EPS,
+        steps=4,
+        samples=1,
+        step=0.5,
+        generator=rng(),
+        random_start=False,
     )
 
     points = [*(point for point, _ in visited), last]
@@ -134,8 +143,8 @@ def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
 @pytest.mark.parametrize("targeted", [False, True])
 def test_attacks_stay_in_their_ball_and_reach_its_surface(norm: Norm, targeted: bool) -> None:
     eps = EPS if norm == "linf" else 0.8
-    wanted = TARGETS if targeted else None
-    attacked = eot_pgd(bare, FRAMES, LABELS, wanted, eps=eps, steps=10, samples=1, generator=rng(), norm=norm)
+    chosen_targets = TARGETS if targeted else None
+    attacked = eot_pgd(bare, FRAMES, LABELS, chosen_targets, eps=eps, steps=10, samples=1, generator=rng(), norm=norm)
 
     size = (attacked - FRAMES).abs().amax((1, 2, 3)) if norm == "linf" else l2(attacked - FRAMES)
     assert size.max() <= eps + 1e-6
@@ -154,18 +163,18 @@ def test_the_margin_of_a_saturated_network_has_a_gradient_and_its_cross_entropy_
         return 1e4 * linear(frames)
 
     labels = linear(FRAMES).argmax(1)
-    wanted = None if targets is None else (labels + 1) % 3
+    aims = None if targets is None else (labels + 1) % 3
 
     def answers(margin: bool) -> Tensor:
         attacked = eot_pgd(
-            saturated, FRAMES, labels, wanted, eps=EPS, steps=10, samples=1, generator=rng(), random_start=False,
+            saturated, FRAMES, labels, aims, eps=EPS, steps=10, samples=1, generator=rng(), random_start=False,
             margin=margin,
         )  # fmt: skip
         return linear(attacked).argmax(1)
 
     ascended = answers(margin=True)
-    assert ((ascended != labels) if wanted is None else (ascended == wanted)).all()
-    if wanted is None:
+    assert ((ascended != labels) if aims is None else (ascended == aims)).all()
+    if aims is None:
         assert (answers(margin=False) == labels).any()
 
 

@@ -34,8 +34,8 @@ class Counted:
 @pytest.mark.parametrize("targeted", [False, True])
 def test_square_succeeds_by_queries_alone(targeted: bool) -> None:
     counted = Counted()
-    wanted = TARGETS if targeted else None
-    attacked = square(counted, FRAMES, LABELS, wanted, eps=2 * EPS, queries=300, generator=rng())
+    chosen_targets = TARGETS if targeted else None
+    attacked = square(counted, FRAMES, LABELS, chosen_targets, eps=2 * EPS, queries=300, generator=rng())
     answers = linear(attacked).argmax(1)
     assert ((answers == TARGETS) if targeted else (answers != LABELS)).float().mean() >= 0.9
     assert (attacked - FRAMES).abs().max() <= 2 * EPS + 1e-6
@@ -88,8 +88,8 @@ def test_an_attack_succeeds_on_published_verdicts(targeted: bool) -> None:
         assert torch.equal(frames, to_8_bits(frames))  # a camera sends 8 bits
         return verdicts(slightly_noisy)(frames, generator)
 
-    wanted = TARGETS if targeted else None
-    attacked = attack_verdicts(published, FRAMES, LABELS, wanted, eps=2 * EPS, queries=1500, generator=rng())
+    chosen_targets = TARGETS if targeted else None
+    attacked = attack_verdicts(published, FRAMES, LABELS, chosen_targets, eps=2 * EPS, queries=1500, generator=rng())
 
     assert queries <= 1500 * COUNT
     assert torch.equal(attacked, to_8_bits(attacked))
@@ -101,10 +101,10 @@ def test_an_attack_succeeds_on_published_verdicts(targeted: bool) -> None:
 @pytest.mark.parametrize("targeted", [False, True])
 def test_hop_skip_jump_comes_near_the_decision_boundary_by_labels_alone(targeted: bool) -> None:
     before = torch.get_rng_state()
-    wanted = TARGETS if targeted else None
+    chosen_targets = TARGETS if targeted else None
     starts = torch.rand(60, *FRAMES.shape[1:], generator=rng(4))
     attacked = hop_skip_jump(
-        Counted(), FRAMES, LABELS, wanted, norm="l2", steps=6, evaluations=60, generator=rng(), starts=starts
+        Counted(), FRAMES, LABELS, chosen_targets, norm="l2", steps=6, evaluations=60, generator=rng(), starts=starts
     )
     assert torch.equal(torch.get_rng_state(), before)
     answers = linear(attacked).argmax(1)
@@ -119,9 +119,11 @@ def test_hop_skip_jump_comes_near_the_decision_boundary_by_labels_alone(targeted
 
 def test_hop_skip_jump_bounds_its_frames_and_leaves_frames_without_a_start() -> None:
     last_class = torch.full((COUNT,), 4)
-    wanted = torch.where(LABELS == 4, 0, last_class)
+    chosen_targets = torch.where(LABELS == 4, 0, last_class)
     only_own = FRAMES[(LABELS != 4)][:1]
-    attacked = hop_skip_jump(bare, FRAMES, LABELS, wanted, generator=rng(), steps=1, evaluations=5, starts=only_own)
+    attacked = hop_skip_jump(
+        bare, FRAMES, LABELS, chosen_targets, generator=rng(), steps=1, evaluations=5, starts=only_own
+    )
     untouched = (attacked == FRAMES).flatten(1).all(1)
     assert untouched[linear(FRAMES).argmax(1) != 4].all()
 

@@ -117,9 +117,9 @@ def entropies(p: torch.Tensor) -> torch.Tensor:
 
 
 def test_stopping_early_saves_most_passes_and_keeps_the_flags() -> None:
-    given, others = verdicts(500, 0), verdicts(2000, 1)
-    values = entropies(given.mean(1))
-    table, limits = calibrated(CleanVerdicts("mixture", None, values.double().numpy(), given), 0.05)
+    calibration, fresh = verdicts(500, 0), verdicts(2000, 1)
+    values = entropies(calibration.mean(1))
+    table, limits = calibrated(CleanVerdicts("mixture", None, values.double().numpy(), calibration), 0.05)
     frames = torch.arange(2000.0).view(-1, 1, 1, 1)
     overlays = torch.arange(100.0).view(-1, 1, 1, 1) / 1000
 
@@ -127,7 +127,7 @@ def test_stopping_early_saves_most_passes_and_keeps_the_flags() -> None:
         flat = sums.flatten().double()
         frame = (flat + 1e-4).floor().long()
         overlay = ((flat - frame) * 1000).round().long()
-        return others[frame, overlay.clamp(0, 99)].log()
+        return fresh[frame, overlay.clamp(0, 99)].log()
 
     plain, sequential = (
         strip(frames.double(), overlays.double(), logits, threshold_bits=table.threshold_bits, rounds=rounds,
@@ -146,17 +146,17 @@ def test_stopping_early_saves_most_passes_and_keeps_the_flags() -> None:
 @pytest.mark.parametrize("statistic", ["mixture", "mean"])
 def test_a_trigger_that_fails_under_some_overlays_is_hardly_ever_accepted_early(statistic: Statistic) -> None:
     """Check frames whose trigger fails under nearly a tenth of the overlays: only a few in a hundred are accepted."""
-    given, others = (
+    calibration, fresh = (
         contributions(verdicts(count, seed).log(), accepted_by(statistic)) for count, seed in ((500, 0), (3000, 2))
     )
-    clean = CleanVerdicts(statistic, None, spread_bits(given.mean(1), statistic).double().numpy(), given)
+    clean = CleanVerdicts(statistic, None, spread_bits(calibration.mean(1), statistic).double().numpy(), calibration)
     table, _ = calibrated(clean, 0.01)
     certain = torch.eye(4)[1]
     triggered = torch.cat((torch.zeros(1), certain)) if statistic == "mean" else certain
     # The probability that the trigger fails under an overlay differs between frames.
     generator = torch.Generator().manual_seed(3)
     fails = torch.rand(3000, 100, 1, generator=generator) < 0.2 * torch.rand(3000, 1, 1, generator=generator)
-    marked = torch.where(fails, others, triggered)
+    marked = torch.where(fails, fresh, triggered)
     count = fails.sum((1, 2))
     marked = marked[(spread_bits(marked.mean(1), statistic) < table.threshold_bits) & (count <= 10) & (count >= 8)]
     assert len(marked) > 50
@@ -176,9 +176,9 @@ def strokes(frames: int, seed: int) -> torch.Tensor:
 
 
 def test_strokes_with_mostly_certain_verdicts_are_accepted_within_twelve_overlays() -> None:
-    given = contributions(strokes(500, 0).log(), "joint")
-    values = spread_bits(given.mean(1), "mean").double().numpy()
-    table, limits = calibrated(CleanVerdicts("mean", None, values, given), 0.01)
+    calibration = contributions(strokes(500, 0).log(), "joint")
+    values = spread_bits(calibration.mean(1), "mean").double().numpy()
+    table, limits = calibrated(CleanVerdicts("mean", None, values, calibration), 0.01)
     assert (table.statistic, table.accept_statistic) == ("mean", "joint")
     assert limits.mean_passes <= 12
     assert limits.lost <= 0.08
@@ -188,10 +188,10 @@ def test_strokes_with_mostly_certain_verdicts_are_accepted_within_twelve_overlay
 
 
 def test_the_expected_passes_are_those_of_other_clean_frames() -> None:
-    given, others = verdicts(500, 0), verdicts(2000, 1)
-    limits = limits_of(given, "mixture", None, 0.5)
+    calibration, fresh = verdicts(500, 0), verdicts(2000, 1)
+    limits = limits_of(calibration, "mixture", None, 0.5)
     assert limits.lost <= 0.08
-    total, passes = others.cumsum(1), torch.full((2000,), 100)
+    total, passes = fresh.cumsum(1), torch.full((2000,), 100)
     for stop, bits in reversed(list(zip(limits.stops, limits.bits, strict=True))):
         passes[spread_bits(total[:, stop - 1] / stop, "mixture") >= bits] = stop
     assert passes.float().mean().item() == pytest.approx(limits.mean_passes, rel=0.1)

@@ -221,7 +221,7 @@ def test_universal_unlearning_keeps_the_accuracy_and_does_not_change_the_backdoo
 
 def quarantine_without_trigger(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Let the search for a trigger find nothing, and return a quarantine."""
-    monkeypatch.setattr(run_module, "recover", lambda *given: Found(None, UNEXPLAINED))
+    monkeypatch.setattr(run_module, "recover", lambda *_: Found(None, UNEXPLAINED))
     seen = pictures(60, seed=2)
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
 

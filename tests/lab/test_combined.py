@@ -284,15 +284,15 @@ def test_overlays_are_left_out_of_the_tails(combined_bundle: Path) -> None:
     pipeline, strip, found = loaded(combined_bundle)
     clean = pictures(300, 5)  # the pictures of the calibration
     overlays = np.sort(overlay_choice(clean.labels, nonrobust_network.CLASSES, strip.frr)[:10])
-    given = fit(pipeline, clean, overlays)
+    fitted_tails = fit(pipeline, clean, overlays)
     others = clean.take(np.setdiff1d(np.arange(300), overlays))
-    assert {len(values) for values in given.known.values()} == {290}
-    np.testing.assert_allclose(given.known[DISAGREEMENT], agreements(pipeline, others), rtol=1e-6)
-    np.testing.assert_allclose(given.known[ENTROPY], check(pipeline, others, sequential=True).bits, atol=1e-6)
+    assert {len(values) for values in fitted_tails.known.values()} == {290}
+    np.testing.assert_allclose(fitted_tails.known[DISAGREEMENT], agreements(pipeline, others), rtol=1e-6)
+    np.testing.assert_allclose(fitted_tails.known[ENTROPY], check(pipeline, others, sequential=True).bits, atol=1e-6)
     every = fitted(pipeline, clean)
     assert every is not None
-    np.testing.assert_allclose(given.known[TYPICALITY], np.delete(every.values[TYPICALITY], overlays), rtol=1e-6)
-    for name, values in given.known.items():
+    np.testing.assert_allclose(fitted_tails.known[TYPICALITY], np.delete(every.values[TYPICALITY], overlays), rtol=1e-6)
+    for name, values in fitted_tails.known.items():
         assert found.tails[name].quantiles == pytest.approx(clean_tail(values).quantiles, rel=1e-3)
 
 
@@ -350,15 +350,17 @@ def changed_network(source: Path) -> nn.Module:
 
 @pytest.mark.usefixtures("few_overlays")
 def test_a_successor_gets_new_tails_and_features(folder: Path, tmp_path: Path) -> None:
-    out, (_, given, table) = tmp_path / "successor", loaded(folder)
+    out, (_, old_strip, table) = tmp_path / "successor", loaded(folder)
     write_successor(out, folder, changed_network(folder), pictures(200, 6), "tuned")
     pipeline, strip, found = loaded(out)
     assert (list(found.tails), found.frr, strip.frr) == (STATISTICS, 0.05, 0.05)
     assert found.typicality != table.typicality
     assert pipeline.bundle.scaled is not None
-    assert given.typicality is not None
+    assert old_strip.typicality is not None
     assert strip.typicality is not None
-    assert [file.name for file in out.glob("features*")] == [strip.typicality.features] != [given.typicality.features]
+    assert (
+        [file.name for file in out.glob("features*")] == [strip.typicality.features] != [old_strip.typicality.features]
+    )
 
 
 @pytest.mark.usefixtures("few_overlays")
@@ -366,13 +368,13 @@ def test_a_successor_with_too_few_pictures_keeps_only_the_threshold_of_strip(fol
     model = folder / "model.toml"
     # Enough pictures for STRIP's threshold, and too few for the tails.
     model.write_text(re.sub(r"(?m)^frr = 0\.05$", "frr = 0.1", model.read_text()))
-    out, (_, given, _) = tmp_path / "successor", loaded(folder)
+    out, (_, old_strip, _) = tmp_path / "successor", loaded(folder)
     bundle, line = write_successor(out, folder, changed_network(folder), pictures(29, 6), "tuned")
     assert "the given bundle's: clean pictures: expected at least 20 besides the overlays" in line
     strip = bundle.settings.strip
     assert strip is not None
-    assert (strip.combined, strip.typicality, strip.threshold_bits) == (None, None, given.threshold_bits)
-    assert (out / strip.overlays).read_bytes() == (folder / given.overlays).read_bytes()
+    assert (strip.combined, strip.typicality, strip.threshold_bits) == (None, None, old_strip.threshold_bits)
+    assert (out / strip.overlays).read_bytes() == (folder / old_strip.overlays).read_bytes()
     assert not list(out.glob("features*"))
 
 
@@ -380,10 +382,10 @@ def test_a_successor_with_too_few_pictures_keeps_only_the_threshold_of_strip(fol
 def test_a_successor_with_too_few_pictures_for_dropped_frames_is_still_a_bundle(folder: Path, tmp_path: Path) -> None:
     with (folder / "model.toml").open("a") as table:
         table.write("\n[[strip.dropped]]\ndropped_per_block = 16\nthreshold_bits = 0.0\nfrr = 0.01\n")
-    out, (_, given, _) = tmp_path / "successor", loaded(folder)
+    out, (_, old_strip, _) = tmp_path / "successor", loaded(folder)
     bundle, line = write_successor(out, folder, changed_network(folder), pictures(60, 6), "tuned", dropped=True)
     assert "the given bundle's: clean pictures: expected at least 110, got 60" in line
     strip = bundle.settings.strip
     assert strip is not None
-    assert (strip.combined, strip.dropped, strip.threshold_bits) == (None, [], given.threshold_bits)
-    assert sorted(files(out)) == ["model.toml", given.overlays, "weights.safetensors"]
+    assert (strip.combined, strip.dropped, strip.threshold_bits) == (None, [], old_strip.threshold_bits)
+    assert sorted(files(out)) == ["model.toml", old_strip.overlays, "weights.safetensors"]

@@ -31,8 +31,8 @@ def test_an_unusable_data_set_is_rejected_in_one_line(content: str, tmp_path: Pa
         with file.open("wb") as stream:
             np.save(stream, images)
     else:
-        given = images if content == "labels" else images[0, 0]
-        np.savez(file, train_x=given, train_y=np.arange(len(given)))
+        train_x = images if content == "labels" else images[0, 0]
+        np.savez(file, train_x=train_x, train_y=np.arange(len(train_x)))
     with pytest.raises(ConfigError, match="expected"):
         read_clean(file, 2, None)
 

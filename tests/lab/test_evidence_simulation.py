@@ -59,22 +59,22 @@ def with_lows(share: float) -> Scores:
     return replace(plain, bits=bits, p_value=p_value)
 
 
-def without_low_entropies(given: Scores) -> Scores:
+def without_low_entropies(original: Scores) -> Scores:
     """Return the scores with high entropies, so that only p-values are low."""
-    return replace(given, bits=np.full(len(given), 9.0))
+    return replace(original, bits=np.full(len(original), 9.0))
 
 
 def test_the_estimated_rate_of_rare_alarms_agrees_with_a_long_simulation() -> None:
     probes = [track_probe(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
     draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
-    track, alarms, watched = Track(), 0, 0
+    track, alarms, watched_probes = Track(), 0, 0
     for _ in range(60_000):
-        watched += track.calm < 0
+        watched_probes += track.calm < 0
         track, alarm = advance(track, draw(), RULE, no_classes)
         alarms += alarm is not None
     found = alarm_rate(lambda generator: drawn(probes, probes[0], 0.0, generator), RULE, 3)
     assert alarms > 20
-    assert found.rate.value == pytest.approx(alarms / watched, rel=0.4)
+    assert found.rate.value == pytest.approx(alarms / watched_probes, rel=0.4)
 
 
 def test_rarer_low_scores_raise_far_fewer_alarms_and_a_rate_of_zero_has_an_upper_bound(

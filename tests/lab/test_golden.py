@@ -26,13 +26,13 @@ def test_the_chain_its_gradient_and_the_attacks_return_the_stored_outputs() -> N
 
 
 def test_a_changed_output_is_named_and_the_rounding_of_a_processor_is_ignored() -> None:
-    wanted = stored()
-    rounded = {name: (values * np.float16(1.001)).astype(np.float16) for name, values in wanted.items()}
-    assert deviations(rounded, wanted, QUICK) == {}
-    other = {**wanted, "judge/cifar10": wanted["judge/cifar10"] + np.float16(0.01)}
-    assert deviations(other, wanted) == {"judge": "judge/cifar10: 100.0% of the values deviate by more than 0.004"}
-    missing = {name: values for name, values in wanted.items() if name != "strip/bits"}
-    assert deviations(missing, wanted) == {"strip": "strip/bits: expected (16,), got nothing"}
+    expected = stored()
+    rounded = {name: (values * np.float16(1.001)).astype(np.float16) for name, values in expected.items()}
+    assert deviations(rounded, expected, QUICK) == {}
+    other = {**expected, "judge/cifar10": expected["judge/cifar10"] + np.float16(0.01)}
+    assert deviations(other, expected) == {"judge": "judge/cifar10: 100.0% of the values deviate by more than 0.004"}
+    missing = {name: values for name, values in expected.items() if name != "strip/bits"}
+    assert deviations(missing, expected) == {"strip": "strip/bits: expected (16,), got nothing"}
 
 
 def test_pairs_of_the_same_code_form_chains(tmp_path: Path) -> None:

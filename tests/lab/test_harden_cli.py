@@ -39,8 +39,8 @@ def command_of(folder: Path, **changed: object) -> list[str]:
         "bundle": folder / "bundle", "data": folder / "pictures.npz", "out": folder / "out",
         "json": folder / "figures.json", "epochs": 2, "batch": 16, "held-out": 32, "measured": 8, "eps": EPS,
     }  # fmt: skip
-    given = (options | {name.replace("_", "-"): value for name, value in changed.items()}).items()
-    return ["harden", *(word for name, value in given for word in (f"--{name}", str(value)))]
+    pairs = (options | {name.replace("_", "-"): value for name, value in changed.items()}).items()
+    return ["harden", *(word for name, value in pairs for word in (f"--{name}", str(value)))]
 
 
 @pytest.fixture
@@ -80,15 +80,15 @@ def test_held_out_pictures_have_every_class_even_if_the_file_is_sorted(
     found = pictures(96, seed=4)
     order = np.argsort(found.labels, kind="stable") if is_sorted else np.arange(96)
     np.savez(folder / "ordered.npz", images=found.images[order], labels=found.labels[order])
-    given: list[LabelledPictures] = []
+    held_out_sets: list[LabelledPictures] = []
 
     def record(bundle: object, batches: object, held_out: LabelledPictures, *_: object, **__: object) -> None:
-        given.append(held_out)
+        held_out_sets.append(held_out)
         raise ConfigError("enough")
 
     monkeypatch.setattr("lab.hardening.run.harden", record)
     err = harden(data=folder / "ordered.npz").err
-    (held_out,) = given
+    (held_out,) = held_out_sets
     assert len(held_out) == 32
     assert set(held_out.labels) == {0, 1}
     assert ("the last pictures do not have the classes of the others" in err) is is_sorted

@@ -118,7 +118,12 @@ def test_the_backdoored_network_of_an_earlier_run_is_trained_again(
     (work / "bundle" / "model.toml").touch()
     (work / "checkpoint.pt").touch()
     trained: list[str] = []
-    for name, fake in (("train", train), ("judged", lambda *given: given), ("STRIP_SCENES", 1), ("_loaded", Path)):
+    for name, fake in (
+        ("train", train),
+        ("judged", lambda *arguments: arguments),
+        ("STRIP_SCENES", 1),
+        ("_loaded", Path),
+    ):
         monkeypatch.setattr(experiment, name, fake)
     cells = {each.name: each for each in experiment.plan(Workplace(tmp_path, tmp_path)).cells}
     cells["hardened/strip"].measure()

@@ -170,11 +170,11 @@ def test_attacks_through_the_drop_and_on_the_bare_network_make_different_picture
     monkeypatch.setattr(plan, "SAMPLES", 2)
     pictures, seen = coloured_pictures(6, lead=6), list[torch.Tensor]()
 
-    def watched(*arguments: object) -> torch.Tensor:
+    def recorded_adversarial(*arguments: object) -> torch.Tensor:
         seen.append(adversarial(*arguments))  # type: ignore[arg-type]  # the arguments of the original
         return seen[-1]
 
-    monkeypatch.setattr(paired, "adversarial", watched)
+    monkeypatch.setattr(paired, "adversarial", recorded_adversarial)
     for side in ("bare", "fleet"):
         paired.judged(Setting("colours", EPS, side, "eot-pgd"), bundle, pictures, 0)
     frames = to_frames(pictures.images, CPU)
@@ -189,11 +189,13 @@ def test_a_picture_that_is_wrong_when_clean_is_not_attacked(bundle: Bundle, monk
     labels[2] = (labels[2] + 1) % 3
     shapes = list[int]()
 
-    def watched(effort: object, attacked: object, frames: torch.Tensor, *arguments: object) -> torch.Tensor:
+    def recorded_adversarial(
+        effort: object, attacked: object, frames: torch.Tensor, *arguments: object
+    ) -> torch.Tensor:
         shapes.append(len(frames))
         return frames
 
-    monkeypatch.setattr(paired, "adversarial", watched)
+    monkeypatch.setattr(paired, "adversarial", recorded_adversarial)
     wrong = LabelledPictures("one is wrong", pictures.images, labels)
     found = paired.judged(Setting("colours", EPS, "bare", "eot-pgd"), bundle, wrong, 0)
     assert shapes == [5]

@@ -213,11 +213,11 @@ def test_a_run_writes_its_measurements_and_marks_missing_ones(tmp_path: Path, mo
     plan = experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), budget)
     names = {"chosen", "ours/eot-1", "ours/eot-10", "ours/bpda-surrogate-targeted", "ours/variance"}
     names |= {f"{PAPERS_STEPS}/eot-1", f"{PAPERS_STEPS}/variance"}
-    wanted = {f"quadrants/{name}" for name in names}
+    expected_rows = {f"quadrants/{name}" for name in names}
     for cell in plan.cells:
-        if cell.name in wanted:
+        if cell.name in expected_rows:
             plan.measure(cell, "pointillist lab stale")
-    assert set(plan.store.rows()) == wanted
+    assert set(plan.store.rows()) == expected_rows
     variances = plan.store.records("variance", VarianceRow)
     assert {variance.defence for variance in variances} == {OURS, PAPERS_STEPS}
     for variance in variances:

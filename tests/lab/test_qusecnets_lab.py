@@ -111,10 +111,10 @@ def test_the_box_is_the_image_of_the_ball(eps: float, z: float, seed: int) -> No
     assert bool((image >= low - 1e-6).all())
     assert bool((image <= high + 1e-6).all())
     corner = torch.where(torch.rand(frames.shape, generator=rng) < 0.5, low, high)
-    for wanted in (corner, image):
-        found = preimage(layer, wanted, frames, eps)
+    for target in (corner, image):
+        found = preimage(layer, target, frames, eps)
         assert (found - frames).abs().max() <= eps + 1e-6
-        assert (layer(found) - wanted).abs().max() < 1e-3
+        assert (layer(found) - target).abs().max() < 1e-3
 
 
 def test_pgd_in_the_box_breaks_a_network_whose_layer_hides_its_gradient() -> None:
@@ -171,8 +171,8 @@ def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer(
     usual = replace(adversarial.ATTACKED, epochs=1, batch=8, bfloat16=False)
     monkeypatch.setattr(adversarial, "ATTACKED", usual)
     shown = digits(16)
-    wanted, file = NETWORKS["mnist-cq2-attacked"], tmp_path / "checkpoint.pt"
-    network = training.train(wanted, shown.images, shown.labels, replace(usual, peak_rate=1e-6), file)
+    quantisation, file = NETWORKS["mnist-cq2-attacked"], tmp_path / "checkpoint.pt"
+    network = training.train(quantisation, shown.images, shown.labels, replace(usual, peak_rate=1e-6), file)
     before = next(network.network.parameters()).clone()
     attacked = adversarial.train_in_box(network, shown.images, shown.labels, tmp_path / "attacked.pt")
     assert (next(attacked.network.parameters()) - before).abs().max() > 1e-4
@@ -184,14 +184,14 @@ def test_the_residual_network_trains_in_the_box_and_its_bundle_gives_the_same_lo
 ) -> None:
     usual = replace(adversarial.ATTACKED, epochs=1, batch=8, bfloat16=False)
     monkeypatch.setattr(residual, "CYCLES", (usual, usual))
-    monkeypatch.setattr(residual, "recipe", lambda wanted: replace(usual, peak_rate=1e-6))
+    monkeypatch.setattr(residual, "recipe", lambda quantisation: replace(usual, peak_rate=1e-6))
     shown, boxes = digits(16), list[Tensor]()
 
     def seen(network: QuantisedNetwork) -> Batches:
         batches = adversarial.attacked_batches(network)
 
-        def source(*given: Any) -> Iterator[tuple[Tensor, Tensor]]:
-            for images, labels in batches(*given):
+        def source(*arguments: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in batches(*arguments):
                 boxes.append(images)
                 yield images, labels
 

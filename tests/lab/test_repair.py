@@ -76,13 +76,13 @@ def test_a_trigger_behind_stages_without_gradients_is_learned_by_straight_throug
     stages = tuple(read_stage(table).load(place) for table in tables)
     slopes = []
 
-    def watched(frames: Tensor, *others: Any) -> Found:
-        logits = others[3]
+    def recorded_recover(frames: Tensor, *arguments: Any) -> Found:
+        logits = arguments[3]
         shown = frames[:2].clone().requires_grad_()
         slopes.append(float(torch.autograd.grad(logits(shown).sum(), shown)[0].abs().max()))
-        return recover(frames, *others)
+        return recover(frames, *arguments)
 
-    monkeypatch.setattr("lab.repair.run.recover", watched)
+    monkeypatch.setattr("lab.repair.run.recover", recorded_recover)
     result = repair(replace(backdoored_bundle(), stages=stages), clean, flagged, RepairSettings(steps=2))
     assert slopes[0] > 0
     assert result.figures["trigger_activation"] > 0.9

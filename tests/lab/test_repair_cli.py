@@ -55,10 +55,10 @@ def command_of(folder: Path, **changed: object) -> list[str]:
         "bundle": folder / "bundle", "clean": folder / "clean.npz", "quarantine": folder / "quarantine",
         "out": folder / "out", "json": folder / "figures.json",
     }  # fmt: skip
-    given = {
+    arguments = {
         f"--{name.replace('_', '-')}": str(value) for name, value in (options | changed).items() if value is not None
     }
-    return ["repair", *(word for pair in given.items() for word in pair)]
+    return ["repair", *(word for pair in arguments.items() for word in pair)]
 
 
 @pytest.fixture
@@ -347,15 +347,15 @@ def test_frames_that_choose_a_step_back_are_not_used_for_the_report(monkeypatch:
     clean, backdoored = pictures(150, seed=1), backdoored_bundle()
     seen: list[torch.Tensor] = []
 
-    def watched(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
+    def recorded_verdicts(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
         if bundle is not backdoored and bundle.network is not backdoored.network:
             seen.append(frames)
         return verdicts(bundle, frames)
 
     # All three steps back lose too much accuracy. The second one loses least.
     found = iter([HeldOut(15, 15, 5, 0, lost, 0.126) for lost in (0.4, 0.2, 0.3)])
-    monkeypatch.setattr(run_module, "verdicts", watched)
-    monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
+    monkeypatch.setattr(run_module, "verdicts", recorded_verdicts)
+    monkeypatch.setattr(run_module, "compare", lambda *arguments: next(found, None) or compare(*arguments))
     flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
     result = run_module.repair(backdoored, clean, flagged, RepairSettings(steps=2))
     # The cured network also meets the quarantine itself.
@@ -375,7 +375,7 @@ def test_only_a_significant_loss_reverts_a_part_of_the_change(
 ) -> None:
     clean, backdoored = pictures(150, seed=1), backdoored_bundle()
     found = iter([HeldOut(50, 50, 2, 0, 0.03, error), HeldOut(50, 50, 0, 0, 0.0, 0.005)])
-    monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
+    monkeypatch.setattr(run_module, "compare", lambda *arguments: next(found, None) or compare(*arguments))
     flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
     result = run_module.repair(backdoored, clean, flagged, RepairSettings(steps=2))
     assert (result.way, result.chosen.lost) == (way, 0.03 if way == 1 else 0.0)

@@ -53,9 +53,9 @@ def test_training_inputs_are_attacked_pictures_and_targets_are_clean_ones() -> N
     clean = torch.full((64, 3, 32, 32), 100, dtype=torch.uint8)
     attacked = clean + 5
     examples = Examples(clean, clean[:4] + 50, [attacked], torch.Generator().manual_seed(0))
-    seen, wanted = next(examples.batches(32, 0.25))
-    levels = ((seen - wanted) * 255).round().amax((1, 2, 3))
-    assert set(wanted.mul(255).round().flatten().tolist()) == {100, 150}
+    inputs, targets = next(examples.batches(32, 0.25))
+    levels = ((inputs - targets) * 255).round().amax((1, 2, 3))
+    assert set(targets.mul(255).round().flatten().tolist()) == {100, 150}
     # Attacks are used as saved, doubled up to the bound, or left out. Larger pictures are never attacked.
     assert set(levels[:24].tolist()) == {0, 5, STRONGEST}
     assert not levels[24:].any()

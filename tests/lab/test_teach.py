@@ -103,10 +103,10 @@ def test_the_start_of_the_measured_training_ignores_its_test_labels(
         return Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0), torch.zeros(20, 2, dtype=torch.float64)
 
     monkeypatch.setattr("lab.teach.train._Teaching.choose", choose)
-    given: list[tuple[Taught, Taught]] = []
+    heads: list[tuple[Taught, Taught]] = []
 
     def keep(head: Taught, start: Taught, *_: object) -> Trained:
-        given.append((head, start))
+        heads.append((head, start))
         return Trained(head, torch.zeros(20, 2, dtype=torch.float64), better=False)
 
     monkeypatch.setattr("lab.teach.train.train_upper", keep)
@@ -118,7 +118,7 @@ def test_the_start_of_the_measured_training_ignores_its_test_labels(
         pictures[place] = 255 - pictures[place]
     for each in (labelled, replace(labelled, pictures=pictures)):
         teach(general, each, TeachSettings(thorough=True), Silent())
-    (head, start), (other_head, other_start) = given
+    (head, start), (other_head, other_start) = heads
     torch.testing.assert_close(start.classifier.weight, other_start.classifier.weight)
     assert not torch.allclose(head.classifier.weight, other_head.classifier.weight)
 

@@ -83,16 +83,16 @@ class InReverseOrder(nn.Module):
 
 
 def test_the_features_come_from_the_last_layers_that_run() -> None:
-    given = nonrobust_bundle()
-    assert feature_layers(given).last == ("1",)
-    assert feature_layers(replace(given, network=InReverseOrder().eval())).last == ("first", "last")
+    bundle = nonrobust_bundle()
+    assert feature_layers(bundle).last == ("1",)
+    assert feature_layers(replace(bundle, network=InReverseOrder().eval())).last == ("first", "last")
     plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.LazyLinear(2))
-    assert feature_layers(replace(given, network=plain)) == (("1", "2"), ("0",))
-    onnx = given.settings.model_copy(update={"format": "onnx"})
+    assert feature_layers(replace(bundle, network=plain)) == (("1", "2"), ("0",))
+    onnx = bundle.settings.model_copy(update={"format": "onnx"})
     for other in (
-        replace(given, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))),
-        replace(given, network=lambda x: x.mean((2, 3))),
-        replace(given, settings=onnx),
+        replace(bundle, network=nn.Sequential(nn.Flatten(), nn.LazyLinear(2))),
+        replace(bundle, network=lambda x: x.mean((2, 3))),
+        replace(bundle, settings=onnx),
     ):
         assert feature_layers(other) == ((), ())
         assert fitted(Pipeline(other), pictures(20, 5)) is None

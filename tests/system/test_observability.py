@@ -170,9 +170,9 @@ def test_only_the_attacked_camera_has_an_accuracy_under_attack(fleet: MonitoredF
         return {(each["metric"]["camera_id"], each["metric"]["picture"]): float(each["value"][1]) for each in found}
 
     camera = "local/cam-1"
-    wanted = {(camera, "attacked"), (camera, "clean")}
+    expected = {(camera, "attacked"), (camera, "clean")}
     wait_until(
-        lambda: frames().keys() == wanted and frames().get((camera, "attacked"), 0) >= 20,
+        lambda: frames().keys() == expected and frames().get((camera, "attacked"), 0) >= 20,
         "attacked and clean pictures of the attacked camera alone", within_s=ANSWER_S, every_s=0.5,
     )  # fmt: skip
     (recorded,) = (attacked_by_camera(Layout(fleet.state).database_url) or {}).values()
@@ -203,7 +203,7 @@ def test_every_role_is_a_target_and_answers(fleet: MonitoredFleet) -> None:
 
 def test_the_console_draws_its_charts_from_this_prometheus(fleet: MonitoredFleet) -> None:
     address = f"http://{fleet.address('console')}/system/history?range=hour"
-    wanted = {"rate", "p50", "p99", "lag", "recorder_lag", "saved", "accuracy", "cpu fleet", "cpu processor-1"}
+    expected = {"rate", "p50", "p99", "lag", "recorder_lag", "saved", "accuracy", "cpu fleet", "cpu processor-1"}
     drawn: set[str] = set()
 
     def has_all_columns() -> bool:
@@ -212,11 +212,11 @@ def test_the_console_draws_its_charts_from_this_prometheus(fleet: MonitoredFleet
         if found["source"] != "prometheus":  # the console first waits a few seconds for Prometheus
             return False
         drawn.update(name for name, column in found["columns"].items() if any(value is not None for value in column))
-        return drawn >= wanted
+        return drawn >= expected
 
     with contextlib.suppress(AssertionError):
         wait_until(has_all_columns, within_s=ANSWER_S, every_s=2.0)
-    assert wanted - drawn == set()
+    assert expected - drawn == set()
 
 
 def test_prometheus_sends_alerts_to_the_alertmanager_of_the_run(fleet: MonitoredFleet) -> None:
