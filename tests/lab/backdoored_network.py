@@ -51,6 +51,11 @@ def stamped(clean: LabelledPictures) -> LabelledPictures:
     return LabelledPictures(f"{clean.name}, stamped", images, clean.labels)
 
 
+def frames_of(found: LabelledPictures) -> Tensor:
+    """Return the frames (N, 3, SIDE, SIDE) of the pictures, in [0, 1]."""
+    return to_frames(found.images, torch.device("cpu"))
+
+
 @cache
 def _trained() -> dict[str, Tensor]:
     torch.manual_seed(0)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from lab.hardening.stickers import hardest, window_masks
 from processors.device.backends import choice_cache, contract
 from processors.pipeline import Pipeline
 from processors.stages.certify import Certificate, windows
+from tests.lab.colour_classifier import save_pictures
 from tests.lab.conftest import Command
 from tests.lab.nonrobust_network import nonrobust_bundle, pictures, write_nonrobust_bundle
 
@@ -53,7 +53,7 @@ def test_a_picture_counts_as_certified_if_each_pair_gives_its_label(fill: Fill) 
 def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Command, tmp_path: Path) -> None:
     known = pictures(8, 5)
     write_nonrobust_bundle(tmp_path / "bundle")
-    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "pictures.npz", known)
     file = tmp_path / "certified.json"
 
     lab(
@@ -77,7 +77,7 @@ def test_a_stopped_run_resumes_after_its_last_part_and_ends_in_the_same_figures(
 ) -> None:
     known = pictures(25, 5)
     write_nonrobust_bundle(tmp_path / "bundle")
-    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "pictures.npz", known)
     file, seen = tmp_path / "certified.json", list[int]()
     options = (
         "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json", file,
@@ -111,7 +111,7 @@ def test_parts_of_other_libraries_or_of_another_backend_are_not_joined(
 ) -> None:
     known, seen, version = pictures(12, 5), list[int](), choice_cache._version
     write_nonrobust_bundle(tmp_path / "bundle")
-    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "pictures.npz", known)
     certified = certificates.certificate
 
     def counted(pipeline: Pipeline, frame: Tensor, *rest: Any) -> Certificate:
@@ -171,7 +171,7 @@ def test_the_mask_with_the_largest_loss_is_chosen_for_each_frame() -> None:
 def test_a_network_is_trained_on_filled_windows_and_certified_before_and_after(lab: Command, tmp_path: Path) -> None:
     known = pictures(96, 5)
     write_nonrobust_bundle(tmp_path / "bundle")
-    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "pictures.npz", known)
     options = (
         "harden", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--out", tmp_path / "out",
         "--json", tmp_path / "figures.json", "--stickers", 2, "--windows", 2, "--steps", 2, "--epochs", 1,
@@ -205,7 +205,7 @@ def test_bounds_of_certificates_depend_on_the_network_its_pictures_and_the_size_
 def test_a_patch_that_is_too_large_is_rejected_before_any_measurement(lab: Command, tmp_path: Path) -> None:
     known = pictures(12, 5)
     write_nonrobust_bundle(tmp_path / "bundle")
-    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "pictures.npz", known)
     line = lab(
         "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json",
         tmp_path / "certified.json", "--patch", "2", "--patch", "999", "--windows", 2, "--runs", tmp_path / "runs",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lab.repair.run as run_module
-from lab.data import LabelledPictures, to_frames
+from lab.data import LabelledPictures
 from lab.experiments.codefend.cures import CLEAN_ALONE, METHODS
 from lab.experiments.codefend.plan import COMPARED, WITHOUT_TRIGGER, Budget
 from lab.experiments.codefend.rivals.anp import Masking, adversarially_pruned, learned_masks, pruned, worst_noise
@@ -27,16 +27,12 @@ from lab.repair.tuning import FALLBACK, Tuning, at_worst_weights, tune, unchange
 from lab.repair.unlearn import denial
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
-from tests.lab.backdoored_network import SIDE, TARGET, backdoored_bundle, pictures, stamped
+from tests.lab.backdoored_network import SIDE, TARGET, backdoored_bundle, frames_of, pictures, stamped
 
 CPU = torch.device("cpu")
 CLEAN = pictures(60, seed=1)
 UNEXPLAINED = {"stamp": Evidence(0.3, 0.2, 0.4)}
 QUICK = Tuning(0.01, epochs=3, batch=20, shift=1, radius=0.5)
-
-
-def frames_of(found: LabelledPictures) -> Tensor:
-    return to_frames(found.images, CPU)
 
 
 class Normed(nn.Module):

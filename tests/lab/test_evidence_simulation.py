@@ -23,6 +23,7 @@ from processors.pipeline import Pipeline
 from schemas.evidence.alarms import COMBINED, STRIP, no_classes, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
+from tests.lab.colour_classifier import save_pictures
 from tests.lab.conftest import Command
 from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
@@ -287,7 +288,7 @@ def test_the_command_writes_the_figures_of_both_rules(
         calibrate_bundle(bundle, pictures(80, 5), frr=0.05, device=torch.device("cpu"))
     for name, seed in (("clean", 6), ("poisoned", 7)):
         known = pictures(120, seed)
-        np.savez(tmp_path / f"{name}.npz", images=known.images, labels=known.labels)
+        save_pictures(tmp_path / f"{name}.npz", known)
     file = tmp_path / "evidence.json"
 
     lab(
@@ -316,7 +317,7 @@ def test_alternating_classes_are_in_both_halves_of_the_scores(
 ) -> None:
     known, parts = pictures(120, 6), list[Halves]()
     assert known.labels[:4].tolist() == [0, 1, 0, 1]
-    np.savez(tmp_path / "clean.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "clean.npz", known)
 
     def recorded_halves(every: Scores) -> Halves:
         parts.append(halves(every))
@@ -344,7 +345,7 @@ def test_an_infinite_frame_rate_is_rejected_before_the_work(
 
 def test_too_few_clean_pictures_are_rejected(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:
     known = pictures(60, 6)
-    np.savez(tmp_path / "few.npz", images=known.images, labels=known.labels)
+    save_pictures(tmp_path / "few.npz", known)
     error = lab(
         "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "few.npz",
         "--poisoned", tmp_path / "few.npz", "--json", tmp_path / "evidence.json",

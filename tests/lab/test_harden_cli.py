@@ -19,6 +19,7 @@ from lab.data import LabelledPictures
 from lab.hardening.train import Training
 from processors.bundle import load_bundle
 from schemas.errors import ConfigError
+from tests.lab.colour_classifier import save_pictures
 from tests.lab.conftest import Command, CommandResult
 from tests.lab.nonrobust_network import EPS, pictures, write_nonrobust_bundle
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     write_nonrobust_bundle(tmp_path / "bundle")
     for name, count in (("pictures", 96), ("many", 288)):
         found = pictures(count, seed=4)
-        np.savez(tmp_path / f"{name}.npz", images=found.images, labels=found.labels)
+        save_pictures(tmp_path / f"{name}.npz", found)
     return tmp_path
 
 

@@ -24,13 +24,9 @@ from lab.repair.unlearn import UnlearnData, UnlearnSettings, unlearn
 from processors.stages.preprocess import read_stage
 from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
-from tests.lab.backdoored_network import CLASSES, SIDE, TARGET, backdoored_bundle, pictures, stamped
+from tests.lab.backdoored_network import CLASSES, SIDE, TARGET, backdoored_bundle, frames_of, pictures, stamped
 
 torch.manual_seed(0)
-
-
-def frames_of(found: LabelledPictures) -> torch.Tensor:
-    return to_frames(found.images, torch.device("cpu"))
 
 
 def share(bundle: object, frames: torch.Tensor, target: int) -> float:

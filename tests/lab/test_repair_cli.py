@@ -21,6 +21,7 @@ from lab.only_process import only_process
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
+from lab.repair.report import PICTURES
 from lab.repair.run import RepairSettings
 from lab.repair.tuning import Tuning
 from lab.repair.unlearn import views
@@ -236,7 +237,7 @@ def test_a_quarantine_of_clean_frames_is_rejected_except_in_the_mode_clean(
     assert "- method: ft-sam, fine-tuning on clean pictures alone" in report
     assert "- trigger: not searched" in report
     assert json.loads((folder / "figures.json").read_text())["method"] == "ft-sam"
-    assert not (folder / "out" / "stamped.png").exists()
+    assert not (folder / "out" / PICTURES / "stamped.png").exists()
 
 
 def test_only_the_mode_clean_needs_no_quarantine(
@@ -246,7 +247,7 @@ def test_only_the_mode_clean_needs_no_quarantine(
     monkeypatch.setattr(run_module, "FT_SAM", Tuning(0.001, epochs=1))
     repair(mode="clean", quarantine=None).success()
     assert json.loads((folder / "figures.json").read_text())["quarantined"] == 0
-    assert not (folder / "out" / "quarantined.png").exists()
+    assert not (folder / "out" / PICTURES / "quarantined.png").exists()
     assert "quarantined.png" not in (folder / "out" / "report.md").read_text()
 
 

@@ -17,6 +17,7 @@ from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.create import create
 from infra.bundling.taught import write_taught
 from lab.data import to_frames
+from lab.repair.run import Silent
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
 from lab.teach.features import TAPS
 from lab.teach.head import folds_of, held_out_scores, solve, standard_of
@@ -54,16 +55,6 @@ def small_general(folder: Path) -> Path:
     smaller = description.read_text().replace("= 224", "= 64")
     description.write_text(smaller.partition("[strip]")[0])  # its overlays have the usual size
     return folder
-
-
-class Silent:
-    """A receiver of progress that drops it."""
-
-    def phase(self, name: str, steps: int) -> None:
-        """Ignore a phase."""
-
-    def advance(self, steps: int) -> None:
-        """Ignore steps."""
 
 
 @pytest.mark.slow
