@@ -174,7 +174,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()
-        assert down_result is not None, "`pointillist down` has not down_result"
+        assert down_result is not None, "`pointillist down` has not ended"
         assert down_result.stdout.splitlines()[-1] == "stopped"
         assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
 
