@@ -15,9 +15,9 @@ from lab.repair.inputs import read_quarantine
 from schemas.evidence.flagged_pictures import seal_flagged
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from tests.lab.colour_judge import save
+from tests.lab.backdoored_network import backdoored_bundle, pictures, stamped, write_backdoored_bundle
+from tests.lab.colour_classifier import save_pictures
 from tests.lab.conftest import Command
-from tests.lab.sick_judge import pictures, sick_bundle, stamped, write_sick
 
 SECRET = b"the secret of a fleet with sealed frames"
 VARIABLE = "POINTILLIST_ROLE_SECRET"
@@ -28,8 +28,8 @@ def name_of(seq: int) -> str:
     return f"lab/door/{0x77:016x}-{seq}"
 
 
-def lay_down(folder: Path, roots: Roots, frames: int = 12) -> Path:
-    """A quarantine with sealed frames of one camera."""
+def write_quarantine(folder: Path, roots: Roots, frames: int = 12) -> Path:
+    """Write a quarantine with sealed frames of one camera."""
     flagged = stamped(pictures(60, seed=2).take(np.arange(frames)))
     box = KeyRing(roots).previews
     (folder / CAMERA).mkdir(parents=True)
@@ -45,18 +45,18 @@ def lay_down(folder: Path, roots: Roots, frames: int = 12) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sick bundle, clean pictures, a state folder and a quarantine that its recorder has sealed."""
+    """Write a backdoored bundle, clean pictures, a state folder and a quarantine that its recorder has sealed."""
     for name in (VARIABLE, f"{VARIABLE}_FILE", "POINTILLIST_FLEET_SECRET", "POINTILLIST_FLEET_SECRET_FILE"):
         monkeypatch.delenv(name, raising=False)
-    write_sick(tmp_path / "bundle")
-    save(tmp_path / "clean.npz", pictures(20, seed=1))
+    write_backdoored_bundle(tmp_path / "bundle")
+    save_pictures(tmp_path / "clean.npz", pictures(20, seed=1))
     Layout(tmp_path / "state").fleet_secret(SECRET)
-    lay_down(tmp_path, Roots.of_fleet(SECRET).of(Role.RECORDER))
+    write_quarantine(tmp_path, Roots.of_fleet(SECRET).of(Role.RECORDER))
     return tmp_path
 
 
 def repaired(folder: Path, lab: Command, *more: object, quarantine: Path | None = None) -> str:
-    """The refusal of a repair. Its clean pictures are too few, which is examined after the quarantine is read."""
+    """Return the error of a repair. Its clean pictures are too few, which is checked after the quarantine is read."""
     given = (
         "repair", "--bundle", folder / "bundle", "--clean", folder / "clean.npz", "--quarantine",
         quarantine or folder / "quarantine", "--out", folder / "out", *more,
@@ -90,7 +90,7 @@ def test_the_secret_of_a_job_opens_the_copy_of_the_job_and_not_the_quarantine(
 ) -> None:
     job = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE)).of_job("ab" * 8)
     monkeypatch.setenv(VARIABLE, job.export())
-    copy = lay_down(folder / "runs", job)
+    copy = write_quarantine(folder / "runs", job)
     assert OPENED in repaired(folder, lab, quarantine=copy)
     assert "expected a frame that this secret opens" in repaired(folder, lab)
 
@@ -122,8 +122,11 @@ def test_another_fleets_secret_a_damaged_and_a_moved_file_are_one_line_with_the_
 def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folder: Path) -> None:
     box = KeyRing(SECRET).previews
     place = folder / "quarantine"
-    whole = read_quarantine(place, sick_bundle(), lambda: box)
-    assert (len(whole), read_quarantine(folder / CAMERA, sick_bundle(), lambda: box).tobytes()) == (12, whole.tobytes())
+    whole = read_quarantine(place, backdoored_bundle(), lambda: box)
+    assert (len(whole), read_quarantine(folder / CAMERA, backdoored_bundle(), lambda: box).tobytes()) == (
+        12,
+        whole.tobytes(),
+    )
     plain = Image.fromarray(stamped(pictures(60, seed=2)).images[3])
     plain.save(place / f"{name_of(3)}.png")  # written before an upgrade, and again after it
     (place / f"{name_of(4)}.png.sealed").unlink()
@@ -131,7 +134,7 @@ def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folde
     for kept in (f"teach/{name_of(5)}.sealed", "clips/lab/door/00000000000007.sealed"):
         (place / kept).parent.mkdir(parents=True, exist_ok=True)
         (place / kept).write_bytes(b"sealed otherwise")
-    read = read_quarantine(place, sick_bundle(), lambda: box)
+    read = read_quarantine(place, backdoored_bundle(), lambda: box)
     expected = whole.copy()
     expected[[index for index, seq in enumerate(sorted(map(str, range(12)))) if seq == "4"]] = np.asarray(plain)
     assert (read == expected).all()
