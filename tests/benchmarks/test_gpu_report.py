@@ -21,7 +21,7 @@ from benchmarks.speed import gpu_report
 from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
 from infra.local.process import ProcessId
 from schemas.runtime.atomic_file import write_text
-from tests.infra.command_line import parsed
+from tests.infra.command_line import parse_arguments
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ class StandIn:
     """A system that has run, in the place of the step's own `up`: tests of whole systems run those."""
 
     def __init__(self, state: Path, *options: object) -> None:
-        assert parsed(["up", "--state", str(state), *map(str, options)])
+        assert parse_arguments(["up", "--state", str(state), *map(str, options)])
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Our own command line in this process: a command's parameters, its output and its refusal."""
+"""The command line, run in this process: the parameters of a command, its output and its error."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ import infra.cli
 from schemas.errors import UserError
 
 
-def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The parameters by their names, of a role all its settings.
+def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters of a command by name; for a role, all its settings.
 
-    Raises click's UsageError for an unknown option, and ConfigError for a setting that the role's model refuses.
+    Raises click's UsageError for an unknown option, and ConfigError for a setting that the role's model rejects.
     """
     # Kubernetes replaces $(NAME) by a variable.
-    return _parsed(tuple(re.sub(r"\$\((\w+)\)", r"\1", argument) for argument in arguments))
+    return _parse(tuple(re.sub(r"\$\((\w+)\)", r"\1", argument) for argument in arguments))
 
 
 @cache
-def _whole() -> Any:
-    """The command with all its groups, which takes a tenth of a second to build."""
+def _root_command() -> Any:
+    """Return the root command with all its groups. To build it takes a tenth of a second."""
     infra.cli.register()
     return typer.main.get_command(infra.cli.app)
 
 
-def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    command = _whole()
+def _parse(arguments: tuple[str, ...]) -> dict[str, Any]:
+    command = _root_command()
     context = command.make_context("pointillist", [arguments[0]], resilient_parsing=True)
     rest = list(arguments)
     while hasattr(command, "get_command"):
@@ -49,22 +49,22 @@ def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def options_of(name: str) -> set[str]:
-    """The options of a command that is in no group."""
-    return {option for parameter in _whole().commands[name].params for option in parameter.opts}
+    """Return the options of a command outside the groups."""
+    return {option for parameter in _root_command().commands[name].params for option in parameter.opts}
 
 
 def run(*arguments: object, **variables: str) -> Result:
-    """Run a command in this process, with these environment variables besides its own.
+    """Run a command in this process. `variables` are added to the environment.
 
-    Another interpreter would take longer than most tests.
+    To start another interpreter would take longer than most tests.
     """
-    # It would build the command again for each run.
-    with patch("typer.testing._get_command", lambda _: _whole()):
+    # Without the patch, typer would build the command again for each run.
+    with patch("typer.testing._get_command", lambda _: _root_command()):
         return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
 
 
 def refusal(done: Result) -> str:
-    """Return the one line of an error with which a command ended, with status 2 and without output."""
+    """Return the error line of a command. Assert that it exited with status 2 and printed nothing else."""
     assert isinstance(done.exception, UserError), done.output
     assert (done.exception.exit_code, done.output) == (2, "")
     (line,) = str(done.exception).splitlines()

@@ -1,4 +1,4 @@
-"""Brokers and a PostgreSQL with TLS and rights, for all tests that need them."""
+"""Fixtures: brokers and a PostgreSQL with TLS and access rights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.infra.secure_postgresql import SecurePostgreSQL
 
 @pytest.fixture(scope="session")
 def kafka_fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """The authority that `secure_kafka` knows everybody by."""
+    """Create the authority whose certificates `secure_kafka` and `secure_postgresql` accept."""
     return make_fleet(tmp_path_factory.mktemp("fleet"))
 
 
 @pytest.fixture(scope="session")
 def secure_kafka(kafka_fleet: Layout) -> Iterator[KafkaWithPasswords]:
-    """With the topics of `pointillist`, of two partitions, and the rights of its roles."""
+    """Yield a Kafka with the topics of `pointillist`, in two partitions each, and the rights of its roles."""
     with started(KafkaWithPasswords(kafka_fleet.folder, pki=kafka_fleet.pki)) as kafka:
         asyncio.run(create_topics(kafka.access("admin"), pointillist_topics(2)))
         asyncio.run(grant(kafka.access("admin")))
@@ -35,7 +35,7 @@ def secure_kafka(kafka_fleet: Layout) -> Iterator[KafkaWithPasswords]:
 
 @pytest.fixture(scope="session")
 def secure_postgresql(kafka_fleet: Layout) -> Iterator[SecurePostgreSQL]:
-    """With a certificate of the same authority, for `localhost` and no address."""
+    """Yield a PostgreSQL with a certificate of `kafka_fleet` for the name `localhost`, without an IP address."""
     with passing_folder() as folder:
         issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=["localhost"], client=False)
         with started(SecurePostgreSQL(folder, issued)) as server:
@@ -44,12 +44,12 @@ def secure_postgresql(kafka_fleet: Layout) -> Iterator[SecurePostgreSQL]:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """An authority of the module's own."""
+    """Create an authority for the tests of one module."""
     return make_fleet(tmp_path_factory.mktemp("fleet"))
 
 
 @pytest.fixture(scope="module")
 def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    """A mosquitto of that fleet, in its `roles.json` as `up` writes it."""
-    with running_mosquitto(fleet) as place:
-        yield place
+    """Yield the address of a mosquitto that `roles.json` of `fleet` lists, as `up` writes it."""
+    with running_mosquitto(fleet) as address:
+        yield address

@@ -1,10 +1,10 @@
-"""Schemas of the operators' resources: `python -m tests.infra.crd_schemas` makes `tests/infra/crds/` anew.
+"""Schemas of the operators' resources. `python -m tests.infra.crd_schemas` writes `tests/infra/crds/` again.
 
-They are taken from the CustomResourceDefinitions that KEDA and the Prometheus operator publish in their Go modules,
-without the descriptions and with unknown fields refused, as `kubectl apply --validate=strict` does. Strimzi publishes
-no definitions in a registry, but the Java classes that it makes them from: these say which fields there are, which
-values an enumeration has and which kinds of listeners, storage or rights. What Kubernetes defines inside of them is not
-looked at. Needs Go, Maven and Java, and their registries.
+The schemas come from the CustomResourceDefinitions that KEDA and the Prometheus operator publish in their Go modules.
+Descriptions are left out, and unknown fields are rejected, as `kubectl apply --validate=strict` rejects them. Strimzi
+publishes no definitions in a registry. Its Java classes, from which it generates them, give the fields, the values of
+enumerations, and the kinds of listeners, storage and rights. Types of Kubernetes inside a schema are not checked. The
+program needs Go, Maven, Java and their registries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 import yaml
 
 FOLDER: Final = Path(__file__).parent / "crds"
-# Module, version, folder of its definitions, and those that are used here.
+# Module, version, folder of its definitions, and the names of the definitions that we use.
 SOURCES: Final = (
     ("github.com/kedacore/keda/v2", "v2.18.1", "config/crd/bases",
      ("keda.sh_scaledobjects", "keda.sh_triggerauthentications")),
@@ -36,34 +36,34 @@ _POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A structural schema as JSON Schema that refuses fields it does not name, without words for people."""
-    made: dict[str, Any] = {}
+    """Return a structural schema as JSON Schema that rejects unknown fields. Descriptions are left out."""
+    result: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "properties":
-            made[key] = {name: strict(each) for name, each in value.items()}
+            result[key] = {name: strict(each) for name, each in value.items()}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
-            made[key] = strict(value)
+            result[key] = strict(value)
         elif key == "pattern":
-            made[key] = value.replace("^(?i)", "(?i)^")  # Go accepts a flag anywhere, Python only at the start
+            result[key] = value.replace("^(?i)", "(?i)^")  # Go accepts a flag anywhere, Python only at the start
         elif key not in ("description", "format") and not key.startswith("x-"):
-            made[key] = value
+            result[key] = value
     if schema.get("x-kubernetes-int-or-string"):
-        made.pop("type", None)
-    open_ended = "additionalProperties" in made or schema.get("x-kubernetes-preserve-unknown-fields")
-    if "properties" in made and not open_ended:
-        made["additionalProperties"] = False
-    return made
+        result.pop("type", None)
+    open_ended = "additionalProperties" in result or schema.get("x-kubernetes-preserve-unknown-fields")
+    if "properties" in result and not open_ended:
+        result["additionalProperties"] = False
+    return result
 
 
-def fetched(module: str, version: str) -> tuple[Path, str]:
-    """Where Go keeps a module, and its checksum."""
+def download_module(module: str, version: str) -> tuple[Path, str]:
+    """Download a Go module. Return its folder and its checksum."""
     done = subprocess.run(["go", "mod", "download", "-json", f"{module}@{version}"], check=True, capture_output=True)
     found = json.loads(done.stdout)
     return Path(found["Dir"]), str(found["Sum"])
 
 
-def of_strimzi() -> dict[str, Any]:
-    """The schemas of Strimzi's kinds by their names, and what they refer to under `$defs`."""
+def strimzi_schemas() -> dict[str, Any]:
+    """Return the schemas of Strimzi's kinds by name, with the schemas that they refer to under `$defs`."""
     with tempfile.TemporaryDirectory() as folder:
         pom = Path(folder) / "pom.xml"
         pom.write_text(_POM.format(STRIMZI))
@@ -77,13 +77,13 @@ def of_strimzi() -> dict[str, Any]:
 
 
 def write(name: str, document: dict[str, Any]) -> None:
-    """One file of `crds/`."""
+    """Write one file of `crds/`."""
     (FOLDER / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
     sys.stdout.write(f"{FOLDER / name}.json\n")
 
 
-def published() -> dict[tuple[str, str], dict[str, Any]]:
-    """What is in `crds/`: version and schema by group and kind."""
+def read_schemas() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the contents of `crds/`: version and schema by group and kind."""
     found = {}
     for file in sorted(FOLDER.glob("*.json")):
         document = json.loads(file.read_text())
@@ -97,18 +97,18 @@ def main() -> None:
     """Fetch the definitions and write a schema for each."""
     FOLDER.mkdir(exist_ok=True)
     for module, version, folder, names in SOURCES:
-        place, checksum = fetched(module, version)
+        place, checksum = download_module(module, version)
         for name in names:
             definition = yaml.safe_load((place / folder / f"{name}.yaml").read_text())["spec"]
-            (served,) = (each for each in definition["versions"] if each["storage"])
-            schema = strict(served["schema"]["openAPIV3Schema"])
-            # What the definition leaves to Kubernetes itself.
+            (stored_version,) = (each for each in definition["versions"] if each["storage"])
+            schema = strict(stored_version["schema"]["openAPIV3Schema"])
+            # The definition leaves the form of the metadata to Kubernetes.
             schema["properties"]["metadata"] = {"type": "object"}
             source = f"{module} {version} {checksum}, Apache License 2.0, {folder}/{name}.yaml without words"
             kinds = {definition["names"]["kind"]: schema}
             group = definition["group"]
-            write(name, {"$comment": source, "group": group, "version": served["name"], "kinds": kinds})
-    found = of_strimzi()
+            write(name, {"$comment": source, "group": group, "version": stored_version["name"], "kinds": kinds})
+    found = strimzi_schemas()
     source = f"io.strimzi:api:{STRIMZI}, Apache License 2.0: the fields of its classes"
     defined = found.pop("$defs")
     write("kafka.strimzi.io", {

@@ -1,7 +1,8 @@
-"""What `kustomize build FOLDER` prints, for the part of kustomize that `infra/kubernetes` uses; all else is refused.
+"""A partial `kustomize build FOLDER`: the features that `infra/kubernetes` uses. Any other feature raises ValueError.
 
-Resources, components, JSON patches (RFC 6902: add, replace, remove) with a target of kind and name, generated
-ConfigMaps with names that stay, one namespace, images by name. As kustomize does, a file above the folder is refused.
+Supported are resources, components, JSON patches (RFC 6902: add, replace, remove) with a target of kind and name,
+ConfigMaps generated without a hash in the name, one namespace, and images by name. Files above the folder are rejected,
+as kustomize rejects them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from tests.infra.alert_rules import documents
 
 Resource = dict[str, Any]
-_KNOWN = {
+_FEATURES = {
     "apiVersion", "kind", "namespace", "resources", "components", "patches", "configMapGenerator", "generatorOptions",
     "images",
 }  # fmt: skip
@@ -21,22 +22,22 @@ _CLUSTER_WIDE = {"Namespace"}
 
 
 def build(folder: Path) -> list[Resource]:
-    """Every resource of the kustomization in `folder`. Raises ValueError for what kustomize would not take."""
+    """Return every resource of the kustomization in `folder`. Raises ValueError if kustomize would reject it."""
     return _build(folder, [])
 
 
 def _build(folder: Path, before: list[Resource]) -> list[Resource]:
     document = next(documents((folder / "kustomization.yaml").read_text()))
-    unknown = set(document) - _KNOWN
+    unknown = set(document) - _FEATURES
     if unknown:
-        raise ValueError(f"{folder}: expected what is known here, got {sorted(unknown)}")
+        raise ValueError(f"{folder}: expected features that this stand-in supports, got {sorted(unknown)}")
     found = list(before)
     for name in document.get("resources", []):
         place = folder / name
         if place.is_dir():
             found += build(place)
         else:
-            found += [each for each in documents(_own(folder, name).read_text()) if each is not None]
+            found += [each for each in documents(_file_inside(folder, name).read_text()) if each is not None]
     found += [
         _config_map(folder, each, document.get("generatorOptions", {}))
         for each in document.get("configMapGenerator", [])
@@ -57,11 +58,11 @@ def _build(folder: Path, before: list[Resource]) -> list[Resource]:
 
 
 def identity(resource: Resource) -> tuple[str, str]:
-    """Kind and name."""
+    """Return the kind and the name of a resource."""
     return resource["kind"], resource["metadata"]["name"]
 
 
-def _own(folder: Path, name: str) -> Path:
+def _file_inside(folder: Path, name: str) -> Path:
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: expected a file in it or below, got {name}")
@@ -75,7 +76,7 @@ def _config_map(folder: Path, generator: dict[str, Any], general: dict[str, Any]
     metadata: dict[str, Any] = {"name": generator["name"]}
     if "labels" in options:
         metadata["labels"] = dict(options["labels"])
-    files = [_own(folder, name) for name in generator["files"]]
+    files = [_file_inside(folder, name) for name in generator["files"]]
     data = {file.name: file.read_text() for file in files}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
@@ -85,7 +86,7 @@ def _patch(folder: Path, found: Iterable[Resource], patch: dict[str, Any]) -> No
     targets = [each for each in found if identity(each) == (wanted["kind"], wanted["name"])]
     if len(targets) != 1 or set(patch) - {"target", "path", "patch"}:
         raise ValueError(f"{folder}: expected a patch of one resource, got {wanted}")
-    text = patch["patch"] if "patch" in patch else _own(folder, patch["path"]).read_text()
+    text = patch["patch"] if "patch" in patch else _file_inside(folder, patch["path"]).read_text()
     for step in next(documents(text)):
         _apply(targets[0], step)
 
@@ -101,7 +102,7 @@ def _apply(resource: Resource, step: dict[str, Any]) -> None:
         if key > len(place) - (step["op"] != "add"):
             raise ValueError(f"expected {step['path']} in the list")
     elif step["op"] != "add" and last not in place:
-        raise ValueError(f"expected {step['path']} to be there")
+        raise ValueError(f"expected an existing {step['path']}, got none")
     match step["op"]:
         case "add" if isinstance(place, list):
             place.insert(key, step["value"])

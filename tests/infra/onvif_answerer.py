@@ -1,4 +1,4 @@
-"""A small ONVIF camera on loopback: it answers probes, and SOAP requests of those who know its password."""
+"""A small ONVIF camera on loopback, which answers probes and SOAP requests with its password."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ CREATED = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-u
 
 
 class OnvifCamera:
-    """Runs from `with` to its end; `requests` are those that it answered, by name."""
+    """An ONVIF camera that runs inside a `with` block.
+
+    `requests` are the names of the answered requests, and `rejected` counts those without the expected password.
+    """
 
     def __init__(self, stream: str, login: str, name: str = "Front%20Gate", model: str = "Dome 7") -> None:
         self.requests: list[str] = []
-        self.refused = 0
+        self.rejected = 0
         self._stream = stream
         self._user, _, self._password = login.partition(":")
         self._name = name
@@ -57,8 +60,8 @@ class OnvifCamera:
         membership = socket.inet_aton(GROUP) + socket.inet_aton("127.0.0.1")
         self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         self._socket.settimeout(0.1)
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=work) for work in (self._server.serve_forever, self._hear)]
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=work) for work in (self._server.serve_forever, self._answer_probes)]
         for thread in self._threads:
             thread.start()
         return self
@@ -66,29 +69,29 @@ class OnvifCamera:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._stopped.set()
         self._server.shutdown()
         for thread in self._threads:
             thread.join()
         self._server.server_close()
         self._socket.close()
 
-    def _hear(self) -> None:
-        while not self._ended.is_set():
+    def _answer_probes(self) -> None:
+        while not self._stopped.is_set():
             try:
                 data, sender = self._socket.recvfrom(65_535)
             except TimeoutError:
                 continue
-            asked = re.search(rb"MessageID>([^<]+)<", data)
-            if b"/discovery/Probe<" in data and asked is not None:
-                self._socket.sendto(self._match(asked[1].decode()), sender)
+            message_id = re.search(rb"MessageID>([^<]+)<", data)
+            if b"/discovery/Probe<" in data and message_id is not None:
+                self._socket.sendto(self._match(message_id[1].decode()), sender)
 
-    def _match(self, asked: str) -> bytes:
-        """ProbeMatches as cameras send them (WS-Discovery 2005/04, 5.3)."""
+    def _match(self, message_id: str) -> bytes:
+        """Return a ProbeMatches message as cameras send it (WS-Discovery 2005/04, 5.3)."""
         return f"""<?xml version="1.0" encoding="UTF-8"?>
 <s:Envelope xmlns:s="{SOAP}" xmlns:a="http://schemas.xmlsoap.org/ws/2004/08/addressing"
  xmlns:d="http://schemas.xmlsoap.org/ws/2005/04/discovery" xmlns:dn="http://www.onvif.org/ver10/network/wsdl">
-<s:Header><a:MessageID>urn:uuid:answer-to-{asked[-36:]}</a:MessageID><a:RelatesTo>{asked}</a:RelatesTo>
+<s:Header><a:MessageID>urn:uuid:answer-to-{message_id[-36:]}</a:MessageID><a:RelatesTo>{message_id}</a:RelatesTo>
 <a:To>http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous</a:To>
 <a:Action>http://schemas.xmlsoap.org/ws/2005/04/discovery/ProbeMatches</a:Action></s:Header>
 <s:Body><d:ProbeMatches><d:ProbeMatch>
@@ -99,13 +102,13 @@ class OnvifCamera:
 </d:ProbeMatch></d:ProbeMatches></s:Body></s:Envelope>""".encode()
 
     def answer(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body for a SOAP request."""
+        """Return the status and the body of the answer to a SOAP request."""
         envelope = ElementTree.fromstring(request)
         body = envelope.find(f"{{{SOAP}}}Body")
         assert body is not None
         name = body[0].tag.rpartition("}")[2]
-        if name != "GetSystemDateAndTime" and not self._knows(envelope):
-            self.refused += 1
+        if name != "GetSystemDateAndTime" and not self._is_authorized(envelope):
+            self.rejected += 1
             return 400, _soap(
                 "<s:Fault><s:Code><s:Value>s:Sender</s:Value></s:Code>"
                 '<s:Reason><s:Text xml:lang="en">Sender not authorized</s:Text></s:Reason></s:Fault>'
@@ -113,14 +116,16 @@ class OnvifCamera:
         self.requests.append(name)
         return 200, _soap(f"<{_prefix(name)}:{name}Response>{self._content(name)}</{_prefix(name)}:{name}Response>")
 
-    def _knows(self, envelope: ElementTree.Element) -> bool:
-        """Whether a request has the digest of the right password (WS-Security UsernameToken 1.0, 3.1)."""
+    def _is_authorized(self, envelope: ElementTree.Element) -> bool:
+        """Return whether a request has the digest of the expected password (WS-Security UsernameToken 1.0, 3.1)."""
         token = envelope.find(f".//{SECRET}UsernameToken")
         if token is None:
             return False
         user, digest, nonce = (token.findtext(f"{SECRET}{part}", "") for part in ("Username", "Password", "Nonce"))
-        right = sha1(base64.b64decode(nonce) + token.findtext(CREATED, "").encode() + self._password.encode()).digest()
-        return (user, digest) == (self._user, base64.b64encode(right).decode())
+        expected = sha1(
+            base64.b64decode(nonce) + token.findtext(CREATED, "").encode() + self._password.encode()
+        ).digest()
+        return (user, digest) == (self._user, base64.b64encode(expected).decode())
 
     def _content(self, name: str) -> str:
         if name == "GetSystemDateAndTime":

@@ -1,5 +1,7 @@
-"""Networks as people bring them, small and right: which of three colours a picture has most of, as graphs of two
-kinds."""
+"""Small networks as users bring them, as ONNX, TensorFlow Lite and torch.
+
+Each returns which of three colours is the strongest in a picture.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def weights(order: tuple[int, ...] = (0, 1, 2), gain: float = 9.0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of the layer behind the mean of each channel of a picture normalised as for ImageNet: it undoes that.
+    """Return weights (3, 3) and bias (3,) of the layer after the mean of each channel.
 
-    `order[k]` is the colour of output k. Under another normalisation the largest output is another one.
+    The layer undoes the normalisation of ImageNet: under another one, another output is the largest. `order[k]` is the
+    colour of output k.
     """
     matrix = gain * np.diag(STD).astype(np.float32)[list(order)]
     bias = gain * np.array(MEAN, np.float32)[list(order)]
@@ -43,8 +46,11 @@ def write_onnx(
     flatten: str = "",
     half: bool = False,
 ) -> Path:
-    """The file. `last`: channels last; `flatten`: reshaped to the fixed batch, by a shape `written` or `worked out`;
-    `half`: in float16."""
+    """Write the network as ONNX and return the file.
+
+    `last` puts the channels last, and `half` uses float16. `flatten` reshapes to the fixed batch, by a constant shape
+    (`written`) or a computed one (`worked out`).
+    """
     matrix, bias = weights(order)
     if channels == 1:
         matrix, bias = np.array([[8.0], [-8.0]], np.float32), np.zeros(2, np.float32)
@@ -78,7 +84,7 @@ def write_onnx(
 def append_onnx(
     file: Path, nodes: list[onnx.NodeProto], outputs: dict[str, tuple[int, list[int | str]]], *made: onnx.TensorProto
 ) -> Path:
-    """Append nodes to the graph in `file`; its outputs become others, each with its kind and shape."""
+    """Append nodes to the graph in `file` and replace its outputs. `outputs` gives kind and shape by name."""
     model = onnx.load(file)
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(made)
@@ -96,10 +102,11 @@ def write_tflite(
     signature: tuple[int, ...] | None = None,
     relative: bool = False,
 ) -> Path:
-    """The same as a TensorFlow Lite file, by its schema; `flatten` fixes one picture by a shape in the graph.
+    """Write the network as TensorFlow Lite, by its schema, and return the file.
 
-    `signature` are the first sides in the signatures of the tensors' shapes, which Keras converters write. `relative`
-    divides the output by the brightest value of the whole input, at least 2.
+    `flatten` fixes one picture by a shape in the graph. `signature` are the first dimensions in the shape signatures of
+    the tensors, which Keras converters write. `relative` divides the output by the brightest value of the whole input,
+    at least 2.
     """
     matrix, bias = weights()
     made = flatbuffers.Builder(1024)
@@ -109,7 +116,7 @@ def write_tflite(
     buffers = [_table(made, {}), *(_table(made, {0: each}) for each in data)]
     shapes = [[1, SIDE, SIDE, channels], [2], list(constants[1].shape), [3], [2], [1, channels], [1, channels], [1, 3]]
     shapes += [[4], [], [], [], [1, 3]]
-    # A buffer of 0 is none: the value is computed. The kinds are float32 (0) and int32 (2).
+    # Buffer 0 stands for a computed value. The kinds are float32 (0) and int32 (2).
     stated = zip(shapes, (0, 2, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0), (0, 1, 2, 3, 4, 0, 0, 0, 5, 6, 0, 0, 0), strict=True)
     tensors = []
     for i, (shape, kind, place) in enumerate(stated):
@@ -151,11 +158,11 @@ def write_tflite(
 
 
 def _table(made: flatbuffers.Builder, fields: dict[int, int | tuple[int, str]]) -> int:
-    """Return a table; a field is the place of another value, or a number with its kind."""
+    """Write a table and return its offset. A field is the offset of another value, or a number with its kind."""
     made.StartObject(8)
     for slot, value in fields.items():
         if isinstance(value, tuple):
-            # A default that no field has: each is written.
+            # Values equal to the default would be left out; no field has the value 100.
             getattr(made, f"Prepend{value[1]}Slot")(slot, value[0], 100)
         else:
             made.PrependUOffsetTRelativeSlot(slot, value, 0)
@@ -174,7 +181,7 @@ def _tables(made: flatbuffers.Builder, places: list[int]) -> int:
 
 
 class Colours(nn.Module):
-    """The same in torch."""
+    """The network of `write_onnx` in torch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +195,7 @@ class Colours(nn.Module):
 
 
 def picture(colour: int, seed: int, size: tuple[int, int] = (20, 24)) -> NDArray[np.uint8]:
-    """(H, W, 3) of nearly one grey, with a little more of one colour than of the others."""
+    """Return a nearly grey picture (H, W, 3) in which one colour is a little stronger than the others."""
     generator = np.random.default_rng(seed)
     pixels = generator.integers(70, 150, (*size, 1)) + generator.integers(-20, 20, (*size, 3))
     pixels[..., colour] += 9
@@ -196,7 +203,7 @@ def picture(colour: int, seed: int, size: tuple[int, int] = (20, 24)) -> NDArray
 
 
 def write_pictures(folder: Path, each: int = 16, named: bool = True) -> Path:
-    """The folder: this many pictures of every colour, in subfolders named by it or not."""
+    """Write `each` pictures of every colour to `folder`, with `named` in a subfolder for each colour."""
     for number, colour in enumerate(COLOURS):
         inside = folder / colour if named else folder
         inside.mkdir(parents=True, exist_ok=True)
@@ -206,6 +213,6 @@ def write_pictures(folder: Path, each: int = 16, named: bool = True) -> Path:
 
 
 def write_names(file: Path, names: tuple[str, ...] = COLOURS) -> Path:
-    """A line each."""
+    """Write the class names to `file`, one a line."""
     file.write_text("\n".join(names) + "\n")
     return file

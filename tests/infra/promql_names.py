@@ -1,4 +1,4 @@
-"""What a PromQL expression names, held against `schemas.metrics`."""
+"""The metrics and labels of PromQL expressions, compared with `schemas.metrics`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas import metrics
 from schemas.metrics import Metric
 
 FOREIGN = {"up", "ALERTS"}
-"""Series that Prometheus makes itself."""
+"""Series that Prometheus itself provides."""
 SCRAPED = {"job", "instance", "role", "pod", "le"}
 """Labels that a scrape or a histogram adds."""
 CONTRACT: dict[str, Metric[Any]] = {m.name: m for m in vars(metrics).values() if isinstance(m, Metric)}
@@ -25,14 +25,14 @@ _WORD = re.compile(r"\b[a-zA-Z_]\w*\b(?!\s*\()")
 _OPERATORS = {"or", "and", "unless", "bool", "offset", "group_left"}
 
 
-def named_metrics(expression: str) -> set[str]:
-    """The series' names in `expression`."""
+def metric_names(expression: str) -> set[str]:
+    """Return the names of the series in `expression`."""
     bare = _LABELS.sub(" ", re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", _STRING.sub('""', expression)))
     return set(_WORD.findall(bare)) - _OPERATORS - {"by", "on"}
 
 
 def family(name: str) -> Metric[Any] | None:
-    """The metric of the contract that has a series of that name."""
+    """Return the metric of the contract that has a series of this name, or None."""
     whole = re.sub("_(bucket|sum|count)$", "", name)
     if whole != name and whole in CONTRACT:
         return CONTRACT[whole] if CONTRACT[whole].kind is Histogram else None
@@ -40,10 +40,10 @@ def family(name: str) -> Metric[Any] | None:
     return found if found is not None and found.kind is not Histogram else None
 
 
-def strangers(expression: str) -> Iterator[str]:
-    """Everything in `expression` that the contract does not have: metrics, labels, values of labels."""
+def unknown_names(expression: str) -> Iterator[str]:
+    """Yield each metric, label and value of a label in `expression` that the contract does not have."""
     known: set[str] = set(SCRAPED)
-    for name in named_metrics(expression):
+    for name in metric_names(expression):
         metric = family(name)
         if metric is not None:
             known |= set(metric.labels)
@@ -59,5 +59,5 @@ def strangers(expression: str) -> Iterator[str]:
             if label not in metric.labels:
                 yield f"{name}.{label}"
             # The help text of a metric lists the values of its label.
-            if "$" not in value:  # a variable's values are asked for where the dashboard is shown
+            if "$" not in value:  # Grafana fills in the values of variables
                 yield from (f"{name}.{label}={v}" for v in value.split("|") if not re.search(rf"\b{v}\b", metric.help))

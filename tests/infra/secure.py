@@ -1,4 +1,4 @@
-"""A fleet's authority, and clients of its brokers, for the tests that try to get in."""
+"""A fleet's authority and MQTT clients, for tests of access to the brokers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECRET = bytes(range(32))
 
 
 def make_fleet(folder: Path, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Layout:
-    """An authority in a state folder, with the certificates of all roles."""
+    """Create an authority in a state folder, with the certificates of all roles."""
     layout = Layout(folder)
     Roles(Authority.create(layout.pki)).ensure((*SERVERS, *CLIENTS), hosts)
     return layout
@@ -40,7 +40,7 @@ def make_fleet(folder: Path, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Layout:
 
 @contextlib.contextmanager
 def running_mosquitto(layout: Layout) -> Iterator[tuple[str, int]]:
-    """The address of a mosquitto of that fleet, which is in its `roles.json` as `up` writes it."""
+    """Yield the address of a mosquitto that the fleet's `roles.json` lists, as `up` writes it."""
     mosquitto = Mosquitto(layout.folder, pki=layout.pki)
     with RoleTable(layout.folder) as table:
         table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
@@ -50,33 +50,36 @@ def running_mosquitto(layout: Layout) -> Iterator[tuple[str, int]]:
             mosquitto.stop()
 
 
-def enrolled(layout: Layout, name: str, days: float = 30) -> Tls:
-    """How a camera that was just enrolled connects."""
+def enroll_camera(layout: Layout, name: str, days: float = 30) -> Tls:
+    """Enrol a camera and return its TLS settings."""
     camera = CameraId(name)
     enroll(Authority(layout.pki), derive_camera_key(SECRET, camera), layout.enrolment(camera), days=days)
     return Enrolment.read(layout.enrolment(camera)).tls
 
 
-def as_tls(authority: Authority, issued: IssuedCertificate, file: Path) -> Tls:
-    """A certificate as its owner uses it."""
+def write_tls(authority: Authority, issued: IssuedCertificate, file: Path) -> Tls:
+    """Write a certificate and its key to `file` and return them as TLS settings."""
     write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)
 
 
 @dataclass
-class Visitor:
-    """An MQTT 5 client that says what it likes; `async` nothing, each call returns when the broker has answered."""
+class MqttVisitor:
+    """A blocking MQTT 5 client that may publish and subscribe to any topic.
+
+    Each call returns when the broker has answered. `messages` are the received (topic, payload) pairs.
+    """
 
     address: tuple[str, int]
     tls: Tls | None
     client_id: str = "visitor"
-    heard: list[tuple[str, bytes]] = field(default_factory=list)
-    gone: threading.Event = field(default_factory=threading.Event)
+    messages: list[tuple[str, bytes]] = field(default_factory=list)
+    disconnected: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._answers: dict[int, list[ReasonCode]] = {}
         self._changed = threading.Condition()
-        self._up: ReasonCode | None = None
+        self._connect_reason: ReasonCode | None = None
         client = self.client = Client(
             CallbackAPIVersion.VERSION2, self.client_id, protocol=MQTTProtocolVersion.MQTTv5, reconnect_on_failure=False
         )
@@ -86,12 +89,12 @@ class Visitor:
         client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, [reason])
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons)
         client.on_message = self._message
-        client.on_disconnect = lambda *_: self.gone.set()
+        client.on_disconnect = lambda *_: self.disconnected.set()
 
     def __enter__(self) -> Self:
         self.client.connect(*self.address)
         self.client.loop_start()
-        self._await(lambda: self._up is not None)
+        self._wait_for(lambda: self._connect_reason is not None)
         return self
 
     def __exit__(
@@ -99,36 +102,36 @@ class Visitor:
     ) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-        # Client and visitor know each other: paho's own pair of sockets would be left to the collector.
+        # Client and MqttVisitor refer to each other: without this, paho's socket pair would stay open until a collection.
         self.client._reset_sockets(sockpair_only=True)
 
     def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
-        """The broker's reason code: 0 for taken, 16 for taken with nobody to give it to, 0x87 for refused."""
+        """Publish and return the broker's reason code: 0 accepted, 16 accepted without a subscriber, 0x87 not authorized."""
         return self._answered(self.client.publish(topic, payload, 1, retain).mid)
 
     def subscribe(self, topic: str) -> int:
-        """The broker's reason code."""
+        """Subscribe and return the broker's reason code."""
         result, mid = self.client.subscribe(topic, 1)
         assert result == MQTTErrorCode.MQTT_ERR_SUCCESS
         assert mid is not None
         return self._answered(mid)
 
-    def await_heard(self, count: int) -> None:
-        """Wait until this many messages have come."""
-        self._await(lambda: len(self.heard) >= count)
+    def wait_for_messages(self, count: int) -> None:
+        """Wait until this many messages have arrived."""
+        self._wait_for(lambda: len(self.messages) >= count)
 
     def _answered(self, mid: int) -> int:
-        self._await(lambda: mid in self._answers)
+        self._wait_for(lambda: mid in self._answers)
         return self._answers[mid][0].value
 
-    def _await(self, holds: object) -> None:
-        assert callable(holds)
+    def _wait_for(self, condition: object) -> None:
+        assert callable(condition)
         with self._changed:
-            assert self._changed.wait_for(holds, WAIT_S), "the broker has not answered"
+            assert self._changed.wait_for(condition, WAIT_S), "the broker has not answered"
 
     def _connected(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
         with self._changed:
-            self._up = reason
+            self._connect_reason = reason
             self._changed.notify_all()
 
     def _answer(self, mid: int, reasons: list[ReasonCode]) -> None:
@@ -138,13 +141,13 @@ class Visitor:
 
     def _message(self, _c: Client, _u: object, message: MQTTMessage) -> None:
         with self._changed:
-            self.heard.append((message.topic, bytes(message.payload)))
+            self.messages.append((message.topic, bytes(message.payload)))
             self._changed.notify_all()
 
 
 @contextlib.contextmanager
-def dead_air() -> Iterator[tuple[str, int]]:
-    """A server that takes connections and speaks neither TLS nor MQTT."""
+def server_without_tls() -> Iterator[tuple[str, int]]:
+    """Yield the address of a server that accepts connections and answers in neither TLS nor MQTT."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:

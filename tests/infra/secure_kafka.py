@@ -1,4 +1,4 @@
-"""A Kafka with TLS and rights as `pointillist up` runs it, that also takes passwords."""
+"""A Kafka with TLS and rights as `pointillist up` runs it, with a second listener for passwords."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ USERS: Final = ("recorder", "admin")
 
 
 class KafkaWithPasswords(Kafka):
-    """Beside its usual way in it has one for `USERS`, by SCRAM-SHA-512 under TLS."""
+    """A Kafka with a second listener on which `USERS` log in by SCRAM-SHA-512 under TLS."""
 
     port_names = (*Kafka.port_names, "kafka-login")
 
     @property
     def login(self) -> str:
-        """Where that is."""
+        """The address of the listener for passwords."""
         return f"{self.host}:{self._ports['kafka-login']}"
 
     def _command(self) -> list[str]:

@@ -11,7 +11,7 @@ import yaml
 from infra.local.prometheus import RULES
 from infra.prometheus.operator_rules import MANIFEST, SOURCE, manifest
 from tests.infra.alert_rules import ALERTS, documents
-from tests.infra.promql_names import strangers
+from tests.infra.promql_names import unknown_names
 
 TESTS = RULES.parent / "tests"
 RULE_FILES = sorted(RULES.glob("*.yml"))
@@ -62,4 +62,4 @@ def test_no_case_is_about_an_alert_that_does_not_exist() -> None:
 
 
 def test_every_alert_names_what_the_contract_has() -> None:
-    assert {name: found for name, alert in ALERTS.items() if (found := list(strangers(alert["expr"])))} == {}
+    assert {name: found for name, alert in ALERTS.items() if (found := list(unknown_names(alert["expr"])))} == {}

@@ -19,7 +19,7 @@ from schemas.keys.keys import derive_camera_key
 from schemas.runtime.atomic_file import write_text
 from schemas.topics import Channel, mqtt_topic
 from tests.infra import command_line
-from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
+from tests.infra.secure import SECRET, MqttVisitor, enroll_camera, make_fleet
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_compose import COMPOSE
 
@@ -174,12 +174,12 @@ def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certifica
 ) -> None:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     camera = CameraId("site/undisturbed")
-    with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
+    with MqttVisitor((broker.host, broker.port), enroll_camera(material.ours, camera)) as running:
         for made, words in MQTT_WRONG.values():
             line = refusal(*command.split(), *beside, "--mqtt", broker.listen, "--mqtt-tls", made(material))
             assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {words}. {CORRECT}"
         assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
-        assert not running.gone.is_set()
+        assert not running.disconnected.is_set()
 
 
 def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_its_name_goes_on(
@@ -187,11 +187,11 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
 ) -> None:
     camera, file = CameraId("site/door"), tmp_path / "door.enrolment"
     enroll(Authority(material.other.pki), derive_camera_key(SECRET, camera), file, broker.listen)
-    with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
+    with MqttVisitor((broker.host, broker.port), enroll_camera(material.ours, camera)) as running:
         line = refusal("camera", "attach", "/dev/null", "--enrolment", file, "--spool", tmp_path / "spool")
         assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {ANOTHER}. {CORRECT}"
         assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
-        assert not running.gone.is_set()
+        assert not running.disconnected.is_set()
 
 
 @pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])

@@ -25,7 +25,7 @@ from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas.limits import MAX_BROKER_BYTES
-from tests.infra.command_line import parsed
+from tests.infra.command_line import parse_arguments
 from tests.infra.secure import make_fleet, running_mosquitto
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_the_documented_command_adds_the_user_without_whom_the_console_does_not_
     page = (ROOT / "docs/operations/kubernetes.md").read_text()
     (command,) = re.findall(r"docker compose run .* console (user add .*)", page)
     (users,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--users="))
-    assert str(parsed(shlex.split(command))["file"]) == users
+    assert str(parse_arguments(shlex.split(command))["file"]) == users
     assert any(users.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
 
 
@@ -75,7 +75,7 @@ def test_the_documented_command_publishes_a_model_to_the_processors_and_replaces
     words = shlex.split(line)
     service = words.index("processor")
     given = [word.split(":") for word in words[:service] if ":" in word]
-    options = parsed(words[service + 1 :])
+    options = parse_arguments(words[service + 1 :])
     assert {str(options["bundle"]), str(options["signer"])} == {target for _, target, _ in given}
     assert str(options["trust"]) in {target for _, target, _ in mounts("processor")}
     assert any(str(options["store"]).startswith(f"{target}/") and not ro for _, target, ro in mounts("processor"))
@@ -114,7 +114,7 @@ def test_it_runs_every_role_that_up_runs(state_dir: Path) -> None:
 
 @each_of_ours
 def test_our_own_command_line_accepts_its_command(name: str) -> None:
-    assert parsed(OURS[name]["command"])
+    assert parse_arguments(OURS[name]["command"])
 
 
 def test_no_secret_has_a_value_or_a_default() -> None:

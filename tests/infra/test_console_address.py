@@ -28,7 +28,7 @@ from infra.up.identities import prepare_identities
 from infra.up.processes import LocalRoles, Role, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
-from tests.infra.command_line import parsed
+from tests.infra.command_line import parse_arguments
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def console_options(layout: Layout, settings: UpSettings) -> dict[str, object]:
 
 def options_of(role: Role) -> dict[str, object]:
     assert isinstance(role.process, RoleProcess)
-    return parsed(role.process.command[len(COMMAND) :])
+    return parse_arguments(role.process.command[len(COMMAND) :])
 
 
 def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_fleet_for_all_its_names(

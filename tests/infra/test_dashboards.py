@@ -12,7 +12,7 @@ from infra.grafana import __main__ as command
 from infra.grafana.build import rendered
 from infra.grafana.shipped import FOLDER
 from schemas import metrics
-from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
+from tests.infra.promql_names import CONTRACT, family, metric_names, unknown_names
 
 BOARDS = {file.name: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
 SHOWN: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def test_every_variable_that_a_query_names_is_one_of_its_dashboard_and_every_cho
 
 def test_what_has_a_camera_shows_the_chosen_ones() -> None:
     for _, query in EACH_QUERY:
-        for name in named_metrics(query):
+        for name in metric_names(query):
             metric = family(name)
             if metric is not None and "camera_id" in metric.labels:
                 selectors = re.findall(rf"{name}\{{([^}}]*)\}}", query)
@@ -78,7 +78,9 @@ def test_a_dashboard_leads_to_the_others_and_to_the_console_with_its_alerts_and_
 
 
 def test_every_query_names_what_the_contract_has() -> None:
-    found = {title: [each for query in queries(panel) for each in strangers(query)] for title, panel in SHOWN.items()}
+    found = {
+        title: [each for query in queries(panel) for each in unknown_names(query)] for title, panel in SHOWN.items()
+    }
     assert {title: each for title, each in found.items() if each} == {}
 
 
@@ -100,18 +102,18 @@ def test_a_legend_names_labels_that_its_query_keeps() -> None:
     ],
 )
 def test_a_name_that_the_contract_lacks_is_noticed(expression: str, stranger: str) -> None:
-    assert stranger in strangers(expression)
+    assert stranger in unknown_names(expression)
 
 
 def test_every_metric_of_the_contract_is_on_a_dashboard() -> None:
-    shown = {family(name) for panel in SHOWN.values() for query in queries(panel) for name in named_metrics(query)}
+    shown = {family(name) for panel in SHOWN.values() for query in queries(panel) for name in metric_names(query)}
     assert not {name for name, metric in CONTRACT.items() if metric not in shown}
 
 
 def test_a_second_monitor_doubles_no_figure() -> None:
     """Every monitor measures the same brokers and audits the same frames."""
     for panel, query in EACH_QUERY:
-        if named_metrics(query) & OF_EACH_MONITOR:
+        if metric_names(query) & OF_EACH_MONITOR:
             assert not re.search(r"\bsum\b(?! by \([^)]*\brole\b)", query), panel["title"]
 
 

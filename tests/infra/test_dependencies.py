@@ -20,7 +20,7 @@ from infra.cli import OWN_PACKAGES
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.reference.architecture import imported, modules
 from schemas.identity import CameraId
-from tests.infra.secure import enrolled, make_fleet
+from tests.infra.secure import enroll_camera, make_fleet
 from tests.infra.test_camera_attach import write_video
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ def test_the_program_lists_its_commands_on_a_device(option: str, tmp_path: Path)
 )
 def test_a_camera_runs_with_the_libraries_of_a_device(command: tuple[str, ...], tmp_path: Path) -> None:
     layout = make_fleet(tmp_path / "fleet")
-    enrolled(layout, "site/door")
+    enroll_camera(layout, "site/door")
     layout.enrolment(CameraId("site/door")).rename(tmp_path / "door.enrolment")
     (tmp_path / "cameras.yaml").write_text(ROSTER)
     write_video(tmp_path / "film.mp4")

@@ -10,7 +10,7 @@ from consumers.homeassistant.discovery import config_topic, state_topic
 from infra.pki.authority import Authority
 from infra.pki.roles import Roles, role_tls
 from infra.state_folder import Layout
-from tests.infra.secure import Visitor, enrolled
+from tests.infra.secure import MqttVisitor, enroll_camera
 
 pytestmark = pytest.mark.brokers
 DOOR = "site/door"
@@ -20,7 +20,7 @@ NOT_AUTHORISED = 0x87
 @pytest.fixture(scope="module", autouse=True)
 def rights(fleet: Layout) -> None:
     """Enrol the camera before the broker reads its rights."""
-    enrolled(fleet, DOOR)
+    enroll_camera(fleet, DOOR)
     Roles(Authority(fleet.pki)).write_rights()
 
 
@@ -28,9 +28,9 @@ def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     with (
-        Visitor(broker, role_tls(fleet.pki, "homeassistant")) as house,
-        Visitor(broker, role_tls(fleet.pki, "announcer")) as announcer,
-        Visitor(broker, enrolled(fleet, DOOR)) as camera,
+        MqttVisitor(broker, role_tls(fleet.pki, "homeassistant")) as house,
+        MqttVisitor(broker, role_tls(fleet.pki, "announcer")) as announcer,
+        MqttVisitor(broker, enroll_camera(fleet, DOOR)) as camera,
     ):
         for topic in ("homeassistant/#", "pointillist/#"):
             house.subscribe(topic)
@@ -38,8 +38,8 @@ def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
         assert announcer.publish(config_topic(DOOR), b"config", retain=True) == 0
         assert announcer.publish(state_topic(DOOR), b"state", retain=True) == 0
         assert house.publish("homeassistant/status", b"online") in (0, 16)
-        house.await_heard(3)
-        assert sorted(house.heard) == [
+        house.wait_for_messages(3)
+        assert sorted(house.messages) == [
             (config_topic(DOOR), b"config"), ("homeassistant/status", b"online"), (state_topic(DOOR), b"state"),
         ]  # fmt: skip
 
@@ -58,21 +58,21 @@ def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
     ],
 )
 def test_what_is_not_theirs_is_refused(fleet: Layout, broker: tuple[str, int], role: str, topic: str) -> None:
-    with Visitor(broker, role_tls(fleet.pki, role)) as visitor:
+    with MqttVisitor(broker, role_tls(fleet.pki, role)) as visitor:
         assert visitor.publish(topic, b"forged", retain=True) == NOT_AUTHORISED
 
 
 def test_a_camera_can_forge_no_device(fleet: Layout, broker: tuple[str, int]) -> None:
-    with Visitor(broker, enrolled(fleet, DOOR)) as camera:
+    with MqttVisitor(broker, enroll_camera(fleet, DOOR)) as camera:
         assert camera.publish(config_topic(DOOR), b"forged", retain=True) == NOT_AUTHORISED
 
 
 def test_the_monitor_hears_how_the_broker_is_and_nothing_else(
     fleet: Layout, broker: tuple[str, int], tmp_path: Path
 ) -> None:
-    with Visitor(broker, role_tls(fleet.pki, "monitor")) as monitor:
+    with MqttVisitor(broker, role_tls(fleet.pki, "monitor")) as monitor:
         for topic in ("pointillist/#", "homeassistant/#", "$SYS/broker/#"):
             monitor.subscribe(topic)
-        monitor.await_heard(4)
-        assert {topic.partition("/")[0] for topic, _ in monitor.heard} == {"$SYS"}
-        assert "$SYS/broker/version" not in dict(monitor.heard)
+        monitor.wait_for_messages(4)
+        assert {topic.partition("/")[0] for topic, _ in monitor.messages} == {"$SYS"}
+        assert "$SYS/broker/version" not in dict(monitor.messages)

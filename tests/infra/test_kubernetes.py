@@ -19,8 +19,8 @@ from processors.settings import ProcessorSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 from tests.infra.alert_rules import ALERTS
-from tests.infra.command_line import parsed
-from tests.infra.crd_schemas import published
+from tests.infra.command_line import parse_arguments
+from tests.infra.crd_schemas import read_schemas
 from tests.infra.kustomize import Resource, build
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ VERSION = "1.34"
 OVERLAYS = {folder.name: build(folder) for folder in sorted((KUBERNETES / "overlays").iterdir())}
 ROLES = {"bridge", "processor", "recorder", "console", "monitor"}
 OF_THE_DATABASE = {"recorder", "console", "monitor"}
-OPERATORS = published()
+OPERATORS = read_schemas()
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
@@ -132,7 +132,7 @@ def test_mosquitto_is_of_the_release_whose_rights_accept_cameras_as_in_compose(o
 def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) -> None:
     for name, container, _ in containers(overlay):
         if name in ROLES:
-            assert parsed(container["args"])
+            assert parse_arguments(container["args"])
 
 
 def test_the_image_has_the_compilers_of_device_programs_which_the_processor_compiles_on_a_gpu() -> None:

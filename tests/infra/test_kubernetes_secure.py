@@ -23,7 +23,7 @@ from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls, secured
-from tests.infra.secure import Visitor, enrolled, make_fleet
+from tests.infra.secure import MqttVisitor, enroll_camera, make_fleet
 from tests.infra.test_kubernetes import ROLES, containers, each_overlay, environment, of_kind, secrets_of
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -126,23 +126,23 @@ def as_deployed(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
 def test_bridges_of_one_certificate_work_side_by_side_and_a_camera_has_one_session(
     fleet: Layout, tmp_path: Path
 ) -> None:
-    bridge, door = role_tls(fleet.pki, "bridge"), enrolled(fleet, "site/door")
+    bridge, door = role_tls(fleet.pki, "bridge"), enroll_camera(fleet, "site/door")
     topic = mqtt_topic(CameraId("site/door"), Channel.META)
     with as_deployed(fleet, tmp_path) as (cameras, bridges):
         with (
-            Visitor(("127.0.0.1", bridges), bridge, "bridge-a") as first,
-            Visitor(("127.0.0.1", bridges), bridge, "bridge-b") as second,
-            Visitor(("127.0.0.1", cameras), door, "anything") as camera,
+            MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-a") as first,
+            MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-b") as second,
+            MqttVisitor(("127.0.0.1", cameras), door, "anything") as camera,
         ):
             for visitor in (first, second):
                 visitor.subscribe(topic)
             assert camera.publish(topic) == 0
             for visitor in (first, second):
-                visitor.await_heard(1)
+                visitor.wait_for_messages(1)
             # The other listener knows a session by its certificate, so that the same one again takes it over.
-            with Visitor(("127.0.0.1", cameras), door, "another"):
-                assert camera.gone.wait(60)
-            assert not first.gone.is_set()
+            with MqttVisitor(("127.0.0.1", cameras), door, "another"):
+                assert camera.disconnected.wait(60)
+            assert not first.disconnected.is_set()
         with pytest.raises(BrokerError, match="a request for a certificate"):
             require_mqtt(("127.0.0.1", bridges), 60.0, Tls(Authority(fleet.pki).pem))
 
@@ -152,10 +152,10 @@ def test_a_revoked_camera_is_refused_without_a_restart_when_the_mounted_lists_ch
     fleet: Layout, tmp_path: Path
 ) -> None:
     camera = CameraId("site/door")
-    door, porch = enrolled(fleet, camera), enrolled(fleet, "site/porch")
+    door, porch = enroll_camera(fleet, camera), enroll_camera(fleet, "site/porch")
     with as_deployed(fleet, tmp_path) as (cameras, _):
         address = ("127.0.0.1", cameras)
-        with Visitor(address, porch, "porch") as other:
+        with MqttVisitor(address, porch, "porch") as other:
             require_mqtt(address, 60.0, door)
             revoke(fleet, camera, 60.0)
 
@@ -167,7 +167,7 @@ def test_a_revoked_camera_is_refused_without_a_restart_when_the_mounted_lists_ch
                 return False
 
             wait_until(is_refused, "the broker to read its lists again")
-            assert not other.gone.is_set(), "it has not been restarted"
+            assert not other.disconnected.is_set(), "it has not been restarted"
 
 
 @pytest.mark.brokers
@@ -183,7 +183,7 @@ def test_the_broker_presents_its_renewed_certificate_without_a_restart(fleet: La
                 return link.getpeercert(binary_form=True)
 
         before = presented()
-        with Visitor(("127.0.0.1", bridges), bridge, "bridge-a") as visitor:
+        with MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-a") as visitor:
             Roles(Authority(fleet.pki)).issue("mosquitto", ())
             wait_until(lambda: presented() != before, "the broker to read its certificate again", within_s=20)
-            assert not visitor.gone.is_set()
+            assert not visitor.disconnected.is_set()

@@ -19,44 +19,44 @@ from schemas.identity import CameraId
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import ROOT, Channel, every_camera_filter, mqtt_topic
 from schemas.transport.access import Tls
-from tests.infra.secure import WAIT_S, Visitor, enrolled, make_fleet
+from tests.infra.secure import WAIT_S, MqttVisitor, enroll_camera, make_fleet
 
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
 
 @pytest.fixture
-def bridge(fleet: Layout, broker: tuple[str, int]) -> Iterator[Visitor]:
+def bridge(fleet: Layout, broker: tuple[str, int]) -> Iterator[MqttVisitor]:
     """Whoever has the bridge's certificate and reads the broker's log."""
-    with Visitor(broker, role_tls(fleet.pki, "bridge")) as visitor:
+    with MqttVisitor(broker, role_tls(fleet.pki, "bridge")) as visitor:
         assert visitor.subscribe(LOG_FILTER) < 128
         yield visitor
 
 
-def counted(bridge: Visitor) -> Counter[tuple[str, str]]:
-    lines = [refused(topic.encode(), line) for topic, line in bridge.heard if topic.encode().startswith(LOG_TOPIC)]
+def counted(bridge: MqttVisitor) -> Counter[tuple[str, str]]:
+    lines = [refused(topic.encode(), line) for topic, line in bridge.messages if topic.encode().startswith(LOG_TOPIC)]
     return Counter((line.what, line.who) for line in lines if line is not None)
 
 
-def await_counted(bridge: Visitor, expected: dict[tuple[str, str], int]) -> None:
+def await_counted(bridge: MqttVisitor, expected: dict[tuple[str, str], int]) -> None:
     bridge._await(lambda: sum(counted(bridge).values()) >= sum(expected.values()))
     assert counted(bridge) == expected
 
 
 def test_whoever_speaks_out_of_turn_is_named_to_the_bridge(
-    fleet: Layout, broker: tuple[str, int], bridge: Visitor
+    fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
     for qos in (0, 1):
-        with Visitor(broker, enrolled(fleet, YARD)) as yard:
+        with MqttVisitor(broker, enroll_camera(fleet, YARD)) as yard:
             yard.client.publish(mqtt_topic(DOOR, Channel.FRAME), b"x", qos)
-            assert yard.gone.wait(WAIT_S)
+            assert yard.disconnected.wait(WAIT_S)
     await_counted(bridge, {("publish", YARD): 2})
 
 
 def test_what_a_camera_subscribes_to_beyond_its_own_is_named_to_the_bridge(
-    fleet: Layout, broker: tuple[str, int], bridge: Visitor
+    fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
-    with Visitor(broker, enrolled(fleet, YARD)) as yard:
+    with MqttVisitor(broker, enroll_camera(fleet, YARD)) as yard:
         yard.subscribe(mqtt_topic(YARD, Channel.CONFIRM))
         for name in ("#", f"$share/bridges/{ROOT}/+/+/frame", mqtt_topic(DOOR, Channel.CONFIRM), LOG_FILTER):
             yard.subscribe(name)
@@ -64,21 +64,21 @@ def test_what_a_camera_subscribes_to_beyond_its_own_is_named_to_the_bridge(
 
 
 def test_a_taken_over_session_and_an_oversize_message_are_named_to_the_bridge(
-    fleet: Layout, broker: tuple[str, int], bridge: Visitor
+    fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
-    tls = enrolled(fleet, YARD)
-    with Visitor(broker, tls) as first, Visitor(broker, tls) as second:
-        assert first.gone.wait(WAIT_S)
+    tls = enroll_camera(fleet, YARD)
+    with MqttVisitor(broker, tls) as first, MqttVisitor(broker, tls) as second:
+        assert first.disconnected.wait(WAIT_S)
         second.client.publish(mqtt_topic(YARD, Channel.FRAME), bytes(MAX_BROKER_BYTES + 1), 0)
-        assert second.gone.wait(WAIT_S)
+        assert second.disconnected.wait(WAIT_S)
     await_counted(bridge, {("takeover", YARD): 1, ("oversize", YARD): 1})
 
 
 def test_logins_that_fail_are_counted_whatever_they_lack(
-    fleet: Layout, broker: tuple[str, int], bridge: Visitor, tmp_path: Path
+    fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor, tmp_path: Path
 ) -> None:
     ours = Authority(fleet.pki).pem
-    foreign = enrolled(make_fleet(tmp_path), DOOR).certificate
+    foreign = enroll_camera(make_fleet(tmp_path), DOOR).certificate
     for tls in (Tls(ours), Tls(ours, foreign)):
         with contextlib.suppress(OSError):  # the broker may have hung up before it is asked
             assert mqtt_refusal(*broker, WAIT_S, tls) is not None
@@ -92,73 +92,73 @@ def test_logins_that_fail_are_counted_whatever_they_lack(
 
     bridge._await(lambda: logins() >= 3)
     # A handshake that fails at once has one line, a later one also that of its unnamed end. All lines keep their order.
-    with Visitor(broker, enrolled(fleet, YARD)):
-        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.heard))
+    with MqttVisitor(broker, enroll_camera(fleet, YARD)):
+        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
     assert logins() == 3
 
 
-def test_a_connection_that_says_nothing_is_counted_when_it_ends(broker: tuple[str, int], bridge: Visitor) -> None:
+def test_a_connection_that_says_nothing_is_counted_when_it_ends(broker: tuple[str, int], bridge: MqttVisitor) -> None:
     for _ in range(3):
         socket.create_connection(broker, WAIT_S).close()
     bridge._await(lambda: sum(count for (what, _), count in counted(bridge).items() if what == "unnamed") == 3)
 
 
-def test_nobody_but_bridges_reads_the_log(fleet: Layout, broker: tuple[str, int], bridge: Visitor) -> None:
+def test_nobody_but_bridges_reads_the_log(fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor) -> None:
     with (
-        Visitor(broker, enrolled(fleet, DOOR)) as door,
-        Visitor(broker, role_tls(fleet.pki, "admin")) as admin,
-        Visitor(broker, role_tls(fleet.pki, "health")) as health,
+        MqttVisitor(broker, enroll_camera(fleet, DOOR)) as door,
+        MqttVisitor(broker, role_tls(fleet.pki, "admin")) as admin,
+        MqttVisitor(broker, role_tls(fleet.pki, "health")) as health,
     ):
         for listener in (door, admin, health):
             listener.subscribe(LOG_FILTER)
             listener.subscribe("$SYS/#")
-        with Visitor(broker, enrolled(fleet, YARD)):
+        with MqttVisitor(broker, enroll_camera(fleet, YARD)):
             pass
-        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.heard))
+        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
         door.subscribe(mqtt_topic(DOOR, Channel.STATUS))
         door.publish(mqtt_topic(DOOR, Channel.STATUS))
-        door.await_heard(1)
-        assert [topic for topic, _ in door.heard] == [mqtt_topic(DOOR, Channel.STATUS)]
-        assert not admin.heard
-        assert not health.heard
+        door.wait_for_messages(1)
+        assert [topic for topic, _ in door.messages] == [mqtt_topic(DOOR, Channel.STATUS)]
+        assert not admin.messages
+        assert not health.messages
 
 
 def test_a_camera_leaves_at_most_four_retained_messages_however_many_it_retains(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     name = CameraId("site/hoard")
-    tls = enrolled(fleet, name)
+    tls = enroll_camera(fleet, name)
     own = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
-    with Visitor(broker, tls) as hoard:
+    with MqttVisitor(broker, tls) as hoard:
         for number in range(50):
             for channel in own:
                 hoard.publish(mqtt_topic(name, channel), b"%d" % number, retain=True)
     for topic in (f"{mqtt_topic(name, Channel.META)}/1", mqtt_topic(name, Channel.CONFIRM), "hoard", "$SYS/hoard"):
-        with Visitor(broker, tls) as hoard:
+        with MqttVisitor(broker, tls) as hoard:
             hoard.client.publish(topic, b"x", 1, retain=True)
-            assert hoard.gone.wait(WAIT_S)
-    with Visitor(broker, role_tls(fleet.pki, "bridge")) as later:
+            assert hoard.disconnected.wait(WAIT_S)
+    with MqttVisitor(broker, role_tls(fleet.pki, "bridge")) as later:
         later.subscribe("#")
         later.subscribe("$SYS/hoard")
-        later.await_heard(4)
-        with Visitor(broker, tls) as hoard:
+        later.wait_for_messages(4)
+        with MqttVisitor(broker, tls) as hoard:
             hoard.publish(mqtt_topic(name, Channel.EVENT), b"last")
-        later.await_heard(5)
-        found = Counter(topic for topic, _ in later.heard if name in topic or "hoard" in topic)
+        later.wait_for_messages(5)
+        found = Counter(topic for topic, _ in later.messages if name in topic or "hoard" in topic)
     assert found == {mqtt_topic(name, channel): 1 + (channel is Channel.EVENT) for channel in own}
 
 
 def test_a_will_on_a_topic_of_another_is_left_to_nobody(fleet: Layout, broker: tuple[str, int]) -> None:
     door_status, yard_status = mqtt_topic(DOOR, Channel.STATUS), mqtt_topic(YARD, Channel.STATUS)
-    with Visitor(broker, role_tls(fleet.pki, "bridge")) as bridge:
+    with MqttVisitor(broker, role_tls(fleet.pki, "bridge")) as bridge:
         bridge.subscribe(every_camera_filter(Channel.STATUS))
         for topic in (door_status, yard_status):
-            visitor = Visitor(broker, enrolled(fleet, YARD))
+            visitor = MqttVisitor(broker, enroll_camera(fleet, YARD))
             visitor.client.will_set(topic, b"the last of it", 1, retain=True)
             with visitor:
                 link = visitor.client.socket()
                 assert isinstance(link, socket.socket)
                 link.shutdown(socket.SHUT_RDWR)
-                assert visitor.gone.wait(WAIT_S)
+                assert visitor.disconnected.wait(WAIT_S)
         wills = [(yard_status, b"the last of it")]
-        bridge._await(lambda: [heard for heard in bridge.heard if heard[1] == wills[0][1]] == wills)
+        bridge._await(lambda: [heard for heard in bridge.messages if heard[1] == wills[0][1]] == wills)

@@ -33,14 +33,14 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
-from tests.infra.secure import SECRET, enrolled, make_fleet
+from tests.infra.secure import SECRET, enroll_camera, make_fleet
 from tests.waiting import until
 
 DOOR = CameraId("site/door")
 
 
 def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
-    enrolled(fleet, DOOR)
+    enroll_camera(fleet, DOOR)
     share_name(fleet.pki)
     Roles(Authority(fleet.pki)).write_rights()
     keys = [
@@ -349,7 +349,7 @@ def test_a_damaged_file_of_the_authority_is_one_line(fleet: Layout, tmp_path: Pa
 def test_a_flipped_bit_in_a_file_of_identities_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
     fleet = make_fleet(tmp_path / "fleet")
     fleet.fleet_secret()
-    enrolled(fleet, DOOR)
+    enroll_camera(fleet, DOOR)
     refuse(fleet.pki, [DOOR])
     share_name(fleet.pki)
     file = fleet.folder / name
@@ -365,7 +365,7 @@ def test_a_flipped_bit_in_a_file_of_identities_is_one_line_that_names_the_file(t
 
 def test_a_damaged_number_of_a_certificate_is_one_line(tmp_path: Path) -> None:
     fleet = make_fleet(tmp_path / "fleet")
-    enrolled(fleet, DOOR)
+    enroll_camera(fleet, DOOR)
     file = fleet.pki / "cameras" / "site" / "door.serials"
     file.write_text(file.read_text() + "xyz\n")
     said = refusal(run("revoke", DOOR, "--state", fleet.folder))

@@ -38,7 +38,7 @@ from schemas.identity import CameraId
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start_client
 from tests.infra.command_line import refusal, run
-from tests.infra.secure import WAIT_S, as_tls, make_fleet, running_mosquitto
+from tests.infra.secure import WAIT_S, make_fleet, running_mosquitto, write_tls
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.test_secure_mosquitto import CONNECT
 from tests.waiting import until, wait_until
@@ -354,7 +354,7 @@ async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and
     kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
 ) -> None:
     authority, admin = Authority(kafka_fleet.pki), secure_kafka.access("admin")
-    ours = as_tls(authority, authority.issue("monitor", generation=1), tmp_path / "new.pem")
+    ours = write_tls(authority, authority.issue("monitor", generation=1), tmp_path / "new.pem")
     new, old = KafkaAccess(secure_kafka.listen, ours), secure_kafka.access("monitor")
     assert isinstance(old, KafkaAccess)
     client = AIOKafkaAdminClient(**kafka_options(old))
@@ -380,7 +380,7 @@ async def test_another_generation_of_a_super_user_is_none(
     kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
 ) -> None:
     authority = Authority(kafka_fleet.pki)
-    other = as_tls(authority, authority.issue("admin", generation=3), tmp_path / "other.pem")
+    other = write_tls(authority, authority.issue("admin", generation=3), tmp_path / "other.pem")
     assert await is_super_user(secure_kafka.access("admin"))
     assert not await is_super_user(KafkaAccess(secure_kafka.listen, other))
 

@@ -28,7 +28,7 @@ from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import abort_producer, start_client
-from tests.infra.secure import SECRET, enrolled
+from tests.infra.secure import SECRET, enroll_camera
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.waiting import PATIENCE_S, until
 
@@ -192,7 +192,7 @@ async def test_the_audit_reads_what_waits(kafka: KafkaWithPasswords) -> None:
 
 
 async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet: Layout) -> None:
-    address = KafkaAccess(kafka.listen, enrolled(fleet, "site/kafka"))
+    address = KafkaAccess(kafka.listen, enroll_camera(fleet, "site/kafka"))
     assert await may_write(address) == set()
     assert await may_read(address) == set()
     admin = AIOKafkaAdminClient(**kafka_options(address))

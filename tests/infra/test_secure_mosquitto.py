@@ -26,7 +26,7 @@ from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, shared_filter
 from schemas.transport.access import Tls
-from tests.infra.secure import WAIT_S, Visitor, dead_air, enrolled, make_fleet
+from tests.infra.secure import WAIT_S, MqttVisitor, enroll_camera, make_fleet, server_without_tls
 
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
@@ -40,32 +40,32 @@ def role(fleet: Layout, name: str) -> Tls:
 
 def tried(broker: tuple[str, int], tls: Tls, topic: str) -> int:
     """What the broker says to a message; with one that it refuses the connection is over."""
-    with Visitor(broker, tls) as visitor:
+    with MqttVisitor(broker, tls) as visitor:
         said = visitor.publish(topic)
-        assert said != NOT_AUTHORIZED or visitor.gone.wait(WAIT_S)
+        assert said != NOT_AUTHORIZED or visitor.disconnected.wait(WAIT_S)
         return said
 
 
 def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout, broker: tuple[str, int]) -> None:
-    with Visitor(broker, role(fleet, "bridge")) as bridge, Visitor(broker, enrolled(fleet, DOOR)) as door:
+    with MqttVisitor(broker, role(fleet, "bridge")) as bridge, MqttVisitor(broker, enroll_camera(fleet, DOOR)) as door:
         bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
         bridge.subscribe(every_camera_filter(Channel.STATUS))
         door.subscribe(mqtt_topic(DOOR, Channel.CONFIRM))
         assert door.publish(mqtt_topic(DOOR, Channel.FRAME), b"frame") == 0
         assert door.publish(mqtt_topic(DOOR, Channel.STATUS), b"status", retain=True) == 0
-        bridge.await_heard(2)
-        assert sorted(bridge.heard) == [
+        bridge.wait_for_messages(2)
+        assert sorted(bridge.messages) == [
             (mqtt_topic(DOOR, Channel.FRAME), b"frame"),
             (mqtt_topic(DOOR, Channel.STATUS), b"status"),
         ]
         assert bridge.publish(mqtt_topic(DOOR, Channel.CONFIRM), b"done") == 0
-        door.await_heard(1)
+        door.wait_for_messages(1)
 
 
 def test_nobody_else_speaks_as_a_camera_or_to_one(fleet: Layout, broker: tuple[str, int]) -> None:
     foreign = [mqtt_topic(DOOR, channel) for channel in Channel]
     own = [mqtt_topic(YARD, Channel.CONFIRM), mqtt_topic(YARD, Channel.SETTINGS), mqtt_topic(YARD, Channel.PROBES)]
-    yard = enrolled(fleet, YARD)
+    yard = enroll_camera(fleet, YARD)
     assert {tried(broker, yard, topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
     assert {tried(broker, role(fleet, "health"), topic) for topic in foreign} == {NOT_AUTHORIZED}
     given = {channel: tried(broker, role(fleet, "bridge"), mqtt_topic(DOOR, channel)) for channel in Channel}
@@ -76,8 +76,12 @@ def test_nobody_else_speaks_as_a_camera_or_to_one(fleet: Layout, broker: tuple[s
 def test_a_camera_hears_nothing_of_others_and_takes_nothing_of_the_bridges(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
-    bridge_tls, door_tls, yard_tls = role(fleet, "bridge"), enrolled(fleet, DOOR), enrolled(fleet, YARD)
-    with Visitor(broker, bridge_tls) as bridge, Visitor(broker, door_tls) as door, Visitor(broker, yard_tls) as yard:
+    bridge_tls, door_tls, yard_tls = role(fleet, "bridge"), enroll_camera(fleet, DOOR), enroll_camera(fleet, YARD)
+    with (
+        MqttVisitor(broker, bridge_tls) as bridge,
+        MqttVisitor(broker, door_tls) as door,
+        MqttVisitor(broker, yard_tls) as yard,
+    ):
         bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
         for name in ("#", "$SYS/#", "$share/pointillist-bridge/#", shared_filter("pointillist-bridge", Channel.FRAME)):
             yard.subscribe(name)
@@ -86,35 +90,35 @@ def test_a_camera_hears_nothing_of_others_and_takes_nothing_of_the_bridges(
             door.publish(mqtt_topic(DOOR, Channel.FRAME), b"%d" % number)
         bridge.publish(mqtt_topic(DOOR, Channel.CONFIRM), b"not for the yard")
         bridge.publish(mqtt_topic(YARD, Channel.CONFIRM), b"for the yard")
-        bridge.await_heard(20)
-        yard.await_heard(1)
-        assert [payload for _, payload in bridge.heard] == [b"%d" % number for number in range(20)]
-        assert {payload for _, payload in yard.heard} == {b"for the yard"}
+        bridge.wait_for_messages(20)
+        yard.wait_for_messages(1)
+        assert [payload for _, payload in bridge.messages] == [b"%d" % number for number in range(20)]
+        assert {payload for _, payload in yard.messages} == {b"for the yard"}
 
 
 def test_nobody_takes_over_a_session_by_its_client_id(fleet: Layout, broker: tuple[str, int]) -> None:
     with (
-        Visitor(broker, role(fleet, "bridge"), client_id="bridge") as bridge,
-        Visitor(broker, enrolled(fleet, DOOR), client_id="door") as door,
-        Visitor(broker, enrolled(fleet, YARD), client_id="bridge"),
+        MqttVisitor(broker, role(fleet, "bridge"), client_id="bridge") as bridge,
+        MqttVisitor(broker, enroll_camera(fleet, DOOR), client_id="door") as door,
+        MqttVisitor(broker, enroll_camera(fleet, YARD), client_id="bridge"),
     ):
-        with Visitor(broker, role(fleet, "health"), client_id=str(DOOR)):
+        with MqttVisitor(broker, role(fleet, "health"), client_id=str(DOOR)):
             bridge.subscribe(every_camera_filter(Channel.EVENT))
             assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) == 0
-        assert not bridge.gone.is_set()
-        assert not door.gone.is_set()
+        assert not bridge.disconnected.is_set()
+        assert not door.disconnected.is_set()
 
 
 def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_again(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     porch = CameraId("site/porch")
-    before = enrolled(fleet, porch)
+    before = enroll_camera(fleet, porch)
     write_json(fleet.generations, {DOOR: 3})
-    with Visitor(broker, enrolled(fleet, DOOR)) as door, Visitor(broker, before) as visitor:
+    with MqttVisitor(broker, enroll_camera(fleet, DOOR)) as door, MqttVisitor(broker, before) as visitor:
         assert visitor.publish(mqtt_topic(porch, Channel.EVENT)) in (0, 16)
         done = revoke(fleet, porch, WAIT_S)
-        assert visitor.gone.wait(WAIT_S)
+        assert visitor.disconnected.wait(WAIT_S)
         assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) in (0, 16)
     assert (done.certificates, done.generation) == (1, 1)
     assert fleet.generations.read_text().split() == ["{", '"site/door":', "3,", '"site/porch":', "1", "}"]
@@ -123,7 +127,7 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
 
 
 def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, broker: tuple[str, int]) -> None:
-    context = enrolled(fleet, "site/gate").context()
+    context = enroll_camera(fleet, "site/gate").context()
 
     def connect(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
         plain = socket.create_connection(broker, WAIT_S)
@@ -146,7 +150,7 @@ def test_a_stranger_without_tls_gets_no_answer(broker: tuple[str, int]) -> None:
 
 
 def test_a_server_without_tls_is_named_as_that(fleet: Layout) -> None:
-    with dead_air() as place, pytest.raises(BrokerError, match="a server without TLS on this port"):
+    with server_without_tls() as place, pytest.raises(BrokerError, match="a server without TLS on this port"):
         require_mqtt(place, 30, role(fleet, "bridge"))
 
 
@@ -203,7 +207,7 @@ class _Listener:
 async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
-    tls = enrolled(fleet, "site/twin")
+    tls = enroll_camera(fleet, "site/twin")
     links = Broker(*broker, at_once=2, tls={CameraId("site/twin"): tls})
     users = [_Listener(), _Listener()]
     quick = LinkSettings(reconnect_s=0.02, reconnect_max_s=1.0)

@@ -35,7 +35,9 @@ class Way:
     @property
     def url(self) -> str:
         given = {"sslmode": "verify-full", "sslrootcert": str(self.root)} | self.options
-        return f"{self.server.place(self.host)}?{'&'.join(f'{name}={value}' for name, value in given.items() if value)}"
+        return (
+            f"{self.server.url_of(self.host)}?{'&'.join(f'{name}={value}' for name, value in given.items() if value)}"
+        )
 
 
 @pytest.fixture

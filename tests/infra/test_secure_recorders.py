@@ -79,7 +79,7 @@ def recorders(
 ) -> Iterator[Recorders]:
     monkeypatch.setenv("PGPASSWORD", database.PASSWORD)
     options = f"sslmode=verify-full&sslrootcert={kafka_fleet.pki / AUTHORITY_FILE}"
-    made = Recorders(kafka_fleet, tmp_path, f"{secure_postgresql.place()}?{options}")
+    made = Recorders(kafka_fleet, tmp_path, f"{secure_postgresql.url_of()}?{options}")
     yield made
     for process in made.running:
         process.kill()

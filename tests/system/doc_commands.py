@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from tests.infra.command_line import parsed
+from tests.infra.command_line import parse_arguments
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/howto").glob("*.md"))]
@@ -59,7 +59,7 @@ def check_parses(command: Command) -> None:
             if target == "up":
                 _check_up(shlex.split(rest[0].removeprefix("ARGS=") if rest else ""))
         case [program, *arguments] if Path(program).name == "pointillist":
-            parsed(arguments)
+            parse_arguments(arguments)
         case ["pipx", "install", wheel]:
             assert wheel == f"./pointillist-{version('pointillist')}-py3-none-any.whl"
         case _:
@@ -69,7 +69,7 @@ def check_parses(command: Command) -> None:
 def _check_up(arguments: list[str]) -> None:
     from infra.up.settings import scenario_file
 
-    options = parsed(["up", *arguments])
+    options = parse_arguments(["up", *arguments])
     if options["scenario"] is not None:
         assert scenario_file(options["scenario"]).is_file(), f"no scenario {options['scenario']}"
 
@@ -80,7 +80,7 @@ def check_mentions(command: Command) -> None:
     while words and words[0].startswith("--"):  # an option of `pointillist` itself, with its value
         words = words[2:]
     try:
-        parsed(words)
+        parse_arguments(words)
     except ValueError:  # a group without a subcommand
         return
     except Exception as error:

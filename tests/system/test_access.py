@@ -29,7 +29,7 @@ from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start_client
 from tests.commands import run_command
-from tests.infra.secure import WAIT_S, Visitor
+from tests.infra.secure import WAIT_S, MqttVisitor
 from tests.infra.test_camera_attach import write_video
 from tests.system.records import await_more_recorded, recorded_frames
 from tests.waiting import wait_until
@@ -82,10 +82,10 @@ def test_both_brokers_refuse_a_revoked_admin_while_frames_are_recorded(system: R
     stolen = steal_certificate(system.state, "admin", tmp_path / "stolen")
     mqtt = address_of(system, "mosquitto")
     kafka = system.roles()["kafka"]["listen"]
-    with Visitor(mqtt, stolen) as thief:
+    with MqttVisitor(mqtt, stolen) as thief:
         assert asyncio.run(can_create_topic(KafkaAccess(kafka, stolen)))
         revoke(system.state, "admin")
-        assert thief.gone.wait(WAIT_S)
+        assert thief.disconnected.wait(WAIT_S)
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
         require_mqtt(mqtt, WAIT_S, stolen)
     assert not asyncio.run(can_create_topic(KafkaAccess(kafka, stolen)))
