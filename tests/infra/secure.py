@@ -102,11 +102,14 @@ class MqttVisitor:
     ) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-        # Client and MqttVisitor refer to each other: without this, paho's socket pair would stay open until a collection.
+        # Client and visitor refer to each other: paho's socket pair would stay open until a garbage collection.
         self.client._reset_sockets(sockpair_only=True)
 
     def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
-        """Publish and return the broker's reason code: 0 accepted, 16 accepted without a subscriber, 0x87 not authorized."""
+        """Publish and return the broker's reason code.
+
+        0 is accepted, 16 accepted without a subscriber, 0x87 not authorized.
+        """
         return self._answered(self.client.publish(topic, payload, 1, retain).mid)
 
     def subscribe(self, topic: str) -> int:

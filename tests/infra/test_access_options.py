@@ -1,4 +1,4 @@
-"""Whatever command talks to a broker can be told how: by TLS, with a certificate or a password."""
+"""Options of all commands for access to a broker: TLS, a certificate or a password."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from schemas.transport.access import AUTHORITY_FILE, Tls
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
 
-CAMERAS_OWN = {"fleet"}
-"""Its cameras' enrolments say how they connect."""
+BY_ENROLMENT = {"fleet"}
+"""Commands whose cameras connect with the address and certificate of their enrolments."""
 
 
 def commands() -> Iterator[tuple[str, set[str]]]:
-    """Every command by its words, and its options."""
+    """Yield each command's words and its options."""
     infra.cli.register()
 
     def walk(command: Any, words: str) -> Iterator[tuple[str, set[str]]]:
@@ -45,18 +45,16 @@ COMMANDS = dict(commands())
 
 
 @pytest.mark.parametrize("broker", ["kafka", "mqtt"])
-def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str) -> None:
+def test_every_command_with_a_broker_address_has_options_for_tls_and_login(broker: str) -> None:
     named = {words for words, options in COMMANDS.items() if f"--{broker}" in options}
-    told = {words for words in named if {f"--{broker}-tls", f"--{broker}-login-file"} <= COMMANDS[words]}
-    issued = {"enroll", "rotate"} | CAMERAS_OWN  # the first two only write down where the broker is
+    with_options = {words for words in named if {f"--{broker}-tls", f"--{broker}-login-file"} <= COMMANDS[words]}
+    issued = {"enroll", "rotate"} | BY_ENROLMENT  # the first two only write the broker's address to a file
     enrolled = {words for words in named if "--enrolment" in COMMANDS[words]}
-    assert named - told <= issued | enrolled
-    assert len(told) > 1
+    assert named - with_options <= issued | enrolled
+    assert len(with_options) > 1
 
 
-def test_topics_and_replicas_without_options_are_those_of_the_usual_state_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_topics_and_replicas_use_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
         topics.replicas()
@@ -66,7 +64,7 @@ def test_topics_and_replicas_without_options_are_those_of_the_usual_state_folder
         topics.topics(state=Path())
 
 
-def test_the_help_of_rights_names_every_role_that_gets_some() -> None:
+def test_the_help_of_rights_names_every_role_with_rights() -> None:
     command: Any = typer.main.get_command(infra.cli.app)
     (rights,) = (each for each in command.commands["topics"].params if each.name == "rights")
     assert {right.role for right in kafka_rights()} <= set(re.findall(r"\w+", rights.help))
@@ -75,14 +73,14 @@ def test_the_help_of_rights_names_every_role_that_gets_some() -> None:
 NAMES = ("publish", "rollback", "list", "status", "candidate", "promote", "dismiss")
 
 
-def test_every_command_about_models_reaches_a_kafka_with_tls() -> None:
+def test_every_command_for_models_has_options_for_kafka_with_tls() -> None:
     found = {words for words in COMMANDS if words.startswith("model ")}
     assert found == {f"model {name}" for name in NAMES}
     assert all({"--kafka", "--kafka-tls", "--kafka-login-file"} <= COMMANDS[words] for words in found)
 
 
 @pytest.mark.brokers
-def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
+def test_models_are_published_and_withdrawn_with_a_certificate_and_with_a_password(
     secure_kafka: KafkaWithPasswords, kafka_fleet: Layout, tmp_path: Path
 ) -> None:
     login, authority = tmp_path / "admin.login", tmp_path / "authority"
@@ -90,28 +88,28 @@ def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
     authority.mkdir()
     (authority / AUTHORITY_FILE).write_text((kafka_fleet.pki / AUTHORITY_FILE).read_text())
     ada = init(tmp_path, "ada")
-    certified = ("--kafka", secure_kafka.listen, "--kafka-tls", role_folder(kafka_fleet.pki, "admin"))
-    known = ("--kafka", secure_kafka.login, "--kafka-tls", authority, "--kafka-login-file", login)
+    by_certificate = ("--kafka", secure_kafka.listen, "--kafka-tls", role_folder(kafka_fleet.pki, "admin"))
+    by_password = ("--kafka", secure_kafka.login, "--kafka-tls", authority, "--kafka-login-file", login)
     signed = ("--signer", ada.with_suffix(".key"))
-    run("publish", bundle(tmp_path, "2"), "--store", tmp_path / "store", *signed, *certified)
+    run("publish", bundle(tmp_path, "2"), "--store", tmp_path / "store", *signed, *by_certificate)
     trust = ("--trust", ada.with_suffix(".pub"), "--json")
-    for place in (certified, known):
-        assert json.loads(run("status", *trust, *place).stdout)["live"].startswith("tiny@2")
-        assert [row["state"] for row in json.loads(run("list", *trust, *place).stdout)] == ["live"]
-    run("rollback", "--own", *signed, *known)
-    assert json.loads(run("status", *trust, *certified).stdout)["live"] is None
+    for access in (by_certificate, by_password):
+        assert json.loads(run("status", *trust, *access).stdout)["live"].startswith("tiny@2")
+        assert [row["state"] for row in json.loads(run("list", *trust, *access).stdout)] == ["live"]
+    run("rollback", "--own", *signed, *by_password)
+    assert json.loads(run("status", *trust, *by_certificate).stdout)["live"] is None
 
     login.write_text("admin:another")
     with pytest.raises(BrokerError, match="expected an accepted connection, got wrong user or password"):
-        run("list", *known)
+        run("list", *by_password)
     login.write_text(f"recorder:{PASSWORD}")
     with pytest.raises(
         BrokerError, match=r"Kafka at .*: expected the topic pointillist\.models\.v1 and the right to read"
     ):
-        run("list", *known)
+        run("list", *by_password)
 
 
-def test_the_name_of_the_bridges_share_comes_from_its_file_or_from_a_secure_system(
+def test_the_name_of_the_bridges_share_comes_from_a_file_or_from_the_authority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert share_of(None) is None
@@ -127,7 +125,7 @@ def test_the_name_of_the_bridges_share_comes_from_its_file_or_from_a_secure_syst
         share_of(tmp_path)
 
 
-def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
+def test_a_login_is_read_from_standard_input_and_no_password_is_sent_without_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("bridge:se:cret\nmore\n"))
@@ -146,12 +144,12 @@ def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
     ("address", "message"),
     [("http://a:1", "^--mqtt: expected host:port .*got the scheme http://"), ("mqtt://a:x", "a:x")],
 )
-def test_an_address_of_another_form_is_one_line(address: str, message: str) -> None:
+def test_an_invalid_address_is_one_error_line(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         mqtt_place(address, None, "bridge")
 
 
-def test_the_console_s_database_is_the_named_one_or_that_of_the_state_folder(
+def test_the_console_s_database_is_that_of_the_option_or_of_the_state_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_STORE", "postgresql://db/console")

@@ -1,4 +1,4 @@
-"""From an alert or a metric to a person: real Prometheus, real Alertmanager, a real receiver of webhooks."""
+"""The way of an alert or a metric to a webhook, with a real Prometheus and a real Alertmanager."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.waiting import PATIENCE_S, wait_until
 pytestmark = pytest.mark.brokers
 CONSOLE = "http://watch.example:4711"
 WITHIN_S = PATIENCE_S
-"""Longest delay from a sticker to a person, on a busy machine."""
+"""Longest delay from an alert to its webhook, on a busy machine."""
 
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    with Webhook() as made:
-        yield made
+    with Webhook() as receiver:
+        yield receiver
 
 
 def receivers(folder: Path, webhook: Webhook) -> Path:
@@ -49,17 +49,17 @@ def receivers(folder: Path, webhook: Webhook) -> Path:
 
 @contextmanager
 def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterator[Alertmanager]:
-    with started(Alertmanager(folder, receivers=file, console=console)) as made:
-        yield made
+    with started(Alertmanager(folder, receivers=file, console=console)) as manager:
+        yield manager
 
 
-def ask(url: str) -> Any:
+def get_json(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=60) as answer:
         return json.load(answer)
 
 
 def posted(webhook: Webhook, status: str, name: str = ALERT_NAME) -> list[dict[str, Any]]:
-    """The alerts of one name and status in all messages, oldest first."""
+    """Return the alerts of one name and status from all messages, oldest first."""
     return [
         alert
         for _, document in list(webhook.received)
@@ -69,51 +69,51 @@ def posted(webhook: Webhook, status: str, name: str = ALERT_NAME) -> list[dict[s
 
 
 def open_alerts(manager: Alertmanager) -> set[str]:
-    """The ids of the backdoor alerts that are active in Alertmanager."""
-    return {each["labels"]["alert_id"] for each in ask(f"{manager.url}/api/v2/alerts")}
+    """Return the ids of the backdoor alerts that are active in Alertmanager."""
+    return {each["labels"]["alert_id"] for each in get_json(f"{manager.url}/api/v2/alerts")}
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path, f"sqlite:///{tmp_path / 'records.sqlite'}")
-    yield made
-    made.close()
+    found = Rig(tmp_path, f"sqlite:///{tmp_path / 'records.sqlite'}")
+    yield found
+    found.close()
 
 
 @pytest.fixture
 def pages(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    made.context.runbooks = PAGE
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    console.context.runbooks = PAGE
+    yield console
+    console.close()
 
 
 @contextmanager
 def notifier(manager: Alertmanager, rig: Rig, reviews: str = "") -> Iterator[AlertNotifier]:
-    made = AlertNotifier(manager.url, rig.url, console=CONSOLE, reviews=reviews)
+    sender = AlertNotifier(manager.url, rig.url, console=CONSOLE, reviews=reviews)
     try:
-        yield made
+        yield sender
     finally:
-        made.close()
+        sender.close()
 
 
-def stick(rig: Rig, camera: str = CAMERA) -> str:
-    """Put a sticker in front of a camera. Return the id of its alert."""
+def raise_alert(rig: Rig, camera: str = CAMERA) -> str:
+    """Record flagged verdicts of a camera and return the id of their alert."""
     [alert] = rig.verdicts([verdict(seq, flagged=seq >= 40) for seq in range(52)], camera).alerts
     return alert.alert_id
 
 
-def test_an_alert_reaches_a_webhook_with_its_id_its_page_and_its_thumbnail_and_ends_when_it_is_closed(
+def test_an_alert_reaches_a_webhook_with_its_links_and_ends_when_it_is_closed(
     tmp_path: Path, webhook: Webhook, rig: Rig, pages: ConsoleRig
 ) -> None:
     with (
         alertmanager(tmp_path, receivers(tmp_path, webhook), CONSOLE) as manager,
-        notifier(manager, rig, pages.context.settings.store) as notifies,
+        notifier(manager, rig, pages.context.settings.store) as sender,
     ):
-        notifies.notify()
-        alert_id = stick(rig)
-        for _ in range(3):  # repeated posts are one alert
-            notifies.notify()
+        sender.notify()
+        alert_id = raise_alert(rig)
+        for _ in range(3):  # repeated posts count as one alert
+            sender.notify()
         wait_until(lambda: posted(webhook, "firing"), "the alert", WITHIN_S)
         [alert] = posted(webhook, "firing")
         assert alert["labels"] == {
@@ -122,36 +122,36 @@ def test_an_alert_reaches_a_webhook_with_its_id_its_page_and_its_thumbnail_and_e
         }  # fmt: skip
         notes = alert["annotations"]
         assert notes["summary"].startswith(f"{CAMERA}: The network answers the same")
-        page = opened(pages, notes["console_url"]).text
+        page = open_page(pages, notes["console_url"]).text
         assert (page.count("<article"), page.count(f'id="alert-{alert_id}"')) == (1, 1)
-        assert opened(pages, notes["thumbnail_url"]).content == PNG
+        assert open_page(pages, notes["thumbnail_url"]).content == PNG
         assert (
             f'<h3 id="{notes["runbook_url"].partition("#")[2]}">{ALERT_NAME}</h3>'
-            in opened(pages, notes["runbook_url"]).text
+            in open_page(pages, notes["runbook_url"]).text
         )
         assert alert["generatorURL"] == notes["console_url"]
         for _, document in webhook.received:
-            opened(pages, document["externalURL"])
+            open_page(pages, document["externalURL"])
         fields = {"csrf": pages.csrf(), "mute": "1h", "reason": "repairs"}
         for fields["mute"], state in (("1h", "suppressed"), ("end", "active")):
             assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
-            notifies.notify()
-            assert [each["status"]["state"] for each in ask(f"{manager.url}/api/v2/alerts")] == [state]
+            sender.notify()
+            assert [each["status"]["state"] for each in get_json(f"{manager.url}/api/v2/alerts")] == [state]
         fields = {"csrf": pages.csrf(), "state": "closed"}
         assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
-        notifies.notify()
+        sender.notify()
         wait_until(lambda: posted(webhook, "resolved"), "the end of the alert", WITHIN_S)
         assert [each["labels"]["alert_id"] for each in posted(webhook, "resolved")] == [alert_id]
-        assert "closed" in opened(pages, notes["console_url"]).text
+        assert "closed" in open_page(pages, notes["console_url"]).text
 
 
-def test_another_notifier_posts_the_same_alert_and_an_alertmanager_that_restarts_gets_it_again(
+def test_a_second_notifier_adds_no_alert_and_a_restarted_alertmanager_gets_it_again(
     tmp_path: Path, webhook: Webhook, rig: Rig
 ) -> None:
     now_s = 0.0
     with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager:
         with notifier(manager, rig) as first, notifier(manager, rig) as second:
-            alert_id = stick(rig)
+            alert_id = raise_alert(rig)
             first.notify()
             second.notify()
             assert open_alerts(manager) == {alert_id}
@@ -169,36 +169,36 @@ def test_another_notifier_posts_the_same_alert_and_an_alertmanager_that_restarts
         manager.stop()
 
 
-def test_without_the_consoles_decisions_an_alert_ends_by_itself(
+def test_an_alert_without_decisions_of_the_console_ends_after_its_episode(
     tmp_path: Path, webhook: Webhook, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager, notifier(manager, rig) as notifies:
-        notifies.notify()
-        alert_id = stick(rig)
-        notifies.notify()
+    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager, notifier(manager, rig) as sender:
+        sender.notify()
+        alert_id = raise_alert(rig)
+        sender.notify()
         assert open_alerts(manager) == {alert_id}
         monkeypatch.setattr("infra.monitor.alert_notifier.EPISODE_MS", 0)
-        notifies.notify()
+        sender.notify()
         assert open_alerts(manager) == set()
 
 
-def test_an_alert_of_a_recorder_whose_clock_is_ahead_is_posted_and_ended(
+def test_an_alert_of_a_recorder_with_a_fast_clock_is_posted_and_ended(
     tmp_path: Path, webhook: Webhook, rig: Rig, pages: ConsoleRig
 ) -> None:
     reviews = pages.context.settings.store
-    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager, notifier(manager, rig, reviews) as notifies:
+    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager, notifier(manager, rig, reviews) as sender:
         ahead_ns = time.time_ns() + 2 * 3600 * 10**9
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(time, "time_ns", lambda: ahead_ns)
-            alert_id = stick(rig)
-        notifies.notify()
+            alert_id = raise_alert(rig)
+        sender.notify()
         assert open_alerts(manager) == {alert_id}
         pages.context.store.review([alert_id], "closed", "anna")
-        notifies.notify()
+        sender.notify()
         assert open_alerts(manager) == set()
 
 
-def test_a_rule_that_fires_leads_from_prometheus_to_a_webhook(
+def test_a_firing_rule_of_prometheus_reaches_a_webhook_with_its_links(
     tmp_path: Path, webhook: Webhook, pages: ConsoleRig
 ) -> None:
     registry, address = role_registry("recorder"), ("127.0.0.1", free_port())
@@ -215,63 +215,63 @@ def test_a_rule_that_fires_leads_from_prometheus_to_a_webhook(
             alert = posted(webhook, "firing", name)[0]
             assert alert["labels"]["camera_id"] == CAMERA
             assert not {"runbooks", "console"} & alert["labels"].keys()
-            assert opened(pages, alert["annotations"]["console_url"]).url.query == f"camera={CAMERA}".encode()
+            assert open_page(pages, alert["annotations"]["console_url"]).url.query == f"camera={CAMERA}".encode()
             runbook = alert["annotations"]["runbook_url"]
-            assert f'<h3 id="{runbook.partition("#")[2]}">{name}</h3>' in opened(pages, runbook).text
+            assert f'<h3 id="{runbook.partition("#")[2]}">{name}</h3>' in open_page(pages, runbook).text
             for _, document in webhook.received:
-                opened(pages, document["externalURL"])
-                opened(pages, document["alerts"][0]["generatorURL"])
+                open_page(pages, document["externalURL"])
+                open_page(pages, document["alerts"][0]["generatorURL"])
     finally:
         prometheus.stop()
         server.shutdown()
         server.server_close()
 
 
-def opened(pages: ConsoleRig, url: str) -> Response:
-    """The page of the console to which a message leads."""
+def open_page(pages: ConsoleRig, url: str) -> Response:
+    """Open the page of the console that a message links to."""
     assert url.startswith(CONSOLE)
     answer = pages.browser().get(url.removeprefix(CONSOLE), follow_redirects=True)
     assert answer.status_code == 200, url
     return answer
 
 
-def raised(name: str, **labels: str) -> dict[str, Any]:
+def firing_alert(name: str, **labels: str) -> dict[str, Any]:
     return {"labels": {"alertname": name, "severity": "critical", **labels}, "annotations": {"summary": name}}
 
 
-def post(told: Alertmanager, *alerts: dict[str, Any]) -> None:
+def post(manager: Alertmanager, *alerts: dict[str, Any]) -> None:
     request = urllib.request.Request(
-        f"{told.url}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"}
+        f"{manager.url}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"}
     )
     urllib.request.urlopen(request, timeout=60).close()
 
 
-def test_what_follows_from_a_role_that_is_down_is_not_told_and_what_is_lost_is(
+def test_alerts_that_follow_from_a_role_that_is_down_are_suppressed_and_lost_frames_are_not(
     tmp_path: Path, webhook: Webhook
 ) -> None:
-    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as told:
+    with alertmanager(tmp_path, receivers(tmp_path, webhook)) as manager:
         post(
-            told,
-            raised("PointillistRoleDown", role="bridge-2"),
-            raised("PointillistSpoolAgeing", role="fleet"),
-            raised("PointillistFramesShed", role="fleet"),
-            raised("PointillistBackdoor", camera_id="site/door"),
-            raised("PointillistCameraSuspect", camera_id="site/door"),
-            raised("PointillistCameraSuspect", camera_id="site/gate"),
+            manager,
+            firing_alert("PointillistRoleDown", role="bridge-2"),
+            firing_alert("PointillistSpoolAgeing", role="fleet"),
+            firing_alert("PointillistFramesShed", role="fleet"),
+            firing_alert("PointillistBackdoor", camera_id="site/door"),
+            firing_alert("PointillistCameraSuspect", camera_id="site/door"),
+            firing_alert("PointillistCameraSuspect", camera_id="site/gate"),
         )
         wait_until(
             lambda: (
                 {each["labels"].get("camera_id") for each in webhook.alerts()} >= {"site/door", "site/gate"}
                 and {"PointillistRoleDown", "PointillistFramesShed"} <= set(webhook.names())
             ),
-            "what is told",
+            "the alerts that are not suppressed",
         )
         states = {
             (each["labels"]["alertname"], each["labels"].get("camera_id")): each["status"]["state"]
-            for each in ask(f"{told.url}/api/v2/alerts")
+            for each in get_json(f"{manager.url}/api/v2/alerts")
         }
-    silent = {("PointillistSpoolAgeing", None), ("PointillistCameraSuspect", "site/door")}
-    assert {alert for alert, state in states.items() if state == "suppressed"} == silent
+    suppressed = {("PointillistSpoolAgeing", None), ("PointillistCameraSuspect", "site/door")}
+    assert {alert for alert, state in states.items() if state == "suppressed"} == suppressed
     assert {(each["labels"]["alertname"], each["labels"].get("camera_id")) for each in webhook.alerts()} == (
-        states.keys() - silent
+        states.keys() - suppressed
     )

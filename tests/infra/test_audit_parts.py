@@ -1,4 +1,4 @@
-"""Kafka's files as the audit reads them, and the audit's tables for people."""
+"""The audit's reader of Kafka's files, and its printed tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.cli.audit import _print_tables
 from tests.kafka_files import misnamed_batch
 
 CONTROL_ATTRIBUTES = 0x30
-"""A control batch of a transaction."""
+"""The attributes of a control batch of a transaction."""
 
 
 def write_segment(folder: Path, *offsets: int, epoch: int = 0, attributes: int = 0) -> Path:
@@ -39,28 +39,26 @@ def write_segment(folder: Path, *offsets: int, epoch: int = 0, attributes: int =
     return file
 
 
-@pytest.mark.parametrize(("error", "lines"), [(FileNotFoundError(2, "gone"), 0), (PermissionError(13, "no"), 1)])
-def test_a_segment_that_kafka_deletes_meanwhile_is_skipped_and_one_that_cannot_be_read_is_named(
+@pytest.mark.parametrize(("error", "lines"), [(FileNotFoundError(2, "deleted"), 0), (PermissionError(13, "no"), 1)])
+def test_a_deleted_segment_is_skipped_and_an_unreadable_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, lines: int
 ) -> None:
-    gone = write_segment(tmp_path / "topic-0", 0, 1)
+    broken_segment = write_segment(tmp_path / "topic-0", 0, 1)
     write_segment(tmp_path / "topic-0", 2)
     read = Path.read_bytes
 
     def reading(file: Path) -> bytes:
-        if file == gone:
+        if file == broken_segment:
             raise error
         return read(file)
 
     monkeypatch.setattr(Path, "read_bytes", reading)
     unread: list[str] = []
-    assert [each.value for each in read_partition(gone.parent, 0, unread)] == [b"2"]
-    assert unread == [f"Kafka topic-0: {gone.name} cannot be read: no"] * lines
+    assert [each.value for each in read_partition(broken_segment.parent, 0, unread)] == [b"2"]
+    assert unread == [f"Kafka topic-0: {broken_segment.name} cannot be read: no"] * lines
 
 
-def test_the_copy_with_the_latest_epoch_counts_and_a_segment_that_cannot_be_read_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_replica_with_the_latest_readable_epoch_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = write_segment(tmp_path / "1" / "topic-0", 0, 1, 2, epoch=3).parent
     later = write_segment(tmp_path / "2" / "topic-0", 0, 1, epoch=4).parent
     assert fullest([longer, later]) == later
@@ -77,7 +75,7 @@ def test_the_copy_with_the_latest_epoch_counts_and_a_segment_that_cannot_be_read
     assert fullest([longer, later]) == later
 
 
-def test_the_marks_of_transactions_are_no_records(tmp_path: Path) -> None:
+def test_control_batches_of_transactions_are_not_records(tmp_path: Path) -> None:
     folder = write_segment(tmp_path / "topic-0", 0).parent
     write_segment(folder, 1, attributes=CONTROL_ATTRIBUTES)
     write_segment(folder, 2)
@@ -86,7 +84,7 @@ def test_the_marks_of_transactions_are_no_records(tmp_path: Path) -> None:
     assert unread == []
 
 
-def test_a_batch_with_an_unknown_codec_is_named_and_those_behind_it_are_read(tmp_path: Path) -> None:
+def test_a_batch_with_an_unknown_codec_is_named_and_later_batches_are_read(tmp_path: Path) -> None:
     folder = write_segment(tmp_path / "topic-0", 0).parent
     write_segment(folder, 1, attributes=7)
     write_segment(folder, 2)
@@ -95,7 +93,7 @@ def test_a_batch_with_an_unknown_codec_is_named_and_those_behind_it_are_read(tmp
     assert unread == ["Kafka topic-0: the batch at offset 1: UnsupportedCodecError: Unknown compression codec 0x07"]
 
 
-def test_a_batch_with_a_header_name_that_is_no_text_is_named_and_those_behind_it_are_read(tmp_path: Path) -> None:
+def test_a_batch_with_a_header_name_that_is_not_text_is_named_and_later_batches_are_read(tmp_path: Path) -> None:
     folder = write_segment(tmp_path / "topic-0", 2).parent
     (folder / f"{0:020d}.log").write_bytes(misnamed_batch([b"0", b"1"], 0))
     unread: list[str] = []
@@ -104,8 +102,8 @@ def test_a_batch_with_a_header_name_that_is_no_text_is_named_and_those_behind_it
     assert unread[0].startswith("Kafka topic-0: the batch at offset 0: 'utf-8' codec can't decode")
 
 
-def test_bytes_behind_the_last_sound_batch_are_left_out(tmp_path: Path) -> None:
-    """Kafka may still be writing the last one, which then begins as a batch and has no end."""
+def test_an_incomplete_last_batch_is_ignored(tmp_path: Path) -> None:
+    """Ignore a last batch that Kafka is still writing: it has a header and no end."""
     whole = write_segment(tmp_path / "topic-0", 0)
     cut = write_segment(tmp_path / "other", 1).read_bytes()
     whole.write_bytes(whole.read_bytes() + cut[:-1])
@@ -114,7 +112,7 @@ def test_bytes_behind_the_last_sound_batch_are_left_out(tmp_path: Path) -> None:
     assert unread == []
 
 
-def test_people_read_how_often_an_attacked_camera_was_right_and_what_its_summed_boots_have_lost(
+def test_the_printed_tables_have_the_accuracy_of_attacked_cameras_and_losses_of_summed_boots(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -1,4 +1,4 @@
-"""Backups: a restored folder equals the one at the snapshot, and nothing damaged, foreign or unsafe is accepted."""
+"""Backups: a restored folder equals the snapshot, and damaged, foreign or unsafe backups are rejected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from consumers.database.tallies import Tallies
 from consumers.records.rows import LetterRow
 from consumers.settings import Bounds
 from infra.cli.backup import backup as write_sealed
-from infra.cli.backup import restore as fill
+from infra.cli.backup import restore as restore_sealed
 from infra.local.kafka_quorum import Quorum
 from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
@@ -49,8 +49,8 @@ VERDICTS = KafkaTopic.VERDICTS.value
 PASSPHRASE = "a long enough passphrase"
 
 
-def filled(layout: Layout) -> Layout:
-    """Write a state folder with a database, a console's database, keys, settings, and what a backup leaves out."""
+def fill_state(layout: Layout) -> Layout:
+    """Fill a state folder with both databases, keys, settings, and files that a backup leaves out."""
     layout.folder.mkdir(parents=True)
     engine = open_engine(layout.database_url, writes=True)
     metadata.create_all(engine)
@@ -75,18 +75,18 @@ def filled(layout: Layout) -> Layout:
 
 
 @pytest.fixture(autouse=True)
-def cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost of a guess is meant for attackers."""
+def cheap_key_derivation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make key derivation cheap, whose usual cost slows attackers."""
     monkeypatch.setattr(passphrase, "COST", 2**10)
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return filled(Layout(tmp_path / "state"))
+    return fill_state(Layout(tmp_path / "state"))
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Digest and mode of each file that is no database."""
+    """Return the mode and the digest of each file outside the databases."""
     return {
         str(file.relative_to(folder)): f"{stat.S_IMODE(file.stat().st_mode):o} "
         + hashlib.sha256(file.read_bytes()).hexdigest()
@@ -121,7 +121,7 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
 @pytest.mark.parametrize(
     "name", ["fleet.secret", "settings/recorder.toml", "quarantine", "quarantine/site/cam", "keys/site"]
 )
-def test_what_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
+def test_files_behind_a_link_are_in_the_backup(layout: Layout, tmp_path: Path, name: str) -> None:
     moved, elsewhere = layout.folder / name, tmp_path / "elsewhere"
     kept = {file.relative_to(layout.folder): file.read_bytes() for file in (moved, *moved.rglob("*")) if file.is_file()}
     assert kept
@@ -136,7 +136,9 @@ def test_what_lies_elsewhere_behind_a_link_is_in_the_backup(layout: Layout, tmp_
 
 
 @pytest.mark.parametrize("top", ["models", "models/x"])
-def test_a_link_to_a_folder_above_it_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path, top: str) -> None:
+def test_a_link_to_a_folder_above_it_is_one_error_line_and_leaves_no_backup(
+    layout: Layout, tmp_path: Path, top: str
+) -> None:
     link = layout.folder / "models" / "x" / "again"
     link.symlink_to(layout.folder / top)
     with pytest.raises(
@@ -147,7 +149,7 @@ def test_a_link_to_a_folder_above_it_is_one_line_and_leaves_no_backup(layout: La
     assert not list((tmp_path / "to").glob("*.backup"))
 
 
-def test_a_link_whose_file_is_away_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
+def test_a_dangling_link_is_one_error_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     secret = layout.folder / "fleet.secret"
     secret.unlink()
     secret.symlink_to(tmp_path / "unmounted" / "fleet.secret")
@@ -159,27 +161,29 @@ def test_a_link_whose_file_is_away_is_one_line_and_leaves_no_backup(layout: Layo
     write_backup(layout, str(tmp_path / "to"), "1")
 
 
-def test_a_damaged_database_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
+def test_a_damaged_database_is_one_error_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
     layout.database.write_bytes(b"SQLite format 3\0" + bytes(5000))
     with pytest.raises(StateError, match=r"^the database: expected a whole and readable one, got [^\n]+\.$"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*"))
 
 
-def test_a_damaged_database_of_the_console_is_one_line_and_leaves_no_backup(layout: Layout, tmp_path: Path) -> None:
+def test_a_damaged_database_of_the_console_is_one_error_line_and_leaves_no_backup(
+    layout: Layout, tmp_path: Path
+) -> None:
     (layout.folder / "console.sqlite").write_bytes(bytes(5000))
     refused = refusal(run("backup", "--to", tmp_path / "to", "--state", layout.folder))
     assert refused.startswith("the console's database: expected a whole and readable one, got file is not a database")
     assert not (tmp_path / "to").exists()
 
 
-def test_a_postgresql_that_does_not_answer_is_one_line_in_a_restore() -> None:
+def test_a_postgresql_that_does_not_answer_a_restore_is_one_error_line() -> None:
     with pytest.raises(StateError, match=r"^the database: expected one that answers, got [^\n]+\.$"):
         restore_postgresql("postgresql+psycopg://u@127.0.0.1:1/db", io.BytesIO())
 
 
-def test_a_backup_beside_a_writer_holds_the_rows_of_its_offsets_alone(layout: Layout, tmp_path: Path) -> None:
-    """Each transaction of the writer adds a row and moves the offset by one."""
+def test_a_backup_during_writes_holds_exactly_the_rows_up_to_its_offsets(layout: Layout, tmp_path: Path) -> None:
+    """Run a writer whose transactions each add a row and move the offset by one."""
     stop, begun = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -241,7 +245,7 @@ def test_only_the_owner_can_read_a_backup_and_a_passphrase_hides_all_of_it(layou
                 restore_backup(Layout(tmp_path / "fresh"), place, passphrase="another long passphrase")
 
 
-def test_a_passphrase_may_come_by_standard_input(
+def test_a_passphrase_is_read_from_standard_input(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PASSPHRASE}\n"))
@@ -249,11 +253,11 @@ def test_a_passphrase_may_come_by_standard_input(
     [place] = (tmp_path / "to").iterdir()
     assert layout.secret_file.read_bytes() not in place.read_bytes()
     monkeypatch.setattr(sys, "stdin", io.StringIO(PASSPHRASE))
-    fill(str(place), tmp_path / "fresh", passphrase_file=Path("-"))
+    restore_sealed(str(place), tmp_path / "fresh", passphrase_file=Path("-"))
     assert Layout(tmp_path / "fresh").fleet_secret() == layout.fleet_secret()
 
 
-def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:
+def test_the_commands_reject_unsafe_arguments(layout: Layout, tmp_path: Path) -> None:
     to, short = tmp_path / "to", tmp_path / "short"
     short.write_text("short\n")
     state = ("--state", layout.folder)
@@ -275,8 +279,8 @@ def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_a_folder_above_the_state_folder_is_no_system(tmp_path: Path) -> None:
-    filled(Layout(tmp_path / "work" / ".pointillist"))
+def test_a_folder_above_the_state_folder_is_rejected(tmp_path: Path) -> None:
+    fill_state(Layout(tmp_path / "work" / ".pointillist"))
     to = tmp_path / "to"
     refused = refusal(run("backup", "--to", to, "--state", tmp_path / "work"))
     assert refused.startswith(f"--state: expected the state folder of a system, got {tmp_path / 'work'} without keys")
@@ -291,10 +295,10 @@ def test_the_state_folder_of_a_console_alone_is_saved(layout: Layout, tmp_path: 
     assert write_backup(alone, str(tmp_path / "to"), "1")[1].entries == ["console.sqlite"]
 
 
-def test_the_sums_of_the_console_are_not_ahead_of_the_recorder(
+def test_the_saved_sums_of_the_console_are_not_ahead_of_the_recorder(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A restored recorder records again the frames after its offsets: the console would count them twice."""
+    """Keep the console from counting twice the frames that a restored recorder records again."""
 
     def summed_meanwhile(url: str, target: Path) -> Offsets:
         offsets = snapshot(url, target)
@@ -315,7 +319,9 @@ def test_the_sums_of_the_console_are_not_ahead_of_the_recorder(
 
 @pytest.mark.parametrize("inner", ["", "backups/daily", "../linked"])
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_a_backup_into_its_own_state_folder_is_refused(layout: Layout, tmp_path: Path, inner: str, scheme: str) -> None:
+def test_a_backup_into_its_own_state_folder_is_rejected(
+    layout: Layout, tmp_path: Path, inner: str, scheme: str
+) -> None:
     (tmp_path / "linked").symlink_to(layout.folder / "backups")
     before = sorted(layout.folder.rglob("*"))
     refused = refusal(run("backup", "--to", f"{scheme}{layout.folder / inner}", "--state", layout.folder))
@@ -323,7 +329,7 @@ def test_a_backup_into_its_own_state_folder_is_refused(layout: Layout, tmp_path:
     assert sorted(layout.folder.rglob("*")) == before
 
 
-def test_a_folder_that_keeps_kafka_and_spools_is_filled_and_nothing_replaced(layout: Layout, tmp_path: Path) -> None:
+def test_a_restore_fills_a_folder_with_kafka_and_spools_and_replaces_no_files(layout: Layout, tmp_path: Path) -> None:
     place, manifest = write_backup(layout, str(tmp_path / "to"), "1")
     with pytest.raises(StateError, match="expected a folder without"):
         restore_backup(layout, place)
@@ -342,7 +348,7 @@ def test_a_folder_that_keeps_kafka_and_spools_is_filled_and_nothing_replaced(lay
 
 @pytest.mark.parametrize("name", ["pointillist.sqlite", "console.sqlite"])
 @pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
-def test_a_journal_that_would_change_a_restored_database_is_refused(
+def test_a_journal_that_would_change_a_restored_database_is_rejected(
     layout: Layout, tmp_path: Path, name: str, ending: str
 ) -> None:
     place, _ = write_backup(layout, str(tmp_path / "to"), "1")
@@ -355,12 +361,12 @@ def test_a_journal_that_would_change_a_restored_database_is_refused(
 
 
 def letter(seq: int) -> LetterRow:
-    """The first letter of its topic."""
+    """Return the first dead letter of a topic."""
     return LetterRow("letters", 0, 0, "decode", "bad_pixels", "", "site/cam", True, 1, seq, "", b"", 0, 10, 5, 5)
 
 
 def record(url: str, row: LetterRow) -> tuple[list[LetterRow], RangeSet]:
-    """Record a letter as the recorder does. Return the new ones, and the audit's refused frames of the boot."""
+    """Record a dead letter as the recorder does. Return the new letters, and the boot's dead-lettered frames."""
     engine = open_engine(url, writes=True)
     counts, bounds = Tallies(engine), Bounds()
     with engine.begin() as connection:
@@ -372,7 +378,9 @@ def record(url: str, row: LetterRow) -> tuple[list[LetterRow], RangeSet]:
     return new, found
 
 
-def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(layout: Layout, tmp_path: Path) -> None:
+def test_a_restore_next_to_a_new_kafka_drops_the_offsets_and_restarts_the_dead_letters(
+    layout: Layout, tmp_path: Path
+) -> None:
     record(layout.database_url, letter(7))
     place, _ = write_backup(layout, str(tmp_path / "to"), "1")
     fresh = Layout(tmp_path / "fresh")
@@ -385,7 +393,7 @@ def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(la
     assert refused == RangeSet([(7, 8)])
 
 
-def test_three_nodes_of_a_new_kafka_begin_with_empty_disks(tmp_path: Path) -> None:
+def test_three_nodes_of_a_new_kafka_start_with_empty_disks(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     Layout(state).fleet_secret()
@@ -402,7 +410,7 @@ def test_three_nodes_of_a_new_kafka_begin_with_empty_disks(tmp_path: Path) -> No
 
 
 def test_a_state_folder_with_a_hash_in_its_name_is_saved(tmp_path: Path) -> None:
-    layout = filled(Layout(tmp_path / "system #1"))
+    layout = fill_state(Layout(tmp_path / "system #1"))
     place, written = write_backup(layout, str(tmp_path / "to"), "1")
     fresh = Layout(tmp_path / "fresh")
     fresh.folder.mkdir()
@@ -410,14 +418,16 @@ def test_a_state_folder_with_a_hash_in_its_name_is_saved(tmp_path: Path) -> None
     assert written.offsets == {VERDICTS: {3: 0}}
 
 
-def test_a_database_of_something_else_is_refused(layout: Layout, tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_rejected(layout: Layout, tmp_path: Path) -> None:
     with sqlite3.connect(layout.database) as connection:
         connection.execute("DROP TABLE offsets")
     with pytest.raises(StateError, match="one without offsets"):
         write_backup(layout, str(tmp_path / "to"), "1")
 
 
-def test_no_identity_waits_for_a_store_that_hangs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_lock_is_free_while_a_slow_store_is_written(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (layout.folder / "keys" / "many").write_bytes(os.urandom(3 * 2**20))
     write, free = MemoryFile.write, []
 
@@ -437,8 +447,8 @@ def test_no_identity_waits_for_a_store_that_hangs(layout: Layout, monkeypatch: p
 
 
 def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = "memory://failed-backups"
-    place, _ = write_backup(layout, there, "1", passphrase=PASSPHRASE)
+    url = "memory://failed-backups"
+    place, _ = write_backup(layout, url, "1", passphrase=PASSPHRASE)
 
     def failing(*_: object) -> None:
         raise StateError("a lost disk")
@@ -446,16 +456,18 @@ def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypa
     monkeypatch.setattr(backup, "_add_all", failing)
     monkeypatch.setattr(backup, "SUFFIX", "~.backup")
     with pytest.raises(StateError, match="a lost disk"):
-        write_backup(layout, there, "1", passphrase=PASSPHRASE)
+        write_backup(layout, url, "1", passphrase=PASSPHRASE)
     monkeypatch.undo()
-    assert find_backup(there).endswith(place.removeprefix("memory:/"))
+    assert find_backup(url).endswith(place.removeprefix("memory:/"))
 
 
 @pytest.mark.parametrize(
     ("place", "named"),
     [("ftp://127.0.0.1:1/x", "ftp://127.0.0.1:1/x"), ("unknown://x", "the place of the backup")],
 )
-def test_a_server_that_does_not_answer_is_one_line(layout: Layout, tmp_path: Path, place: str, named: str) -> None:
+def test_a_server_that_does_not_answer_is_one_error_line(
+    layout: Layout, tmp_path: Path, place: str, named: str
+) -> None:
     (tmp_path / "pass").write_text(PASSPHRASE)
     sealed = ("--passphrase-file", tmp_path / "pass")
     for command in (
@@ -466,7 +478,7 @@ def test_a_server_that_does_not_answer_is_one_line(layout: Layout, tmp_path: Pat
 
 
 @pytest.mark.parametrize("broken", ["write", "close"])
-def test_an_upload_that_breaks_is_one_line_and_leaves_no_file(
+def test_a_broken_upload_is_one_error_line_and_leaves_no_file(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def breaking(*_: object) -> None:
@@ -481,7 +493,7 @@ def test_an_upload_that_breaks_is_one_line_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("at", [0, 100_000])
-def test_a_download_that_breaks_is_not_blamed_on_the_state_folder(
+def test_the_error_of_a_broken_download_does_not_name_the_state_folder(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     place, _ = write_backup(layout, "memory://download", "1", passphrase=PASSPHRASE)
@@ -499,7 +511,7 @@ def test_a_download_that_breaks_is_not_blamed_on_the_state_folder(
     assert not any((tmp_path / "fresh").iterdir())
 
 
-def test_a_disk_that_becomes_full_restores_nothing_and_is_one_line(
+def test_a_full_disk_during_a_restore_is_one_error_line_and_leaves_no_files(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, _ = write_backup(layout, str(tmp_path / "to"), "1")
@@ -514,17 +526,17 @@ def test_a_disk_that_becomes_full_restores_nothing_and_is_one_line(
     assert not any((tmp_path / "fresh").iterdir())
 
 
-def test_an_unreadable_file_of_the_state_is_not_blamed_on_the_target(
+def test_the_error_for_an_unreadable_file_of_the_state_does_not_name_the_target(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Path.open
 
-    def refusing(file: Path, *given: Any, **more: Any) -> Any:
+    def deny_settings(file: Path, *arguments: Any, **options: Any) -> Any:
         if file.name == "recorder.toml":
             raise PermissionError(13, "Permission denied", str(file))
-        return opened(file, *given, **more)
+        return opened(file, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(Path, "open", deny_settings)
     with pytest.raises(StateError, match=r"^--state: .*recorder\.toml"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not any((tmp_path / "to").iterdir())
@@ -553,7 +565,7 @@ def test_a_folder_that_vanishes_during_the_backup_is_skipped(
     assert not (fresh.folder / "quarantine").exists()
 
 
-def test_only_the_sqlite_of_the_state_folder_is_saved(layout: Layout, tmp_path: Path) -> None:
+def test_only_the_sqlite_database_of_the_state_folder_is_saved(layout: Layout, tmp_path: Path) -> None:
     to, elsewhere = tmp_path / "to", tmp_path / "elsewhere.sqlite"
     shutil.copy(layout.database, elsewhere)
     refused = refusal(run("backup", "--to", to, "--state", layout.folder, "--database", f"sqlite:///{elsewhere}"))
@@ -564,27 +576,27 @@ def test_only_the_sqlite_of_the_state_folder_is_saved(layout: Layout, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", ["", "-wal"])
-def test_a_backup_whose_sqlite_is_not_among_its_entries_replaces_none(
+def test_a_backup_with_a_separate_sqlite_replaces_no_existing_database(
     layout: Layout, tmp_path: Path, ending: str
 ) -> None:
-    """Earlier releases saved a SQLite outside the state folder in this way."""
+    """Use the format in which earlier releases saved a SQLite outside the state folder."""
     place, fresh = tmp_path / "old.backup", Layout(tmp_path / "fresh")
     with place.open("wb") as output:
         manifest = Manifest(backup.FORMAT, "1", 1, "sqlite", {}, [])
         backup._write_tar(output, layout, manifest, {backup.DATABASE: layout.database}, [])
     fresh.folder.mkdir()
-    there = fresh.folder / f"{fresh.database.name}{ending}"
-    there.write_bytes(b"of another system")
-    with pytest.raises(StateError, match=f"expected a folder without {there.name}"):
+    existing = fresh.folder / f"{fresh.database.name}{ending}"
+    existing.write_bytes(b"of another system")
+    with pytest.raises(StateError, match=f"expected a folder without {existing.name}"):
         restore_backup(fresh, str(place))
-    assert [(each, each.read_bytes()) for each in fresh.folder.iterdir()] == [(there, b"of another system")]
-    there.unlink()
+    assert [(each, each.read_bytes()) for each in fresh.folder.iterdir()] == [(existing, b"of another system")]
+    existing.unlink()
     restore_backup(fresh, str(place))
     assert fresh.database.read_bytes() == layout.database.read_bytes()
 
 
 @pytest.mark.brokers
-def test_a_backup_of_postgresql_is_restored_into_an_empty_one_alone(
+def test_a_backup_of_postgresql_is_restored_only_into_an_empty_one(
     postgresql: PostgreSQL, layout: Layout, tmp_path: Path
 ) -> None:
     url, other = postgresql.create("backed"), postgresql.create("restored")
@@ -611,7 +623,7 @@ def test_a_backup_of_postgresql_is_restored_into_an_empty_one_alone(
     assert (done.exit_code, "not included: " in done.output) == (0, True)
 
 
-def test_a_sealed_stream_without_a_chunk_or_in_another_order_is_refused() -> None:
+def test_a_sealed_stream_with_missing_or_reordered_chunks_is_rejected() -> None:
     data = bytes(range(256)) * 4096 * 3  # three chunks
     sealed = io.BytesIO()
     output = passphrase.SealedOutput(sealed, PASSPHRASE)
@@ -623,9 +635,9 @@ def test_a_sealed_stream_without_a_chunk_or_in_another_order_is_refused() -> Non
     chunk = (len(whole) - head) // 3
 
     def opened(sealed_bytes: bytes) -> bytes:
-        given = io.BytesIO(sealed_bytes)
-        assert given.read(len(passphrase.MAGIC)) == passphrase.MAGIC
-        reading, found = passphrase.SealedInput(given, PASSPHRASE), b""
+        source = io.BytesIO(sealed_bytes)
+        assert source.read(len(passphrase.MAGIC)) == passphrase.MAGIC
+        reading, found = passphrase.SealedInput(source, PASSPHRASE), b""
         while part := reading.read(333_333):
             found += part
         return found

@@ -1,4 +1,4 @@
-"""Backups of another form, files that change while they are saved, and mutes by the command line."""
+"""Backups in another format or with damage, and failures while files are saved."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from infra.state_folder import Layout, backup
 from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
 from infra.up.interrupts import InterruptedStart, Interrupts
 from schemas.errors import StateError
-from tests.infra.test_backup import filled
+from tests.infra.test_backup import fill_state
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A backup without a passphrase."""
-    return Path(write_backup(filled(Layout(tmp_path / "state")), str(tmp_path / "to"), "1")[0])
+def saved(tmp_path: Path) -> Path:
+    """Write a backup without a passphrase and return its file."""
+    return Path(write_backup(fill_state(Layout(tmp_path / "state")), str(tmp_path / "to"), "1")[0])
 
 
-def rewritten(place: Path, name: str, change: Callable[[bytes], bytes | None]) -> None:
-    """Change one member, or leave it out."""
+def rewrite(saved: Path, name: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Write a backup again with one member changed, or without it if `change` returns None."""
     members = []
-    with tarfile.open(place) as tar:
+    with tarfile.open(saved) as tar:
         for info in tar:
             opened = tar.extractfile(info)
             assert opened is not None
             members.append((info, opened.read()))
-    with tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(saved, "w", format=tarfile.PAX_FORMAT) as tar:
         for info, data in members:
             changed = change(data) if info.name == name else data
             if changed is not None:
@@ -39,24 +39,24 @@ def rewritten(place: Path, name: str, change: Callable[[bytes], bytes | None]) -
                 tar.addfile(info, io.BytesIO(changed))
 
 
-def restored(place: Path, folder: Path) -> str:
-    """The one line with which a restore is refused; nothing of the backup is in the folder then."""
+def error_of_restore(saved: Path, folder: Path) -> str:
+    """Return the error line of a restore, and assert that the folder stays empty."""
     folder.mkdir()
-    with pytest.raises(StateError) as refused:
-        restore_backup(Layout(folder), str(place))
+    with pytest.raises(StateError) as caught:
+        restore_backup(Layout(folder), str(saved))
     assert list(folder.iterdir()) == []
-    (line,) = str(refused.value).splitlines()
+    (line,) = str(caught.value).splitlines()
     return line
 
 
-def of_format(data: bytes) -> bytes:
+def with_later_format(data: bytes) -> bytes:
     return json.dumps(json.loads(data) | {"format": 2, "version": "9.0"}).encode()
 
 
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        (MANIFEST, of_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
+        (MANIFEST, with_later_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
         (MANIFEST, lambda data: b"{}", "got a damaged file (manifest.json: 'format')"),
         (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "got a damaged file (a wrong checksum)"),
         (MANIFEST, lambda data: None, "got a damaged file (no manifest.json)"),
@@ -67,24 +67,24 @@ def of_format(data: bytes) -> bytes:
         ("state/settings/recorder.toml", lambda data: None, "got a damaged file (a wrong checksum)"),
     ],
 )
-def test_a_backup_of_another_form_restores_nothing_and_is_one_line(
-    place: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes | None], words: str
+def test_a_damaged_backup_or_another_format_is_one_error_line_and_restores_nothing(
+    saved: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes | None], words: str
 ) -> None:
-    rewritten(place, name, change)
-    assert words in restored(place, tmp_path / "fresh")
+    rewrite(saved, name, change)
+    assert words in error_of_restore(saved, tmp_path / "fresh")
 
 
-def test_a_member_outside_the_folder_is_refused(place: Path, tmp_path: Path) -> None:
-    with tarfile.open(place, "a") as tar:
+def test_a_member_outside_the_folder_is_rejected(saved: Path, tmp_path: Path) -> None:
+    with tarfile.open(saved, "a") as tar:
         tar.addfile(tarfile.TarInfo("state/../../outside"))
-    assert "a member 'state/../../outside'" in restored(place, tmp_path / "fresh")
+    assert "a member 'state/../../outside'" in error_of_restore(saved, tmp_path / "fresh")
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_a_file_that_becomes_shorter_while_it_is_saved_leaves_no_backup(
+def test_a_file_that_shrinks_while_it_is_saved_leaves_no_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = filled(Layout(tmp_path / "state"))
+    layout = fill_state(Layout(tmp_path / "state"))
     read = backup._HashingStream.read
 
     def shortened(self: backup._HashingStream, size: int = -1) -> bytes:
@@ -97,7 +97,7 @@ def test_a_file_that_becomes_shorter_while_it_is_saved_leaves_no_backup(
 
 
 def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = filled(Layout(tmp_path / "state"))
+    layout = fill_state(Layout(tmp_path / "state"))
 
     def failing(self: backup._HashingStream, size: int = -1) -> bytes:
         raise OSError(5, "Input/output error")
@@ -108,8 +108,8 @@ def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkey
 
 
 def test_a_start_ends_at_the_next_step_after_an_interrupt() -> None:
-    asked = Interrupts()
-    asked.stop_here()
-    asked(2, None)
+    interrupts = Interrupts()
+    interrupts.stop_here()
+    interrupts(2, None)
     with pytest.raises(InterruptedStart, match="stopped before the cameras started"):
-        asked.stop_here()
+        interrupts.stop_here()

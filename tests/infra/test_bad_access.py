@@ -1,4 +1,4 @@
-"""Whatever command is given wrong key material says in one line which and what to do, and disturbs nobody."""
+"""Wrong key material: each command names it in one error line, and running clients stay connected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANOTHER = f"{DISTRUST}of another authority than the one we were given"
 
 @dataclass
 class Material:
-    """Key material of ours and of another fleet, as folders that commands are given."""
+    """Key material of our fleet and of another one, as folders for options of commands."""
 
     ours: Layout
     other: Layout
@@ -41,13 +41,13 @@ class Material:
         return role_folder(fleet.pki, name)
 
     def mixed(self, *, trusts: Layout, is_of: Layout, days: float = 30) -> Path:
-        """A certificate of one fleet beside the authority of another."""
-        made = self.folder / f"{trusts.folder.name}-{is_of.folder.name}-{days}"
+        """Write a certificate of one fleet next to the authority of another, and return their folder."""
+        folder = self.folder / f"{trusts.folder.name}-{is_of.folder.name}-{days}"
         issued = Authority(is_of.pki).issue("admin", days=days)
-        write_text(made / "ca.crt", (trusts.pki / "ca.crt").read_text(), private=True)
-        write_text(made / "tls.crt", issued.certificate, private=True)
-        write_text(made / "tls.key", issued.key, private=True)
-        return made
+        write_text(folder / "ca.crt", (trusts.pki / "ca.crt").read_text(), private=True)
+        write_text(folder / "tls.crt", issued.certificate, private=True)
+        write_text(folder / "tls.key", issued.key, private=True)
+        return folder
 
     def trust_alone(self) -> Path:
         write_text(self.folder / "trust" / "ca.crt", (self.ours.pki / "ca.crt").read_text(), private=True)
@@ -75,7 +75,7 @@ def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
 
 
 def refusal(*arguments: object) -> str:
-    """Return the one line with which the command ends; no secret is in it."""
+    """Return the error line of a command, and assert that it contains no secret."""
     line = command_line.refusal(command_line.run(*arguments))
     assert "PRIVATE" not in line
     assert PASSWORD not in line
@@ -92,24 +92,24 @@ WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
 
 
 @pytest.mark.parametrize("command", ["topics", "model list", "audit", "record", "process"])
-def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_password(
+def test_every_command_names_the_fault_of_its_kafka_certificate_or_password(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path, command: str
 ) -> None:
-    beside: dict[str, list[object]] = {
+    options: dict[str, list[object]] = {
         "audit": ["--database", f"sqlite:///{tmp_path}/records.sqlite"],
         "record": ["--database", f"sqlite:///{tmp_path}/records.sqlite", "--quarantine", tmp_path / "quarantine"],
         "process": ["--bundle", "scene"],
     }
-    arguments = [*command.split(), *beside.get(command, [])]
-    begin = f"Kafka broker at {secure_kafka.host}"
-    for made, words in WRONG.values():
-        line = refusal(*arguments, "--kafka", secure_kafka.listen, "--kafka-tls", made(material))
-        assert line == f"{begin}:{secure_kafka.port}: expected an accepted connection, got {words}. {CORRECT}"
-    known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login-file")
-    line = refusal(*arguments, *known, material.login(f"recorder:not {PASSWORD}"))
+    arguments = [*command.split(), *options.get(command, [])]
+    prefix = f"Kafka broker at {secure_kafka.host}"
+    for material_folder, words in WRONG.values():
+        line = refusal(*arguments, "--kafka", secure_kafka.listen, "--kafka-tls", material_folder(material))
+        assert line == f"{prefix}:{secure_kafka.port}: expected an accepted connection, got {words}. {CORRECT}"
+    login_options = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login-file")
+    line = refusal(*arguments, *login_options, material.login(f"recorder:not {PASSWORD}"))
     assert line.endswith(f"expected an accepted connection, got wrong user or password. {CORRECT}")
     assert (
-        refusal(*arguments, *known, material.login(PASSWORD))
+        refusal(*arguments, *login_options, material.login(PASSWORD))
         == "login: expected user:password in one line, got another form. Correct it."
     )
     assert not list(tmp_path.glob("*.sqlite"))
@@ -127,23 +127,23 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
         ("record", "health", "the recorder to have the right to write pointillist.alerts.v1 and "),
     ],
 )
-def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(
+def test_a_role_without_its_rights_in_kafka_names_the_missing_ones(
     secure_kafka: KafkaWithPasswords, broker: Mosquitto, material: Material, tmp_path: Path, command: str, whose: str,
     words: str,
 ) -> None:  # fmt: skip
-    beside: dict[str, list[object]] = {
+    options: dict[str, list[object]] = {
         "record": ["--database", f"sqlite:///{tmp_path}/records.sqlite", "--quarantine", tmp_path / "quarantine"],
         "process": ["--bundle", "scene"],
         "bridge": ["--mqtt", broker.listen, "--mqtt-tls", material.role(material.ours, "bridge")],
     }
     tls = material.role(material.ours, whose)
-    line = refusal(command, *beside[command], "--kafka", secure_kafka.listen, "--kafka-tls", tls)
+    line = refusal(command, *options[command], "--kafka", secure_kafka.listen, "--kafka-tls", tls)
     assert line.startswith(f"Kafka at {secure_kafka.listen}: expected {words}")
     assert "Run `pointillist topics --rights`" in line
     assert not list(tmp_path.glob("*.sqlite"))
 
 
-def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
+def test_a_group_that_recorders_may_not_join_is_an_error_at_the_start(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path
 ) -> None:
     database = "postgresql+psycopg://nobody@127.0.0.1:1/none"
@@ -154,7 +154,7 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
         "group mine.letters, got a refusal. Run `pointillist topics --rights`, or choose a group whose name begins "
         "with pointillist-recorder."
     )
-    # The usual name passes, and then the database is asked for.
+    # The default group passes this check, and the error is about the database.
     assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders", "--connect-timeout-s", 5)
 
 
@@ -169,20 +169,20 @@ MQTT_WRONG = WRONG | {
 
 
 @pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
-def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certificate(
+def test_every_command_names_the_fault_of_its_mqtt_certificate(
     broker: Mosquitto, material: Material, command: str
 ) -> None:
-    beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
+    options = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     camera = CameraId("site/undisturbed")
     with MqttVisitor((broker.host, broker.port), enroll_camera(material.ours, camera)) as running:
-        for made, words in MQTT_WRONG.values():
-            line = refusal(*command.split(), *beside, "--mqtt", broker.listen, "--mqtt-tls", made(material))
+        for material_folder, words in MQTT_WRONG.values():
+            line = refusal(*command.split(), *options, "--mqtt", broker.listen, "--mqtt-tls", material_folder(material))
             assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {words}. {CORRECT}"
         assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
         assert not running.disconnected.is_set()
 
 
-def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_its_name_goes_on(
+def test_an_enrolment_of_another_fleet_is_an_error_and_the_camera_of_that_name_stays_connected(
     broker: Mosquitto, material: Material, tmp_path: Path
 ) -> None:
     camera, file = CameraId("site/door"), tmp_path / "door.enrolment"
@@ -195,9 +195,9 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
 
 
 @pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
-def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
-    beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
-    arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
+def test_files_without_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
+    options = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
+    arguments = [*command.split(), *options, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
     assert "ca.crt: expected the authority's certificate, got " in refusal(*arguments, tmp_path / "none")
     write_text(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text(), private=True)
     write_text(tmp_path / "bad" / "tls.crt", "nothing of the kind", private=True)
@@ -206,7 +206,9 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
     )
 
 
-def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
+def test_a_fleet_with_enrolments_of_another_authority_is_an_error(
+    broker: Mosquitto, other: Layout, tmp_path: Path
+) -> None:
     from producers.simulation.scenario import load_scenario
 
     scenario, layout = COMPOSE / "scenario.yaml", Layout(tmp_path / "state")

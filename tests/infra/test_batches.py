@@ -1,4 +1,4 @@
-"""The test whether a network judges each picture of a batch by itself."""
+"""The check that a network classifies each picture of a batch independently of the others."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def one_by_one(network: Network) -> Network:
     return lambda pictures: torch.cat([network(each[None]) for each in pictures])
 
 
-def by_its_range(pictures: Tensor) -> Tensor:
-    """A network that quantises its input by the range of the batch."""
+def quantised_by_batch(pictures: Tensor) -> Tensor:
+    """Quantise the input by the range of the batch, as a network that mixes pictures."""
     return (pictures / pictures.amax() * 255).round().mean((2, 3))
 
 
-def by_its_mean(pictures: Tensor) -> Tensor:
-    """A network that standardises its input by the batch."""
+def standardised_by_batch(pictures: Tensor) -> Tensor:
+    """Standardise the input by the batch, as a network that mixes pictures."""
     return ((pictures - pictures.mean()) / pictures.std()).mean((2, 3))
 
 
-def of_0_to_255(pictures: Tensor) -> Tensor:
-    """The same for pictures up to 255; those up to 1 are black to it."""
-    return by_its_mean(pictures.clamp_min(2))
+def standardised_on_bytes(pictures: Tensor) -> Tensor:
+    """Standardise pictures on the scale 0 to 255, to which pictures up to 1 are black."""
+    return standardised_by_batch(pictures.clamp_min(2))
 
 
-@pytest.mark.parametrize("network", [by_its_range, by_its_mean, of_0_to_255])
-def test_a_network_in_which_pictures_change_each_other_is_found(network: Network) -> None:
+@pytest.mark.parametrize("network", [quantised_by_batch, standardised_by_batch, standardised_on_bytes])
+def test_a_network_that_mixes_the_pictures_of_a_batch_is_found(network: Network) -> None:
     assert not judges_singly(network, one_by_one(network), example_pictures(3, 64, 64))
 
 
@@ -45,7 +45,7 @@ def test_a_deep_network_passes() -> None:
         assert judges_singly(network, one_by_one(network), example_pictures(3, 32, 32))
 
 
-def test_another_number_of_results_is_another_result() -> None:
+def test_another_number_of_results_counts_as_a_difference() -> None:
     assert not judges_singly(
         lambda pictures: pictures.new_ones(1, 3), lambda pictures: pictures.new_ones(3, 3), example_pictures(3, 8, 8)
     )

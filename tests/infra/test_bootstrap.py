@@ -1,4 +1,4 @@
-"""`infra/bootstrap.sh`: it installs what is missing, and nothing else."""
+"""The script `infra/bootstrap.sh`, which installs only missing programs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ RUNS_COMMAND = """[ "$1" != -n ] || shift
 
 
 class Machine:
-    """A machine whose only programs are those of one folder; its package manager writes down what it was asked for."""
+    """A machine with the programs of one folder. `requests` has the arguments of its package manager."""
 
     def __init__(self, folder: Path) -> None:
         self.bin = folder / "bin"
-        self.asked = folder / "asked"
+        self.requests = folder / "requests"
         for name in ("bash", "sed", "env", "cat"):
             (self.bin / name).parent.mkdir(exist_ok=True)
             (self.bin / name).symlink_to(shutil.which(name) or name)
-        # Of the machine that runs this test, no file is written.
+        # These programs do nothing, so that the test writes no file of this machine.
         for name in ("tee", "chmod", "rm", "python3", "mosquitto", "mvn", "prometheus", "alertmanager"):
             self.add(name, "exit 0")
         self.add("sudo", RUNS_COMMAND)
-        self.add("apt-get", f'echo "$*" >> {self.asked}; exit 100')
+        self.add("apt-get", f'echo "$*" >> {self.requests}; exit 100')
 
     def add(self, name: str, script: str, folder: Path | None = None) -> None:
         program = (folder or self.bin) / name
@@ -48,15 +48,15 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_package_manager_that_fails_ends_nothing_where_only_prometheus_is_missing(machine: Machine) -> None:
+def test_a_failed_package_manager_is_no_error_if_only_prometheus_is_missing(machine: Machine) -> None:
     machine.add("java", JAVA)
     (machine.bin / "prometheus").unlink()
     done = machine.run()
     assert (done.returncode, done.stderr) == (0, "going on without: prometheus\n")
-    assert machine.asked.read_text().splitlines()[0] == "update -q"
+    assert machine.requests.read_text().splitlines()[0] == "update -q"
 
 
-def test_a_package_manager_that_fails_is_an_error_where_a_program_is_missing_that_a_run_needs(machine: Machine) -> None:
+def test_a_failed_package_manager_is_an_error_if_a_required_program_is_missing(machine: Machine) -> None:
     machine.add("java", JAVA)
     (machine.bin / "mvn").unlink()
     assert machine.run().returncode == 100
@@ -65,10 +65,10 @@ def test_a_package_manager_that_fails_is_an_error_where_a_program_is_missing_tha
 def test_a_java_that_first_reports_its_options_is_recognised(machine: Machine) -> None:
     machine.add("java", JAVA)
     assert machine.run(JAVA_TOOL_OPTIONS="-Xmx1g").returncode == 0
-    assert not machine.asked.exists()
+    assert not machine.requests.exists()
 
 
-def test_the_java_of_java_home_is_enough_as_for_kafka_itself(machine: Machine, tmp_path: Path) -> None:
+def test_the_java_of_java_home_is_accepted(machine: Machine, tmp_path: Path) -> None:
     machine.add("java", JAVA, tmp_path / "jdk" / "bin")
     assert machine.run(JAVA_HOME=str(tmp_path / "jdk")).returncode == 0
-    assert not machine.asked.exists()
+    assert not machine.requests.exists()

@@ -1,4 +1,4 @@
-"""`pointillist bundle` as a person calls it."""
+"""The command `pointillist bundle`, from its options to its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from infra.bundling import check as check_module
 from infra.bundling import contact_sheet
-from infra.cli import app, bundle  # noqa: F401  # it registers its commands
+from infra.cli import app, bundle  # noqa: F401  # the import registers the commands
 from infra.local.process import COMMAND
 from lab.statistics import Interval
 from processors.bundle import read_settings
@@ -22,30 +22,30 @@ from tests.infra.command_line import run
 from tests.infra.own_networks import write_names, write_onnx, write_pictures
 from tests.processors.tiny import picture, write_bundle
 
-FOREIGN = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
-"""What a server need not have."""
+LAB_LIBRARIES = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
+"""Libraries that a server need not have."""
 
 
-def test_a_network_becomes_a_bundle_and_is_checked_without_the_libraries_of_the_lab(tmp_path: Path) -> None:
+def test_a_bundle_is_created_and_checked_without_the_libraries_of_the_lab(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     absent.mkdir()
-    for name in FOREIGN:
+    for name in LAB_LIBRARIES:
         (absent / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is not here', name='{name}')\n")
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
-    surroundings["PYTHONPATH"] = str(absent)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    environment["PYTHONPATH"] = str(absent)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, "bundle", *map(str, arguments)]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=surroundings)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
 
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=12), tmp_path / "colours"
     source = ("--onnx", network, "--classes", names, "--preset", "imagenet", "--calibrate", pictures)
-    made = run("create", *source, "--out", out, "--strip-seconds", 0.1)
-    assert made.returncode == 0, made.stderr
-    assert "right on your pictures: 100.0%" in made.stdout
-    assert "STRIP: suspect below" in made.stdout
-    assert f"next: pointillist up --bundle {out}" in made.stdout.replace("\n", "")
+    created = run("create", *source, "--out", out, "--strip-seconds", 0.1)
+    assert created.returncode == 0, created.stderr
+    assert "right on your pictures: 100.0%" in created.stdout
+    assert "STRIP: suspect below" in created.stdout
+    assert f"next: pointillist up --bundle {out}" in created.stdout.replace("\n", "")
     assert {"[strip]", "[drift]"} <= set((out / "model.toml").read_text().splitlines())
     (pictures / "red" / "broken.png").write_bytes(b"no picture")
     sheet = tmp_path / "sheet.png"
@@ -96,21 +96,21 @@ def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.C
     assert "unsure" in capsys.readouterr().out
 
 
-def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "my street"
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
     arguments += ["--calibrate", str(pictures), "--strip-seconds", "0", "--out", str(out)]
-    # There is no such system: publishing would be refused with status 2.
+    # The state folder does not exist: publishing would fail with status 2.
     assert app([*arguments, "--publish", str(tmp_path / "nowhere")], standalone_mode=False) == 1
-    said = capsys.readouterr()
-    assert "doubt: the order of the classes looks wrong" in said.out
-    assert "not served" in said.err
-    assert f"next: pointillist up --bundle '{out}'" in said.out.splitlines()
+    printed = capsys.readouterr()
+    assert "doubt: the order of the classes looks wrong" in printed.out
+    assert "not served" in printed.err
+    assert f"next: pointillist up --bundle '{out}'" in printed.out.splitlines()
     assert (out / "model.toml").is_file()
 
 
-def test_a_network_with_other_classes_is_published_if_that_was_said(
+def test_a_network_with_other_classes_is_published_with_an_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: list[dict[str, object]] = []
@@ -122,9 +122,7 @@ def test_a_network_with_other_classes_is_published_if_that_was_said(
     assert published == [{"bundle": tmp_path / "out", "state": Path("state"), "other_classes": True}]
 
 
-def test_up_follows_with_its_own_options_and_without_an_address_among_its_arguments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_up_gets_its_options_and_an_address_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
@@ -140,7 +138,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "expected one of --onnx, --tflite, --torchscript, --torchvision, --timm and --imagenet, got none"),
         (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
@@ -167,13 +165,15 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--unsure"], "--calibrate is missing: --unsure is set from its pictures"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_or_contradictory_options_are_one_error_line(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
 
 
 @pytest.mark.parametrize("options", [["--size", "abc"], ["--channels", "2"], ["--policy", "wrong"], []])
-def test_a_bundle_that_cannot_be_made_again_stays(
+def test_a_failed_creation_keeps_the_existing_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     def fails(*arguments: object) -> None:
@@ -195,7 +195,7 @@ def test_a_bundle_that_cannot_be_made_again_stays(
 
 
 @pytest.mark.parametrize(("doubts", "code"), [((), 0), (("the order of the classes is another",), 1)])
-def test_people_read_what_a_check_found(
+def test_the_output_of_a_check_lists_its_findings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubts: tuple[str, ...], code: int
 ) -> None:
     share = Interval(0.9, 0.8, 0.95)
@@ -223,6 +223,6 @@ def test_people_read_what_a_check_found(
     monkeypatch.undo()
     monkeypatch.setattr(check_module, "check", lambda *_: found)
     (tmp_path / "file").touch()
-    refused = run("bundle", "check", "scene", "--images", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")
-    assert "most often: a 12, b 8" in refused.output
-    assert str(refused.exception).startswith("--sheet: expected a writable file")
+    failed = run("bundle", "check", "scene", "--images", tmp_path, "--sheet", tmp_path / "file" / "sheet.png")
+    assert "most often: a 12, b 8" in failed.output
+    assert str(failed.exception).startswith("--sheet: expected a writable file")

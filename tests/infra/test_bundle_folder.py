@@ -35,11 +35,11 @@ def test_an_empty_folder_that_cannot_be_replaced_gets_the_files(
     assert {each.name for each in tmp_path.iterdir()} - {"new"} == {"empty", "link"}
 
 
-def test_a_link_to_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_a_dangling_link_is_rejected_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nothing")
-    refused = pytest.raises(ConfigError, match="expected a folder that is empty or does not exist yet")
-    with refused, appearing(tmp_path / "link"):
-        pytest.fail("expected a refusal before any work")
+    raises = pytest.raises(ConfigError, match="expected a folder that is empty or does not exist yet")
+    with raises, appearing(tmp_path / "link"):
+        pytest.fail("expected an error before any work")
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,14 @@ def test_a_link_to_nothing_is_refused_before_any_work(tmp_path: Path) -> None:
     ],
     ids=["own", "of the child"],
 )
-def test_a_full_disk_is_not_the_fault_of_the_network(tmp_path: Path, error: Exception) -> None:
-    refused = pytest.raises(StateError, match=r"out: expected free space on its disk, got a full disk\.")
-    with refused, appearing(tmp_path / "out"):
+def test_the_error_for_a_full_disk_names_the_disk_and_not_the_network(tmp_path: Path, error: Exception) -> None:
+    raises = pytest.raises(StateError, match=r"out: expected free space on its disk, got a full disk\.")
+    with raises, appearing(tmp_path / "out"):
         raise error
     assert not list(tmp_path.iterdir())
 
 
-def test_a_calibration_that_is_interrupted_leaves_the_former_overlays_with_their_threshold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_calibration_keeps_the_former_overlays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Networks of one's own become bundles; what is wrong with their description shows."""
+"""Bundles make_bundle from users' networks, and the errors and doubts about their descriptions."""
 
 from __future__ import annotations
 
@@ -60,21 +60,21 @@ from tests.infra.own_networks import (
 CPU = torch.device("cpu")
 
 
-def made(
+def make_bundle(
     tmp_path: Path, network: Path, preset: str = "imagenet", out: str = "out", origin: Origin = "onnx", **changes: Any
 ) -> BundleSummary:
-    """A bundle of `network` without STRIP, from pictures with classes."""
+    """Create a bundle of `network` without STRIP, from pictures with classes."""
     names = write_names(tmp_path / "names.txt")
     pictures = tmp_path / "pictures"
     if not pictures.exists():
         write_pictures(pictures)
     options: dict[str, Any] = {"classes": names, "calibrate": pictures, "strip_s": 0.0} | changes
-    wanted = BundleRequest(origin, str(network), normalisation=lambda known: PRESETS[preset], **options)
-    return create(wanted, tmp_path / out)
+    request = BundleRequest(origin, str(network), normalisation=lambda known: PRESETS[preset], **options)
+    return create(request, tmp_path / out)
 
 
-def right(folder: Path) -> float:
-    """Share of pictures that the bundle in `folder` names by their colour."""
+def accuracy(folder: Path) -> float:
+    """Return the share of pictures whose colour the bundle in `folder` recognises."""
     bundle = load_bundle(folder, CPU)
     pictures = np.stack([picture(number, seed) for number in range(3) for seed in range(8)])
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
@@ -83,7 +83,7 @@ def right(folder: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    ("export", "said"),
+    ("export", "message"),
     [
         ({}, None),
         ({"batch": 1}, "exported for 1 picture at a time: the graph now takes any number"),
@@ -95,16 +95,16 @@ def right(folder: Path) -> float:
         ({"batch": -1}, None),
     ],
 )
-def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right(
-    tmp_path: Path, export: dict[str, Any], said: str | None
+def test_an_exported_onnx_classifier_becomes_a_correct_bundle(
+    tmp_path: Path, export: dict[str, Any], message: str | None
 ) -> None:
     network = write_onnx(tmp_path / "network.onnx", **export)
-    found = made(tmp_path, network)
+    found = make_bundle(tmp_path, network)
     assert found.doubts == ()
-    assert right(tmp_path / "out") == 1
+    assert accuracy(tmp_path / "out") == 1
     notes = "\n".join(found.notes)
     assert "repair, harden and attacks that follow gradients" in notes
-    assert said is None or said in notes
+    assert message is None or message in notes
     assert ("at a time" in notes) is ("batch" in export and export["batch"] != -1)
 
 
@@ -115,12 +115,12 @@ def test_an_output_with_more_axes_of_one_element_is_flattened(tmp_path: Path) ->
         {"map": (TensorProto.FLOAT, [1, 3, 1, 1])},
         numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
     )
-    found = made(tmp_path, network)
-    assert right(tmp_path / "out") == 1
+    found = make_bundle(tmp_path, network)
+    assert accuracy(tmp_path / "out") == 1
     assert "its output is (?, 3, 1, 1): the graph now flattens it" in found.notes
 
 
-def test_of_several_outputs_the_one_with_as_many_columns_as_names_gives_the_classes(tmp_path: Path) -> None:
+def test_the_output_with_one_column_for_each_name_gives_the_classes(tmp_path: Path) -> None:
     network = append_onnx(
         write_onnx(tmp_path / "network.onnx"),
         [
@@ -134,15 +134,15 @@ def test_of_several_outputs_the_one_with_as_many_columns_as_names_gives_the_clas
         },
         numpy_helper.from_array(np.array([3], np.int64), "k"),
     )
-    found = made(tmp_path, network)
-    assert right(tmp_path / "out") == 1
+    found = make_bundle(tmp_path, network)
+    assert accuracy(tmp_path / "out") == 1
     assert "of its 3 outputs, logits gives the classes" in found.notes
     with pytest.raises(BundleError, match=r"expected an output of 2 columns, .*, got features of 6, logits of 3\."):
-        made(tmp_path, network, out="other", classes=write_names(tmp_path / "two.txt", ("a", "b")))
+        make_bundle(tmp_path, network, out="other", classes=write_names(tmp_path / "two.txt", ("a", "b")))
 
 
 def test_a_network_in_float16_is_served_by_the_backends_of_a_cpu(tmp_path: Path) -> None:
-    made(tmp_path, write_onnx(tmp_path / "network.onnx", half=True))
+    make_bundle(tmp_path, write_onnx(tmp_path / "network.onnx", half=True))
     bundle = load_bundle(tmp_path / "out", CPU)
     frames = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     for backend in ("auto", "openvino"):
@@ -151,7 +151,7 @@ def test_a_network_in_float16_is_served_by_the_backends_of_a_cpu(tmp_path: Path)
     assert str(chosen.classifier) == "openvino float32"
 
 
-def test_a_graph_that_onnxruntime_starts_but_that_rejects_the_size_is_one_line(tmp_path: Path) -> None:
+def test_a_graph_that_rejects_the_picture_size_is_one_error_line(tmp_path: Path) -> None:
     network = append_onnx(
         write_onnx(tmp_path / "network.onnx", sides=("h", "w")),
         [helper.make_node("Reshape", ["frames", "to"], ["flat"])],
@@ -159,7 +159,7 @@ def test_a_graph_that_onnxruntime_starts_but_that_rejects_the_size_is_one_line(t
         numpy_helper.from_array(np.array([-1, 3 * SIDE**2], np.int64), "to"),
     )
     with pytest.raises(BundleError, match=r"expected a graph that accepts \(3, 3, 8, 8\), got .* Correct --size, or"):
-        made(tmp_path, network, size=(8, 8))
+        make_bundle(tmp_path, network, size=(8, 8))
 
 
 def test_an_old_graph_whose_reshape_has_its_shape_as_an_attribute_becomes_a_bundle(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_an_old_graph_whose_reshape_has_its_shape_as_an_attribute_becomes_a_bund
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])
     graph = helper.make_graph(nodes, "old", [frames], [logits])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 4)], ir_version=3), tmp_path / "old.onnx")
-    notes = "\n".join(made(tmp_path, tmp_path / "old.onnx", calibrate=None).notes)
+    notes = "\n".join(make_bundle(tmp_path, tmp_path / "old.onnx", calibrate=None).notes)
     assert "it takes 1 picture at a time and no other number" in notes
 
 
 def network_of(outputs: torch.Tensor) -> Bundle:
-    """A bundle whose network returns these outputs."""
+    """Return a bundle whose network returns these outputs."""
     bundle = SimpleNamespace(
         settings=SimpleNamespace(input=SimpleNamespace(channels=3, height=4, width=4)),
         normalised=lambda pictures: pictures,
@@ -185,13 +185,13 @@ def network_of(outputs: torch.Tensor) -> Bundle:
     return cast(Bundle, bundle)
 
 
-def test_a_network_that_ends_in_sigmoids_is_noticed(tmp_path: Path) -> None:
+def test_a_network_that_ends_in_sigmoids_is_reported(tmp_path: Path) -> None:
     network = append_onnx(
         write_onnx(tmp_path / "network.onnx"),
         [helper.make_node("Sigmoid", ["logits"], ["scores"])],
         {"scores": (TensorProto.FLOAT, ["batch", 3])},
     )
-    found = made(tmp_path, network)
+    found = make_bundle(tmp_path, network)
     assert found.bundle.settings.output == "logits"
     assert any(note.startswith("the network seems to end in sigmoids") for note in found.notes)
 
@@ -209,19 +209,19 @@ def test_a_network_that_ends_in_sigmoids_is_noticed(tmp_path: Path) -> None:
         (lambda logits: torch.full_like(logits, 0.5), "sigmoids"),
     ],
 )
-def test_the_scale_of_outputs_is_measured_with_their_own_step(
+def test_the_scale_of_outputs_is_detected_even_if_they_are_rounded(
     outputs: Callable[[torch.Tensor], torch.Tensor], scale: str
 ) -> None:
     logits = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
     assert scale_of(network_of(outputs(logits))) == scale
 
 
-def test_a_network_whose_outputs_are_not_finite_is_refused() -> None:
+def test_a_network_whose_outputs_are_not_finite_is_rejected() -> None:
     with pytest.raises(BundleError, match="the network: expected finite outputs for pictures of noise, got NaN"):
         scale_of(network_of(torch.full((8, 3), torch.nan)))
 
 
-def test_a_graph_of_one_picture_whose_result_depends_on_the_brightest_of_the_batch_stays_as_it_is(
+def test_a_graph_for_one_picture_that_would_mix_a_batch_keeps_its_batch_size(
     tmp_path: Path,
 ) -> None:
     network = write_onnx(tmp_path / "network.onnx", batch=1, sides=(64, 64))
@@ -230,19 +230,19 @@ def test_a_graph_of_one_picture_whose_result_depends_on_the_brightest_of_the_bat
         helper.make_node("Div", ["logits", "brightest"], ["relative"]),
     ]
     append_onnx(network, nodes, {"relative": (TensorProto.FLOAT, [1, 3])})
-    notes = "\n".join(made(tmp_path, network).notes)
+    notes = "\n".join(make_bundle(tmp_path, network).notes)
     assert "it takes 1 picture at a time and no other number" in notes
 
 
 @pytest.mark.parametrize("flatten", [False, True])
 @pytest.mark.parametrize("signature", [None, (-1,)])
-def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_be_trained(
+def test_a_tensorflow_lite_classifier_becomes_a_correct_bundle_that_cannot_be_trained(
     tmp_path: Path, flatten: bool, signature: tuple[int, ...] | None
 ) -> None:
     network = write_tflite(tmp_path / "network.tflite", flatten=flatten, signature=signature)
-    found = made(tmp_path, network, origin="tflite")
+    found = make_bundle(tmp_path, network, origin="tflite")
     assert found.doubts == ()
-    assert right(tmp_path / "out") == 1
+    assert accuracy(tmp_path / "out") == 1
     notes = "\n".join(found.notes)
     assert ("one picture at a time and no other number" in notes) is flatten
     bundle = load_bundle(tmp_path / "out", CPU)
@@ -255,13 +255,13 @@ def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_
         trainable_copy(bundle)
 
 
-def test_a_tensorflow_lite_classifier_in_which_pictures_change_each_other_is_refused(tmp_path: Path) -> None:
+def test_a_tensorflow_lite_classifier_that_mixes_the_pictures_of_a_batch_is_rejected(tmp_path: Path) -> None:
     network = write_tflite(tmp_path / "own.tflite", relative=True)
     with pytest.raises(BundleError, match=r"^own\.tflite: expected a network that judges each picture by itself"):
-        made(tmp_path, network, origin="tflite")
+        make_bundle(tmp_path, network, origin="tflite")
 
 
-def test_a_tensorflow_lite_file_loses_nothing_but_signatures_and_a_damaged_one_nothing(tmp_path: Path) -> None:
+def test_only_shape_signatures_are_removed_from_a_tensorflow_lite_file(tmp_path: Path) -> None:
     plain = write_tflite(tmp_path / "plain.tflite").read_bytes()
     signed = write_tflite(tmp_path / "signed.tflite", signature=(-1,)).read_bytes()
     bare = without_signatures(signed)
@@ -276,35 +276,35 @@ def test_a_tensorflow_lite_file_loses_nothing_but_signatures_and_a_damaged_one_n
         assert len(without_signatures(signed[:length])) == length
 
 
-def test_a_tensorflow_lite_file_with_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_tensorflow_lite_file_with_another_size_is_rejected(tmp_path: Path) -> None:
     network = write_tflite(tmp_path / "own.tflite", signature=(-1, -1, -1))
     with pytest.raises(BundleError, match=r"^own\.tflite: expected one input \(1, H, W, 1 or 3\) .*\?,\?,\?,3"):
-        made(tmp_path, network, origin="tflite")
+        make_bundle(tmp_path, network, origin="tflite")
     network = write_tflite(tmp_path / "own.tflite")
     with pytest.raises(BundleError, match=r"^--size: expected 16x16, the input of own\.tflite, got 24x12\."):
-        made(tmp_path, network, origin="tflite", size=(12, 24))
+        make_bundle(tmp_path, network, origin="tflite", size=(12, 24))
 
 
 @pytest.mark.parametrize(
-    ("channels", "said"),
+    ("channels", "message"),
     [(2, r"expected one input \(1, H, W, 1 or 3\)"), (0, "TensorFlow Lite file"), (None, "got an empty file")],
 )
-def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
-    tmp_path: Path, channels: int | None, said: str
+def test_an_unusable_tensorflow_lite_file_is_one_error_line_and_leaves_no_files(
+    tmp_path: Path, channels: int | None, message: str
 ) -> None:
     network = tmp_path / "network.tflite"
     if channels:
         write_tflite(network, channels=channels)
     else:
         network.write_bytes(b"" if channels is None else b"no graph")
-    with pytest.raises(BundleError, match=said) as refused:
-        made(tmp_path, network, origin="tflite")
-    assert "\n" not in str(refused.value)
+    with pytest.raises(BundleError, match=message) as caught:
+        make_bundle(tmp_path, network, origin="tflite")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("export", "said"),
+    ("export", "message"),
     [
         ({"kind": TensorProto.UINT8}, "expected an input of float32 or float16 pictures, got frames of uint8"),
         (
@@ -316,52 +316,52 @@ def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_an
         ({"sides": ("h", "w")}, "--size is missing: network.onnx accepts pictures of any size"),
     ],
 )
-def test_an_onnx_graph_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
-    tmp_path: Path, export: dict[str, Any], said: str
+def test_an_unusable_onnx_graph_is_one_error_line_and_leaves_no_files(
+    tmp_path: Path, export: dict[str, Any], message: str
 ) -> None:
     network = write_onnx(tmp_path / "network.onnx", **export)
-    with pytest.raises(BundleError, match=said):
-        made(tmp_path, network)
+    with pytest.raises(BundleError, match=message):
+        make_bundle(tmp_path, network)
     (tmp_path / "network.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"network\.onnx: expected an ONNX graph"):
-        made(tmp_path, network)
+        make_bundle(tmp_path, network)
     assert {each.name for each in tmp_path.iterdir()} == {"network.onnx", "names.txt", "pictures"}
 
 
-def test_open_sides_are_taken_from_the_size_that_is_given(tmp_path: Path) -> None:
+def test_a_variable_picture_size_is_fixed_by_the_size_option(tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "network.onnx", sides=("h", "w"))
-    stated = made(tmp_path, network, size=(12, 20)).bundle.settings.input
+    stated = make_bundle(tmp_path, network, size=(12, 20)).bundle.settings.input
     assert (stated.height, stated.width) == (12, 20)
 
 
 @pytest.mark.parametrize("preset", ["half", "unit"])
-def test_a_wrong_normalisation_is_noticed_and_the_right_one_named(tmp_path: Path, preset: str) -> None:
-    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"), preset)
+def test_a_wrong_normalisation_is_reported_with_the_right_one(tmp_path: Path, preset: str) -> None:
+    found = make_bundle(tmp_path, write_onnx(tmp_path / "network.onnx"), preset)
     (doubt,) = found.doubts
     assert "normalisation looks wrong" in doubt
     assert "--preset imagenet?" in doubt
 
 
-def test_a_wrong_order_of_classes_is_noticed_and_said_by_name(tmp_path: Path) -> None:
-    (doubt,) = made(tmp_path, write_onnx(tmp_path / "turned.onnx", order=(1, 2, 0))).doubts
+def test_a_wrong_order_of_classes_is_reported_with_the_confused_names(tmp_path: Path) -> None:
+    (doubt,) = make_bundle(tmp_path, write_onnx(tmp_path / "turned.onnx", order=(1, 2, 0))).doubts
     assert "order of the classes looks wrong: 0% of 48" in doubt
     assert "red comes out as blue" in doubt
     # Output 0 is blue, 1 green, 2 red: the alphabet.
     network = write_onnx(tmp_path / "alphabet.onnx", order=(2, 1, 0))
-    (doubt,) = made(tmp_path, network, out="other").doubts
+    (doubt,) = make_bundle(tmp_path, network, out="other").doubts
     assert "100% with the names in alphabetical order" in doubt
 
 
-def test_a_grey_network_and_pictures_without_classes_are_said_in_words(tmp_path: Path) -> None:
+def test_a_grey_network_and_pictures_without_classes_are_noted(tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "network.onnx", channels=1)
     names = write_names(tmp_path / "two.txt", ("bright", "dark"))
     flat = write_pictures(tmp_path / "flat", each=4, named=False)
-    found = made(tmp_path, network, classes=names, calibrate=flat)
+    found = make_bundle(tmp_path, network, classes=names, calibrate=flat)
     notes = "\n".join(found.notes)
     assert "the network takes grey pictures" in notes
     assert "the pictures have no classes" in notes
     assert f"no frame is checked for triggers; expected at least {LEAST_PICTURES}" in notes
-    assert "no [strip] table" in "\n".join(made(tmp_path, network, out="b", classes=names, calibrate=None).notes)
+    assert "no [strip] table" in "\n".join(make_bundle(tmp_path, network, out="b", classes=names, calibrate=None).notes)
 
 
 @given(
@@ -370,7 +370,7 @@ def test_a_grey_network_and_pictures_without_classes_are_said_in_words(tmp_path:
     turned=st.permutations(range(5)),
 )
 @settings(deadline=None, max_examples=60)
-def test_verdicts_that_are_right_or_come_by_chance_never_make_an_order_doubtful(
+def test_correct_or_random_verdicts_raise_no_doubt_about_the_order_of_classes(
     labels: list[int], seed: int, turned: list[int]
 ) -> None:
     truth = np.array(labels)
@@ -378,30 +378,30 @@ def test_verdicts_that_are_right_or_come_by_chance_never_make_an_order_doubtful(
     assert order_doubt(truth, truth, names, share(truth, truth)) == []
     chance = np.random.default_rng(seed).integers(0, 5, len(truth))
     assert regrouped(chance, truth).low <= 0.6
-    # Where every class has enough pictures, any order is undone.
+    # If every class has enough pictures, any order is undone.
     every = np.repeat(np.arange(5), 4)
     assert regrouped(np.array(turned)[every], every).value == 1
     assert place_of_each(np.array(turned)[every], every) == dict(enumerate(turned))
 
 
 @given(pictures=st.integers(LEAST_PICTURES, 5000), passes=st.floats(0, 1e7))
-def test_strip_gets_its_overlays_and_pictures_within_the_passes_there_are(pictures: int, passes: float) -> None:
+def test_overlays_and_pictures_of_strip_stay_within_the_number_of_forward_passes(pictures: int, passes: float) -> None:
     overlays, used = shares(pictures, passes)
     assert LEAST_OVERLAYS <= overlays <= min(MOST_OVERLAYS, pictures // 2)
     assert 2 * overlays <= used <= min(pictures, MOST_PICTURES)
     assert overlays * used <= max(passes, 2 * overlays**2)
 
 
-def test_copies_of_a_picture_calibrate_nothing(tmp_path: Path) -> None:
+def test_copies_of_a_picture_are_not_used_for_calibration(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "unnamed", each=1, named=False)
     for number in range(LEAST_PICTURES):
         shutil.copy(pictures / "red-0.png", pictures / f"z{number:02}.png")
     skipped: list[tuple[str, str]] = []
-    wanted = BundleRequest(
+    request = BundleRequest(
         "onnx", str(write_onnx(tmp_path / "network.onnx")), write_names(tmp_path / "names.txt"), pictures,
         lambda known: PRESETS["imagenet"],
     )  # fmt: skip
-    found = create(wanted, tmp_path / "out", skipped=lambda *each: skipped.append(each))
+    found = create(request, tmp_path / "out", skipped=lambda *each: skipped.append(each))
     assert found.bundle.settings.strip is None
     assert any(note.endswith("and a drift reference, got 3") for note in found.notes)
     assert len(skipped) == LEAST_PICTURES
@@ -409,8 +409,8 @@ def test_copies_of_a_picture_calibrate_nothing(tmp_path: Path) -> None:
 
 
 def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # seconds of made-up triggers are tested where they are made
-    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"))
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # the full number takes seconds
+    found = make_bundle(tmp_path, write_onnx(tmp_path / "network.onnx"))
     images = np.stack([picture(n % 3, n, (SIDE, SIDE)) for n in range(LEAST_PICTURES)])
     gallery = LabelledPictures("own", images, np.full(len(images), -1))
     strip, used = calibrate_strip(tmp_path / "out", found.bundle, gallery, budget_s=0.01)
@@ -423,7 +423,7 @@ def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monke
     assert colours.max() - colours.min() <= 1
 
 
-def test_pictures_are_taken_from_every_class_and_names_need_not_match_to_the_letter(tmp_path: Path) -> None:
+def test_pictures_come_from_every_class_and_folder_names_may_differ_in_case_and_punctuation(tmp_path: Path) -> None:
     for folder in ("No-Entry", "go"):
         (tmp_path / folder).mkdir()
         for number in range(4):
@@ -448,7 +448,7 @@ def test_pictures_are_taken_from_every_class_and_names_need_not_match_to_the_let
         '{"0": ["n01440764", "tench"], "1": ["n02012849", "crane"], "2": ["n03126707", "crane"]}',
     ],
 )
-def test_class_names_are_read_as_people_keep_them_and_made_distinct(tmp_path: Path, text: str) -> None:
+def test_class_names_are_read_from_common_formats_and_made_distinct(tmp_path: Path, text: str) -> None:
     file = tmp_path / "names"
     file.write_text(text)
     assert read_class_names(file) == ["tench", "crane", "crane"]
@@ -477,7 +477,7 @@ def test_a_first_name_in_brackets_is_a_name(tmp_path: Path) -> None:
         "[[], []]",
     ],
 )
-def test_class_names_that_are_none_are_one_line(tmp_path: Path, text: str) -> None:
+def test_invalid_class_names_are_one_error_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "names"
     file.write_text(text)
     with pytest.raises(ConfigError, match="--classes: "):
@@ -487,7 +487,7 @@ def test_class_names_that_are_none_are_one_line(tmp_path: Path, text: str) -> No
         read_class_names(file)
 
 
-def test_a_normalisation_is_named_given_or_known() -> None:
+def test_a_normalisation_comes_from_a_preset_from_options_or_from_the_network() -> None:
     known = Normalisation((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
     assert normalisation(None, None, None, known) == known
     assert normalisation("half", None, None, known) == PRESETS["half"]
@@ -506,60 +506,62 @@ def test_a_normalisation_is_named_given_or_known() -> None:
             normalisation(preset, mean, std, None)
 
 
-def test_as_many_names_as_outputs_and_an_empty_folder_are_asked_for(tmp_path: Path) -> None:
+def test_one_name_for_each_output_and_an_empty_folder_are_required(tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "network.onnx")
     with pytest.raises(ConfigError, match="expected 3 names, as many as the network has outputs, got 2"):
-        made(tmp_path, network, classes=write_names(tmp_path / "two.txt", ("a", "b")), calibrate=None)
-    made(tmp_path, network, calibrate=None)
+        make_bundle(tmp_path, network, classes=write_names(tmp_path / "two.txt", ("a", "b")), calibrate=None)
+    make_bundle(tmp_path, network, calibrate=None)
     with pytest.raises(ConfigError, match="--out: expected a folder that is empty or does not exist yet"):
-        made(tmp_path, network, calibrate=None)
+        make_bundle(tmp_path, network, calibrate=None)
 
 
-def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchscript_runs_only_if_code_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "network.pt"
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
         torch.jit.save(torch.jit.script(Colours().eval()), file)
     names = write_names(tmp_path / "names.txt")
-    wanted = BundleRequest(
+    request = BundleRequest(
         "torchscript", str(file), names, normalisation=lambda known: PRESETS["imagenet"], size=(SIDE, SIDE)
     )  # fmt: skip
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
     with pytest.raises(BundleError, match=r"TorchScript network\.pt: expected permission .*give --allow-code"):
-        create(wanted, tmp_path / "out")
+        create(request, tmp_path / "out")
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
-    create(wanted, tmp_path / "out")
-    assert right(tmp_path / "out") == 1
+    create(request, tmp_path / "out")
+    assert accuracy(tmp_path / "out") == 1
 
 
-def test_a_state_dict_given_as_torchscript_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_dict_in_place_of_a_torchscript_file_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     torch.save(Colours().state_dict(), tmp_path / "network.pt")
-    wanted = BundleRequest(
+    request = BundleRequest(
         "torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE)
     )
     with pytest.raises(BundleError, match=r"network\.pt: expected a TorchScript file, .* such as a state dict\."):
-        create(wanted, tmp_path / "out")
+        create(request, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("channels", "half", "cause"), [(1, False, "mat1 and mat2"), (3, True, "(?i)half")])
-def test_a_torchscript_file_that_does_not_run_is_one_line_with_its_cause(
+def test_a_torchscript_file_that_does_not_run_is_one_error_line_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, half: bool, cause: str
 ) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     network = Colours().half() if half else Colours()
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
         torch.jit.save(torch.jit.script(network.eval()), tmp_path / "network.pt")
-    wanted = BundleRequest(
+    request = BundleRequest(
         "torchscript", str(tmp_path / "network.pt"), write_names(tmp_path / "names.txt"), size=(SIDE, SIDE),
         channels=channels,
     )  # fmt: skip
-    with pytest.raises(BundleError, match=rf"expected a network that accepts \(2, {channels}, 16, 16\)") as refused:
-        create(wanted, tmp_path / "out")
-    assert re.search(cause, str(refused.value))
-    assert "\n" not in str(refused.value)
+    with pytest.raises(BundleError, match=rf"expected a network that accepts \(2, {channels}, 16, 16\)") as caught:
+        create(request, tmp_path / "out")
+    assert re.search(cause, str(caught.value))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of_a_state_dict(
+def test_a_torchvision_network_with_the_weights_of_a_state_dict_is_served_without_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
@@ -570,11 +572,11 @@ def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of
     network = squeezenet1_1(weights=None, num_classes=3).eval()
     torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
     names = write_names(tmp_path / "names.txt")
-    wanted = BundleRequest(
+    request = BundleRequest(
         "torchvision", "squeezenet1_1", names, normalisation=lambda known: PRESETS["imagenet"],
         weights=str(tmp_path / "own.pth"), size=(32, 32),
     )  # fmt: skip
-    create(wanted, tmp_path / "out")
+    create(request, tmp_path / "out")
     bundle = load_bundle(tmp_path / "out", CPU)
     frames = torch.rand(2, 3, 32, 32)
     expected = network((frames - bundle.mean) / bundle.std).detach()
@@ -582,7 +584,7 @@ def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of
     assert json.dumps(bundle.settings.factory_arguments) == '{"name": "squeezenet1_1", "classes": 3}'
 
 
-def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_normalisation(
+def test_weights_of_a_library_come_from_the_cache_and_define_classes_and_normalisation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
@@ -600,7 +602,7 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "classes", "said"),
+    ("name", "weights", "classes", "message"),
     [
         ("resnet_18", "random", 3, "network: expected one of torchvision, such as resnet18"),
         ("resnet18", "random", None, "--classes is missing"),
@@ -613,8 +615,8 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
         ("squeezenet1_1", "half.pth", 3, r"half\.pth: expected a file of torch\.save"),
     ],
 )
-def test_what_torchvision_cannot_give_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, classes: int | None, said: str
+def test_an_unusable_torchvision_network_or_weights_file_is_one_error_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, classes: int | None, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.zeros(3)}, "other.pth")
@@ -626,10 +628,10 @@ def test_what_torchvision_cannot_give_is_one_line(
         for member in stored.infolist():
             deflated.writestr(member.filename, stored.read(member))
     Path("half.pth").write_bytes(Path("other.pth").read_bytes()[:300])
-    with pytest.raises((BundleError, ConfigError), match=said) as refused:
+    with pytest.raises((BundleError, ConfigError), match=message) as caught:
         of_torchvision(name, weights, tmp_path, None, classes)
-    assert "\n" not in str(refused.value)
-    assert "weights_only" not in str(refused.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     assert not Path("ran").exists()
 
 
@@ -640,19 +642,19 @@ class RunsOnUnpickling:
         return os.system, ("touch ran",)
 
 
-def test_a_library_that_is_missing_is_named_with_what_installs_it(
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)  # "not there", in the import system's terms
+    monkeypatch.setitem(sys.modules, "timm", None)  # the import system's mark of a missing module
     with pytest.raises(BundleError, match=r"timm is missing: .*`pip install timm`"):
         create(BundleRequest("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
 
 
-def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[dict[str, Any]] = []
+def test_loading_a_bundle_requests_no_weights_from_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[dict[str, Any]] = []
 
     def create_model(name: str, pretrained: bool, num_classes: int = 3, in_chans: int = 3) -> Colours:
-        asked.append({"name": name, "pretrained": pretrained, "num_classes": num_classes, "in_chans": in_chans})
+        calls.append({"name": name, "pretrained": pretrained, "num_classes": num_classes, "in_chans": in_chans})
         network = Colours()
         network.pretrained_cfg = {
             "input_size": (3, SIDE, SIDE),
@@ -666,21 +668,21 @@ def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytes
     vars(stand_in).update(create_model=create_model, list_models=lambda: ["colours"])
     monkeypatch.setitem(sys.modules, "timm", stand_in)
     create(BundleRequest("timm", "colours", write_names(tmp_path / "names.txt")), tmp_path / "out")
-    assert right(tmp_path / "out") == 1
-    assert [each["pretrained"] for each in asked].count(True) == 1
-    asked.clear()
+    assert accuracy(tmp_path / "out") == 1
+    assert [each["pretrained"] for each in calls].count(True) == 1
+    calls.clear()
     load_bundle(tmp_path / "out", CPU)
-    assert asked == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
+    assert calls == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
 
 
 @pytest.mark.parametrize("text", ["a", "1,x,3", "1,2", ""])
-def test_a_normalisation_that_is_no_list_of_numbers_is_one_line(text: str) -> None:
+def test_a_normalisation_of_other_text_than_numbers_is_one_error_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--mean: expected one number, or three with commas between them, got '"):
         normalisation(None, text, "1", None)
 
 
-def test_a_calibration_says_how_far_it_can_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"))
+def test_a_calibration_notes_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = make_bundle(tmp_path, write_onnx(tmp_path / "network.onnx"))
     assert (found.summary.model_id, found.summary.strip) == (found.bundle.model_id, None)
     assert (found.summary.channels, found.summary.classes, found.summary.doubts) == (3, 3, ())
     pictures = tmp_path / "unnamed"
@@ -690,13 +692,13 @@ def test_a_calibration_says_how_far_it_can_be_trusted(tmp_path: Path, monkeypatc
     blind = SimpleNamespace(threshold_bits=0.0, frr=0.5)
     monkeypatch.setattr(create_module, "calibrate_strip", lambda *_: (blind, 7))
     lines: list[str] = []
-    again = create_module.calibrate(
+    calibrated = create_module.calibrate(
         tmp_path / "out", found.bundle, pictures, 1.0, lines.append, lambda *_: None, origin="ONNX"
     )
     assert lines == [f"reading {LEAST_PICTURES} pictures", "calibrating STRIP"]
-    notes = "\n".join(again.notes)
+    notes = "\n".join(calibrated.notes)
     for words in ("have no classes", "STRIP's threshold is next to nothing", "calibrated from few pictures"):
         assert words in notes
-    assert again.summary.strip == (
+    assert calibrated.summary.strip == (
         "suspect below 0.000 bits, 50.0% of clean frames or less, by 7 pictures under 0 overlays"
     )

@@ -1,3 +1,5 @@
+"""The command `pointillist camera attach`: its options, identities and errors."""
+
 from __future__ import annotations
 
 import json
@@ -47,7 +49,7 @@ def write_video(file: Path) -> Path:
 
 
 @pytest.mark.brokers
-def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers_says_why_once(
+def test_a_region_outside_the_frame_is_one_error_line_and_a_missing_bridge_is_logged_once(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     film = write_video(tmp_path / "grey.mp4")
@@ -74,8 +76,8 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
     assert line["reason"] == "the broker has no subscriber for frames: no bridge is connected to it"
 
 
-class Ran:
-    """In place of a camera that runs: what it would have run with."""
+class StandInCamera:
+    """A stand-in for a running camera. `plans` are the settings of the cameras, and `tried` the opened sources."""
 
     drained = True
     refused = ""
@@ -89,23 +91,23 @@ class Ran:
         monkeypatch.setattr("producers.fleet.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 
-    def run(self, spec: CameraSpec, **_: object) -> Ran:
+    def run(self, spec: CameraSpec, **_: object) -> StandInCamera:
         self.plans.append(spec.settings)
         return self
 
 
 def settings_of(**options: Any) -> CameraAttachSettings:
-    """The settings that options of the command line give; `__` stands for a dot."""
+    """Return the settings from options of the command line, with `__` in place of a dot."""
     paths = {name.replace("__", "."): value for name, value in options.items()}
     return load(CameraAttachSettings, SettingsSources("camera-attach", options={"mqtt": "127.0.0.1:1"} | paths))
 
 
-def attached(url: str, folder: Path, **options: Any) -> None:
+def attach_camera(url: str, folder: Path, **options: Any) -> None:
     with pytest.raises(typer.Exit):
         attach(settings_of(name="lab/door", spool=folder, **options), url)
 
 
-def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
+def test_options_have_the_same_meaning_as_the_keys_in_cameras_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = tmp_path / "login"
@@ -117,8 +119,8 @@ def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
     camera = {"name": "door", "fps": 5, "schedule": {"hours": ["mon-fri 07:00-19:00", "22:00-23:00"], "zone": "UTC"}}
     document = {"site": "lab", "cameras": [camera | {"source": source, "motion": {"heartbeat_s": 30}}]}
     [listed] = parse_camera_file(document, tmp_path, "cameras.yaml").values()
-    ran = Ran(monkeypatch)
-    attached(
+    camera_runs = StandInCamera(monkeypatch)
+    attach_camera(
         "rtsp://127.0.0.1/door", tmp_path, camera__fps="5", camera__source__login__file=str(login),
         camera__source__rotate="90", camera__source__hang_s="4", camera__source__open_s="3",
         camera__source__privacy=["0,0,.3,1", "0.5,0.5,0.25,0.25"], camera__source__region="8,0,640,480",
@@ -126,23 +128,23 @@ def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
         camera__source__clock="arrival", camera__schedule__hours=["mon-fri 07:00-19:00", "22:00-23:00"],
         camera__schedule__zone="UTC", camera__motion__heartbeat_s="30",
     )  # fmt: skip
-    assert ran.plans == [listed.settings]
+    assert camera_runs.plans == [listed.settings]
 
 
-def test_a_camera_of_which_nothing_is_said_sends_always_and_all_it_sees(
+def test_a_camera_without_options_has_no_schedule_and_no_motion_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = Ran(monkeypatch)
-    attached("rtsp://127.0.0.1/door", tmp_path)
-    attached(str(tmp_path / "door.mp4"), tmp_path, camera__source__loop="true")
-    live, file = ran.plans
+    camera_runs = StandInCamera(monkeypatch)
+    attach_camera("rtsp://127.0.0.1/door", tmp_path)
+    attach_camera(str(tmp_path / "door.mp4"), tmp_path, camera__source__loop="true")
+    live, file = camera_runs.plans
     assert (live.schedule, live.motion) == (None, None)
     assert live.source == SourceSettings(kind="url", address=SecretStr("rtsp://127.0.0.1/door"))
     assert file.source == SourceSettings(kind="video", file=tmp_path / "door.mp4", loop=True)
 
 
-def test_a_file_gives_the_whole_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = Ran(monkeypatch)
+def test_a_file_sets_all_options_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera_runs = StandInCamera(monkeypatch)
     file = tmp_path / "door.toml"
     file.write_text(
         f'address = "rtsp://127.0.0.1/door"\nname = "lab/door"\nmqtt = "127.0.0.1:1"\nspool = "{tmp_path}"\n'
@@ -150,18 +152,18 @@ def test_a_file_gives_the_whole_camera(tmp_path: Path, monkeypatch: pytest.Monke
     )
     with pytest.raises(typer.Exit):
         attach(load(CameraAttachSettings, SettingsSources("camera-attach", file)))
-    (plan,) = ran.plans
+    (plan,) = camera_runs.plans
     assert (plan.camera_id, plan.fps, plan.source.size, plan.motion) == ("lab/door", 3, (64, 48), MotionSettings())
     assert plan.source.address == SecretStr("rtsp://127.0.0.1/door")
 
 
-def test_a_camera_without_an_address_is_refused() -> None:
+def test_a_camera_without_an_address_is_rejected() -> None:
     with pytest.raises(ConfigError, match="URL is missing: expected an address"):
         attach(settings_of(name="lab/door"))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"rotate": "45"}, r"camera.source.rotate: expected 0 or 90 or 180 or 270, got 45"),
         ({"hardware": "no such thing"}, r"camera.source.hardware: expected text that matches"),
@@ -174,14 +176,16 @@ def test_a_camera_without_an_address_is_refused() -> None:
         ({"loop": "true"}, r"a source of kind url knows .*; got loop"),
     ],
 )
-def test_an_option_of_the_source_that_cannot_be_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
+def test_an_invalid_option_of_the_source_is_one_error_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    refuse({f"camera__source__{name}": value for name, value in options.items()}, said, tmp_path, monkeypatch)
+    assert_rejected(
+        {f"camera__source__{name}": value for name, value in options.items()}, message, tmp_path, monkeypatch
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"schedule__hours": ["monday"]}, r"expected hours as 'mon-fri 07:00-19:00'"),
         ({"schedule__hours": ["07:00-19:00"], "schedule__zone": "Nowhere/Land"}, r"Nowhere/Land"),
@@ -189,28 +193,28 @@ def test_an_option_of_the_source_that_cannot_be_is_one_line(
         ({"motion__heartbeat_s": "0"}, r"camera.motion.heartbeat_s: expected number > 0"),
     ],
 )
-def test_an_option_of_the_sending_that_cannot_be_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
+def test_an_invalid_schedule_or_motion_gate_is_one_error_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    refuse({f"camera__{name}": value for name, value in options.items()}, said, tmp_path, monkeypatch)
+    assert_rejected({f"camera__{name}": value for name, value in options.items()}, message, tmp_path, monkeypatch)
 
 
-def refuse(options: dict[str, Any], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = Ran(monkeypatch)
-    with pytest.raises(ConfigError, match=said) as raised:
+def assert_rejected(options: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera_runs = StandInCamera(monkeypatch)
+    with pytest.raises(ConfigError, match=message) as caught:
         attach(settings_of(name="lab/door", spool=folder, **options), "rtsp://127.0.0.1/door")
-    assert "\n" not in str(raised.value)
-    assert ran.plans == []
+    assert "\n" not in str(caught.value)
+    assert camera_runs.plans == []
 
 
-def test_a_key_that_the_system_did_not_issue_and_a_name_that_is_nearly_known_are_told(
+def test_another_camera_s_key_is_rejected_and_a_similar_name_is_suggested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(tmp_path)
     layout.issue_key(CameraId("lab/door"))
-    right = layout.camera_key(CameraId("lab/door")).export()
-    monkeypatch.setenv("POINTILLIST_CAMERA_KEY", right)
-    assert camera_identity("lab/door", None, tmp_path).key.export() == right
+    key = layout.camera_key(CameraId("lab/door")).export()
+    monkeypatch.setenv("POINTILLIST_CAMERA_KEY", key)
+    assert camera_identity("lab/door", None, tmp_path).key.export() == key
     with pytest.raises(SecretError, match=r"expected the key of lab/gate .* got one of another camera or fleet"):
         camera_identity("lab/gate", None, tmp_path)
     assert resembling("lab/dor", layout) == "lab/door"
@@ -220,20 +224,20 @@ def test_a_key_that_the_system_did_not_issue_and_a_name_that_is_nearly_known_are
 
 @pytest.fixture
 def system(state_dir: Path) -> Layout:
-    """The state folder of a system, as `up` leaves it."""
+    """Create the state folder of a system, as `up` leaves it."""
     layout = Layout(state_dir)
     layout.fleet_secret()
     return layout
 
 
-def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolment_its_own(
+def test_a_name_without_a_site_gets_the_default_site_or_the_site_of_its_enrolment(
     system: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = Ran(monkeypatch)
+    camera_runs = StandInCamera(monkeypatch)
     monkeypatch.delenv("POINTILLIST_CAMERA_KEY")
     with pytest.raises(typer.Exit):
         attach(settings_of(name="door", state=system.folder), "rtsp://127.0.0.1/door")
-    assert [plan.camera_id for plan in ran.plans] == ["local/door"]
+    assert [plan.camera_id for plan in camera_runs.plans] == ["local/door"]
     assert system.key_file(CameraId("local/door")).is_file()
     file = tmp_path / "door.enrolment"
     enroll(Authority(make_fleet(tmp_path / "fleet").pki), derive_camera_key(SECRET, CameraId("yard/door")), file)
@@ -242,14 +246,14 @@ def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolme
         camera_identity("gate", file, None)
 
 
-def test_a_source_that_does_not_open_registers_no_camera(system: Layout) -> None:
+def test_a_source_that_cannot_be_opened_registers_no_camera(system: Layout) -> None:
     with pytest.raises(SourceError, match=r"rtsp://127\.0\.0\.1:9/…: Connection refused"):
         attach(settings_of(name="door", state=system.folder), "rtsp://127.0.0.1:9/typo")
     assert not list(system.keys.rglob("*.key"))
     assert not system.spool.exists()
 
 
-def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once() -> None:
+def test_unconfirmed_first_frames_are_reported_once() -> None:
     waiting = FirstAnswer(4.0)
     assert not waiting.overdue(100.0)  # nothing was sent
     waiting.start(100.0)
@@ -264,7 +268,7 @@ def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once(
     assert not never.overdue(1e9)
 
 
-def test_a_real_camera_of_a_system_with_the_simulators_network_is_told_so_until_a_model_is_published(
+def test_a_real_camera_with_the_simulator_s_network_gets_a_note_until_a_model_is_published(
     tmp_path: Path,
 ) -> None:
     layout = Layout(tmp_path)

@@ -1,3 +1,5 @@
+"""The command `pointillist camera discover`, with an ONVIF camera on loopback."""
+
 from __future__ import annotations
 
 import asyncio
@@ -28,15 +30,15 @@ from tests.infra.onvif_answerer import OnvifCamera
 
 LOGIN = "viewer:pass-word"
 pytestmark = [
-    pytest.mark.xdist_group("ws-discovery"),  # all on the machine's one multicast group
-    # The libraries' own.
+    pytest.mark.xdist_group("ws-discovery"),  # the machine has one multicast group
+    # The libraries raise them.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
-def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library leaves loopback out, where the tests' camera is."""
+def _search_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library search on loopback, which it usually leaves out."""
     threaded = pytest.importorskip("wsdiscovery.threaded")
     here = ipaddress.ip_address("127.0.0.1")
     monkeypatch.setattr(threaded, "_getNetworkAddrs", lambda family: [here] if family == socket.AF_INET else [])
@@ -55,33 +57,33 @@ def login(tmp_path: Path) -> Path:
     return file
 
 
-def found(capsys: pytest.CaptureFixture[str], wanted: int = 0, **options: object) -> tuple[int, str]:
-    """Search for a second, again until the status is the wanted one: on a busy machine a camera may answer later."""
+def search(capsys: pytest.CaptureFixture[str], expected: int = 0, **options: object) -> tuple[int, str]:
+    """Search for a second, and retry until the status is `expected`: a camera may answer late on a busy machine."""
     for _ in range(20):
         with pytest.raises(typer.Exit) as end:
-            discover(seconds=1.0, **options)  # type: ignore[arg-type]  # each as its option wants it
-        status, said = end.value.exit_code, capsys.readouterr().out
-        if status == wanted:
+            discover(seconds=1.0, **options)  # type: ignore[arg-type]  # the options have different types
+        status, output = end.value.exit_code, capsys.readouterr().out
+        if status == expected:
             break
-    return status, said
+    return status, output
 
 
-def test_a_camera_is_found_and_its_stream_opens_by_the_file_that_is_printed(
+def test_a_camera_is_found_and_the_printed_file_opens_its_stream(
     server: RtspServer, login: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with OnvifCamera(server.address("live", ""), LOGIN) as camera:
-        status, said = found(capsys)
+        status, output = search(capsys)
         assert status == 0
-        assert f"{camera.address}  Front Gate, D7" in said
-        assert not camera.requests  # nothing but the probe without a login
-        status, said = found(capsys, login=login)
-        assert f"{camera.address}  Front Gate, Acme Dome 7" in said
-        assert "Main stream: H264 64 x 48, up to 25 frames/s" in said
-        assert server.address("live", "") in said
-        status, said = found(capsys, login=login, site="yard", yaml=True)
+        assert f"{camera.address}  Front Gate, D7" in output
+        assert not camera.requests  # without a login, only the probe is sent
+        status, output = search(capsys, login=login)
+        assert f"{camera.address}  Front Gate, Acme Dome 7" in output
+        assert "Main stream: H264 64 x 48, up to 25 frames/s" in output
+        assert server.address("live", "") in output
+        status, output = search(capsys, login=login, site="yard", yaml=True)
         assert status == 0
-        assert "pass-word" not in said
-        [listed] = parse_camera_file(yaml.safe_load(said), Path("/etc"), "cameras.yaml").items()
+        assert "pass-word" not in output
+        [listed] = parse_camera_file(yaml.safe_load(output), Path("/etc"), "cameras.yaml").items()
         assert listed[0] == CameraId("yard/front-gate")
         source = open_source(listed[1].settings.source)
         captured = source.read()
@@ -90,25 +92,25 @@ def test_a_camera_is_found_and_its_stream_opens_by_the_file_that_is_printed(
         assert captured.picture.shape == (48, 64, 3)
 
 
-def test_a_camera_that_does_not_know_us_is_named_with_its_reason(
+def test_a_camera_that_rejects_the_login_is_named_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other").write_text("viewer:not-this")
     with OnvifCamera("rtsp://127.0.0.1/x", LOGIN) as camera:
-        status, said = found(capsys, login=tmp_path / "other", json=True)
-        [summary] = json.loads(said)
+        status, output = search(capsys, login=tmp_path / "other", json=True)
+        [summary] = json.loads(output)
         assert (status, summary["address"], summary["streams"]) == (0, camera.address, [])
         assert "not authorized" in summary["problem"].lower()
-        assert "not-this" not in said
+        assert "not-this" not in output
         assert not set(camera.requests) - {"GetSystemDateAndTime"}
-        status, said = found(capsys, 1, login=tmp_path / "other", host=["192.0.2.9"])
+        status, output = search(capsys, 1, login=tmp_path / "other", host=["192.0.2.9"])
         assert status == 1
 
 
-def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = found(capsys, 1)
+def test_no_camera_is_status_1_and_an_invalid_option_one_error_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, output = search(capsys, 1)
     assert status == 1
-    assert "no camera has answered" in said
+    assert "no camera has answered" in output
     with pytest.raises(ConfigError, match="--login is missing"):
         discover(yaml=True)
     with pytest.raises(ConfigError, match=r"--login: expected a file, which cameras\.yaml names, got standard input\."):
@@ -116,13 +118,13 @@ def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("line", "login"), [(LOGIN, ("viewer", "pass-word")), ("viewer", None), ("", None)])
-def test_a_login_may_come_by_standard_input(
+def test_a_login_is_read_from_standard_input(
     monkeypatch: pytest.MonkeyPatch, line: str, login: tuple[str, str] | None
 ) -> None:
-    given: list[tuple[str, ...]] = []
+    logins: list[tuple[str, ...]] = []
 
     async def describe(answers: list[ProbeMatch], *known: str) -> list[CameraDescription]:
-        given.append(known)
+        logins.append(known)
         return []
 
     monkeypatch.setattr(onvif, "probe_networks", lambda seconds: [])
@@ -134,10 +136,10 @@ def test_a_login_may_come_by_standard_input(
     else:
         with pytest.raises(typer.Exit):
             discover(login=Path("-"))
-        assert given == [login]
+        assert logins == [login]
 
 
-def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_have() -> None:
+def test_names_from_the_network_are_stripped_of_control_characters_and_made_valid() -> None:
     answer = ProbeMatch("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
     assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb " + "x" * 74
     taken: set[str] = set()
@@ -148,7 +150,7 @@ def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_hav
 @pytest.mark.parametrize("site", ["main-building", "s" * 40])
 @pytest.mark.parametrize("hosts", [("10.0.0.1", "10.0.0.2"), ("fd00:1111:2222:3333:4444:5555:6666:7771",
                                    "fd00:1111:2222:3333:4444:5555:6666:7772"), ("fe80::1", "fe80::2")])  # fmt: skip
-def test_cameras_of_one_long_name_are_in_a_file_that_is_accepted(site: str, hosts: tuple[str, ...]) -> None:
+def test_cameras_with_the_same_long_name_get_distinct_valid_names(site: str, hosts: tuple[str, ...]) -> None:
     stream = Stream("main", "rtsp://10.0.0.1/live")
     cameras = [
         CameraDescription(
@@ -161,26 +163,26 @@ def test_cameras_of_one_long_name_are_in_a_file_that_is_accepted(site: str, host
 
 
 @pytest.mark.parametrize("site", ["Site A", "", "s" * 41, "a/b"])
-def test_a_site_that_cameras_cannot_have_is_refused_before_the_search(site: str) -> None:
+def test_an_invalid_site_is_rejected_before_the_search(site: str) -> None:
     with pytest.raises(ConfigError, match=r"^site: expected a name of [^\n]*$"):
         discover(site=site)
 
 
 class Service:
-    """A service that has answered a probe."""
+    """A service found by the library's search."""
 
-    def __init__(self, scope: str, *places: str) -> None:
-        self._scope, self._places = scope, places
+    def __init__(self, scope: str, *addresses: str) -> None:
+        self._scope, self._addresses = scope, addresses
 
     def getScopes(self) -> list[SimpleNamespace]:  # noqa: N802  # the library's name
         return [SimpleNamespace(getValue=lambda: self._scope)]
 
     def getXAddrs(self) -> tuple[str, ...]:  # noqa: N802  # the library's name
-        return self._places
+        return self._addresses
 
 
-class Search:
-    """The library's search, with a network that these services are on."""
+class StandInSearch:
+    """A stand-in for the library's search, which finds `services` or raises `error`."""
 
     services: ClassVar[list[Service]] = []
     error: ClassVar[OSError | None] = None
@@ -199,11 +201,11 @@ class Search:
         self.stopped = True
 
 
-def test_only_addresses_of_cameras_are_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", Search)
+def test_only_http_addresses_of_cameras_count_as_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", StandInSearch)
     name = "onvif://www.onvif.org/name/Front%20door"
     monkeypatch.setattr(
-        Search,
+        StandInSearch,
         "services",
         [
             Service("ldap:///printer", "http://192.0.2.1/print"),
@@ -217,31 +219,31 @@ def test_only_addresses_of_cameras_are_answers(monkeypatch: pytest.MonkeyPatch) 
     ]  # fmt: skip
 
 
-def test_a_network_without_multicast_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", Search)
-    monkeypatch.setattr(Search, "error", OSError(19, "No such device"))
+def test_a_network_without_multicast_is_one_error_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", StandInSearch)
+    monkeypatch.setattr(StandInSearch, "error", OSError(19, "No such device"))
     with pytest.raises(ConfigError, match=r"^network: expected one with multicast on UDP port 3702, got No such devi"):
         onvif.probe_networks(0.0)
 
 
-def test_without_the_libraries_their_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_missing_libraries_names_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wsdiscovery", None)
-    said = refusal(run("camera", "discover", "--seconds", "0.1"))
-    assert said.endswith("Install pointillist[onvif], or run `make setup-dev` in a checkout.")
+    line = refusal(run("camera", "discover", "--seconds", "0.1"))
+    assert line.endswith("Install pointillist[onvif], or run `make setup-dev` in a checkout.")
 
 
-async def test_a_camera_that_never_answers_is_named_with_the_time_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object) -> CameraDescription:
+async def test_a_camera_that_never_answers_is_named_with_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never_answer(*_: object) -> CameraDescription:
         await asyncio.Event().wait()
         raise AssertionError
 
     monkeypatch.setattr(onvif, "ANSWER_S", 0.05)
-    monkeypatch.setattr(onvif, "_ask", never)
+    monkeypatch.setattr(onvif, "_ask", never_answer)
     (found,) = await onvif.describe_all([ProbeMatch("127.0.0.1", 9, False, "", "")], "", "")
     assert found.problem == "has not answered for 0.05 s"
 
 
-def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
+def test_text_from_the_network_adds_no_entry_to_the_printed_file() -> None:
     for line_break in ("\n", "\r", "\x85", "\u2028", "\u2029"):
         problem = onvif.seen(f"away{line_break}cameras: [{{name: x}}]")
         cameras = [
@@ -267,7 +269,7 @@ def test_a_strangers_text_adds_nothing_to_the_file_that_is_printed() -> None:
         "x\ncameras: [{name: y}]",
     ],
 )
-def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
+def test_an_address_other_than_a_plain_stream_is_printed_as_a_comment(address: str) -> None:
     cameras = [
         CameraDescription(ProbeMatch("192.0.2.66", 80, False, "evil", ""), streams=(Stream("main", address),)),
         CameraDescription(
@@ -280,7 +282,7 @@ def test_an_address_that_is_no_plain_stream_is_a_comment(address: str) -> None:
     assert list(listed) == ["site/gate"]
 
 
-def test_only_a_camera_that_is_listed_gets_the_login() -> None:
+def test_only_listed_cameras_get_the_login() -> None:
     listed = CameraDescription(
         ProbeMatch("192.0.2.7", 80, False, "gate", ""), streams=(Stream("main", "rtsp://192.0.2.7/1"),)
     )
@@ -292,7 +294,7 @@ def test_only_a_camera_that_is_listed_gets_the_login() -> None:
     assert [source.login and source.login.file for source in sources] == [Path("/etc/login")] * 2 + [None]
 
 
-async def test_a_profile_without_a_stream_hides_no_other() -> None:
+async def test_a_profile_without_a_stream_does_not_hide_the_others() -> None:
     def profile(token: str) -> SimpleNamespace:
         encoder = SimpleNamespace(Encoding="H264", Resolution=None, RateControl=SimpleNamespace(FrameRateLimit=None))
         return SimpleNamespace(token=token, Name=token, VideoEncoderConfiguration=encoder)

@@ -1,3 +1,5 @@
+"""The command `pointillist camera run`: cameras listed in a file, in one process or several."""
+
 from __future__ import annotations
 
 import asyncio
@@ -53,7 +55,7 @@ def site() -> str:
 
 @pytest.fixture
 def system(tmp_path: Path) -> Layout:
-    """A state folder of a system without TLS whose fleet secret the bridge of the tests knows."""
+    """Create a state folder without TLS, with the fleet secret of the fake bridge."""
     layout = Layout(tmp_path / "system")
     layout.folder.mkdir()
     layout.secret_file.write_text(BRIDGE_SECRET.hex())
@@ -73,34 +75,34 @@ def write(file: Path, site: str, cameras: list[dict[str, object]], **top: object
     return file
 
 
-def listed_at(file: Path, *, check: bool = False, **options: object) -> None:
-    """Run the command in this process; `options` are settings."""
+def run_cameras(file: Path, *, check: bool = False, **options: object) -> None:
+    """Run the command in this process, with `options` as settings."""
     run(load(CameraRunSettings, SettingsSources("camera-run", options={"cameras": file, **options})), check=check)
 
 
-def camera_run(*arguments: object) -> list[str]:
+def command(*arguments: object) -> list[str]:
     return [*COMMAND, "camera", "run", *map(str, arguments)]
 
 
-def ended(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(camera_run(*arguments), capture_output=True, text=True, timeout=60, check=False)
+def run_to_end(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that it said, after its exit with status 2."""
+    """Return the error line of a process that exited with status 2."""
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in done.stderr
     return line
 
 
-def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
+def test_an_invalid_file_or_option_is_one_error_line_and_status_2(tmp_path: Path, film: Path) -> None:
     cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
     with pytest.raises(ConfigError, match="expected a readable file, got No such file"):
-        listed_at(tmp_path / "none.yaml")
+        run_cameras(tmp_path / "none.yaml")
     wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
-    assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
+    assert "cameras.0.fsp: unknown key; expected one of" in error_of(run_to_end(wrong))
     for options, message in (
         ({}, "got none of 1. yard/one: enrolment is missing"),
         ({"share": "4/3"}, "share: expected a share such as 1/3"),
@@ -111,13 +113,13 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
         ({"metrics": "nowhere"}, "got none of 1"),
     ):
         with pytest.raises(UserError, match=message):
-            listed_at(good, **options)
+            run_cameras(good, **options)
 
 
-def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
+def test_check_opens_every_source_within_a_deadline_and_prints_a_line_for_each(
     tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deaf = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
+    deaf = socket.create_server(("127.0.0.1", 0))  # accepts connections, and never answers
     address = f"rtsp://127.0.0.1:{deaf.getsockname()[1]}"
     cameras: list[dict[str, object]] = [
         {"name": "film", "source": {"address": film.name}},
@@ -127,7 +129,7 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
     begun = time.monotonic()
     with deaf, pytest.raises(typer.Exit) as ended:
-        listed_at(file, state=system.folder, mqtt="127.0.0.1:1", check=True)
+        run_cameras(file, state=system.folder, mqtt="127.0.0.1:1", check=True)
     assert time.monotonic() - begun < PATIENCE_S
     assert ended.value.exit_code == 2
     assert capsys.readouterr().out.splitlines() == [
@@ -138,12 +140,12 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     ]
     del cameras[1:]
     with pytest.raises(typer.Exit) as ended:
-        listed_at(write(file, "yard", cameras), state=system.folder, mqtt="127.0.0.1:1", check=True)
+        run_cameras(write(file, "yard", cameras), state=system.folder, mqtt="127.0.0.1:1", check=True)
     assert ended.value.exit_code == 0
 
 
 @pytest.mark.parametrize("place", ["", "yard"])
-def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_changes_that_camera_alone(
+def test_enrolments_give_identity_and_broker_and_a_renewed_one_changes_only_its_camera(
     tmp_path: Path, place: str
 ) -> None:
     authority = Authority(make_fleet(tmp_path / "fleet").pki)
@@ -176,7 +178,7 @@ def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_c
     assert listed.read().runnable[CameraId("yard/door")] == second.runnable[CameraId("yard/door")]
 
 
-def test_a_camera_is_in_one_share_whoever_else_there_is() -> None:
+def test_a_camera_is_in_exactly_one_share() -> None:
     names = [CameraId(f"yard/cam-{number}") for number in range(300)]
     shares = [Share.parse(f"{number}/4") for number in (1, 2, 3, 4)]
     counts = [sum(share.has(name) for name in names) for share in shares]
@@ -188,16 +190,16 @@ def test_a_camera_is_in_one_share_whoever_else_there_is() -> None:
             Share.parse(wrong)
 
 
-def test_without_an_address_of_the_broker_a_camera_is_refused(tmp_path: Path, system: Layout) -> None:
+def test_a_camera_without_a_broker_address_is_rejected(tmp_path: Path, system: Layout) -> None:
     cameras: list[dict[str, object]] = [{"name": "gate", "source": {"address": "rtsp://h/x"}}]
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
-    refused = FileOfCameras(file, state=system.folder).read().rejected
-    assert "broker is missing: expected its address" in refused[CameraId("yard/gate")]
-    told = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
-    assert told.read().runnable[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
+    rejected = FileOfCameras(file, state=system.folder).read().rejected
+    assert "broker is missing: expected its address" in rejected[CameraId("yard/gate")]
+    with_broker = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
+    assert with_broker.read().runnable[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
 
 
-def test_cameras_that_the_state_folder_issues_may_send_as_much_as_attached_ones(
+def test_cameras_with_keys_of_the_state_folder_get_the_quota_of_attached_cameras(
     tmp_path: Path, film: Path, system: Layout
 ) -> None:
     def camera(name: str, **options: object) -> dict[str, object]:
@@ -206,16 +208,16 @@ def test_cameras_that_the_state_folder_issues_may_send_as_much_as_attached_ones(
     door = derive_camera_key(SECRET, CameraId("yard/door"))
     enroll(Authority(make_fleet(tmp_path / "fleet").pki), door, tmp_path / "door.enrolment")
     file = write(tmp_path / "cameras.yaml", "yard", [camera("gate"), camera("door", enrolment="door.enrolment")])
-    place = "127.0.0.1:1"
+    address = "127.0.0.1:1"
     with pytest.raises(typer.Exit):
-        listed_at(file, check=True, state=system.folder, mqtt=place)
+        run_cameras(file, check=True, state=system.folder, mqtt=address)
     write_json(system.run, {"options": {"cameras_file": str(file)}})  # the list of `up --cameras-file`
     with pytest.raises(BrokerError):
-        listed_at(file, state=system.folder, mqtt=place, connect_timeout_s=0.1)
+        run_cameras(file, state=system.folder, mqtt=address, connect_timeout_s=0.1)
     assert not system.camera_rates.exists()
     system.run.unlink()
     with pytest.raises(BrokerError):
-        listed_at(file, state=system.folder, mqtt=place, connect_timeout_s=0.1)
+        run_cameras(file, state=system.folder, mqtt=address, connect_timeout_s=0.1)
     assert read_json(system.camera_rates) == {"yard/gate": USUAL_MIB}
     running = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1)), allows_rates=True)
     write(file, "yard", [camera("gate"), camera("hall")])
@@ -228,7 +230,7 @@ def test_cameras_that_the_state_folder_issues_may_send_as_much_as_attached_ones(
 
 
 @pytest.mark.brokers
-def test_the_command_follows_its_file_and_ends_in_good_order(
+def test_the_command_follows_its_file_and_drains_when_it_is_stopped(
     mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
 ) -> None:
     def camera(name: str) -> dict[str, object]:
@@ -238,14 +240,14 @@ def test_the_command_follows_its_file_and_ends_in_good_order(
         return sum(identity.camera_id == f"{site}/{name}" for identity in list(bridge.frames))
 
     def phase(name: str) -> str:
-        said = json.loads(report.read_text()) if report.exists() else {}
-        return str(said.get(f"{site}/{name}", {}).get("phase"))
+        phases = json.loads(report.read_text()) if report.exists() else {}
+        return str(phases.get(f"{site}/{name}", {}).get("phase"))
 
     report = tmp_path / "spools" / "cameras.json"
     file = write(tmp_path / "cameras.yaml", site, [camera("one")])
-    place = f"{mosquitto.host}:{mosquitto.port}"
-    options = ("--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools")
-    with subprocess.Popen(camera_run(file, *options), stderr=subprocess.PIPE, text=True) as process:
+    address = f"{mosquitto.host}:{mosquitto.port}"
+    options = ("--state", system.folder, "--mqtt", address, "--spool", tmp_path / "spools")
+    with subprocess.Popen(command(file, *options), stderr=subprocess.PIPE, text=True) as process:
         try:
             wait_until(lambda: frames("one") > 3)
             file.write_text("site: [")
@@ -257,9 +259,9 @@ def test_the_command_follows_its_file_and_ends_in_good_order(
         finally:
             os.kill(process.pid, signal.SIGTERM)
         assert process.stderr is not None
-        said = process.stderr.read()
+        log = process.stderr.read()
         assert process.wait(30) == 0
-    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     changes = [
         (event["event"], event["camera"]) for event in events if event["event"] in ("camera_added", "camera_removed")
     ]
@@ -276,9 +278,9 @@ def test_two_processes_share_the_cameras_and_end_with_their_sources(
 ) -> None:
     group: dict[str, object] = {"name": "cam-{index}", "count": 4, "fps": 0, "source": {"file": str(film)}}
     file = write(tmp_path / "cameras.yaml", site, [group])
-    place = f"{mosquitto.host}:{mosquitto.port}"
-    done = ended(
-        file, "--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2
+    address = f"{mosquitto.host}:{mosquitto.port}"
+    done = run_to_end(
+        file, "--state", system.folder, "--mqtt", address, "--spool", tmp_path / "spools", "--processes", 2
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     mine = [identity for identity in bridge.frames if identity.camera_id.startswith(f"{site}/")]
@@ -288,14 +290,14 @@ def test_two_processes_share_the_cameras_and_end_with_their_sources(
 
 
 @pytest.mark.brokers
-def test_a_process_without_cameras_ends_with_the_others(
+def test_a_process_without_cameras_exits_when_the_others_do(
     mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "cameras.yaml", site, [{"name": "cam", "fps": 0, "source": {"file": str(film)}}])
-    place = f"{mosquitto.host}:{mosquitto.port}"
+    address = f"{mosquitto.host}:{mosquitto.port}"
     assert len(empty_shares(file, 2)) == 1
-    done = ended(
-        file, "--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2
+    done = run_to_end(
+        file, "--state", system.folder, "--mqtt", address, "--spool", tmp_path / "spools", "--processes", 2
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sum(identity.camera_id == f"{site}/cam" for identity in bridge.frames) == 20
@@ -303,12 +305,12 @@ def test_a_process_without_cameras_ends_with_the_others(
     assert empty_shares(file, 2) == set()
 
 
-def test_a_process_killed_at_the_drain_deadline_counts_as_one_with_frames_left(
+def test_a_process_killed_at_the_drain_deadline_counts_as_having_unsent_frames(
     tmp_path: Path, film: Path, system: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "cameras.yaml", "yard", [{"name": "one", "source": {"file": str(film)}}])
     [hanging] = empty_shares(file, 2)
-    # The end of the process with the camera stops the other one, which does not react.
+    # When the process with the camera ends, the other one is stopped. It ignores SIGTERM.
     program = (
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -321,7 +323,7 @@ def test_a_process_killed_at_the_drain_deadline_counts_as_one_with_frames_left(
     )
     spools = tmp_path / "spools"
     with pytest.raises(typer.Exit) as ended:
-        listed_at(file, state=system.folder, mqtt="127.0.0.1:1", spool=spools, processes=2, drain_s=0)
+        run_cameras(file, state=system.folder, mqtt="127.0.0.1:1", spool=spools, processes=2, drain_s=0)
     assert ended.value.exit_code == FLEET_PENDING
 
 
@@ -347,14 +349,14 @@ def test_each_of_several_processes_serves_its_metrics_on_the_next_port(
         "processes": 2,
     }
     with pytest.raises(typer.Exit):
-        listed_at(file, metrics="[::1]:9000", **options)
+        run_cameras(file, metrics="[::1]:9000", **options)
     assert ports == ["[::1]:9000", "[::1]:9001"]
     with pytest.raises(ConfigError, match="--metrics: expected a port of at most 65534 for 2 processes"):
-        listed_at(file, metrics="127.0.0.1:65535", **options)
+        run_cameras(file, metrics="127.0.0.1:65535", **options)
 
 
 @pytest.mark.brokers
-def test_a_second_run_on_a_folder_keeps_no_report_and_is_refused_if_the_first_has_its_cameras(
+def test_a_second_run_on_a_folder_writes_no_report_and_fails_for_cameras_in_use(
     mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
 ) -> None:
     def listed(name: str) -> Path:
@@ -368,13 +370,13 @@ def test_a_second_run_on_a_folder_keeps_no_report_and_is_refused_if_the_first_ha
     options = ("--state", system.folder, "--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--spool", spools)
     one, two = listed("one"), listed("two")
     with (
-        subprocess.Popen(camera_run(one, *options), stderr=subprocess.DEVNULL) as first,
+        subprocess.Popen(command(one, *options), stderr=subprocess.DEVNULL) as first,
         (tmp_path / "log").open("w") as log,
     ):
         try:
             wait_until(lambda: sends("one"))
-            assert f"{site}/one: expected one that is not in use" in error_of(ended(one, *options))
-            with subprocess.Popen(camera_run(two, *options), stderr=log) as second:
+            assert f"{site}/one: expected one that is not in use" in error_of(run_to_end(one, *options))
+            with subprocess.Popen(command(two, *options), stderr=log) as second:
                 try:
                     wait_until(lambda: sends("two"))
                 finally:
@@ -388,18 +390,18 @@ def test_a_second_run_on_a_folder_keeps_no_report_and_is_refused_if_the_first_ha
 
 
 @pytest.mark.brokers
-def test_a_second_run_in_several_processes_on_a_folder_leaves_the_settings_of_the_first(
+def test_a_second_run_in_several_processes_keeps_the_settings_of_the_first(
     mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
 ) -> None:
     cameras: list[dict[str, object]] = [{"name": "one", "fps": 20, "source": {"file": str(film), "loop": True}}]
     one, two = write(tmp_path / "one.yaml", site, cameras), write(tmp_path / "two.yaml", site, cameras)
     settings = tmp_path / "spools" / "settings" / "cameras-2.toml"
-    place = f"{mosquitto.host}:{mosquitto.port}"
-    options = ("--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2)
-    with subprocess.Popen(camera_run(one, *options), stderr=subprocess.DEVNULL) as first:
+    address = f"{mosquitto.host}:{mosquitto.port}"
+    options = ("--state", system.folder, "--mqtt", address, "--spool", tmp_path / "spools", "--processes", 2)
+    with subprocess.Popen(command(one, *options), stderr=subprocess.DEVNULL) as first:
         try:
             wait_until(lambda: settings.exists() and bridge.frames)
-            assert str(tmp_path / "spools") in error_of(ended(two, *options, "--seconds", 5))
+            assert str(tmp_path / "spools") in error_of(run_to_end(two, *options, "--seconds", 5))
             assert str(one) in settings.read_text()
         finally:
             first.terminate()

@@ -1,4 +1,4 @@
-"""`pointillist camera settings` beside a real broker: what a camera obeys, and how it forgets it."""
+"""The command `pointillist camera settings` and the console's commands, with a real broker: apply, keep and reset."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ pytestmark = pytest.mark.brokers
 
 SECRET = "6b" * 32
 KEYS = KeyRing(bytes.fromhex(SECRET))
-CAMERA = CameraId("lab/told")
+CAMERA = CameraId("lab/commanded")
 RATES = "1/3600 to 1000 frames per second, or 0 for the camera's own rate"
 
 
-def commanded(mosquitto: Mosquitto, folder: Path) -> CommandedCamera:
+def commanded_camera(mosquitto: Mosquitto, folder: Path) -> CommandedCamera:
     return CommandedCamera(mosquitto, folder, CAMERA, KEYS)
 
 
 @pytest.fixture
 def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
-    found = commanded(mosquitto, tmp_path)
+    found = commanded_camera(mosquitto, tmp_path)
     try:
         yield found
     finally:
@@ -62,14 +62,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def commands(mosquitto: Mosquitto, store: Store) -> Commands:
-    """The commands of a console that has started with this store."""
+    """Return the commands of a console that has started with this store."""
     keys = KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE))
     return Commands(MqttAccess(host=mosquitto.host, port=mosquitto.port), keys, store.engine)
 
 
 def run_settings(mosquitto: Mosquitto, *options: str) -> Result:
-    place = f"{mosquitto.host}:{mosquitto.port}"
-    return run("camera", "settings", CAMERA, "--mqtt", place, *options, POINTILLIST_FLEET_SECRET=SECRET)
+    address = f"{mosquitto.host}:{mosquitto.port}"
+    return run("camera", "settings", CAMERA, "--mqtt", address, *options, POINTILLIST_FLEET_SECRET=SECRET)
 
 
 def settings(done: Result) -> dict[str, list[object]]:
@@ -77,14 +77,14 @@ def settings(done: Result) -> dict[str, list[object]]:
     return {row["setting"]: [row["is"], row["commanded"], row["asked"]] for row in rows}
 
 
-def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
+def test_commands_of_a_camera_are_listed_and_reset(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
     now_ms = time.time_ns() // 10**6
     command = Command(issued_ms=now_ms - 2, dropped_per_block=32, enabled=False)
     camera.publish(Channel.SETTINGS, sign_message(camera.key, command))
     request = ProbeRequest(issued_ms=now_ms - 1, probe_share=0.5)
     camera.publish(Channel.PROBES, sign_message(camera.key, request))
-    wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
-    wait_until(lambda: settings(run_settings(mosquitto, "--json"))["probe_share"][-1] == 0.5, "both described")
+    wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both commands applied")
+    wait_until(lambda: settings(run_settings(mosquitto, "--json"))["probe_share"][-1] == 0.5, "both commands announced")
 
     shown = run_settings(mosquitto, "--json")
     assert shown.exit_code == 0, shown.output
@@ -95,14 +95,16 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
         "frames_per_second": [2.0, None, None],
         "enabled": [False, False, None],
     }
-    forgotten = run_settings(mosquitto, "--reset", "--wait", "60")
-    assert forgotten.exit_code == 0, forgotten.output
-    assert "it uses its own settings" in forgotten.stdout
+    reset = run_settings(mosquitto, "--reset", "--wait", "60")
+    assert reset.exit_code == 0, reset.output
+    assert "it uses its own settings" in reset.stdout
     assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
     assert settings(run_settings(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
 
 
-def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path) -> None:
+def test_a_reset_is_retained_for_an_offline_camera(
+    mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path
+) -> None:
     camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
     camera.describe()
     done = run_settings(mosquitto, "--reset", "--wait", "0.5", "--state", str(tmp_path))
@@ -113,21 +115,21 @@ def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: C
         OWNER, "command", CAMERA, "own settings", sent
     )  # fmt: skip
     assert "it will when it is back" in done.stdout
-    back = commanded(mosquitto, tmp_path)
+    back = commanded_camera(mosquitto, tmp_path)
     try:
-        wait_until(lambda: back.control.state.issued_ms, "the reset obeyed")
+        wait_until(lambda: back.control.state.issued_ms, "the reset applied")
     finally:
         back.close()
 
 
-def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
+def test_settings_that_the_camera_has_not_signed_are_rejected(mosquitto: Mosquitto, camera: CommandedCamera) -> None:
     camera.publish(Channel.META, Meta(boot_id=1, dropped_per_block=0).SerializeToString())
     assert "the tag does not match" in refusal(run_settings(mosquitto))
     camera.publish(Channel.META, b"")
     assert "retains nothing" in refusal(run_settings(mosquitto))
 
 
-def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
+def test_a_console_s_command_is_applied_and_contains_the_earlier_settings(
     mosquitto: Mosquitto, camera: CommandedCamera, store: Store
 ) -> None:
     camera.describe()
@@ -137,8 +139,8 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert console.send(CAMERA, changes_of({"fps": "0.5"}), 60.0) == "confirmed"
     now = camera.control.state
     assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
-    # A camera that comes later finds the last command only: it holds both.
-    late = commanded(mosquitto, camera.folder / "late")
+    # A camera that connects later receives only the last command, which contains both settings.
+    late = commanded_camera(mosquitto, camera.folder / "late")
     try:
         wait_until(lambda: late.control.state.HasField("enabled"), "the retained command")
         assert (late.control.state.dropped_per_block, late.control.state.enabled) == (32, False)
@@ -151,17 +153,19 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     assert not camera.control.state.HasField("dropped_per_block")
 
 
-async def test_a_console_that_may_not_read_a_cameras_settings_commands_nothing_and_says_why(store: Store) -> None:
+async def test_a_console_that_cannot_read_a_camera_s_settings_sends_no_command(store: Store) -> None:
     # A command without the settings in force would replace them.
     async with scripted_broker() as broker:
         broker.suback = NOT_AUTHORIZED
         console = Commands(MqttAccess("127.0.0.1", broker.port), KEYS, store.engine)
-        with pytest.raises(BrokerError, match="a subscription to pointillist/v1/lab/told/meta, got 'Not authorized'"):
+        with pytest.raises(
+            BrokerError, match="a subscription to pointillist/v1/lab/commanded/meta, got 'Not authorized'"
+        ):
             await asyncio.to_thread(console.send, CAMERA, changes_of({"fps": 1}), 0.0)
         assert broker.published == []
 
 
-def test_a_command_is_obeyed_after_one_from_a_clock_ahead(
+def test_a_command_is_applied_after_one_dated_in_the_future(
     mosquitto: Mosquitto, camera: CommandedCamera, store: Store
 ) -> None:
     ahead_ms = time.time_ns() // 10**6 + 60_000
@@ -176,17 +180,17 @@ def test_a_command_is_obeyed_after_one_from_a_clock_ahead(
     assert not camera.control.state.HasField("enabled")
 
 
-def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settings(
+def test_a_command_keeps_the_settings_of_one_that_the_camera_has_not_announced(
     mosquitto: Mosquitto, tmp_path: Path, store: Store
 ) -> None:
-    gone = commanded(mosquitto, tmp_path / "gone")
-    gone.describe()
-    gone.stop()
+    earlier = commanded_camera(mosquitto, tmp_path / "earlier")
+    earlier.describe()
+    earlier.stop()
     console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"enabled": "false"}), 0.1).startswith("sent")
     console = commands(mosquitto, store)  # the console was restarted
     assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"}), 0.1).startswith("sent")
-    late = commanded(mosquitto, tmp_path / "late")
+    late = commanded_camera(mosquitto, tmp_path / "late")
     try:
         wait_until(lambda: late.control.state.HasField("dropped_per_block"), "the retained command")
         assert late.control.state.HasField("enabled")
@@ -196,7 +200,7 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
     assert console.reset(CAMERA, 0.1).startswith("sent")
     console = commands(mosquitto, store)
     assert console.send(CAMERA, changes_of({"fps": "0.5"}), 0.1).startswith("sent")
-    latest = commanded(mosquitto, tmp_path / "latest")
+    latest = commanded_camera(mosquitto, tmp_path / "latest")
     try:
         wait_until(lambda: latest.control.rate == 0.5, "the retained command")
         assert latest.control.state.asked_ms > 0  # the reset too
@@ -205,7 +209,7 @@ def test_a_command_before_the_camera_has_announced_the_last_one_keeps_its_settin
         latest.close()
 
 
-def test_a_command_counts_as_sent_if_the_consoles_database_fails_after_it(
+def test_a_command_counts_as_sent_if_the_console_s_database_fails_after_it(
     mosquitto: Mosquitto, camera: CommandedCamera, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -219,7 +223,7 @@ def test_a_command_counts_as_sent_if_the_consoles_database_fails_after_it(
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("values", "message"),
     [
         ({"drop_ratio": "0.9"}, "drop_ratio: expected a fraction from 0 to 0.875, got '0.9'"),
         ({"probe_share": "nan"}, "probe_share: expected a fraction from 0 to 1, got 'nan'"),
@@ -234,15 +238,15 @@ def test_a_command_counts_as_sent_if_the_consoles_database_fails_after_it(
         ({}, "settings: expected drop_ratio, probe_share, profile, enabled or fps, got none"),
     ],
 )
-def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        changes_of(asked)
-    assert str(refused.value) == complaint
+def test_an_invalid_command_is_one_error_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changes_of(values)
+    assert str(caught.value) == message
 
 
-def test_a_camera_whose_clock_is_wild_shows_no_time() -> None:
+def test_an_impossible_time_of_a_camera_is_not_shown() -> None:
     meta = Meta(turn=Turn(at_ms=2**53 - 1), command_state=CommandState(issued_ms=2**64 - 1, asked_ms=1))
-    table = camera_settings._table("lab/told", meta)
-    assert table.title == "lab/told, as announced at –"
+    table = camera_settings._table("lab/commanded", meta)
+    assert table.title == "lab/commanded, as announced at –"
     headers = [str(column.header) for column in table.columns]
     assert headers[2:] == ["by the command of –", "by the request of 1970-01-01 00:00:00 UTC"]

@@ -28,24 +28,24 @@ def server() -> Iterator[RtspServer]:
         yield server
 
 
-def examined(url: str, options: dict[str, Any] | None = None, **own: Any) -> None:
-    """Run the command; `options` are settings by path."""
+def run_camera_test(url: str, options: dict[str, Any] | None = None, **own: Any) -> None:
+    """Run the command with `options`, which are settings by path."""
     try_camera(load(CameraTestSettings, SettingsSources("camera-test", options=options or {})), url, **own)
 
 
-def test_one_screen_says_what_a_stream_is_and_saves_a_picture(
+def test_a_description_of_a_stream_fits_one_screen_and_a_picture_is_saved(
     server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "seen.png"
-    examined(server.address("counted"), {"seconds": 2.5}, picture=picture, show=True)
-    said = capsys.readouterr().out
-    lines = said.splitlines()
+    run_camera_test(server.address("counted"), {"seconds": 2.5}, picture=picture, show=True)
+    output = capsys.readouterr().out
+    lines = output.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines[:-1])) <= 80  # the last one names the file
-    assert "pass-word" not in said
-    assert f"rtsp://127.0.0.1:{server.port}/… " in said
+    assert "pass-word" not in output
+    assert f"rtsp://127.0.0.1:{server.port}/… " in output
     for what in ("h264", "160 x 96", "live", "its own by RTCP", "▀"):
-        assert what in said
+        assert what in output
     shown = np.asarray(Image.open(picture))
     assert shown.shape == (96, 160, 3)
     assert counted_number(shown) > 10
@@ -56,7 +56,7 @@ def test_json_has_the_measured_rate_the_delay_and_the_clock(
 ) -> None:
     (tmp_path / "login").write_text(LOGIN)
     options = {"source.login.file": tmp_path / "login", "source.rotate": "90", "seconds": 4.0}
-    examined(server.address("counted", ""), options, json=True)
+    run_camera_test(server.address("counted", ""), options, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["fps"] == pytest.approx(10, abs=1.5)
     assert (found["size"], found["sent_size"]) == ([160, 96], [96, 160])
@@ -67,36 +67,36 @@ def test_json_has_the_measured_rate_the_delay_and_the_clock(
 
 
 @pytest.mark.parametrize("seconds", [0.1, 60.0], ids=["in part", "whole"])
-def test_bit_rate_and_frame_rate_of_a_file_are_those_of_its_stream_and_not_of_reading_it(
+def test_bit_rate_and_frame_rate_of_a_file_are_those_of_its_stream(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
 ) -> None:
     file = tmp_path / "a street 50%20.mp4"
-    made = "testsrc2=size=320x240:rate=15:duration=8"
+    pattern = "testsrc2=size=320x240:rate=15:duration=8"
     encode = ["-c:v", "libx264", "-g", "15", "-b:v", "400k", "-minrate", "400k", "-maxrate", "400k", "-bufsize", "100k"]
-    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", made, *encode, str(file)], check=True)
-    ask = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=bit_rate", "-of", "csv=p=0"]
-    oracle = float(subprocess.run([*ask, str(file)], check=True, capture_output=True, text=True).stdout)
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", pattern, *encode, str(file)], check=True)
+    probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=bit_rate", "-of", "csv=p=0"]
+    oracle = float(subprocess.run([*probe, str(file)], check=True, capture_output=True, text=True).stdout)
     listed = tmp_path / "cameras.yaml"
     listed.write_text(yaml.safe_dump({"site": "yard", "cameras": [{"name": "film", "source": {"address": file.name}}]}))
     if seconds < 1:
-        examined(str(file), {"seconds": seconds}, json=True)
+        run_camera_test(str(file), {"seconds": seconds}, json=True)
     else:
-        examined("yard/film", {"cameras": listed, "seconds": seconds}, json=True)
+        run_camera_test("yard/film", {"cameras": listed, "seconds": seconds}, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["bits_per_s"] == pytest.approx(oracle, rel=0.25 if seconds < 1 else 0.02)
     assert found["fps"] == pytest.approx(15, rel=0.01)
 
 
-def test_a_camera_of_the_file_is_tested_as_it_is_set_there(
+def test_a_camera_of_a_file_is_tested_with_its_settings(
     server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = {"address": server.address("counted"), "privacy": [[0, 0, 1, 0.5]], "hang_s": 5}
     file = tmp_path / "cameras.yaml"
     file.write_text(yaml.safe_dump({"site": "yard", "cameras": [{"name": "gate", "source": source}]}))
-    examined("yard/gate", {"cameras": file, "seconds": 0.3}, picture=tmp_path / "seen.png")
+    run_camera_test("yard/gate", {"cameras": file, "seconds": 0.3}, picture=tmp_path / "seen.png")
     assert not np.asarray(Image.open(tmp_path / "seen.png"))[:48].any()
     with pytest.raises(ConfigError, match=r"expected one of yard/gate, got yard/door"):
-        examined("yard/door", {"cameras": file})
+        run_camera_test("yard/door", {"cameras": file})
 
 
 @pytest.mark.parametrize(
@@ -112,33 +112,35 @@ def test_a_camera_of_the_file_is_tested_as_it_is_set_there(
         ("rtsp://h/x", {"source.hardware": "abacus"}, r"expected hardware that decodes \(.*\), got abacus"),
     ],
 )
-def test_a_wrong_setting_is_one_line_without_a_password(url: str, options: dict[str, object], message: str) -> None:
+def test_an_invalid_setting_is_one_error_line_without_a_password(
+    url: str, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        examined(url, options)
+        run_camera_test(url, options)
     assert "\n" not in str(caught.value)
     assert "hidden" not in str(caught.value)
 
 
-def test_a_picture_of_another_format_is_refused() -> None:
+def test_a_picture_of_another_format_is_rejected() -> None:
     with pytest.raises(UserError, match=r"--picture: expected a name that ends in \.png"):
-        examined("rtsp://h/x", picture=Path("x.bmp"))
+        run_camera_test("rtsp://h/x", picture=Path("x.bmp"))
 
 
-def test_a_picture_in_a_missing_folder_is_refused_before_the_trial(
+def test_a_picture_in_a_missing_folder_is_rejected_before_the_stream_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.sources.examine.examine", lambda *_: pytest.fail("the stream was opened"))
     with pytest.raises(ConfigError, match="--picture: expected a file in an existing folder, got"):
-        examined("rtsp://h/x", picture=tmp_path / "none" / "x.png")
+        run_camera_test("rtsp://h/x", picture=tmp_path / "none" / "x.png")
 
 
-def test_a_refused_login_is_said_as_the_camera_says_it(server: RtspServer) -> None:
+def test_the_error_for_a_refused_login_quotes_the_camera(server: RtspServer) -> None:
     with pytest.raises(SourceError, match="401 Unauthorized"):
-        examined(server.address("counted", "viewer:wrong"))
+        run_camera_test(server.address("counted", "viewer:wrong"))
 
 
-def findings(**changed: Any) -> StreamReport:
-    """The findings of a live camera, with these changes."""
+def report_of(**changed: Any) -> StreamReport:
+    """Return a report on a live camera, with these changes."""
     usual: dict[str, Any] = {
         "address": "rtsp://a/b", "codec": "h264", "profile": "High", "size": (160, 96), "announced_fps": None,
         "live": True, "hardware": False, "others": [], "opened_s": 0.5,
@@ -159,20 +161,20 @@ def findings(**changed: Any) -> StreamReport:
         ({"skew_ms": -90_400}, ("clock", "its own is 90 s off ours: not used, arrival counts. Set its NTP")),
     ],
 )
-def test_each_finding_has_its_row(changed: dict[str, Any], row: tuple[str, str]) -> None:
-    assert row in _rows(findings(**changed))
+def test_each_field_of_the_report_has_its_row(changed: dict[str, Any], row: tuple[str, str]) -> None:
+    assert row in _rows(report_of(**changed))
     usual = {"as sent", "other streams", "ended early"} - changed.keys() - {row[0]}
-    assert not usual & {name for name, _ in _rows(findings(**changed))}
+    assert not usual & {name for name, _ in _rows(report_of(**changed))}
 
 
-def test_without_a_picture_nothing_is_shown_or_saved_and_a_file_that_cannot_be_written_is_refused(
+def test_without_a_picture_nothing_is_saved_and_an_unwritable_file_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _save(findings(), tmp_path / "none.png")
-    _show(Console(), findings())
+    _save(report_of(), tmp_path / "none.png")
+    _show(Console(), report_of())
     assert not (tmp_path / "none.png").exists()
     assert capsys.readouterr().out == ""
-    grey = findings(picture=np.zeros((2, 4, 1), np.uint8))
+    grey = report_of(picture=np.zeros((2, 4, 1), np.uint8))
     _save(grey, tmp_path / "grey.png")
     with Image.open(tmp_path / "grey.png") as saved:
         assert saved.mode == "L"

@@ -18,8 +18,8 @@ from tests.processors.tiny import picture, tiny_bundle
 CLASSES = 10
 
 
-def drawn(count: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits whose softmax, after a division by `factor`, are the probabilities of the labels (count,)."""
+def draw(count: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return logits (count, 10) and labels (count,) draw from the softmax of the logits divided by `factor`."""
     generator = torch.Generator().manual_seed(seed)
     true = 2.5 * torch.randn(count, CLASSES, generator=generator)
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
@@ -27,14 +27,14 @@ def drawn(count: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_labels_give_the_temperature_that_was_put_in(factor: float) -> None:
-    logits, labels = drawn(4000, factor)
+def test_labels_recover_the_temperature_of_the_logits(factor: float) -> None:
+    logits, labels = draw(4000, factor)
     right = torch.nn.functional.one_hot(labels, CLASSES).bool()
     found = by_labels(logits, right, None)
     assert found.temperature == pytest.approx(factor, rel=0.15)
     assert found.right >= RIGHT
     named = (logits / found.temperature).softmax(1).amax(1) >= found.unsure_below
-    fresh, answers = drawn(4000, factor, seed=1)
+    fresh, answers = draw(4000, factor, seed=1)
     confidence, best = (fresh / found.temperature).softmax(1).max(1)
     sure = confidence >= found.unsure_below
     assert float(named.float().mean()) == pytest.approx(found.named)
@@ -50,8 +50,8 @@ def test_a_network_that_is_right_by_chance_never_names_a_class() -> None:
     assert found.temperature > 2
 
 
-def test_a_group_is_named_where_its_classes_are_mixed_up() -> None:
-    """Two classes that the network confuses: neither is certain, and their group is."""
+def test_a_group_is_named_if_its_classes_are_confused() -> None:
+    """Use two classes that the network confuses: neither is certain, and their group is."""
     labels = torch.arange(400) % 2
     logits = torch.full((400, 4), -9.0)
     logits[:, :2] = 0.01 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
@@ -64,7 +64,7 @@ def test_a_group_is_named_where_its_classes_are_mixed_up() -> None:
 
 
 def test_without_labels_the_confidence_is_the_agreement_of_views() -> None:
-    """Views flip the verdict in two of five pictures: an overconfident network is taken down to that."""
+    """Flip the verdict in two of five pictures: the confidence falls to this agreement."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.zeros(1000, CLASSES)
     best = torch.randint(0, CLASSES, (1000,), generator=generator)
@@ -75,7 +75,7 @@ def test_without_labels_the_confidence_is_the_agreement_of_views() -> None:
         views.append(20.0 * torch.nn.functional.one_hot(moved, CLASSES).float())
     found = by_agreement(logits, views, None)
     assert float((logits / found.temperature).softmax(1).amax(1).mean()) == pytest.approx(0.6, abs=0.08)
-    assert found.named == 0  # no limit parts verdicts that are equally certain
+    assert found.named == 0  # no limit separates verdicts that are equally certain
     assert by_agreement(logits, [logits, logits], None).right == 1.0
 
 

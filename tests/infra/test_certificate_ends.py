@@ -1,4 +1,4 @@
-"""The ends of the certificates of roles and servers as metrics, and a role's warning about revocations."""
+"""The expiration of certificates of roles and servers as metrics, and a warning without a file of generations."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ from tests.waiting import until
 KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
 
 
-def end_of(registry: CollectorRegistry, purpose: str) -> float:
+def exported_expiration(registry: CollectorRegistry, purpose: str) -> float:
     found = registry.get_sample_value(CERTIFICATE_EXPIRATION.name, {"purpose": purpose})
     assert found is not None
     return found
 
 
-def end_in(file: Path) -> float:
+def expiration_in(file: Path) -> float:
     return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Layout:
-    """An authority for each test: the tests replace certificates."""
+    """Create an authority for each test, since the tests replace certificates."""
     return make_fleet(tmp_path)
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> list[CollectorRegistry]:
-    """The registries of roles that ended at once."""
+def registries(monkeypatch: pytest.MonkeyPatch) -> list[CollectorRegistry]:
+    """Run roles without work, and return the list of their registries."""
     found: list[CollectorRegistry] = []
 
     def run_role(_role: str, _metrics: str | None, entry: Any, *, certificates: Certificates, **_: Any) -> None:
@@ -77,69 +77,72 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[CollectorRegistry]:
     return found
 
 
-async def nothing(*_: object, **__: object) -> None:
+async def no_work(*_: object, **__: object) -> None:
     pass
 
 
-def test_a_role_exports_the_end_of_each_certificate_and_follows_its_renewal(
-    fleet: Layout, exported: list[CollectorRegistry]
+def test_a_role_exports_the_expiration_of_each_certificate_and_of_its_renewal(
+    fleet: Layout, registries: list[CollectorRegistry]
 ) -> None:
     roles = Roles(Authority(fleet.pki))
     file = roles.folder("bridge") / CERTIFICATE_FILE
-    given: Mapping[str, Any] = {"mqtt": "127.0.0.1:1", "kafka": "127.0.0.1:2", "kafka_tls": file.parent}
-    settings = resolved(BridgeSettings(state=fleet.folder, **given), "bridge")
-    run_following("bridge", settings, KEYS, nothing)
-    (registry,) = exported
-    first = end_in(file)
-    assert {purpose: end_of(registry, purpose) for purpose in ("mqtt", "kafka")} == {"mqtt": first, "kafka": first}
+    access: Mapping[str, Any] = {"mqtt": "127.0.0.1:1", "kafka": "127.0.0.1:2", "kafka_tls": file.parent}
+    settings = resolved(BridgeSettings(state=fleet.folder, **access), "bridge")
+    run_following("bridge", settings, KEYS, no_work)
+    (registry,) = registries
+    first = expiration_in(file)
+    assert {purpose: exported_expiration(registry, purpose) for purpose in ("mqtt", "kafka")} == {
+        "mqtt": first,
+        "kafka": first,
+    }
     roles.issue("bridge", LOCAL_HOSTS, days=50)
-    assert end_of(registry, "kafka") == end_in(file) > first
+    assert exported_expiration(registry, "kafka") == expiration_in(file) > first
     file.write_text("half of a")
-    assert end_of(registry, "kafka") > first
+    assert exported_expiration(registry, "kafka") > first
     file.unlink()
-    assert end_of(registry, "kafka") > first
+    assert exported_expiration(registry, "kafka") > first
 
 
-def test_a_role_without_a_certificate_exports_no_end(exported: list[CollectorRegistry]) -> None:
-    run_following("bridge", BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2"), KEYS, nothing)
-    assert [family.samples for family in exported[0].collect()] == [[]]
+def test_a_role_without_a_certificate_exports_no_expiration(registries: list[CollectorRegistry]) -> None:
+    run_following("bridge", BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2"), KEYS, no_work)
+    assert [family.samples for family in registries[0].collect()] == [[]]
 
 
 @pytest.mark.parametrize(
-    ("tls", "named", "warnings"),
+    ("tls", "with_file", "warnings"),
     [(True, False, ["generations_not_given"]), (True, True, []), (False, False, [])],
     ids=["without the file", "with the file", "without TLS"],
 )
 def test_a_role_that_cannot_follow_revocations_logs_a_warning(
     fleet: Layout,
-    exported: list[CollectorRegistry],
+    registries: list[CollectorRegistry],
     monkeypatch: pytest.MonkeyPatch,
     tls: bool,
-    named: bool,
+    with_file: bool,
     warnings: list[str],
 ) -> None:
     write_json(fleet.generations, {})
-    if named:
+    if with_file:
         monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(fleet.generations))
-    given: dict[str, Any] = {"kafka_tls": role_folder(fleet.pki, "bridge")} if tls else {}
-    settings = BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2", **given)
+    access: dict[str, Any] = {"kafka_tls": role_folder(fleet.pki, "bridge")} if tls else {}
+    settings = BridgeSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2", **access)
     with capture_logs() as lines:
-        run_following("bridge", resolved(settings, "bridge"), KEYS, nothing)
+        run_following("bridge", resolved(settings, "bridge"), KEYS, no_work)
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == warnings
-    assert len(exported) == 1
+    assert len(registries) == 1
 
 
-def test_of_several_certificates_the_earliest_end_counts(fleet: Layout) -> None:
+def test_the_earliest_expiration_of_several_certificates_is_exported(fleet: Layout) -> None:
     roles = Roles(Authority(fleet.pki))
     roles.issue("bridge-2", LOCAL_HOSTS, days=3)
     files = [roles.folder(name) / CERTIFICATE_FILE for name in ("bridge", "bridge-2")]
     registry = CollectorRegistry()
     export_ends(registry, {"mqtt": files})
-    assert end_of(registry, "mqtt") == end_in(files[1]) < end_in(files[0])
+    assert exported_expiration(registry, "mqtt") == expiration_in(files[1]) < expiration_in(files[0])
     del files[1]
-    assert end_of(registry, "mqtt") == end_in(files[0])
+    assert exported_expiration(registry, "mqtt") == expiration_in(files[0])
     files.clear()
-    assert math.isnan(end_of(registry, "mqtt"))
+    assert math.isnan(exported_expiration(registry, "mqtt"))
 
 
 def test_the_process_of_a_role_exports_the_ends_on_its_metrics_page(
@@ -159,52 +162,52 @@ def test_the_process_of_a_role_exports_the_ends_on_its_metrics_page(
         for line in page.splitlines()
         if line.startswith(f"{CERTIFICATE_EXPIRATION.name}{{")
     }
-    assert ends == {"mqtt": end_in(file), "of a server": 7.0}
+    assert ends == {"mqtt": expiration_in(file), "of a server": 7.0}
 
 
 def test_a_server_that_reads_its_certificate_once_keeps_the_end_of_its_start(fleet: Layout) -> None:
     roles = Roles(Authority(fleet.pki))
     file = roles.folder("pages") / CERTIFICATE_FILE
-    end, first = end_at_start(file), end_in(file)
-    short(fleet, "pages", 2)
-    assert end() == first != end_in(file)
+    end, first = end_at_start(file), expiration_in(file)
+    issue_short(fleet, "pages", 2)
+    assert end() == first != expiration_in(file)
 
 
 def test_the_console_exports_the_end_of_the_certificate_that_it_serves(
-    fleet: Layout, exported: list[CollectorRegistry], monkeypatch: pytest.MonkeyPatch
+    fleet: Layout, registries: list[CollectorRegistry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.cli.console.require_brokers", lambda *_, **__: None)
-    monkeypatch.setattr("consumers.console.role.run_console", nothing)
+    monkeypatch.setattr("consumers.console.role.run_console", no_work)
     monkeypatch.setenv("POINTILLIST_FLEET_SECRET", SECRET.hex())
     folder = role_folder(fleet.pki, "pages")
-    given: Mapping[str, Any] = {"mqtt": "127.0.0.1:1", "kafka": "127.0.0.1:2", "http_tls": folder}
-    console(ConsoleSettings(state=fleet.folder, store="sqlite://", **given))
-    assert end_of(exported[0], "pages") == end_in(folder / CERTIFICATE_FILE)
+    access: Mapping[str, Any] = {"mqtt": "127.0.0.1:1", "kafka": "127.0.0.1:2", "http_tls": folder}
+    console(ConsoleSettings(state=fleet.folder, store="sqlite://", **access))
+    assert exported_expiration(registries[0], "pages") == expiration_in(folder / CERTIFICATE_FILE)
 
 
-def short(fleet: Layout, name: str, days: float) -> float:
+def issue_short(fleet: Layout, name: str, days: float) -> float:
     """Replace a server's certificate by one that ends in `days`; return its end."""
     issued = Authority(fleet.pki).issue(name, hosts=LOCAL_HOSTS, days=days)
     folder = role_folder(fleet.pki, name)
     (folder / KEY_FILE).write_text(issued.key)
     (folder / CERTIFICATE_FILE).write_text(issued.certificate)
-    return end_in(folder / CERTIFICATE_FILE)
+    return expiration_in(folder / CERTIFICATE_FILE)
 
 
 @pytest.mark.brokers
 async def test_the_monitor_exports_the_end_that_mosquitto_presents_also_after_a_reload(fleet: Layout) -> None:
-    first = short(fleet, "mosquitto", 2)
+    first = issue_short(fleet, "mosquitto", 2)
     with running_mosquitto(fleet) as (host, port):
         broker = MqttAccess(host, port, role_tls(fleet.pki, "monitor"))
         servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka="127.0.0.1:1"))
         registry = CollectorRegistry()
         export_ends(registry, servers.ends)
         mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
-        assert math.isnan(end_of(registry, "mqtt_server"))
+        assert math.isnan(exported_expiration(registry, "mqtt_server"))
         mosquitto.start()
         try:
             await until(lambda: mosquitto.certificate_end is not None)
-            renewed = short(fleet, "mosquitto", 100)
+            renewed = issue_short(fleet, "mosquitto", 100)
             assert mosquitto.certificate_end == first
             process = running(fleet.folder, "mosquitto")
             assert process is not None
@@ -214,10 +217,10 @@ async def test_the_monitor_exports_the_end_that_mosquitto_presents_also_after_a_
                 # Mosquitto answers the signal later, and the connection is opened again once an hour only.
                 servers._throttle = Throttle(0.0)
                 await servers.measure(mosquitto)
-                return end_of(registry, "mqtt_server") == renewed
+                return exported_expiration(registry, "mqtt_server") == renewed
 
             await until(is_renewed)
-            assert end_of(registry, "mqtt_server") - first > SOON_S
+            assert exported_expiration(registry, "mqtt_server") - first > SOON_S
         finally:
             mosquitto.close()
 
@@ -233,27 +236,27 @@ async def test_the_monitor_exports_the_ends_that_kafka_and_postgresql_present(
     settings = MonitorSettings(
         mqtt="127.0.0.1:1",
         kafka=secure_kafka.access("monitor"),
-        database=f"{secure_postgresql.place()}?sslmode=verify-full&sslrootcert={authority}",
+        database=f"{secure_postgresql.url_of()}?sslmode=verify-full&sslrootcert={authority}",
     )
     servers = ServerCertificates(settings)
     registry = CollectorRegistry()
     export_ends(registry, servers.ends)
     mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), settings.broker)
     presented = {
-        "kafka_server": end_in(role_folder(kafka_fleet.pki, "kafka") / CERTIFICATE_FILE),
+        "kafka_server": expiration_in(role_folder(kafka_fleet.pki, "kafka") / CERTIFICATE_FILE),
         "database_server": x509.load_pem_x509_certificate(
             secure_postgresql.issued.certificate.encode()
         ).not_valid_after_utc.timestamp(),
     }
     await servers.measure(mosquitto)
-    assert {purpose: end_of(registry, purpose) for purpose in servers.ends} == presented
+    assert {purpose: exported_expiration(registry, purpose) for purpose in servers.ends} == presented
 
     def gone(*_: object) -> None:
         raise ConnectionRefusedError
 
     monkeypatch.setattr(socket, "create_connection", gone)
     await servers.measure(mosquitto)
-    assert {purpose: end_of(registry, purpose) for purpose in servers.ends} == presented
+    assert {purpose: exported_expiration(registry, purpose) for purpose in servers.ends} == presented
 
 
 @pytest.mark.parametrize(

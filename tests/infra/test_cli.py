@@ -1,4 +1,4 @@
-"""The commands that need no brokers, and what all of them say when something is missing."""
+"""Commands that need no brokers, and the error lines of all commands for missing or invalid arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from consumers.console.access.rights import Right
 from consumers.console.access.tokens import Tokens
 from consumers.console.access.users import read_users, remove_user, write_user
 from consumers.console.data.store import Store
-from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # it registers its commands
+from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # the import registers the commands
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.process.metrics_server import role_registry, serve
@@ -55,12 +55,12 @@ SECRET = "00112233445566778899aabbccddeeff"
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
-    return run_command(*arguments, environment=surroundings | variables)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    return run_command(*arguments, environment=environment | variables)
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a refused command prints."""
+    """Return the error line of a command that exited with status 2."""
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
@@ -77,7 +77,7 @@ def test_key_prints_the_key_that_the_server_derives() -> None:
     assert CameraKey.from_export(CameraId("site/door"), done.stdout).generation == 3
 
 
-def test_key_goes_to_a_private_file_when_asked(tmp_path: Path) -> None:
+def test_the_key_is_written_to_a_private_file_with_out(tmp_path: Path) -> None:
     file = tmp_path / "door.key"
     done = run("key", "site/door", "--out", str(file), POINTILLIST_FLEET_SECRET=SECRET)
     assert done.stdout == ""
@@ -85,7 +85,7 @@ def test_key_goes_to_a_private_file_when_asked(tmp_path: Path) -> None:
     assert CameraKey.from_export(CameraId("site/door"), file.read_text()).generation == 0
 
 
-def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(tmp_path: Path) -> None:
+def test_the_key_comes_from_the_state_folder_and_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "state")
     secret = layout.fleet_secret()
     done = run("key", "site/door", "--state", str(layout.folder), POINTILLIST_FLEET_SECRET=SECRET)
@@ -139,17 +139,17 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
         (["lab", "stale", "--only", "certified", "--run", "--hours", "0", "--runs", "/dev/null/x"], "--runs: expected"),
     ],
 )
-def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
+def test_a_missing_or_invalid_argument_is_one_error_line_with_status_2(arguments: list[str], named: str) -> None:
     assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
 
 
-def test_a_file_of_the_current_folder_is_never_run_in_place_of_a_module(tmp_path: Path) -> None:
+def test_a_file_of_the_current_folder_never_replaces_a_module(tmp_path: Path) -> None:
     (tmp_path / "queue.py").write_text("raise SystemExit('mine')")
     done = subprocess.run([*COMMAND, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_seed_that_no_generator_takes_is_refused() -> None:
+def test_a_seed_beyond_32_bits_is_rejected() -> None:
     arguments = ["lab", "evaluate", "--bundle", "scene", "--data", "x.npz", "--drop-ratio", "0", "--json", "x.json"]
     done = run(*arguments, "--seed", str(2**64))
     assert done.returncode == 2
@@ -158,7 +158,9 @@ def test_a_seed_that_no_generator_takes_is_refused() -> None:
 
 @pytest.mark.parametrize("command", ["enroll", "rotate"])
 @pytest.mark.parametrize("days", ["inf", "99999999"])
-def test_a_certificate_for_ever_is_refused_before_anything_is_revoked(tmp_path: Path, command: str, days: str) -> None:
+def test_a_certificate_for_too_many_days_is_rejected_before_anything_is_revoked(
+    tmp_path: Path, command: str, days: str
+) -> None:
     out = tmp_path / "door.enrolment"
     done = run(command, "yard/door", "--out", str(out), "--days", days, "--state", str(tmp_path / "none"))
     assert done.returncode == 2
@@ -187,7 +189,7 @@ def test_a_certificate_for_ever_is_refused_before_anything_is_revoked(tmp_path: 
         ["model", "status", "--kafka", "user:hunter2@127.0.0.1:1", "--connect-timeout-s", "0.1"],
     ],
 )
-def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: list[str]) -> None:
+def test_a_password_in_a_brokers_address_is_rejected_and_not_repeated(arguments: list[str]) -> None:
     line = refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
     assert "hunter2" not in line
     assert "host:port" in line
@@ -201,21 +203,23 @@ def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: 
         (["--database-bytes", "-1"], "--database-bytes: expected whole number ≥ 65,536"),
     ],
 )
-def test_what_a_recorder_cannot_do_is_one_line(tmp_path: Path, arguments: list[str], named: str) -> None:
-    given = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0"]
-    assert named in refusal(run(*given, *arguments, POINTILLIST_FLEET_SECRET=SECRET))
+def test_an_unsupported_setting_of_a_recorder_is_one_error_line(
+    tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    command = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0"]
+    assert named in refusal(run(*command, *arguments, POINTILLIST_FLEET_SECRET=SECRET))
 
 
 @pytest.mark.parametrize("content", [bytes(range(256)), b"\x00\x01", b"\xff\xfe"])
 @pytest.mark.parametrize("command", ["up", "fleet"])
-def test_a_binary_scenario_is_one_line(tmp_path: Path, command: str, content: bytes) -> None:
+def test_a_binary_scenario_is_one_error_line(tmp_path: Path, command: str, content: bytes) -> None:
     (tmp_path / "scenario.yaml").write_bytes(content)
     done = run(command, "--scenario", str(tmp_path / "scenario.yaml"), "--state", str(tmp_path / "state"))
     assert "scenario.yaml" in refusal(done)
 
 
 @pytest.mark.parametrize("place", ["folder", "file/door.key", "/proc/door.key"])
-def test_a_key_that_cannot_be_written_is_one_line_and_leaves_nothing_behind(tmp_path: Path, place: str) -> None:
+def test_a_key_that_cannot_be_written_is_one_error_line_and_leaves_no_files(tmp_path: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     out = tmp_path / place
@@ -224,7 +228,7 @@ def test_a_key_that_cannot_be_written_is_one_line_and_leaves_nothing_behind(tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
 
 
-def test_a_command_loads_its_own_modules_alone_and_a_processor_is_refused_before_it_loads_torch() -> None:
+def test_a_command_loads_only_its_modules_and_a_processor_checks_kafka_before_it_loads_torch() -> None:
     program = (
         "import sys, typer, infra.cli as cli\nfrom schemas.errors import UserError\n"
         "name = sys.argv[1]\n"
@@ -254,7 +258,7 @@ def test_every_command_has_its_modules() -> None:
     assert command_of(["--factories=own", "key", "--help"]) == "key"
 
 
-def test_up_names_a_bundle_that_checks_none_of_the_probes(tmp_path: Path) -> None:
+def test_up_warns_of_a_bundle_that_checks_no_probes(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text('name = "street"\n')
     printed: list[str] = []
     for bundle, share in (("scene", 0.1), (tmp_path, 0), (tmp_path, 0.1)):
@@ -265,7 +269,7 @@ def test_up_names_a_bundle_that_checks_none_of_the_probes(tmp_path: Path) -> Non
     assert line.startswith(f"the bundle {tmp_path} has no [strip] table")
 
 
-def test_up_prints_where_to_see_the_remembered_commands_of_a_camera(
+def test_up_prints_the_command_that_lists_the_stored_commands_of_a_camera(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "overridden", lambda *_: True)
@@ -276,7 +280,7 @@ def test_up_prints_where_to_see_the_remembered_commands_of_a_camera(
     assert f"`pointillist camera settings {cameras[0].camera_id} --state {tmp_path}`" in line
 
 
-def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:
+def test_the_factories_option_applies_to_every_command(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     publish = ["model", "publish", str(folder), "--kafka", "127.0.0.1:1", "--store", str(tmp_path / "store")]
     run("signer", "init", "ada", "--folder", str(tmp_path))
@@ -285,7 +289,7 @@ def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_comman
     assert "Kafka" in refusal(run("--factories", "tests.processors", *publish))
 
 
-def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> None:
+def test_a_processor_runs_code_of_its_bundle_only_with_permission(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     table = folder / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
@@ -293,7 +297,7 @@ def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> 
     process = ["process", "--kafka", "127.0.0.1:1", "--bundle", str(folder), "--connect-timeout-s", "0"]
     refused = run(*process, POINTILLIST_FLEET_SECRET=SECRET)
     assert refused.returncode == 2
-    # Kafka is away, and the log says so first.
+    # Kafka is not reachable: the log lines about that come first.
     last = refused.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "the factory network.py:network: expected permission" in last
@@ -301,15 +305,15 @@ def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> 
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_processor_does_not_start_with_signers_that_it_cannot_read(tmp_path: Path) -> None:
+def test_a_processor_does_not_start_with_unreadable_signers(tmp_path: Path) -> None:
     (tmp_path / "trusted").write_text("ada\n")
-    for name, says in (("trusted", "trusted, line 1: expected a public key"), ("absent", "absent: No such file")):
+    for name, message in (("trusted", "trusted, line 1: expected a public key"), ("absent", "absent: No such file")):
         arguments = ["process", "--kafka", "127.0.0.1:1", "--bundle", "scene", "--trust", str(tmp_path / name)]
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             app(arguments, standalone_mode=False)
 
 
-def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:
+def test_up_on_a_full_disk_is_one_error_line(small_disk: Path) -> None:
     fill(small_disk)
     assert "got a full disk" in refusal(run("up", "--state", str(small_disk / "state"), "--seconds", "1"))
 
@@ -331,7 +335,7 @@ def test_doctor_names_every_part() -> None:
         assert part in done.stdout
 
 
-def test_fleet_secret_is_read_from_variable_or_file_and_never_shown(
+def test_the_fleet_secret_is_read_from_a_variable_or_a_file_and_never_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("POINTILLIST_FLEET_SECRET", "POINTILLIST_FLEET_SECRET_FILE"):
@@ -341,14 +345,14 @@ def test_fleet_secret_is_read_from_variable_or_file_and_never_shown(
     assert fleet_secret(Environment(fleet_secret_file=file)) == bytes.fromhex(SECRET)
     for wrong in ("abcd", "hunter2 hunter2 hunter2 hunter2"):
         file.write_text(wrong)
-        with pytest.raises(SecretError) as refused:
+        with pytest.raises(SecretError) as caught:
             fleet_secret(Environment(fleet_secret_file=file))
-        assert wrong not in str(refused.value)
+        assert wrong not in str(caught.value)
     with pytest.raises(SecretError, match="is missing: expected it in"):
         fleet_secret(Environment())
 
 
-def test_generations_are_checked(tmp_path: Path) -> None:
+def test_an_invalid_file_of_generations_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "generations.json"
     with pytest.raises(ConfigError, match=r"generations\.json"):
         accepted_generations(file)
@@ -360,7 +364,7 @@ def test_generations_are_checked(tmp_path: Path) -> None:
             accepted_generations(file)
 
 
-def test_health_page_answers_503_until_all_conditions_hold() -> None:
+def test_the_health_page_answers_503_until_all_conditions_hold() -> None:
     health, port = Health(), free_port()
     server = serve(role_registry("test"), health, ("127.0.0.1", port))
     try:
@@ -372,10 +376,10 @@ def test_health_page_answers_503_until_all_conditions_hold() -> None:
                     assert json.load(answer)["conditions"]["kafka"]["ok"]
             else:
                 health.set("kafka", False, "not connected")
-                with pytest.raises(urllib.error.HTTPError) as refused:
+                with pytest.raises(urllib.error.HTTPError) as caught:
                     urllib.request.urlopen(url, timeout=60)
-                assert refused.value.code == 503
-                refused.value.close()
+                assert caught.value.code == 503
+                caught.value.close()
         samples = Samples.scrape([f"127.0.0.1:{port}"])
         assert samples.sum("pointillist_build_info", role="test") == 1
         with pytest.raises(ConfigError, match="metrics: expected a free address"):
@@ -418,7 +422,7 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "given", "profile"),
+    ("source", "option", "profile"),
     [
         ("scene", None, "raw"),
         ("cifar10", None, "raw"),
@@ -430,12 +434,12 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
     ],
 )
 def test_up_sends_real_sources_by_a_codec_unless_a_profile_is_given(
-    source: str, given: Profile | None, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, option: Profile | None, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("street.mp4", "cifar10.npz"):
         Path(name).touch()
-    scenario = parse_scenario(scenario_document(UpSettings(source=source, profile=given), tmp_path))
+    scenario = parse_scenario(scenario_document(UpSettings(source=source, profile=option), tmp_path))
     assert {camera.profile for camera in scenario.cameras()} == {profile}
 
 
@@ -447,12 +451,12 @@ def test_up_sends_real_sources_by_a_codec_unless_a_profile_is_given(
         ("up", {"eps": 0.5}, "generator.onnx is missing"),
     ],
 )
-def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
+def test_an_impossible_attack_is_one_error_line_before_anything_starts(
     tmp_path: Path, command: str, change: dict[str, object], named: str
 ) -> None:
-    made = write_generator(tmp_path / "generator")
-    (made / "generator.onnx").unlink()
-    attack = {"camera": "door", "kind": "attack", "at_s": 1, "for_s": 9, "generator": str(made)} | change
+    generator = write_generator(tmp_path / "generator")
+    (generator / "generator.onnx").unlink()
+    attack = {"camera": "door", "kind": "attack", "at_s": 1, "for_s": 9, "generator": str(generator)} | change
     file, state = tmp_path / "fleet.yaml", tmp_path / "state"
     file.write_text(json.dumps({"site": "a", "cameras": [{"name": "door"}], "faults": [attack]}))
     assert named in refusal(run(command, "--scenario", str(file), "--state", str(state)))
@@ -468,7 +472,7 @@ def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
         (["--no-prometheus"], "receivers: [{name: duty}]", "expected a run with Prometheus, got --no-prometheus"),
     ],
 )
-def test_receivers_that_cannot_be_told_are_one_line_before_anything_starts(
+def test_unusable_alert_receivers_are_one_error_line_before_anything_starts(
     tmp_path: Path, options: list[str], content: str | None, named: str
 ) -> None:
     file, state = tmp_path / "receivers.yml", tmp_path / "state"
@@ -478,7 +482,7 @@ def test_receivers_that_cannot_be_told_are_one_line_before_anything_starts(
     assert not state.exists()
 
 
-def test_a_shipped_scenario_is_found_by_its_name_and_a_file_of_that_name_wins(
+def test_a_shipped_scenario_is_found_by_name_unless_a_file_has_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -500,7 +504,7 @@ def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fps", "messages"), [([2.0, 5.0], 100.0), ([30.0, 1.0], 240.0), ([30.0, 0.0], None)])
-def test_up_lets_each_camera_send_some_times_as_fast_as_the_fastest_and_leaves_unbounded_ones_to_the_bridge(
+def test_up_sets_the_message_quota_to_a_multiple_of_the_fastest_camera_s_rate(
     fps: list[float], messages: float | None
 ) -> None:
     assert camera_messages(fps) == messages
@@ -515,7 +519,7 @@ def test_up_lets_each_camera_send_some_times_as_fast_as_the_fastest_and_leaves_u
         ({"kind": "url", "address": "rtsp://door"}, 1, 8 * 640 * 480 * 3 / 2**20, 64.9),
     ],
 )
-def test_up_lets_each_camera_send_some_times_the_bytes_of_the_largest_and_fastest(
+def test_up_sets_the_byte_quota_to_a_multiple_of_the_largest_and_fastest_camera_s_rate(
     source: dict[str, object], fps: float, mib_per_s: float, at_once: float
 ) -> None:
     settings = {"name": "cam", "fps": fps, "source": source}
@@ -526,7 +530,7 @@ def test_up_lets_each_camera_send_some_times_the_bytes_of_the_largest_and_fastes
     assert found[1] / 2**20 == pytest.approx(at_once, rel=1e-2)
 
 
-def test_up_leaves_the_bytes_of_cameras_without_a_rate_to_the_bridge() -> None:
+def test_up_sets_no_byte_quota_if_a_camera_has_no_rate() -> None:
     assert camera_bytes([CameraOptions(fps=2), CameraOptions(fps=0)], 1000) is None
 
 
@@ -544,7 +548,7 @@ def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_
         assert len(refused.stderr.splitlines()) == 1
 
 
-def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path: Path) -> None:
+def test_tokens_of_the_console_are_created_listed_revoked_and_in_the_audit_log(tmp_path: Path) -> None:
     def token(*options: str) -> subprocess.CompletedProcess[str]:
         return run_command("token", *options, "--state", tmp_path)
 
@@ -568,7 +572,7 @@ def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path
     assert lines == [(who, "token", "ci", "", "revoked"), (who, "token", "ci", "operator, 7 days", "created")]
 
 
-def test_a_token_is_printed_and_a_user_added_also_if_the_audit_log_cannot_be_written(tmp_path: Path) -> None:
+def test_tokens_and_users_are_created_even_if_the_audit_log_cannot_be_written(tmp_path: Path) -> None:
     Path(Layout(tmp_path).console_url.removeprefix("sqlite:///")).mkdir(parents=True)
     created = run_command("token", "create", "ci", "--state", tmp_path)
     assert created.returncode == 0
@@ -596,7 +600,7 @@ def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:
     assert users_command(tmp_path, "add", "anna", password="a long password").returncode == 0
 
 
-def test_users_that_are_changed_at_once_are_all_changed(tmp_path: Path) -> None:
+def test_concurrent_changes_of_users_are_all_kept(tmp_path: Path) -> None:
     file = tmp_path / "users"
     for number in range(4):
         write_user(file, f"old-{number}", Right.VIEWER, "a long password")
@@ -610,7 +614,7 @@ def test_users_that_are_changed_at_once_are_all_changed(tmp_path: Path) -> None:
     assert sorted(read_users(file)) == [f"new-{number}" for number in range(4)]
 
 
-def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
+def test_up_serves_its_console_to_other_machines_only_with_users(tmp_path: Path) -> None:
     for options in (["--http", "0.0.0.0:18080"], ["--behind-proxy", "127.0.0.1"]):
         refused = run("up", "--state", str(tmp_path / "state"), *options)
         assert refused.returncode == 2
@@ -618,15 +622,15 @@ def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
         assert "pointillist user add NAME" in refused.stderr
 
 
-def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
+def test_a_character_that_the_terminal_lacks_is_printed_as_an_escape() -> None:
     program = "from infra import cli; cli._run = lambda: print('p99 \\u2264 0.5 s'); cli.main()"
-    surroundings = os.environ | {"PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, check=False)
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
     assert done.stdout == b"p99 \\u2264 0.5 s\n"
 
 
 @pytest.mark.parametrize("name", ["plain", "a%20b", "a?b", "\u00fc #"])
-def test_the_databases_are_in_the_state_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_the_databases_are_in_a_state_folder_with_special_characters_in_its_name(tmp_path: Path, name: str) -> None:
     layout = Layout(tmp_path / name)
     assert make_url(layout.database_url).database == str(layout.database)
     assert make_url(layout.console_url).database == str(layout.folder / "console.sqlite")

@@ -1,4 +1,4 @@
-"""Arguments that cannot be: each command refuses them in one line, before it does anything."""
+"""Invalid arguments: each command reports them in one error line, before any other work."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from schemas.runtime.user_errors import file_errors
 from schemas.transport.access import Tls
 from tests.consumers.console_rig import scene
 from tests.infra.command_line import refusal, run
-from tests.infra.test_camera_test import findings
+from tests.infra.test_camera_test import report_of
 
-NO_TEXT = b"\xff\xfe\xf3secret of one line\n"
+NOT_TEXT = b"\xff\xfe\xf3secret of one line\n"
 TAG = "/x/[/y]"
 """Text that rich's markup does not accept."""
 
@@ -56,14 +56,14 @@ TAG = "/x/[/y]"
         (["teach", "import", "/", "--state", "/proc/nowhere"], "--state: expected a state folder"),
     ],
 )
-def test_a_wrong_argument_is_named_in_one_line(arguments: list[str], named: str) -> None:
+def test_an_invalid_argument_is_one_error_line(arguments: list[str], named: str) -> None:
     assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET="00" * 16))
 
 
 @pytest.mark.parametrize(
     "command", ["ca role bridge-2", "ca renew", "enroll a/b --out x", "rotate a/b --out x", "revoke a/b"]
 )
-def test_no_folder_is_made_for_a_mistyped_fleet(command: str, tmp_path: Path) -> None:
+def test_no_folder_is_created_for_a_mistyped_fleet(command: str, tmp_path: Path) -> None:
     assert "--state: expected a state folder" in refusal(run(*command.split(), "--state", tmp_path / "typo"))
     assert list(tmp_path.iterdir()) == []
 
@@ -71,14 +71,14 @@ def test_no_folder_is_made_for_a_mistyped_fleet(command: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "command", ["ca renew --every", "camera discover --seconds", "camera settings a/b --mqtt localhost:1 --wait"]
 )
-def test_a_wait_that_no_clock_can_count_is_refused(command: str) -> None:
+def test_an_infinite_wait_is_rejected(command: str) -> None:
     done = run(*command.split(), "inf")
     assert (done.exit_code, type(done.exception)) == (2, SystemExit)
 
 
-def test_a_secret_or_a_login_that_is_no_text_is_named_and_not_shown(tmp_path: Path) -> None:
+def test_a_secret_or_a_login_that_is_not_text_is_rejected_and_not_printed(tmp_path: Path) -> None:
     file = tmp_path / "bytes"
-    file.write_bytes(NO_TEXT)
+    file.write_bytes(NOT_TEXT)
     for done in (
         run("key", "a/b", POINTILLIST_FLEET_SECRET_FILE=str(file)),
         run("topics", "--kafka", "localhost:1", "--kafka-login-file", file),
@@ -88,35 +88,35 @@ def test_a_secret_or_a_login_that_is_no_text_is_named_and_not_shown(tmp_path: Pa
         assert "got a file that is not text" in line or ": a file that is not text" in line
 
 
-@pytest.mark.parametrize("given", [NO_TEXT, None])
-def test_a_password_that_is_no_text_or_absent_is_refused(
-    given: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("typed", [NOT_TEXT, None])
+def test_a_missing_password_or_one_that_is_not_text_is_rejected(
+    typed: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = None if given is None else io.TextIOWrapper(io.BytesIO(given), "utf-8", "surrogateescape")
+    text = None if typed is None else io.TextIOWrapper(io.BytesIO(typed), "utf-8", "surrogateescape")
     monkeypatch.setattr(sys, "stdin", text)
     with pytest.raises(ConfigError, match="password: expected"):
         user.add("ada", file=tmp_path / "users")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_a_file_names_it_and_others_keep_their_trace(
+def test_an_error_of_a_file_names_it_and_other_errors_keep_their_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(structlog, "is_configured", lambda: False)
-    long = tmp_path / ("x" * 300)
+    long_name = tmp_path / ("x" * 300)
     with pytest.raises(StateError, match=r"x{300}: expected a place .*, got File name too long"), file_errors():
-        long.stat()
+        long_name.stat()
     with pytest.raises(StateError, match=r"disk: expected a place .*, got full"), file_errors():
         raise OSError(errno.ENOSPC, "full")
     with pytest.raises(ConnectionRefusedError), file_errors():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
     monkeypatch.setattr(structlog, "is_configured", lambda: True)  # a role runs
     with pytest.raises(OSError, match="File name too long"), file_errors():
-        long.stat()
+        long_name.stat()
 
 
 @pytest.mark.parametrize("imports", ["infra.cli.up", "typer", "schemas.errors"])
-def test_an_interrupt_during_the_imports_ends_a_command_without_a_trace(imports: str, tmp_path: Path) -> None:
+def test_an_interrupt_during_the_imports_ends_a_command_without_a_traceback(imports: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Interrupted:\n"
@@ -127,11 +127,11 @@ def test_an_interrupt_during_the_imports_ends_a_command_without_a_trace(imports:
     )
     path = os.pathsep.join((str(tmp_path), *filter(None, sys.path)))
     command, variables = [sys.executable, "-m", "infra.cli", "up"], os.environ | {"PYTHONPATH": path}
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_command_on_a_folder_that_cannot_be_read_is_one_line(
+def test_a_command_on_an_unreadable_folder_is_one_error_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(structlog, "is_configured", lambda: False)
@@ -143,40 +143,40 @@ def test_a_command_on_a_folder_that_cannot_be_read_is_one_line(
     assert line.startswith("error: xxx")
 
 
-def test_a_file_of_figures_that_cannot_be_written_is_refused_before_the_work(
+def test_an_unwritable_file_of_figures_is_rejected_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda place, _: place != tmp_path)
     with pytest.raises(ConfigError, match="--json: expected a writable file"):
         require_writable(tmp_path / "new" / "figures.json")
-    (tmp_path / "there.json").touch()
-    require_writable(tmp_path / "there.json")
+    (tmp_path / "existing.json").touch()
+    require_writable(tmp_path / "existing.json")
 
 
 @pytest.mark.parametrize("option", ["--out", "--runs"])
-def test_a_folder_of_a_generator_that_is_a_file_is_refused_before_the_training(
+def test_a_file_in_place_of_a_generator_s_folder_is_rejected_before_the_training(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.aigan.run.train_task", lambda *_, **__: pytest.fail("it was trained"))
     (tmp_path / "file").touch()
-    places = {"--out": tmp_path / "out", "--runs": tmp_path / "runs", option: tmp_path / "file"}
-    given = [each for place in places.items() for each in place]
+    folders = {"--out": tmp_path / "out", "--runs": tmp_path / "runs", option: tmp_path / "file"}
+    options = [word for option_and_folder in folders.items() for word in option_and_folder]
     assert f"{option}: expected a writable folder" in refusal(
-        run("lab", "aigan", "train", "--dataset", "scene", *given)
+        run("lab", "aigan", "train", "--dataset", "scene", *options)
     )
 
 
-def test_a_revision_that_git_does_not_know_is_refused_before_the_golden_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_revision_is_rejected_before_the_golden_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "traced_outputs", lambda: pytest.fail("the batch was computed"))
     assert "revision: expected one of git, got 'no-such'" in refusal(run("lab", "golden", "--since", "no-such"))
 
 
-def test_text_with_brackets_is_printed_as_it_stands(
+def test_text_with_brackets_is_printed_unchanged(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print_figures(TAG, {"data": TAG, "share": 0.5})
     assert capsys.readouterr().out.count(TAG) == 2
-    _print_result(Console(soft_wrap=True), findings(address="rtsp://[fd00::1]/door", key_frames=1, frames=9))
+    _print_result(Console(soft_wrap=True), report_of(address="rtsp://[fd00::1]/door", key_frames=1, frames=9))
     assert "rtsp://[fd00::1]/door" in capsys.readouterr().out
     monkeypatch.setattr(doctor, "_finding", lambda what, look, needed=True: Finding(what, TAG, False))
     with pytest.raises(Exit):
@@ -184,7 +184,9 @@ def test_text_with_brackets_is_printed_as_it_stands(
     assert TAG in capsys.readouterr().out
 
 
-def test_a_user_without_a_name_and_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_a_user_without_a_home_names_the_variable_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def nobody(_: object) -> None:
         raise KeyError
 
@@ -194,19 +196,19 @@ def test_a_user_without_a_name_and_a_home_is_told_what_to_set(monkeypatch: pytes
     for find in (state_home, cache_folder):
         with pytest.raises(ConfigError, match="HOME is missing: expected the home folder of this user"):
             find()
-    (tmp_path / "given" / "car").mkdir(parents=True)
-    (tmp_path / "given" / "car" / "1.jpg").write_bytes(scene(1))
-    places = ("--store", f"sqlite:///{tmp_path}/labels.sqlite", "--kept-files", tmp_path / "kept")
-    done = run("teach", "import", tmp_path / "given", *places, POINTILLIST_FLEET_SECRET="00" * 16)
+    (tmp_path / "pictures" / "car").mkdir(parents=True)
+    (tmp_path / "pictures" / "car" / "1.jpg").write_bytes(scene(1))
+    options = ("--store", f"sqlite:///{tmp_path}/labels.sqlite", "--kept-files", tmp_path / "kept")
+    done = run("teach", "import", tmp_path / "pictures", *options, POINTILLIST_FLEET_SECRET="00" * 16)
     assert done.output.startswith("imported 1 labelled pictures")
 
 
-def test_a_source_in_the_home_of_an_unknown_user_is_refused() -> None:
+def test_a_source_in_the_home_of_an_unknown_user_is_rejected() -> None:
     with pytest.raises(ConfigError, match="path: expected a user with a home folder, got '~no-such-user/x'"):
         source_entry("~no-such-user/x", 1, 1.0, None)
 
 
-def test_a_terminal_of_no_columns_and_closed_output_hide_no_error(
+def test_a_terminal_without_columns_and_a_closed_output_are_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "0")
@@ -218,18 +220,18 @@ def test_a_terminal_of_no_columns_and_closed_output_hide_no_error(
     logs("recorder", tmp_path)
 
 
-def test_a_folder_of_a_signer_that_is_a_file_is_no_existing_signer(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_signer_s_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = refusal(run("signer", "init", "ada", "--folder", tmp_path / "file"))
     assert "--folder: expected a writable folder" in line
 
 
-def test_replicas_of_a_silent_kafka_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_replicas_of_an_unreachable_kafka_are_one_error_line(caplog: pytest.LogCaptureFixture) -> None:
     assert "expected all copies of each partition" in refusal(run("replicas", "--kafka", "127.0.0.1:1"))
     assert [record for record in caplog.records if record.name.startswith("aiokafka")] == []
 
 
-def test_an_encrypted_renewed_key_leaves_the_certificate_before_in_use(tmp_path: Path) -> None:
+def test_an_encrypted_renewed_key_keeps_the_former_certificate_in_use(tmp_path: Path) -> None:
     authority = Authority.create(tmp_path / "pki")
     issued = authority.issue("bridge")
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"

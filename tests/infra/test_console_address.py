@@ -1,4 +1,4 @@
-"""Where `up` serves its console: by which certificate, with whose passwords, and by which URL it is found."""
+"""The address of `up`'s console: its certificate, its users, and the URL that is printed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def console_options(layout: Layout, settings: UpSettings) -> dict[str, object]:
-    """The options that `up` starts its console with, as the command reads them."""
+    """Return the options of `up`'s console, as its command parses them."""
     return options_of(LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").console())
 
 
@@ -47,7 +47,7 @@ def options_of(role: Role) -> dict[str, object]:
     return parse_arguments(role.process.command[len(COMMAND) :])
 
 
-def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_fleet_for_all_its_names(
+def test_a_console_open_to_other_machines_has_a_certificate_for_all_its_names(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_address, "own_names", lambda: ("door-server",))
@@ -65,13 +65,13 @@ def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_flee
     assert options["allowed_host"] == ("cameras.example", "door-server")
     prepare_identities(layout, [], settings)
     assert x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()) == issued
-    said = advice(settings, layout)
-    assert said is not None
-    assert str(layout.pki / "ca.crt") in said
+    note = advice(settings, layout)
+    assert note is not None
+    assert str(layout.pki / "ca.crt") in note
 
 
 @pytest.mark.parametrize(
-    ("given", "https"),
+    ("options_of_up", "https"),
     [
         ({}, False),
         ({"http": "127.0.0.1:8080"}, False),
@@ -83,44 +83,48 @@ def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_flee
         ({"http": "0.0.0.0:8080", "http_tls": Path("tls"), "behind_proxy": "192.0.2.1"}, True),
     ],
 )
-def test_passwords_from_other_machines_come_by_tls_unless_a_proxy_or_plain_http_was_asked_for(
-    layout: Layout, given: dict[str, object], https: bool
+def test_a_console_open_to_other_machines_uses_tls_unless_behind_a_proxy_or_in_plain_http(
+    layout: Layout, options_of_up: dict[str, object], https: bool
 ) -> None:
-    settings = UpSettings.model_validate({"state": layout.folder, **given})
+    settings = UpSettings.model_validate({"state": layout.folder, **options_of_up})
     assert is_by_https(settings) == https
     options = console_options(layout, settings)
     assert (options["http_tls"] is not None) == https
-    assert options["behind_proxy"] == given.get("behind_proxy")
+    assert options["behind_proxy"] == options_of_up.get("behind_proxy")
     assert console_url(settings, "192.0.2.7:1").startswith("https://" if https else "http://")
 
 
-def test_without_an_authority_passwords_in_the_clear_are_refused_in_one_line(layout: Layout) -> None:
+def test_an_open_console_without_tls_is_one_error_line(layout: Layout) -> None:
     settings = UpSettings(http="0.0.0.0:8080", plain=True, state=layout.folder)
     with pytest.raises(ConfigError, match=r"--http-tls, --behind-proxy or --http-plain for 0\.0\.0\.0:8080"):
         check_console(settings, layout)
     check_console(settings.model_copy(update={"http_plain": True}), layout)
     check_console(settings.model_copy(update={"behind_proxy": "192.0.2.1"}), layout)
-    said = advice(settings.model_copy(update={"http_plain": True}), layout)
-    assert said is not None
-    assert "plain HTTP" in said
+    note = advice(settings.model_copy(update={"http_plain": True}), layout)
+    assert note is not None
+    assert "plain HTTP" in note
 
 
-def test_what_the_console_would_refuse_is_refused_before_anything_runs(layout: Layout, tmp_path: Path) -> None:
+def test_invalid_settings_of_the_console_are_rejected_before_anything_runs(layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tls\.crt and .*: expected a certificate and its private key"):
         check_console(UpSettings(http_tls=tmp_path / "nowhere", state=layout.folder), layout)
     layout.users.unlink()
-    for given in ({"http": "0.0.0.0:8080"}, {"behind_proxy": "127.0.0.1"}, {"http": "192.0.2.7:1", "http_plain": True}):
+    for options_of_up in (
+        {"http": "0.0.0.0:8080"},
+        {"behind_proxy": "127.0.0.1"},
+        {"http": "192.0.2.7:1", "http_plain": True},
+    ):
         with pytest.raises(ConfigError, match=r"users.* is missing"):
-            check_console(UpSettings.model_validate({"state": layout.folder, **given}), layout)
+            check_console(UpSettings.model_validate({"state": layout.folder, **options_of_up}), layout)
 
 
 @pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0", "proxy.example", "*", "192.0.2.1/24"])
-def test_a_proxy_is_an_address_or_a_network_and_never_everybody(proxy: str) -> None:
+def test_a_proxy_is_an_address_or_a_network_and_never_every_host(proxy: str) -> None:
     with pytest.raises(ValueError, match="behind_proxy"):
         UpSettings(behind_proxy=proxy)
 
 
-def test_the_printed_address_is_one_that_a_person_can_open() -> None:
+def test_the_printed_url_can_be_opened_from_a_browser() -> None:
     anywhere = UpSettings(http="0.0.0.0:8443")
     host = console_url(anywhere, "0.0.0.0:8443").removeprefix("https://").rpartition(":")[0]
     assert host in (*own_addresses(), "localhost")
@@ -131,7 +135,7 @@ def test_the_printed_address_is_one_that_a_person_can_open() -> None:
     assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"
 
 
-def test_a_login_by_provider_or_proxy_takes_the_place_of_users(layout: Layout) -> None:
+def test_a_login_by_provider_or_proxy_replaces_users(layout: Layout) -> None:
     layout.users.unlink()
     state = {"state": layout.folder}
     openid = {"issuer": "https://login.example", "client_id": "a", "url": "https://console.example", "viewer": ["*"]}

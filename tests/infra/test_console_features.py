@@ -1,4 +1,4 @@
-"""The process that computes features of pictures for the console, with the general network and without."""
+"""The process that computes features of pictures for the console, with a stand-in and with the general network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from infra.cli import console_features
 from infra.cli.console_features import FeatureProcess
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
-FAKE = """
+STAND_IN = """
 import sys
 from array import array
 from pathlib import Path
@@ -39,9 +39,9 @@ def starts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def process(starts: Path) -> Iterator[FeatureProcess]:
-    made = FeatureProcess((sys.executable, "-c", FAKE, str(starts)))
-    yield made
-    made.close()
+    features = FeatureProcess((sys.executable, "-c", STAND_IN, str(starts)))
+    yield features
+    features.close()
 
 
 def values(features: Vector | None) -> list[float]:
@@ -49,21 +49,21 @@ def values(features: Vector | None) -> list[float]:
     return [float(each) for each in features]
 
 
-def test_one_process_describes_all_pictures(process: FeatureProcess, starts: Path) -> None:
+def test_one_process_computes_the_features_of_all_pictures(process: FeatureProcess, starts: Path) -> None:
     assert values(process(b"abc")) == [3.0, 0.5]
     assert process(b"none") is None
     assert values(process(b"x" * 300_000)) == [300_000.0, 0.5]
     assert starts.read_text() == "started\n"
 
 
-def test_a_closed_process_starts_again_with_the_next_picture(process: FeatureProcess, starts: Path) -> None:
+def test_a_closed_process_restarts_with_the_next_picture(process: FeatureProcess, starts: Path) -> None:
     process(b"abc")
     process.close()
     assert values(process(b"abc")) == [3.0, 0.5]
     assert starts.read_text() == "started\n" * 2
 
 
-def test_a_process_that_ended_is_not_started_again_at_once(
+def test_a_process_that_ended_is_restarted_only_after_a_pause(
     process: FeatureProcess, starts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert process(b"end") is None
@@ -73,12 +73,12 @@ def test_a_process_that_ended_is_not_started_again_at_once(
     assert values(process(b"abc")) == [3.0, 0.5]
 
 
-def test_a_process_that_does_not_answer_is_ended(starts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_answer_gives_no_features(starts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_features, "REPLY_S", 0.2)
     assert FeatureProcess((sys.executable, "-c", "import time; time.sleep(60)"))(b"abc") is None
 
 
-def test_there_is_no_process_without_the_general_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_is_created_without_the_general_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_features, "named_bundles", dict)
     assert console_features.feature_process() is None
 
@@ -92,7 +92,7 @@ def as_jpeg(picture: NDArray[np.float64]) -> bytes:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not VIDEO.is_file(), reason="expected the sample videos in POINTILLIST_DATA")
-def test_the_general_network_sees_content_where_sketches_see_light(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_general_network_compares_content_and_sketches_compare_light(monkeypatch: pytest.MonkeyPatch) -> None:
     with av.open(str(VIDEO)) as video:
         frame = next(video.decode(video=0)).reformat(width=384, height=216, format="rgb24").to_ndarray()
     scene = frame.astype(float)
@@ -108,7 +108,7 @@ def test_the_general_network_sees_content_where_sketches_see_light(monkeypatch: 
     process = FeatureProcess()
     try:
         assert process(b"no picture") is None
-        assert process._process is not None, "it has answered"
+        assert process._process is not None, "the process has answered and still runs"
         of_plain, of_other, of_light = (process(each) for each in (plain, other, light))
         assert of_plain is not None
         assert of_other is not None

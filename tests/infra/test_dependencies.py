@@ -1,4 +1,4 @@
-"""The versions that `pyproject.toml` allows are those that are tested."""
+"""The versions that `pyproject.toml` allows, and the libraries that each installation needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.infra.test_camera_attach import write_video
 ROOT = Path(__file__).parents[2]
 PRIVATE = ("aiokafka", "openvino", "paho-mqtt", "prometheus-client", "torch", "uvicorn")
 """Libraries whose private members we use: any release may change them."""
-OF_THE_LAB = ("red_team.py",)
+LAB_COMMANDS = ("red_team.py",)
 """Modules of commands that need the extra `lab`."""
 HIDING = """
 import sys
@@ -55,7 +55,7 @@ from infra.cli import main
 sys.argv = ["pointillist", *sys.argv[2:]]
 main()
 """
-ROSTER = """
+CAMERAS_FILE = """
 site: site
 enrolments: .
 cameras:
@@ -70,7 +70,7 @@ def requirements() -> list[Requirement]:
 
 
 def locked(extra: str = "dev") -> dict[str, list[Version]]:
-    """The versions in the lock file of an extra, for each Python."""
+    """Return the versions in the lock file of an extra, for each Python."""
     found: dict[str, list[Version]] = {}
     text = (ROOT / f"requirements/{extra}.txt").read_text()
     for name, version in re.findall(r"^([a-z0-9-]+)(?:\[[^]]+])?==([^ ;\\]+)", text, re.M):
@@ -79,28 +79,28 @@ def locked(extra: str = "dev") -> dict[str, list[Version]]:
 
 
 def module_of(name: str) -> str:
-    """The module of the full name of a module or of one of its members."""
+    """Return the module for the full name of a module or of a member of it."""
     file = ROOT / name.replace(".", "/")
     return name if file.is_dir() or file.with_suffix(".py").is_file() else name.rpartition(".")[0]
 
 
-def hidden(extra: str) -> str:
-    """The modules here that an installation of an extra lacks."""
+def missing_modules(extra: str) -> str:
+    """Return the modules here that an installation of an extra lacks."""
     absent = locked("dev").keys() - locked(extra).keys()
     owned = packages_distributions().items()
     return ",".join(module for module, owners in owned if set(map(canonicalize_name, owners)) <= absent)
 
 
-def on_a_device(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_on_device(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command without the libraries that the extra `edge` lacks."""
     return subprocess.run(
-        [sys.executable, "-c", COMMAND, hidden("edge"), *arguments],
+        [sys.executable, "-c", COMMAND, missing_modules("edge"), *arguments],
         cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
 
 
-def test_a_library_has_a_lower_bound_and_its_locked_version_is_allowed() -> None:
+def test_every_library_has_a_lower_bound_and_allows_its_locked_version() -> None:
     versions = locked()
     for each in requirements():
         assert ">=" in [bound.operator for bound in each.specifier], each.name
@@ -108,25 +108,25 @@ def test_a_library_has_a_lower_bound_and_its_locked_version_is_allowed() -> None
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_a_library_whose_private_members_are_used_has_an_upper_bound_within_its_release_series(name: str) -> None:
+def test_a_library_with_used_private_members_is_bound_to_its_release_series(name: str) -> None:
     specifier = next(each.specifier for each in requirements() if each.name == name)
     (upper,) = [Version(each.version) for each in specifier if each.operator == "<"]
     (lower,) = [Version(each.version) for each in specifier if each.operator == ">="]
     assert (upper.major, upper.minor) == (lower.major, lower.minor + 1)
 
 
-def test_no_starlette_is_allowed_that_builds_its_path_from_the_host_header() -> None:
+def test_a_starlette_that_builds_its_path_from_the_host_header_is_not_allowed() -> None:
     specifier = next(each.specifier for each in requirements() if each.name == "starlette")
     assert not specifier.contains("1.0.0")
 
 
-def test_the_commands_need_no_library_that_make_up_does_not_install() -> None:
+def test_the_commands_need_only_libraries_that_make_up_installs() -> None:
     assert {"foolbox", "pytest"} <= locked("dev").keys() - locked("server").keys()
-    commands = [file for file in modules("infra.cli") if file.name not in OF_THE_LAB]
+    commands = [file for file in modules("infra.cli") if file.name not in LAB_COMMANDS]
     names = {module_of(name) for file in commands for name in imported(file) if name.partition(".")[0] in OWN_PACKAGES}
     assert {"lab.repair.run", "lab.repair.scan", "lab.hardening.run", "lab.teach.train", "infra.up.run"} <= names
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS, hidden("server"), ",".join(sorted(names))],
+        [sys.executable, "-c", IMPORTS, missing_modules("server"), ",".join(sorted(names))],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout == ""
@@ -134,7 +134,7 @@ def test_the_commands_need_no_library_that_make_up_does_not_install() -> None:
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_the_program_lists_its_commands_on_a_device(option: str, tmp_path: Path) -> None:
-    done = on_a_device(option, folder=tmp_path)
+    done = run_on_device(option, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -147,10 +147,10 @@ def test_a_camera_runs_with_the_libraries_of_a_device(command: tuple[str, ...], 
     layout = make_fleet(tmp_path / "fleet")
     enroll_camera(layout, "site/door")
     layout.enrolment(CameraId("site/door")).rename(tmp_path / "door.enrolment")
-    (tmp_path / "cameras.yaml").write_text(ROSTER)
+    (tmp_path / "cameras.yaml").write_text(CAMERAS_FILE)
     write_video(tmp_path / "film.mp4")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = on_a_device(
+        done = run_on_device(
             "camera", *command, "--mqtt", f"127.0.0.1:{silent.getsockname()[1]}", "--spool", "spool",
             "--connect-timeout-s", "0", "--seconds", ".5", "--drain-s", ".1", folder=tmp_path,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The missing parts that `doctor` names, and its exit status."""
+"""The command `doctor`: the missing parts that it names, and its exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.infra.command_line import run
 
 @pytest.fixture
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with Grafana and without Maven, Kafka, Prometheus, Alertmanager and much of a disk."""
+    """Simulate a machine with Grafana and without Maven, Kafka, Prometheus, Alertmanager and disk space."""
     monkeypatch.setattr(kafka_jars, "jar_folder", lambda: tmp_path / "jars")
     monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "mvn" else f"/bin/{name}")
     monkeypatch.setattr(doctor, "prometheus_binary", lambda: None)
@@ -30,7 +30,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_missing_parts_are_named_and_only_those_that_up_needs_make_it_fail(bare_machine: Path) -> None:
+def test_missing_parts_are_named_and_only_required_ones_fail_the_command(bare_machine: Path) -> None:
     done = run("doctor", "--state", bare_machine, "--json")
     found = {part["what"]: (part["ok"], part["needed"], part["found"]) for part in json.loads(done.stdout)["parts"]}
     assert done.exit_code == 2
@@ -43,7 +43,7 @@ def test_missing_parts_are_named_and_only_those_that_up_needs_make_it_fail(bare_
     assert found["data sets"][2] == f"POINTILLIST_DATA: expected a folder, got {bare_machine / 'none'}. Correct it."
 
 
-def test_the_disk_of_a_state_folder_that_does_not_exist_yet_is_that_of_its_nearest_parent(
+def test_the_disk_of_a_new_state_folder_is_that_of_its_nearest_parent(
     bare_machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = Mock(wraps=shutil.disk_usage)
@@ -54,7 +54,7 @@ def test_the_disk_of_a_state_folder_that_does_not_exist_yet_is_that_of_its_neare
     assert disk["found"].startswith(f"expected 1073741824 GiB free in {bare_machine / 'new' / 'state'}, got ")
 
 
-def test_people_read_a_table_and_a_jar_folder_that_maven_can_fill_is_no_fault(
+def test_the_table_accepts_a_missing_folder_of_jars_that_maven_can_fill(
     bare_machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/bin/{name}")
@@ -70,12 +70,12 @@ def test_people_read_a_table_and_a_jar_folder_that_maven_can_fill_is_no_fault(
 
 
 def part(what: str, state: Path) -> dict[str, Any]:
-    """One part of the doctor's report."""
+    """Return one part of the doctor's report."""
     parts: list[dict[str, Any]] = json.loads(run("doctor", "--state", state, "--json").stdout)["parts"]
     return next(each for each in parts if each["what"] == what)
 
 
-def test_a_jar_folder_with_missing_jars_has_to_be_fetched_again(bare_machine: Path) -> None:
+def test_a_folder_with_missing_jars_is_reported(bare_machine: Path) -> None:
     (bare_machine / "jars").mkdir()
     assert not part("Kafka", bare_machine)["ok"]
     for name in kafka_jars.read_digests():
@@ -93,7 +93,7 @@ def test_a_jar_folder_with_missing_jars_has_to_be_fetched_again(bare_machine: Pa
         ('java version "1.8.0_412"', False),
     ],
 )
-def test_a_java_that_is_too_old_for_kafka_is_missing(
+def test_a_java_too_old_for_kafka_is_reported_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, ok: bool
 ) -> None:
     program = tmp_path / "bin" / "java"

@@ -1,4 +1,4 @@
-"""External data of ONNX graphs: weight files next to the graph are taken in and named, anything else is refused."""
+"""External data of ONNX graphs: weight files next to the graph are embedded, and any other file is rejected."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.infra.own_networks import write_onnx
 SECRET = b"-----BEGIN OPENSSH PRIVATE KEY-----\n"
 
 
-def hostile(folder: Path, **entries: str) -> Path:
-    """A graph whose first weight (3, 3) names external data by these entries."""
+def write_graph(folder: Path, **entries: str) -> Path:
+    """Write a graph whose first weight (3, 3) refers to external data by these entries."""
     model = onnx.load(write_onnx(folder / "network.onnx"))
-    point(model.graph.initializer[0], **entries)
+    refer_to(model.graph.initializer[0], **entries)
     (folder / "network.onnx").write_bytes(model.SerializeToString())
     return folder / "network.onnx"
 
 
-def point(tensor: TensorProto, **entries: str) -> None:
-    """Let a tensor name external data instead of holding its own."""
+def refer_to(tensor: TensorProto, **entries: str) -> None:
+    """Make a tensor refer to external data in place of its own."""
     tensor.ClearField("raw_data")
     tensor.ClearField("float_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -52,16 +52,16 @@ def point(tensor: TensorProto, **entries: str) -> None:
         ("absent.bin", r"'absent\.bin' is missing"),
     ],
 )
-def test_a_graph_takes_no_other_file_than_weights_next_to_it(tmp_path: Path, location: str, expected: str) -> None:
+def test_a_graph_may_refer_only_to_weight_files_next_to_it(tmp_path: Path, location: str, expected: str) -> None:
     for name in (".ssh/id_ed25519", "sub/w.bin", ".hidden.bin", "fleet.secret", "signer.key"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(SECRET)
     (tmp_path / "linked.bin").symlink_to("signer.key")
     (tmp_path / "folder.bin").mkdir()
     os.mkfifo(tmp_path / "pipe.bin")
-    with pytest.raises(BundleError, match=expected) as refused:
-        read_graph(hostile(tmp_path, location=location), None)
-    assert "\n" not in str(refused.value)
+    with pytest.raises(BundleError, match=expected) as caught:
+        read_graph(write_graph(tmp_path, location=location), None)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,25 @@ def test_a_graph_takes_no_other_file_than_weights_next_to_it(tmp_path: Path, loc
         ({"length": "9" * 5000}, "expected length as a number of bytes"),
     ],
 )
-def test_a_range_is_what_the_tensor_announces_and_lies_inside_the_file(
+def test_a_range_must_match_the_tensor_and_lie_inside_the_file(
     tmp_path: Path, entries: dict[str, str], expected: str
 ) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(40))
     with pytest.raises(BundleError, match=expected):
-        read_graph(hostile(tmp_path, location="w.bin", **entries), None)
+        read_graph(write_graph(tmp_path, location="w.bin", **entries), None)
 
 
-def test_the_bytes_of_all_tensors_together_are_bounded(tmp_path: Path) -> None:
+def test_the_external_bytes_of_all_tensors_are_bounded(tmp_path: Path) -> None:
     model = onnx.load(write_onnx(tmp_path / "network.onnx"))
     for tensor in model.graph.initializer:
-        point(tensor, location="w.bin")
+        refer_to(tensor, location="w.bin")
         tensor.dims[:] = [2**29]
     with pytest.raises(BundleError, match="expected at most 2147483648 bytes of external data, got 4294967296"):
         take_in(model, tmp_path / "network.onnx")
 
 
 @pytest.mark.parametrize("name", ["network.onnx.data", "w.bin", "model.onnx_data"])
-def test_weights_next_to_the_graph_are_taken_in_and_named(tmp_path: Path, name: str) -> None:
+def test_weights_next_to_the_graph_are_embedded_and_noted(tmp_path: Path, name: str) -> None:
     plain = onnx.load(write_onnx(tmp_path / "plain.onnx"))
     onnx.save_model(plain, tmp_path / "network.onnx", save_as_external_data=True, location=name, size_threshold=0)
     graph = read_graph(tmp_path / "network.onnx", None)
@@ -101,12 +101,12 @@ def test_weights_next_to_the_graph_are_taken_in_and_named(tmp_path: Path, name: 
     assert f"its weights in {name} came into the bundle" in graph.notes
 
 
-def test_tensors_inside_nodes_and_functions_are_taken_in_as_well(tmp_path: Path) -> None:
-    """A runtime that finds external data left in a graph reads the file itself."""
+def test_tensors_inside_nodes_and_functions_are_embedded(tmp_path: Path) -> None:
+    """Leave no reference in the graph, because a runtime would open the file itself."""
     (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
     values = [numpy_helper.from_array(np.zeros(4, np.float32), str(number)) for number in range(3)]
     for each in values:
-        point(each, location="w.bin")
+        refer_to(each, location="w.bin")
     constants = [helper.make_node("Constant", [], [f"c{number}"], value=each) for number, each in enumerate(values)]
     inner = helper.make_graph(constants[:1], "inner", [], [])
     outer = helper.make_graph([helper.make_node("If", ["x"], ["y"], then_branch=inner)], "outer", [], [])
@@ -126,7 +126,7 @@ def test_tensors_inside_nodes_and_functions_are_taken_in_as_well(tmp_path: Path)
         (TensorProto.FLOAT, [2, -1], r"expected sides of 0 or more, got \[2, -1\]"),
     ],
 )
-def test_a_tensor_whose_size_nobody_can_know_is_refused(kind: int, sides: list[int], expected: str) -> None:
+def test_a_tensor_of_unknown_size_is_rejected(kind: int, sides: list[int], expected: str) -> None:
     with pytest.raises(BundleError, match=f"^weights: {expected}"):
         _announced(TensorProto(data_type=kind, dims=sides), "weights")
 
@@ -135,5 +135,5 @@ def test_a_tensor_whose_size_nobody_can_know_is_refused(kind: int, sides: list[i
     ("kind", "sides", "size"),
     [(TensorProto.FLOAT, [2, 3], 24), (TensorProto.INT4, [3], 2), (TensorProto.FLOAT, [0, 5], 0)],
 )
-def test_a_tensors_size_follows_from_its_shape_and_type(kind: int, sides: list[int], size: int) -> None:
+def test_the_size_of_a_tensor_follows_from_its_shape_and_type(kind: int, sides: list[int], size: int) -> None:
     assert _announced(TensorProto(data_type=kind, dims=sides), "weights") == size

@@ -1,4 +1,4 @@
-"""Cameras that are gone leave the lists: by hand, and when `up` starts with another scenario."""
+"""Offline cameras leave the lists: by the command `camera forget`, and when `up` starts with another scenario."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumers.cameras.state import State
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots
 from consumers.database.tables import camera_states as saved_states
-from infra.cli import app, camera, camera_forget, status  # noqa: F401  # they register their commands
+from infra.cli import app, camera, camera_forget, status  # noqa: F401  # the imports register the commands
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
 from infra.up.interrupts import interrupts
@@ -24,15 +24,15 @@ from infra.up.table import LiveTable
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, SourceError, StateError
 from schemas.pointillist_pb2 import ENDED, OFFLINE, ONLINE
-from tests.infra.test_system_state import said, write_database
+from tests.infra.test_system_state import report, write_database
 
 
 def write_cameras(layout: Layout, *names: str, seen_ms: int) -> None:
-    """Cameras that said `offline` at `seen_ms`, Unix time in milliseconds."""
-    write_database(layout, [said(name, OFFLINE)._replace(state_ms=seen_ms, seen_ms=seen_ms) for name in names], {})
+    """Write cameras that went offline at `seen_ms`, Unix time in milliseconds."""
+    write_database(layout, [report(name, OFFLINE)._replace(state_ms=seen_ms, seen_ms=seen_ms) for name in names], {})
 
 
-def named(layout: Layout) -> list[str]:
+def listed(layout: Layout) -> list[str]:
     return [each.name for each in camera_states(layout)]
 
 
@@ -40,24 +40,24 @@ def forget(name: str, layout: Layout) -> None:
     app(["camera", "forget", name, "--state", str(layout.folder)], standalone_mode=False)
 
 
-def test_a_forgotten_camera_is_listed_again_once_it_is_heard(tmp_path: Path) -> None:
+def test_a_forgotten_camera_is_listed_again_after_its_next_message(tmp_path: Path) -> None:
     layout, now_ms = Layout(tmp_path / "state"), time.time_ns() // 10**6
     write_cameras(layout, "local/door", "porch/gate", seen_ms=now_ms - 60_000)
-    assert named(layout) == ["local/door", "porch/gate"]
+    assert listed(layout) == ["local/door", "porch/gate"]
     forget("porch/gate", layout)
     forget("door", layout)
-    assert named(layout) == []
+    assert listed(layout) == []
     layout.database.unlink()
     write_cameras(layout, "local/door", "porch/gate", seen_ms=now_ms + 60_000)
-    assert named(layout) == ["local/door", "porch/gate"]
+    assert listed(layout) == ["local/door", "porch/gate"]
 
 
-def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tmp_path: Path) -> None:
+def test_only_a_known_camera_outside_the_scenario_can_be_forgotten(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "state")
     with pytest.raises(StateError, match="expected a state folder"):
         forget("local/door", layout)
     now_ms = time.time_ns() // 10**6
-    write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {"local/here": 0})
+    write_database(layout, [report("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {"local/here": 0})
     for name, message in (
         ("local/none", r"local/none: expected a camera of `pointillist cameras --state .*`, got an unknown one"),
         ("local/cam-0", r"local/cam-0: expected a camera that `up` does not run itself, got one of "),
@@ -72,12 +72,12 @@ def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tm
     ("state", "reported"),
     [(State.REVOKED, OFFLINE), (State.ALERT, OFFLINE), (State.REFUSED, ONLINE), (State.ENDED, ENDED)],
 )
-def test_a_camera_that_was_revoked_ended_or_alarmed_can_be_forgotten_once_its_frames_have_stopped(
+def test_a_camera_in_another_state_than_offline_can_be_forgotten_once_its_frames_stop(
     tmp_path: Path, state: State, reported: int
 ) -> None:
-    for ago_s, is_gone in ((300, True), (1, False)):
+    for ago_s, is_silent in ((300, True), (1, False)):
         layout, now_ms = Layout(tmp_path / str(ago_s)), time.time_ns() // 10**6
-        row = said("porch/gate", reported)._replace(state_ms=now_ms - 400_000, seen_ms=now_ms - 400_000)
+        row = report("porch/gate", reported)._replace(state_ms=now_ms - 400_000, seen_ms=now_ms - 400_000)
         write_database(layout, [row], {})
         engine = open_engine(layout.database_url, writes=True)
         with engine.begin() as connection:
@@ -89,42 +89,42 @@ def test_a_camera_that_was_revoked_ended_or_alarmed_can_be_forgotten_once_its_fr
             connection.execute(saved_states.insert(), judged | {"patience_s": 10.0})
         engine.dispose()
         assert [each.state for each in camera_states(layout)] == [state]
-        if is_gone:
+        if is_silent:
             forget(row.camera, layout)
-            assert named(layout) == []
+            assert listed(layout) == []
         else:
             with pytest.raises(ConfigError, match=f"expected a camera that is gone, got one that is {state}"):
                 forget(row.camera, layout)
 
 
 def prepare(state: Path, document: dict[str, object], **options: object) -> list[str]:
-    """What `up` does before it starts a process; the lines that it prints."""
+    """Run the preparation of `up` before it starts processes, and return the printed lines."""
     lines: list[str] = []
     live = LiveTable.__new__(LiveTable)
-    live.print_line = lines.append  # type: ignore[method-assign, assignment]  # its argument is named otherwise
+    live.print_line = lines.append  # type: ignore[method-assign, assignment]  # the name of the argument differs
     layout = Layout(state)
-    with RoleTable(state) as roles, interrupts() as asked:
+    with RoleTable(state) as roles, interrupts() as interrupted:
         settings = UpSettings.model_validate({"state": state, "plain": True} | options)
-        run = _Run(settings, layout, roles, live, asked)
+        run = _Run(settings, layout, roles, live, interrupted)
         run.prepare(parse_scenario(document).cameras(), document)
     return lines
 
 
-def test_cameras_of_the_scenario_before_are_not_listed_in_a_run_without_them(tmp_path: Path) -> None:
+def test_cameras_of_an_earlier_scenario_are_not_listed_in_a_run_without_them(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "state")
     layout.folder.mkdir()
     earlier_ms = time.time_ns() // 10**6 - 60_000
     prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 3}]})
     write_cameras(layout, "local/cam-0", "local/cam-1", "local/cam-2", "yard/attached", seen_ms=earlier_ms)
     prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]})
-    assert named(layout) == ["local/cam-0", "yard/attached"]
+    assert listed(layout) == ["local/cam-0", "yard/attached"]
     prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 2}]})
     assert {each.name: each.state for each in camera_states(layout)} == {
         "local/cam-0": "offline", "local/cam-1": "silent", "yard/attached": "offline",
     }  # fmt: skip
 
 
-def test_a_camera_that_was_removed_from_the_list_of_a_run_can_be_forgotten(
+def test_a_camera_removed_from_the_file_of_a_run_can_be_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, file = tmp_path / "state", tmp_path / "cameras.yaml"
@@ -144,12 +144,12 @@ def test_a_camera_that_was_removed_from_the_list_of_a_run_can_be_forgotten(
         forget("yard/gate", layout)
     write_list("hall", "new")
     forget("yard/gate", layout)
-    assert named(layout) == ["yard/hall", "yard/new"]
+    assert listed(layout) == ["yard/hall", "yard/new"]
     file.write_text("cameras: 7")  # the cameras of the earlier file continue
-    assert named(layout) == ["yard/hall", "yard/gate"]
+    assert listed(layout) == ["yard/hall", "yard/gate"]
 
 
-def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(
+def test_up_opens_its_sources_before_anything_starts_and_continues_if_one_of_them_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundles, "MADE", tmp_path / "made")
@@ -168,7 +168,7 @@ def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(
     assert degraded == "local/off: rtsp://127.0.0.1:9/…: Connection refused; the camera is degraded and retries"
 
 
-def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
+def test_status_after_the_end_of_up_reports_that_roles_are_not_restarted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = tmp_path / "state"
@@ -187,11 +187,11 @@ def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
 def test_a_camera_that_still_sends_is_not_forgotten(tmp_path: Path) -> None:
     layout, now_ms = Layout(tmp_path / "state"), time.time_ns() // 10**6
     row = {"camera": "local/here", "boot": 7, "frames": 5, "duplicates": 0, "last_ms": now_ms}
-    write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {})
+    write_database(layout, [report("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {})
     engine = open_engine(layout.database_url, writes=True)
     with engine.begin() as connection:
         connection.execute(boots.insert(), row)
     engine.dispose()
     with pytest.raises(ConfigError, match=r"^local/here: expected a camera that is gone, got one that is online\."):
         forget("local/here", layout)
-    assert named(layout) == ["local/here"]
+    assert listed(layout) == ["local/here"]

@@ -1,4 +1,4 @@
-"""A full disk ends nothing of what supervises the roles; what could not be written is written when there is room."""
+"""The supervision of roles on a full disk: it continues, and writes its files later."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Ends:
 
 @pytest.fixture
 def lines() -> list[str]:
-    """What the supervisor said."""
+    """Return the lines that the supervisor prints."""
     return []
 
 
 @pytest.fixture
 def table(small_disk: Path) -> Iterator[RoleTable]:
-    """The table of a state folder on a small disk."""
+    """Yield the table of a state folder on a small disk."""
     with RoleTable(small_disk) as table:
         yield table
 
@@ -67,7 +67,7 @@ def watch(supervisor: RoleSupervisor, until: Callable[[], bool], deadline_s: flo
         time.sleep(0.01)
 
 
-def test_the_table_of_roles_goes_on_and_catches_up(table: RoleTable, small_disk: Path) -> None:
+def test_the_table_of_roles_is_kept_in_memory_and_written_later(table: RoleTable, small_disk: Path) -> None:
     me = ProcessId(os.getpid(), 1)
     table.record("first", me)
     ballast = fill(small_disk)
@@ -80,7 +80,7 @@ def test_the_table_of_roles_goes_on_and_catches_up(table: RoleTable, small_disk:
     assert set(read_roles(small_disk)) == {"second"}
 
 
-def test_a_file_that_finds_no_room_stays_as_it_was_and_leaves_nothing_behind(small_disk: Path) -> None:
+def test_a_file_that_cannot_be_written_stays_unchanged_and_leaves_no_temporary_file(small_disk: Path) -> None:
     file = small_disk / "settings"
     write_text(file, "whole")
     ballast = fill(small_disk)
@@ -90,7 +90,7 @@ def test_a_file_that_finds_no_room_stays_as_it_was_and_leaves_nothing_behind(sma
     assert {path.name for path in small_disk.iterdir()} == {file.name, ballast.name}
 
 
-def test_a_port_is_given_though_it_cannot_be_remembered(small_disk: Path) -> None:
+def test_a_port_is_allocated_even_if_it_cannot_be_stored(small_disk: Path) -> None:
     fill(small_disk)
     ports = Ports(small_disk)
     assert ports.allocate("bridge") == ports.allocate("bridge")
@@ -105,7 +105,7 @@ def test_a_log_that_cannot_be_cut_does_not_end_the_supervisor(small_disk: Path) 
 
 
 @pytest.mark.parametrize("status", [1, 2])
-def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
+def test_a_role_is_restarted_whatever_its_exit_status_while_the_disk_is_full(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
@@ -124,7 +124,7 @@ def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
     supervisor.close()
 
 
-def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
+def test_a_role_that_requests_a_restart_is_restarted_with_its_reason(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     supervisor = RoleSupervisor(table, DiskSpace(small_disk, least_bytes=1), lines.append)
@@ -143,14 +143,14 @@ from infra.process.role import configure_logs
 configure_logs()
 for number in range(100):
     structlog.get_logger().warning("nothing_fits", number=number)
-print("went on")
+print("continued")
 """
 
 
-def test_a_role_goes_on_when_its_log_cannot_be_written(small_disk: Path) -> None:
+def test_a_role_continues_if_its_log_cannot_be_written(small_disk: Path) -> None:
     with (small_disk / "role.log").open("ab") as log:
         fill(small_disk)
         done = subprocess.run(
             [sys.executable, "-c", LOGS], stdout=subprocess.PIPE, stderr=log, text=True, check=False, timeout=60
         )
-    assert (done.returncode, done.stdout) == (0, "went on\n")
+    assert (done.returncode, done.stdout) == (0, "continued\n")

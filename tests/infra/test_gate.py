@@ -1,4 +1,4 @@
-"""The gate's exact tests, on made pairs."""
+"""The gate's exact tests, on simulated pairs of answers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_open_rule_fails_at_the_last_look() -> None:
     assert finding(untimed, "speed") == "fails"
 
 
-def test_where_the_truth_is_known_a_better_model_may_disagree() -> None:
+def test_a_better_model_may_disagree_if_the_truth_is_known() -> None:
     better = GOOD._replace(agrees=False, live_right=False, right=True)
     same = GOOD._replace(live_right=True, right=True)
     pairs = list(islice(cycle([better, same, same]), 256))
@@ -95,20 +95,20 @@ def test_where_the_truth_is_known_a_better_model_may_disagree() -> None:
     assert judge(pairs, RULES, CAMERAS).passed
 
 
-def test_the_truth_of_three_cameras_lets_no_candidate_pass_that_disagrees() -> None:
+def test_a_candidate_that_disagrees_passes_only_with_the_truth_of_four_cameras() -> None:
     better = GOOD._replace(agrees=False, live_right=False, right=True)
     for cameras, passes in ((3, False), (4, True)):
         assert judge([better] * 256, RULES, cameras).passed is passes
         assert ("agreement" in judge([better] * 256, RULES, cameras).failed) is not passes
 
 
-def test_labels_of_people_end_a_rollout_and_hold_none_up() -> None:
+def test_labels_can_fail_a_rollout_and_never_delay_one() -> None:
     right, lost = GOOD._replace(live_class=1, class_id=1), GOOD._replace(live_class=1, class_id=2)
     assert labels_rule([(lost, 1)] * 15, RULES).finding == "not measured"
     assert labels_rule([(lost, 1)] * 16, RULES).finding == "fails"
     assert labels_rule([(lost, 2)] * 16, RULES).finding == "passes"
     assert labels_rule([(right, 1)] * 16, RULES).finding == "passes"
-    # Not looked at before there are 32.
+    # The next look is at 32 pairs.
     assert labels_rule([(right, 1)] * 16 + [(lost, 1)] * 15, RULES).finding == "passes"
     assert labels_rule([(right._replace(failed=True), 1)] * 16, RULES).finding == "fails"
 
@@ -119,7 +119,7 @@ def test_a_loss_of_accuracy_within_the_limit_does_not_fail_and_a_real_one_does()
     assert finding([lost] * 64 + [same] * 192, "accuracy") == "fails"
 
 
-def test_the_true_class_of_a_minority_of_the_frames_decides_nothing() -> None:
+def test_the_true_class_of_half_of_the_frames_is_not_enough() -> None:
     lie = GOOD._replace(live_right=True, right=False)
     assert finding([lie] * 128 + [GOOD] * 128, "accuracy") == "not measured"
     assert finding([lie] * 129 + [GOOD] * 127, "accuracy") == "fails"
@@ -132,8 +132,8 @@ def test_the_least_number_of_pairs_is_within_the_looks() -> None:
 
 
 @pytest.mark.parametrize(("cameras", "most"), [(3, 2 / 3), (4, 1 / 2), (8, 1 / 4), (100, 1 / 16)])
-def test_one_camera_among_many_has_a_bounded_share_of_the_pairs(cameras: int, most: float) -> None:
-    """Half of the cameras are silent after their first pair, and one sends ten times as often as the others."""
+def test_the_share_of_one_camera_in_the_pairs_is_bounded(cameras: int, most: float) -> None:
+    """Simulate cameras of which half are silent after their first pair and one sends ten times as often."""
     own = [1] * cameras
     for _ in range(2000):
         for camera in [0] * 10 + list(range(1, cameras - cameras // 2)):
@@ -147,7 +147,7 @@ def test_one_of_two_cameras_may_give_all_pairs() -> None:
     assert is_counted(2046, 2047, 2)
 
 
-def test_a_pair_without_the_live_models_answer_proves_nothing() -> None:
+def test_a_pair_without_the_live_model_s_answer_is_ignored() -> None:
     assert answer_pair(Comparison(live=Answer(error="broken"), candidate=Answer(class_id=1))) is None
 
 
@@ -174,7 +174,7 @@ def test_the_slots_follow_each_other_only_by_rule() -> None:
 
 
 @pytest.mark.parametrize(("slot", "option"), [(SHADOW, "--frames"), (CANARY, "--cameras")])
-def test_a_slot_without_any_frame_fails_in_time_and_gives_the_option(slot: Slot, option: str) -> None:
+def test_a_slot_without_frames_fails_after_a_deadline_and_names_the_option(slot: Slot, option: str) -> None:
     rollout = Rollout(slot=slot, cameras=0.25, by_rule=True)
     waits = LONG_WAIT_S - 1, MOST_WAIT_S - 1, MOST_WAIT_S
     early, long, late = (frames_rule(0, waited_s, slot) for waited_s in waits)

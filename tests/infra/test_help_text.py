@@ -1,4 +1,4 @@
-"""`--help` holds each text as it is written."""
+"""The output of `--help`, which contains each text unchanged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COMMANDS = commands((), typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "pointillist")
-def test_help_loses_no_word_of_a_docstring_or_an_option(words: tuple[str, ...]) -> None:
+def test_help_contains_every_docstring_and_option_text(words: tuple[str, ...]) -> None:
     command = COMMANDS[words]
     shown = run(*words, "--help", COLUMNS="1000").output
-    said = " ".join("".join(" " if letter in "│╭╮╰╯─" else letter for letter in shown).split())
+    text_shown = " ".join("".join(" " if letter in "│╭╮╰╯─" else letter for letter in shown).split())
     inside = [each for each in getattr(command, "commands", {}).values() if not each.hidden]
     parameters = [each for each in command.params if not each.hidden]
     texts = [command.help, command.epilog, *(each.help for each in parameters)]
     texts += [each.help.partition("\n\n")[0] for each in inside]
-    assert [text for text in texts if text and " ".join(text.split()) not in said] == []
+    assert [text for text in texts if text and " ".join(text.split()) not in text_shown] == []

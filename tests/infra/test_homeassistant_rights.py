@@ -1,4 +1,4 @@
-"""What the monitor, the announcer and Home Assistant may do at a broker with rights."""
+"""The rights of the monitor, the announcer and Home Assistant at an MQTT broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rights(fleet: Layout) -> None:
     Roles(Authority(fleet.pki)).write_rights()
 
 
-def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
+def test_home_assistant_receives_the_announcer_s_messages_and_none_of_a_camera(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     with (
@@ -57,19 +57,19 @@ def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
         ("health", config_topic(DOOR)),
     ],
 )
-def test_what_is_not_theirs_is_refused(fleet: Layout, broker: tuple[str, int], role: str, topic: str) -> None:
+def test_a_publish_outside_the_rights_of_a_role_is_refused(
+    fleet: Layout, broker: tuple[str, int], role: str, topic: str
+) -> None:
     with MqttVisitor(broker, role_tls(fleet.pki, role)) as visitor:
         assert visitor.publish(topic, b"forged", retain=True) == NOT_AUTHORISED
 
 
-def test_a_camera_can_forge_no_device(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_a_camera_cannot_publish_a_device(fleet: Layout, broker: tuple[str, int]) -> None:
     with MqttVisitor(broker, enroll_camera(fleet, DOOR)) as camera:
         assert camera.publish(config_topic(DOOR), b"forged", retain=True) == NOT_AUTHORISED
 
 
-def test_the_monitor_hears_how_the_broker_is_and_nothing_else(
-    fleet: Layout, broker: tuple[str, int], tmp_path: Path
-) -> None:
+def test_the_monitor_receives_only_the_broker_s_metrics(fleet: Layout, broker: tuple[str, int], tmp_path: Path) -> None:
     with MqttVisitor(broker, role_tls(fleet.pki, "monitor")) as monitor:
         for topic in ("pointillist/#", "homeassistant/#", "$SYS/broker/#"):
             monitor.subscribe(topic)

@@ -1,4 +1,4 @@
-"""The lock around a fleet's identities: who holds it, and what a revocation finds when it reads its lists again."""
+"""The lock around a fleet's identities, which every change of them holds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from schemas.runtime import atomic_file
 from tests.infra.command_line import run
 from tests.infra.test_pki import DOOR
 
-GONE, OURS = CameraId("site/gone"), CameraId("site/ours")
+OTHER, OURS = CameraId("site/other"), CameraId("site/ours")
 SCENARIO = {"site": "site", "cameras": [{"name": "cam-{index}", "count": 2, "source": {"kind": "scene"}}]}
 
 
-class Writes:
-    """The files that were replaced, each of which asserts that this process holds the lock of the state folder."""
+class CheckedWrites:
+    """The replaced files of a state folder. Each replacement asserts that this process holds its lock."""
 
     def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.files: set[str] = set()
@@ -35,7 +35,7 @@ class Writes:
         monkeypatch.setattr(atomic_file, "replacing", self.replacing)
 
     def replacing(self, path: Path, *, private: bool = False) -> AbstractContextManager[Path]:
-        """In place of the function of that name."""
+        """Replace the function of the same name in `atomic_file`."""
         return self._replacing(path, private)
 
     @contextmanager
@@ -51,7 +51,7 @@ class Writes:
 def test_every_command_that_changes_identities_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = tmp_path / "state"
     layout = Layout(state)
-    writes = Writes(state, monkeypatch)
+    writes = CheckedWrites(state, monkeypatch)
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(yaml.safe_dump(SCENARIO))
     out = ("--out", tmp_path / "out")
@@ -70,29 +70,29 @@ def test_every_command_that_changes_identities_holds_the_lock(tmp_path: Path, mo
     ):
         done = run(*command, "--state", state)
         assert done.exit_code == 0, (command, done.output, done.exception)
-    issued_identity(layout, GONE)
+    issued_identity(layout, OTHER)
     layout.trust(Signer.new(), "another")
     assert {"fleet.secret", "generations.json", "signer.key", "trusted-signers", "pki/ca.key"} <= writes.files
     assert {"pki/crl.pem", "pki/revoked.json", "pki/refused", "pki/role-generations.json"} <= writes.files
-    assert {"pki/roles/mosquitto/mosquitto.acl", f"keys/{GONE}.key"} <= writes.files
+    assert {"pki/roles/mosquitto/mosquitto.acl", f"keys/{OTHER}.key"} <= writes.files
 
 
 def test_another_process_waits_until_the_lock_is_free(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    tries, has = context.Event(), context.Event()
+    is_trying, has_lock = context.Event(), context.Event()
     with changing_identities(tmp_path), changing_identities(tmp_path):
-        child = context.Process(target=_hold, args=(tmp_path, tries, has))
+        child = context.Process(target=_take_lock, args=(tmp_path, is_trying, has_lock))
         child.start()
-        assert tries.wait(60)
-        assert not has.wait(0.5)
+        assert is_trying.wait(60)
+        assert not has_lock.wait(0.5)
     child.join(60)
-    assert (child.exitcode, has.is_set()) == (0, True)
+    assert (child.exitcode, has_lock.is_set()) == (0, True)
 
 
-def _hold(folder: Path, tries: object, has: object) -> None:
-    tries.set()  # type: ignore[attr-defined]  # an event of multiprocessing, whose class has no name of its own
+def _take_lock(folder: Path, is_trying: object, has_lock: object) -> None:
+    is_trying.set()  # type: ignore[attr-defined]  # the class of multiprocessing's events cannot be named
     with changing_identities(folder):
-        has.set()  # type: ignore[attr-defined]
+        has_lock.set()  # type: ignore[attr-defined]
 
 
 def test_an_error_releases_the_lock(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `console` is told of jobs, and how it starts them."""
+"""The options of `console` for jobs, and the processes of jobs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.waiting import PATIENCE_S
 SESSION = f"os.path.exists('{AUTOGROUP}') and open('{AUTOGROUP}').read().split()[-1]"
 
 
-def jobs_of(jobs: dict[str, Any], **others: Any) -> JobSettings | None:
-    """The jobs of a console with these settings."""
-    return job_settings(ConsoleSettings.model_validate({"jobs": jobs, **others}))
+def jobs_of(jobs: dict[str, Any], **options: Any) -> JobSettings | None:
+    """Return the job settings of a console with these settings."""
+    return job_settings(ConsoleSettings.model_validate({"jobs": jobs, **options}))
 
 
-def test_a_job_is_niced_and_is_told_its_own_secret_and_none_of_its_console(
+def test_a_job_is_niced_and_gets_its_own_secret_and_none_of_its_console(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = f"import json, os; print(json.dumps([dict(os.environ), os.nice(0), {SESSION}]))"
@@ -38,15 +38,15 @@ def test_a_job_is_niced_and_is_told_its_own_secret_and_none_of_its_console(
     child.start()
     assert child.wait(2 * PATIENCE_S) == 0
     environment, niceness, session = json.loads((tmp_path / "log").read_text())
-    given = {name: value for name, value in environment.items() if name.startswith("POINTILLIST_")}
-    assert given == {"POINTILLIST_ALLOW_CODE": "1", "POINTILLIST_ROLE_SECRET": "own"}
+    variables = {name: value for name, value in environment.items() if name.startswith("POINTILLIST_")}
+    assert variables == {"POINTILLIST_ALLOW_CODE": "1", "POINTILLIST_ROLE_SECRET": "own"}
     assert environment["OMP_NUM_THREADS"] == "1"
     assert niceness >= 15
-    # A job leads its session: the kernel compares the niceness of sessions.
+    # A job leads its own session, because the kernel compares the niceness of sessions.
     assert session == str(niceness) or not AUTOGROUP.exists()
 
 
-def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path) -> None:
+def test_jobs_publish_with_the_given_key_and_certificate(tmp_path: Path) -> None:
     key = tmp_path / "ada.key"
     key.write_text("")
     found = jobs_of(
@@ -55,18 +55,18 @@ def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path
         trust=tmp_path / "trusted",
     )
     assert found is not None
-    fixed = (
+    options = (
         "--signer", str(key), "--trust", str(tmp_path / "trusted"), "--kafka-tls", str(tmp_path / "tls"), "--kafka",
         "kafka:9092", "--store", "s3://models",
     )  # fmt: skip
-    assert (found.publish, found.rollback) == (fixed, fixed)
+    assert (found.publish, found.rollback) == (options, options)
     alone = jobs_of({"folder": tmp_path / "jobs"})
     assert alone is not None
     assert (alone.publish, alone.rollback) == (None, None)
     assert job_settings(ConsoleSettings()) is None
 
 
-def test_what_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+def test_invalid_options_for_jobs_are_one_error_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"jobs\.folder is missing"):
         load(ConsoleSettings, SettingsSources("console", options={"jobs.signer": str(tmp_path)}))
     with pytest.raises(ConfigError, match=r"jobs\.bundle: expected a folder with model\.toml"):

@@ -1,4 +1,4 @@
-"""The JSON Schemas accept what the models accept, and name what is wrong."""
+"""The JSON Schemas accept the same documents as the models, and locate errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_schema_is_valid_and_describes_every_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("role", [each for each in MODELS if each != "fleet"])
-def test_what_config_prints_is_valid(role: str) -> None:
+def test_the_output_of_config_is_valid(role: str) -> None:
     settings = load(model_of(role), SettingsSources(role, None), partial=True)
     assert faults(role, tomllib.loads(listing(settings, role))) == []
 
@@ -84,5 +84,5 @@ def test_keys_may_come_from_the_defaults_and_quantities_have_units() -> None:
         ("processor", {"nosuch": 1}, "$"),
     ],
 )
-def test_what_is_wrong_is_named(name: str, document: Any, place: str) -> None:
+def test_an_error_is_located_by_its_path(name: str, document: Any, place: str) -> None:
     assert [each.partition(":")[0] for each in faults(name, document)] == [place]

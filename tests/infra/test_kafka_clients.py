@@ -20,53 +20,53 @@ from tests.infra.secure_kafka import KafkaWithPasswords
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The connections that aiokafka has made during the test."""
-    connections: list[Any] = []
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect the connections that aiokafka opens during the test."""
+    opened: list[Any] = []
     create = aiokafka.client.create_conn
 
-    async def noted(*args: Any, **options: Any) -> Any:
-        connections.append(await create(*args, **options))
-        return connections[-1]
+    async def collect(*args: Any, **options: Any) -> Any:
+        opened.append(await create(*args, **options))
+        return opened[-1]
 
-    monkeypatch.setattr(aiokafka.client, "create_conn", noted)
-    return connections
+    monkeypatch.setattr(aiokafka.client, "create_conn", collect)
+    return opened
 
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
-async def test_a_start_that_hangs_and_is_given_up_leaves_no_connection(
-    client: Any, kafka: Kafka, made: list[Any], monkeypatch: pytest.MonkeyPatch
+async def test_a_cancelled_start_leaves_no_connection(
+    client: Any, kafka: Kafka, connections: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await given_up(client(bootstrap_servers=kafka.bootstrap), monkeypatch)
-    assert [connection.connected() for connection in made] == [False]
+    await cancel_start(client(bootstrap_servers=kafka.bootstrap), monkeypatch)
+    assert [connection.connected() for connection in connections] == [False]
 
 
 @pytest.mark.brokers
-def test_by_tls_too_it_leaves_none_when_the_loop_ends_at_once(
+def test_a_cancelled_start_by_tls_leaves_no_connection_when_the_loop_ends(
     secure_kafka: KafkaWithPasswords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask() -> None:
-        await given_up(AIOKafkaAdminClient(**kafka_options(secure_kafka.access("health"))), monkeypatch)
+    async def start_and_abandon() -> None:
+        await cancel_start(AIOKafkaAdminClient(**kafka_options(secure_kafka.access("health"))), monkeypatch)
 
-    asyncio.run(ask())
-    gc.collect()  # what is left open is told of as an error
+    asyncio.run(start_and_abandon())
+    gc.collect()  # an open connection would raise a ResourceWarning, which is an error
 
 
-async def given_up(hanging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start a client whose first question is never answered, and give it up."""
-    asked = asyncio.Event()
+async def cancel_start(hanging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a client whose first request is never answered, and cancel the start."""
+    requested = asyncio.Event()
     send = aiokafka.conn.AIOKafkaConnection.send
 
     def unanswered(connection: Any, request: Any, *options: Any) -> Any:
         if type(request).__name__ != "MetadataRequest":
             return send(connection, request, *options)
-        asked.set()
+        requested.set()
         return asyncio.Event().wait()
 
     monkeypatch.setattr(aiokafka.conn.AIOKafkaConnection, "send", unanswered)
     starting = asyncio.create_task(start_client(hanging))
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -74,8 +74,8 @@ async def given_up(hanging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.brokers
-async def test_a_producer_that_cannot_deliver_is_stopped_in_time_with_its_connections(
-    kafka: Kafka, kafka_topics: Callable[[], Awaitable[str]], made: list[Any]
+async def test_a_producer_that_cannot_deliver_is_stopped_within_the_deadline(
+    kafka: Kafka, kafka_topics: Callable[[], Awaitable[str]], connections: list[Any]
 ) -> None:
     topic = await kafka_topics()
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
@@ -87,12 +87,12 @@ async def test_a_producer_that_cannot_deliver_is_stopped_in_time_with_its_connec
     finally:
         await asyncio.wait_for(stop_producer(producer, 0.2), 30)
     assert not undelivered.done()
-    assert not any(connection.connected() for connection in made)
+    assert not any(connection.connected() for connection in connections)
     assert producer._sender.sender_task.done()
 
 
-async def test_a_task_that_is_cancelled_while_a_client_stops_ends_though_the_client_swallows_it() -> None:
-    stopping, left = asyncio.Event(), []
+async def test_a_cancellation_during_the_stop_of_a_client_is_raised_even_if_the_client_swallows_it() -> None:
+    stopping, continued = asyncio.Event(), []
 
     async def swallow() -> None:
         stopping.set()
@@ -101,17 +101,17 @@ async def test_a_task_that_is_cancelled_while_a_client_stops_ends_though_the_cli
 
     async def follow() -> None:
         await close_clients(swallow, deadline_s=60.0)
-        left.append("and goes on")
+        continued.append("continues")
 
     task = asyncio.create_task(follow())
     await stopping.wait()
     task.cancel()
     await asyncio.wait([task], timeout=10)
     assert task.cancelled()
-    assert not left
+    assert not continued
 
 
-async def test_a_client_that_breaks_or_hangs_while_it_stops_keeps_none_from_stopping() -> None:
+async def test_a_client_that_fails_or_hangs_at_its_stop_does_not_keep_the_others_open() -> None:
     stopped = []
 
     async def breaks() -> None:
@@ -124,10 +124,10 @@ async def test_a_client_that_breaks_or_hangs_while_it_stops_keeps_none_from_stop
     assert stopped == ["the third"]
 
 
-async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() -> None:
+async def test_a_cancellation_inside_a_client_does_not_cancel_the_caller() -> None:
     stopped = []
 
-    async def lets_out() -> None:
+    async def raises_cancellation() -> None:
         own = asyncio.create_task(asyncio.Event().wait())
         own.cancel()
         await own
@@ -135,12 +135,12 @@ async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() ->
     async def stops() -> None:
         stopped.append("the second")
 
-    assert not await close_clients(lets_out, stops, deadline_s=10)
+    assert not await close_clients(raises_cancellation, stops, deadline_s=10)
     assert stopped == ["the second"]
 
 
-class Ending:
-    """A producer that waits for its requests when it is cancelled once, as aiokafka's does."""
+class StubbornProducer:
+    """A stand-in for a producer whose sender task ends only at a second cancellation, as aiokafka's does."""
 
     def __init__(self, fault: Exception | None) -> None:
         self.fault = fault
@@ -168,11 +168,11 @@ class Ending:
 
 
 @pytest.mark.parametrize("fault", [None, OSError("connection lost")])
-async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits_for_both(
+async def test_an_aborted_producer_leaves_no_task_and_no_connection(
     fault: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
-    producer = Ending(fault)
+    producer = StubbornProducer(fault)
     await asyncio.sleep(0)
     await asyncio.wait_for(abort_producer(producer, 0.01), 20)
     assert producer._sender.sender_task.done()
@@ -180,8 +180,8 @@ async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits
     assert producer._closed
 
 
-async def test_a_producer_that_never_started_has_no_task_to_end() -> None:
-    producer = Ending(OSError("connection lost"))
+async def test_a_producer_that_never_started_is_aborted() -> None:
+    producer = StubbornProducer(OSError("connection lost"))
     task, producer._sender.sender_task = producer._sender.sender_task, None
     await asyncio.wait_for(abort_producer(producer, 0.01), 20)
     assert not producer.open
@@ -190,9 +190,9 @@ async def test_a_producer_that_never_started_has_no_task_to_end() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_stop_that_hangs_becomes_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_that_hangs_becomes_an_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
-    producer = Ending(None)
+    producer = StubbornProducer(None)
     producer.stop = asyncio.Event().wait  # type: ignore[attr-defined]
     await asyncio.wait_for(stop_producer(producer, 0.01), 20)
     assert producer._sender.sender_task.done()

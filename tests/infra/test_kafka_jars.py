@@ -1,4 +1,4 @@
-"""Kafka's jars are used only with the digests that the repository lists."""
+"""Kafka's jars, which are used only with the digests that the repository lists, and the class archive."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ echo "$@" >> {started}
 touch ready
 while :; do sleep 0.01; done
 """
-"""A Java that writes its archive when it is stopped, if an option requests one."""
+"""A stand-in for Java that writes its archive when it is stopped, if an option requests one."""
 
 
-def maven(folder: Path, *names: str) -> None:
-    """A Maven that copies these jars, each with its name as content."""
+def write_maven(folder: Path, *names: str) -> None:
+    """Write a stand-in for Maven that copies these jars, each with its name as content."""
     folder.mkdir()
     program = folder / "mvn"
     copies = "".join(f'printf %s {name} > "$out/{name}"\n' for name in names)
@@ -40,25 +40,25 @@ def maven(folder: Path, *names: str) -> None:
 
 
 @pytest.fixture
-def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A list with the digests of two jars that such a Maven copies, and an empty cache."""
+def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a list with the digests of the stand-in's two jars, and use an empty cache."""
     digests = tmp_path / "jars.sha256"
     monkeypatch.setattr(kafka_jars, "DIGESTS", digests)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    maven(tmp_path / "locked", "kafka_2.13.jar", "lz4.jar")
+    write_maven(tmp_path / "locked", "kafka_2.13.jar", "lz4.jar")
     monkeypatch.setenv("PATH", f"{tmp_path / 'locked'}:/usr/bin:/bin")
     kafka_jars.main(["--lock"])
     return digests
 
 
-def test_jars_with_their_listed_digests_are_used(listed: Path) -> None:
+def test_jars_with_their_listed_digests_are_used(digests: Path) -> None:
     found = kafka_jars.kafka_jars()
     assert [jar.name for jar in found] == ["kafka_2.13.jar", "lz4.jar"]
     assert set(kafka_jars.read_digests()) == {"kafka_2.13.jar", "lz4.jar"}
 
 
 @pytest.mark.parametrize("kept", [[], ["kafka_2.13.jar"]])
-def test_jars_that_a_cleaner_of_caches_deleted_are_fetched_again(listed: Path, kept: list[str]) -> None:
+def test_jars_deleted_from_the_cache_are_fetched_again(digests: Path, kept: list[str]) -> None:
     found = kafka_jars.kafka_jars()
     for jar in found:
         if jar.name not in kept:
@@ -67,9 +67,9 @@ def test_jars_that_a_cleaner_of_caches_deleted_are_fetched_again(listed: Path, k
     assert all(jar.is_file() for jar in found)
 
 
-def test_the_jar_of_one_architecture_stands_for_that_of_the_other(listed: Path, tmp_path: Path) -> None:
+def test_the_jar_of_one_architecture_may_be_missing_on_the_other(digests: Path, tmp_path: Path) -> None:
     names = [f"ciphers-{kind}_64.jar" for kind in ("aarch", "x86")]
-    listed.write_text(listed.read_text() + "".join(f"{hashlib.sha256(b'ciphers').hexdigest()}  {n}\n" for n in names))
+    digests.write_text(digests.read_text() + "".join(f"{hashlib.sha256(b'ciphers').hexdigest()}  {n}\n" for n in names))
     program = tmp_path / "locked" / "mvn"
     program.write_text(program.read_text() + f'printf ciphers > "$out/{names[0]}"\n')
     assert names[0] in [jar.name for jar in kafka_jars.kafka_jars()]
@@ -78,28 +78,28 @@ def test_the_jar_of_one_architecture_stands_for_that_of_the_other(listed: Path, 
 
 
 @pytest.mark.parametrize("changed", ["lz4.jar", "kafka_2.13.jar"])
-def test_a_jar_with_another_digest_is_refused_in_one_line_and_none_is_kept(
-    listed: Path, tmp_path: Path, changed: str
+def test_a_jar_with_another_digest_is_one_error_line_and_no_jar_is_kept(
+    digests: Path, tmp_path: Path, changed: str
 ) -> None:
     program = tmp_path / "locked" / "mvn"
     program.write_text(program.read_text() + f'printf x >> "$out/{changed}"\n')
     with pytest.raises(
         BrokerError, match=rf"^{changed}: expected SHA-256 [0-9a-f]{{64}}, got [0-9a-f]{{64}}\."
-    ) as refused:
+    ) as caught:
         kafka_jars.kafka_jars()
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.jar"))
 
 
-def test_a_jar_that_is_not_listed_is_refused(listed: Path, tmp_path: Path) -> None:
+def test_a_jar_that_is_not_listed_is_rejected(digests: Path, tmp_path: Path) -> None:
     program = tmp_path / "locked" / "mvn"
     program.write_text(program.read_text() + 'printf x > "$out/more.jar"\n')
     with pytest.raises(BrokerError, match=r"more\.jar: expected SHA-256 none in the list, got"):
         kafka_jars.kafka_jars()
 
 
-def test_a_linked_folder_of_jars_is_filled_where_it_lies_and_shares_its_class_archive(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_jars_and_class_archive_go_to_the_target_of_a_linked_folder(
+    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = kafka_jars.jar_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
@@ -113,8 +113,8 @@ def test_a_linked_folder_of_jars_is_filled_where_it_lies_and_shares_its_class_ar
     assert archive.parent == real.parent
 
 
-def test_the_archive_is_written_once_and_a_kafka_without_tls_uses_it_too(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_class_archive_is_written_once_and_used_even_without_tls(
+    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     java, started = tmp_path / "java" / "bin" / "java", tmp_path / "started"
     java.parent.mkdir(parents=True)
@@ -138,8 +138,8 @@ def test_the_archive_is_written_once_and_a_kafka_without_tls_uses_it_too(
     assert "ArchiveClassesAtExit" not in later
 
 
-def test_a_cache_that_cannot_be_written_costs_the_archive_alone(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_kafka_runs_without_a_class_archive_if_the_cache_is_not_writable(
+    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     java = tmp_path / "java" / "bin" / "java"
     java.parent.mkdir(parents=True)
@@ -158,18 +158,18 @@ def test_a_cache_that_cannot_be_written_costs_the_archive_alone(
     assert not (kafka.folder / "classes.jsa").exists()
 
 
-def test_these_tests_leave_the_users_choices_of_backend_alone() -> None:
+def test_the_tests_do_not_write_to_the_user_s_cache() -> None:
     assert not backend_cache().is_relative_to(Path.home() / ".cache")
     assert kafka_jars.jar_folder().is_symlink()
 
 
-def test_another_list_means_another_folder_of_jars(listed: Path) -> None:
+def test_another_list_means_another_folder_of_jars(digests: Path) -> None:
     before = kafka_jars.jar_folder()
-    listed.write_text(listed.read_text() + "0" * 64 + "  more.jar\n")
+    digests.write_text(digests.read_text() + "0" * 64 + "  more.jar\n")
     assert kafka_jars.jar_folder() != before
 
 
-def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
+def test_the_command_fails_without_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "infra.local.kafka_jars"], cwd=ROOT, capture_output=True, text=True, check=False,
         env={"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
@@ -178,7 +178,7 @@ def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: mvn is missing: expected Maven")
 
 
-def test_the_command_prints_the_folder_of_the_jars(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_folder_of_the_jars(digests: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kafka_jars.main([])
     assert capsys.readouterr().out == f"{kafka_jars.jar_folder()}\n"
 
@@ -192,8 +192,8 @@ def test_the_command_prints_the_folder_of_the_jars(listed: Path, capsys: pytest.
     ],
     ids=["slow", "failed", "empty"],
 )
-def test_a_maven_that_fetches_nothing_is_one_line(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
+def test_a_maven_that_fetches_nothing_is_one_error_line(
+    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
 ) -> None:
     (tmp_path / "locked" / "mvn").write_text(f"#!/bin/sh\n{script}\n")
     monkeypatch.setattr(kafka_jars, "FETCH_S", 0.2 if "sleep" in script else 60.0)
@@ -206,7 +206,7 @@ def test_a_maven_that_fetches_nothing_is_one_line(
     ("script", "got"),
     [("echo starts; echo no room >&2; exit 1", "no room"), ("exit 137", "status 137"), ("exec sleep 60", "no end")],
 )
-def test_a_storage_tool_that_does_not_format_is_one_line(
+def test_a_failed_storage_tool_is_one_error_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, got: str
 ) -> None:
     kafka = Kafka(tmp_path)

@@ -1,4 +1,4 @@
-"""Kafka's files read directly say what Kafka itself says."""
+"""Kafka's files, read directly, compared with the answers of Kafka."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infra.local.topics import TopicSpec, create_topics
 
 
 @pytest.mark.brokers
-async def test_files_hold_the_records_and_commits_that_the_broker_reports(kafka: Any) -> None:
+async def test_files_contain_the_records_and_commits_that_the_broker_reports(kafka: Any) -> None:
     topic, group = "kafka-log.test", "kafka-log-group"
     await create_topics(kafka.bootstrap, {topic: TopicSpec(partitions=2)})
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
@@ -45,31 +45,31 @@ async def test_files_hold_the_records_and_commits_that_the_broker_reports(kafka:
 
 
 def batch(offset: int, epoch: int, values: list[bytes]) -> bytes:
-    """A batch of records as Kafka's log holds it, written under the leader of that epoch."""
+    """Return a batch of records in the form of Kafka's log, written in this leader epoch."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
     for number, value in enumerate(values):
         builder.append(number, 0, b"key", value, [])
     content = bytearray(builder.build())
     struct.pack_into(">q", content, 0, offset)
-    struct.pack_into(">i", content, struct.calcsize(">qi"), epoch)  # neither is under the checksum
+    struct.pack_into(">i", content, struct.calcsize(">qi"), epoch)  # the checksum covers neither
     return bytes(content)
 
 
-def copy(node: Path, batches: list[bytes]) -> Path:
-    """A node's copy of the partition t-0."""
+def write_replica(node: Path, batches: list[bytes]) -> Path:
+    """Write a node's replica of the partition t-0 and return the node's folder."""
     folder = node / "t-0"
     folder.mkdir(parents=True)
     (folder / "00000000000000000000.log").write_bytes(b"".join(batches))
     return node
 
 
-def test_of_several_copies_the_one_of_the_latest_leader_is_read(tmp_path: Path) -> None:
+def test_the_replica_of_the_latest_leader_is_read(tmp_path: Path) -> None:
     shared = [batch(0, 1, [b"a", b"b"])]
-    # A leader that died had more than the others, of which nothing was acknowledged; the next one wrote other records.
-    dead = copy(tmp_path / "1", [*shared, batch(2, 1, [b"lost", b"lost", b"lost"])])
-    behind = copy(tmp_path / "2", [*shared, batch(2, 2, [b"c"])])
-    leads = copy(tmp_path / "3", [*shared, batch(2, 2, [b"c"]), batch(3, 2, [b"d"])])
-    empty = copy(tmp_path / "4", [])
+    # The dead leader has more records, none of them acknowledged. The next leader wrote other records.
+    dead = write_replica(tmp_path / "1", [*shared, batch(2, 1, [b"lost", b"lost", b"lost"])])
+    behind = write_replica(tmp_path / "2", [*shared, batch(2, 2, [b"c"])])
+    leads = write_replica(tmp_path / "3", [*shared, batch(2, 2, [b"c"]), batch(3, 2, [b"d"])])
+    empty = write_replica(tmp_path / "4", [])
     missing = tmp_path / "5"
     for nodes in ([dead, behind, leads, empty, missing], [leads, missing, empty, dead, behind]):
         assert [record.value for record in read_topic(nodes, "t")] == [b"a", b"b", b"c", b"d"]

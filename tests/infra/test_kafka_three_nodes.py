@@ -1,4 +1,4 @@
-"""Three Kafka nodes without the rest of the system: what they hold survives any one of them."""
+"""Three Kafka nodes without the rest of the system: records survive the loss of any one node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 TOPIC = "three.nodes"
 PARTITIONS = 3
 LIMIT_MS = 60_000
-"""Of a client for an answer: without help it would wait so long for a node that hangs."""
+"""Request timeout of a client, and its usual wait for a node that hangs."""
 GAP_S = 40.0
 
 
@@ -48,7 +48,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNodes]:
 
 
 async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> float:
-    """Write `values` to all partitions in turn, over at least so long; the longest wait for an answer, in s."""
+    """Write `values` to all partitions in turn, over at least `over_s`. Return the longest wait for an answer in s."""
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap, enable_idempotence=True, acks="all", request_timeout_ms=LIMIT_MS
     )
@@ -66,16 +66,16 @@ async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> 
     return longest
 
 
-async def held(kafka: KafkaNodes) -> set[bytes]:
-    """What a reader gets."""
+async def read_all(kafka: KafkaNodes) -> set[bytes]:
+    """Return all records that a consumer reads."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
     found: set[bytes] = set()
     try:
         await start_client(consumer)
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        while any([await consumer.position(tp) < ends[tp] for tp in places]):
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 found |= {record.value for record in records}
     finally:
@@ -83,7 +83,7 @@ async def held(kafka: KafkaNodes) -> set[bytes]:
     return found
 
 
-async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: KafkaNodes) -> None:
+async def test_kafka_s_internal_topics_need_two_of_three_acknowledgements(kafka: KafkaNodes) -> None:
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id="any", enable_auto_commit=False)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
@@ -92,39 +92,39 @@ async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: Kaf
         await consumer.commit({TopicPartition(TOPIC, 0): 0})
         await start_client(admin)
 
-        async def all_known() -> bool:
+        async def have_metadata() -> bool:
             return all(each["partitions"] for each in await admin.describe_topics([TOPIC, "__consumer_offsets"]))
 
-        await until(all_known, "Kafka's own topic, which is new")
+        await until(have_metadata, "the metadata of Kafka's own topic")
         for topic in await admin.describe_topics([TOPIC, "__consumer_offsets"]):
             assert {len(each["replicas"]) for each in topic["partitions"]} == {3}
-            asked = ConfigResource(ConfigResourceType.TOPIC, topic["topic"])
-            ((_, _, _, _, settings),) = (await admin.describe_configs([asked]))[0].resources
-            said = {name: value for name, value, *_ in settings}
-            assert said["min.insync.replicas"] == "2"
-            assert said["unclean.leader.election.enable"] == "false"
+            resource = ConfigResource(ConfigResourceType.TOPIC, topic["topic"])
+            ((_, _, _, _, settings),) = (await admin.describe_configs([resource]))[0].resources
+            values = {name: value for name, value, *_ in settings}
+            assert values["min.insync.replicas"] == "2"
+            assert values["unclean.leader.election.enable"] == "false"
     finally:
         await close_clients(consumer.stop, admin.close, deadline_s=5.0)
 
 
-async def test_topics_get_three_copies_on_three_nodes_unless_stated_otherwise(kafka: KafkaNodes) -> None:
+async def test_the_default_replication_on_three_nodes_is_three(kafka: KafkaNodes) -> None:
     assert await usual_replication(kafka.bootstrap) == 3
 
 
-async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka: KafkaNodes) -> None:
+async def test_clients_leave_a_node_that_hangs_long_before_their_request_timeout(kafka: KafkaNodes) -> None:
     values = [b"hang %d" % number for number in range(60)]
     writing = asyncio.create_task(write(kafka, values, over_s=1.5))
     await asyncio.sleep(0.5)
     kafka.nodes[0].pause()
     try:
         assert await writing < GAP_S
-        assert set(values) <= await held(kafka)
+        assert set(values) <= await read_all(kafka)
     finally:
         kafka.nodes[0].resume()
     await await_replicas(kafka.bootstrap, 2 * PATIENCE_S)
 
 
-async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_killed_under_load_and_nothing_is_lost(
+async def test_a_node_with_a_new_disk_votes_again_and_no_record_is_lost_when_another_is_killed(
     kafka: KafkaNodes,
 ) -> None:
     before = [b"before %d" % number for number in range(9)]
@@ -137,11 +137,11 @@ async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_kill
     await asyncio.to_thread(lost.start)
     await await_replicas(kafka.bootstrap, 2 * PATIENCE_S)
     assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
-    # Without its vote, no controller would be elected now.
+    # With two nodes killed in turn, a controller needs the vote of the node with the new disk.
     after = [b"after %d" % number for number in range(60)]
     writing = asyncio.create_task(write(kafka, after, over_s=1.5))
     await asyncio.sleep(0.5)
     other.kill()
     assert await writing < GAP_S
-    assert await held(kafka) >= {*before, *during, *after}
+    assert await read_all(kafka) >= {*before, *during, *after}
     assert {r.value for r in read_topic(kafka_data(lost.folder.parent), TOPIC)} >= {*before, *during, *after}

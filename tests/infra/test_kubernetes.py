@@ -1,4 +1,4 @@
-"""`infra/kubernetes`: what its overlays come to is valid, hardened, and asks our command line for what it has."""
+"""The overlays of `infra/kubernetes`: valid, hardened, and with arguments that the command line accepts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KUBERNETES = ROOT / "infra" / "kubernetes"
 VERSION = "1.34"
 OVERLAYS = {folder.name: build(folder) for folder in sorted((KUBERNETES / "overlays").iterdir())}
 ROLES = {"bridge", "processor", "recorder", "console", "monitor"}
-OF_THE_DATABASE = {"recorder", "console", "monitor"}
+DATABASE_USERS = {"recorder", "console", "monitor"}
 OPERATORS = read_schemas()
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
@@ -38,13 +38,13 @@ def of_kind(overlay: str, *kinds: str) -> dict[str, Resource]:
 
 
 def pods(overlay: str) -> dict[str, dict[str, Any]]:
-    """The pods' specs by what runs them."""
+    """Return the specs of the pods by the name of their Deployment or StatefulSet."""
     found = of_kind(overlay, "Deployment", "StatefulSet")
     return {name: each["spec"]["template"]["spec"] for name, each in found.items()}
 
 
 def containers(overlay: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Each container with its name and the spec of its pod."""
+    """Yield each container with its name and the spec of its pod."""
     for name, spec in pods(overlay).items():
         (container,) = spec["containers"]
         yield name, container, spec
@@ -55,7 +55,7 @@ def environment(container: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check(resource: Resource) -> None:
-    """Validate by the schema that Kubernetes or the kind's operator publishes."""
+    """Validate a resource against the schema that Kubernetes or the kind's operator publishes."""
     group, _, version = resource["apiVersion"].rpartition("/")
     operator = OPERATORS.get((group, resource["kind"]))
     if operator is not None:
@@ -73,7 +73,7 @@ def test_every_resource_is_valid_by_its_published_schema() -> None:
 
 
 def build_with(component: str, folder: Path) -> list[Resource]:
-    """The resources of the base with a component, built in an empty folder."""
+    """Build the base with a component in an empty folder and return its resources."""
     for name in ("base", "components"):
         (folder / name).symlink_to(KUBERNETES / name)
     (folder / "overlay").mkdir()
@@ -89,7 +89,7 @@ def test_every_resource_with_a_component_is_valid(tmp_path: Path, name: str) -> 
             check(resource)
 
 
-def test_kubernetes_and_every_operator_know_the_kinds_that_are_used() -> None:
+def test_every_used_group_of_resources_has_a_published_schema() -> None:
     groups = {each["apiVersion"].rpartition("/")[0] for all_of in OVERLAYS.values() for each in all_of}
     assert {group for group, _ in OPERATORS} == {group for group in groups if "." in group and "k8s.io" not in group}
 
@@ -97,7 +97,7 @@ def test_kubernetes_and_every_operator_know_the_kinds_that_are_used() -> None:
 @pytest.mark.parametrize(
     "kind", ["PodDisruptionBudget", "ScaledObject", "PodMonitor", "PrometheusRule", "KafkaNodePool", "Kafka"]
 )
-def test_a_field_that_does_not_exist_is_noticed(kind: str) -> None:
+def test_an_unknown_field_fails_the_validation(kind: str) -> None:
     resource = json.loads(json.dumps(next(iter(of_kind("cpu", kind).values()))))
     resource["spec"]["replcas"] = 3
     with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
@@ -122,20 +122,20 @@ def test_every_alert_rule_is_in_an_object_that_the_prometheus_operator_reads(ove
 
 
 @each_overlay
-def test_mosquitto_is_of_the_release_whose_rights_accept_cameras_as_in_compose(overlay: str) -> None:
+def test_mosquitto_has_the_supported_release_as_in_compose(overlay: str) -> None:
     (image,) = (container["image"] for name, container, _ in containers(overlay) if name == Mosquitto.role)
     assert image.startswith(f"eclipse-mosquitto:{RELEASE}.")
     assert yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["mosquitto"]["image"] == image
 
 
 @each_overlay
-def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) -> None:
+def test_the_command_line_accepts_the_arguments_of_every_role(overlay: str) -> None:
     for name, container, _ in containers(overlay):
         if name in ROLES:
             assert parse_arguments(container["args"])
 
 
-def test_the_image_has_the_compilers_of_device_programs_which_the_processor_compiles_on_a_gpu() -> None:
+def test_the_image_has_the_compiler_that_the_processor_uses_on_a_gpu() -> None:
     (container,) = (container for name, container, _ in containers("gpu") if name == "processor")
     assert "--device=cuda" in container["args"]
     assert "--no-compile" not in container["args"]
@@ -145,37 +145,37 @@ def test_the_image_has_the_compilers_of_device_programs_which_the_processor_comp
 
 
 @each_overlay
-def test_the_console_may_write_its_own_files(overlay: str) -> None:
+def test_the_console_can_write_its_files(overlay: str) -> None:
     ((container, _),) = ((container, spec) for name, container, spec in containers(overlay) if name == "console")
-    (place,) = (each.partition("=")[2] for each in container["args"] if each.startswith("--kept-files="))
+    (folder,) = (each.partition("=")[2] for each in container["args"] if each.startswith("--kept-files="))
     writable = [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
-    assert any(place.startswith(f"{each}/") for each in writable)
+    assert any(folder.startswith(f"{each}/") for each in writable)
 
 
 @each_overlay
-def test_pods_that_share_a_volume_of_one_node_are_drawn_to_each_other(overlay: str) -> None:
+def test_pods_that_share_a_single_node_volume_have_affinity_for_each_other(overlay: str) -> None:
     shared = 0
     for claim, resource in of_kind(overlay, "PersistentVolumeClaim").items():
         users = {name: spec for name, spec in pods(overlay).items() if claim in claims_of(spec)}
         if resource["spec"]["accessModes"] == ["ReadWriteOnce"] and len(users) > 1:
             shared += 1
             for name, spec in users.items():
-                assert neighbours_of(spec) & (users.keys() - {name}), name
+                assert affine_workloads(spec) & (users.keys() - {name}), name
     assert shared
 
 
-def test_several_recorders_spread_over_the_nodes(tmp_path: Path) -> None:
+def test_several_recorders_have_no_node_affinity_and_share_a_volume(tmp_path: Path) -> None:
     resources = {(each["kind"], each["metadata"]["name"]): each for each in build_with("recorders", tmp_path)}
     assert resources["PersistentVolumeClaim", "quarantine"]["spec"]["accessModes"] == ["ReadWriteMany"]
-    assert not neighbours_of(resources["Deployment", "recorder"]["spec"]["template"]["spec"])
+    assert not affine_workloads(resources["Deployment", "recorder"]["spec"]["template"]["spec"])
 
 
 def claims_of(spec: dict[str, Any]) -> set[str]:
     return {each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each}
 
 
-def neighbours_of(spec: dict[str, Any]) -> set[str]:
-    """The workloads on whose nodes a pod must or should run."""
+def affine_workloads(spec: dict[str, Any]) -> set[str]:
+    """Return the workloads on whose nodes a pod must or should run."""
     affinity = spec.get("affinity", {}).get("podAffinity", {})
     terms = [
         *affinity.get("requiredDuringSchedulingIgnoredDuringExecution", []),
@@ -206,9 +206,9 @@ def test_no_pod_has_more_rights_than_it_needs(overlay: str) -> None:
 
 
 @each_overlay
-def test_no_secret_has_a_value_and_each_role_is_given_its_own(overlay: str) -> None:
+def test_no_secret_has_a_value_and_each_role_mounts_only_its_own(overlay: str) -> None:
     assert not of_kind(overlay, "Secret")
-    given: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {}
     for name, container, spec in containers(overlay):
         for variable, entry in environment(container).items():
             if re.search("SECRET|PASSWORD|TOKEN|_KEY|LOGIN", variable):
@@ -216,44 +216,44 @@ def test_no_secret_has_a_value_and_each_role_is_given_its_own(overlay: str) -> N
         for volume in spec["volumes"]:
             assert (volume.get("secret") or volume.get("projected") or {"defaultMode": 0o440})["defaultMode"] == 0o440
             for secret in secrets_of(volume):
-                given.setdefault(secret, set()).add(name)
-    # Whom to trust is no secret, and the same for all.
+                users.setdefault(secret, set()).add(name)
+    # The authorities' certificates are public, and the same for all roles.
     (kafka,) = of_kind(overlay, "Kafka").values()
-    assert given.pop(f"{kafka['metadata']['name']}-cluster-ca-cert") == ROLES
-    assert given.pop("pointillist-database") == OF_THE_DATABASE
-    assert {f"pointillist-{role}" for role in (*ROLES, Mosquitto.role)} | ROLES <= given.keys()
-    assert all(len(roles) == 1 for roles in given.values())
+    assert users.pop(f"{kafka['metadata']['name']}-cluster-ca-cert") == ROLES
+    assert users.pop("pointillist-database") == DATABASE_USERS
+    assert {f"pointillist-{role}" for role in (*ROLES, Mosquitto.role)} | ROLES <= users.keys()
+    assert all(len(roles) == 1 for roles in users.values())
     text = json.dumps([each for each in OVERLAYS[overlay] if each["kind"] != "ConfigMap"])
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", text), "a password in a URL"
 
 
 def secrets_of(volume: dict[str, Any]) -> list[str]:
-    """The names of the secrets in a volume."""
+    """Return the names of the secrets in a volume."""
     if "secret" in volume:
         return [volume["secret"]["secretName"]]
     return [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
 
 
 @each_overlay
-def test_every_pod_is_shut_off_but_for_what_a_policy_opens(overlay: str) -> None:
+def test_network_policies_deny_all_traffic_except_named_ports(overlay: str) -> None:
     policies = of_kind(overlay, "NetworkPolicy")
-    shut = policies["nothing-else"]["spec"]
-    assert set(shut["policyTypes"]) == {"Ingress", "Egress"}
-    assert not {"ingress", "egress"} & shut.keys()
-    open_ports = {port for _, container, _ in containers(overlay) for port in names_of_ports(container)}
+    closed = policies["nothing-else"]["spec"]
+    assert set(closed["policyTypes"]) == {"Ingress", "Egress"}
+    assert not {"ingress", "egress"} & closed.keys()
+    open_ports = {port for _, container, _ in containers(overlay) for port in port_names(container)}
     for policy in policies.values():
         for rule in policy["spec"].get("ingress", []):
-            # Whoever is let in is let in by a port that is there, never by all.
+            # A rule opens named ports that exist, and never all ports.
             assert {port["port"] for port in rule["ports"]} <= open_ports
         assert all(rule["ports"] for rule in policy["spec"].get("egress", []))
 
 
-def names_of_ports(container: dict[str, Any]) -> set[str]:
+def port_names(container: dict[str, Any]) -> set[str]:
     return {port["name"] for port in container["ports"]}
 
 
 @each_overlay
-def test_kafka_has_our_topics_three_times_and_confirms_what_two_nodes_have(overlay: str) -> None:
+def test_topics_have_three_replicas_and_writes_need_two(overlay: str) -> None:
     (kafka,) = of_kind(overlay, "Kafka").values()
     (nodes,) = of_kind(overlay, "KafkaNodePool").values()
     config = kafka["spec"]["kafka"]["config"]

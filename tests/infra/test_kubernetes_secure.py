@@ -1,4 +1,4 @@
-"""`infra/kubernetes`: every connection is by TLS under a name of its own, with the rights that `up` gives."""
+"""`infra/kubernetes` with TLS: the certificates of each role, and the same rights as in `up`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.waiting import PATIENCE_S, wait_until
 
 
 @each_overlay
-def test_every_role_reaches_kafka_by_tls_with_a_certificate_of_its_own(overlay: str) -> None:
+def test_every_role_connects_to_kafka_by_tls_with_its_own_certificate(overlay: str) -> None:
     (kafka,) = of_kind(overlay, "Kafka").values()
     for listener in kafka["spec"]["kafka"]["listeners"]:
         assert listener["tls"] is True
@@ -44,20 +44,20 @@ def test_every_role_reaches_kafka_by_tls_with_a_certificate_of_its_own(overlay: 
         (volume,) = (each for each in spec["volumes"] if each["name"] == mount["name"])
         assert secrets_of(volume) == [f"{kafka['metadata']['name']}-cluster-ca-cert", name]
         assert name in users
-        given = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
-        assert given == {AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE}
+        files = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+        assert files == {AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE}
     for scaled in of_kind(overlay, "ScaledObject").values():
         for trigger in (each for each in scaled["spec"]["triggers"] if each["type"] == "kafka"):
             assert trigger["metadata"]["tls"] == "enable"
-            (known,) = of_kind(overlay, "TriggerAuthentication").values()
-            assert trigger["authenticationRef"] == {"name": known["metadata"]["name"]}
-            assert {entry["name"] for entry in known["spec"]["secretTargetRef"]} - users.keys() == {
+            (login,) = of_kind(overlay, "TriggerAuthentication").values()
+            assert trigger["authenticationRef"] == {"name": login["metadata"]["name"]}
+            assert {entry["name"] for entry in login["spec"]["secretTargetRef"]} - users.keys() == {
                 f"{kafka['metadata']['name']}-cluster-ca-cert"
             }
 
 
 @each_overlay
-def test_roles_have_the_rights_in_kafka_that_up_gives_them_and_the_scaler_only_looks(overlay: str) -> None:
+def test_roles_have_the_same_rights_in_kafka_as_in_up_and_the_scaler_only_describes(overlay: str) -> None:
     found = {
         (name, acl["resource"]["type"], acl["resource"]["name"], acl["resource"]["patternType"], operation)
         for name, user in of_kind(overlay, "KafkaUser").items()
@@ -75,7 +75,7 @@ def test_roles_have_the_rights_in_kafka_that_up_gives_them_and_the_scaler_only_l
     assert {each[-1] for each in found if each[0] == "scaler"} == {"Describe"}
     (kafka,) = of_kind(overlay, "Kafka").values()
     named = {name.removeprefix("CN=") for name in kafka["spec"]["kafka"]["authorization"]["superUsers"]}
-    assert named == set(SUPER_USERS) - {"kafka"}, "Strimzi's own nodes need no mention"
+    assert named == set(SUPER_USERS) - {"kafka"}, "Strimzi adds its own nodes itself"
 
 
 @pytest.fixture
@@ -86,31 +86,31 @@ def fleet(tmp_path: Path) -> Layout:
 
 
 @contextlib.contextmanager
-def as_deployed(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
-    """Mosquitto with the command and the files of its pod: the ports of cameras and of bridges."""
+def deployed_mosquitto(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
+    """Run mosquitto with the command and the files of its pod. Yield the ports for cameras and for bridges."""
     cameras, bridges = free_port(), free_port()
-    # What a container sees under these paths is in this machine's elsewhere.
-    places = {
+    # The container's paths are in a temporary folder of this machine.
+    folders = {
         "/mosquitto/pki": role_folder(fleet.pki, "mosquitto"), "/mosquitto/shared": folder / "shared",
         "/mosquitto/config": folder / "config", "/mosquitto/data": folder / "data",
     }  # fmt: skip
-    places["/mosquitto/data"].mkdir(parents=True)
+    folders["/mosquitto/data"].mkdir(parents=True)
 
-    def here(text: str) -> str:
-        for path, place in places.items():
-            text = text.replace(path, str(place))
+    def with_local_paths(text: str) -> str:
+        for path, folder in folders.items():
+            text = text.replace(path, str(folder))
         return text
 
     for name, path in (("mosquitto", "/mosquitto/shared"), ("mosquitto-bridges", "/mosquitto/config")):
-        places[path].mkdir()
+        folders[path].mkdir()
         for file, text in of_kind("cpu", "ConfigMap")[name]["data"].items():
             text = text.replace("8883", f"{cameras} 127.0.0.1").replace("8884", f"{bridges} 127.0.0.1")
-            (places[path] / file).write_text(here(text))
-    main = places["/mosquitto/config"] / "bridges.conf"
+            (folders[path] / file).write_text(with_local_paths(text))
+    main = folders["/mosquitto/config"] / "bridges.conf"
     main.write_text(f"user {getpass.getuser()}\n{main.read_text()}")
     (_, container, _) = next(each for each in containers("cpu") if each[0] == Mosquitto.role)
     path = f"{Path(mosquitto_binary()).parent}:/usr/bin:/bin"
-    command = [here(word) for word in container["command"]]
+    command = [with_local_paths(word) for word in container["command"]]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={"PATH": path})
     try:
         require_mqtt(("127.0.0.1", bridges), 60.0, role_tls(fleet.pki, "bridge"))
@@ -123,12 +123,10 @@ def as_deployed(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.brokers
-def test_bridges_of_one_certificate_work_side_by_side_and_a_camera_has_one_session(
-    fleet: Layout, tmp_path: Path
-) -> None:
+def test_bridges_may_share_a_certificate_and_a_camera_has_one_session(fleet: Layout, tmp_path: Path) -> None:
     bridge, door = role_tls(fleet.pki, "bridge"), enroll_camera(fleet, "site/door")
     topic = mqtt_topic(CameraId("site/door"), Channel.META)
-    with as_deployed(fleet, tmp_path) as (cameras, bridges):
+    with deployed_mosquitto(fleet, tmp_path) as (cameras, bridges):
         with (
             MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-a") as first,
             MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-b") as second,
@@ -139,7 +137,7 @@ def test_bridges_of_one_certificate_work_side_by_side_and_a_camera_has_one_sessi
             assert camera.publish(topic) == 0
             for visitor in (first, second):
                 visitor.wait_for_messages(1)
-            # The other listener knows a session by its certificate, so that the same one again takes it over.
+            # On the cameras' listener, the certificate's name is the client id: a second client takes over the session.
             with MqttVisitor(("127.0.0.1", cameras), door, "another"):
                 assert camera.disconnected.wait(60)
             assert not first.disconnected.is_set()
@@ -148,12 +146,12 @@ def test_bridges_of_one_certificate_work_side_by_side_and_a_camera_has_one_sessi
 
 
 @pytest.mark.brokers
-def test_a_revoked_camera_is_refused_without_a_restart_when_the_mounted_lists_change(
+def test_a_revoked_camera_is_refused_without_a_restart_after_the_mounted_lists_change(
     fleet: Layout, tmp_path: Path
 ) -> None:
     camera = CameraId("site/door")
     door, porch = enroll_camera(fleet, camera), enroll_camera(fleet, "site/porch")
-    with as_deployed(fleet, tmp_path) as (cameras, _):
+    with deployed_mosquitto(fleet, tmp_path) as (cameras, _):
         address = ("127.0.0.1", cameras)
         with MqttVisitor(address, porch, "porch") as other:
             require_mqtt(address, 60.0, door)
@@ -173,7 +171,7 @@ def test_a_revoked_camera_is_refused_without_a_restart_when_the_mounted_lists_ch
 @pytest.mark.brokers
 def test_the_broker_presents_its_renewed_certificate_without_a_restart(fleet: Layout, tmp_path: Path) -> None:
     bridge = role_tls(fleet.pki, "bridge")
-    with as_deployed(fleet, tmp_path) as (_, bridges):
+    with deployed_mosquitto(fleet, tmp_path) as (_, bridges):
 
         def presented() -> bytes | None:
             with (

@@ -1,4 +1,4 @@
-"""The table and the last line of `up`: sums over restarts, attached cameras, each address once, nothing misleading."""
+"""The make_table and the last line of `up`: sums over restarts, attached cameras and recent latency."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, ledgers, metadata
 from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
+from infra.up.table import LATELY_S, LiveTable
 from infra.up.processes import Role
 from infra.up.scrape import Page, RunTotals
-from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
 
 REPORT: dict[str, Any] = {
@@ -27,7 +27,7 @@ REPORT: dict[str, Any] = {
 
 
 class Process:
-    """A role's metrics page as one process of it serves it."""
+    """The metrics page of one process of a role."""
 
     def __init__(self, started: float) -> None:
         self.registry = CollectorRegistry()
@@ -40,13 +40,13 @@ class Process:
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Process]:
-    """The processes that answer, by their address."""
+    """Return the processes that answer, by address. The test adds and removes them."""
     found: dict[str, Process] = {}
     monkeypatch.setattr("infra.up.scrape._fetch", lambda address: found[address].page() if address in found else None)
     return found
 
 
-def test_counts_go_on_when_a_role_is_restarted_and_stay_when_it_is_gone(pages: dict[str, Process]) -> None:
+def test_counts_continue_after_a_restart_and_stay_after_the_end_of_a_role(pages: dict[str, Process]) -> None:
     totals, name = RunTotals(), STRIP_FRAMES.name
     pages["a:1"] = Process(100.0)
     checked = STRIP_FRAMES.on(pages["a:1"].registry).labels(outcome="checked")
@@ -59,43 +59,43 @@ def test_counts_go_on_when_a_role_is_restarted_and_stay_when_it_is_gone(pages: d
     assert totals.scrape(["a:1"]).sum(name) == 259
     assert totals.scrape(["a:1"]).sum(name) == 259
     del pages["a:1"]
-    gone = totals.scrape(["a:1"])
-    assert gone.sum(name) == 259
-    assert gone.sum(SPOOL_FRAMES.name) == 0  # a gauge is of a process that answers
+    after_exit = totals.scrape(["a:1"])
+    assert after_exit.sum(name) == 259
+    assert after_exit.sum(SPOOL_FRAMES.name) == 0  # a gauge needs a process that answers
 
 
-def table(pages: dict[str, Process], attached: int = 0) -> LiveTable:
-    made = LiveTable(Console(width=80, file=StringIO()))
+def make_table(pages: dict[str, Process], attached: int = 0) -> LiveTable:
+    live = LiveTable(Console(width=80, file=StringIO()))
     roles = {name: Role(name, None, metrics=name) for name in pages}  # type: ignore[arg-type]  # never started
-    made.begin(roles, 1.0, attached=lambda: attached)
-    return made
+    live.begin(roles, 1.0, attached=lambda: attached)
+    return live
 
 
-def test_published_has_the_frames_of_attached_cameras_too(pages: dict[str, Process]) -> None:
+def test_published_includes_the_frames_of_attached_cameras(pages: dict[str, Process]) -> None:
     pages["fleet"] = Process(1.0)
     CAMERA_FRAMES.on(pages["fleet"].registry).labels(outcome="published").inc(369)
-    shown = table(pages, attached=1701)
-    shown.tick()
-    assert "published 2070" in printed(shown)
+    live = make_table(pages, attached=1701)
+    live.tick()
+    assert "published 2070" in output_of(live)
 
 
-def test_latency_is_of_frames_recorded_lately_and_never_infinite(pages: dict[str, Process]) -> None:
+def test_latency_covers_recently_recorded_frames_and_is_never_infinite(pages: dict[str, Process]) -> None:
     pages["recorder"] = Process(1.0)
     seconds = END_TO_END.on(pages["recorder"].registry)
-    shown = table(pages)
+    live = make_table(pages)
     begun = time.monotonic()
-    assert shown._cells(begun)["p99 latency"] == "-"
+    assert live._cells(begun)["p99 latency"] == "-"
     seconds.observe(SECONDS[0] / 2)
-    assert shown._cells(begun + 1)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
-    assert shown._cells(begun + LATELY_S / 2)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
-    assert shown._cells(begun + 2 * LATELY_S)["p99 latency"] == "-"
+    assert live._cells(begun + 1)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
+    assert live._cells(begun + LATELY_S / 2)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
+    assert live._cells(begun + 2 * LATELY_S)["p99 latency"] == "-"
     seconds.observe(10 * SECONDS[-1])
-    assert shown._cells(begun + 1 + 2 * LATELY_S)["p99 latency"] == f"> {SECONDS[-1]:g} s"
+    assert live._cells(begun + 1 + 2 * LATELY_S)["p99 latency"] == f"> {SECONDS[-1]:g} s"
 
 
-def printed(shown: LiveTable) -> str:
-    assert isinstance(shown._console.file, StringIO)
-    return shown._console.file.getvalue()
+def output_of(live: LiveTable) -> str:
+    assert isinstance(live._console.file, StringIO)
+    return live._console.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def printed(shown: LiveTable) -> str:
         ({"frames_published": 0, "frames_recorded": 0}, {}, "0 published = 0 recorded. Nothing lost. Report: run.json"),
     ],
 )  # fmt: skip
-def test_the_last_line_names_every_term_of_the_law_that_is_not_zero(
+def test_the_last_line_names_every_nonzero_term_of_the_conservation_law(
     found: dict[str, Any], away_s: dict[str, float], line: str
 ) -> None:
     assert closing_line(REPORT | found, away_s, Path("run.json")) == line
 
 
-def test_attached_cameras_count_by_their_ledgers_and_where_those_are_behind_by_their_records(tmp_path: Path) -> None:
+def test_attached_cameras_count_by_ledgers_or_by_records_if_those_are_ahead(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'records.sqlite'}"
     assert attached_frames(url, 0, ()) == 0
     engine = open_engine(url, writes=True)

@@ -1,3 +1,5 @@
+"""The local brokers that `up` runs: a real mosquitto and a real Kafka."""
+
 from __future__ import annotations
 
 import asyncio
@@ -44,14 +46,14 @@ WAIT_S = PATIENCE_S
 
 
 class Subscriber:
-    """An MQTT 5 client that collects what it gets and, with `manual_ack`, never acknowledges."""
+    """An MQTT 5 client that collects payloads and, with `manual_ack`, never acknowledges them."""
 
     def __init__(self, broker: Mosquitto, name: str, *, manual_ack: bool = False) -> None:
         self.payloads: list[bytes] = []
         self._arrived = threading.Condition()
         self._subscribed = threading.Event()
         self.client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5, manual_ack=manual_ack)
-        self.client.on_message = self._take
+        self.client.on_message = self._collect
         self.client.on_subscribe = lambda *_: self._subscribed.set()
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
         session.SessionExpiryInterval = 600
@@ -60,17 +62,17 @@ class Subscriber:
         self.client.loop_start()
         assert self._subscribed.wait(WAIT_S)
 
-    def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _collect(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         with self._arrived:
             self.payloads.append(bytes(message.payload))
             self._arrived.notify()
 
-    def await_payloads(self, count: int) -> list[bytes]:
+    def wait_for_payloads(self, count: int) -> list[bytes]:
         with self._arrived:
             assert self._arrived.wait_for(lambda: len(self.payloads) >= count, WAIT_S), len(self.payloads)
             return self.payloads
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
 
@@ -108,38 +110,38 @@ async def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
 
 
 @pytest.mark.brokers
-def test_mosquitto_gives_a_client_that_never_acknowledges_more_than_twenty_messages(mosquitto: Mosquitto) -> None:
+def test_mosquitto_sends_more_than_twenty_messages_without_acknowledgement(mosquitto: Mosquitto) -> None:
     sent = [b"%d" % number for number in range(3000)]
     late = Subscriber(mosquitto, "late", manual_ack=True)
     publish(mosquitto, sent)
-    assert late.await_payloads(len(sent)) == sent
-    late.leave()
+    assert late.wait_for_payloads(len(sent)) == sent
+    late.disconnect()
 
 
 @pytest.mark.brokers
 def test_mosquitto_keeps_all_messages_of_an_absent_session_over_a_restart(mosquitto: Mosquitto) -> None:
-    Subscriber(mosquitto, "absent").leave()
+    Subscriber(mosquitto, "absent").disconnect()
     sent = [b"%d" % number for number in range(3000)]
     publish(mosquitto, sent)
     port = mosquitto.port
     mosquitto.restart()
     assert mosquitto.port == port
     back = Subscriber(mosquitto, "absent")
-    assert back.await_payloads(len(sent)) == sent
-    back.leave()
+    assert back.wait_for_payloads(len(sent)) == sent
+    back.disconnect()
 
 
 @pytest.mark.brokers
-def test_mosquitto_passes_the_largest_message_on(mosquitto: Mosquitto) -> None:
+def test_mosquitto_forwards_the_largest_message(mosquitto: Mosquitto) -> None:
     large = os.urandom(1024) * (MAX_MESSAGE_BYTES // 1024)
     subscriber = Subscriber(mosquitto, "large")
     publish(mosquitto, [large])
-    assert subscriber.await_payloads(1) == [large]
-    subscriber.leave()
+    assert subscriber.wait_for_payloads(1) == [large]
+    subscriber.disconnect()
 
 
 @pytest.mark.brokers
-def test_a_killed_mosquitto_comes_back_on_its_port_and_a_paused_one_hangs(mosquitto: Mosquitto) -> None:
+def test_a_killed_mosquitto_restarts_on_its_port_and_a_paused_one_does_not_answer(mosquitto: Mosquitto) -> None:
     port = mosquitto.port
     mosquitto.kill()
     assert mosquitto.poll() == -signal.SIGKILL
@@ -153,7 +155,7 @@ def test_a_killed_mosquitto_comes_back_on_its_port_and_a_paused_one_hangs(mosqui
 
 
 @pytest.mark.brokers
-def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
+def test_mosquitto_uses_another_port_if_its_port_is_in_use(state_dir: Path) -> None:
     first = Mosquitto(state_dir)
     first.start()
     first.stop()
@@ -165,7 +167,7 @@ def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(("known", "name"), [({os.geteuid(): "owner"}, "owner"), ({}, str(os.geteuid()))])
-def test_mosquitto_keeps_the_user_of_its_process_in_any_environment(
+def test_mosquitto_runs_as_the_user_of_the_process_in_any_environment(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch, known: dict[int, str], name: str
 ) -> None:
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
@@ -179,22 +181,22 @@ def test_mosquitto_keeps_the_user_of_its_process_in_any_environment(
 
 
 @pytest.mark.brokers
-def test_a_reserved_port_stays_unless_another_program_takes_it(state_dir: Path) -> None:
+def test_a_reserved_port_is_used_unless_another_program_takes_it(state_dir: Path) -> None:
     broker = Mosquitto(state_dir)
     reserved = broker.reserve()
     with socket.create_server((LOOPBACK, broker.port)):
         broker.start()
     assert broker.listen != reserved
     broker.stop()
-    again = Mosquitto(state_dir)
-    reserved = again.reserve()
-    again.start()
-    assert again.listen == again.reserve() == reserved
-    again.stop()
+    restarted = Mosquitto(state_dir)
+    reserved = restarted.reserve()
+    restarted.start()
+    assert restarted.listen == restarted.reserve() == reserved
+    restarted.stop()
 
 
 @pytest.mark.brokers
-def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(
+def test_the_error_names_the_port_if_another_program_takes_it_after_a_first_start(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = Mosquitto(state_dir)
@@ -205,7 +207,7 @@ def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(
         broker.start()
 
 
-def test_a_service_that_listens_but_never_answers_is_started_once_and_killed(state_dir: Path) -> None:
+def test_a_service_that_listens_and_never_answers_is_started_once_and_killed(state_dir: Path) -> None:
     started = []
 
     class Mute(Service):
@@ -229,9 +231,7 @@ def test_a_service_that_listens_but_never_answers_is_started_once_and_killed(sta
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["cut", "zeros"])
-def test_mosquitto_starts_without_a_damaged_database_and_keeps_its_bytes(
-    state_dir: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_mosquitto_sets_a_damaged_database_aside_and_starts(state_dir: Path, damage: Callable[[bytes], bytes]) -> None:
     lines: list[str] = []
     broker = Mosquitto(state_dir, print_line=lines.append)
     broker.start()
@@ -266,7 +266,7 @@ def test_a_failed_start_quotes_the_log(state_dir: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.brokers
-def test_kill_9_of_the_supervisor_takes_mosquitto_along(state_dir: Path) -> None:
+def test_sigkill_of_the_supervisor_ends_mosquitto(state_dir: Path) -> None:
     program = f"""
 import os
 from pathlib import Path
@@ -281,7 +281,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.brokers
-async def test_kafka_keeps_its_records_over_a_kill_and_takes_more(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_kafka_keeps_its_records_after_a_kill_and_accepts_more(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics()
     await produce(kafka.bootstrap, topic, [b"before"])
     bootstrap = kafka.bootstrap
@@ -294,7 +294,7 @@ async def test_kafka_keeps_its_records_over_a_kill_and_takes_more(kafka: Kafka, 
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("existing", [False, True], ids=["new topic", "topic of an earlier version"])
-async def test_a_record_has_kafkas_time_whatever_the_clock_of_its_sender(kafka: Kafka, existing: bool) -> None:
+async def test_a_record_has_the_time_of_kafka_and_not_of_its_sender(kafka: Kafka, existing: bool) -> None:
     topic, day_ms = f"test-{uuid.uuid4().hex}", 24 * 3600 * 1000
     settings = {} if existing else TopicSpec().settings()
     async with Admin(kafka.bootstrap) as admin:
@@ -305,7 +305,7 @@ async def test_a_record_has_kafkas_time_whatever_the_clock_of_its_sender(kafka: 
 
 
 @pytest.mark.brokers
-async def test_kafka_passes_the_largest_message_on(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_kafka_forwards_the_largest_message(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics()
     large = os.urandom(1024) * (MAX_MESSAGE_BYTES // 1024)
     await produce(kafka.bootstrap, topic, [large])
@@ -313,7 +313,7 @@ async def test_kafka_passes_the_largest_message_on(kafka: Kafka, kafka_topics: T
 
 
 @pytest.mark.brokers
-async def test_kafka_keeps_its_records_when_its_ports_had_to_change(state_dir: Path) -> None:
+async def test_kafka_keeps_its_records_if_its_ports_change(state_dir: Path) -> None:
     first = Kafka(state_dir)
     await asyncio.to_thread(first.start)
     await create_topics(first.bootstrap, {"kept": TopicSpec()})
@@ -332,33 +332,33 @@ async def test_kafka_keeps_its_records_when_its_ports_had_to_change(state_dir: P
 
 
 @pytest.mark.brokers
-async def test_topics_are_created_once_and_bounded(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_topics_are_created_once(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics(3)
     await create_topics(kafka.bootstrap, {topic: TopicSpec(5), f"{topic}-new": TopicSpec(2)})
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
 
     async def partitions() -> dict[str, int]:
-        # The leader answers before the broker that is asked has heard of what it made.
+        # The leader confirms a topic before the queried broker has the metadata.
         return {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics([topic, f"{topic}-new"])}
 
-    async def all_known() -> bool:
+    async def have_metadata() -> bool:
         return min((await partitions()).values()) > 0
 
     try:
-        await until(all_known, "both topics known")
+        await until(have_metadata, "the metadata of both topics")
         assert await partitions() == {topic: 3, f"{topic}-new": 2}
     finally:
         await admin.close()
 
 
 @pytest.mark.brokers
-async def test_a_topic_that_kafka_refuses_is_named(kafka: Kafka) -> None:
+async def test_a_topic_that_kafka_rejects_is_named(kafka: Kafka) -> None:
     with pytest.raises(BrokerError, match=r"Kafka at .*: expected it to create no/slash"):
         await create_topics(kafka.bootstrap, {"no/slash": TopicSpec()})
 
 
-async def test_creating_topics_on_a_missing_kafka_says_so() -> None:
+async def test_creating_topics_without_a_kafka_is_an_error() -> None:
     with pytest.raises(BrokerError, match=r"Kafka at 127\.0\.0\.1:1: expected "):
         await create_topics("127.0.0.1:1", {"any": TopicSpec()}, deadline_s=0.3)
 
@@ -371,7 +371,7 @@ def test_a_missing_mosquitto_names_its_package(state_dir: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("version", ["2.1.2", "1.6.9", None])
-def test_up_and_doctor_refuse_a_release_of_mosquitto_that_rejects_frames_before_anything_starts(
+def test_up_and_doctor_reject_an_unsupported_release_of_mosquitto_before_anything_starts(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
 ) -> None:
     program = state_dir / "bin" / "mosquitto"

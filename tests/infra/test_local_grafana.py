@@ -1,4 +1,4 @@
-"""Grafana as `up` starts it, with a stand-in for the program: the files that it is given have the documented form."""
+"""Grafana as `up` starts it, with a stand-in for the program: its arguments, environment and files."""
 
 from __future__ import annotations
 
@@ -43,20 +43,18 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def grafana(installed: Path, state_dir: Path) -> Iterator[Grafana]:
-    made = Grafana(state_dir, prometheus=PROMETHEUS, console=CONSOLE)
-    made.start()
-    yield made
-    made.stop()
+    server = Grafana(state_dir, prometheus=PROMETHEUS, console=CONSOLE)
+    server.start()
+    yield server
+    server.stop()
 
 
-def given(grafana: Grafana) -> Any:
+def received(grafana: Grafana) -> Any:
     return json.loads(grafana.log.read_text().splitlines()[0])
 
 
-def test_it_is_started_on_a_free_port_with_its_own_home_and_none_of_the_persons_settings(
-    grafana: Grafana, installed: Path
-) -> None:
-    words, environment = given(grafana)["words"], given(grafana)["environment"]
+def test_grafana_starts_with_its_own_home_and_without_the_user_s_settings(grafana: Grafana, installed: Path) -> None:
+    words, environment = received(grafana)["words"], received(grafana)["environment"]
     assert words == ["server", f"--config={grafana.folder / 'grafana.ini'}", f"--homepath={installed.parent.parent}"]
     assert environment == {
         "POINTILLIST_PROMETHEUS_URL": PROMETHEUS,
@@ -66,7 +64,7 @@ def test_it_is_started_on_a_free_port_with_its_own_home_and_none_of_the_persons_
     }
 
 
-def test_its_settings_are_grafanas_own_and_let_nobody_change_anything(grafana: Grafana) -> None:
+def test_its_settings_are_valid_and_read_only_for_visitors(grafana: Grafana) -> None:
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(grafana.folder / "grafana.ini")
     assert {section: set(settings[section]) for section in settings.sections()} == SETTINGS
@@ -74,7 +72,7 @@ def test_its_settings_are_grafanas_own_and_let_nobody_change_anything(grafana: G
     assert settings["paths"]["provisioning"] == str(PROVISIONING)
 
 
-def test_the_dashboards_lead_to_the_console_of_this_run(grafana: Grafana) -> None:
+def test_the_dashboards_link_to_the_console_of_this_run(grafana: Grafana) -> None:
     files = sorted((grafana.folder / "dashboards").glob("*.json"))
     assert {file.name for file in files} == rendered().keys()
     for file in files:
@@ -83,7 +81,7 @@ def test_the_dashboards_lead_to_the_console_of_this_run(grafana: Grafana) -> Non
         assert "$" not in variables["console"]["query"]
 
 
-def test_without_the_program_that_is_said(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_is_named(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.local.grafana.grafana_binary", lambda: None)
     with pytest.raises(BrokerError, match="grafana is missing"):
         Grafana(state_dir, prometheus=PROMETHEUS).start()

@@ -28,16 +28,16 @@ def sleeper(tmp_path: Path) -> Iterator[Child]:
 
 
 def test_a_pid_is_matched_with_its_start_time_before_it_is_signalled(sleeper: Child) -> None:
-    stranger = ProcessId(sleeper.pid, sleeper.identity.started - 1)
-    assert not stranger.alive()
-    assert not stranger.send(signal.SIGKILL)
-    terminate(stranger, 1.0)
+    earlier = ProcessId(sleeper.pid, sleeper.identity.started - 1)
+    assert not earlier.alive()
+    assert not earlier.send(signal.SIGKILL)
+    terminate(earlier, 1.0)
     assert sleeper.poll() is None
     assert sleeper.identity.send(signal.SIGKILL)
     assert sleeper.wait(60) == -signal.SIGKILL
 
 
-def test_a_poll_of_another_thread_in_a_start_waits_for_the_new_pid(
+def test_a_poll_by_another_thread_during_a_start_waits_for_the_new_pid(
     sleeper: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleeper.kill()
@@ -52,13 +52,13 @@ def test_a_poll_of_another_thread_in_a_start_waits_for_the_new_pid(
 
     other = threading.Thread(target=poll)
 
-    def polled_meanwhile(pid: int) -> ProcessId | None:
+    def poll_during_start(pid: int) -> ProcessId | None:
         monkeypatch.undo()
         other.start()
         other.join(0.3)
         return read(pid)
 
-    monkeypatch.setattr(ProcessId, "of", polled_meanwhile)
+    monkeypatch.setattr(ProcessId, "of", poll_during_start)
     sleeper.start()
     other.join()
     assert found == [None]
@@ -92,13 +92,13 @@ def test_a_program_that_ignores_sigterm_is_killed_after_the_deadline(tmp_path: P
     assert child.stop(0.3) == -signal.SIGKILL
 
 
-def test_a_paused_program_still_stops_in_good_order(sleeper: Child) -> None:
+def test_a_paused_program_is_stopped_by_sigterm(sleeper: Child) -> None:
     sleeper.pause()
     assert sleeper.stop(60) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("end", ["stop", "kill", "crash"])
-def test_what_a_program_forked_ends_with_it(tmp_path: Path, end: str) -> None:
+def test_the_children_of_a_program_end_with_it(tmp_path: Path, end: str) -> None:
     child = Child(
         ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/partial; mv {tmp_path}/partial {tmp_path}/pid; wait"],
         tmp_path / "log",
@@ -125,7 +125,7 @@ def test_a_child_survives_the_thread_that_started_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, in_thread: bool) -> None:
+def test_sigkill_of_the_parent_leaves_no_orphan(tmp_path: Path, in_thread: bool) -> None:
     program = f"""
 import threading, time
 from pathlib import Path
@@ -163,7 +163,7 @@ def test_a_child_can_be_started_again_but_not_twice_at_once(sleeper: Child) -> N
     assert sleeper.poll() is None
 
 
-def test_a_log_is_cut_to_its_tail_and_the_writer_goes_on_at_the_end(tmp_path: Path) -> None:
+def test_a_log_is_cut_to_its_tail_and_the_writer_continues_at_its_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("ab", buffering=0) as writer:
         for number in range(1000):
@@ -176,20 +176,20 @@ def test_a_log_is_cut_to_its_tail_and_the_writer_goes_on_at_the_end(tmp_path: Pa
     assert lines == [f"line {number:04d}" for number in range(990, 1000)] + ["after"]
 
 
-def test_an_unknown_program_is_an_error_of_its_start(tmp_path: Path) -> None:
+def test_an_unknown_program_raises_at_its_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Child(["/nonexistent/program"], tmp_path / "log").start()
 
 
-def test_a_gone_process_gets_no_signal_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_an_ended_process_gets_no_signal_and_no_wait(tmp_path: Path) -> None:
     child = Child(["true"], tmp_path / "log")
-    gone = child.start()
+    ended = child.start()
     assert child.wait(60) == 0
-    assert not gone.send(signal.SIGTERM)
-    assert gone.wait_gone(0)
+    assert not ended.send(signal.SIGTERM)
+    assert ended.wait_gone(0)
 
 
-def test_a_process_that_ends_between_the_check_and_the_signal_counts_as_gone(
+def test_a_process_that_ends_between_the_check_and_the_signal_counts_as_ended(
     sleeper: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(*_: object) -> None:
@@ -199,7 +199,7 @@ def test_a_process_that_ends_between_the_check_and_the_signal_counts_as_gone(
     assert not sleeper.identity.send(signal.SIGTERM)
 
 
-def test_a_stranger_that_ignores_sigterm_is_killed_after_the_deadline(tmp_path: Path) -> None:
+def test_a_process_given_by_its_id_that_ignores_sigterm_is_killed_after_the_deadline(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     child = Child(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.05; done"], tmp_path / "log")
     identity = child.start()
@@ -218,17 +218,17 @@ def test_a_program_that_never_started_has_no_pid(tmp_path: Path) -> None:
 
 
 def test_a_group_of_another_user_does_not_hide_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def deny(*_: object) -> None:
         raise PermissionError
 
     child = Child(["sh", "-c", "exit 3"], tmp_path / "log")
     child.start()
-    monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.setattr(os, "killpg", deny)
     assert child.wait(60) == 3
 
 
 @pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EIO, True)])
-def test_a_log_that_cannot_be_cut_for_a_full_disk_stays_and_another_error_is_raised(
+def test_a_full_disk_leaves_a_log_uncut_and_another_error_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_cut_for_a_full_disk_stays_and_another_error_is_rai
     assert log.stat().st_size == 100
 
 
-def test_a_log_that_is_not_there_has_no_last_lines_and_is_not_cut(tmp_path: Path) -> None:
+def test_a_missing_log_has_no_last_lines_and_is_not_cut(tmp_path: Path) -> None:
     bound_log(tmp_path / "log")
     assert last_lines(tmp_path / "log") == ""
     assert not (tmp_path / "log").exists()

@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 
 def query(prometheus: Prometheus, expression: str) -> list[dict[str, str]]:
-    """The labels of the series that `expression` gives, once there are any."""
+    """Wait until `expression` has series, and return their labels."""
     address = f"{prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     found: list[dict[str, str]] = []
 
@@ -27,7 +27,7 @@ def query(prometheus: Prometheus, expression: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.brokers
-def test_prometheus_scrapes_the_roles_it_is_told_and_notices_a_change(state_dir: Path) -> None:
+def test_prometheus_scrapes_the_roles_with_metrics(state_dir: Path) -> None:
     registry = CollectorRegistry()
     Gauge("pointillist_try", "A series of this test.", ["role"], registry=registry).labels("own").set(1)
     server, thread = start_http_server(0, "127.0.0.1", registry)

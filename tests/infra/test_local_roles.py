@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def stray() -> Iterator[ProcessId]:
-    """A process that no supervisor of ours started, so nothing ends it but its identity."""
+    """Yield a process outside our supervision, which ends only by its process id."""
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
         identity = ProcessId.of(process.pid)
         assert identity is not None
@@ -59,8 +59,8 @@ def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
         read_roles(tmp_path / "other")
 
 
-def _leave_behind(folder: Path, process: ProcessId) -> None:
-    """What a supervisor that is killed with -9 while `process` is its bridge leaves in the folder."""
+def _run_killed_supervisor(folder: Path, process: ProcessId) -> None:
+    """Run a supervisor that lists `process` as its bridge and is killed by SIGKILL."""
     program = f"""
 import os
 from pathlib import Path
@@ -74,8 +74,8 @@ os.kill(os.getpid(), 9)
     assert done.returncode == -signal.SIGKILL
 
 
-def test_the_next_supervisor_ends_what_a_killed_one_left(state_dir: Path, stray: ProcessId) -> None:
-    _leave_behind(state_dir, stray)
+def test_the_next_supervisor_ends_the_processes_of_a_killed_one(state_dir: Path, stray: ProcessId) -> None:
+    _run_killed_supervisor(state_dir, stray)
     with RoleTable(state_dir) as table:
         assert table.kill_leftovers() == ["bridge"]
         assert not stray.alive()
@@ -84,15 +84,15 @@ def test_the_next_supervisor_ends_what_a_killed_one_left(state_dir: Path, stray:
         assert table.kill_leftovers() == []
 
 
-def test_a_foreign_process_that_has_the_pid_now_is_left_alone(state_dir: Path, stray: ProcessId) -> None:
-    _leave_behind(state_dir, ProcessId(stray.pid, stray.started - 100))
+def test_another_process_with_a_reused_pid_is_not_killed(state_dir: Path, stray: ProcessId) -> None:
+    _run_killed_supervisor(state_dir, ProcessId(stray.pid, stray.started - 100))
     with RoleTable(state_dir) as table:
         assert table.kill_leftovers() == []
     assert stray.alive()
 
 
-def test_a_record_from_before_a_reboot_kills_nobody(state_dir: Path, stray: ProcessId) -> None:
-    _leave_behind(state_dir, stray)
+def test_a_record_from_before_a_reboot_kills_no_process(state_dir: Path, stray: ProcessId) -> None:
+    _run_killed_supervisor(state_dir, stray)
     path = state_dir / "processes.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
     with RoleTable(state_dir) as table:
@@ -101,14 +101,14 @@ def test_a_record_from_before_a_reboot_kills_nobody(state_dir: Path, stray: Proc
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"boot": 3}', '{"processes": {"bridge": {"pid": "1"}}}'])
-def test_a_damaged_record_kills_nobody_and_stops_nobody(state_dir: Path, content: str) -> None:
+def test_a_damaged_record_kills_no_process_and_prevents_no_start(state_dir: Path, content: str) -> None:
     (state_dir / "processes.json").write_text(content)
     with RoleTable(state_dir) as table:
         assert table.kill_leftovers() == []
 
 
 @pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EIO, True)])
-def test_a_table_that_a_full_disk_delays_is_written_later_and_another_error_is_raised(
+def test_a_table_is_written_after_a_full_disk_and_another_error_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
 ) -> None:
     def fail(*_: object) -> None:

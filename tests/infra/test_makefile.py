@@ -1,4 +1,4 @@
-"""`make`: a run that a person ended, and what is made again after `make clean`."""
+"""The Makefile: the status of an interrupted run, and the setup after `make clean`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import time
 from infra.up.terminal import own_foreground
 
 with own_foreground():
-    asked = []
-    signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+    interrupts = []
+    signal.signal(signal.SIGINT, lambda *_: interrupts.append(1))
     print("ready", flush=True)
-    while not asked:
+    while not interrupts:
         time.sleep(0.02)
     print("drained", flush=True)
 """
@@ -35,14 +35,14 @@ def read_until(terminal: int, word: bytes, deadline_s: float = PATIENCE_S) -> No
         seen += os.read(terminal, 4096)
 
 
-def test_ctrl_c_on_make_up_gives_the_status_of_the_run(tmp_path: Path) -> None:
+def test_ctrl_c_on_make_up_returns_the_status_of_the_run(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "pointillist"
     program.parent.mkdir()
     program.write_text(RUN)
     program.chmod(0o755)
     pid, terminal = pty.fork()
     if pid == 0:
-        # Nothing but exec may happen here: pytest's own state was forked along.
+        # The child has a copy of pytest's state, and may only call exec.
         os.chdir(ROOT)
         os.execvp("make", ["make", "--old-file=setup", "up", f"VENV={tmp_path}"])
     try:
@@ -55,7 +55,7 @@ def test_ctrl_c_on_make_up_gives_the_status_of_the_run(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_after_clean_setup_brings_the_npm_again_that_tests_fetch_packages_with(tmp_path: Path) -> None:
+def test_setup_after_clean_installs_npm_again(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in (".venv/pyvenv.cfg", "package.json", "package-lock.json", "requirements/assets.txt", ".venv/.assets"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -18,26 +18,26 @@ from schemas.runtime.health import Health
 from tests.waiting import wait_until
 
 
-def test_half_open_requests_take_few_threads_and_keep_no_scrape_out() -> None:
+def test_half_open_requests_use_few_threads_and_block_no_scrape() -> None:
     health = Health()
     health.set("kafka", True)
     server = serve(role_registry("test"), health, ("127.0.0.1", 0))
     port = int(server.server_address[1])
     before = threading.active_count()
-    with contextlib.ExitStack() as crowd:
-        crowd.callback(server.server_close)
-        crowd.callback(server.shutdown)
+    with contextlib.ExitStack() as connections:
+        connections.callback(server.server_close)
+        connections.callback(server.shutdown)
         for _ in range(10 * MAX_CONNECTIONS):
-            half = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            half = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             half.sendall(b"GET /metrics HTTP/1.1\r\n")
         for path in ("healthz", "metrics"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as answer:
                 assert answer.status == 200
-        # Those that were closed for others are ending.
+        # The threads of connections that were closed in favour of others are ending.
         wait_until(lambda: threading.active_count() - before < 3 * MAX_CONNECTIONS)
 
 
-def test_an_address_may_be_of_ipv6() -> None:
+def test_the_server_listens_on_an_ipv6_address() -> None:
     server = serve(CollectorRegistry(), Health(), ("::1", 0))
     try:
         with urllib.request.urlopen(f"http://[::1]:{server.server_address[1]}/metrics", timeout=30) as answer:
@@ -47,7 +47,7 @@ def test_an_address_may_be_of_ipv6() -> None:
         server.server_close()
 
 
-def test_another_path_is_not_found_and_says_which_there_are() -> None:
+def test_another_path_is_answered_by_404_with_the_valid_paths() -> None:
     server = serve(CollectorRegistry(), Health(), ("127.0.0.1", 0))
     try:
         link = HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
@@ -61,7 +61,7 @@ def test_another_path_is_not_found_and_says_which_there_are() -> None:
 
 
 @pytest.mark.parametrize(("error", "logged"), [(ConnectionResetError(), False), (ValueError("ours"), True)])
-def test_only_our_own_errors_are_logged_and_no_strangers_broken_connection(
+def test_our_own_errors_are_logged_and_broken_connections_are_not(
     capsys: pytest.CaptureFixture[str], error: Exception, logged: bool
 ) -> None:
     server = serve(CollectorRegistry(), Health(), ("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""`pointillist model`, with a real Kafka and without processors."""
+"""The command `pointillist model`, with a real Kafka and without processors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal
-from tests.infra.command_line import run as invoked
+from tests.infra.command_line import run as run_command
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
 brokers = pytest.mark.brokers
@@ -38,7 +38,7 @@ TOPIC, COMPARISONS = KafkaTopic.MODELS.value, KafkaTopic.COMPARISONS.value
 
 @pytest.fixture
 def state(kafka: Kafka, state_dir: Path, tmp_path: Path) -> Iterator[Path]:
-    """The state folder of a system whose Kafka runs, started with the bundle `own`."""
+    """Yield the state folder of a system with a running Kafka, started with a bundle of version 1."""
     specs = pointillist_topics()
     asyncio.run(create_topics(kafka.bootstrap, {name: specs[name] for name in (TOPIC, COMPARISONS)}))
     write_json(state_dir / "roles.json", {"kafka": {"listen": kafka.bootstrap}})
@@ -64,7 +64,7 @@ def bundle(folder: Path, version: str, classes: str = "stop", **options: int) ->
 
 
 def run(*arguments: object) -> Result:
-    result = invoked("model", *arguments)
+    result = run_command("model", *arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -81,9 +81,7 @@ def live(state: Path) -> str | None:
 
 
 @brokers
-def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_was_started_with(
-    state: Path, tmp_path: Path
-) -> None:
+def test_published_models_are_withdrawn_down_to_the_first_bundle_of_the_system(state: Path, tmp_path: Path) -> None:
     assert listed(state) == []
     assert live(state) is None
     with pytest.raises(ConfigError, match="model: expected a published model"):
@@ -129,7 +127,7 @@ def test_a_new_signer_of_a_state_folder_replaces_the_list_of_a_stolen_one(state:
 
 
 @brokers
-def test_a_broken_bundle_is_refused_before_anything_is_sent(state: Path, tmp_path: Path) -> None:
+def test_a_broken_bundle_is_rejected_before_anything_is_sent(state: Path, tmp_path: Path) -> None:
     broken = bundle(tmp_path, "2")
     (broken / "weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(BundleError, match="expected a safetensors file"):
@@ -139,12 +137,12 @@ def test_a_broken_bundle_is_refused_before_anything_is_sent(state: Path, tmp_pat
 
 
 @brokers
-@pytest.mark.parametrize(("other", "says"), [({"classes": "halt"}, "classes"), ({"overlays": 0}, "STRIP")])
-def test_a_bundle_that_says_other_things_or_no_longer_watches_needs_force(
-    state: Path, tmp_path: Path, other: dict[str, str | int], says: str
+@pytest.mark.parametrize(("other", "message"), [({"classes": "halt"}, "classes"), ({"overlays": 0}, "STRIP")])
+def test_a_bundle_with_other_classes_or_without_strip_needs_force(
+    state: Path, tmp_path: Path, other: dict[str, str | int], message: str
 ) -> None:
     changed = bundle(tmp_path, "2", **other)  # type: ignore[arg-type]
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(BundleError, match=message):
         run("publish", changed, "--state", state)
     assert listed(state) == []
     run("publish", changed, "--state", state, "--force")
@@ -152,7 +150,7 @@ def test_a_bundle_that_says_other_things_or_no_longer_watches_needs_force(
 
 
 @brokers
-def test_other_classes_replace_those_of_the_live_model_when_that_is_asked_for(state: Path, tmp_path: Path) -> None:
+def test_other_classes_replace_those_of_the_live_model_with_an_option(state: Path, tmp_path: Path) -> None:
     changed = ("publish", bundle(tmp_path, "2", classes="halt"), "--state", state)
     with pytest.raises(BundleError, match="--other-classes"):
         run(*changed)
@@ -161,8 +159,8 @@ def test_other_classes_replace_those_of_the_live_model_when_that_is_asked_for(st
     again = bundle(tmp_path, "3", classes="turn", overlays=0)
     with pytest.raises(BundleError, match="STRIP"):
         run("candidate", again, "--state", state, "--other-classes")
-    begin = ("candidate", bundle(tmp_path, "4", classes="turn"), "--state", state, "--other-classes")
-    run(*begin)
+    candidate = ("candidate", bundle(tmp_path, "4", classes="turn"), "--state", state, "--other-classes")
+    run(*candidate)
     assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"]["slot"] == "shadow"
 
 
@@ -172,10 +170,10 @@ def test_a_candidate_with_other_classes_is_never_promoted_by_rule(
 ) -> None:
     monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
     run("publish", bundle(tmp_path, "2"), "--state", state)
-    begin = ("candidate", bundle(tmp_path, "3", classes="turn"), "--state", state, "--clean", "clean", "--by-rule")
+    candidate = ("candidate", bundle(tmp_path, "3", classes="turn"), "--state", state, "--clean", "clean", "--by-rule")
     for permitted in ("--other-classes", "--force"):
         with pytest.raises(ConfigError, match="whose verdicts the gate cannot compare"):
-            run(*begin, permitted)
+            run(*candidate, permitted)
 
 
 @brokers
@@ -183,17 +181,17 @@ def test_promotion_by_rule_needs_a_live_model_to_compare_the_classes_with(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
-    begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean")
+    candidate = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean")
     run("publish", bundle(tmp_path, "2"), "--state", state)
     run("rollback", "--own", "--state", state)
     with pytest.raises(ConfigError, match="--by-rule: expected a live model in the list, got none"):
-        run(*begin, "--by-rule")
-    run(*begin)
+        run(*candidate, "--by-rule")
+    run(*candidate)
     assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"]["slot"] == "shadow"
 
 
 @brokers
-def test_promotion_by_rule_compares_with_the_bundle_of_the_system_where_nothing_is_published(
+def test_promotion_by_rule_compares_with_the_bundle_of_the_system_if_no_model_is_published(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {}))
@@ -202,7 +200,7 @@ def test_promotion_by_rule_compares_with_the_bundle_of_the_system_where_nothing_
 
 
 @brokers
-def test_the_live_model_keeps_its_files_however_many_later_ones_are_withdrawn(
+def test_the_live_model_keeps_its_files_after_many_withdrawals(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infra.cli.model, "checked", lambda folder: "tiny")
@@ -216,7 +214,7 @@ def test_the_live_model_keeps_its_files_however_many_later_ones_are_withdrawn(
 
 
 @brokers
-def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
+def test_without_a_state_folder_the_store_signer_and_trusted_signers_are_options(
     kafka: Kafka, state: Path, tmp_path: Path
 ) -> None:
     made, store, place = bundle(tmp_path, "2"), ("--store", tmp_path / "store"), ("--kafka", kafka.bootstrap)
@@ -233,7 +231,7 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     assert json.loads(unseen.stdout) == []
     assert "is not accepted, the one before it is in force" in unseen.stderr
     assert "who is not trusted" in unseen.stderr
-    # Whoever trusts others neither believes it nor is kept from publishing.
+    # A system with other trusted signers ignores the list, and may replace it.
     assert "who is not trusted" in json.loads(run("status", "--state", state, "--json").stdout)["error"]
     assert live(state) is None
     again = run("publish", bundle(tmp_path, "3"), "--state", state)
@@ -242,7 +240,7 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
 
 
 @brokers
-def test_code_that_a_bundle_brings_runs_here_only_when_that_is_said(
+def test_code_of_a_bundle_runs_only_with_permission(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "")
@@ -257,7 +255,7 @@ def test_code_that_a_bundle_brings_runs_here_only_when_that_is_said(
     assert live(state) == "tiny@2"
 
 
-def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_a_signer_is_created_once_and_only_its_owner_reads_the_private_key(tmp_path: Path) -> None:
     ada = init(tmp_path, "ada")
     private, public = ada.with_suffix(".key"), ada.with_suffix(".pub")
     assert private.stat().st_mode & 0o777 == 0o600
@@ -299,15 +297,15 @@ def test_a_signer_joins_a_file_of_trusted_signers_without_a_final_newline(tmp_pa
         ("monitor", "--kafka", "127.0.0.1:1", "--mqtt", "127.0.0.1:1"),
     ],
 )
-def test_a_state_folder_that_is_missing_is_refused_and_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_missing_state_folder_is_rejected_and_not_created(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     absent = tmp_path / "typo"
-    said = refusal(invoked(*arguments, "--state", absent))
-    assert said == f"--state: expected a state folder of `pointillist up`, got {absent}. Correct the path."
+    line = refusal(run_command(*arguments, "--state", absent))
+    assert line == f"--state: expected a state folder of `pointillist up`, got {absent}. Correct the path."
     assert not absent.exists()
 
 
 def init(folder: Path, name: str) -> Path:
-    done = invoked("signer", "init", name, "--folder", folder)
+    done = run_command("signer", "init", name, "--folder", folder)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert "PRIVATE" not in done.output
@@ -315,9 +313,7 @@ def init(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def test_without_a_state_folder_and_a_kafka_the_usual_folder_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_state_folder_is_used_without_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (("rollback", "--own"), ("list",), ("dismiss",)):
         with pytest.raises(StateError, match=r"^--state: expected a state folder of .*, got \.pointillist\."):
@@ -329,7 +325,7 @@ def test_without_a_state_folder_and_a_kafka_the_usual_folder_is_used(
         run("rollback", "--own", "--connect-timeout-s", "0.2")
 
 
-def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unreachable_kafka_is_one_error(tmp_path: Path) -> None:
     made, store, key = bundle(tmp_path, "2"), tmp_path / "store", init(tmp_path, "ada").with_suffix(".key")
     with pytest.raises(BrokerError, match=r"Kafka broker at 127\.0\.0\.1:9"):
         run(
@@ -339,7 +335,7 @@ def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @brokers
-async def test_a_list_of_models_that_kafka_refuses_is_an_error(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_a_list_of_models_that_kafka_rejects_is_an_error(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics(config={"max.message.bytes": "10"})
     async with ModelsTopic(kafka.bootstrap, TRUSTED, SIGNER, topic) as models:
         with pytest.raises(BrokerError, match="MessageSizeTooLarge"):
@@ -348,7 +344,7 @@ async def test_a_list_of_models_that_kafka_refuses_is_an_error(kafka: Kafka, kaf
 
 
 @brokers
-def test_a_candidate_is_promoted_only_by_a_passed_gate_or_by_force_and_each_step_is_in_the_audit_log(
+def test_a_candidate_is_promoted_only_by_a_passed_gate_or_force_and_steps_are_in_the_audit_log(
     state: Path, tmp_path: Path
 ) -> None:
     run("publish", bundle(tmp_path, "2"), "--state", state)
@@ -368,7 +364,7 @@ def test_a_candidate_is_promoted_only_by_a_passed_gate_or_by_force_and_each_step
 
 
 @brokers
-def test_a_dismissed_candidate_leaves_the_live_model(state: Path, tmp_path: Path) -> None:
+def test_dismissing_a_candidate_keeps_the_live_model(state: Path, tmp_path: Path) -> None:
     run("publish", bundle(tmp_path, "2"), "--state", state)
     run("candidate", bundle(tmp_path, "3"), "--state", state, "--slot", "canary", "--force")
     run("dismiss", "--state", state)
@@ -386,17 +382,17 @@ async def test_kafka_without_the_topic_of_comparisons_is_an_error(kafka: Kafka, 
 
 
 @brokers
-def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_by_rule(
+def test_a_suspect_bundle_starts_a_rollout_only_by_force_and_never_by_rule(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: ScanResult({}, {"moving": 9.0}))
     run("publish", bundle(tmp_path, "2"), "--state", state)
-    begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean.npz")
+    candidate = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean.npz")
     with pytest.raises(BundleError, match="expected a backdoor scan without a trigger"):
-        run(*begin)
+        run(*candidate)
     with pytest.raises(ConfigError, match="--by-rule: expected a backdoor scan without a trigger, got a trigger"):
-        run(*begin, "--force", "--by-rule")
-    run(*begin, "--force")
+        run(*candidate, "--force", "--by-rule")
+    run(*candidate, "--force")
     shown = json.loads(run("status", "--state", state, "--json").stdout)
     assert shown["rollout"]["slot"] == "shadow"
     with pytest.raises(ConfigError, match="expected an assessment"):
@@ -413,7 +409,7 @@ def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_b
         (("--cameras", "0"), "--cameras: expected a share above 0"),
     ],
 )
-def test_a_rollout_that_could_skip_the_scan_or_all_frames_is_refused(
+def test_a_rollout_that_could_skip_the_scan_or_all_frames_is_rejected(
     state_dir: Path, tmp_path: Path, options: tuple[str, ...], fault: str
 ) -> None:
     with pytest.raises(ConfigError, match=fault):

@@ -1,4 +1,4 @@
-"""The lines of `pointillist model` for people, and its refusals, on a list of models without Kafka."""
+"""The printed lines and the errors of `pointillist model`, with a list of models in memory in place of Kafka."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = "2023-11-14 22:13:20 UTC"
 
 
 class StandInTopic:
-    """The topic of models: a list, and the answers of processors."""
+    """A stand-in for the topic of models: a list, and the answers of processors."""
 
     def __init__(self) -> None:
         self.models = Models()
@@ -56,20 +56,20 @@ class StandInTopic:
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> StandInTopic:
-    made = StandInTopic()
+    stand_in = StandInTopic()
 
     def run_on(_: ModelsAccess, work: Callable[[Any], Awaitable[object]], signer: object = None) -> object:
         async def body() -> object:
-            return await work(made)
+            return await work(stand_in)
 
         return asyncio.run(body())
 
     monkeypatch.setattr(ModelsAccess, "run", run_on)
-    return made
+    return stand_in
 
 
-def published(*names: str) -> Models:
-    """A list, newest first."""
+def published_models(*names: str) -> Models:
+    """Return a list of published models, newest first."""
     return Models(
         published=[
             Model(model_id=name, digest=f"{number:064x}", published_ms=SERVED_MS, location=f"/store/{name}")
@@ -79,13 +79,13 @@ def published(*names: str) -> Models:
 
 
 def shadow(name: str, **fields: Any) -> Rollout:
-    """A rollout of a candidate that is compared only."""
+    """Return a rollout of a candidate in the slot shadow."""
     candidate = Model(model_id=name, digest="c" * 64)
     return Rollout(candidate=candidate, begun_ms=5, slot=SHADOW, frames=0.5, cameras=1.0, **fields)
 
 
 def cells(output: str, first: str) -> list[str]:
-    """The row of a table that begins with this cell."""
+    """Return the row of a table whose first cell is `first`."""
     (row,) = (
         found
         for line in output.splitlines()
@@ -99,16 +99,16 @@ def test_without_a_published_model_each_processor_serves_its_own(topic: StandInT
     assert run("model", "status").output.startswith("live: each processor serves its own bundle\n")
 
 
-def test_published_models_are_listed_with_their_state_and_place(topic: StandInTopic) -> None:
-    topic.models = published("third", "second", "first")
+def test_published_models_are_listed_with_their_state_and_location(topic: StandInTopic) -> None:
+    topic.models = published_models("third", "second", "first")
     topic.models.published[0].withdrawn_ms = SERVED_MS + 1
     output = run("model", "list", COLUMNS="200").output
     assert cells(output, "third") == ["third", "withdrawn", DAY, "/store/third"]
     assert [cells(output, name)[1] for name in ("second", "first")] == ["live", "before"]
 
 
-def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves(topic: StandInTopic) -> None:
-    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+def test_the_status_names_the_candidate_its_rules_and_the_model_of_each_processor(topic: StandInTopic) -> None:
+    topic.models = topic.listed = rollouts.begin(published_models("now"), shadow("next"))
     rule = '{"name": "agreement", "finding": "holds", "value": 0.99, "limit": 0.95}'
     frames = '{"name": "frames", "finding": "fails", "value": 0, "limit": 1, "reason": "no frame"}'
     topic.assessment = Assessment(outcome=PASSED, report=f'{{"pairs": 9, "rules": [{rule}, {frames}]}}')
@@ -135,10 +135,10 @@ def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves
         (({"p-1"}, {}, {"p-3"}), 1, "no answer for 60 s from p-3"),
     ],
 )
-def test_a_change_ends_with_the_answers_of_processors(
+def test_a_change_prints_the_answers_of_the_processors(
     topic: StandInTopic, tmp_path: Path, answers: tuple[set[str], dict[str, str], set[str]], code: int, words: str
 ) -> None:
-    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    topic.models = topic.listed = rollouts.begin(published_models("now"), shadow("next"))
     topic.answers = answers
     Layout(tmp_path).signer()
     done = run("model", "dismiss", "--state", tmp_path)
@@ -157,7 +157,7 @@ def test_a_change_ends_with_the_answers_of_processors(
         (("candidate", "x", "--by-rule"), "--clean is missing: expected clean pictures"),
     ],
 )
-def test_steps_that_cannot_be_are_one_line(
+def test_an_impossible_step_is_one_error_line(
     topic: StandInTopic, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     Layout(tmp_path).signer()
@@ -169,23 +169,23 @@ def test_promotion_by_rule_needs_the_public_key_of_the_gate(topic: StandInTopic,
     key, clean, empty = tmp_path / "ada.key", tmp_path / "clean.npz", tmp_path / "gate.pub"
     write_signer(key, SIGNER)
     empty.write_text("# nobody yet\n")
-    begin = (
+    command = (
         "model", "candidate", write_bundle(tmp_path / "bundle"), "--signer", key, "--store", tmp_path / "store"
     )  # fmt: skip
-    by_rule = refusal(run(*begin, "--kafka", "127.0.0.1:1", "--clean", clean, "--by-rule"))
+    by_rule = refusal(run(*command, "--kafka", "127.0.0.1:1", "--clean", clean, "--by-rule"))
     assert by_rule == (
         "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
     )
-    said = refusal(run(*begin, "--decider", empty))
-    assert said.startswith("--decider: expected the gate's public key as `signer init` prints it, got none in ")
+    line = refusal(run(*command, "--decider", empty))
+    assert line.startswith("--decider: expected the gate's public key as `signer init` prints it, got none in ")
     assert topic.models == Models()
 
 
-def test_a_candidate_becomes_a_canary_by_a_passed_gate_and_a_scan_or_by_force(
+def test_a_candidate_becomes_a_canary_after_a_passed_gate_and_a_scan_or_by_force(
     topic: StandInTopic, tmp_path: Path
 ) -> None:
     Layout(tmp_path).signer()
-    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    topic.models = topic.listed = rollouts.begin(published_models("now"), shadow("next"))
     canary = ("model", "promote", "--to", "canary", "--state", tmp_path)
     assert "expected an assessment with all rules passed" in refusal(run(*canary))
     topic.assessment = Assessment(outcome=PASSED)
@@ -195,7 +195,7 @@ def test_a_candidate_becomes_a_canary_by_a_passed_gate_and_a_scan_or_by_force(
     assert topic.models.rollout.slot == CANARY
 
 
-def test_a_published_bundle_pushes_the_oldest_out_of_list_and_store(
+def test_a_published_bundle_evicts_the_oldest_from_list_and_store(
     topic: StandInTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, folder = tmp_path / "state", write_bundle(tmp_path / "bundle")
@@ -209,12 +209,14 @@ def test_a_published_bundle_pushes_the_oldest_out_of_list_and_store(
     assert len(topic.models.published) == 1
     assert not Path(old.location.removeprefix("file://")).exists()
     assert Path(topic.models.published[0].location.removeprefix("file://")).is_dir()
-    again = run("model", "publish", folder, "--state", state)
-    assert again.output.splitlines()[0].endswith("is live already")
+    repeated = run("model", "publish", folder, "--state", state)
+    assert repeated.output.splitlines()[0].endswith("is live already")
 
 
 @pytest.mark.parametrize("end", ["dismiss", "replace", "publish", "rollback", "fail"])
-def test_the_bundle_of_an_ended_candidate_leaves_the_store(topic: StandInTopic, tmp_path: Path, end: str) -> None:
+def test_the_bundle_of_an_ended_candidate_is_removed_from_the_store(
+    topic: StandInTopic, tmp_path: Path, end: str
+) -> None:
     state, first, second = tmp_path / "state", write_bundle(tmp_path / "1"), write_bundle(tmp_path / "2", overlays=2)
     options = ("--state", state, "--force")
     Layout(state).signer()
@@ -246,28 +248,28 @@ def folder_name(model: Model) -> str:
     return model.location.rpartition("/")[2]
 
 
-def test_promoted_and_withdrawn_models_and_a_candidate_that_begins_again_stay_in_the_store(
+def test_promoted_and_withdrawn_models_and_a_repeated_candidate_stay_in_the_store(
     topic: StandInTopic, tmp_path: Path
 ) -> None:
-    state, made = tmp_path / "state", write_bundle(tmp_path / "bundle")
+    state, bundle = tmp_path / "state", write_bundle(tmp_path / "bundle")
     options = ("--state", state, "--force")
     Layout(state).signer()
     assert run("model", "publish", write_bundle(tmp_path / "0", overlays=2), *options).exit_code == 0
     for arguments in (
-        ("candidate", made, *options), ("candidate", made, *options), ("promote", "--to", "canary", *options),
+        ("candidate", bundle, *options), ("candidate", bundle, *options), ("promote", "--to", "canary", *options),
         ("promote", *options), ("rollback", "--state", state),
     ):  # fmt: skip
         done = run("model", *arguments)
         assert (done.exit_code, done.stderr) == (0, "")
         assert len(stored(state)) == 2
         assert stored(state) == folders(topic.listed)
-    # Published again, it is in the list twice.
-    assert run("model", "publish", made, *options).exit_code == 0
+    # A bundle that is published again is in the list twice.
+    assert run("model", "publish", bundle, *options).exit_code == 0
     assert stored(state) == folders(topic.listed)
 
 
 @pytest.mark.parametrize("by_gate", [False, True])
-def test_a_promotion_pushes_the_oldest_out_of_list_and_store(
+def test_a_promotion_evicts_the_oldest_from_list_and_store(
     topic: StandInTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_gate: bool
 ) -> None:
     state = tmp_path / "state"
@@ -285,7 +287,7 @@ def test_a_promotion_pushes_the_oldest_out_of_list_and_store(
 
 def test_a_store_that_fails_after_the_change_is_a_warning(topic: StandInTopic, tmp_path: Path) -> None:
     Layout(tmp_path).signer()
-    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    topic.models = topic.listed = rollouts.begin(published_models("now"), shadow("next"))
     done = run("model", "dismiss", "--state", tmp_path, "--store", "nothing://here")
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "dismissed next")
     assert done.stderr.startswith("warning: the store: expected to remove next, got the store: expected a folder or")
@@ -295,7 +297,7 @@ def test_a_store_that_fails_after_the_change_is_a_warning(topic: StandInTopic, t
 def test_a_publication_and_a_rollback_are_in_the_audit_log(topic: StandInTopic, tmp_path: Path) -> None:
     state = tmp_path / "state"
     Layout(state).signer()
-    topic.models = topic.listed = published("before")
+    topic.models = topic.listed = published_models("before")
     assert run("model", "publish", write_bundle(tmp_path / "bundle"), "--state", state, "--force").exit_code == 0
     name = topic.models.published[0].model_id
     assert run("model", "rollback", "--state", state).exit_code == 0
@@ -303,7 +305,7 @@ def test_a_publication_and_a_rollback_are_in_the_audit_log(topic: StandInTopic, 
     assert noted == [(OWNER, "roll back", name, "withdrawn"), (OWNER, "publish", name, "live")]
 
 
-def test_a_bundle_of_up_that_is_gone_is_not_the_model_before(
+def test_a_removed_bundle_of_up_is_not_listed_as_the_earlier_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(tmp_path / "run.json", {"bundle": str(tmp_path / "gone")})

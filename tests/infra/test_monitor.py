@@ -1,4 +1,4 @@
-"""The role `monitor`: what it makes of brokers, kernels and GPUs."""
+"""The role `monitor`: its metrics of brokers, the machine, GPUs and the audit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ echo "NVIDIA-SMI has failed"
 
 
 @given(st.lists(st.floats(0, 1e12), min_size=1))
-def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_it_stood(values: list[float]) -> None:
+def test_a_mirrored_counter_grows_by_the_increments_of_the_other_counter(values: list[float]) -> None:
     registry = CollectorRegistry()
     follower = MirroredCounter(Counter("made_total", "A counter.", ["of"], registry=registry), "it")
     expected = last = 0.0
@@ -64,11 +64,11 @@ def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_i
 
 
 @given(st.text())
-def test_whatever_the_tool_says_is_no_error(text: str) -> None:
+def test_any_output_of_the_gpu_tool_is_parsed_without_an_error(text: str) -> None:
     list(parse_readings(text))
 
 
-async def test_gpus_are_asked_of_the_tool_that_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readings_of_gpus_come_from_the_installed_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(SMI)
     tool.chmod(0o755)
@@ -80,7 +80,7 @@ async def test_gpus_are_asked_of_the_tool_that_is_installed(tmp_path: Path, monk
     assert registry.get_sample_value("pointillist_gpu_memory_bytes", {"gpu": "1", "state": "free"}) == 2**32
 
 
-async def test_a_gpu_that_is_gone_and_a_value_that_is_no_longer_reported_have_no_series(
+async def test_a_removed_gpu_and_a_value_no_longer_reported_have_no_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvidia-smi"
@@ -108,7 +108,7 @@ async def test_a_gpu_that_is_gone_and_a_value_that_is_no_longer_reported_have_no
     assert shown() == {}
 
 
-def test_cards_and_disks_that_come_and_go_and_times_that_fall_add_no_traffic(
+def test_removed_network_cards_and_disks_and_falling_times_add_no_traffic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards = {"lo": 9e9, "eth0": 1e6, "veth1": 5e5}
@@ -131,29 +131,29 @@ def test_cards_and_disks_that_come_and_go_and_times_that_fall_add_no_traffic(
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"pointillist_host_{name}_total", labels)
 
-    def found() -> list[float | None]:
+    def measure() -> list[float | None]:
         host.measure()
-        ways = value("network_bytes", direction="sent"), value("disk_io_bytes", direction="read")
-        return [*ways, value("cpu_seconds", mode="idle")]
+        totals = value("network_bytes", direction="sent"), value("disk_io_bytes", direction="read")
+        return [*totals, value("cpu_seconds", mode="idle")]
 
-    assert found() == [1.5e6, 1.5e6, 107]
+    assert measure() == [1.5e6, 1.5e6, 107]
     times.iowait = 5.0
     del cards["veth1"], disks["loop1"]
-    assert found() == [1.5e6, 1.5e6, 107]
+    assert measure() == [1.5e6, 1.5e6, 107]
     cards |= {"eth0": 2e6, "veth2": 3.0}
     disks["loop0"], times.idle = 2e6, 103.0
-    assert found() == [2.5e6 + 3, 2.5e6, 108]
+    assert measure() == [2.5e6 + 3, 2.5e6, 108]
 
-    def none(**_: object) -> None:
+    def no_disks(**_: object) -> None:
         raise NotImplementedError("neither /proc/diskstats nor /sys/block")
 
-    monkeypatch.setattr(psutil, "disk_io_counters", none)
+    monkeypatch.setattr(psutil, "disk_io_counters", no_disks)
     cards["eth0"] += 1
-    assert found() == [2.5e6 + 4, 2.5e6, 108]
+    assert measure() == [2.5e6 + 4, 2.5e6, 108]
 
 
 class _Cluster:
-    """A Kafka that a test changes, as administrator and as reader."""
+    """A stand-in for Kafka's administrator and reader, whose state the test changes."""
 
     def __init__(self) -> None:
         self.ends = {TopicPartition(KafkaTopic.FRAMES.value, number): 100 * (number + 1) for number in range(2)}
@@ -234,7 +234,7 @@ def test_the_machine_has_cores_memory_a_disk_and_a_network(tmp_path: Path) -> No
 
 
 @pytest.mark.brokers
-async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
+async def test_metrics_and_health_follow_the_brokers_and_the_audit(
     kafka: Kafka, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     await create_topics(kafka.bootstrap, pointillist_topics(1))
@@ -253,14 +253,14 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
         await until(lambda: health.report()[0] or task.done(), "health")
         assert value("broker_up", broker="kafka") == value("broker_up", broker="mosquitto") == 1
         assert (value("kafka_brokers"), value("kafka_under_replicated_partitions")) == (1, 0)
-        await until(lambda: (value("mqtt_clients") or 0) >= 1, "what mosquitto says of itself")
+        await until(lambda: (value("mqtt_clients") or 0) >= 1, "mosquitto's own metrics")
         rig.ledger(ledger(1, 3))
         rig.verdicts([verdict(0), verdict(1)])
         await until(lambda: value("audited_frames", fate="recorded") == 2, "an audit")
         assert value("audited_frames", fate="pending") == 1
         assert (value("audit_age_seconds") or 0) < 30
         mosquitto.kill()
-        await until(lambda: value("broker_up", broker="mosquitto") == 0, "that mosquitto is missed")
+        await until(lambda: value("broker_up", broker="mosquitto") == 0, "mosquitto to be reported as down")
         assert not health.report()[0]
         mosquitto.start()
         await until(lambda: health.report()[0], "health again")
@@ -272,17 +272,17 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
 
 
 @pytest.mark.brokers
-def test_two_monitors_of_one_broker_leave_each_other_alone(
+def test_two_monitors_of_one_broker_do_not_disconnect_each_other(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected = Counts[MosquittoMetrics]()
     subscribe = MosquittoMetrics._subscribe
 
-    def counted(self: MosquittoMetrics) -> None:
+    def count_subscription(self: MosquittoMetrics) -> None:
         connected[self] += 1
         subscribe(self)
 
-    monkeypatch.setattr(MosquittoMetrics, "_subscribe", counted)
+    monkeypatch.setattr(MosquittoMetrics, "_subscribe", count_subscription)
     address = MqttAccess(mosquitto.host, mosquitto.port)
     registries = CollectorRegistry(), CollectorRegistry()
     first, second = (MosquittoMetrics(each, Gauge("up", "Up.", registry=each), address) for each in registries)
@@ -290,7 +290,7 @@ def test_two_monitors_of_one_broker_leave_each_other_alone(
         for monitor in (first, second):
             monitor.start()
             wait_until(partial(getattr, monitor._client, "is_connected"), "the broker")
-        # The broker ends the connection of an earlier client of the same name before it accepts a later one.
+        # A client id in use would make the broker close the earlier connection before it accepts the later one.
         for monitor in (first, second):
             assert monitor._client.publish("test/monitor", b"", retain=False, wait_s=PATIENCE_S)
         assert (connected[first], connected[second]) == (1, 1)
@@ -299,7 +299,7 @@ def test_two_monitors_of_one_broker_leave_each_other_alone(
         second.close()
 
 
-def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:
+def test_waiting_work_in_seconds_uses_the_rate_of_the_last_minute() -> None:
     work = WaitingWork()
     assert work.seconds(0, 500, 10_000) == 0, "without a rate"
     assert work.seconds(10, 500, 10_100) == pytest.approx(50), "10 frames a second"
@@ -310,13 +310,13 @@ def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:
     assert work.seconds(160, 30, 3) == 30, "another topic"
 
 
-async def test_work_waits_in_kafka_and_not_in_a_camera_that_is_gone(
+async def test_waiting_work_counts_records_in_kafka_and_not_frames_in_cameras(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def marks(*_: object) -> LogOffsets:
+    async def no_offsets(*_: object) -> LogOffsets:
         return LogOffsets({}, {}, {})
 
-    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", no_offsets)
     url = f"sqlite:///{tmp_path}/records.sqlite"
     rig = Rig(tmp_path, url)
     rig.ledger(ledger(1, 600))
@@ -354,13 +354,13 @@ async def test_work_waits_in_kafka_and_not_in_a_camera_that_is_gone(
         rig.close()
 
 
-async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_ones_place_is_read_anew(
+async def test_a_failed_audit_ages_and_a_replaced_database_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def marks(*_: object) -> LogOffsets:
+    async def no_offsets(*_: object) -> LogOffsets:
         return LogOffsets({}, {}, {})
 
-    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", no_offsets)
     registry = CollectorRegistry()
     file = tmp_path / "records.sqlite"
     audit = ConservationMetrics(registry, "127.0.0.1:1", f"sqlite:///{file}", KEYS)
@@ -386,17 +386,17 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
         audit.close()
 
 
-async def test_a_monitor_that_starts_shows_no_fewer_lost_frames_than_the_one_before(
+async def test_a_restarted_monitor_never_reports_fewer_lost_frames_than_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def marks(*_: object) -> LogOffsets:
+    async def no_offsets(*_: object) -> LogOffsets:
         return LogOffsets({}, {}, {})
 
-    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", no_offsets)
     rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    said = ledger(1, 3)
-    said.confirmed_to = 3
-    rig.ledger(said)
+    closed_ledger = ledger(1, 3)
+    closed_ledger.confirmed_to = 3
+    rig.ledger(closed_ledger)
     for _ in range(2):
         registry = CollectorRegistry()
         audit, shown = ConservationMetrics(registry, "127.0.0.1:1", rig.url, KEYS), []
@@ -409,7 +409,7 @@ async def test_a_monitor_that_starts_shows_no_fewer_lost_frames_than_the_one_bef
 
 
 @pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])
-def test_up_gives_the_monitor_the_address_of_its_alertmanager(tmp_path: Path, alertmanager: str | None) -> None:
+def test_up_passes_the_address_of_its_alertmanager_to_the_monitor(tmp_path: Path, alertmanager: str | None) -> None:
     layout, ports = Layout(tmp_path), Ports(tmp_path)
     roles = LocalRoles(UpSettings(state=tmp_path, plain=True), layout, ports, "127.0.0.1:1883", "127.0.0.1:9092")
     roles.monitor(alertmanager=alertmanager, console="http://127.0.0.1:8080")

@@ -1,4 +1,4 @@
-"""What clients try at a real MQTT broker with rights: refused or bounded, and told to the bridges."""
+"""Forbidden requests to a real MQTT broker with rights: refused or bounded, and reported to the bridges."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
 @pytest.fixture
 def bridge(fleet: Layout, broker: tuple[str, int]) -> Iterator[MqttVisitor]:
-    """Whoever has the bridge's certificate and reads the broker's log."""
+    """Yield a client with the bridge's certificate that reads the broker's log."""
     with MqttVisitor(broker, role_tls(fleet.pki, "bridge")) as visitor:
         assert visitor.subscribe(LOG_FILTER) < 128
         yield visitor
 
 
-def counted(bridge: MqttVisitor) -> Counter[tuple[str, str]]:
+def refusal_counts(bridge: MqttVisitor) -> Counter[tuple[str, str]]:
     lines = [refused(topic.encode(), line) for topic, line in bridge.messages if topic.encode().startswith(LOG_TOPIC)]
     return Counter((line.what, line.who) for line in lines if line is not None)
 
 
-def await_counted(bridge: MqttVisitor, expected: dict[tuple[str, str], int]) -> None:
-    bridge._await(lambda: sum(counted(bridge).values()) >= sum(expected.values()))
-    assert counted(bridge) == expected
+def wait_for_counts(bridge: MqttVisitor, expected: dict[tuple[str, str], int]) -> None:
+    bridge._wait_for(lambda: sum(refusal_counts(bridge).values()) >= sum(expected.values()))
+    assert refusal_counts(bridge) == expected
 
 
-def test_whoever_speaks_out_of_turn_is_named_to_the_bridge(
+def test_a_forbidden_publish_is_reported_to_the_bridge(
     fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
     for qos in (0, 1):
         with MqttVisitor(broker, enroll_camera(fleet, YARD)) as yard:
             yard.client.publish(mqtt_topic(DOOR, Channel.FRAME), b"x", qos)
             assert yard.disconnected.wait(WAIT_S)
-    await_counted(bridge, {("publish", YARD): 2})
+    wait_for_counts(bridge, {("publish", YARD): 2})
 
 
-def test_what_a_camera_subscribes_to_beyond_its_own_is_named_to_the_bridge(
+def test_forbidden_subscriptions_of_a_camera_are_reported_to_the_bridge(
     fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
     with MqttVisitor(broker, enroll_camera(fleet, YARD)) as yard:
         yard.subscribe(mqtt_topic(YARD, Channel.CONFIRM))
         for name in ("#", f"$share/bridges/{ROOT}/+/+/frame", mqtt_topic(DOOR, Channel.CONFIRM), LOG_FILTER):
             yard.subscribe(name)
-    await_counted(bridge, {("subscription", YARD): 4})
+    wait_for_counts(bridge, {("subscription", YARD): 4})
 
 
-def test_a_taken_over_session_and_an_oversize_message_are_named_to_the_bridge(
+def test_a_session_takeover_and_an_oversize_message_are_reported_to_the_bridge(
     fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor
 ) -> None:
     tls = enroll_camera(fleet, YARD)
@@ -71,16 +71,16 @@ def test_a_taken_over_session_and_an_oversize_message_are_named_to_the_bridge(
         assert first.disconnected.wait(WAIT_S)
         second.client.publish(mqtt_topic(YARD, Channel.FRAME), bytes(MAX_BROKER_BYTES + 1), 0)
         assert second.disconnected.wait(WAIT_S)
-    await_counted(bridge, {("takeover", YARD): 1, ("oversize", YARD): 1})
+    wait_for_counts(bridge, {("takeover", YARD): 1, ("oversize", YARD): 1})
 
 
-def test_logins_that_fail_are_counted_whatever_they_lack(
+def test_failed_logins_are_counted_whatever_their_cause(
     fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor, tmp_path: Path
 ) -> None:
     ours = Authority(fleet.pki).pem
     foreign = enroll_camera(make_fleet(tmp_path), DOOR).certificate
     for tls in (Tls(ours), Tls(ours, foreign)):
-        with contextlib.suppress(OSError):  # the broker may have hung up before it is asked
+        with contextlib.suppress(OSError):  # the broker may close the connection before our first byte
             assert mqtt_refusal(*broker, WAIT_S, tls) is not None
     with socket.create_connection(broker, WAIT_S) as link:
         link.sendall(b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05visit")
@@ -88,33 +88,37 @@ def test_logins_that_fail_are_counted_whatever_they_lack(
             assert link.recv(1) == b""
 
     def logins() -> int:
-        return sum(count for (what, _), count in counted(bridge).items() if what == "login")
+        return sum(count for (what, _), count in refusal_counts(bridge).items() if what == "login")
 
-    bridge._await(lambda: logins() >= 3)
-    # A handshake that fails at once has one line, a later one also that of its unnamed end. All lines keep their order.
+    bridge._wait_for(lambda: logins() >= 3)
+    # A late failure also has a line for its unnamed end. This later line proves that all earlier ones have arrived.
     with MqttVisitor(broker, enroll_camera(fleet, YARD)):
-        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
+        bridge._wait_for(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
     assert logins() == 3
 
 
-def test_a_connection_that_says_nothing_is_counted_when_it_ends(broker: tuple[str, int], bridge: MqttVisitor) -> None:
+def test_a_connection_without_any_packet_is_counted_when_it_closes(
+    broker: tuple[str, int], bridge: MqttVisitor
+) -> None:
     for _ in range(3):
         socket.create_connection(broker, WAIT_S).close()
-    bridge._await(lambda: sum(count for (what, _), count in counted(bridge).items() if what == "unnamed") == 3)
+    bridge._wait_for(
+        lambda: sum(count for (what, _), count in refusal_counts(bridge).items() if what == "unnamed") == 3
+    )
 
 
-def test_nobody_but_bridges_reads_the_log(fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor) -> None:
+def test_only_bridges_can_read_the_broker_s_log(fleet: Layout, broker: tuple[str, int], bridge: MqttVisitor) -> None:
     with (
         MqttVisitor(broker, enroll_camera(fleet, DOOR)) as door,
         MqttVisitor(broker, role_tls(fleet.pki, "admin")) as admin,
         MqttVisitor(broker, role_tls(fleet.pki, "health")) as health,
     ):
-        for listener in (door, admin, health):
-            listener.subscribe(LOG_FILTER)
-            listener.subscribe("$SYS/#")
+        for client in (door, admin, health):
+            client.subscribe(LOG_FILTER)
+            client.subscribe("$SYS/#")
         with MqttVisitor(broker, enroll_camera(fleet, YARD)):
             pass
-        bridge._await(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
+        bridge._wait_for(lambda: any(b"connected" in line and YARD.encode() in line for _, line in bridge.messages))
         door.subscribe(mqtt_topic(DOOR, Channel.STATUS))
         door.publish(mqtt_topic(DOOR, Channel.STATUS))
         door.wait_for_messages(1)
@@ -123,9 +127,7 @@ def test_nobody_but_bridges_reads_the_log(fleet: Layout, broker: tuple[str, int]
         assert not health.messages
 
 
-def test_a_camera_leaves_at_most_four_retained_messages_however_many_it_retains(
-    fleet: Layout, broker: tuple[str, int]
-) -> None:
+def test_a_camera_can_retain_at_most_four_messages(fleet: Layout, broker: tuple[str, int]) -> None:
     name = CameraId("site/hoard")
     tls = enroll_camera(fleet, name)
     own = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
@@ -148,7 +150,7 @@ def test_a_camera_leaves_at_most_four_retained_messages_however_many_it_retains(
     assert found == {mqtt_topic(name, channel): 1 + (channel is Channel.EVENT) for channel in own}
 
 
-def test_a_will_on_a_topic_of_another_is_left_to_nobody(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_a_will_on_another_camera_s_topic_is_not_published(fleet: Layout, broker: tuple[str, int]) -> None:
     door_status, yard_status = mqtt_topic(DOOR, Channel.STATUS), mqtt_topic(YARD, Channel.STATUS)
     with MqttVisitor(broker, role_tls(fleet.pki, "bridge")) as bridge:
         bridge.subscribe(every_camera_filter(Channel.STATUS))
@@ -161,4 +163,4 @@ def test_a_will_on_a_topic_of_another_is_left_to_nobody(fleet: Layout, broker: t
                 link.shutdown(socket.SHUT_RDWR)
                 assert visitor.disconnected.wait(WAIT_S)
         wills = [(yard_status, b"the last of it")]
-        bridge._await(lambda: [heard for heard in bridge.messages if heard[1] == wills[0][1]] == wills)
+        bridge._wait_for(lambda: [message for message in bridge.messages if message[1] == wills[0][1]] == wills)

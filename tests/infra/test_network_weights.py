@@ -1,4 +1,4 @@
-"""Weights of a user's network: read from files, or fetched by a library."""
+"""Weights of a user's network, from files or from a library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from processors.networks import library
 from schemas.errors import BundleError, ConfigError
 
 
-def test_weights_are_read_from_safetensors_or_a_state_dict_and_from_nothing_else(tmp_path: Path) -> None:
+def test_weights_are_read_only_from_safetensors_or_a_state_dict(tmp_path: Path) -> None:
     state = {"weight": torch.ones(2, 3)}
     save_file(state, tmp_path / "a.safetensors")
     torch.save({"state_dict": state}, tmp_path / "b.pt")
@@ -29,12 +29,14 @@ def test_weights_are_read_from_safetensors_or_a_state_dict_and_from_nothing_else
         assert torch.equal(read_state(tmp_path / name)["weight"], state["weight"])
     with pytest.raises(BundleError, match=r"^--weights: expected a state dict, tensors by name, got another object"):
         read_state(tmp_path / "c.pt")
-    with pytest.raises(BundleError, match=r"^--weights: expected a safetensors file, got d\.safetensors: ") as refused:
+    with pytest.raises(BundleError, match=r"^--weights: expected a safetensors file, got d\.safetensors: ") as caught:
         read_state(tmp_path / "d.safetensors")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_a_library_cannot_fetch_are_one_error_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no host\nat all")
 
@@ -42,8 +44,8 @@ def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkey
     models = SimpleNamespace(get_model_weights=lambda _: meta, get_model=offline)
     monkeypatch.setattr(networks, "library", lambda _: SimpleNamespace(models=models, create_model=offline))
     monkeypatch.setattr(networks, "torchvision_network", lambda *_, **__: None)
-    kept = {"input_size": (3, 8, 8), "mean": (0.0,), "std": (1.0,)}
-    monkeypatch.setattr(networks, "timm_network", lambda *_: SimpleNamespace(pretrained_cfg=kept))
+    stored = {"input_size": (3, 8, 8), "mean": (0.0,), "std": (1.0,)}
+    monkeypatch.setattr(networks, "timm_network", lambda *_: SimpleNamespace(pretrained_cfg=stored))
     with pytest.raises(BundleError, match=r"^torchvision: expected the weights of net, got no host\. Correct the name"):
         networks.of_torchvision("net", "default", tmp_path, None, None)
     with pytest.raises(BundleError, match=r"^timm: expected the weights of net, got no host\. Correct the name"):
@@ -54,29 +56,29 @@ def test_weights_that_a_library_cannot_fetch_are_one_line(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_a_network_of_torchvision_that_converts_its_input_has_the_same_logits_in_a_bundle(
+def test_a_torchvision_network_that_converts_its_input_has_the_same_logits_in_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     torch.manual_seed(0)
-    kept = models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: kept)
+    stored = models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: stored)
     found = networks.of_torchvision(name, "default", tmp_path, None, None)
     assert found.normalisation is not None
     chosen = models.get_model_weights(name).DEFAULT
     usual, own = chosen.transforms(), models.get_model(name, weights=chosen).eval()
     factory = getattr(library, str(found.factory).partition(":")[2])
-    made = factory(**found.factory_arguments).eval()
-    made.load_state_dict(read_state(tmp_path / found.weights))
+    loaded = factory(**found.factory_arguments).eval()
+    loaded.load_state_dict(read_state(tmp_path / found.weights))
     pictures = torch.rand(2, 3, found.height, found.width)
     with torch.inference_mode():
         expected, logits = (
             network((pictures - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
-            for network, mean, std in ((own, usual.mean, usual.std), (made, *found.normalisation))
+            for network, mean, std in ((own, usual.mean, usual.std), (loaded, *found.normalisation))
         )
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_a_note_names_its_normalisation(
+def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_with_a_note(
     tmp_path: Path,
 ) -> None:
     network = models.googlenet(weights=None, num_classes=3, aux_logits=True, init_weights=False)
@@ -86,7 +88,7 @@ def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_a_note_names_i
     assert any("need --preset half" in note for note in found.notes)
 
 
-def test_a_vision_transformer_of_large_pictures_is_made_again_in_that_size(
+def test_a_vision_transformer_for_large_pictures_is_rebuilt_in_that_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def small(**changes: Any) -> models.VisionTransformer:
@@ -100,5 +102,5 @@ def test_a_vision_transformer_of_large_pictures_is_made_again_in_that_size(
 
     monkeypatch.setattr(models, "get_model", get_model)
     found = networks.of_torchvision("vit_h_14", "default", tmp_path, None, None)
-    made = library.torchvision_network(**found.factory_arguments)
-    made.load_state_dict(read_state(tmp_path / found.weights))
+    loaded = library.torchvision_network(**found.factory_arguments)
+    loaded.load_state_dict(read_state(tmp_path / found.weights))

@@ -1,4 +1,4 @@
-"""What is built is what is here, and a camera needs no torch."""
+"""The wheel and the source distribution have all files, and an edge installation has no torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from infra.release.packaging import build, install
 from lab.experiments.codefend.plan import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[2]
-TAKEN_IN = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
+ASSETS = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
 PACKAGES = ("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles")
 
-REMADE = "bundles/restorer/without-attack.safetensors"
-"""Weights that experiments of a checkout compare with. A command makes them again."""
+REBUILT = "bundles/restorer/without-attack.safetensors"
+"""Weights that experiments of a checkout compare with, and that a command can create again."""
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_wheel_has_every_package_and_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     networks = tuple(f"lab/networks/{name}/" for name in ("densenet", "mobilenet", "qusecnets"))
-    checkout = ("lab/aigan/models/", "lab/backdoor/models/", *networks, REMADE)
-    assert inside == {name for name in tracked_files(*PACKAGES) if not name.startswith(checkout)} | TAKEN_IN
+    checkout = ("lab/aigan/models/", "lab/backdoor/models/", *networks, REBUILT)
+    assert inside == {name for name in tracked_files(*PACKAGES) if not name.startswith(checkout)} | ASSETS
     assert wheel.stat().st_size < 30 * 2**20
 
 
@@ -53,10 +53,10 @@ def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     models = (*CATALOGUE, "cnn-d-1", "resnet20-random", "resnet20-two")
-    left_out = tuple(f"lab/backdoor/models/{name}/" for name in models)
-    wanted = {name for name in tracked_files() if not name.startswith((".", REMADE, *left_out))}
-    assert inside - {"PKG-INFO", ".gitignore"} == wanted | TAKEN_IN
-    assert sdist.stat().st_size < 100 * 10**6, "the most that PyPI takes"
+    excluded = tuple(f"lab/backdoor/models/{name}/" for name in models)
+    expected = {name for name in tracked_files() if not name.startswith((".", REBUILT, *excluded))}
+    assert inside - {"PKG-INFO", ".gitignore"} == expected | ASSETS
+    assert sdist.stat().st_size < 100 * 10**6, "the limit of PyPI"
 
 
 @pytest.mark.slow
@@ -75,9 +75,9 @@ def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_pat
         check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert "--rotate" in help_page.stdout
-    refused = subprocess.run(
+    rejected = subprocess.run(
         [str(binaries / "pointillist"), "process", "--bundle", "x", "--kafka", "localhost:1"],
         check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
-    assert refused.returncode == 2
-    assert "pointillist[server]" in refused.stderr
+    assert rejected.returncode == 2
+    assert "pointillist[server]" in rejected.stderr

@@ -22,7 +22,7 @@ URLS = [
 
 @pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("option", ["", "--database=", "--connect-timeout-s="])
-def test_no_url_stays_among_the_arguments_and_each_comes_back(url: str, option: str) -> None:
+def test_urls_are_moved_from_the_arguments_to_variables_and_restored(url: str, option: str) -> None:
     arguments = ["camera", "attach", f"{option}{url}", "--name", "lab/door", f"{option}{url}"]
     shown, variables = hidden(arguments, {})
     assert "://" not in " ".join(shown)
@@ -32,7 +32,7 @@ def test_no_url_stays_among_the_arguments_and_each_comes_back(url: str, option: 
     assert resolve("env:NOT_SET") == "env:NOT_SET"
 
 
-def test_a_variable_that_is_set_already_is_left_alone_and_so_is_what_names_it() -> None:
+def test_existing_variables_and_references_to_them_are_kept() -> None:
     taken = {"POINTILLIST_URL_1": "sqlite://", "MY_URL": "sqlite://"}
     arguments = ["record", "--database", "env:MY_URL", "--quarantine", "s3://bucket"]
     shown, variables = hidden(arguments, taken)
@@ -41,7 +41,7 @@ def test_a_variable_that_is_set_already_is_left_alone_and_so_is_what_names_it() 
     assert revealed(shown, taken | variables) == arguments
 
 
-def test_a_command_started_again_gets_its_options_as_they_were() -> None:
+def test_a_restarted_command_gets_its_original_options() -> None:
     command = [*COMMAND, "topics", "--kafka=tcp://nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -49,7 +49,7 @@ def test_a_command_started_again_gets_its_options_as_they_were() -> None:
     assert "'tcp://nowhere'" in done.stderr
 
 
-def test_a_running_command_shows_no_url_to_others(tmp_path: Path) -> None:
+def test_a_running_command_hides_its_urls_from_other_users(tmp_path: Path) -> None:
     command = [*COMMAND, "camera", "attach", "rtsp://u:sec/ret@127.0.0.1:9/x"]
     options = ["--name", "lab/door", "--mqtt", "127.0.0.1:9", "--spool", str(tmp_path), "--connect-timeout-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
@@ -57,16 +57,16 @@ def test_a_running_command_shows_no_url_to_others(tmp_path: Path) -> None:
     try:
         arguments = Path(f"/proc/{child.pid}/cmdline")
 
-        def started_again() -> bool:
+        def has_restarted() -> bool:
             assert child.poll() is None
             return "env:POINTILLIST_URL_1" in arguments.read_text()
 
-        wait_until(started_again, "the command to start again")
+        wait_until(has_restarted, "the command to start again")
         assert "ret@" not in arguments.read_text()
-        _, said = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=60)
     finally:
         child.kill()
         child.wait()
     assert child.returncode == 2
-    assert said.splitlines()[-1].startswith("error: rtsp://")  # the address has arrived
-    assert "sec/ret" not in said
+    assert errors.splitlines()[-1].startswith("error: rtsp://")  # the address has arrived
+    assert "sec/ret" not in errors

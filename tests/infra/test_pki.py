@@ -1,4 +1,4 @@
-"""The fleet's authority, enrolments, and the commands that make them; no brokers."""
+"""The fleet's authority, enrolments and the commands that create them, without brokers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.waiting import until
 DOOR = CameraId("site/door")
 
 
-def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
+def test_only_the_owner_can_read_secret_files(fleet: Layout) -> None:
     enroll_camera(fleet, DOOR)
     share_name(fleet.pki)
     Roles(Authority(fleet.pki)).write_rights()
@@ -57,7 +57,7 @@ def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
     assert not [path for path in public if "PRIVATE" in path.read_text()]
 
 
-def test_a_camera_is_no_server_and_a_role_is_no_camera(fleet: Layout) -> None:
+def test_a_camera_s_certificate_is_for_clients_and_no_role_has_a_camera_s_name(fleet: Layout) -> None:
     own = x509.load_pem_x509_certificates(fleet.enrolment(DOOR).read_bytes())[0]
     uses = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [use._name for use in uses] == ["clientAuth"]
@@ -66,14 +66,14 @@ def test_a_camera_is_no_server_and_a_role_is_no_camera(fleet: Layout) -> None:
         Roles(Authority(fleet.pki)).issue("site/door", LOCAL_HOSTS)
 
 
-def test_a_second_authority_is_not_made_over_the_first(fleet: Layout) -> None:
+def test_an_existing_authority_is_not_overwritten(fleet: Layout) -> None:
     before = (fleet.pki / "ca.crt").read_text()
     with pytest.raises(StateError, match="got an existing one, whose certificates would become worthless"):
         Authority.create(fleet.pki)
     assert (fleet.pki / "ca.crt").read_text() == before
 
 
-def test_certificates_that_hold_stay_and_others_are_issued_anew(fleet: Layout) -> None:
+def test_valid_certificates_are_kept_and_others_are_issued_again(fleet: Layout) -> None:
     roles = Roles(Authority(fleet.pki))
     kept = (roles.folder("bridge") / "tls.crt").read_text()
     server = (roles.folder("mosquitto") / "tls.crt").read_text()
@@ -89,7 +89,7 @@ def test_certificates_that_hold_stay_and_others_are_issued_anew(fleet: Layout) -
     assert not good_for(found, ("broker.example",), 10_000)
 
 
-def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(tmp_path: Path) -> None:
+def test_each_revocation_list_is_newer_than_the_last_and_valid_now(tmp_path: Path) -> None:
     authority = Authority.create(tmp_path / "pki")
     times = []
     for serial in range(1, 5):
@@ -101,7 +101,7 @@ def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(
     assert times[-1] < datetime.datetime.now(datetime.UTC)
 
 
-def test_after_a_list_that_a_clock_ahead_has_dated_the_next_is_valid_now(
+def test_a_revocation_list_is_valid_now_even_after_one_dated_in_the_future(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority.create(tmp_path / "pki")
@@ -114,15 +114,15 @@ def test_after_a_list_that_a_clock_ahead_has_dated_the_next_is_valid_now(
     assert found.last_update_utc < datetime.datetime.now(datetime.UTC)
 
 
-def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
+def test_the_longest_camera_name_is_enrolled_and_a_longer_one_is_one_error_line(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert run("ca", "init", "--state", state).exit_code == 0
     longest = f"{'s' * 32}/{'c' * 31}"
     assert run("enroll", longest, "--out", tmp_path / "longest", "--state", state).exit_code == 0
     assert Enrolment.read(tmp_path / "longest").camera == longest
     for name in (f"{'s' * 63}/{'c' * 63}", f"{longest}c", f"site/{'c' * 60}"):
-        said = refusal(run("enroll", name, "--out", tmp_path / "out", "--state", state))
-        assert said.startswith("camera: expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got ")
+        line = refusal(run("enroll", name, "--out", tmp_path / "out", "--state", state))
+        assert line.startswith("camera: expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got ")
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +139,9 @@ def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(t
         (lambda text: text.replace("camera: site/door\n", ""), "expected an enrolment"),
     ],
 )
-def test_a_damaged_enrolment_is_refused_in_words(fleet: Layout, tmp_path: Path, change: object, words: str) -> None:
+def test_a_damaged_enrolment_is_rejected_with_its_cause(
+    fleet: Layout, tmp_path: Path, change: object, words: str
+) -> None:
     assert callable(change)
     enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "file")
     (tmp_path / "file").write_text(change((tmp_path / "file").read_text()))
@@ -147,16 +149,16 @@ def test_a_damaged_enrolment_is_refused_in_words(fleet: Layout, tmp_path: Path, 
         Enrolment.read(tmp_path / "file")
 
 
-def test_an_ended_enrolment_and_another_name_are_refused_by_the_command(fleet: Layout, tmp_path: Path) -> None:
+def test_an_expired_enrolment_and_another_name_are_rejected_by_the_command(fleet: Layout, tmp_path: Path) -> None:
     enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "ended", "127.0.0.1:1", days=-0.5)
-    said = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "ended"))
-    assert "expected a valid enrolment of site/door, got one that ended at" in said
+    line = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "ended"))
+    assert "expected a valid enrolment of site/door, got one that ended at" in line
     enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "door", "127.0.0.1:1")
-    said = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "door", "--name", "site/yard"))
-    assert said.startswith("--name: expected site/door")
+    line = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "door", "--name", "site/yard"))
+    assert line.startswith("--name: expected site/door")
 
 
-def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) -> None:
+def test_the_commands_create_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) -> None:
     state, out = tmp_path / "state", tmp_path / "door.enrolment"
     assert run("ca", "init", "--state", state, "--host", "broker.example").exit_code == 0
     assert refusal(run("ca", "init", "--state", state)).endswith("complete this one by `ca init --keep`.")
@@ -178,7 +180,7 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
     assert refused(state / "pki") == set()
 
 
-def test_a_camera_that_was_enrolled_again_gets_an_accepted_key_from_a_scenario(tmp_path: Path) -> None:
+def test_a_scenario_issues_an_accepted_key_to_a_camera_that_was_enrolled_again(tmp_path: Path) -> None:
     state, scenario, out = tmp_path / "state", tmp_path / "scenario.yaml", tmp_path / "door.enrolment"
     scenario.write_text("site: site\ncameras:\n- {name: door, source: {kind: scene}}\n")
     layout = Layout(state)
@@ -189,7 +191,7 @@ def test_a_camera_that_was_enrolled_again_gets_an_accepted_key_from_a_scenario(t
     assert layout.camera_key(DOOR).generation == Enrolment.read(layout.enrolment(DOOR)).key.generation == 1
 
 
-def test_an_enrolment_after_a_revocation_replaces_the_key_that_this_machine_holds(tmp_path: Path) -> None:
+def test_an_enrolment_after_a_revocation_replaces_the_key_in_the_state_folder(tmp_path: Path) -> None:
     state, scenario, out = tmp_path / "state", tmp_path / "scenario.yaml", tmp_path / "door.enrolment"
     scenario.write_text("site: site\ncameras:\n- {name: door, source: {kind: scene}}\n")
     layout = Layout(state)
@@ -216,7 +218,7 @@ def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout
     ]
 
 
-def test_keys_certificates_and_backups_are_in_an_audit_log_that_exists(tmp_path: Path) -> None:
+def test_keys_certificates_and_backups_are_in_the_audit_log_if_it_exists(tmp_path: Path) -> None:
     layout, fresh = Layout(tmp_path / "state"), Layout(tmp_path / "fresh")
 
     def run_all() -> None:
@@ -255,7 +257,7 @@ def test_keys_certificates_and_backups_are_in_an_audit_log_that_exists(tmp_path:
     ]
 
 
-def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(fleet: Layout, tmp_path: Path) -> None:
+def test_missing_or_mismatched_files_for_tls_are_named(fleet: Layout, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ca.crt: expected the authority's certificate, got No such file"):
         Tls.of_folder(tmp_path)
     roles = fleet.pki / "roles"
@@ -273,26 +275,26 @@ def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(flee
         role_tls(fleet.pki, "bridge-9")
 
 
-def test_hosts_are_always_verified(fleet: Layout) -> None:
+def test_tls_contexts_always_verify_host_names(fleet: Layout) -> None:
     for tls in (role_tls(fleet.pki, "bridge"), Tls(None)):
         context = tls.context()
         assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
 
 
-def test_a_password_is_in_no_text_of_its_login_and_none_is_sent_without_tls(tmp_path: Path) -> None:
+def test_a_password_is_never_printed_and_never_sent_without_tls(tmp_path: Path) -> None:
     login = Login.parse("recorder:hunter2:x\n")
     assert login.password.get_secret_value() == "hunter2:x"
     assert "hunter2" not in f"{login!r} {KafkaAccess('a:1', Tls(None), login)!r}"
     for text in ("", "hunter2", "user:", ":hunter2"):
-        with pytest.raises(SecretError) as refused_:
+        with pytest.raises(SecretError) as caught:
             Login.parse(text)
-        assert "hunter2" not in str(refused_.value)
+        assert "hunter2" not in str(caught.value)
     (tmp_path / "login").write_text("recorder:hunter2")
     with pytest.raises(ConfigError, match="kafka_tls is missing: a password is sent to Kafka only by TLS"):
         kafka_place("127.0.0.1:1", None, "recorder", login=tmp_path / "login")
 
 
-async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_path: Path) -> None:
+async def test_a_key_of_a_revoked_generation_is_rejected_while_a_role_runs(tmp_path: Path) -> None:
     file, keys = tmp_path / "generations.json", KeyRing(SECRET)
     write_json(file, {})
     assert keys.key(DOOR, 0).generation == 0
@@ -323,8 +325,8 @@ async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_pat
     assert await role == "worked"
 
 
-def copied(fleet: Layout, to: Path) -> Path:
-    """A copy of the authority's own files."""
+def copy_authority(fleet: Layout, to: Path) -> Path:
+    """Copy the files of the authority to a new folder and return it."""
     to.mkdir()
     for name in ("ca.crt", "ca.key", "crl.pem"):
         (to / name).write_bytes((fleet.pki / name).read_bytes())
@@ -338,15 +340,17 @@ def copied(fleet: Layout, to: Path) -> Path:
         ("revoked.json", r"revoked\.json: expected JSON, got another form\. Restore the file\."),
     ],
 )
-def test_a_damaged_file_of_the_authority_is_one_line(fleet: Layout, tmp_path: Path, name: str, message: str) -> None:
-    folder = copied(fleet, tmp_path / "pki")
+def test_a_damaged_file_of_the_authority_is_one_error_line(
+    fleet: Layout, tmp_path: Path, name: str, message: str
+) -> None:
+    folder = copy_authority(fleet, tmp_path / "pki")
     (folder / name).write_text("{")
     with pytest.raises(StateError, match=message):
         Authority(folder).revoked()
 
 
 @pytest.mark.parametrize("name", ["fleet.secret", "pki/refused", "pki/bridges.share", "pki/cameras/site/door.serials"])
-def test_a_flipped_bit_in_a_file_of_identities_is_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
+def test_a_flipped_bit_in_a_file_of_identities_is_one_error_line_that_names_the_file(tmp_path: Path, name: str) -> None:
     fleet = make_fleet(tmp_path / "fleet")
     fleet.fleet_secret()
     enroll_camera(fleet, DOOR)
@@ -363,13 +367,13 @@ def test_a_flipped_bit_in_a_file_of_identities_is_one_line_that_names_the_file(t
     pytest.fail("expected a refusal")
 
 
-def test_a_damaged_number_of_a_certificate_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_serial_number_is_one_error_line(tmp_path: Path) -> None:
     fleet = make_fleet(tmp_path / "fleet")
     enroll_camera(fleet, DOOR)
     file = fleet.pki / "cameras" / "site" / "door.serials"
     file.write_text(file.read_text() + "xyz\n")
-    said = refusal(run("revoke", DOOR, "--state", fleet.folder))
-    assert said.startswith(f"{file}: expected a hexadecimal number in each line, got 'xyz'.")
+    line = refusal(run("revoke", DOOR, "--state", fleet.folder))
+    assert line.startswith(f"{file}: expected a hexadecimal number in each line, got 'xyz'.")
 
 
 def test_a_damaged_key_of_a_camera_is_written_again(tmp_path: Path) -> None:
@@ -382,7 +386,7 @@ def test_a_damaged_key_of_a_camera_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
-def test_a_damaged_revocation_list_is_made_again_by_the_next_revocation(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_revocation_list_is_written_again_by_the_next_revocation(tmp_path: Path, content: bytes) -> None:
     authority = Authority.create(tmp_path / "pki")
     authority.revoke({1: "site/gate"})
     (authority.folder / "crl.pem").write_bytes(content)
@@ -390,14 +394,14 @@ def test_a_damaged_revocation_list_is_made_again_by_the_next_revocation(tmp_path
     assert authority.on_list() >= {1, 2}
 
 
-def test_an_authority_without_a_list_has_revoked_nobody(fleet: Layout, tmp_path: Path) -> None:
-    folder = copied(fleet, tmp_path / "pki")
+def test_an_authority_without_a_revocation_list_has_revoked_no_certificate(fleet: Layout, tmp_path: Path) -> None:
+    folder = copy_authority(fleet, tmp_path / "pki")
     (folder / "crl.pem").unlink()
     assert Authority(folder).on_list() == set()
     assert Authority(folder).revoked() == {}
 
 
-def test_a_creation_that_ended_before_the_revocation_list_is_completed(tmp_path: Path) -> None:
+def test_an_authority_created_without_its_revocation_list_is_completed(tmp_path: Path) -> None:
     state = tmp_path / "state"
     authority = Authority.create(state / "pki")
     for name in ("crl.pem", "revoked.json"):
@@ -408,7 +412,7 @@ def test_a_creation_that_ended_before_the_revocation_list_is_completed(tmp_path:
     assert (authority.folder / "roles" / "mosquitto" / "crl.pem").read_bytes() == written
 
 
-def test_a_certificate_of_another_authority_is_not_ours(fleet: Layout, tmp_path: Path) -> None:
+def test_a_certificate_of_another_authority_does_not_count_as_issued(fleet: Layout, tmp_path: Path) -> None:
     other = Authority.create(tmp_path / "other")
     theirs = x509.load_pem_x509_certificate(other.issue("bridge").certificate.encode())
     assert other.issued(theirs)
@@ -426,19 +430,19 @@ def test_a_host_is_an_address_or_a_name(host: str, kind: type[x509.GeneralName])
 
 
 @pytest.mark.parametrize("host", ["bär", "", "*", "*.org", "a..b", "-a.example", "broker.example:8883", "x" * 64])
-def test_a_host_that_is_neither_is_one_line(host: str, fleet: Layout) -> None:
+def test_an_invalid_host_is_one_error_line(host: str, fleet: Layout) -> None:
     for command in (("init", "--keep"), ("role", "mosquitto")):
-        said = refusal(run("ca", *command, "--state", fleet.folder, "--host", host))
-        assert said == f"host: expected a name or an address, got {host!r}. Correct it."
+        line = refusal(run("ca", *command, "--state", fleet.folder, "--host", host))
+        assert line == f"host: expected a name or an address, got {host!r}. Correct it."
 
 
 @pytest.mark.parametrize("host", ["::1", "broker", "mqtt_1.site-2.example", "*.example.org"])
-def test_a_certificate_may_be_for_an_address_a_name_or_any_first_label(host: str, fleet: Layout) -> None:
+def test_a_certificate_may_be_for_an_address_a_name_or_a_wildcard(host: str, fleet: Layout) -> None:
     assert run("ca", "role", "mosquitto", "--state", fleet.folder, "--host", host).exit_code == 0
     assert host in certificate_hosts(Roles(Authority(fleet.pki)).folder("mosquitto") / "tls.crt")
 
 
-def test_the_revocation_of_a_camera_without_a_certificate_says_so(fleet: Layout) -> None:
+def test_the_revocation_of_a_camera_without_a_certificate_warns(fleet: Layout) -> None:
     done = run("revoke", "site/dorr", "--state", fleet.folder)
     assert done.output.startswith("site/dorr: 0 certificates revoked (none was issued for this name: check it), keys")
 
@@ -463,7 +467,7 @@ async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
 
 
 @pytest.mark.parametrize("error", [ConfigError("too many open files"), RuntimeError("a defect")])
-async def test_a_failed_read_of_the_generations_is_logged_once_and_tried_again(
+async def test_a_failed_read_of_the_generations_is_logged_once_and_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(generations, "POLL_S", 0.0)
@@ -482,7 +486,7 @@ async def test_a_failed_read_of_the_generations_is_logged_once_and_tried_again(
     assert [each["event"] for each in logs] == ["generations_not_read", "generations_read"]
 
 
-def test_each_of_several_authorities_in_one_text_is_trusted(tmp_path: Path) -> None:
+def test_every_authority_in_a_bundle_of_certificates_is_trusted(tmp_path: Path) -> None:
     authorities = [Authority.create(tmp_path / name) for name in ("one", "two")]
     context = Tls("".join(each.pem for each in authorities)).context()
 
@@ -490,34 +494,34 @@ def test_each_of_several_authorities_in_one_text_is_trusted(tmp_path: Path) -> N
     assert found == {each.pem.strip() for each in authorities}
 
 
-def test_a_text_with_another_form_of_certificate_is_left_to_openssl(tmp_path: Path) -> None:
+def test_certificates_in_another_pem_form_are_parsed_by_openssl(tmp_path: Path) -> None:
     plain, trusted = (Authority.create(tmp_path / name).pem for name in ("one", "two"))
     mixed = plain + trusted.replace(" CERTIFICATE-", " X509 CERTIFICATE-")
     assert len(Tls(mixed).context().get_ca_certs()) == 2
 
 
-def test_an_attached_camera_gets_a_new_enrolment_from_a_new_authority_and_after_its_own_has_expired(
+def test_an_attached_camera_is_enrolled_again_after_a_new_authority_or_expiry(
     tmp_path: Path,
 ) -> None:
     layout, camera = Layout(tmp_path / "state"), CameraId("site/attached")
 
-    def handed_out() -> str:
+    def issued_authorities() -> str:
         issued_identity(layout, camera)
         return (Enrolment.read(layout.enrolment(camera)).tls.authorities or "").strip()
 
     prepare_identities(layout, [], UpSettings())
-    assert handed_out() == Authority(layout.pki).pem.strip()
+    assert issued_authorities() == Authority(layout.pki).pem.strip()
     same = layout.enrolment(camera).read_text()
-    assert handed_out()
+    assert issued_authorities()
     assert layout.enrolment(camera).read_text() == same
     layout.pki.rename(tmp_path / "lost")
     prepare_identities(layout, [], UpSettings())
-    assert handed_out() == Authority(layout.pki).pem.strip()
+    assert issued_authorities() == Authority(layout.pki).pem.strip()
     enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=-0.5)
-    assert handed_out() == Authority(layout.pki).pem.strip()
+    assert issued_authorities() == Authority(layout.pki).pem.strip()
 
 
-def test_the_url_of_a_backup_which_may_hold_a_password_is_not_in_the_audit_log(tmp_path: Path) -> None:
+def test_the_url_of_a_backup_is_not_in_the_audit_log(tmp_path: Path) -> None:
     layout, fresh = Layout(tmp_path / "state"), Layout(tmp_path / "fresh")
     layout.fleet_secret()
     store = Store(layout.console_url)

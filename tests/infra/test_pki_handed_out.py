@@ -1,4 +1,4 @@
-"""What `pointillist ca init` lays down for roles in containers, each of which sees one folder; no brokers."""
+"""The folders that `pointillist ca init` writes for roles in containers, without brokers."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def init(layout: Layout) -> None:
     assert done.exit_code == 0, done.output
 
 
-def held(layout: Layout, name: str) -> dict[str, str]:
+def files_of(layout: Layout, name: str) -> dict[str, str]:
     return {file.name: file.read_text() for file in role_folder(layout.pki, name).iterdir()}
 
 
-def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(layout: Layout) -> None:
+def test_the_folder_of_each_role_contains_only_its_own_key_material(layout: Layout) -> None:
     init(layout)
     own = {"ca.crt", "tls.crt", "tls.key"}
-    assert {name: set(held(layout, name)) - own for name in (*SERVERS, *CLIENTS)} == {
+    assert {name: set(files_of(layout, name)) - own for name in (*SERVERS, *CLIENTS)} == {
         "mosquitto": {"mosquitto.acl", "crl.pem"},
         "kafka": {"keystore.pem"},
         "postgresql": set(),
@@ -55,11 +55,11 @@ def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(
         "admin": set(), "audit": set(), "health": set(), "monitor": set(),
         "announcer": set(), "homeassistant": set(),
     }  # fmt: skip
-    assert held(layout, "bridge")["bridges.share"] == share_name(layout.pki)
-    kafka = held(layout, "kafka")
+    assert files_of(layout, "bridge")["bridges.share"] == share_name(layout.pki)
+    kafka = files_of(layout, "kafka")
     assert kafka["keystore.pem"] == kafka["tls.key"] + kafka["tls.crt"]
     for name in (*SERVERS, *CLIENTS):
-        certificate = x509.load_pem_x509_certificate(held(layout, name)["tls.crt"].encode())
+        certificate = x509.load_pem_x509_certificate(files_of(layout, name)["tls.crt"].encode())
         uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         assert common_name(certificate) == name
         assert ("serverAuth" in {use._name for use in uses}) == (name in SERVERS)
@@ -67,7 +67,7 @@ def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(
         assert ("clientAuth" in {use._name for use in uses}) == (name in CLIENTS or name == "kafka")
 
 
-def test_a_second_time_it_keeps_what_holds_and_nobody_s_secret_changes(layout: Layout) -> None:
+def test_a_second_ca_init_changes_no_file(layout: Layout) -> None:
     init(layout)
     before = {file: file.read_bytes() for file in layout.folder.rglob("*") if file.is_file()}
     init(layout)
@@ -76,36 +76,36 @@ def test_a_second_time_it_keeps_what_holds_and_nobody_s_secret_changes(layout: L
 
 
 @pytest.mark.parametrize("command", [("ca", "role", "bridge"), ("ca", "renew"), ("ca", "init", "--keep")])
-def test_a_deleted_name_of_the_bridges_share_is_replaced_and_handed_to_each_bridge(
+def test_a_deleted_name_of_the_bridges_share_is_replaced_in_the_folder_of_each_bridge(
     layout: Layout, command: tuple[str, ...]
 ) -> None:
     init(layout)
     assert run("ca", "role", "bridge-2", "--state", layout.folder).exit_code == 0
-    leaked = held(layout, "bridge")["bridges.share"]
+    leaked = files_of(layout, "bridge")["bridges.share"]
     (layout.pki / "bridges.share").unlink()
     assert run(*command, "--state", layout.folder).exit_code == 0
-    assert leaked != held(layout, "bridge")["bridges.share"] == held(layout, "bridge-2")["bridges.share"]
-    assert held(layout, "bridge")["bridges.share"] == (layout.pki / "bridges.share").read_text()
+    assert leaked != files_of(layout, "bridge")["bridges.share"] == files_of(layout, "bridge-2")["bridges.share"]
+    assert files_of(layout, "bridge")["bridges.share"] == (layout.pki / "bridges.share").read_text()
 
 
-def test_the_cameras_of_a_scenario_are_enrolled_and_one_that_was_revoked_stays_so(layout: Layout) -> None:
+def test_the_cameras_of_a_scenario_are_enrolled_and_a_revoked_one_stays_revoked(layout: Layout) -> None:
     init(layout)
     assert [Enrolment.read(layout.enrolment(camera)).key.export() for camera in CAMERAS] == [
         layout.camera_key(camera).export() for camera in CAMERAS
     ]
-    gone = CAMERAS[0]
-    assert run("revoke", gone, "--state", layout.folder).exit_code == 0
+    revoked = CAMERAS[0]
+    assert run("revoke", revoked, "--state", layout.folder).exit_code == 0
     for _ in range(2):
-        lists = held(layout, "mosquitto")
-        assert f"user {gone}\ntopic deny #" in lists["mosquitto.acl"]
+        lists = files_of(layout, "mosquitto")
+        assert f"user {revoked}\ntopic deny #" in lists["mosquitto.acl"]
         assert lists["crl.pem"] == (layout.pki / "crl.pem").read_text()
         for role in ("bridge", "processor", "recorder"):
-            assert json.loads(held(layout, role)["generations.json"]) == {gone: 1}
+            assert json.loads(files_of(layout, role)["generations.json"]) == {revoked: 1}
         init(layout)
-    assert refused(layout.pki) == {gone}
+    assert refused(layout.pki) == {revoked}
 
 
-def test_the_group_reads_the_keys_of_servers_alone(layout: Layout) -> None:
+def test_the_group_can_read_only_the_keys_of_servers(layout: Layout) -> None:
     init(layout)
     private = [layout.secret_file, *layout.keys.rglob("*.key"), *layout.folder.rglob("*.enrolment")]
     private += [file for file in layout.pki.rglob("*") if file.is_file() and "PRIVATE" in file.read_text()]
@@ -115,7 +115,7 @@ def test_the_group_reads_the_keys_of_servers_alone(layout: Layout) -> None:
     assert layout.pki / "ca.key" in private
 
 
-def test_the_group_reads_a_renewed_key_before_the_certificate_changes(
+def test_a_renewed_key_is_readable_by_the_group_before_the_certificate_changes(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     init(layout)
@@ -133,11 +133,11 @@ def test_the_group_reads_a_renewed_key_before_the_certificate_changes(
     assert modes == [0o640]
 
 
-def test_another_fleet_secret_than_the_one_that_was_laid_down_is_one_line(
+def test_a_fleet_secret_other_than_the_stored_one_is_one_error_line(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     init(layout)
     monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "00" * 32)
-    said = refusal(run("ca", "init", "--keep", "--state", layout.folder))
-    assert said.startswith(f"POINTILLIST_FLEET_SECRET: expected the fleet secret of {layout.secret_file}, got another")
-    assert SECRET not in said
+    line = refusal(run("ca", "init", "--keep", "--state", layout.folder))
+    assert line.startswith(f"POINTILLIST_FLEET_SECRET: expected the fleet secret of {layout.secret_file}, got another")
+    assert SECRET not in line

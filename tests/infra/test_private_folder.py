@@ -1,4 +1,4 @@
-"""Other users of the machine read nothing of a state folder."""
+"""The permissions of a state folder, which other users cannot read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def open_to_others(folder: Path) -> list[str]:
     return [str(path) for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
 
 
-def test_a_state_folder_and_what_is_made_in_it_are_its_owners_alone(tmp_path: Path) -> None:
+def test_a_state_folder_and_its_new_files_are_private_to_the_owner(tmp_path: Path) -> None:
     state = tmp_path / "parent" / "state"
     with private_folder(state):
         (state / "pointillist.sqlite").touch()
@@ -31,7 +31,7 @@ def test_a_state_folder_and_what_is_made_in_it_are_its_owners_alone(tmp_path: Pa
     assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
-def test_a_folder_of_an_earlier_release_is_closed(tmp_path: Path) -> None:
+def test_the_permissions_of_an_earlier_release_are_restricted(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "quarantine").mkdir(parents=True)
     (state / "pointillist.sqlite").touch()
@@ -45,7 +45,7 @@ def test_a_folder_of_an_earlier_release_is_closed(tmp_path: Path) -> None:
     assert outside.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(StateError, match="state: expected a writable folder"),
@@ -55,6 +55,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def _umask() -> int:
-    now = os.umask(0o022)
-    os.umask(now)
-    return now
+    current = os.umask(0o022)
+    os.umask(current)
+    return current

@@ -1,4 +1,4 @@
-"""What a role may not do in Kafka is read from Kafka's own answer."""
+"""The rights of roles in Kafka: missing ones in Kafka's answer, and the documented table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.topics import KafkaTopic
 TABLE = (Path(__file__).parents[2] / "docs/operations/access.md").read_text().partition("\n## Who gets in\n")[2]
 
 
-def test_of_kafka_s_answer_what_is_not_allowed_is_told_and_what_is_not_there_is_left_to_the_role() -> None:
+def test_missing_rights_are_read_from_kafka_s_answer_and_missing_topics_are_ignored() -> None:
     used = {"a": {"READ", "WRITE"}, "b": {"READ"}, "c": {"WRITE"}, "d": {"READ"}, "e": {"READ"}}
     topics = [
         {"topic": "a", "error_code": 0, "authorized_operations": 1 << 3 | 1 << 8},

@@ -19,26 +19,26 @@ HOOK = {"name": "duty", "webhook_configs": [{"url": "http://127.0.0.1:1/"}]}
 MAIL = {"name": "mail", "email_configs": [{"to": "ada@example.org"}]}
 
 
-def written(folder: Path, document: object) -> Path:
+def write_receivers(folder: Path, document: object) -> Path:
     file = folder / "receivers.yml"
     file.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
     return file
 
 
 def matched(matchers: list[str]) -> set[str]:
-    """The alerts that matchers name."""
+    """Return the alerts that matchers name."""
     names = [found[2] for each in matchers if (found := re.fullmatch(r'alertname(=~?)"(.*)"', each))]
     return set(itertools.chain.from_iterable(name.split("|") for name in names))
 
 
-def test_every_alert_that_a_route_or_a_silence_names_is_raised_by_a_rule_or_by_the_monitor() -> None:
+def test_every_alert_in_routes_and_inhibitions_is_raised_by_a_rule_or_by_the_monitor() -> None:
     shipped = yaml.safe_load(SHIPPED.read_text())
     named = [matched(route["matchers"]) for route in shipped["route"]["routes"]]
     for rule in shipped["inhibit_rules"]:
         named += [matched(rule["source_matchers"]), matched(rule["target_matchers"])]
         assert named[-1]
         assert named[-2]
-        # What equals must be there on both sides: two that both lack it are equal as well.
+        # The label must exist on both sides, because Alertmanager treats two missing labels as equal.
         for label in rule.get("equal", []):
             for name in (named[-1] | named[-2]) - {ALERT_NAME}:
                 assert re.search(rf"by \([^)]*\b{label}\b", ALERTS[name]["expr"]), (name, label)
@@ -60,7 +60,7 @@ def test_the_summary_of_an_alert_gives_its_reason(kind: str, statistic: Statisti
     assert summary == f"site/door: The network answers the same {why}: a trigger in the scene? 9 frames."
 
 
-def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_down() -> None:
+def test_alerts_of_lost_or_damaged_frames_and_attacks_are_never_inhibited() -> None:
     names = {*ALERTS, ALERT_NAME} - {"PointillistStripShed"}
     always = {name for name in names if re.search("Lost|Shed$|Damaged|Backdoor|AttackSucceeds", name)}
     assert len(always) == 7
@@ -69,18 +69,18 @@ def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_do
 
 
 @pytest.mark.parametrize("role", [*instance_names("fleet", 1), *instance_names("fleet", 2)])
-def test_every_part_of_a_fleet_that_is_down_silences_the_alerts_about_its_cameras(role: str) -> None:
-    silenced: set[str] = set()
+def test_any_fleet_process_that_is_down_inhibits_the_alerts_about_its_cameras(role: str) -> None:
+    inhibited: set[str] = set()
     for rule in yaml.safe_load(SHIPPED.read_text())["inhibit_rules"]:
         if matched(rule["source_matchers"]) == {"PointillistRoleDown"}:
             [(equal, pattern)] = re.findall(r'\brole(=~?)"(.*?)"', " ".join(rule["source_matchers"]))
             if re.fullmatch(pattern if equal == "=~" else re.escape(pattern), role):
-                silenced |= matched(rule["target_matchers"])
-    assert "PointillistCamerasOffline" in silenced
+                inhibited |= matched(rule["target_matchers"])
+    assert "PointillistCamerasOffline" in inhibited
 
 
-def test_the_first_receiver_of_a_file_is_told_of_everything_at_the_shipped_times(tmp_path: Path) -> None:
-    found = configuration(written(tmp_path, {"receivers": [HOOK, MAIL], "global": {
+def test_the_first_receiver_of_a_file_gets_all_alerts_with_the_shipped_routes(tmp_path: Path) -> None:
+    found = configuration(write_receivers(tmp_path, {"receivers": [HOOK, MAIL], "global": {
         "smtp_smarthost": "mail.example.org:25", "smtp_from": "fleet@example.org",
     }}))  # fmt: skip
     assert found["route"]["receiver"] == "duty"
@@ -90,20 +90,20 @@ def test_the_first_receiver_of_a_file_is_told_of_everything_at_the_shipped_times
     assert found["inhibit_rules"] == shipped["inhibit_rules"]
 
 
-def test_routes_of_a_file_choose_the_receiver_whatever_the_time_of_grouping(tmp_path: Path) -> None:
+def test_routes_of_a_file_choose_the_receiver_within_each_shipped_route(tmp_path: Path) -> None:
     routes = [{"receiver": "mail", "matchers": ['severity="warning"']}]
     document = {"receivers": [HOOK, HOOK | {"name": "mail"}], "routes": routes}
-    found = configuration(written(tmp_path, document))
+    found = configuration(write_receivers(tmp_path, document))
     defence, sightings, critical, others = found["route"]["routes"]
     assert [each["routes"] for each in (defence, sightings, critical, others)] == [routes] * 4
     assert defence["group_wait"] == "1s"
     assert "&" not in as_yaml(found)
 
 
-def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Path) -> None:
+def test_files_that_a_receiver_names_are_relative_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     hook = {"url": "http://127.0.0.1:1/", "http_config": {"authorization": {"credentials_file": "token"}}}
-    found = configuration(written(tmp_path, {"receivers": [{"name": "duty", "webhook_configs": [hook]}]}))
+    found = configuration(write_receivers(tmp_path, {"receivers": [{"name": "duty", "webhook_configs": [hook]}]}))
     (receiver,) = found["receivers"]
     authorization = receiver["webhook_configs"][0]["http_config"]["authorization"]
     assert authorization == {"credentials_file": str(tmp_path / "token")}
@@ -125,20 +125,20 @@ def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Pa
         ({"receivers": [HOOK], "time_intervals": "hunter2"}, "accepts, got cannot unmarshal !!str … into"),
     ],
 )
-def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, document: object, expected: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        configuration(written(tmp_path, document))
-    assert expected in str(raised.value)
-    assert "\n" not in str(raised.value)
+def test_an_invalid_file_is_one_error_line(tmp_path: Path, document: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configuration(write_receivers(tmp_path, document))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         configuration(tmp_path / "none.yml")
 
 
-def test_no_password_of_a_broken_file_is_repeated(tmp_path: Path) -> None:
+def test_no_password_of_an_invalid_file_is_printed(tmp_path: Path) -> None:
     broken: Any = "receivers:\n  - name: duty\n    token: hunter2: [\n"
-    with pytest.raises(ConfigError) as raised:
-        configuration(written(tmp_path, broken))
-    assert "hunter2" not in str(raised.value)
+    with pytest.raises(ConfigError) as caught:
+        configuration(write_receivers(tmp_path, broken))
+    assert "hunter2" not in str(caught.value)

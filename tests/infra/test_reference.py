@@ -1,4 +1,4 @@
-"""The reference pages say what the code says, and leave nothing out."""
+"""The reference pages: equal to the text generated from the code, and complete."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @cache
-def made(name: str) -> str:
-    """The text of a page; some take seconds."""
+def page_text(name: str) -> str:
+    """Return the generated text of a page, cached because some take seconds."""
     return PAGES[name]()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_says_what_the_code_says(name: str) -> None:
-    assert (pages.DOCS / name).read_text(encoding="utf-8") == made(name), "`make reference` generates it"
+def test_a_page_equals_the_generated_text(name: str) -> None:
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == page_text(name), "`make reference` generates it"
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_key_field_and_option_is_explained(name: str) -> None:
-    """Messages apart: what `width` of a frame is needs no words there."""
-    rows = [line for line in made(name).splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+def test_every_key_field_and_option_has_a_description(name: str) -> None:
+    """Except the wire format from the check: a field such as `width` of a frame needs no description."""
+    rows = [line for line in page_text(name).splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     assert name == "reference/wire-format.md" or [row for row in rows if row.endswith("|  |")] == []
 
 
@@ -59,68 +59,68 @@ def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from commands(f"{name} {word}", each)
 
 
-def test_the_command_line_has_every_command_and_option() -> None:
+def test_the_page_of_the_command_line_has_every_command_and_option() -> None:
     register()
-    said = command_line()
+    page = command_line()
     for name, command in commands("pointillist", typer.main.get_command(app)):
-        section = re.split(rf"^#+ `{name}`$", said, flags=re.MULTILINE)[-1] if " " in name else said
+        section = re.split(rf"^#+ `{name}`$", page, flags=re.MULTILINE)[-1] if " " in name else page
         for option in (each for each in command.params if each.param_type_name == "option" and not each.hidden):
             assert all(f"`{each}`" in section for each in option.opts), f"{name} {option.opts}"
 
 
-def test_a_switch_whose_default_depends_on_the_machine_is_not_shown_as_off() -> None:
-    for name, shown in (("compile", ""), ("show", ""), ("combined", "`--no-combined`")):
+def test_a_switch_with_a_default_by_machine_has_no_documented_default() -> None:
+    for name, default in (("compile", ""), ("show", ""), ("combined", "`--no-combined`")):
         row = rf"^\| `--{name}`, `--no-{name}` \| *\| *(.*?) *\|"
-        assert re.findall(row, made("reference/command-line.md"), re.MULTILINE) == [shown]
+        assert re.findall(row, page_text("reference/command-line.md"), re.MULTILINE) == [default]
 
 
-def test_the_files_of_cameras_have_every_key() -> None:
+def test_the_pages_of_camera_files_have_every_key() -> None:
     real = cameras_file()
     simulated = SourceSettings.model_fields.keys() - keys_of("url") - keys_of("video")
     assert "seed" in simulated
-    assert [key for key in simulated if f"| `{key}` |" in real] == []  # simulated sources are refused there
-    assert keys_left_out(real, CameraFile) - simulated == set()
-    assert keys_left_out(scenario(), Scenario) == set()
+    assert [key for key in simulated if f"| `{key}` |" in real] == []  # simulated sources are rejected there
+    assert missing_keys(real, CameraFile) - simulated == set()
+    assert missing_keys(scenario(), Scenario) == set()
 
 
-def test_the_file_of_a_bundle_has_every_key() -> None:
-    said = made("reference/model-toml.md")
-    assert keys_left_out(said, BundleSettings) == {"stage"}  # each stage has a heading
-    assert '### `stage = "jpeg"`' in said
+def test_the_page_of_model_toml_has_every_key() -> None:
+    page = page_text("reference/model-toml.md")
+    assert missing_keys(page, BundleSettings) == {"stage"}  # each stage has a heading
+    assert '### `stage = "jpeg"`' in page
 
 
-def keys_left_out(page: str, kind: Any) -> set[str]:
-    """The keys of a model and of the models in it that have neither a row nor a heading."""
+def missing_keys(page: str, kind: Any) -> set[str]:
+    """Return the keys of a model, and of the models in it, that have neither a row nor a heading."""
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return {key for each in get_args(kind) for key in keys_left_out(page, each)}
-    found = {key for info in kind.model_fields.values() for key in keys_left_out(page, info.annotation)}
+        return {key for each in get_args(kind) for key in missing_keys(page, each)}
+    found = {key for info in kind.model_fields.values() for key in missing_keys(page, info.annotation)}
     own = {info.alias or name for name, info in kind.model_fields.items()}
     return found | {key for key in own if not re.search(rf"^(\| `{key}` \||## .*\b{key}\]+`$)", page, re.MULTILINE)}
 
 
-def test_metrics_are_all_there() -> None:
+def test_the_page_of_metrics_has_every_metric() -> None:
     source = (ROOT / "schemas" / "metrics.py").read_text()
     assert set(re.findall(r'"(pointillist_\w+)"', source)) == set(re.findall(r"`(pointillist_\w+)`", metrics()))
 
 
-def test_the_report_has_the_keys_that_are_written() -> None:
+def test_the_page_of_the_report_has_every_written_key() -> None:
     source = ast.parse((ROOT / "infra" / "audit" / "report.py").read_text())
     names = {
         field.target.id for kind in source.body if isinstance(kind, ast.ClassDef)
         for field in kind.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
     }  # fmt: skip
     assert len(names) > 25
-    said = report()
-    assert {name for name in names if f"| `{name}` |" not in said} == set()
+    page = report()
+    assert {name for name in names if f"| `{name}` |" not in page} == set()
 
 
-def test_rest_has_every_operation_and_the_wire_format_every_message_and_topic() -> None:
-    said = rest()
-    assert [each.path for each in OPERATIONS if f"### `{each.method} {each.path}`" not in said] == []
-    said = wire_format()
-    assert [name for name in pointillist_pb2.DESCRIPTOR.message_types_by_name if f"### `{name}`" not in said] == []
-    assert [topic for kind in (Channel, KafkaTopic) for topic in kind if f"| `{topic.value}` |" not in said] == []
-    assert "below 2^63" in said  # a comment of the file
+def test_the_pages_have_every_operation_message_and_topic() -> None:
+    page = rest()
+    assert [each.path for each in OPERATIONS if f"### `{each.method} {each.path}`" not in page] == []
+    page = wire_format()
+    assert [name for name in pointillist_pb2.DESCRIPTOR.message_types_by_name if f"### `{name}`" not in page] == []
+    assert [topic for kind in (Channel, KafkaTopic) for topic in kind if f"| `{topic.value}` |" not in page] == []
+    assert "below 2^63" in page  # a comment of the file
     values = [each for operation in OPERATIONS for each in (operation.query, (operation.body or {}).get("properties"))]
     described = {each["description"] for some in values for each in (some or {}).values() if "description" in each}
     assert len(described) > 10
@@ -137,7 +137,7 @@ def test_a_page_that_is_out_of_date_is_named(
     (tmp_path / "folder" / "two.md").write_text("two, by hand\n")
     monkeypatch.setattr(sys, "argv", ["reference", "--check"])
     assert main() == 1
-    said = capsys.readouterr().err
-    assert "docs/folder/two.md" in said
-    assert "one.md" not in said
+    errors = capsys.readouterr().err
+    assert "docs/folder/two.md" in errors
+    assert "one.md" not in errors
     assert (tmp_path / "folder" / "two.md").read_text() == "two, by hand\n"

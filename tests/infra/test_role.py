@@ -1,4 +1,4 @@
-"""What every role does before it runs."""
+"""The start of every role: traces and log lines."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from schemas.runtime import trace
 
 
 @pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
+def end_trace() -> Iterator[None]:
     yield
     trace.end()
 
 
-def test_stamps_are_written_only_where_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stamps_are_written_only_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POINTILLIST_TRACE", raising=False)
     begin_trace("bridge")
     assert not trace.on()
@@ -36,7 +36,7 @@ def test_stamps_are_written_only_where_a_folder_is_named(tmp_path: Path, monkeyp
     assert file.name.startswith("bridge-")
 
 
-def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_folder_of_stamps_is_one_error_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"POINTILLIST_TRACE: expected a writable folder, got .*file: File exists"):
@@ -66,11 +66,11 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkey
         ),
     ],
 )  # fmt: skip
-def test_an_event_is_a_line_that_a_person_reads(event: dict[str, object], line: str) -> None:
+def test_an_event_is_printed_as_a_readable_line(event: dict[str, object], line: str) -> None:
     assert readable_line(None, "info", {"timestamp": "2026-11-22T10:31:02.5Z"} | event) == line
 
 
-def test_events_are_words_at_a_terminal_and_json_elsewhere() -> None:
+def test_events_are_readable_on_a_terminal_and_json_elsewhere() -> None:
     log = "import structlog; from infra.process.role import configure_logs; configure_logs(); "
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""A role's certificates: renewed before they end, revoked in lists and in Kafka, presented without a restart."""
+"""Certificates of roles: renewed before they expire, revoked in lists and in Kafka, presented without a restart."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def fleet(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    with running_mosquitto(fleet) as place:
-        yield place
+    with running_mosquitto(fleet) as address:
+        yield address
 
 
 def certificate(layout: Layout, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate((role_folder(layout.pki, name) / "tls.crt").read_bytes())
 
 
-def let_in(place: tuple[str, int], context: ssl.SSLContext) -> bool:
-    """Whether the broker answers an MQTT client of that context with success."""
-    with socket.create_connection(place, WAIT_S) as plain:
+def is_accepted(address: tuple[str, int], context: ssl.SSLContext) -> bool:
+    """Return whether the broker accepts an MQTT client with this TLS context."""
+    with socket.create_connection(address, WAIT_S) as plain:
         try:
-            with context.wrap_socket(plain, server_hostname=place[0]) as link:
+            with context.wrap_socket(plain, server_hostname=address[0]) as link:
                 link.sendall(CONNECT)
                 return link.recv(4)[:1] == b"\x20"
         except OSError:
@@ -104,7 +104,7 @@ def test_the_certificate_of_a_removed_instance_is_revoked_with_its_role(fleet: L
     assert certificate(fleet, "bridge-3").serial_number not in on_list
 
 
-def test_kafka_s_own_nodes_keep_their_hosts_and_its_super_users_are_the_accepted_ones(fleet: Layout) -> None:
+def test_a_revocation_keeps_the_hosts_of_kafka_s_certificate_and_renews_its_super_users(fleet: Layout) -> None:
     hosts = certificate_hosts(role_folder(fleet.pki, "kafka") / "tls.crt")
     revoke_role(fleet, "kafka")
     revoke_role(fleet, "admin")
@@ -116,7 +116,7 @@ def test_kafka_s_own_nodes_keep_their_hosts_and_its_super_users_are_the_accepted
     assert "super.users=User:kafka.1;User:admin.2" in lines
 
 
-def test_a_role_that_is_none_or_only_a_server_is_one_line(fleet: Layout) -> None:
+def test_an_unknown_role_or_a_server_is_one_error_line(fleet: Layout) -> None:
     for name in ("mosquitto", "postgresql", "bridge-2", "nobody", "site/door"):
         with pytest.raises(ConfigError, match=r"--role: expected one of bridge, processor, .*, kafka, got "):
             revoke_role(fleet, name)
@@ -125,13 +125,13 @@ def test_a_role_that_is_none_or_only_a_server_is_one_line(fleet: Layout) -> None
         assert "expected SITE/CAMERA or --role NAME" in refusal(run("revoke", *arguments, "--state", fleet.folder))
 
 
-def test_a_revocation_that_a_list_does_not_hold_is_an_error(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revocation_missing_from_the_list_is_an_error(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Authority, "revoke", lambda self, serials: None)
     with pytest.raises(StateError, match=r"revoked.json: expected admin as revoked, got a file without it"):
         revoke_role(fleet, "admin")
 
 
-def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
+def test_a_client_s_certificate_is_valid_for_days_and_renewed_at_half_of_its_life(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roles = Roles(Authority(fleet.pki))
@@ -148,7 +148,7 @@ def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
     assert roles.renew() == {}
 
 
-def test_new_certificates_are_valid_as_long_as_the_former_ones_unless_days_are_given(
+def test_new_certificates_keep_the_lifetime_of_the_former_ones_unless_days_are_given(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roles = Roles(Authority(fleet.pki))
@@ -178,13 +178,13 @@ def test_new_certificates_are_valid_as_long_as_the_former_ones_unless_days_are_g
     assert days_left("bridge") == 14
 
 
-def test_the_command_renews_what_is_due(fleet: Layout) -> None:
+def test_the_command_renews_the_certificates_that_are_due(fleet: Layout) -> None:
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: none is due\n"
     assert run("ca", "role", "bridge-2", "--days", "0.2", "--state", fleet.folder).exit_code == 0
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: bridge-2\n"
 
 
-def test_the_command_names_the_servers_that_present_their_renewed_certificates_after_a_restart(
+def test_the_command_names_the_servers_to_restart_for_a_renewed_certificate(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=800))
@@ -199,25 +199,23 @@ def test_the_command_names_the_servers_that_present_their_renewed_certificates_a
     )
 
 
-def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
+def test_a_running_system_renews_certificates_and_reports_a_failure(fleet: Layout) -> None:
     Roles(Authority(fleet.pki)).issue("bridge", LOCAL_HOSTS, days=0.2)
     before = certificate(fleet, "bridge").serial_number
-    said: list[str] = []
-    renewal = RoleRenewal(fleet, said.append, every_s=0.05)
+    lines: list[str] = []
+    renewal = RoleRenewal(fleet, lines.append, every_s=0.05)
     renewal.start()
     try:
         wait_until(lambda: certificate(fleet, "bridge").serial_number != before, "a renewed certificate", within_s=30)
-        assert said == []
+        assert lines == []
         (fleet.pki / "ca.key").rename(fleet.pki / "ca.key.away")
-        wait_until(lambda: bool(said), "a word of what is wrong", within_s=30)
+        wait_until(lambda: bool(lines), "a line about the failure", within_s=30)
     finally:
         renewal.close()
-    assert said[0].startswith("the roles' certificates were not renewed, the next attempt is in an hour: ")
+    assert lines[0].startswith("the roles' certificates were not renewed, the next attempt is in an hour: ")
 
 
-def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_is_right(
-    fleet: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_dated_in_the_future_is_replaced(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     roles = Roles(Authority(fleet.pki))
     monkeypatch.setattr(authorities, "_BACKDATED", -datetime.timedelta(days=1))
     roles.issue("bridge", LOCAL_HOSTS)
@@ -228,7 +226,7 @@ def test_a_certificate_that_a_clock_ahead_has_issued_is_replaced_when_the_clock_
     assert roles.renew() == {}
 
 
-def test_a_clock_that_is_not_set_replaces_no_certificate_and_makes_no_list_that_has_expired(
+def test_an_unset_clock_replaces_no_certificate_and_writes_no_expired_revocation_list(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(fleet.pki)
@@ -252,25 +250,25 @@ def test_a_clock_that_is_not_set_replaces_no_certificate_and_makes_no_list_that_
     assert found.last_update_utc < datetime.datetime.now(datetime.UTC) < found.next_update_utc
 
 
-def test_a_running_system_names_renewed_servers_which_present_them_at_their_next_start(
+def test_a_running_system_names_the_servers_to_restart_for_a_renewed_certificate(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.pki.roles.CERTIFICATE_DAYS", 0.2)
     Roles(Authority(fleet.pki)).issue("mosquitto", LOCAL_HOSTS)
     monkeypatch.undo()
-    said: list[str] = []
-    renewal = RoleRenewal(fleet, said.append, every_s=0.05)
+    lines: list[str] = []
+    renewal = RoleRenewal(fleet, lines.append, every_s=0.05)
     renewal.start()
     try:
-        wait_until(lambda: bool(said), "a word of the servers", within_s=30)
+        wait_until(lambda: bool(lines), "a line about the servers", within_s=30)
     finally:
         renewal.close()
-    assert len(said) == 1
-    assert said[0].startswith("mosquitto: the former certificate is presented until a restart, which has to come ")
-    assert said[0].endswith(" UTC: stop and start `up`")
+    assert len(lines) == 1
+    assert lines[0].startswith("mosquitto: the former certificate is presented until a restart, which has to come ")
+    assert lines[0].endswith(" UTC: stop and start `up`")
 
 
-def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:
+def test_a_folder_of_no_role_does_not_stop_a_revocation(fleet: Layout) -> None:
     shutil.copytree(role_folder(fleet.pki, "bridge"), role_folder(fleet.pki, "bridge-old"))
     old = certificate(fleet, "bridge").serial_number
     assert revoke_role(fleet, "bridge").names == ["bridge"]
@@ -278,36 +276,40 @@ def test_a_folder_that_is_no_role_s_stops_no_revocation(fleet: Layout) -> None:
     assert certificate(fleet, "bridge").serial_number != old
 
 
-def test_a_broker_that_ends_while_a_connection_is_closed_is_one_line(fleet: Layout) -> None:
-    place, authority = ("127.0.0.1", free_port()), Authority(fleet.pki)
-    with pytest.raises(BrokerError, match=rf"^MQTT broker at 127\.0\.0\.1:{place[1]}: expected it to close .* bridge "):
-        close_connection(place, authority, "bridge", 0.1)
+def test_an_unreachable_broker_during_a_revocation_is_one_error_line(fleet: Layout) -> None:
+    address, authority = ("127.0.0.1", free_port()), Authority(fleet.pki)
+    with pytest.raises(
+        BrokerError, match=rf"^MQTT broker at 127\.0\.0\.1:{address[1]}: expected it to close .* bridge "
+    ):
+        close_connection(address, authority, "bridge", 0.1)
 
 
 def test_a_new_fleet_secret_changes_every_root_and_every_camera_s_key(tmp_path: Path) -> None:
-    """The runbook's procedure: `fleet.secret` and `keys/` are moved away before the next start."""
+    """Follow the runbook: move `fleet.secret` and `keys/` away before the next start."""
     layout, camera = Layout(tmp_path / "state"), CameraId("local/cam-0")
     prepare_identities(layout, [camera], UpSettings())
 
-    def held() -> list[str]:
-        secrets = [(layout.roles / role / "role.secret").read_text() for role in ("bridge", "processor", "console")]
+    def secrets_in_use() -> list[str]:
+        role_secrets = [
+            (layout.roles / role / "role.secret").read_text() for role in ("bridge", "processor", "console")
+        ]
         return [
-            *" ".join(secrets).split(),
+            *" ".join(role_secrets).split(),
             layout.camera_key(camera).export(),
             Enrolment.read(layout.enrolment(camera)).key.export(),
         ]
 
-    before = held()
+    before = secrets_in_use()
     prepare_identities(layout, [camera], UpSettings())
-    assert held() == before
+    assert secrets_in_use() == before
     for path in (layout.secret_file, layout.keys):
         path.rename(tmp_path / path.name)
     prepare_identities(layout, [camera], UpSettings())
-    assert not set(before) & set(held())
+    assert not set(before) & set(secrets_in_use())
 
 
 @pytest.mark.brokers
-def test_a_client_that_runs_presents_its_renewed_certificate_and_a_copy_of_the_old_one_is_refused(
+def test_a_running_client_presents_its_renewed_certificate_and_a_copy_of_the_old_one_is_refused(
     fleet: Layout, broker: tuple[str, int], tmp_path: Path
 ) -> None:
     folder = role_folder(fleet.pki, "health")
@@ -316,31 +318,31 @@ def test_a_client_that_runs_presents_its_renewed_certificate_and_a_copy_of_the_o
     for file in folder.iterdir():
         (stolen / file.name).write_bytes(file.read_bytes())
     running = role_tls(fleet.pki, "health").context()
-    assert let_in(broker, running)
+    assert is_accepted(broker, running)
     done = revoke_role(fleet, "health")
     assert done.mqtt == f"{broker[0]}:{broker[1]}"
-    assert let_in(broker, running)
+    assert is_accepted(broker, running)
     with pytest.raises(BrokerError, match="our certificate has been revoked"):
         require_mqtt(broker, WAIT_S, Tls.of_folder(stolen))
 
 
 @pytest.mark.brokers
-def test_while_only_one_of_two_files_is_replaced_the_former_certificate_is_presented(
+def test_the_former_certificate_is_presented_until_both_files_are_replaced(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     folder = role_folder(fleet.pki, "health")
     running = role_tls(fleet.pki, "health").context()
     issued = Authority(fleet.pki).issue("health")
     (folder / "tls.key").write_text(issued.key)
-    assert let_in(broker, running)
+    assert is_accepted(broker, running)
     (folder / "tls.crt").unlink()
-    assert let_in(broker, running)
+    assert is_accepted(broker, running)
     (folder / "tls.crt").write_text(issued.certificate)
-    assert let_in(broker, running)
+    assert is_accepted(broker, running)
 
 
 async def topics(address: KafkaAccess) -> set[str]:
-    """The topics that Kafka lets this client see."""
+    """Return the topics that Kafka shows to this client."""
     client = AIOKafkaAdminClient(**kafka_options(address))
     try:
         await start_client(client)
@@ -350,7 +352,7 @@ async def topics(address: KafkaAccess) -> set[str]:
 
 
 @pytest.mark.brokers
-async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and_lets_the_next_in(
+async def test_kafka_refuses_an_earlier_generation_at_its_next_request_and_accepts_the_new_one(
     kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
 ) -> None:
     authority, admin = Authority(kafka_fleet.pki), secure_kafka.access("admin")
@@ -376,7 +378,7 @@ async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and
 
 
 @pytest.mark.brokers
-async def test_another_generation_of_a_super_user_is_none(
+async def test_another_generation_of_a_super_user_has_no_super_rights(
     kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
 ) -> None:
     authority = Authority(kafka_fleet.pki)
@@ -385,11 +387,11 @@ async def test_another_generation_of_a_super_user_is_none(
     assert not await is_super_user(KafkaAccess(secure_kafka.listen, other))
 
 
-class Running:
+class RoleProcess:
     """A process of a role that may ignore SIGTERM."""
 
-    def __init__(self, ends: bool) -> None:
-        self._ends = ends
+    def __init__(self, exits: bool) -> None:
+        self._exits = exits
         self.signals: list[signal.Signals] = []
 
     def send(self, signum: signal.Signals) -> bool:
@@ -397,13 +399,13 @@ class Running:
         return True
 
     def wait_gone(self, deadline_s: float) -> bool:
-        return self._ends
+        return self._exits
 
 
-def test_a_role_that_does_not_end_is_killed_and_one_that_is_not_started_again_is_named(
+def test_a_role_that_ignores_sigterm_is_killed_and_one_that_does_not_restart_is_named(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes = {"bridge-1": Running(ends=True), "bridge-2": Running(ends=False)}
+    processes = {"bridge-1": RoleProcess(exits=True), "bridge-2": RoleProcess(exits=False)}
     monkeypatch.setattr(role_revocation, "running", lambda _, name: processes.get(name))
     role_revocation._end_processes(fleet, ["bridge-1", "bridge-2", "bridge-3"])
     assert [each.signals for each in processes.values()] == [[signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]]

@@ -1,4 +1,4 @@
-"""Each role is given its own part of the fleet secret: by `key --role`, by `up`, and by nothing else."""
+"""The secrets of roles: their parts of the fleet secret, issued by `key --role` and by `up`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FLEET = Roots.of_fleet(bytes.fromhex(SECRET))
 
 
 @pytest.fixture(autouse=True)
-def no_secret_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
         monkeypatch.delenv(name)
 
 
-def test_key_prints_what_a_role_needs_and_nothing_more(tmp_path: Path) -> None:
+def test_the_key_of_a_role_contains_only_its_root_keys(tmp_path: Path) -> None:
     file = tmp_path / "bridge.secret"
     assert run("key", "--role", "bridge", "--out", str(file), POINTILLIST_FLEET_SECRET=SECRET).exit_code == 0
     assert file.stat().st_mode & 0o077 == 0
@@ -51,11 +51,11 @@ def test_key_prints_what_a_role_needs_and_nothing_more(tmp_path: Path) -> None:
         (["--roles", "/nowhere", "--generation", "0"], "--generation: expected only with SITE/CAMERA or --scenario"),
     ],
 )
-def test_what_key_is_not_told_is_named(arguments: list[str], named: str) -> None:
+def test_missing_or_contradictory_arguments_of_key_are_named(arguments: list[str], named: str) -> None:
     assert named in refusal(run("key", *arguments, POINTILLIST_FLEET_SECRET=SECRET))
 
 
-def test_a_role_takes_of_the_fleet_secret_only_what_it_needs_and_its_own_secret_before_that() -> None:
+def test_a_role_derives_only_its_root_keys_and_prefers_its_own_secret() -> None:
     other = Roots.of_fleet(b"the secret of another fleet").of(Role.BRIDGE)
     both = Environment.model_validate({"fleet_secret": SECRET, "role_secret": other.export()})
     assert role_roots(both, Role.BRIDGE).export() == other.export()
@@ -65,7 +65,7 @@ def test_a_role_takes_of_the_fleet_secret_only_what_it_needs_and_its_own_secret_
         role_roots(Environment(), Role.BRIDGE)
 
 
-def test_a_role_with_the_secret_of_another_says_so_in_one_line() -> None:
+def test_a_role_with_the_secret_of_another_is_one_error_line() -> None:
     line = refusal(
         run(
             *("bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0"),
@@ -76,7 +76,7 @@ def test_a_role_with_the_secret_of_another_says_so_in_one_line() -> None:
     assert FLEET[Root.AUTHENTICATION].hex() not in line
 
 
-def test_up_gives_each_role_its_own_file_and_nobody_the_fleet_secret(
+def test_up_passes_each_role_its_own_secret_and_none_the_fleet_secret(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FLEET_SECRET", "FLEET_SECRET_FILE", "ROLE_SECRET", "ROLE_SECRET_FILE"):
@@ -85,10 +85,10 @@ def test_up_gives_each_role_its_own_file_and_nobody_the_fleet_secret(
     issue_role_secrets(layout.roles, layout.fleet_secret())
     seen: dict[str, dict[str, str]] = {}
 
-    def watched(process: RoleProcess, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    def record_environment(process: RoleProcess, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
         seen[log.stem] = {name: value for name, value in environment.items() if "SECRET" in name}
 
-    monkeypatch.setattr(RoleProcess, "__init__", watched)
+    monkeypatch.setattr(RoleProcess, "__init__", record_environment)
     roles = LocalRoles(UpSettings(), layout, Ports(state_dir), "127.0.0.1:1", "127.0.0.1:2")
     _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.monitor(), *roles.fleets(1)]
     expected = {
@@ -119,24 +119,26 @@ def test_a_role_needs_no_fleet_secret_in_its_state_folder(tmp_path: Path) -> Non
     assert not layout.secret_file.exists()
 
 
-def test_a_role_follows_the_generations_that_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, named = Layout(tmp_path / "state"), tmp_path / "named.json"
+def test_a_role_applies_the_generations_of_the_file_that_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, own_file = Layout(tmp_path / "state"), tmp_path / "own.json"
     assert generations_file(layout.folder, "bridge") is None
     write_secret(role_file(layout.roles, Role.BRIDGE), FLEET.of(Role.BRIDGE).export())
     assert generations_file(layout.folder, "bridge") == layout.generations
     assert role_keys(layout.folder, "bridge").accepted_from == {}
     write_json(layout.generations, {"site/door": 1})
     assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 1}
-    write_json(named, {"site/door": 2})
-    monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(named))
-    assert generations_file(layout.folder, "bridge") == named
+    write_json(own_file, {"site/door": 2})
+    monkeypatch.setenv("POINTILLIST_GENERATIONS_FILE", str(own_file))
+    assert generations_file(layout.folder, "bridge") == own_file
     assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 2}
     write_secret(layout.secret_file, SECRET)
     assert generations_file(layout.folder, "bridge") == layout.generations
     assert role_keys(layout.folder, "bridge").accepted_from == {"site/door": 1}
 
 
-def test_key_gives_the_accepted_generation_of_a_state_folder_and_refuses_an_earlier_one(tmp_path: Path) -> None:
+def test_key_prints_the_accepted_generation_and_rejects_an_earlier_one(tmp_path: Path) -> None:
     layout, scenario = Layout(tmp_path / "state"), tmp_path / "scenario.yaml"
     cameras = [{"name": name, "source": {"kind": "scene"}} for name in ("door", "gate")]
     scenario.write_text(yaml.safe_dump({"site": "site", "cameras": cameras}))

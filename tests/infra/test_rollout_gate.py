@@ -1,4 +1,4 @@
-"""The monitor's gate on made records: who is counted, what is published, and what a restart finds."""
+"""The monitor's gate on simulated comparisons: the count_pairs pairs, its decisions, and its state after a restart."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rollout(slot: Slot = SHADOW, *, by_rule: bool = True) -> Rollout:
 
 
 def comparison(seq: int, slot: Slot = SHADOW, *, agrees: bool = True, keys: KeyRing = PROCESSOR) -> bytes:
-    made = Comparison(
+    statement = Comparison(
         boot_id=7,
         seq=seq,
         captured_ms=1000 + seq,
@@ -72,17 +72,17 @@ def comparison(seq: int, slot: Slot = SHADOW, *, agrees: bool = True, keys: KeyR
         live=Answer(class_id=1, class_name="stop", confidence=0.9, seconds=0.01),
         candidate=Answer(class_id=1 if agrees else 2, class_name="go", confidence=0.9, seconds=0.01),
     )
-    return sign_statement(keys, CAMERA, made)
+    return sign_statement(keys, CAMERA, statement)
 
 
 class Rig:
-    """A gate on a database of its own; what it sends to Kafka is kept."""
+    """A gate with its own database. `sent` are the records that it would send to Kafka."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.sent: list[Sendable] = []
 
-        async def send(_: Sender, topic: str, records: Sequence[Sendable], **others: object) -> None:
+        async def send(_: Sender, topic: str, records: Sequence[Sendable], **options: object) -> None:
             self.sent += records
 
         monkeypatch.setattr(Sender, "send", send)
@@ -98,28 +98,30 @@ class Rig:
         )
         self.engine = open_engine(self.settings.database, writes=True)
         metadata.create_all(self.engine)
-        self.gate = self.fresh()
+        self.gate = self.new_gate()
 
-    def fresh(self) -> RolloutGate:
+    def new_gate(self) -> RolloutGate:
         return RolloutGate(CollectorRegistry(), self.settings, MONITOR)
 
-    def list(self, made: Rollout, gate: RolloutGate | None = None, classes: Sequence[str] | None = None) -> None:
-        """`classes` are the live model's, by default the candidate's."""
+    def start_rollout(
+        self, begun: Rollout, gate: RolloutGate | None = None, classes: Sequence[str] | None = None
+    ) -> None:
+        """Add a rollout to the gate's models. `classes` are the live model's, by default the candidate's."""
         old = model("old")
-        old.classes.extend(made.candidate.classes if classes is None else classes)
-        models = begin(Models(published=[old], changed_ms=1), made)
+        old.classes.extend(begun.candidate.classes if classes is None else classes)
+        models = begin(Models(published=[old], changed_ms=1), begun)
         records = (gate or self.gate).records
         records.apply_record(LIVE_KEY, seal(models, PERSON))
-        digest, begun_ms = made.candidate.digest, made.begun_ms
+        digest, begun_ms = begun.candidate.digest, begun.begun_ms
         served = ServedModel(model_id="old", candidate_digest=digest, candidate_begun_ms=begun_ms)
         records.apply_record(b"processor/p-1", served.SerializeToString())
 
-    def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
+    def apply_comparisons(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
         for seq in numbers:
             self.gate.apply_record(CAMERA.encode(), comparison(seq, slot, agrees=agrees))
 
     def label(self, numbers: range, label: str) -> None:
-        """A person labels frames in the console, and the gate reads the labels at its next look."""
+        """Label frames in the console, and let the gate read the labels at its next assessment."""
         Store(self.settings.console_store).prepare()
         row = {"why": "wrong", "verdict": "go", "who": "ada", "confidence": 0.5, "at_ms": 1, "bytes": 1, "sketch": b""}
         with open_engine(self.settings.console_store, writes=True).begin() as connection:
@@ -129,7 +131,7 @@ class Rig:
         self.gate._labels_due_s = 0.0
 
     def findings(self, finding: str) -> Sequence[str]:
-        """The rules with this finding in the newest assessment."""
+        """Return the rules with this finding in the newest assessment."""
         assert self.gate.records.assessment is not None
         rules = json.loads(self.gate.records.assessment.report)["rules"]
         return [each["name"] for each in rules if each["finding"] == finding]
@@ -147,12 +149,12 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 
 async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live(rig: Rig) -> None:
-    rig.list(rollout())
-    rig.take(range(255))
+    rig.start_rollout(rollout())
+    rig.apply_comparisons(range(255))
     await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert (rig.gate.records.assessment.outcome, rig.gate.records.assessment.slot) == (MEASURING, SHADOW)
-    rig.take(range(255, 256))
+    rig.apply_comparisons(range(255, 256))
     await rig.gate.assess()
     running = slots(rig.gate.records.models).rollout
     assert running is not None
@@ -160,15 +162,15 @@ async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live
     # The pairs of the shadow do not count for the canary.
     await rig.gate.assess()
     assert rig.live == "old"
-    rig.take(range(1000, 1256), CANARY)
+    rig.apply_comparisons(range(1000, 1256), CANARY)
     await rig.gate.assess()
     assert rig.live == "new"
     assert rig.gate.records.assessment.outcome == PROMOTED
 
 
-async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_restart(rig: Rig) -> None:
-    rig.list(rollout(CANARY))
-    rig.take(range(32), CANARY, agrees=False)
+async def test_a_bad_canary_is_withdrawn_logged_and_stays_withdrawn_after_a_restart(rig: Rig) -> None:
+    rig.start_rollout(rollout(CANARY))
+    rig.apply_comparisons(range(32), CANARY, agrees=False)
     await rig.gate.assess()
     assert slots(rig.gate.records.models).rollout is None
     assert rig.live == "old"
@@ -179,8 +181,8 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
         assert len(differences(connection, 5)) == 24
     (line,) = Store(rig.settings.console_store).noted()
     assert (line.who, line.subject, line.outcome) == ("monitor", "new", "rolled back")
-    after = rig.fresh()
-    rig.list(rollout(CANARY), after)
+    after = rig.new_gate()
+    rig.start_rollout(rollout(CANARY), after)
     after.records.apply_record(rig.sent[-1].key, rig.sent[-1].value)
     before = len(rig.sent)
     await after.assess()
@@ -188,8 +190,8 @@ async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_resta
     assert len(rig.sent) == before
 
 
-async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> None:
-    rig.list(rollout(CANARY))
+async def test_a_repeated_or_forged_comparison_is_not_counted(rig: Rig) -> None:
+    rig.start_rollout(rollout(CANARY))
     for _ in range(40):
         rig.gate.apply_record(CAMERA.encode(), comparison(1, CANARY, agrees=False))
     other = KeyRing(Roots.of_fleet(b"another fleet's secret").of(Role.PROCESSOR))
@@ -205,10 +207,10 @@ async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> N
 @pytest.mark.parametrize(
     ("begun_ms", "retries", "outcome"), [(5, False, FAILED), (5, True, MEASURING), (4, False, MEASURING)]
 )
-async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_that_may_pass_or_is_past(
+async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_retried_or_outdated(
     rig: Rig, begun_ms: int, retries: bool, outcome: Outcome
 ) -> None:
-    rig.list(rollout())
+    rig.start_rollout(rollout())
     error = ServedModel(
         model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken",
         candidate_begun_ms=begun_ms, candidate_retries=retries,
@@ -219,30 +221,28 @@ async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_th
     assert rig.gate.records.assessment.outcome == outcome
 
 
-async def test_comparisons_that_the_database_did_not_take_are_saved_later(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig.list(rollout())
-    rig.take(range(20))
+async def test_comparisons_that_could_not_be_saved_are_saved_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start_rollout(rollout())
+    rig.apply_comparisons(range(20))
     with monkeypatch.context() as broken:
         broken.setattr(rig.gate, "_save", lambda save: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await rig.gate.assess()
-    rig.take(range(20, 24))
+    rig.apply_comparisons(range(20, 24))
     await rig.gate.assess()
     with rig.engine.begin() as connection:
         assert len(connection.execute(select(comparisons)).all()) == 24
 
 
 @pytest.mark.parametrize("broken", ["database", "console_store"])
-async def test_a_decision_that_a_database_did_not_take_is_saved_and_noted_later(rig: Rig, broken: str) -> None:
-    rig.list(rollout())
-    rig.take(range(256))
+async def test_a_decision_that_could_not_be_saved_is_saved_and_logged_later(rig: Rig, broken: str) -> None:
+    rig.start_rollout(rollout())
+    rig.apply_comparisons(range(256))
     nowhere = {broken: f"sqlite:///{rig.settings.trust}/x.sqlite"}
     rig.gate._settings = rig.settings.model_copy(update=nowhere)
     with pytest.raises(FileExistsError):
         await rig.gate.assess()
-    rig.take(range(1000, 1032), CANARY, agrees=False)
+    rig.apply_comparisons(range(1000, 1032), CANARY, agrees=False)
     with pytest.raises(FileExistsError):
         await rig.gate.assess()
     assert slots(rig.gate.records.models).rollout is None
@@ -256,44 +256,44 @@ async def test_a_decision_that_a_database_did_not_take_is_saved_and_noted_later(
     assert sorted(line.outcome for line in noted) == ["measuring", "rolled back"]
 
 
-async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) -> None:
-    made = rollout()
-    made.decider = PERSON.public
-    rig.list(made)
-    rig.take(range(64), agrees=False)
+async def test_a_gate_that_is_not_the_decider_publishes_nothing(rig: Rig) -> None:
+    begun = rollout()
+    begun.decider = PERSON.public
+    rig.start_rollout(begun)
+    rig.apply_comparisons(range(64), agrees=False)
     await rig.gate.assess()
     assert not rig.sent
 
 
-async def test_a_look_is_computed_once_and_again_for_the_next_number_and_slot(
+async def test_an_assessment_is_computed_once_for_each_number_of_pairs_and_slot(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[int] = []
+    counts: list[int] = []
 
-    def counted(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report:
-        looked.append(len(pairs))
+    def count_pairs(pairs: Sequence[AnswerPair], rules: GateRules, cameras: int) -> Report:
+        counts.append(len(pairs))
         return judge(pairs, rules, cameras)
 
-    monkeypatch.setattr("infra.monitor.rollout.judge", counted)
-    rig.list(rollout())
+    monkeypatch.setattr("infra.monitor.rollout.judge", count_pairs)
+    rig.start_rollout(rollout())
     for numbers in (range(20), range(20, 24), range(24, 40)):
-        rig.take(numbers)
+        rig.apply_comparisons(numbers)
         await rig.gate.assess()
         await rig.gate.assess()
-    assert looked == [20, 40]
-    rig.list(rollout(CANARY))
-    rig.take(range(100, 120), CANARY)
+    assert counts == [20, 40]
+    rig.start_rollout(rollout(CANARY))
+    rig.apply_comparisons(range(100, 120), CANARY)
     await rig.gate.assess()
-    assert looked == [20, 40, 20]
+    assert counts == [20, 40, 20]
 
 
-async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
-    made = rollout()
-    made.candidate.classes.extend(["go", "stop", "yield"])
-    rig.list(made)
+async def test_labels_from_the_console_can_fail_a_rollout(rig: Rig) -> None:
+    begun = rollout()
+    begun.candidate.classes.extend(["go", "stop", "yield"])
+    rig.start_rollout(begun)
     # Of 64 frames, the models differ on the 16 that people have labelled: too few for the agreement to fail.
-    rig.take(range(48))
-    rig.take(range(48, 64), agrees=False)
+    rig.apply_comparisons(range(48))
+    rig.apply_comparisons(range(48, 64), agrees=False)
     await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == MEASURING
@@ -307,39 +307,39 @@ async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
 async def test_a_candidate_with_other_classes_passes_without_agreement_and_never_by_rule(
     rig: Rig, by_rule: bool, outcome: Outcome
 ) -> None:
-    made = rollout(by_rule=by_rule)
-    made.candidate.classes.extend(["nobody", "person", "stop"])
-    rig.list(made, classes=["go", "stop", "yield"])
-    rig.take(range(256), agrees=False)
+    begun = rollout(by_rule=by_rule)
+    begun.candidate.classes.extend(["nobody", "person", "stop"])
+    rig.start_rollout(begun, classes=["go", "stop", "yield"])
+    rig.apply_comparisons(range(256), agrees=False)
     await rig.gate.assess()
     assert rig.gate.records.assessment is not None
     assert rig.gate.records.assessment.outcome == outcome
     assert ("agreement" in rig.findings("not measured")) != by_rule
 
 
-async def test_labels_compare_models_of_other_classes_by_their_names(rig: Rig) -> None:
-    made = rollout(by_rule=False)
-    made.candidate.classes.extend(["nobody", "person", "stop"])
-    rig.list(made, classes=["go", "stop", "yield"])
-    rig.take(range(48))  # the candidate reads person, the live model stop, both the number 1
+async def test_labels_compare_models_with_other_classes_by_name(rig: Rig) -> None:
+    begun = rollout(by_rule=False)
+    begun.candidate.classes.extend(["nobody", "person", "stop"])
+    rig.start_rollout(begun, classes=["go", "stop", "yield"])
+    rig.apply_comparisons(range(48))  # the candidate reads person, the live model stop, both the number 1
     rig.label(range(48), "stop")
     await rig.gate.assess()
     assert rig.findings("fails") == ["labels"]
 
 
-async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loaded_and_not_before(
+async def test_a_canary_without_cameras_is_withdrawn_only_after_a_deadline_from_its_loading(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 0.0
     monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
-    rig.list(rollout(CANARY))
+    rig.start_rollout(rollout(CANARY))
     rig.gate.records.served.clear()
-    # The days begin when a processor has loaded the candidate, and again after a restart.
-    for gate in (rig.gate, rig.fresh()):
+    # The deadline starts when a processor has loaded the candidate, and again after a restart.
+    for gate in (rig.gate, rig.new_gate()):
         rig.gate = gate
         await gate.assess()
         now_s += MOST_WAIT_S
-        rig.list(rollout(CANARY))
+        rig.start_rollout(rollout(CANARY))
         for _ in range(2):
             await gate.assess()
             assert slots(gate.records.models).rollout is not None
@@ -350,11 +350,11 @@ async def test_a_canary_without_cameras_is_withdrawn_some_days_after_it_is_loade
     assert rig.findings("fails") == ["frames"]
 
 
-async def test_a_slot_with_one_frame_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slot_with_one_frame_is_not_withdrawn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
     monkeypatch.setattr("infra.monitor.rollout.time.monotonic", lambda: now_s)
-    rig.list(rollout(CANARY))
-    rig.take(range(1), CANARY)
+    rig.start_rollout(rollout(CANARY))
+    rig.apply_comparisons(range(1), CANARY)
     for _ in range(3):
         await rig.gate.assess()
         assert slots(rig.gate.records.models).rollout is not None

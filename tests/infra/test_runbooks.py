@@ -14,21 +14,21 @@ from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
 from tests.infra.test_access_options import COMMANDS
 
-OF_THE_USUAL_STATE = {"audit", "down", "topics", "user add"}
+USE_DEFAULT_STATE = {"audit", "down", "topics", "user add"}
 """Printed commands that use the folder .pointillist if none is named."""
 
 
-def test_the_page_in_the_repository_is_what_the_code_makes_of_the_documentation() -> None:
+def test_the_page_in_the_repository_equals_the_generated_page() -> None:
     assert PAGE.read_text() == rendered(SOURCE.read_text())
 
 
-def test_every_alert_has_a_runbook_and_every_runbook_is_of_an_alert() -> None:
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     titles = re.findall(r"(?m)^### (\w+)$", SOURCE.read_text())
     assert len(set(titles)) == len(titles)
     assert set(titles) == ALERTS.keys() | {ALERT_NAME, SIGHTING_NAME}
 
 
-def test_an_alerts_runbook_url_leads_to_its_heading() -> None:
+def test_the_runbook_url_of_an_alert_links_to_its_heading() -> None:
     page = PAGE.read_text()
     for name, alert in ALERTS.items():
         base, _, anchor = alert["annotations"]["runbook_url"].partition("#")
@@ -36,8 +36,8 @@ def test_an_alerts_runbook_url_leads_to_its_heading() -> None:
         assert f'<h3 id="{anchor}">{name}</h3>' in page
 
 
-def test_every_printed_command_finds_its_brokers() -> None:
-    """Commands of pages for people whose system may be in any state folder."""
+def test_every_printed_command_has_valid_options_and_names_its_brokers() -> None:
+    """Check the commands of pages whose readers may use any state folder."""
     grid = Path(pages.__file__).parents[1] / "templates" / "grid.html"
     rules = [text for alert in ALERTS.values() for text in alert["annotations"].values()]
     texts = [SOURCE.read_text(), grid.read_text(), *rules]
@@ -48,13 +48,13 @@ def test_every_printed_command_finds_its_brokers() -> None:
         for name in COMMANDS:
             if f"{command} ".startswith(f"{name} "):
                 assert options <= COMMANDS[name], command
-                needed = {"--state", "--kafka"} & COMMANDS[name] and name not in OF_THE_USUAL_STATE
+                needed = {"--state", "--kafka"} & COMMANDS[name] and name not in USE_DEFAULT_STATE
                 assert not needed or options & {"--state", "--kafka"}, command
 
 
-def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_template() -> None:
+def test_the_page_has_no_relative_link_and_no_template() -> None:
     assert not re.search(r'(href|src)="(?!https?:)', PAGE.read_text())
-    assert "{{" not in PAGE.read_text()  # Prometheus would run it
+    assert "{{" not in PAGE.read_text()  # Prometheus would evaluate it
 
 
 def test_the_command_writes_the_page_and_the_manifest_and_names_them(

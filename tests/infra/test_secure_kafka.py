@@ -1,4 +1,4 @@
-"""Kafka lets in whom the fleet's authority has named, or who has a password, and each does what is its role's."""
+"""Kafka with TLS: certificates of the fleet's authority, passwords, and the rights of each role."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fleet(kafka_fleet: Layout) -> Layout:
 
 @pytest.fixture(scope="module")
 def kafka(secure_kafka: KafkaWithPasswords) -> KafkaWithPasswords:
-    assert asyncio.run(may_write(secure_kafka.access("admin"))) == set(TOPICS)
+    assert asyncio.run(writable_topics(secure_kafka.access("admin"))) == set(TOPICS)
     return secure_kafka
 
 
@@ -58,10 +58,10 @@ async def producing(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
         await abort_producer(producer, 2.0)
 
 
-async def may_write(address: KafkaAddress) -> set[str]:
-    """The topics that take a record of this role."""
+async def writable_topics(address: KafkaAddress) -> set[str]:
+    """Return the topics that this role may write."""
     found = set()
-    # Who may write nowhere may not even begin to: that is a right of the cluster.
+    # A role without any right to write fails at the start: idempotent writes are a right of the cluster.
     with contextlib.suppress(ClusterAuthorizationFailedError):
         async with producing(address) as producer:
             for topic in TOPICS:
@@ -71,8 +71,8 @@ async def may_write(address: KafkaAddress) -> set[str]:
     return found
 
 
-async def may_read(address: KafkaAddress) -> set[str]:
-    """The topics, each of which holds a record, that this role is given a record of."""
+async def readable_topics(address: KafkaAddress) -> set[str]:
+    """Return the topics from which this role reads a record. Each topic must hold one."""
     return {topic for topic in await asyncio.gather(*(_read(address, topic) for topic in TOPICS)) if topic}
 
 
@@ -80,9 +80,9 @@ async def _read(address: KafkaAddress, topic: str) -> str | None:
     consumer = AIOKafkaConsumer(**kafka_options(address), enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         await consumer.start()
-        place = TopicPartition(topic, 0)
-        consumer.assign([place])
-        return topic if await consumer.getmany(place, timeout_ms=READ_MS) else None
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        return topic if await consumer.getmany(partition, timeout_ms=READ_MS) else None
     except TopicAuthorizationFailedError:
         return None
     finally:
@@ -90,12 +90,12 @@ async def _read(address: KafkaAddress, topic: str) -> str | None:
 
 
 def server_log(kafka: KafkaWithPasswords) -> str:
-    """What Kafka has logged."""
+    """Return the log of Kafka."""
     return (kafka.folder / "server.log").read_text()
 
 
-async def joins(address: KafkaAddress, group: str, topic: str) -> None:
-    """Join a group and leave it; raises what Kafka refuses it with."""
+async def join_group(address: KafkaAddress, group: str, topic: str) -> None:
+    """Join a group and leave it. Raises Kafka's error if the role may not join."""
     consumer = AIOKafkaConsumer(topic, **kafka_options(address), group_id=group, enable_auto_commit=False)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -122,32 +122,32 @@ ALL = tuple(topic.value.removeprefix("pointillist.").removesuffix(".v1") for top
         ("health", (), ()),
     ],
 )
-async def test_each_role_writes_and_reads_what_is_its_own(
+async def test_each_role_writes_and_reads_only_its_own_topics(
     kafka: KafkaWithPasswords, role: str, writes: tuple[str, ...], reads: tuple[str, ...]
 ) -> None:
     address = kafka.access(role)
-    assert await may_write(address) == {f"pointillist.{name}.v1" for name in writes}
+    assert await writable_topics(address) == {f"pointillist.{name}.v1" for name in writes}
     expected = {f"pointillist.{name}.v1" for name in reads}
     found: set[str] = set()
 
     async def all_read() -> bool:
-        found.update(await may_read(address))
+        found.update(await readable_topics(address))
         return found >= expected
 
     await until(all_read, "a record of each topic that it may read")
     assert found == expected
 
 
-async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPasswords) -> None:
-    await joins(kafka.access("processor"), PROCESSORS_GROUP, KafkaTopic.FRAMES)
+async def test_only_a_role_itself_may_join_its_group(kafka: KafkaWithPasswords) -> None:
+    await join_group(kafka.access("processor"), PROCESSORS_GROUP, KafkaTopic.FRAMES)
     for role, topic in (("recorder", KafkaTopic.VERDICTS), ("bridge", KafkaTopic.EVENTS)):
         with pytest.raises(GroupAuthorizationFailedError):
-            await joins(kafka.access(role), PROCESSORS_GROUP, topic)
+            await join_group(kafka.access(role), PROCESSORS_GROUP, topic)
     with pytest.raises(GroupAuthorizationFailedError):
-        await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
+        await join_group(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
 
 
-async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: KafkaWithPasswords) -> None:
+async def test_the_monitor_reads_the_offsets_of_frames_and_processors(kafka: KafkaWithPasswords) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
     async with AIOKafkaConsumer(
         **kafka_options(kafka.access("processor")), group_id=PROCESSORS_GROUP, enable_auto_commit=False
@@ -173,28 +173,28 @@ async def test_the_bridge_measures_the_lag_of_the_recorders_and_cannot_change_it
         await until(committed, "a commit")
         with pytest.raises(GroupAuthorizationFailedError):
             await bridge.commit(RECORDED_GROUP, {verdicts: (1, "1")})
-        held: list[bool] = []
-        backlog = Backlog(kafka.access("bridge"), "bridge", PROCESSORS_GROUP, 1, 0.02, held.append, lambda _: None)
+        exceeded: list[bool] = []
+        backlog = Backlog(kafka.access("bridge"), "bridge", PROCESSORS_GROUP, 1, 0.02, exceeded.append, lambda _: None)
         polling = asyncio.create_task(backlog.run([0]))
         try:
-            await until(lambda: held == [True], "an unrecorded verdict")
+            await until(lambda: exceeded == [True], "an unrecorded verdict")
             await recorder.commit(RECORDED_GROUP, {verdicts: (10**6, "1")})
-            await until(lambda: held == [True, False], "all recorded")
+            await until(lambda: exceeded == [True, False], "all recorded")
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
 
 
-async def test_the_audit_reads_what_waits(kafka: KafkaWithPasswords) -> None:
+async def test_the_audit_reads_pending_frames(kafka: KafkaWithPasswords) -> None:
     found = await read_by_protocol(kafka.access("audit"), {}, KeyRing(SECRET))
     assert not [line for line in found.unread if "expected the topic" in line]
     assert found.frames >= 1
 
 
-async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet: Layout) -> None:
+async def test_a_camera_has_no_rights_in_kafka(kafka: KafkaWithPasswords, fleet: Layout) -> None:
     address = KafkaAccess(kafka.listen, enroll_camera(fleet, "site/kafka"))
-    assert await may_write(address) == set()
-    assert await may_read(address) == set()
+    assert await writable_topics(address) == set()
+    assert await readable_topics(address) == set()
     admin = AIOKafkaAdminClient(**kafka_options(address))
     await admin.start()
     try:
@@ -202,10 +202,10 @@ async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet
     finally:
         await admin.close()
     assert answer.topic_errors[0][1] != 0
-    # Kafka counts refusals in JMX alone: its log is where they show.
+    # Kafka counts refusals only in JMX, and writes them to its log.
     assert "is Denied operation" in server_log(kafka)
 
 
-async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: KafkaWithPasswords) -> None:
+async def test_a_role_without_the_right_cannot_grant_rights(kafka: KafkaWithPasswords) -> None:
     with pytest.raises((BrokerError, KafkaError)):
         await grant(kafka.access("recorder"))

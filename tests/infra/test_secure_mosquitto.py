@@ -1,4 +1,4 @@
-"""The MQTT broker lets in whom the fleet's authority has named, and each does what is its own."""
+"""The MQTT broker with TLS: certificates of the fleet's authority, and the rights of cameras and roles."""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ def role(fleet: Layout, name: str) -> Tls:
     return role_tls(fleet.pki, name)
 
 
-def tried(broker: tuple[str, int], tls: Tls, topic: str) -> int:
-    """What the broker says to a message; with one that it refuses the connection is over."""
+def publish_once(broker: tuple[str, int], tls: Tls, topic: str) -> int:
+    """Publish to a topic and return the broker's reason code. A refused message ends the connection."""
     with MqttVisitor(broker, tls) as visitor:
-        said = visitor.publish(topic)
-        assert said != NOT_AUTHORIZED or visitor.disconnected.wait(WAIT_S)
-        return said
+        reason = visitor.publish(topic)
+        assert reason != NOT_AUTHORIZED or visitor.disconnected.wait(WAIT_S)
+        return reason
 
 
-def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_a_camera_publishes_on_its_topics_and_the_bridge_receives_the_messages(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
     with MqttVisitor(broker, role(fleet, "bridge")) as bridge, MqttVisitor(broker, enroll_camera(fleet, DOOR)) as door:
         bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
         bridge.subscribe(every_camera_filter(Channel.STATUS))
@@ -62,18 +64,18 @@ def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout
         door.wait_for_messages(1)
 
 
-def test_nobody_else_speaks_as_a_camera_or_to_one(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_no_other_client_publishes_on_a_camera_s_topics(fleet: Layout, broker: tuple[str, int]) -> None:
     foreign = [mqtt_topic(DOOR, channel) for channel in Channel]
     own = [mqtt_topic(YARD, Channel.CONFIRM), mqtt_topic(YARD, Channel.SETTINGS), mqtt_topic(YARD, Channel.PROBES)]
     yard = enroll_camera(fleet, YARD)
-    assert {tried(broker, yard, topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
-    assert {tried(broker, role(fleet, "health"), topic) for topic in foreign} == {NOT_AUTHORIZED}
-    given = {channel: tried(broker, role(fleet, "bridge"), mqtt_topic(DOOR, channel)) for channel in Channel}
-    refused = {channel for channel, reason in given.items() if reason == NOT_AUTHORIZED}
+    assert {publish_once(broker, yard, topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
+    assert {publish_once(broker, role(fleet, "health"), topic) for topic in foreign} == {NOT_AUTHORIZED}
+    reasons = {channel: publish_once(broker, role(fleet, "bridge"), mqtt_topic(DOOR, channel)) for channel in Channel}
+    refused = {channel for channel, reason in reasons.items() if reason == NOT_AUTHORIZED}
     assert refused == {Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT, Channel.SETTINGS}
 
 
-def test_a_camera_hears_nothing_of_others_and_takes_nothing_of_the_bridges(
+def test_a_camera_receives_no_messages_of_other_cameras_or_of_the_bridge(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     bridge_tls, door_tls, yard_tls = role(fleet, "bridge"), enroll_camera(fleet, DOOR), enroll_camera(fleet, YARD)
@@ -96,7 +98,7 @@ def test_a_camera_hears_nothing_of_others_and_takes_nothing_of_the_bridges(
         assert {payload for _, payload in yard.messages} == {b"for the yard"}
 
 
-def test_nobody_takes_over_a_session_by_its_client_id(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_a_client_id_of_another_client_takes_over_no_session(fleet: Layout, broker: tuple[str, int]) -> None:
     with (
         MqttVisitor(broker, role(fleet, "bridge"), client_id="bridge") as bridge,
         MqttVisitor(broker, enroll_camera(fleet, DOOR), client_id="door") as door,
@@ -109,7 +111,7 @@ def test_nobody_takes_over_a_session_by_its_client_id(fleet: Layout, broker: tup
         assert not door.disconnected.is_set()
 
 
-def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_again(
+def test_a_revoked_camera_is_disconnected_at_once_and_its_certificate_refused(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     porch = CameraId("site/porch")
@@ -126,7 +128,7 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
         require_mqtt(broker, 30, before)
 
 
-def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, broker: tuple[str, int]) -> None:
+def test_a_tls_session_cannot_be_resumed_after_a_revocation(fleet: Layout, broker: tuple[str, int]) -> None:
     context = enroll_camera(fleet, "site/gate").context()
 
     def connect(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
@@ -139,19 +141,19 @@ def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, b
     _, session = connect(None)
     assert connect(session)[0] is True
     revoke(fleet, CameraId("site/gate"), WAIT_S)
-    # The broker may have hung up before the first byte of ours is on its way: then its reason is not read.
+    # If the broker closes the connection before our first byte is sent, its reason is not read.
     with pytest.raises(OSError, match=r"revoked|EOF occurred|reset by peer"):
         connect(session)
 
 
-def test_a_stranger_without_tls_gets_no_answer(broker: tuple[str, int]) -> None:
+def test_a_client_without_tls_gets_no_answer(broker: tuple[str, int]) -> None:
     with pytest.raises(BrokerError, match=r"expected a response within 0\.1 s, got none"):
         require_mqtt(broker, 0.1)
 
 
-def test_a_server_without_tls_is_named_as_that(fleet: Layout) -> None:
-    with server_without_tls() as place, pytest.raises(BrokerError, match="a server without TLS on this port"):
-        require_mqtt(place, 30, role(fleet, "bridge"))
+def test_the_error_for_a_server_without_tls_names_the_cause(fleet: Layout) -> None:
+    with server_without_tls() as address, pytest.raises(BrokerError, match="a server without TLS on this port"):
+        require_mqtt(address, 30, role(fleet, "bridge"))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_a_server_without_tls_is_named_as_that(fleet: Layout) -> None:
         (("127.0.0.1", "localhost"), -0.5, "it has expired"),
     ],
 )
-def test_a_server_with_a_wrong_certificate_is_not_trusted(
+def test_a_server_with_an_invalid_certificate_is_not_trusted(
     tmp_path: Path, hosts: tuple[str, ...], own: float | None, words: str
 ) -> None:
     fleet = make_fleet(tmp_path, ("127.0.0.1", "localhost"))
@@ -171,14 +173,14 @@ def test_a_server_with_a_wrong_certificate_is_not_trusted(
     (folder / "tls.crt").write_text(issued.certificate)
     (folder / "tls.key").write_text(issued.key)
     with (
-        started(_Unasked(fleet.folder, pki=fleet.pki)) as mosquitto,
+        started(_UncheckedMosquitto(fleet.folder, pki=fleet.pki)) as mosquitto,
         pytest.raises(BrokerError, match=f"the server's certificate is not to be trusted: {words}"),
     ):
         require_mqtt((mosquitto.host, mosquitto.port), WAIT_S, role(fleet, "bridge"))
 
 
-class _Unasked(Mosquitto):
-    """It runs as soon as it listens, whoever would trust it."""
+class _UncheckedMosquitto(Mosquitto):
+    """A mosquitto that counts as started once its port is open, even with an untrusted certificate."""
 
     def _answers(self) -> bool:
         try:
@@ -188,8 +190,8 @@ class _Unasked(Mosquitto):
         return True
 
 
-class _Listener:
-    """Whoever owns a link, and hears of no more than its connections."""
+class _LinkOwner:
+    """An owner of a link that counts its connections."""
 
     def __init__(self) -> None:
         self.ups = 0
@@ -204,31 +206,31 @@ class _Listener:
     def on_read(self) -> None: ...
 
 
-async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
+async def test_two_devices_with_one_enrolment_reconnect_with_growing_pauses(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     tls = enroll_camera(fleet, "site/twin")
     links = Broker(*broker, at_once=2, tls={CameraId("site/twin"): tls})
-    users = [_Listener(), _Listener()]
+    owners = [_LinkOwner(), _LinkOwner()]
     quick = LinkSettings(reconnect_s=0.02, reconnect_max_s=1.0)
     will = (mqtt_topic(CameraId("site/twin"), Channel.STATUS), b"gone")
-    twins = [Link(user, f"pl{n}", links, lambda: will, [], quick, tls) for n, user in enumerate(users)]
+    twins = [Link(owner, f"pl{n}", links, lambda: will, [], quick, tls) for n, owner in enumerate(owners)]
 
-    async def tick(until_s: float, holds: Callable[[], bool]) -> None:
+    async def tick(until_s: float, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + until_s
-        while not holds() and time.monotonic() < end:
+        while not condition() and time.monotonic() < end:
             for twin in running:
                 twin.tick(time.monotonic())
             await asyncio.sleep(0.01)
 
     try:
         running = twins[:1]
-        await tick(WAIT_S, lambda: users[0].ups == 1)
+        await tick(WAIT_S, lambda: owners[0].ups == 1)
         running = twins
-        await tick(WAIT_S, lambda: users[1].ups == 1 and not twins[0].up)
+        await tick(WAIT_S, lambda: owners[1].ups == 1 and not twins[0].up)
         await tick(1.5, lambda: False)
-        # Each time after twice the wait: at a fiftieth of a second each they would be a hundred.
-        assert 2 <= sum(user.ups for user in users) <= 20
+        # The wait doubles each time. With constant waits of 0.02 s there would be a hundred connections.
+        assert 2 <= sum(owner.ups for owner in owners) <= 20
     finally:
         for twin in twins:
             await twin.close(1.0)

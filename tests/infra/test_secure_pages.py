@@ -1,4 +1,4 @@
-"""The pages by HTTPS."""
+"""The console's pages by HTTPS."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from schemas.transport.access import Tls
 from tests.consumers.served_console import Lines, get, serving
 
 
-def issue(folder: Path) -> Authority:
-    """An authority, and in the folder `tls` a certificate of the pages."""
+def issue_certificate(folder: Path) -> Authority:
+    """Create an authority, and write a certificate of the pages to the folder `tls`."""
     authority = Authority.create(folder / "pki")
     issued = authority.issue("pages", hosts=LOCAL_HOSTS, client=False)
     write_text(folder / "tls" / "tls.crt", issued.certificate, private=True)
@@ -24,8 +24,8 @@ def issue(folder: Path) -> Authority:
     return authority
 
 
-async def test_the_pages_are_served_by_https_to_whoever_trusts_their_authority(tmp_path: Path) -> None:
-    authority, other = issue(tmp_path), Authority.create(tmp_path / "other")
+async def test_clients_that_trust_the_authority_get_the_pages_by_https(tmp_path: Path) -> None:
+    authority, other = issue_certificate(tmp_path), Authority.create(tmp_path / "other")
     async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _):
         assert (await get(port, "/health", tls=Tls(authority.pem).context()))[0] == 200
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -42,7 +42,7 @@ async def test_connections_without_a_handshake_displace_only_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "MAX_HANDSHAKES", 4)
-    authority = issue(tmp_path)
+    authority = issue_certificate(tmp_path)
     async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
         for _ in range(2):
             silent = [await lines.open() for _ in range(12)]

@@ -38,7 +38,7 @@ CAMERAS = [f"secure/cam{number}" for number in range(6)]
 
 @dataclass
 class Recorders:
-    """Recorders as people start them, with their own key material and nothing else."""
+    """Recorders started by the command line, with only their own key material."""
 
     fleet: Layout
     folder: Path
@@ -46,7 +46,7 @@ class Recorders:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     async def start(self, kafka: str, *options: str) -> subprocess.Popen[bytes]:
-        """Return when it records."""
+        """Start a recorder and wait until it is healthy."""
         secret = role_file(self.folder, Role.RECORDER)
         write_secret(secret, Roots.of_fleet(SECRET).of(Role.RECORDER).export())
         metrics = f"127.0.0.1:{free_port()}"
@@ -66,7 +66,7 @@ class Recorders:
         return process
 
     def recorded(self) -> dict[str, tuple[RangeSet, RangeSet]]:
-        """What is recorded of each camera, and what is dead-lettered."""
+        """Return the recorded and the dead-lettered frames of each camera."""
         with open_records(self.url) as records:
             found = records.recorded_by_boot(), records.dead_lettered_by_boot()
         none = RangeSet()
@@ -79,22 +79,22 @@ def recorders(
 ) -> Iterator[Recorders]:
     monkeypatch.setenv("PGPASSWORD", database.PASSWORD)
     options = f"sslmode=verify-full&sslrootcert={kafka_fleet.pki / AUTHORITY_FILE}"
-    made = Recorders(kafka_fleet, tmp_path, f"{secure_postgresql.url_of()}?{options}")
-    yield made
-    for process in made.running:
+    group = Recorders(kafka_fleet, tmp_path, f"{secure_postgresql.url_of()}?{options}")
+    yield group
+    for process in group.running:
         process.kill()
         process.wait()
 
 
 @contextlib.asynccontextmanager
-async def speaking(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
     async with AIOKafkaProducer(**kafka_options(address), enable_idempotence=True) as producer:
         yield producer
 
 
 async def publish(kafka: KafkaWithPasswords, first: int, last: int) -> None:
-    """Frames of all cameras, every tenth of them dead-lettered, each by the role whose right it is."""
-    async with speaking(kafka.access("processor")) as processor, speaking(kafka.access("bridge")) as bridge:
+    """Publish results of frames of all cameras, every tenth a dead letter, and their ledgers, as the roles do."""
+    async with producing(kafka.access("processor")) as processor, producing(kafka.access("bridge")) as bridge:
         for camera in CAMERAS:
             key = camera.encode()
             for seq in range(first, last + 1):
@@ -102,34 +102,34 @@ async def publish(kafka: KafkaWithPasswords, first: int, last: int) -> None:
                     letter = spoken(dead_letter(seq, verified=True, camera_id=camera))
                     await processor.send(KafkaTopic.DEAD_LETTERS.value, letter)
                     continue
-                made = verdict(seq, flagged=(seq // 20) % 5 == 3 if seq % 2 else None, whole=seq % 2 == 1)
-                await processor.send(KafkaTopic.VERDICTS.value, spoken(made, camera), key=key)
-            said = signed(ledger(last, last + 1), camera)
+                statement = verdict(seq, flagged=(seq // 20) % 5 == 3 if seq % 2 else None, whole=seq % 2 == 1)
+                await processor.send(KafkaTopic.VERDICTS.value, spoken(statement, camera), key=key)
+            signed_ledger = signed(ledger(last, last + 1), camera)
             kind = [("ce_type", b"pointillist.v1.Ledger")]
-            await bridge.send(KafkaTopic.EVENTS.value, said, key=key, headers=kind)
+            await bridge.send(KafkaTopic.EVENTS.value, signed_ledger, key=key, headers=kind)
         await processor.flush()
         await bridge.flush()
 
 
-async def alerted(address: KafkaAddress) -> set[str]:
-    """Our cameras of which an alert is in Kafka."""
+async def cameras_with_alerts(address: KafkaAddress) -> set[str]:
+    """Return our cameras with an alert in Kafka."""
     async with AIOKafkaConsumer(
         KafkaTopic.ALERTS.value, **kafka_options(address), auto_offset_reset="earliest", enable_auto_commit=False
     ) as consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         found = set()
-        for place, end in ends.items():
-            while await consumer.position(place) < end:
-                for record in (await consumer.getmany(place, timeout_ms=500)).get(place, []):
+        for partition, end in ends.items():
+            while await consumer.position(partition) < end:
+                for record in (await consumer.getmany(partition, timeout_ms=500)).get(partition, []):
                     if record.key is not None and record.key.decode() in CAMERAS:
                         found.add(open_alert(record.key.decode(), record.value, KEYS).camera_id)
         return found
 
 
-async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_group_within_their_rights(
+async def test_recorders_with_a_certificate_and_with_a_password_share_the_work_of_a_group(
     secure_kafka: KafkaWithPasswords, kafka_fleet: Layout, recorders: Recorders, tmp_path: Path
 ) -> None:
-    async def settled(last: int) -> None:
+    async def wait_until_recorded(last: int) -> None:
         letters = RangeSet.of(seq for seq in range(last + 1) if seq % 10 == 5)
         expected = (RangeSet([(0, last)]).minus(letters), letters)
 
@@ -141,7 +141,7 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     own = role_folder(kafka_fleet.pki, "recorder")
     first = await recorders.start(secure_kafka.listen, "--kafka-tls", str(own))
     await publish(secure_kafka, 0, 39)
-    await settled(39)
+    await wait_until_recorded(39)
 
     login, authority = tmp_path / "recorder.login", tmp_path / "authority"
     write_secret(login, f"recorder:{passwords.PASSWORD}")
@@ -149,20 +149,20 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     (authority / AUTHORITY_FILE).write_text((own / AUTHORITY_FILE).read_text())
     second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login-file", str(login))
     await publish(secure_kafka, 40, 79)
-    await settled(79)
+    await wait_until_recorded(79)
 
-    # The other one alone, which has no certificate: its groups, of verdicts and of letters, are its right by name.
+    # Only the recorder with the password is left: it has its rights to both groups by its user name.
     first.terminate()
     assert first.wait(60) == 0
     await publish(secure_kafka, 80, 119)
-    await settled(119)
+    await wait_until_recorded(119)
 
     async def all_alerted() -> bool:
-        return await alerted(secure_kafka.access("audit")) == set(CAMERAS)
+        return await cameras_with_alerts(secure_kafka.access("audit")) == set(CAMERAS)
 
     await until(all_alerted)
-    shown = Path(f"/proc/{second.pid}/cmdline").read_bytes()
+    command_line = Path(f"/proc/{second.pid}/cmdline").read_bytes()
     for secret in (passwords.PASSWORD, database.PASSWORD):
-        assert secret.encode() not in shown
+        assert secret.encode() not in command_line
     second.terminate()
     assert second.wait(60) == 0

@@ -1,4 +1,4 @@
-"""Settings of the roles: each field is reachable, the precedence, and one line for what is wrong."""
+"""Settings of the roles: each field, the precedence of their sources, and one error line for an invalid value."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from schemas.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
-NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
+REQUIRED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
 """Required settings of a role."""
-CONTRARY: dict[str, tuple[str, ...]] = {
+EXCLUSIVE: dict[str, tuple[str, ...]] = {
     "up": ("http_plain", "cameras_file"),
     "camera-attach": ("camera.source.login.variable", "camera.video.max_bytes_per_second"),
     "camera-run": ("share",),
@@ -50,20 +50,20 @@ EXAMPLES: dict[str, Any] = {
     "region": [8, 0, 640, 480],
     "size": [640, 480],
 }
-"""Values of fields with a form of their own, by name."""
+"""Values of fields with a special form, by name."""
 
 
 SITE = "[sites.north]\nurl = 'https://n.example'\ntoken_file = 'x'"
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
         monkeypatch.delenv(name)
 
 
 def example(each: SettingsField) -> Any:
-    """A valid value that is not the default."""
+    """Return a valid value that is not the default."""
     name, kind = each.path.rpartition(".")[2], each.annotation
     if entry_of(each.info) is not None:
         return {"north": {"url": EXAMPLES["url"], "token_file": "north.token"}}
@@ -81,7 +81,7 @@ def example(each: SettingsField) -> Any:
 
 
 def number(each: SettingsField) -> float:
-    """A number within the field's bounds that is not the default."""
+    """Return a number within the field's bounds that is not the default."""
     bounds = {
         key: getattr(part, key) for part in each.info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(part, key)
     }
@@ -104,19 +104,20 @@ def value_at(path: str, found: Any) -> Any:
 
 
 def examples(role: str) -> list[dict[str, Any]]:
-    """Values of all fields by path, in groups of which each can be set together."""
+    """Return values of all fields by path, in groups that can be set together."""
     found = {each.path: example(each) for each in fields(model_of(role))}
-    contrary = [{path: found.pop(path)} for path in CONTRARY.get(role, ())]
-    return [found, *contrary]
+    exclusive = [{path: found.pop(path)} for path in EXCLUSIVE.get(role, ())]
+    return [found, *exclusive]
 
 
-def missed(role: str, values: dict[str, Any], found: Any) -> list[str]:
-    """The fields that have not their value, or whose value is the default."""
+def unset_fields(role: str, values: dict[str, Any], found: Any) -> list[str]:
+    """Return the fields without the given value, and those whose given value is the default."""
     known = {each.path: each for each in fields(model_of(role))}
     return [
         f"{path}: {value_at(path, found)!r}"
         for path, value in values.items()
-        if shown(value_at(path, found)) != shown(value) or shown(value) == shown(known[path].default)
+        if as_in_file(value_at(path, found)) != as_in_file(value)
+        or as_in_file(value) == as_in_file(known[path].default)
     ]
 
 
@@ -125,7 +126,7 @@ def test_every_field_is_set_by_a_file(tmp_path: Path, role: str) -> None:
     for values in examples(role):
         file = tmp_path / "role.toml"
         file.write_text(toml(nested(values)))
-        assert missed(role, values, load(model_of(role), SettingsSources(role, file))) == []
+        assert unset_fields(role, values, load(model_of(role), SettingsSources(role, file))) == []
 
 
 @pytest.mark.parametrize("role", MODELS)
@@ -136,11 +137,11 @@ def test_every_field_is_set_by_the_environment(role: str) -> None:
             for path, value in values.items():
                 text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", '"')
                 patch.setenv(known[path].variable(prefix_of(role)), text)
-            assert missed(role, values, load(model_of(role), SettingsSources(role))) == []
+            assert unset_fields(role, values, load(model_of(role), SettingsSources(role))) == []
 
 
-def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
-    """Evidence from whole frames has other defaults than its model."""
+def test_setting_one_value_of_a_table_keeps_the_other_values() -> None:
+    """Use the evidence from whole frames, whose defaults differ from those of its model."""
     usual: Any = load(model_of("recorder"), SettingsSources("recorder"))
     found: Any = load(model_of("recorder"), SettingsSources("recorder", options={"evidence.sum.spreads": "3"}))
     assert found.evidence.sum == usual.evidence.sum.model_copy(update={"spreads": 3.0})
@@ -151,29 +152,29 @@ def test_every_field_has_a_description(role: str) -> None:
     assert [each.path for each in (*fields(model_of(role)), *entries(model_of(role))) if not each.help] == []
 
 
-def shown(value: Any) -> Any:
-    """A value as a file has it."""
+def as_in_file(value: Any) -> Any:
+    """Return a value in the form of a settings file."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_unset=True)
     if isinstance(value, dict):
-        return {name: shown(each) for name, each in value.items()}
+        return {name: as_in_file(each) for name, each in value.items()}
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
         return f"{value[0]}:{value[1]}"
     if isinstance(value, tuple | list):
-        return [shown(each) if isinstance(each, tuple | list) else str(each) for each in value]
+        return [as_in_file(each) if isinstance(each, tuple | list) else str(each) for each in value]
     return value if isinstance(value, bool | int | float) else str(value)
 
 
 @pytest.mark.parametrize("role", MODELS)
-def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, role: str) -> None:
-    needed = SettingsSources(role, options=NEEDED.get(role, {}))
-    first = load(model_of(role), needed)
+def test_the_listing_of_a_role_loads_as_the_same_settings(tmp_path: Path, role: str) -> None:
+    sources = SettingsSources(role, options=REQUIRED.get(role, {}))
+    first = load(model_of(role), sources)
     file = tmp_path / "role.toml"
     file.write_text(listing(first, role))
-    again = load(model_of(role), SettingsSources(role, file))
-    assert again.model_dump() == first.model_dump()
+    copy = load(model_of(role), SettingsSources(role, file))
+    assert copy.model_dump() == first.model_dump()
     assert tomllib.loads(file.read_text())
 
 
@@ -181,22 +182,22 @@ def test_the_listing_without_a_required_value_has_no_warning() -> None:
     assert "\n# scenario =\n" in listing(load(model_of("fleet"), SettingsSources("fleet"), partial=True), "fleet")
 
 
-def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
+def test_a_user_s_name_with_special_characters_is_a_key_of_a_file(tmp_path: Path) -> None:
     sites = {"cn=guards, ou=north": "north=viewer", "*": "lobby=viewer"}
     elsewhere = {"north.1": {"url": "https://n.example", "token_file": "x"}}
     tables = {"behind_proxy": "192.0.2.1", "proxy_login": {"sites": sites}, "sites": elsewhere}
-    file, again = tmp_path / "console.toml", tmp_path / "again.toml"
+    file, copy = tmp_path / "console.toml", tmp_path / "copy.toml"
     file.write_text(toml(tables))
-    first: Any = load(model_of("console"), SettingsSources("console", file, NEEDED.get("console", {})))
-    again.write_text(listing(first, "console"))
-    found: Any = load(model_of("console"), SettingsSources("console", again))
+    first: Any = load(model_of("console"), SettingsSources("console", file, REQUIRED.get("console", {})))
+    copy.write_text(listing(first, "console"))
+    found: Any = load(model_of("console"), SettingsSources("console", copy))
     assert first.proxy_login.sites == found.proxy_login.sites == sites
     assert first.sites == found.sites
     assert found.sites["north.1"].ca_file is None
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 1e-7, 0.5])
-def test_every_number_is_written_as_toml_reads_it(value: float) -> None:
+def test_every_number_survives_toml(value: float) -> None:
     assert tomllib.loads(toml({"drain_s": value})) == {"drain_s": value}
 
 
@@ -271,13 +272,13 @@ def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -
         ),
     ],
 )
-def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line: str) -> None:
+def test_an_invalid_file_is_one_error_line(tmp_path: Path, role: str, content: str, line: str) -> None:
     file = tmp_path / "role.toml"
     file.write_text(content)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         load(model_of(role), SettingsSources(role, file))
-    assert line in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -288,16 +289,18 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
         ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )
-def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str) -> None:
+def test_an_invalid_variable_is_one_error_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str
+) -> None:
     monkeypatch.setenv(variable, value)
     role = variable.removeprefix("POINTILLIST_").partition("__")[0].lower()
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         load(model_of(role), SettingsSources(role))
-    assert line in str(refused.value)
+    assert line in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("database", "shown"),
+    ("database", "printed"),
     [
         ("postgresql+psycopg://me:hunter2@host/name", "postgresql+psycopg://***@host/name"),
         ("postgresql+psycopg://me:/hunter2@host/name", "postgresql+psycopg://***@host/name"),
@@ -313,16 +316,16 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable:
         ),
     ],
 )
-def test_a_listing_repeats_no_password(database: str, shown: str) -> None:
+def test_a_listing_repeats_no_password(database: str, printed: str) -> None:
     text = listing(load(model_of("recorder"), SettingsSources("recorder", options={"database": database})), "recorder")
     assert "hunter2" not in text
-    assert f'database = "{shown}"' in text
+    assert f'database = "{printed}"' in text
 
 
-def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> None:
-    given = {"bridges": 2, "bridge": {"linger_ms": 3}, "recorder": {"bounds": {"strangers": 7}}, "state": tmp_path}
+def test_up_passes_each_role_its_settings_in_a_private_file(tmp_path: Path) -> None:
+    options = {"bridges": 2, "bridge": {"linger_ms": 3}, "recorder": {"bounds": {"strangers": 7}}, "state": tmp_path}
     roles = LocalRoles(
-        UpSettings.model_validate(given), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2"
+        UpSettings.model_validate(options), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2"
     )
     started = [
         *roles.bridges(),
@@ -346,7 +349,7 @@ def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> N
     assert (bridge.tracing, recorder.tracing) == (None, None)
 
 
-def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> None:
+def test_one_option_of_up_traces_all_roles_that_a_frame_passes(tmp_path: Path) -> None:
     settings = UpSettings(state=tmp_path, tracing="http://127.0.0.1:4318", tracing_share=0.5)
     roles = LocalRoles(settings, Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
     started = [
@@ -369,7 +372,7 @@ def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> No
     }  # fmt: skip
 
 
-def test_a_variable_traces_all_roles_and_a_roles_own_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_traces_all_roles_and_a_role_s_variable_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_TRACING", "http://collector:4318")
     bridge: Any = load(model_of("bridge"), SettingsSources("bridge"))
     up: Any = load(model_of("up"), SettingsSources("up"))
@@ -382,7 +385,7 @@ def test_a_variable_traces_all_roles_and_a_roles_own_takes_precedence(monkeypatc
         load(model_of("up"), SettingsSources("up"))
 
 
-def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_roles_do_not_affect_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_BRIDGE__KAFKA", "another.system:9092")
     roles = LocalRoles(UpSettings(state=tmp_path), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
     [bridge] = roles.bridges()
@@ -410,7 +413,7 @@ DEPLOYMENTS = ("compose.yaml", *(str(file.relative_to(ROOT)) for file in sorted(
 
 
 @pytest.mark.parametrize("place", [place for place in DEPLOYMENTS if "POINTILLIST_" in (ROOT / place).read_text()])
-def test_every_variable_of_a_deployment_is_one_that_is_read(place: str) -> None:
+def test_every_variable_of_a_deployment_is_read(place: str) -> None:
     ours = {each.variable(prefix_of(role)) for role in MODELS for each in fields(model_of(role))}
     others = {f"POINTILLIST_{name.upper()}" for name in Environment.model_fields}
     # Grafana's provisioning reads its own.

@@ -1,4 +1,4 @@
-"""The documentation site: every page is found, every link leads somewhere, and it asks no other host for anything."""
+"""The documentation site: complete navigation, valid links, and no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md"))
 PROGRAM = Path(sys.executable).with_name("zensical")
-SHOWN = ("h1", "h2", "h3", "h4", "li", "table", "tr", "pre", "blockquote", "img")
-"""What GitHub and the site must show as often."""
+COUNTED_TAGS = ("h1", "h2", "h3", "h4", "li", "table", "tr", "pre", "blockquote", "img")
+"""Tags that must appear on the site as often as on GitHub."""
 
 needs_zensical = pytest.mark.skipif(not PROGRAM.exists(), reason="zensical is not installed: make setup-dev")
 
 
-def built(folder: Path) -> subprocess.CompletedProcess[str]:
+def build_site(folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of the `docs` in `folder`."""
     shutil.copy(ROOT / "zensical.toml", folder)
     command = [str(PROGRAM), "build", "--strict"]
@@ -41,13 +41,13 @@ def built(folder: Path) -> subprocess.CompletedProcess[str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs")
-    run = built(folder)
+    run = build_site(folder)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder / "build" / "site"
 
 
 def in_nav(entry: Any) -> Iterator[str]:
-    """The pages of a part of the navigation."""
+    """Yield the pages of a part of the navigation."""
     if isinstance(entry, str):
         yield entry
     else:
@@ -55,7 +55,7 @@ def in_nav(entry: Any) -> Iterator[str]:
             yield from in_nav(each)
 
 
-def test_every_page_is_in_the_navigation_or_among_decisions_and_results() -> None:
+def test_every_page_is_in_the_navigation_except_decisions_and_results() -> None:
     named = list(in_nav(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
     assert [name for name, count in Counter(named).items() if count > 1] == []
     assert [name for name in named if not (DOCS / name).is_file()] == []
@@ -63,12 +63,14 @@ def test_every_page_is_in_the_navigation_or_among_decisions_and_results() -> Non
 
 
 def test_every_decision_is_in_the_index() -> None:
-    said = (DOCS / "adr" / "README.md").read_text()
-    assert [name for name in PAGES if re.match(r"adr/\d", name) and f"]({name.removeprefix('adr/')})" not in said] == []
+    index = (DOCS / "adr" / "README.md").read_text()
+    assert [
+        name for name in PAGES if re.match(r"adr/\d", name) and f"]({name.removeprefix('adr/')})" not in index
+    ] == []
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Of a page, with those inside its paragraphs."""
+    """Yield the tokens of a page, including those inside its paragraphs."""
     for each in MarkdownIt("commonmark").enable("table").parse(text):
         yield each
         yield from each.children or ()
@@ -76,13 +78,12 @@ def tokens(text: str) -> Iterator[Token]:
 
 @cache
 def tokens_of(name: str) -> list[Token]:
-    """Of a page of `docs`."""
+    """Return the tokens of a page of `docs`."""
     return list(tokens((DOCS / name).read_text()))
 
 
-def test_links_stay_in_docs_and_lead_to_files() -> None:
-    """The site has no address of the repository: what lies outside of `docs` is named as `infra/systemd`, without a
-    link."""
+def test_links_lead_to_files_of_docs() -> None:
+    """Reject links out of `docs`: the site does not know the repository's address, and names such files as code."""
     wrong = []
     for name, token in [(page, token) for page in PAGES for token in tokens_of(page)]:
         target = str(token.attrGet("href") or token.attrGet("src") or "")
@@ -96,8 +97,8 @@ def test_links_stay_in_docs_and_lead_to_files() -> None:
 
 
 @dataclass
-class Seen(HTMLParser):
-    """What a page of the site loads, links to, and shows."""
+class PageContents(HTMLParser):
+    """The resources, links, ids and counted tags of a page of the site."""
 
     loads: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
@@ -109,43 +110,43 @@ class Seen(HTMLParser):
         super().__init__()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        self.ids |= {given["id"]} if "id" in given else set()
+        values = {name: value or "" for name, value in attributes}
+        self.ids |= {values["id"]} if "id" in values else set()
         self.inside |= tag == "article"
-        if self.inside and tag in SHOWN:
+        if self.inside and tag in COUNTED_TAGS:
             self.shown[tag] += 1
-        for name, value in given.items():
-            if name == "href" and (tag == "a" or given.get("rel") in ("canonical", "next", "prev")):
+        for name, value in values.items():
+            if name == "href" and (tag == "a" or values.get("rel") in ("canonical", "next", "prev")):
                 self.links.append(value)
             elif name in ("src", "srcset", "href", "data", "poster", "action"):
                 self.loads.append(value)
             elif name == "style":
                 self.loads += re.findall(r"url\(([^)]*)\)", value)
-        assert "mermaid" not in given.get("class", ""), "a diagram of mermaid is drawn by a script of another host"
+        assert "mermaid" not in values.get("class", ""), "a diagram of mermaid is drawn by a script of another host"
 
     def handle_endtag(self, tag: str) -> None:
         self.inside &= tag != "article"
 
 
-def seen(file: Path) -> Seen:
-    parser = Seen()
+def contents_of(file: Path) -> PageContents:
+    parser = PageContents()
     parser.feed(file.read_text(encoding="utf-8"))
     return parser
 
 
-def place_of(name: str) -> str:
-    """Where the site has a page of `docs`."""
+def site_path(name: str) -> str:
+    """Return the path on the site of a page of `docs`."""
     return re.sub(r"(^|/)README\.md$", r"\1index.md", name).removesuffix(".md") + ".html"
 
 
 @needs_zensical
-def test_no_page_loads_anything_of_another_host(site: Path) -> None:
+def test_no_page_loads_a_resource_from_another_host(site: Path) -> None:
     for file in site.rglob("*.html"):
-        assert [each for each in seen(file).loads if urlsplit(each).netloc] == [], file.name
+        assert [each for each in contents_of(file).loads if urlsplit(each).netloc] == [], file.name
     for file in site.rglob("*.css"):
-        asked = re.findall(r"url\([\"']?([^)\"']*)|@import\s+[\"']([^\"']*)", file.read_text(encoding="utf-8"))
-        assert [each for pair in asked for each in pair if urlsplit(each).netloc] == [], file.name
-    # The theme asks its host for stars where a repository is named, and for fonts unless they are turned off.
+        urls = re.findall(r"url\([\"']?([^)\"']*)|@import\s+[\"']([^\"']*)", file.read_text(encoding="utf-8"))
+        assert [each for pair in urls for each in pair if urlsplit(each).netloc] == [], file.name
+    # The theme would request stars if a repository were configured, and fonts unless they are turned off.
     settings = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
     assert settings["theme"]["font"] is False
     assert "repo_url" not in settings
@@ -153,9 +154,9 @@ def test_no_page_loads_anything_of_another_host(site: Path) -> None:
 
 
 @needs_zensical
-def test_the_site_shows_what_github_shows(site: Path) -> None:
-    """A list without an empty line before it, for one, is none on the site."""
+def test_the_site_renders_the_same_elements_as_github(site: Path) -> None:
+    """Find differences such as a list without an empty line before it, which the site shows as text."""
     for name in PAGES:
         opened = [each for each in tokens_of(name) if each.nesting >= 0]
         tags = ["pre" if each.type in ("fence", "code_block") else each.tag for each in opened]
-        assert seen(site / place_of(name)).shown == Counter(tag for tag in tags if tag in SHOWN), name
+        assert contents_of(site / site_path(name)).shown == Counter(tag for tag in tags if tag in COUNTED_TAGS), name

@@ -1,4 +1,4 @@
-"""The lines of `pointillist cameras`, `logs` and `down` for people."""
+"""The printed lines of `pointillist cameras`, `logs` and `down`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from infra.cli import status  # it registers its commands
+from infra.cli import status  # the import registers the commands
 from infra.local import role_table
 from infra.state_folder import Layout
 from tests.infra.command_line import run
-from tests.infra.test_system_state import said, write_database
+from tests.infra.test_system_state import report, write_database
 
 
 @pytest.mark.parametrize(("options", "line"), [((), "no camera yet\n"), (("--broken",), "no camera is broken\n")])
@@ -23,7 +23,7 @@ def test_without_a_camera_one_line_is_printed(tmp_path: Path, options: tuple[str
 
 
 def test_a_camera_has_its_age_its_size_and_its_rate(tmp_path: Path) -> None:
-    write_database(Layout(tmp_path), [said("a/door")], {"a/door": 1})
+    write_database(Layout(tmp_path), [report("a/door")], {"a/door": 1})
     done = run("cameras", "--state", tmp_path, COLUMNS="200")
     (row,) = (line for line in done.output.splitlines() if "a/door" in line)
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
@@ -32,7 +32,7 @@ def test_a_camera_has_its_age_its_size_and_its_rate(tmp_path: Path) -> None:
     assert cells[4] == "64×48 2/s"
 
 
-def test_logs_follow_what_is_appended_and_a_log_that_is_cut(
+def test_logs_follow_appended_lines_and_a_truncated_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     log = tmp_path / "logs" / "recorder.log"
@@ -51,7 +51,7 @@ def test_logs_follow_what_is_appended_and_a_log_that_is_cut(
     assert capfdbinary.readouterr().out == b"first\nsecond\ncut\n"
 
 
-def test_logs_follow_a_log_that_is_cut_to_its_end_without_a_line_twice(
+def test_logs_follow_a_log_cut_to_its_tail_without_repeating_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     log = tmp_path / "logs" / "recorder.log"
@@ -72,7 +72,7 @@ def test_logs_follow_a_log_that_is_cut_to_its_end_without_a_line_twice(
 
 
 class SlowSystem:
-    """A supervisor that does not end in time."""
+    """A supervisor that needs more than a second to end."""
 
     pid = 7
 
@@ -90,7 +90,7 @@ class SlowSystem:
 @pytest.mark.parametrize(
     ("wait_s", "code", "line"), [(0.5, 1, "still stopping after 0.5 s, as pid 7"), (2, 0, "stopped")]
 )
-def test_down_waits_as_long_as_it_may_and_its_status_says_whether_the_system_has_ended(
+def test_down_waits_up_to_its_limit_and_its_status_tells_whether_the_system_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_s: float, code: int, line: str
 ) -> None:
     system: Any = SlowSystem()

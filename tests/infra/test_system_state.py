@@ -1,4 +1,4 @@
-"""What a person is told of a running system: which cameras are not well and why, within 80 columns."""
+"""The state of a running system for the terminal: its roles, its cameras and the reasons for broken ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.records.batch import clean
 from consumers.records.rows import CameraRow
-from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
+from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # the imports register the commands
 from infra.cli.rows import print_rows
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
@@ -38,31 +38,31 @@ from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta
 NOW_MS = 1_700_000_000_000
 
 
-def write_database(layout: Layout, said: list[CameraRow], sent: dict[str, int]) -> None:
-    """Cameras by what they have said, and by when their last frame was recorded, seconds ago."""
+def write_database(layout: Layout, reports: list[CameraRow], last_frames_s: dict[str, int]) -> None:
+    """Write cameras with their reports, and with the age of their last frame in seconds."""
     layout.folder.mkdir(parents=True, exist_ok=True)
     engine = open_engine(layout.database_url, writes=True)
     metadata.create_all(engine)
     with engine.begin() as connection:
-        if said:
-            connection.execute(cameras.insert(), [row._asdict() for row in said])
-        for name, ago_s in sent.items():
+        if reports:
+            connection.execute(cameras.insert(), [row._asdict() for row in reports])
+        for name, ago_s in last_frames_s.items():
             row = {"camera": name, "boot": 7, "frames": 5, "duplicates": 0, "last_ms": NOW_MS - 1000 * ago_s}
             connection.execute(boots.insert(), row)
     engine.dispose()
 
 
-def said(name: str, state: int = ONLINE, ago_s: int = 100, detail: str = "", rate: float = 2.0) -> CameraRow:
+def report(name: str, state: int = ONLINE, ago_s: int = 100, detail: str = "", rate: float = 2.0) -> CameraRow:
     meta = Meta(boot_id=7, width=64, height=48, channels=3, frames_per_second=rate, profile=RAW).SerializeToString()
     return CameraRow(name, state, NOW_MS - 1000 * ago_s, detail, b"", meta, NOW_MS)
 
 
-def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: Path) -> None:
+def test_broken_cameras_come_first_with_their_reasons(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     reports = [
-        said("a/cam-10"), said("a/cam-2"), said("a/seldom", rate=0.01), said("a/hung"),
-        said("a/sick", DEGRADED, detail="the source gives no frames"), said("a/gone", OFFLINE, ago_s=300),
-        said("a/back", OFFLINE, ago_s=60),
+        report("a/cam-10"), report("a/cam-2"), report("a/seldom", rate=0.01), report("a/hung"),
+        report("a/sick", DEGRADED, detail="the source gives no frames"), report("a/gone", OFFLINE, ago_s=300),
+        report("a/back", OFFLINE, ago_s=60),
     ]  # fmt: skip
     write_database(
         layout, reports, {"a/cam-10": 1, "a/cam-2": 1, "a/seldom": 90, "a/hung": 45, "a/sick": 1, "a/back": 1}
@@ -82,7 +82,7 @@ def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: 
     assert found[5] == CameraState("a/cam-2", State.ONLINE, "", 1.0, 5, (64, 48), 2.0)
 
 
-def test_before_the_recorder_has_a_database_the_cameras_of_the_scenario_are_still_named(tmp_path: Path) -> None:
+def test_cameras_of_the_scenario_are_listed_before_the_recorder_has_a_database(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     assert camera_states(layout) == []
     layout.scenario.write_text(yaml.safe_dump({"site": "a", "cameras": [{"name": "cam-{index}", "count": 2}]}))
@@ -90,13 +90,13 @@ def test_before_the_recorder_has_a_database_the_cameras_of_the_scenario_are_stil
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.text(max_size=5), st.text(max_size=5))
-def test_names_are_sorted_by_their_numbers(numbers: list[int], before: str, after: str) -> None:
+def test_camera_names_are_sorted_by_their_numbers(numbers: list[int], before: str, after: str) -> None:
     names = [f"site/cam-{number}" for number in numbers]
     assert sorted(names, key=natural) == [f"site/cam-{number}" for number in sorted(numbers)]
     assert natural(before) != natural(after) or before == after or any(each.isdecimal() for each in before + after)
 
 
-def test_roles_that_have_ended_are_gone(tmp_path: Path) -> None:
+def test_a_role_without_a_process_is_listed_as_gone(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"roles\.json"):
         role_states(Layout(tmp_path))
     (tmp_path / "roles.json").write_text("{}")
@@ -113,7 +113,7 @@ def test_roles_that_have_ended_are_gone(tmp_path: Path) -> None:
     }
 
 
-def shown(*parts: object) -> list[str]:
+def rendered(*parts: object) -> list[str]:
     console = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
     for part in parts:
         console.print(part)
@@ -121,9 +121,9 @@ def shown(*parts: object) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-def test_no_text_of_a_camera_acts_on_the_terminal(tmp_path: Path) -> None:
+def test_text_of_a_camera_cannot_control_the_terminal(tmp_path: Path) -> None:
     evil = "\x1b]52;c;Y3VybA==\x07\x1b[2J\u202efine, 🚗 ü"
-    write_database(Layout(tmp_path), [said("a/evil", DEGRADED, detail=evil)], {"a/evil": 1})
+    write_database(Layout(tmp_path), [report("a/evil", DEGRADED, detail=evil)], {"a/evil": 1})
     (found,) = camera_states(Layout(tmp_path), NOW_MS)
     assert found.detail == "�]52;c;Y3VybA==��[2J�fine, 🚗 ü" == clean(evil)
     assert clean("CUDA error: assert\n\tsee the log") == "CUDA error: assert see the log"
@@ -133,7 +133,7 @@ def test_no_text_of_a_camera_acts_on_the_terminal(tmp_path: Path) -> None:
         assert all(each.isprintable() for each in output.getvalue().replace("\n", ""))
 
 
-def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_camera() -> None:
+def test_the_table_of_up_fits_80_columns_with_a_row_for_each_broken_camera() -> None:
     cells = {
         "published": "1234567", "recorded": "1234567", "frames/s": "20000.0", "in spool": "0", "bytes saved": "24.9%",
         "p99 latency": "≤ 0.05 s", "accuracy": "98.7%", "under attack": "75.0%", "STRIP checks": "61728",
@@ -142,7 +142,7 @@ def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_c
     broken = [
         CameraState(f"site/cam-{n}", State.DEGRADED, "the source cannot be read", 3.0, 1, None, None) for n in range(3)
     ]
-    lines = shown(figures(cells), *broken_rows(broken, "--state here"))
+    lines = rendered(figures(cells), *broken_rows(broken, "--state here"))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "…" not in text
@@ -153,19 +153,19 @@ def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_c
     assert "not well: 3" in text
     assert not any("pointillist" in line for line in lines)
     state = "/var/lib/my fleet[red]"
-    many = shown(*broken_rows(broken * 40, Layout(Path(state)).state_option))
+    many = rendered(*broken_rows(broken * 40, Layout(Path(state)).state_option))
     assert f"and {120 - MOST_NAMED} more:" in many[-2]
     assert shlex.split(many[-1]) == ["pointillist", "cameras", "--broken", "--state", state]
     assert broken_rows([], "") == []
 
 
-def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was() -> None:
-    def gone() -> list[CameraState]:
+def test_a_database_that_is_briefly_unreadable_leaves_the_table_unchanged() -> None:
+    def unreadable() -> list[CameraState]:
         raise StateError("there is none")
 
     output = StringIO()
     table = LiveTable(Console(width=80, file=output, force_terminal=True, color_system=None))
-    table.begin({"console": console_page()}, 1.0, gone)
+    table.begin({"console": console_page()}, 1.0, unreadable)
     table.tick()
     table.end()
     assert "console: http://127.0.0.1:9090/" in output.getvalue()
@@ -173,7 +173,7 @@ def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_owners_link_is_shown_on_a_terminal_and_in_no_log(tmp_path: Path, terminal: bool) -> None:
+def test_the_owner_s_link_is_printed_on_a_terminal_and_never_to_a_log(tmp_path: Path, terminal: bool) -> None:
     file = tmp_path / "owner.token"
     token = OwnerToken(file)
     token.write()
@@ -193,7 +193,7 @@ def console_page(owner_file: Path | None = None) -> Role:
     return Role("console", process, listen=lambda: "127.0.0.1:9090", owner_file=owner_file)
 
 
-def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
+def test_a_url_or_a_device_is_one_camera() -> None:
     assert usual_cameras("scene") == 8
     for source in ("rtsp://10.0.0.7/live", "/dev/video0"):
         assert usual_cameras(source) == 1
@@ -204,14 +204,14 @@ def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
 
 
 def test_help_names_every_variable_of_the_environment() -> None:
-    said = EPILOG.replace("(_FILE)", " _FILE")
+    epilog = EPILOG.replace("(_FILE)", " _FILE")
     names = {f"POINTILLIST_{name.upper()}" for name in Environment.model_fields}
     plain = {name for name in names if not name.endswith("_FILE") or name.removesuffix("_FILE") not in names}
-    assert [name for name in sorted(plain) if name not in said] == []
+    assert [name for name in sorted(plain) if name not in epilog] == []
     assert {name for name in names - plain if f"{name.removesuffix('_FILE')}(_FILE)" not in EPILOG} == set()
 
 
-def test_version_and_doctor_speak_to_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_and_doctor_have_output_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert app(["--version"], standalone_mode=False) == 0
     assert capsys.readouterr().out.startswith("pointillist ")
     assert app(["doctor", "--json"], standalone_mode=False) == 0
@@ -220,12 +220,12 @@ def test_version_and_doctor_speak_to_scripts(capsys: pytest.CaptureFixture[str])
     assert {"mosquitto", "Kafka", "disk"} <= {part["what"] for part in found["parts"]}
 
 
-def test_cameras_shows_the_frame_sizes_of_a_camera_with_a_stream_of_its_own(
+def test_the_cameras_command_lists_the_frame_sizes_of_a_compressed_stream(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     meta = Meta(boot_id=7, frames_per_second=2, profile=RAW, stream_frame_bytes=3_110, sent_frame_bytes=4_020)
     row = CameraRow("a/door", ONLINE, NOW_MS, "", b"", meta.SerializeToString(), NOW_MS)
-    write_database(Layout(tmp_path), [row, said("a/drawn")], {})
+    write_database(Layout(tmp_path), [row, report("a/drawn")], {})
     shown = {each.name: status.frame_sizes(each) for each in camera_states(Layout(tmp_path), NOW_MS)}
     assert shown == {"a/door": "own stream 3.1 kB, published 4.0 kB", "a/drawn": ""}
     app(["cameras", "--state", str(tmp_path), "--json"], standalone_mode=False)
@@ -233,7 +233,7 @@ def test_cameras_shows_the_frame_sizes_of_a_camera_with_a_stream_of_its_own(
     assert sizes == {"a/door": 3_110, "a/drawn": None}
 
 
-def test_logs_gives_the_end_of_a_roles_log_and_names_the_roles_that_have_one(
+def test_logs_prints_the_end_of_a_role_s_log_and_names_the_roles_with_a_log(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     for file in ("logs/recorder.log", "kafka/kafka.log"):
@@ -255,7 +255,7 @@ def test_a_scenario_of_another_release_names_no_camera(tmp_path: Path) -> None:
     assert camera_states(layout) == []
 
 
-def test_a_database_without_its_tables_is_one_line(tmp_path: Path) -> None:
+def test_a_database_without_its_tables_is_one_error_line(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     engine = open_engine(layout.database_url, writes=True)
     with engine.begin() as connection:
@@ -268,7 +268,7 @@ def test_a_database_without_its_tables_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("group", "backlog"), [("processors", 5), ("strangers", None)])
-def test_a_processor_that_does_not_answer_has_the_lag_that_the_others_leave(
+def test_a_processor_that_does_not_answer_gets_the_rest_of_the_group_s_lag(
     monkeypatch: pytest.MonkeyPatch, group: str, backlog: int | None
 ) -> None:
     monkeypatch.setattr(system_state, "PROCESSORS_GROUP", "processors")

@@ -22,7 +22,7 @@ PROGRAM = "/usr/local/bin/pointillist"
 
 
 @pytest.mark.parametrize("unit", [*UNIT_FILES, *UNITS.glob("*.timer")], ids=lambda unit: unit.name)
-def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> None:
+def test_systemd_verifies_every_unit(unit: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     text = unit.read_text()
@@ -37,24 +37,24 @@ def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("unit", UNIT_FILES, ids=lambda unit: unit.name)
-def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
-    from infra.cli import camera, camera_run, pki, up  # noqa: F401  # they register their commands
+def test_a_unit_uses_options_of_its_command(unit: Path) -> None:
+    from infra.cli import camera, camera_run, pki, up  # noqa: F401  # the imports register the commands
 
     [start] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
     program, *words = shlex.split(start.removeprefix("ExecStart="))
     assert program == PROGRAM
     command = list(itertools.takewhile(str.isalpha, words))
-    said = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
+    help_text = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
     for option in (argument for argument in words if argument.startswith("--")):
-        assert option in said
+        assert option in help_text
 
 
-def test_the_service_of_a_whole_system_lets_its_decoders_give_up_the_network() -> None:
+def test_the_service_of_a_whole_system_allows_decoders_without_a_network() -> None:
     assert "RestrictNamespaces=user net\n" in (UNITS / "pointillist.service").read_text()
 
 
-def test_the_options_of_the_documented_service_are_those_of_up(tmp_path: Path) -> None:
-    """The TOML block of docs/operations/running.md is valid, and its state folder is the unit's."""
+def test_the_documented_options_of_the_service_are_valid_for_up(tmp_path: Path) -> None:
+    """Load the TOML block of docs/operations/running.md and compare its state folder with the unit's."""
     page = (UNITS.parents[1] / "docs/operations/running.md").read_text()
     [block] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     file = tmp_path / "up.toml"
@@ -64,7 +64,7 @@ def test_the_options_of_the_documented_service_are_those_of_up(tmp_path: Path) -
     assert "StateDirectory=pointillist\n" in (UNITS / "pointillist.service").read_text()
 
 
-def test_each_timer_starts_a_unit_that_renews_well_before_half_of_a_life_is_over() -> None:
+def test_the_timer_renews_certificates_several_times_before_half_of_their_life() -> None:
     (timer,) = UNITS.glob("*.timer")
     assert timer.with_suffix(".service") in UNIT_FILES
     (hours,) = re.findall(r"(?m)^OnCalendar=\*-\*-\* ([0-9,]+):00:00$", timer.read_text())

@@ -1,4 +1,4 @@
-"""`pointillist teach`: labels out of a console and in again, refusals before any training, and the report."""
+"""The command `pointillist teach`: import and export of labels, errors before a training, and the report."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def state(tmp_path: Path) -> Path:
 
 def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_path: Path) -> None:
     for name, numbers in (("car", (1, 2)), ("truck", (3,))):
-        (tmp_path / "given" / name).mkdir(parents=True)
+        (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in numbers:
-            (tmp_path / "given" / name / f"{number}.jpg").write_bytes(scene(number))
-    (tmp_path / "given" / "car" / "notes.txt").touch()
-    done = run("teach", "import", tmp_path / "given", "--state", state)
+            (tmp_path / "pictures" / name / f"{number}.jpg").write_bytes(scene(number))
+    (tmp_path / "pictures" / "car" / "notes.txt").touch()
+    done = run("teach", "import", tmp_path / "pictures", "--state", state)
     *lines, last = done.output.splitlines()
     assert lines == ["imported 3 labelled pictures", "car: 2", "truck: 1"]
     assert last == "skipped 1 without the ending of a picture, such as `.jpg`"
@@ -46,12 +46,12 @@ def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_
     assert run("teach", "export", tmp_path / "none", "--state", state, *elsewhere).output.startswith("exported 0 ")
 
 
-def test_a_folder_that_is_not_the_right_one_is_refused(state: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_contents_is_rejected(state: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for place in ("full", "full/file"):
-        line = refusal(run("teach", "export", tmp_path / place, "--state", state))
-        assert line == f"{tmp_path / place}: expected an empty folder, or none. Choose another folder."
+    for name in ("full", "full/file"):
+        line = refusal(run("teach", "export", tmp_path / name, "--state", state))
+        assert line == f"{tmp_path / name}: expected an empty folder, or none. Choose another folder."
     line = refusal(run("teach", "import", tmp_path / "full" / "file", "--state", state))
     assert line.endswith("expected a folder with one sub-folder for each class. Correct the path.")
     line = refusal(run("teach", "import", tmp_path / "full", "--state", state))
@@ -60,22 +60,22 @@ def test_a_folder_that_is_not_the_right_one_is_refused(state: Path, tmp_path: Pa
 
 @pytest.fixture
 def taught(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A training that takes no time, whose network is right on three of four held-out labels."""
+    """Replace the training by one without work, whose network is right on three of four held-out labels."""
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.95, 0.05]])
     held = Held(("car", "truck"), ("a", "b", "c", "d"), np.array([0, 0, 1, 1]), probabilities, 0.75)
-    made = SimpleNamespace(
+    training = SimpleNamespace(
         held=held, thorough=True, seconds=3.2, choice=SimpleNamespace(words="ridge"), document=lambda: {"head": "ridge"}
     )
 
     def train(general: object, labelled: object, settings: object, progress: Any) -> object:
         progress.phase("features", 4)
         progress.advance(4)
-        return made
+        return training
 
-    def write(_: object, general: object, labelled: object, folder: Path, **named: Any) -> object:
+    def write(_: object, general: object, labelled: object, folder: Path, **options: Any) -> object:
         folder.mkdir(parents=True)
         (folder / "model.toml").write_text("new")
-        return SimpleNamespace(model_id=f"{named['name']}@{named['version']}+1")
+        return SimpleNamespace(model_id=f"{options['name']}@{options['version']}+1")
 
     def read(folder: Path, skipped: Any) -> object:
         skipped("broken.jpg", "no picture")
@@ -85,10 +85,10 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(lab.teach.train, "teach", train)
     monkeypatch.setattr(lab.teach.labelled, "read_labelled", read)
     monkeypatch.setattr(taught_module, "write_taught", write)
-    return made
+    return training
 
 
-def test_the_report_says_what_is_right_what_reads_wrong_and_what_follows(taught: Any, tmp_path: Path) -> None:
+def test_the_report_lists_accuracy_confusions_suspect_labels_and_the_next_command(taught: Any, tmp_path: Path) -> None:
     out, report = tmp_path / "made", tmp_path / "report.json"
     done = run("teach", "train", tmp_path, "--name", "desk", "--out", out, "--json", report, "--progress")
     lines = done.stdout.splitlines()
@@ -108,7 +108,7 @@ def test_the_report_says_what_is_right_what_reads_wrong_and_what_follows(taught:
     assert "skipped broken.jpg: no picture" in done.stderr
 
 
-def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
+def test_an_earlier_bundle_is_replaced_only_with_an_option(
     taught: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teach, "MADE", tmp_path / "bundles")
@@ -125,7 +125,7 @@ def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
-def test_a_name_that_up_takes_for_another_network_needs_a_folder(
+def test_the_name_of_a_shipped_network_needs_a_folder(
     taught: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(teach, "MADE", tmp_path / "bundles")
@@ -143,9 +143,7 @@ def test_a_folder_of_other_files_is_not_replaced(taught: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", [b"unsure", b"caf\xe9", b"a\x7f", b"x" * 65])
-def test_a_folder_whose_name_no_class_may_have_is_refused_before_the_training(
-    taught: Any, tmp_path: Path, name: bytes
-) -> None:
+def test_an_invalid_class_name_is_rejected_before_the_training(taught: Any, tmp_path: Path, name: bytes) -> None:
     for each in ("car", os.fsdecode(name)):
         (tmp_path / "labels" / each).mkdir(parents=True)
     line = refusal(run("teach", "train", tmp_path / "labels", "--name", "desk", "--out", tmp_path / "made"))
@@ -160,7 +158,7 @@ def test_a_folder_whose_name_no_class_may_have_is_refused_before_the_training(
         (("--name", "desk", "--drop-ratio", "0.9"), "drop"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_first(
+def test_an_invalid_option_is_rejected_before_the_training(
     taught: Any, tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
     line = refusal(run("teach", "train", tmp_path, "--out", tmp_path / "made", *options))

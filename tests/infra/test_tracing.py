@@ -1,4 +1,4 @@
-"""The export of spans to a collector, and what a role does without one."""
+"""The export of spans to a collector, and roles without a collector or without the packages."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TRACE = root(str(FRAME))
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     monkeypatch.setattr(spans_export, "_REQUEST_S", 60.0)
-    with Collector() as made:
-        yield made
+    with Collector() as running:
+        yield running
 
 
-def frame_passes() -> None:
-    """The way of one frame through a bridge."""
+def pass_frame() -> None:
+    """Stamp one frame as a bridge does."""
     trace.follow("bridge", FRAME, TRACE._replace(sampled=True).header())
     for at_ns, what in ((1_000, "received"), (2_000, "sent"), (5_000, "stored")):
         trace.stamp(what, FRAME, at_ns=at_ns)
@@ -40,7 +40,7 @@ def frame_passes() -> None:
 
 def test_a_collector_gets_the_spans_with_their_ids_and_times(collector: Collector) -> None:
     with traced("bridge", "bridge-x2k5q", collector.url + "/", 0.0):
-        frame_passes()
+        pass_frame()
     whole, wait, publish = collector.received
     assert (whole.service, whole.frame) == ("pointillist-bridge", str(FRAME))
     assert whole.instance == f"bridge-x2k5q@{socket.gethostname()}:{os.getpid()}"
@@ -55,16 +55,16 @@ def test_a_collector_gets_the_spans_with_their_ids_and_times(collector: Collecto
     )
 
 
-def test_the_camera_begins_the_trace(collector: Collector) -> None:
+def test_the_camera_starts_the_trace(collector: Collector) -> None:
     with traced("fleet", "fleet", collector.url, 1.0):
         assert trace.sample(FRAME)
         trace.stamp("captured", FRAME, at_ns=1_000)
     (span,) = collector.received
     assert (span.name, span.trace_id, span.span_id, span.parent_id) == ("camera", TRACE.trace_id, TRACE.span_id, "")
-    assert span.incomplete  # it was never confirmed
+    assert span.incomplete  # the frame was never confirmed
 
 
-def test_a_collector_that_is_away_is_one_line_and_ends_no_role(
+def test_an_unreachable_collector_is_one_log_line_and_ends_no_role(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(spans_export, "_REQUEST_S", 0.2)
@@ -73,18 +73,18 @@ def test_a_collector_that_is_away_is_one_line_and_ends_no_role(
     try:
         with structlog.testing.capture_logs() as lines:
             for _ in range(3):
-                frame_passes()
+                pass_frame()
                 exporter.flush()
-            frame_passes()
+            pass_frame()
             trace.end_spans()
             exporter.close()
     finally:
         trace.end_spans()
     assert [line["event"] for line in lines] == ["spans_dropped"]
-    assert caplog.records == []  # of the packages
+    assert caplog.records == []  # the packages log nothing themselves
 
 
-def test_without_the_option_nothing_of_opentelemetry_is_imported() -> None:
+def test_a_role_without_the_option_does_not_import_opentelemetry() -> None:
     program = """
 import sys
 from infra.process.role import run_role
@@ -99,7 +99,7 @@ assert run_role("bridge", None, entry) == []
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_the_missing_packages_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_one_error_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
 

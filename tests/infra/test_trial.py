@@ -1,4 +1,4 @@
-"""A stranger's network is tried in a child process, within limits of time and memory."""
+"""The trial of an untrusted network in a child process, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from infra.bundling import trial
 from infra.bundling.bundle_request import BundleRequest, Summary
 from infra.bundling.presets import normalisation
 from infra.bundling.trial import Limits, create_within
-from infra.cli import app, bundle  # noqa: F401  # it registers its commands
+from infra.cli import app, bundle  # noqa: F401  # the import registers the commands
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_names, write_onnx
 
 ENDLESS = 2**62
 
 
-def with_cost(file: Path, nodes: list[onnx.NodeProto], *made: onnx.TensorProto) -> Path:
-    """The classifier of colours, whose means wait for the output `cost` (1) of these nodes."""
+def write_costly(file: Path, nodes: list[onnx.NodeProto], *made: onnx.TensorProto) -> Path:
+    """Write the classifier of colours with nodes whose output `cost` (1) is added to its means."""
     model = onnx.load(write_onnx(file))
     means, gemm = model.graph.node
     gemm.input[0] = "sum"
@@ -34,8 +34,8 @@ def with_cost(file: Path, nodes: list[onnx.NodeProto], *made: onnx.TensorProto) 
     return file
 
 
-def endless(file: Path) -> Path:
-    """A graph with a Loop that takes a century."""
+def write_endless(file: Path) -> Path:
+    """Write a graph with a Loop that would take a century."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Identity", ["x"], ["y"])],
         "body",
@@ -51,67 +51,69 @@ def endless(file: Path) -> Path:
     )
     loop = helper.make_node("Loop", ["turns", "yes", "zero"], ["cost"], body=body)
     values = {"turns": np.int64(ENDLESS), "yes": np.bool_(True), "zero": np.zeros(1, np.float32)}
-    return with_cost(file, [loop], *(numpy_helper.from_array(np.asarray(each), name) for name, each in values.items()))
+    return write_costly(
+        file, [loop], *(numpy_helper.from_array(np.asarray(each), name) for name, each in values.items())
+    )
 
 
-def large(file: Path) -> Path:
-    """A graph of a few hundred bytes whose working memory is 4 GiB."""
+def write_large(file: Path) -> Path:
+    """Write a graph of a few hundred bytes whose working memory is 4 GiB."""
     nodes = [
         helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
         helper.make_node("ReduceSum", ["zeros"], ["cost"], keepdims=1),
     ]
-    # A size that is worked out when it runs: a constant would be folded into the graph.
+    # The size is computed at run time: a constant would be folded into the graph.
     nodes.insert(0, helper.make_node("Shape", ["frames"], ["shape"]))
     nodes.insert(1, helper.make_node("Gather", ["shape", "first"], ["batch"]))
     nodes.insert(2, helper.make_node("Mul", ["batch", "each"], ["many"]))
     made = [numpy_helper.from_array(np.array([0], np.int64), "first")]
     made.append(numpy_helper.from_array(np.array([2**30 // 3], np.int64), "each"))
-    return with_cost(file, nodes, *made)
+    return write_costly(file, nodes, *made)
 
 
-def attempt(tmp_path: Path, network: Path, limits: Limits) -> Summary:
-    """A trial of an ONNX file, without pictures."""
-    wanted = BundleRequest(
+def run_trial(tmp_path: Path, network: Path, limits: Limits) -> Summary:
+    """Run a trial of an ONNX file, without pictures."""
+    request = BundleRequest(
         "onnx", str(network), write_names(tmp_path / "names.txt"),
         normalisation=partial(normalisation, "imagenet", None, None),
     )  # fmt: skip
-    return create_within(limits, wanted, tmp_path / "out", lambda line: None, lambda name, why: None)
+    return create_within(limits, request, tmp_path / "out", lambda line: None, lambda name, why: None)
 
 
-def test_a_network_that_never_answers_is_given_up(tmp_path: Path) -> None:
-    network = endless(tmp_path / "loop.onnx")
+def test_a_network_that_never_answers_ends_at_the_time_limit(tmp_path: Path) -> None:
+    network = write_endless(tmp_path / "loop.onnx")
     with pytest.raises(BundleError, match=r"a trial of at most 1 s, got a longer one\. .* --most-seconds"):
-        attempt(tmp_path, network, Limits(seconds=1))
+        run_trial(tmp_path, network, Limits(seconds=1))
     assert {each.name for each in tmp_path.iterdir()} == {"loop.onnx", "names.txt"}
 
 
-def test_a_network_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError) as refused:
-        attempt(tmp_path, large(tmp_path / "large.onnx"), Limits(memory_gib=1))
-    assert "memory" in str(refused.value).lower()
-    assert "\n" not in str(refused.value)
+def test_a_network_that_needs_too_much_memory_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as caught:
+        run_trial(tmp_path, write_large(tmp_path / "large.onnx"), Limits(memory_gib=1))
+    assert "memory" in str(caught.value).lower()
+    assert "\n" not in str(caught.value)
     assert {each.name for each in tmp_path.iterdir()} == {"large.onnx", "names.txt"}
 
 
-def test_a_trial_that_the_kernel_ends_is_one_line() -> None:
-    said = trial._ended(-signal.SIGKILL, Limits(), "large.onnx")
-    assert said.startswith("large.onnx: expected a trial within 8 GiB, got one killed by SIGKILL. ")
+def test_a_trial_killed_by_a_signal_is_one_error_line() -> None:
+    line = trial._ended(-signal.SIGKILL, Limits(), "large.onnx")
+    assert line.startswith("large.onnx: expected a trial within 8 GiB, got one killed by SIGKILL. ")
     assert (
         trial._ended(1, Limits(), "odd.onnx")
         == "odd.onnx: expected a trial with status 0, got 1. Choose another network."
     )
 
 
-def test_the_command_passes_its_limits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_passes_its_limits_to_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[Limits] = []
 
-    def refuse(limits: Limits, *_: object) -> Summary:
+    def reject(limits: Limits, *_: object) -> Summary:
         passed.append(limits)
-        raise BundleError("refused")
+        raise BundleError("rejected")
 
-    monkeypatch.setattr(trial, "create_within", refuse)
+    monkeypatch.setattr(trial, "create_within", reject)
     arguments = ["bundle", "create", "--onnx", "any.onnx", "--out", str(tmp_path / "out")]
     for options in ([], ["--most-seconds", "5", "--most-memory", "2"]):
-        with pytest.raises(BundleError, match="refused"):
+        with pytest.raises(BundleError, match="rejected"):
             app([*arguments, *options], standalone_mode=False)
     assert passed == [Limits(600, 8), Limits(5, 2)]

@@ -28,19 +28,19 @@ class SentMessages(list[object]):
 
 
 @pytest.fixture
-def lowered(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[int, int]]:
-    """The limits that the child has set, by resource. This process keeps its own."""
+def limits_set(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[int, int]]:
+    """Record the limits that the child sets, by resource, in place of setting them in this process."""
     found: dict[int, tuple[int, int]] = {}
     monkeypatch.setattr(resource, "setrlimit", found.__setitem__)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return found
 
 
-def ran(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object]:
-    """Run the child's part with a trial that prints a line, skips a picture, and fails with `error` if there is one."""
+def run_child(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object]:
+    """Run the child with a trial that raises `error`, if there is one. Return the messages that it sends."""
     sent = SentMessages()
 
-    def fill(wanted: BundleRequest, folder: Path, out: Path, print_line: Any, skipped: Any) -> SimpleNamespace:
+    def fill(request: BundleRequest, folder: Path, out: Path, print_line: Any, skipped: Any) -> SimpleNamespace:
         print_line("reading")
         skipped("cat.png", "too small")
         if error is not None:
@@ -65,12 +65,12 @@ def ran(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[object
         ),
         (OSError("no room"), "own.onnx: expected a network that can be tried, got OSError: no room. "),
     ],
-    ids=["done", "refused", "no memory", "torch without memory", "another error", "an error of the system"],
+    ids=["done", "rejected", "no memory", "torch without memory", "another error", "an error of the system"],
 )
-def test_the_child_sends_its_lines_and_then_its_result_or_the_error_of_the_user(
-    monkeypatch: pytest.MonkeyPatch, lowered: dict[int, tuple[int, int]], error: Exception | None, last: str | None
+def test_the_child_sends_its_lines_and_then_its_result_or_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, limits_set: dict[int, tuple[int, int]], error: Exception | None, last: str | None
 ) -> None:
-    *before, end = ran(monkeypatch, error)
+    *before, end = run_child(monkeypatch, error)
     assert before == [None, "reading", ("cat.png", "too small")]
     if last is None:
         assert end is SUMMARY
@@ -80,19 +80,19 @@ def test_the_child_sends_its_lines_and_then_its_result_or_the_error_of_the_user(
         assert "\n" not in str(end)
 
 
-def test_memory_time_and_core_files_of_the_child_are_bounded_and_a_lower_hard_limit_stays(
-    monkeypatch: pytest.MonkeyPatch, lowered: dict[int, tuple[int, int]]
+def test_the_child_limits_memory_time_and_core_files_and_keeps_a_lower_hard_limit(
+    monkeypatch: pytest.MonkeyPatch, limits_set: dict[int, tuple[int, int]]
 ) -> None:
     hard = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_CPU: 7, resource.RLIMIT_CORE: 100}
     monkeypatch.setattr(resource, "getrlimit", lambda which: (0, hard[which]))
     trial._limit(LIMITS)
-    memory, again = lowered[resource.RLIMIT_AS]
-    assert memory == again > 2 * 2**30
-    assert lowered[resource.RLIMIT_CPU] == (7, 7)
-    assert lowered[resource.RLIMIT_CORE] == (0, 0)
+    soft, hard_limit = limits_set[resource.RLIMIT_AS]
+    assert soft == hard_limit > 2 * 2**30
+    assert limits_set[resource.RLIMIT_CPU] == (7, 7)
+    assert limits_set[resource.RLIMIT_CORE] == (0, 0)
 
 
-def test_a_child_that_ends_without_a_result_is_one_line_after_its_skipped_pictures() -> None:
+def test_a_child_that_ends_without_a_result_is_one_error_line() -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     for message in (None, "reading", ("cat.png", "too small")):
         sender.send(message)

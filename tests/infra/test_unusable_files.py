@@ -1,4 +1,4 @@
-"""Files that cannot be read or written: each command refuses them in one line that names the file and the remedy."""
+"""Unreadable and unwritable files: one error line with the file and the remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLACE: Any = Place
 
 def _folder(out: Path) -> None:
     with appearing(out):
-        pytest.fail("expected a refusal before any work")
+        pytest.fail("expected an error before any work")
 
 
 def _generations(file: Path) -> None:
@@ -47,18 +47,16 @@ def _generations(file: Path) -> None:
         (lambda out: write_json(out, {}), "--json: expected a writable file, got "),
     ],
 )
-def test_a_place_that_cannot_be_written_is_refused(
-    tmp_path: Path, write: Callable[[Path], object], message: str
-) -> None:
+def test_an_unwritable_place_is_one_error_line(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as caught:
         write(tmp_path / "file" / "out")
-    assert str(refused.value).startswith(message)
-    assert str(tmp_path / "file" / "out") in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(caught.value).startswith(message)
+    assert str(tmp_path / "file" / "out") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_contact_sheet_keeps_a_link_and_refuses_a_pipe(tmp_path: Path) -> None:
+def test_a_contact_sheet_keeps_a_link_and_rejects_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "sheet.png").touch()
     (tmp_path / "link").symlink_to("sheet.png")
     write_sheet([], tmp_path / "link")
@@ -83,31 +81,33 @@ def test_a_contact_sheet_keeps_a_link_and_refuses_a_pipe(tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_file_of_another_form_is_refused(tmp_path: Path, read: Callable[[Path], object], message: str) -> None:
+def test_a_file_in_another_format_is_one_error_line(
+    tmp_path: Path, read: Callable[[Path], object], message: str
+) -> None:
     file = tmp_path / "binary"
     file.write_bytes(b"\xff\xfe\x00" * 9)
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as caught:
         read(file)
-    assert str(refused.value).startswith(message.format(file=file, folder=tmp_path))
-    assert "\n" not in str(refused.value)
+    assert str(caught.value).startswith(message.format(file=file, folder=tmp_path))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_secret_comes_from_its_variable_first() -> None:
+def test_a_secret_comes_from_its_variable_before_its_file() -> None:
     assert read_secret(SecretStr(" given\n"), Path("none"), "the key", "KEY") == "given"
 
 
-@pytest.mark.parametrize(("name", "said"), [("openvino", True), ("schemas.gone", False), (None, False)])
-def test_a_missing_package_of_others_is_named_with_what_installs_it_and_one_of_ours_is_a_bug(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str | None, said: bool
+@pytest.mark.parametrize(("name", "is_reported"), [("openvino", True), ("schemas.gone", False), (None, False)])
+def test_a_missing_library_is_named_with_its_remedy_and_a_missing_module_of_ours_is_raised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str | None, is_reported: bool
 ) -> None:
     def importing() -> None:
         raise ModuleNotFoundError("none", name=name)
 
     monkeypatch.setattr(infra.cli, "app", importing)
-    with pytest.raises(SystemExit if said else ModuleNotFoundError):
+    with pytest.raises(SystemExit if is_reported else ModuleNotFoundError):
         run_command(infra.cli._run)
     remedy = "Install pointillist[server], or run `make setup-dev` in a checkout."
     line = f"error: openvino is missing: this command needs it. {remedy}\n"
-    assert capsys.readouterr().err == (line if said else "")
-    with pytest.raises(UserError if said else ModuleNotFoundError), lab_extra():
+    assert capsys.readouterr().err == (line if is_reported else "")
+    with pytest.raises(UserError if is_reported else ModuleNotFoundError), lab_extra():
         importing()

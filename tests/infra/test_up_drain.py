@@ -1,4 +1,4 @@
-"""The end of `up` waits for records only as long as it was told, and an interrupt ends each of its waits."""
+"""The drain at the end of `up`: its deadline, and interrupts, which end each wait."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from schemas.identity import CameraId
 from tests.waiting import PATIENCE_S
 
 FAR_S = 240.0
-"""Longer than any test waits."""
+"""A time longer than any wait of the tests."""
 
 
 @pytest.fixture
-def never(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
-    """An audit that does not end before the test does."""
+def endless_audit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Replace the audit by one that does not end before the test. Yield the event that ends it."""
     ended = Event()
     monkeypatch.setattr(audits, "unsettled", lambda *_: ended.wait(FAR_S) and 0)
     monkeypatch.setattr(audits, "audit", lambda *_: ended.wait(FAR_S))
@@ -36,10 +36,10 @@ def never(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     ended.set()
 
 
-def a_run(folder: Path, drain_s: float, asked: Interrupts) -> up._Run:
-    """As much of a run as its end needs."""
+def partial_run(folder: Path, drain_s: float, interrupts: Interrupts) -> up._Run:
+    """Return a run with the parts that its end needs."""
     run = up._Run.__new__(up._Run)
-    run._settings, run._layout, run._asked = UpSettings(drain_s=drain_s), Layout(folder), asked
+    run._settings, run._layout, run._asked = UpSettings(drain_s=drain_s), Layout(folder), interrupts
     run._supervisor = SimpleNamespace(watch=lambda: None)  # type: ignore[assignment]  # the part that is used
     run._live = SimpleNamespace(tick=lambda: None, print_line=lambda _: None)  # type: ignore[assignment]  # the same
     run._watching = SimpleNamespace(scrape=lambda _: None)  # type: ignore[assignment]  # the same
@@ -47,68 +47,68 @@ def a_run(folder: Path, drain_s: float, asked: Interrupts) -> up._Run:
     return run
 
 
-def interrupt(asked: Interrupts) -> None:
-    asked(2, None)
+def interrupt(interrupts: Interrupts) -> None:
+    interrupts(2, None)
 
 
-@pytest.mark.usefixtures("never")
-def test_a_second_interrupt_ends_the_drain_in_the_middle_of_a_look(tmp_path: Path) -> None:
-    asked = Interrupts(1)
-    Timer(0.3, interrupt, [asked]).start()
+@pytest.mark.usefixtures("endless_audit")
+def test_a_second_interrupt_ends_the_drain_during_an_audit(tmp_path: Path) -> None:
+    interrupts = Interrupts(1)
+    Timer(0.3, interrupt, [interrupts]).start()
     begun = time.monotonic()
-    a_run(tmp_path, FAR_S, asked).drain()
+    partial_run(tmp_path, FAR_S, interrupts).drain()
     assert time.monotonic() - begun < FAR_S / 4
 
 
-@pytest.mark.usefixtures("never")
-def test_the_deadline_of_the_drain_holds_in_the_middle_of_a_look(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("endless_audit")
+def test_the_deadline_ends_the_drain_during_an_audit(tmp_path: Path) -> None:
     begun = time.monotonic()
-    a_run(tmp_path, 0.3, Interrupts(1)).drain()
+    partial_run(tmp_path, 0.3, Interrupts(1)).drain()
     assert time.monotonic() - begun < FAR_S / 4
 
 
-@pytest.mark.parametrize(("seconds", "asked"), [(0.3, 0), (None, 1)])
-def test_a_run_without_cameras_waits_for_others_until_its_time_is_over_or_an_interrupt_comes(
-    tmp_path: Path, seconds: float | None, asked: int
+@pytest.mark.parametrize(("seconds", "is_interrupted"), [(0.3, 0), (None, 1)])
+def test_a_run_without_cameras_lasts_until_its_deadline_or_an_interrupt(
+    tmp_path: Path, seconds: float | None, is_interrupted: int
 ) -> None:
     begun = time.monotonic()
     interrupts = Interrupts()
-    run = a_run(tmp_path, FAR_S, interrupts)
+    run = partial_run(tmp_path, FAR_S, interrupts)
     run._settings = UpSettings(cameras=0, seconds=seconds)
     run._fleets, run._begun, run._startup_s = [], begun, 0.0
     run._live.stopping = lambda: None  # type: ignore[method-assign]  # nothing to show
-    if asked:
+    if is_interrupted:
         Timer(0.3, interrupt, [interrupts]).start()
     run.watch()
     assert 0.3 <= time.monotonic() - begun < FAR_S / 4
 
 
-@pytest.mark.usefixtures("never")
+@pytest.mark.usefixtures("endless_audit")
 def test_an_interrupt_ends_the_final_audit(tmp_path: Path) -> None:
-    asked = Interrupts(2)
-    Timer(0.3, interrupt, [asked]).start()
+    interrupts = Interrupts(2)
+    Timer(0.3, interrupt, [interrupts]).start()
     begun = time.monotonic()
-    assert a_run(tmp_path, FAR_S, asked).finish() == (INTERRUPTED, {})
+    assert partial_run(tmp_path, FAR_S, interrupts).finish() == (INTERRUPTED, {})
     assert time.monotonic() - begun < FAR_S / 4
 
 
-def test_the_drain_ends_once_all_is_settled_and_only_the_runs_own_cameras_count(
+def test_the_drain_ends_when_the_frames_of_the_run_s_own_cameras_are_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[object] = []
+    calls: list[object] = []
 
-    def unsettled(*given: object) -> int:
-        looks.append(given)
-        return 3 - len(looks)
+    def unsettled(*arguments: object) -> int:
+        calls.append(arguments)
+        return 3 - len(calls)
 
     monkeypatch.setattr(audits, "unsettled", unsettled)
-    run = a_run(tmp_path, FAR_S, Interrupts(1))
+    run = partial_run(tmp_path, FAR_S, Interrupts(1))
     run._cameras = frozenset({CameraId("local/cam-0")})
     run.drain()
-    assert looks == [(run._layout, 0, {"local/cam-0"})] * 3
+    assert calls == [(run._layout, 0, {"local/cam-0"})] * 3
 
 
-def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"^--report: expected a writable file, got .*report\.json: .*\. Choose an"):
         up.write_report(tmp_path / "file" / "report.json", {})
@@ -118,52 +118,52 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "report.json").read_text() == '{\n  "frames_lost": 0\n}\n'
 
 
-def test_a_database_that_is_away_for_a_moment_has_settled_nothing(
+def test_an_unreachable_database_gives_no_count_of_unsettled_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> int:
+    def unreachable(*_: object) -> int:
         raise StateError("no database")
 
-    monkeypatch.setattr("infra.audit.audit.unsettled", away)
-    assert a_run(tmp_path, FAR_S, Interrupts(1))._count_unsettled() is None
+    monkeypatch.setattr("infra.audit.audit.unsettled", unreachable)
+    assert partial_run(tmp_path, FAR_S, Interrupts(1))._count_unsettled() is None
 
 
 def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> None:
     deadlines: list[float] = []
     released = Event()
-    asked = Interrupts(1)
+    interrupts = Interrupts(1)
 
     def stop(deadline_s: float) -> None:
         deadlines.append(deadline_s)
         if deadline_s:
-            interrupt(asked)
+            interrupt(interrupts)
             released.wait(PATIENCE_S)
         released.set()
 
     fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop, poll=lambda: None), final=frozenset())
-    run = a_run(tmp_path, FAR_S, asked)
+    run = partial_run(tmp_path, FAR_S, interrupts)
     run._fleets = [fleet]
     run._await_stopped()
     assert deadlines == [FAR_S + up.STOP_S, 0]
 
 
 @pytest.mark.parametrize(("status", "named"), [(0, False), (FLEET_PENDING, True)])
-def test_an_interrupted_run_states_that_spools_still_hold_frames(tmp_path: Path, status: int, named: bool) -> None:
-    asked, lines, ended = Interrupts(1), list[str](), list[float]()
+def test_an_interrupted_run_reports_frames_left_in_spools(tmp_path: Path, status: int, named: bool) -> None:
+    interrupts, lines, ended = Interrupts(1), list[str](), list[float]()
     process = SimpleNamespace(poll=lambda: status if ended else None, stop=ended.append)
-    run = a_run(tmp_path, FAR_S, asked)
+    run = partial_run(tmp_path, FAR_S, interrupts)
     run._fleets = [SimpleNamespace(name="fleet", process=process, final={0, FLEET_PENDING})]  # type: ignore[list-item]  # the same
     run._supervisor = SimpleNamespace(watch=lambda: None, forget=lambda _: None)  # type: ignore[assignment]  # the same
     run._live = SimpleNamespace(tick=lambda: None, stopping=lambda: None, print_line=lines.append)  # type: ignore[assignment]  # the same
-    interrupt(asked)
+    interrupt(interrupts)
     run.watch()
     assert ended
     assert any("spools still held frames" in line for line in lines) is named
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Path, stopped: bool) -> None:
-    asked, targets, ended = Interrupts(int(stopped)), list[list[str]](), Event()
+def test_an_ended_fleet_is_no_scrape_target_while_the_others_run(tmp_path: Path, stopped: bool) -> None:
+    interrupts, targets, ended = Interrupts(int(stopped)), list[list[str]](), Event()
     first, latest_s, full = iter([None, None]), time.monotonic() + PATIENCE_S, [errno.ENOSPC]
 
     def scrape(roles: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_fleet_that_has_ended_is_no_target_while_the_others_go_on(tmp_path: Pa
     def fleet(name: str, status: Callable[[], int | None], stop: Callable[[float], object]) -> Any:
         return SimpleNamespace(name=name, process=SimpleNamespace(poll=status, stop=stop), final={0, FLEET_PENDING})
 
-    run: Any = a_run(tmp_path, FAR_S, asked)
+    run: Any = partial_run(tmp_path, FAR_S, interrupts)
     run._roles = [SimpleNamespace(name="bridge")]
     run._fleets = [
         fleet("fleet-1", lambda: next(first, 0), lambda _: None),

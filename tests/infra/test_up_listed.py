@@ -1,4 +1,4 @@
-"""`up` with a list of real cameras and no simulated ones."""
+"""The command `up` with a list of real cameras, with several fleets, and without cameras."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def listed(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_run_remembers_the_names_of_listed_cameras_and_no_address(listed: Path) -> None:
+def test_the_run_stores_the_names_of_listed_cameras_and_no_address(listed: Path) -> None:
     cameras = [each.settings for each in load_camera_file(listed).values()]
     document = listed_document(cameras)
     assert [each.camera_id for each in parse_scenario(document).cameras()] == [
@@ -60,7 +60,7 @@ def test_the_run_remembers_the_names_of_listed_cameras_and_no_address(listed: Pa
     assert "127.0.0.1" not in json.dumps(document)
 
 
-def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path: Path, listed: Path) -> None:
+def test_listed_cameras_run_by_camera_run_with_valid_settings(tmp_path: Path, listed: Path) -> None:
     layout = Layout(tmp_path / "state")
     settings = UpSettings(cameras_file=listed, plain=True, seconds=7)
     (role,) = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleets(1)
@@ -71,12 +71,12 @@ def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path
     assert bundle_folder(settings).name != "scene"
 
 
-def test_a_setting_of_simulated_cameras_next_to_a_list_is_refused(listed: Path) -> None:
+def test_a_setting_of_simulated_cameras_next_to_a_list_is_rejected(listed: Path) -> None:
     with pytest.raises(ValidationError, match="fps: expected no value with cameras_file"):
         UpSettings(cameras_file=listed, fps=3)
 
 
-def test_a_list_whose_cameras_are_all_off_is_one_line_before_any_broker_starts(tmp_path: Path, listed: Path) -> None:
+def test_a_list_of_unreachable_cameras_is_one_error_line_before_any_broker_starts(tmp_path: Path, listed: Path) -> None:
     settings = UpSettings(cameras_file=listed, state=tmp_path / "state", prometheus=False)
     with pytest.raises(SourceError, match=r"home/gate-3: .*2 other cameras do not answer either") as error:
         run_up(settings, Environment(), LiveTable(Console(file=io.StringIO())))
@@ -85,7 +85,7 @@ def test_a_list_whose_cameras_are_all_off_is_one_line_before_any_broker_starts(t
     assert "\n" not in str(error.value)
 
 
-def test_a_large_fleet_is_divided_over_processes_with_settings_that_the_role_accepts(tmp_path: Path) -> None:
+def test_a_large_fleet_is_divided_over_processes_with_valid_settings(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "state")
     roles = LocalRoles(UpSettings(plain=True), layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleets(2)
     files = [layout.role_settings(role.name) for role in roles]
@@ -98,22 +98,22 @@ def test_a_large_fleet_is_divided_over_processes_with_settings_that_the_role_acc
 
 
 @pytest.mark.parametrize(
-    ("given", "cameras", "cores", "parts"),
+    ("option", "cameras", "cores", "parts"),
     [(None, 1_999, 8, 1), (None, 10_000, 2, 2), (None, 10_000, 8, 5), (3, 3, 1, 3)],
 )
 def test_the_default_number_of_fleets_follows_cameras_and_cores(
-    monkeypatch: pytest.MonkeyPatch, given: int | None, cameras: int, cores: int, parts: int
+    monkeypatch: pytest.MonkeyPatch, option: int | None, cameras: int, cores: int, parts: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert fleet_parts(UpSettings(fleets=given), cameras) == parts
+    assert fleet_parts(UpSettings(fleets=option), cameras) == parts
 
 
-def test_more_fleets_than_cameras_are_refused_in_one_line() -> None:
+def test_more_fleets_than_cameras_are_one_error_line() -> None:
     with pytest.raises(ConfigError, match=r"^fleets: expected at most 8, one for each camera, got 9\. Lower it\.$"):
         fleet_parts(UpSettings(fleets=9), 8)
 
 
-def test_a_run_without_cameras_serves_the_network_of_real_cameras_and_keeps_the_bridges_limits(tmp_path: Path) -> None:
+def test_a_run_without_cameras_has_the_network_of_real_cameras_and_the_bridge_s_default_quota(tmp_path: Path) -> None:
     settings = UpSettings(cameras=0, plain=True)
     assert scenario_document(settings, None)["cameras"] == []
     assert bundle_folder(with_bundle_of(scenario_document(settings, None), settings)).name != "scene"
@@ -126,6 +126,6 @@ def test_a_run_without_cameras_serves_the_network_of_real_cameras_and_keeps_the_
     assert (read["camera_rates"], "camera_bytes_per_s" in read) == (str(layout.camera_rates), False)
 
 
-def test_a_setting_of_cameras_that_do_not_run_is_rejected() -> None:
+def test_a_setting_of_cameras_in_a_run_without_cameras_is_rejected() -> None:
     with pytest.raises(ValidationError, match="source: expected no value with cameras = 0"):
         UpSettings(cameras=0, source="cifar10")

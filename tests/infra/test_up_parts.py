@@ -1,4 +1,4 @@
-"""Small parts of `up`: its sources and bundles, work in the background, and the names of types in words."""
+"""Small parts of `up`: its sources and bundles, background tasks, and descriptions of types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.processors.tiny import write_bundle
 DOOR = CameraId("site/door")
 
 
-def test_a_file_of_pictures_is_shared_out_and_a_url_is_of_one_camera(tmp_path: Path) -> None:
+def test_a_file_of_pictures_is_divided_among_cameras_and_a_url_is_one_camera(tmp_path: Path) -> None:
     (tmp_path / "pictures.npz").touch()
     pictures = source_entry(str(tmp_path / "pictures.npz"), 3, 2.0, None)
     assert pictures == {"kind": "dataset", "file": str(tmp_path / "pictures.npz"), "stride": 3}
@@ -32,7 +32,7 @@ def test_a_bundle_may_be_a_folder(tmp_path: Path) -> None:
     assert bundle_folder(UpSettings(bundle=folder)) == folder.resolve()
 
 
-def test_a_bundle_that_cannot_be_read_is_left_to_its_loader(tmp_path: Path) -> None:
+def test_an_unreadable_bundle_does_not_fail_the_check_for_strip(tmp_path: Path) -> None:
     assert checks_for_triggers(write_bundle(tmp_path / "own"))
     assert not checks_for_triggers(write_bundle(tmp_path / "plain", overlays=0))
     assert checks_for_triggers(tmp_path / "none")
@@ -40,25 +40,25 @@ def test_a_bundle_that_cannot_be_read_is_left_to_its_loader(tmp_path: Path) -> N
     assert checks_for_triggers(tmp_path)
 
 
-def test_work_in_the_background_gives_its_result_or_its_error() -> None:
-    right, wrong = BackgroundTask(lambda: 7, "right"), BackgroundTask(lambda: 1 // 0, "wrong")
-    assert right.done(30)
-    assert right.result() == 7
-    assert wrong.done(30)
+def test_a_background_task_returns_its_result_or_raises_its_error() -> None:
+    successful, failing = BackgroundTask(lambda: 7, "right"), BackgroundTask(lambda: 1 // 0, "wrong")
+    assert successful.done(30)
+    assert successful.result() == 7
+    assert failing.done(30)
     with pytest.raises(ZeroDivisionError):
-        wrong.result()
+        failing.result()
 
 
-def test_a_named_type_has_the_words_of_what_it_stands_for() -> None:
+def test_a_named_type_has_the_description_of_its_base_type() -> None:
     assert kind_of(CameraId) == kind_of(str) == "text"
 
 
-def test_a_camera_has_a_name_and_a_key_that_its_system_issued(tmp_path: Path) -> None:
+def test_a_camera_needs_a_name_and_a_key_of_its_system(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--name: expected SITE/CAMERA, got none"):
         camera_named(None, None, None)
     layout = Layout(tmp_path)
-    stranger = derive_camera_key(b"another secret of another fleet", DOOR)
-    _check_key(layout, stranger)  # without a fleet secret no key can be checked
+    foreign_key = derive_camera_key(b"another secret of another fleet", DOOR)
+    _check_key(layout, foreign_key)  # without a fleet secret no key can be checked
     _check_key(layout, derive_camera_key(layout.fleet_secret(), DOOR))
     with pytest.raises(SecretError, match="expected the key of site/door issued by the system of"):
-        _check_key(layout, stranger)
+        _check_key(layout, foreign_key)

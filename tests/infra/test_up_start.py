@@ -1,4 +1,4 @@
-"""The start of `up` when Kafka could not keep its reserved port: the early processors are replaced."""
+"""The start of `up`: the order of roles, and the replacement of processors if Kafka loses its reserved port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESERVED, OTHER = "127.0.0.1:1000", "127.0.0.1:2000"
 
 
 class FakeKafka:
-    """Nodes whose start ends on another port than the reserved one, if another program has taken that."""
+    """A stand-in for Kafka, whose start uses another port if the reserved one is taken."""
 
     def __init__(self, taken: bool) -> None:
         self.nodes = [SimpleNamespace(role="kafka", log=Path("kafka.log"), listen=RESERVED)]
@@ -33,7 +33,7 @@ class FakeKafka:
 
 
 class FakeSupervisor:
-    """Runs nothing and notes which roles run, with the address of their Kafka."""
+    """A supervisor that starts no process and lists the running roles with the address of their Kafka."""
 
     def __init__(self, kafka: FakeKafka) -> None:
         self.running: list[tuple[str, str]] = []
@@ -56,7 +56,7 @@ class FakeSupervisor:
 
 
 class FakeRoles:
-    """The roles of a run with this Kafka."""
+    """A stand-in for the roles of a run with this Kafka."""
 
     def __init__(self, kafka: str) -> None:
         self._kafka = kafka
@@ -83,17 +83,17 @@ class FakeRoles:
         return [self._role(f"fleet-{number + 1}") for number in range(parts)]
 
 
-def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tuple[up._Run, FakeSupervisor]:
-    """As much of a run as its start needs."""
+def partial_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tuple[up._Run, FakeSupervisor]:
+    """Return a run with the parts that its start needs, and its supervisor."""
     run: Any = up._Run.__new__(up._Run)
     supervisor = FakeSupervisor(kafka)
-    nothing = SimpleNamespace(
+    idle = SimpleNamespace(
         print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None,
         is_enabled=False, alertmanager=None, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
     )  # fmt: skip
     run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
     run._kafka, run._supervisor = kafka, supervisor
-    run._live = run._mosquitto = run._watching = run._system = nothing
+    run._live = run._mosquitto = run._watching = run._system = idle
     run._roles, run._fleets, run._scraped, run._parts, run._begun = [], [], [], 2, 0.0
     monkeypatch.setattr(up._Run, "_local", lambda _, address: FakeRoles(address))
     monkeypatch.setattr(up._Run, "_create_topics", lambda _: asyncio.sleep(0))
@@ -101,10 +101,10 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_processors_that_started_with_a_port_that_kafka_has_lost_are_replaced(
+def test_processors_started_with_a_port_that_kafka_lost_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    run, supervisor = a_run(tmp_path, FakeKafka(taken), monkeypatch)
+    run, supervisor = partial_run(tmp_path, FakeKafka(taken), monkeypatch)
     run.start()
     processors = ["processor-1", "processor-2"]
     assert supervisor.stopped == [(name, RESERVED) for name in processors if taken]
@@ -115,23 +115,23 @@ def test_processors_that_started_with_a_port_that_kafka_has_lost_are_replaced(
 
 
 @pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])
-def test_the_monitor_starts_after_alertmanager_and_gets_its_address_if_it_runs(
+def test_the_monitor_starts_after_alertmanager_with_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alertmanager: str | None
 ) -> None:
-    run, supervisor = a_run(tmp_path, FakeKafka(taken=False), monkeypatch)
+    run, supervisor = partial_run(tmp_path, FakeKafka(taken=False), monkeypatch)
     watching: Any = SimpleNamespace(is_enabled=True, alertmanager=None, scrape=lambda _: None)
-    given: list[dict[str, object]] = []
+    passed: list[dict[str, object]] = []
 
     def start(*_: object) -> None:
         assert ("monitor", RESERVED) not in supervisor.running
         watching.alertmanager = alertmanager
 
     def monitor(roles: FakeRoles, **options: object) -> Any:
-        given.append(options)
+        passed.append(options)
         return roles._role("monitor")
 
     watching.start, run._watching = start, watching
     monkeypatch.setattr(FakeRoles, "monitor", monitor)
     run.start()
-    assert given == [{"alertmanager": alertmanager, "console": None}]
+    assert passed == [{"alertmanager": alertmanager, "console": None}]
     assert ("monitor", RESERVED) in supervisor.awaited

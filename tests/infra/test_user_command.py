@@ -1,4 +1,4 @@
-"""Users and keys by commands in this process: a password from the terminal, and the files of all roles."""
+"""The commands `user`, `token` and `key`, run in this process, and their files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.infra.command_line import refusal, run
 
 
 @pytest.mark.parametrize(("second", "added"), [("a long password", True), ("another password", False)])
-def test_a_password_from_the_terminal_is_given_twice(
+def test_a_password_from_the_terminal_is_typed_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, added: bool
 ) -> None:
-    given = {"password of anna: ": "a long password", "again: ": second}
+    typed = {"password of anna: ": "a long password", "again: ": second}
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(user, "getpass", given.__getitem__)
+    monkeypatch.setattr(user, "getpass", typed.__getitem__)
     file = tmp_path / "users"
     if added:
         user.add("anna", "operator", file)
@@ -36,9 +36,7 @@ def test_a_password_from_the_terminal_is_given_twice(
         assert not file.exists()
 
 
-def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_and_tokens_are_in_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (("user", "list"), ("token", "create", "ci")):
         assert refusal(run(*words)).startswith(
@@ -60,7 +58,7 @@ def test_users_and_tokens_without_options_are_those_of_the_usual_state_folder(
 
 
 @pytest.mark.parametrize("words", [("user", "list"), ("token", "create", "ci"), ("token", "list")])
-def test_standard_output_is_no_file_of_users_or_tokens(
+def test_standard_output_is_rejected_as_a_file_of_users_or_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -68,7 +66,7 @@ def test_standard_output_is_no_file_of_users_or_tokens(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_path: Path) -> None:
+def test_a_new_state_folder_is_announced_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     for words in (("user", "list"), ("user", "remove", "anna"), ("token", "list"), ("token", "revoke", "ci")):
         line = refusal(run(*words, "--state", tmp_path / "typo"))
         assert line.startswith("--state: expected a state folder of `pointillist up`, got ")
@@ -93,7 +91,7 @@ def test_a_new_state_folder_is_announced_and_a_missing_one_is_not_listed(tmp_pat
 def test_root_runs_no_command_on_the_folder_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """The private files that root writes there would be unreadable for that user."""
+    """Reject the command, because that user could not read private files written by root."""
     if os.geteuid() == 0:
         os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -104,12 +102,12 @@ def test_root_runs_no_command_on_the_folder_of_another_user(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_place_of_the_users_file_is_named_as_one(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_users_file_is_one_error_line(tmp_path: Path) -> None:
     line = refusal(run("user", "list", "--file", tmp_path))
     assert line.startswith(f"{tmp_path}: expected a file of users, got Is a directory. Add a user by")
 
 
-def test_the_secrets_of_all_roles_are_written_at_once_for_their_owner_only(tmp_path: Path) -> None:
+def test_the_secrets_of_all_roles_are_written_by_one_command_for_their_owner_only(tmp_path: Path) -> None:
     Layout(tmp_path / "state").fleet_secret()
     done = run("key", "--roles", tmp_path / "roles", "--state", tmp_path / "state")
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""What watches a run of `up`: started where it is installed, each told of the one before."""
+"""The monitoring servers of `up`, and the supervisor that restarts roles."""
 
 from __future__ import annotations
 
@@ -32,61 +32,61 @@ CONSOLE = "http://127.0.0.1:4711"
 
 
 @contextmanager
-def watching(folder: Path, said: list[str], receivers: Path | None = None) -> Iterator[dict[str, Role]]:
+def watching(folder: Path, lines: list[str], receivers: Path | None = None) -> Iterator[dict[str, Role]]:
     roles: dict[str, Role] = {}
 
-    def begin(role: Role) -> None:
+    def start_role(role: Role) -> None:
         roles[role.name] = role
         role.process.start()
 
-    made = MonitoringServers(UpSettings(state=folder, receivers=receivers), Layout(folder), Ports(folder))
+    servers = MonitoringServers(UpSettings(state=folder, receivers=receivers), Layout(folder), Ports(folder))
     try:
-        made.start(begin, said.append, CONSOLE)
+        servers.start(start_role, lines.append, CONSOLE)
         yield roles
     finally:
-        made.close()
+        servers.close()
         for role in roles.values():
             role.process.stop(10)
 
 
 @pytest.mark.brokers
-def test_each_is_started_and_told_where_the_others_are(
+def test_each_monitoring_server_gets_the_addresses_of_the_others(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_grafana(tmp_path, monkeypatch)
-    said: list[str] = []
-    with watching(state_dir, said) as roles:
-        wait_until(lambda: bool(said), "Grafana, the last")
+    lines: list[str] = []
+    with watching(state_dir, lines) as roles:
+        wait_until(lambda: bool(lines), "Grafana, which is started last")
         addresses = {name: f"http://{role.listen()}" for name, role in roles.items()}
         # Debian's Prometheus and Alertmanager have no pages.
-        assert said == [f"Grafana: {addresses['grafana']}/"]
-        told = f"{addresses['prometheus']}/api/v1/alertmanagers"
+        assert lines == [f"Grafana: {addresses['grafana']}/"]
+        url = f"{addresses['prometheus']}/api/v1/alertmanagers"
 
         def alertmanagers() -> list[str]:
-            with urllib.request.urlopen(told, timeout=60) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 return [each["url"] for each in json.load(answer)["data"]["activeAlertmanagers"]]
 
         wait_until(lambda: alertmanagers() == [f"{addresses['alertmanager']}/api/v2/alerts"], "the Alertmanager")
-        given = json.loads((state_dir / "grafana" / "grafana.log").read_text().splitlines()[0])["environment"]
-        assert given["POINTILLIST_PROMETHEUS_URL"] == addresses["prometheus"]
-        assert given["POINTILLIST_CONSOLE_URL"] == CONSOLE
+        variables = json.loads((state_dir / "grafana" / "grafana.log").read_text().splitlines()[0])["environment"]
+        assert variables["POINTILLIST_PROMETHEUS_URL"] == addresses["prometheus"]
+        assert variables["POINTILLIST_CONSOLE_URL"] == CONSOLE
 
 
 @pytest.mark.brokers
-def test_a_run_goes_on_without_a_grafana_that_cannot_start(
+def test_a_run_continues_without_a_grafana_that_cannot_start(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_grafana(tmp_path, monkeypatch, "#!/bin/sh\necho no such flag >&2\nexit 1\n")
-    said: list[str] = []
-    with watching(state_dir, said) as roles:
-        wait_until(lambda: bool(said), "what became of it")
-        assert said[0].startswith("going on without dashboards: ")
-        assert "no such flag" in said[0]
+    lines: list[str] = []
+    with watching(state_dir, lines) as roles:
+        wait_until(lambda: bool(lines), "the line about Grafana")
+        assert lines[0].startswith("going on without dashboards: ")
+        assert "no such flag" in lines[0]
         assert roles["prometheus"].process.poll() is None
 
 
 def damage(folder: Path, server: str) -> None:
-    """Leave a file of a server as a power cut does: empty, or cut short."""
+    """Write a file of a server as a power cut leaves it, empty or truncated."""
     data = folder / server / "data"
     if server == "alertmanager":
         data.mkdir(parents=True)
@@ -100,16 +100,16 @@ def damage(folder: Path, server: str) -> None:
 
 
 @pytest.mark.brokers
-@pytest.mark.parametrize(("server", "lines"), [("prometheus", 1), ("alertmanager", 2)])
-def test_a_run_goes_on_without_a_server_whose_files_are_damaged(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, lines: int
+@pytest.mark.parametrize(("server", "line_count"), [("prometheus", 1), ("alertmanager", 2)])
+def test_a_run_continues_without_a_server_with_damaged_files(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, line_count: int
 ) -> None:
     install_grafana(tmp_path, monkeypatch)
     damage(state_dir, server)
-    said: list[str] = []
-    with watching(state_dir, said) as roles:
-        assert said[0].startswith(f"going on without {server}: expected an answer within 60 s, got the end of")
-        wait_until(lambda: len(said) == lines, "Grafana, unless its Prometheus is missing")
+    lines: list[str] = []
+    with watching(state_dir, lines) as roles:
+        assert lines[0].startswith(f"going on without {server}: expected an answer within 60 s, got the end of")
+        wait_until(lambda: len(lines) == line_count, "Grafana, unless its Prometheus is missing")
         assert ("grafana" in roles) == (server != "prometheus")
         assert [role.name for role in roles.values() if role.process.poll() is not None] == [server]
         alertmanagers = json.loads((state_dir / "prometheus" / ALERTMANAGERS).read_text())
@@ -118,7 +118,9 @@ def test_a_run_goes_on_without_a_server_whose_files_are_damaged(
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("server", ["prometheus", "alertmanager"])
-def test_a_run_with_receivers_needs_the_servers_that_notify_them(state_dir: Path, tmp_path: Path, server: str) -> None:
+def test_a_run_with_receivers_fails_without_the_servers_that_notify_them(
+    state_dir: Path, tmp_path: Path, server: str
+) -> None:
     receivers = tmp_path / "receivers.yml"
     receivers.write_text("receivers: [{name: duty, webhook_configs: [{url: 'http://127.0.0.1:9/'}]}]\n")
     damage(state_dir, server)
@@ -137,13 +139,13 @@ def test_prometheus_starts_without_the_targets_of_an_earlier_run(
         monkeypatch.setattr(f"infra.up.watching.{server}_binary", lambda found=found: found)
     Prometheus(state_dir).scrape({"fleet": {"metrics": "127.0.0.1:9100"}})
     targets, begun = state_dir / "prometheus" / TARGETS, list[list[object]]()
-    made = MonitoringServers(UpSettings(state=state_dir), Layout(state_dir), Ports(state_dir))
-    made.start(lambda _: begun.append(json.loads(targets.read_text())), lambda _: None, CONSOLE)
+    servers = MonitoringServers(UpSettings(state=state_dir), Layout(state_dir), Ports(state_dir))
+    servers.start(lambda _: begun.append(json.loads(targets.read_text())), lambda _: None, CONSOLE)
     assert begun == [[]]
 
 
-class Ends:
-    """A role that ends at once, again and again."""
+class ExitingRole:
+    """A role whose process exits at once after each start."""
 
     def __init__(self, status: int, log: Path) -> None:
         self.log = log
@@ -160,32 +162,32 @@ class Ends:
 
 
 @pytest.mark.parametrize("status", [1, 2])
-def test_a_role_that_others_can_do_without_ends_nothing(
+def test_an_optional_role_that_keeps_exiting_does_not_end_the_run(
     state_dir: Path, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
-    said: list[str] = []
+    lines: list[str] = []
     with RoleTable(state_dir) as table:
-        supervisor = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), said.append)
-        role = Ends(status, tmp_path / "role.log")
+        supervisor = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), lines.append)
+        role = ExitingRole(status, tmp_path / "role.log")
         supervisor.start(Role("grafana", role, log=role.log, optional=True))
 
         def given_up() -> bool:
             supervisor.watch()
-            return len(said) > 1
+            return len(lines) > 1
 
-        wait_until(given_up, "that it is given up")
-        assert said == [f"grafana died (exit status {status}), started again", "going on without grafana: broken"]
+        wait_until(given_up, "the supervisor to give up")
+        assert lines == [f"grafana died (exit status {status}), started again", "going on without grafana: broken"]
         assert supervisor.restarts == {"grafana": MOST_FAILURES}
         supervisor.watch()
-        # `status` lists it no longer: nothing starts it again.
+        # The role is no longer in the table, and the supervisor does not restart it.
         assert read_roles(state_dir) == {}
         supervisor.close()
 
 
-class Stub:
-    """A process of a role that a test starts, ends and breaks."""
+class StandInProcess:
+    """A stand-in for a role's process, whose exit status and failures the test sets."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -209,35 +211,35 @@ class Stub:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
 @pytest.fixture
-def supervisor(state_dir: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[RoleSupervisor]:
+def supervisor(state_dir: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[RoleSupervisor]:
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     with RoleTable(state_dir) as table:
-        made = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), said.append)
-        yield made
-        made.close()
+        supervisor = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), lines.append)
+        yield supervisor
+        supervisor.close()
 
 
 def test_a_role_that_is_not_ready_in_time_is_named_with_the_last_line_of_its_log(
     supervisor: RoleSupervisor, tmp_path: Path
 ) -> None:
     (tmp_path / "log").write_text("first\nno database\n\n")
-    role = Role("bridge", Stub(), metrics="127.0.0.1:1", log=tmp_path / "log")
+    role = Role("bridge", StandInProcess(), metrics="127.0.0.1:1", log=tmp_path / "log")
     supervisor.start(role)
     checks: list[None] = []
     with pytest.raises(BrokerError, match=r"^bridge: expected readiness within 0 s, got none\. Last .*: no database$"):
         supervisor.await_health([role], 0.0, lambda: checks.append(None))
     assert len(checks) == 1
-    supervisor.await_health([Role("console", Stub())], 0.0, lambda: None)
+    supervisor.await_health([Role("console", StandInProcess())], 0.0, lambda: None)
 
 
-def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupervisor) -> None:
-    process = Stub()
+def test_an_unexpected_error_of_a_restart_is_raised(supervisor: RoleSupervisor) -> None:
+    process = StandInProcess()
     supervisor.start(Role("bridge", process))
     process.status, process.failure = 1, RuntimeError("a bug")
 
@@ -252,20 +254,20 @@ def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupe
 
 
 @pytest.mark.parametrize("optional", [False, True])
-def test_a_role_that_the_machine_has_no_room_for_is_tried_again(
-    supervisor: RoleSupervisor, said: list[str], monkeypatch: pytest.MonkeyPatch, optional: bool
+def test_a_role_is_retried_if_the_machine_cannot_start_its_process(
+    supervisor: RoleSupervisor, lines: list[str], monkeypatch: pytest.MonkeyPatch, optional: bool
 ) -> None:
-    process = Stub()
+    process = StandInProcess()
     supervisor.start(Role("prometheus", process, optional=optional))
     process.status, process.failure = -9, BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-    # Where no process can be started, no thread can.
+    # A machine that cannot start a process cannot start a thread either.
     monkeypatch.setattr(Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
 
-    def noted() -> bool:
+    def reported() -> bool:
         supervisor.watch()
-        return len(said) == 2
+        return len(lines) == 2
 
-    wait_until(noted, "the reason")
+    wait_until(reported, "the reason")
     process.failure = None
     monkeypatch.undo()
 
@@ -275,14 +277,14 @@ def test_a_role_that_the_machine_has_no_room_for_is_tried_again(
 
     wait_until(runs, "its restart")
     why = "[Errno 11] Resource temporarily unavailable"
-    assert said[1:] == [f"prometheus did not start and is tried again: {why}"]
+    assert lines[1:] == [f"prometheus did not start and is tried again: {why}"]
 
 
-def test_a_role_that_does_not_start_again_says_why_and_is_given_up(
-    supervisor: RoleSupervisor, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_role_that_does_not_restart_ends_the_run_with_the_reason(
+    supervisor: RoleSupervisor, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.up.supervisor.STEADY_S", 0.0)
-    process = Stub()
+    process = StandInProcess()
     supervisor.start(Role("kafka", process))
     process.status, process.failure = -9, BrokerError("kafka: expected its port 9092 to be free again, got one in use.")
 
@@ -295,47 +297,47 @@ def test_a_role_that_does_not_start_again_says_why_and_is_given_up(
             ended.append(str(error))
         return bool(ended)
 
-    wait_until(given_up, "that it is given up")
-    assert said == [
+    wait_until(given_up, "the supervisor to give up")
+    assert lines == [
         "kafka died (signal 9), started again",
         "kafka did not start and is tried again: expected its port 9092 to be free again, got one in use.",
     ]
     assert ended[0].endswith("8 exits in a row: expected its port 9092 to be free again, got one in use.")
 
 
-def test_a_program_of_others_that_crashes_is_started_again_whatever_its_status(supervisor: RoleSupervisor) -> None:
-    process = Stub()
+def test_a_crashed_server_is_restarted_whatever_its_exit_status(supervisor: RoleSupervisor) -> None:
+    process = StandInProcess()
     supervisor.start(Role("prometheus", process, log=Path("/nowhere")))
-    process.status = 2  # as Go's programs end when they panic
+    process.status = 2  # the exit status of a Go program that panics
 
-    def again() -> bool:
+    def restarted() -> bool:
         supervisor.watch()
         return process.starts == 2
 
-    wait_until(again, "its restart")
+    wait_until(restarted, "its restart")
 
 
-def test_the_others_continue_without_a_role_whose_files_are_wrong_at_its_restart(
-    supervisor: RoleSupervisor, said: list[str]
+def test_a_run_continues_without_an_optional_role_with_invalid_files_at_its_restart(
+    supervisor: RoleSupervisor, lines: list[str]
 ) -> None:
-    process = Stub()
+    process = StandInProcess()
     supervisor.start(Role("alertmanager", process, optional=True))
     process.status, process.failure = 1, ConfigError("receivers.yml: expected a map, got a list")
 
     def given_up() -> bool:
         supervisor.watch()
-        return len(said) == 3
+        return len(lines) == 3
 
-    wait_until(given_up, "that it is given up")
+    wait_until(given_up, "the supervisor to give up")
     why = "receivers.yml: expected a map, got a list"
-    assert said[1:] == [
+    assert lines[1:] == [
         f"alertmanager did not start and is tried again: {why}",
         f"going on without alertmanager: {why}",
     ]
 
 
-def test_a_role_is_forgotten_only_when_its_start_has_ended(supervisor: RoleSupervisor) -> None:
-    process = Stub()
+def test_a_role_is_removed_only_after_its_pending_start(supervisor: RoleSupervisor) -> None:
+    process = StandInProcess()
     supervisor.start(Role("bridge", process))
     process.may_start.clear()
     process.status = 1
@@ -352,11 +354,11 @@ def test_a_role_is_forgotten_only_when_its_start_has_ended(supervisor: RoleSuper
     assert not supervisor._starting
 
 
-def test_roles_that_are_away_for_long_leave_room_for_the_start_of_another(
+def test_roles_that_start_slowly_do_not_block_the_start_of_another(
     supervisor: RoleSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Role, "healthy", lambda role: False)
-    waiting, kafka = [Stub() for _ in range(20)], Stub()
+    waiting, kafka = [StandInProcess() for _ in range(20)], StandInProcess()
     for number, process in enumerate(waiting):
         supervisor.start(Role(f"processor-{number}", process))
     supervisor.start(Role("kafka", kafka))
