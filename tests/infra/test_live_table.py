@@ -15,9 +15,9 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, ledgers, metadata
 from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
-from infra.up.table import LATELY_S, LiveTable
 from infra.up.processes import Role
 from infra.up.scrape import Page, RunTotals
+from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
 
 REPORT: dict[str, Any] = {
