@@ -1,4 +1,4 @@
-"""Bundles make_bundle from users' networks, and the errors and doubts about their descriptions."""
+"""Bundles made from users' networks, and the errors and doubts about their descriptions."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ CLASSES = 10
 
 
 def draw(count: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return logits (count, 10) and labels (count,) draw from the softmax of the logits divided by `factor`."""
+    """Return logits (count, 10) and labels (count,) drawn from the softmax of the logits divided by `factor`."""
     generator = torch.Generator().manual_seed(seed)
     true = 2.5 * torch.randn(count, CLASSES, generator=generator)
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]

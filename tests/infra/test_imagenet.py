@@ -31,7 +31,7 @@ REAL = {"kind": "url", "address": "rtsp://door/live"}
 
 @pytest.fixture
 def made_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use an empty folder for the bundles made_bundles on this machine, and return it."""
+    """Use an empty folder for the bundles made on this machine, and return it."""
     monkeypatch.setattr(bundles, "MADE", tmp_path / "made_bundles")
     return tmp_path / "made_bundles"
 

@@ -137,7 +137,7 @@ async def test_a_node_with_a_new_disk_votes_again_and_no_record_is_lost_when_ano
     await asyncio.to_thread(lost.start)
     await await_replicas(kafka.bootstrap, 2 * PATIENCE_S)
     assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
-    # With two nodes killed in turn, a controller needs the vote of the node with the new disk.
+    # After the second kill, a controller needs the vote of the node with the new disk.
     after = [b"after %d" % number for number in range(60)]
     writing = asyncio.create_task(write(kafka, after, over_s=1.5))
     await asyncio.sleep(0.5)

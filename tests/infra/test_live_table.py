@@ -1,4 +1,4 @@
-"""The make_table and the last line of `up`: sums over restarts, attached cameras and recent latency."""
+"""The table and the last line of `up`: sums over restarts, attached cameras and recent latency."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Roles:
         self.table.record(name, self.me, metrics=f"127.0.0.1:{server.server_address[1]}")
 
     def add_hanging(self, name: str) -> None:
-        """Add a role that accepts connections and never add_answering, as a stopped process does."""
+        """Add a role that accepts connections and never answers, as a stopped process does."""
         listening = self._closing.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.table.record(name, self.me, metrics=f"127.0.0.1:{listening.getsockname()[1]}")
 

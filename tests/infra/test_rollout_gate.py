@@ -1,4 +1,4 @@
-"""The monitor's gate on simulated comparisons: the count_pairs pairs, its decisions, and its state after a restart."""
+"""The monitor's gate on simulated comparisons: the counted pairs, its decisions, and its state after a restart."""
 
 from __future__ import annotations
 
