@@ -48,6 +48,20 @@ def _parse(arguments: tuple[str, ...]) -> dict[str, Any]:
         return {**settings.model_dump(), **own}
 
 
+@cache
+def commands() -> dict[tuple[str, ...], Any]:
+    """Return every command and group by the words that call it; the root command by no words."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def add(words: tuple[str, ...], command: Any) -> None:
+        found[words] = command
+        for word, each in getattr(command, "commands", {}).items():
+            add((*words, word), each)
+
+    add((), _root_command())
+    return found
+
+
 def options_of(name: str) -> set[str]:
     """Return the options of a command outside the groups."""
     return {option for parameter in _root_command().commands[name].params for option in parameter.opts}

@@ -5,14 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-import infra.cli
 from infra.cli import topics
 from infra.cli.access import console_store, mqtt_place, share_of
 from infra.pki.authority import Authority
@@ -21,6 +17,7 @@ from infra.pki.roles import role_folder, share_name
 from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE, Tls
+from tests.infra.command_line import commands
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
 
@@ -28,20 +25,12 @@ BY_ENROLMENT = {"fleet"}
 """Commands whose cameras connect with the address and certificate of their enrolments."""
 
 
-def commands() -> Iterator[tuple[str, set[str]]]:
-    """Yield each command's words and its options."""
-    infra.cli.register()
-
-    def walk(command: Any, words: str) -> Iterator[tuple[str, set[str]]]:
-        for name, each in getattr(command, "commands", {}).items():
-            yield from walk(each, f"{words} {name}".strip())
-        if not hasattr(command, "commands"):
-            yield words, {option for parameter in command.params for option in parameter.opts}
-
-    yield from walk(typer.main.get_command(infra.cli.app), "")
-
-
-COMMANDS = dict(commands())
+COMMANDS: dict[str, set[str]] = {
+    " ".join(words): {option for parameter in command.params for option in parameter.opts}
+    for words, command in commands().items()
+    if not hasattr(command, "commands")
+}
+"""The options of every command by its words."""
 
 
 @pytest.mark.parametrize("broker", ["kafka", "mqtt"])
@@ -65,8 +54,7 @@ def test_topics_and_replicas_use_the_default_state_folder(tmp_path: Path, monkey
 
 
 def test_the_help_of_rights_names_every_role_with_rights() -> None:
-    command: Any = typer.main.get_command(infra.cli.app)
-    (rights,) = (each for each in command.commands["topics"].params if each.name == "rights")
+    (rights,) = (each for each in commands()["topics",].params if each.name == "rights")
     assert {right.role for right in kafka_rights()} <= set(re.findall(r"\w+", rights.help))
 
 

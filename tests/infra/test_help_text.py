@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import typer
 
-from infra.cli import app, register
-from tests.infra.command_line import run
+from tests.infra.command_line import commands, run
 
 
-def commands(words: tuple[str, ...], command: Any) -> dict[tuple[str, ...], Any]:
-    """Return a command and those in it, by the words that call them."""
-    found = {words: command}
-    for word, each in getattr(command, "commands", {}).items():
-        found |= commands((*words, word), each)
-    return found
-
-
-register()
-COMMANDS = commands((), typer.main.get_command(app))
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "pointillist")
+@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words) or "pointillist")
 def test_help_contains_every_docstring_and_option_text(words: tuple[str, ...]) -> None:
-    command = COMMANDS[words]
+    command = commands()[words]
     shown = run(*words, "--help", COLUMNS="1000").output
     text_shown = " ".join("".join(" " if letter in "│╭╮╰╯─" else letter for letter in shown).split())
     inside = [each for each in getattr(command, "commands", {}).values() if not each.hidden]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import typer
 from pydantic import BaseModel
 
 from consumers.console.api.routes import OPERATIONS
-from infra.cli import app, register
 from infra.reference import pages
 from infra.reference.__main__ import main
 from infra.reference.camera_files import cameras_file, scenario
@@ -31,6 +28,7 @@ from producers.simulation.scenario import Scenario
 from producers.sources.settings import SourceSettings, keys_of
 from schemas import pointillist_pb2
 from schemas.topics import Channel, KafkaTopic
+from tests.infra.command_line import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,16 +51,10 @@ def test_every_key_field_and_option_has_a_description(name: str) -> None:
     assert name == "reference/wire-format.md" or [row for row in rows if row.endswith("|  |")] == []
 
 
-def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    yield name, command
-    for word, each in getattr(command, "commands", {}).items():
-        yield from commands(f"{name} {word}", each)
-
-
 def test_the_page_of_the_command_line_has_every_command_and_option() -> None:
-    register()
     page = command_line()
-    for name, command in commands("pointillist", typer.main.get_command(app)):
+    for words, command in commands().items():
+        name = " ".join(("pointillist", *words))
         section = re.split(rf"^#+ `{name}`$", page, flags=re.MULTILINE)[-1] if " " in name else page
         for option in (each for each in command.params if each.param_type_name == "option" and not each.hidden):
             assert all(f"`{each}`" in section for each in option.opts), f"{name} {option.opts}"
