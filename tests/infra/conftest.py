@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,13 @@ from infra.state_folder import Layout
 from tests.infra.secure import make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.secure_postgresql import SecurePostgreSQL
+
+
+@pytest.fixture
+def no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables of settings and secrets for one test."""
+    for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

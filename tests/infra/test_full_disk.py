@@ -13,37 +13,16 @@ import pytest
 
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports
-from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
+from infra.local.process import ProcessId, bound_log
 from infra.local.role_table import RoleTable, read_roles
 from infra.up.processes import Role
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from schemas.errors import BrokerError, ConfigError, RestartRequired
 from schemas.runtime.atomic_file import write_text
 from tests.conftest import fill
+from tests.infra.exiting_role import ExitingRole
 
-ROLE = """
-import sys
-sys.stderr.write("error: no room for it\\n")
-sys.exit(int(sys.argv[1]))
-"""
-
-
-class Ends:
-    """A role that ends with the same status each time it is started."""
-
-    def __init__(self, status: int, log: Path) -> None:
-        self.child = Child([sys.executable, "-c", ROLE, str(status)], log)
-        self.starts = 0
-
-    def start(self) -> ProcessId:
-        self.starts += 1
-        return self.child.start()
-
-    def poll(self) -> int | None:
-        return self.child.poll()
-
-    def stop(self, deadline_s: float) -> None:
-        self.child.stop(deadline_s)
+ERROR = "error: no room for it"
 
 
 @pytest.fixture
@@ -96,12 +75,12 @@ def test_a_port_is_allocated_even_if_it_cannot_be_stored(small_disk: Path) -> No
     assert ports.allocate("bridge") == ports.allocate("bridge")
 
 
-def test_a_log_that_cannot_be_cut_does_not_end_the_supervisor(small_disk: Path) -> None:
+def test_a_log_is_cut_to_its_tail_on_a_full_disk(small_disk: Path) -> None:
     log = small_disk / "role.log"
     log.write_bytes(b"x" * 1000)
     fill(small_disk)
     bound_log(log, limit=999, kept=900)
-    assert log.stat().st_size <= LOG_LIMIT_BYTES
+    assert log.read_bytes() == b"x" * 900
 
 
 @pytest.mark.parametrize("status", [1, 2])
@@ -111,9 +90,9 @@ def test_a_role_is_restarted_whatever_its_exit_status_while_the_disk_is_full(
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
     supervisor = RoleSupervisor(table, DiskSpace(small_disk, least_bytes=2**16, grace_s=0), lines.append)
-    role = Ends(status, tmp_path / "role.log")
+    role = ExitingRole(status, tmp_path / "role.log", ERROR)
     ballast = fill(small_disk)
-    supervisor.start(Role("role", role, log=role.child.log))
+    supervisor.start(Role("role", role, log=role.log))
     watch(supervisor, lambda: role.starts > MOST_FAILURES + 2)
     assert len(lines) == 1
     assert "is full" in lines[0]
@@ -128,8 +107,8 @@ def test_a_role_that_requests_a_restart_is_restarted_with_its_reason(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     supervisor = RoleSupervisor(table, DiskSpace(small_disk, least_bytes=1), lines.append)
-    role = Ends(RestartRequired.exit_code, tmp_path / "role.log")
-    supervisor.start(Role("recorder", role, log=role.child.log))
+    role = ExitingRole(RestartRequired.exit_code, tmp_path / "role.log", ERROR)
+    supervisor.start(Role("recorder", role, log=role.log))
     watch(supervisor, lambda: role.starts > 1)
     supervisor.close()
     assert lines[0] == "recorder died (no room for it), started again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -25,10 +24,7 @@ SECRET = "5e" * 32
 FLEET = Roots.of_fleet(bytes.fromhex(SECRET))
 
 
-@pytest.fixture(autouse=True)
-def no_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings_from_the_environment")
 
 
 def test_the_key_of_a_role_contains_only_its_root_keys(tmp_path: Path) -> None:

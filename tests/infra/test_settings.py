@@ -56,10 +56,7 @@ EXAMPLES: dict[str, Any] = {
 SITE = "[sites.north]\nurl = 'https://n.example'\ntoken_file = 'x'"
 
 
-@pytest.fixture(autouse=True)
-def no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings_from_the_environment")
 
 
 def example(each: SettingsField) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pytest
 
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports
-from infra.local.process import Child, ProcessId
+from infra.local.process import ProcessId
 from infra.local.prometheus import ALERTMANAGERS, TARGETS, Prometheus
 from infra.local.role_table import RoleTable, read_roles
 from infra.state_folder import Layout
@@ -25,6 +24,7 @@ from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import MonitoringServers
 from schemas.errors import BrokerError, ConfigError
+from tests.infra.exiting_role import ExitingRole
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -144,23 +144,6 @@ def test_prometheus_starts_without_the_targets_of_an_earlier_run(
     assert begun == [[]]
 
 
-class ExitingRole:
-    """A role whose process exits at once after each start."""
-
-    def __init__(self, status: int, log: Path) -> None:
-        self.log = log
-        self.child = Child([sys.executable, "-c", f"print('broken'); raise SystemExit({status})"], log)
-
-    def start(self) -> ProcessId:
-        return self.child.start()
-
-    def poll(self) -> int | None:
-        return self.child.poll()
-
-    def stop(self, deadline_s: float) -> None:
-        self.child.stop(deadline_s)
-
-
 @pytest.mark.parametrize("status", [1, 2])
 def test_an_optional_role_that_keeps_exiting_does_not_end_the_run(
     state_dir: Path, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +153,7 @@ def test_an_optional_role_that_keeps_exiting_does_not_end_the_run(
     lines: list[str] = []
     with RoleTable(state_dir) as table:
         supervisor = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), lines.append)
-        role = ExitingRole(status, tmp_path / "role.log")
+        role = ExitingRole(status, tmp_path / "role.log", "broken")
         supervisor.start(Role("grafana", role, log=role.log, optional=True))
 
         def given_up() -> bool:
